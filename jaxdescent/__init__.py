@@ -123,7 +123,7 @@ else:
     sys.modules[__name__].__class__ = _Package
 
     if "jax" in sys.modules:
-        # JAX compiles a function again if its settings have changed since, and these two modules
-        # change some: now, and not with the first call.
+        # JAX traces functions again after a change of settings. These two modules change some, so
+        # they are imported here, and not by the first call.
         import_module(f"{__name__}.inputs.tracing")
         import_module(f"{__name__}.kernels.platform")

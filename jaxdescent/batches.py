@@ -37,10 +37,10 @@ from jaxdescent.status import RUNNING
 from jaxdescent.tolerance import as_tolerance
 
 FIRST_ITERATIONS = 16
-"""The iterations before the first interruption; each later one is a quarter further."""
+"""The iterations before the first interruption; each later interruption is a quarter further."""
 
 LEAST_PART = 64
-"""The least number of members for which a thread of their own is worth it."""
+"""The least number of members for which another thread pays."""
 
 BLOCK = 64
 """The number of members in a block that takes its single step together: as many as a core's cache
@@ -114,7 +114,7 @@ def minimize_batch(
 
 
 def _settled(problem: Callable[..., Any], first: Problem, start: Any, tolerance: Any) -> Any:
-    """What the members share, hoisted so that it is fixed for this call."""
+    """The problem function, method and tolerance of all members, hoisted to fix their closures."""
     hoisted = first.hoisted(start)
     predicate = hoisted.tolerance.predicate
     tolerance = dataclasses.replace(as_tolerance(tolerance), predicate=predicate)
@@ -127,7 +127,7 @@ def _is_on_one_cpu(members: Any) -> bool:
 
 
 def _each(function: Callable[..., Any], common: Any, parts: list[Any], most: int) -> list[Any]:
-    """``function`` of each share of the members, each in a thread of its own."""
+    """The results of ``function`` for each share of the members, each in its own thread."""
     limit = jnp.asarray(most, jnp.int32)
     inputs = [(common, limit, part) for part in parts]
     if len(inputs) == 1:
@@ -138,7 +138,7 @@ def _each(function: Callable[..., Any], common: Any, parts: list[Any], most: int
 
 
 def _shares(members: Any, size: int) -> list[Any]:
-    """The shares of the members for each core, which use the members' memory."""
+    """The share of the members for each core, as views of the members' memory."""
     count = min(usable_cores(), size // LEAST_PART)
     if count <= 1:
         return [members]
@@ -185,7 +185,7 @@ def _solve(common: Any, most: jax.Array, member: Any) -> Result:
 
 
 def _shrinking(common: Any, members: Any, size: int, max_iterations: int) -> Result:
-    """Solve all members at once, and go on with fewer and fewer of them."""
+    """Solve all members at once, and continue with fewer members as others end."""
     whole, places = members, np.arange(size)
     done: list[tuple[np.ndarray, Loop]] = []
     until = min(FIRST_ITERATIONS, max_iterations)

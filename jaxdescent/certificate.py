@@ -35,7 +35,7 @@ class Certificate(display.Displayed):
       gradient_norm: the Euclidean norm of the gradient.
       smallest_eigenvalue: of the Hessian; beyond 512 unknowns an upper bound on it.
       largest_eigenvalue: of the Hessian; beyond 512 unknowns a lower bound on it.
-      evidence: what the kind is based on, in words.
+      evidence: the reason for the kind, in words.
       suboptimality: at a minimum, how far the value may be above the minimum nearby. If all
         eigenvalues are known it is half the squared Newton decrement; otherwise it is the bound
         ``|g|^2 / (2 m)``, where m is a proven lower bound on the eigenvalues, and infinity if there

@@ -1,4 +1,4 @@
-"""Compiled programs on disk, where a process finds what an earlier one has compiled."""
+"""Compiled programs on disk, which later processes load instead of compiling them again."""
 
 from __future__ import annotations
 
@@ -16,29 +16,28 @@ from jax.experimental.compilation_cache import compilation_cache
 from jaxdescent.machine import host, store
 
 MOST_BYTES = 10**9
-"""The size of a folder above which the programs that were not used for longest are removed."""
+"""The size of a folder above which the least recently used programs are removed."""
 
 FREE_BYTES = 10**8
-"""What must be free on its disk: JAX would leave the beginnings of programs on a full one."""
+"""The bytes that must be free on the disk: JAX would leave truncated programs on a full one."""
 
 
 def cache(folder: str | os.PathLike[str] | None = None) -> pathlib.Path | None:
-    """Keep every program that this process compiles on disk, and use those that are kept there.
+    """Keep every program that this process compiles on disk, and use programs that are kept there.
 
-    Compilation takes seconds, which the next process with the same program saves: of the same
-    operations and shapes, compiler flags, jaxlib and devices. This is JAX's persistent compilation
-    cache, without its minimum of a second for a program. It goes for all programs of the process,
-    also those that are not of this package. Each model of processor and number of cores has a
-    folder of its own below the given one, because XLA compiles for them. A call removes what goes
-    beyond 1 GB there, the programs first that were not used for longest. What is damaged is
-    compiled again.
+    Compilation takes seconds, which are saved for the next process with the same program: with
+    equal operations and shapes, compiler flags, jaxlib and devices. This is JAX's persistent
+    compilation cache, without its minimum of a second for a program. All programs of the process
+    are kept, also those of other packages. Each model of processor and number of cores has a folder
+    of its own below the given one, because XLA compiles for them. A call removes the least recently
+    used programs in this folder beyond 1 GB. Damaged programs are compiled again.
 
-    Where JAX has a folder already (by ``JAX_COMPILATION_CACHE_DIR`` or
-    ``jax_compilation_cache_dir``), it stays as it is, unless another one is given here.
+    If JAX has a folder already (by ``JAX_COMPILATION_CACHE_DIR`` or ``jax_compilation_cache_dir``),
+    it is used unchanged, unless another one is given here.
 
     Args:
-      folder: for the programs; one in the user's cache folder by default. JAX runs what it finds
-        there: let nobody else write to it.
+      folder: the folder for the programs; by default one in the user's cache folder. JAX runs the
+        programs that it finds there: let nobody else write to it.
 
     Returns:
       The folder that the programs are in. None, after a warning, if nothing can be written there:
@@ -60,7 +59,7 @@ def cache(folder: str | os.PathLike[str] | None = None) -> pathlib.Path | None:
     given = jax.config.jax_compilation_cache_dir
     if folder is None and given is not None:
         return pathlib.Path(given)
-    # JAX's keys have the processor's features, but not the number of cores.
+    # JAX's keys contain the processor's features, but not the number of cores.
     words = f"{host.processor()} {host.usable_cores()} cores"
     parent = store.cache_folder() / "programs" if folder is None else pathlib.Path(folder)
     path = parent.expanduser().absolute() / re.sub(r"[^A-Za-z0-9.]+", "-", words)
@@ -74,18 +73,18 @@ def cache(folder: str | os.PathLike[str] | None = None) -> pathlib.Path | None:
         reason = error.strerror or error
         warnings.warn(f"no compiled program is kept in {path}: {reason}", stacklevel=2)
         return None
-    # JAX compiles what it cannot read or write.
+    # JAX compiles programs that it cannot read, and goes on if it cannot write one.
     warnings.filterwarnings("ignore", r"Error (reading|writing) persistent compilation cache")
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     if str(path) != given:
         jax.config.update("jax_compilation_cache_dir", str(path))
-        compilation_cache.reset_cache()  # it keeps the folder in which it found its first program
+        compilation_cache.reset_cache()  # JAX remembers the folder of its first program
     return path
 
 
 def _remove_unused(folder: pathlib.Path) -> None:
-    """Remove programs until the others fit, those first that were not used for longest.
+    """Remove the least recently used programs until the others fit.
 
     JAX's own bound needs a package for locks. Most file systems note when a file is read, some once
     a day, others never: then the programs that were written first are removed.

@@ -1,8 +1,8 @@
 """The entry point ``jd.minimize``: check the input, compile once, descend, return.
 
-Here a problem is split into what makes a program (structure, functions, flags) and its data
-(arrays, hyper-parameters). :mod:`jaxdescent.calls.programs` compiles and keeps the programs;
-everything below is pure and not jitted.
+Here a problem is split into the parts that make a program (structure, functions, flags) and its
+data (arrays, hyper-parameters). :mod:`jaxdescent.calls.programs` compiles and keeps the programs;
+all modules below it are pure and not jitted.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ def minimize(
     learning rate they are zero.
 
     A call with new data or hyper-parameters of the same shapes compiles nothing. A function or an
-    optax transformation is compared by identity, so a new one compiles. What a plain function
-    closes over is a constant of its program, as in ``jax.jit``: pass what may change as ``args``.
-    A bound method or another callable of an object that may be changed is traced in each call, and
-    compiled if it computes something new: to trace it once, register its class as a pytree, or pass
-    the data as ``args``.
+    optax transformation is compared by identity, so a new one compiles. Arrays that a plain
+    function closes over are constants of its program, as in ``jax.jit``: pass data that may change
+    as ``args``. A bound method or another callable of an object that may be changed is traced in
+    each call, and compiled if it computes something new: to trace it once, register its class as a
+    pytree, or pass the data as ``args``.
 
     Args:
       objective: a function ``objective(params, *args)`` to a floating-point scalar, or an
@@ -99,10 +99,10 @@ def minimize(
       leave_saddles: whether to examine the Hessian where the descent ends, step along a direction
         of negative curvature if there is one (:func:`jaxdescent.leave_saddle`), and go on, at most
         ten times and ``max_iterations`` in all. Iterations and evaluations add up; the rest of the
-        result is the last descent's. This reads values, and does not work under ``jit``, ``vmap``
-        or ``grad``.
-      **unknown: none: keywords of other libraries, such as ``x0``, are refused with what stands
-        for them here.
+        result is the last descent's. The option reads values, and does not work under ``jit``,
+        ``vmap`` or ``grad``.
+      **unknown: none are accepted: keywords of other libraries, such as ``x0``, are refused with
+        the argument to use instead.
 
     Returns:
       A :class:`jaxdescent.Result`; its ``value`` and ``gradient_norm`` belong exactly to its
@@ -157,11 +157,11 @@ def minimize(
     problem = problem if is_top_level else problem.hoisted(params)
     inputs = stopped = (params, problem, limit)
     if not is_top_level:
-        # Where a derivative is taken of a call, the numbers of the descent are there all the same.
+        # Under ``grad`` alone, the values of the descent's inputs are concrete after stop_gradient.
         stopped = jax.tree.map(lax.stop_gradient, inputs)
     is_there = is_top_level or tracing.is_there(stopped)
     if functions.is_fleeting(problem) and not is_top_level:
-        # Its program could not be used again, and it may hold traced values.
+        # The problem's program could not be used again, and the problem may hold traced values.
         start, hoisted, most = stopped
         result = attach_derivatives(problem.objective, descend(start, hoisted, most, **flags))
         return as_given(result, problem.objective)
@@ -185,11 +185,11 @@ def minimize(
 
 
 class Setup(NamedTuple):
-    """A call whose arguments have been checked, as its program takes them.
+    """A call whose arguments have been checked, in the form that its program takes.
 
     Attributes:
       inputs: the params of the start, the problem, and the most iterations as an int32.
-      flags: what the program depends on besides the structure of its inputs.
+      flags: the static options that the program depends on besides the structure of its inputs.
       is_fleeting: whether the problem holds a callable that may be changed, so that its program is
         compared by what it computes.
     """
@@ -213,9 +213,9 @@ def set_up(
     is_top_level: bool,
     call: str = "minimize",
 ) -> Setup:
-    """The checked arguments of :func:`minimize`, which raises what this does.
+    """The checked arguments of :func:`minimize`, with the errors that it documents.
 
-    Processes that share the arrays make the same ``call``, or all of them raise.
+    All processes that share the arrays must make the same ``call``; otherwise all of them raise.
     """
     options = {"method": method, "max_iterations": max_iterations, "tolerance": tolerance}
     options |= {"check_every": check_every, "history": history, "rounding": rounding}
@@ -253,14 +253,14 @@ def set_up(
             "history": history,
             "starts_at_own": starts_at_own,
         }
-        # jnp.asarray is avoided, which for a number takes as long as all the checks together.
+        # jnp.asarray is avoided: for a number it takes as long as all the checks together.
         is_number = not isinstance(max_iterations, jax.Array)
         limit = np.int32(max_iterations) if is_number else max_iterations.astype(jnp.int32)
         return Setup((params, problem, limit), flags, is_fleeting)
 
 
 def as_given(result: Result, objective: Objective) -> Result:
-    """The result with its params in the form in which callers have them."""
+    """The result with its params in the form of the caller's."""
     params = objective.unpacked(result.params)
     return result if params is result.params else result._replace(params=params)
 

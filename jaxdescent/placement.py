@@ -53,9 +53,9 @@ def is_concrete(leaf: Any) -> bool:
 
 
 def device_of(tree: Any) -> Any:
-    """The first device of the first array that exists, of this process's if it has one there.
+    """The first device of the first concrete array, if possible one of this process.
 
-    None if there is no array. Of other processes' devices the memory cannot be asked for.
+    None if there is no array. The memory of other processes' devices cannot be asked for.
     """
     for leaf in jax.tree.leaves(tree):
         if is_concrete(leaf):
@@ -67,7 +67,7 @@ def device_of(tree: Any) -> Any:
 def visible_parts(value: Any) -> list[np.ndarray]:
     """The values of a number or an array that this process can see.
 
-    If an array is sharded over several processes, these are the shards on its own devices.
+    If an array is sharded over several processes, these are the shards on this process's devices.
     """
     if isinstance(value, jax.Array) and not value.is_fully_addressable:
         return [np.asarray(shard.data) for shard in value.addressable_shards]

@@ -1,4 +1,4 @@
-"""What measured numbers depend on, for the files that keep them."""
+"""The machine and the versions that measured numbers depend on, for the files that keep them."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from jaxdescent.status import Status
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class EndedBy:
-    """Which of the methods that make up a descent's method took the last step.
+    """The method that took the last step, among the methods that make up a descent's method.
 
     Attributes:
       names: the names of all these methods, which are part of the program like their structure.
@@ -76,9 +76,9 @@ class Result(NamedTuple):
       evaluations: how many gradients (or values alone) were computed, int32; those of an optax
         transformation's own line search are not counted.
       status: a :class:`Status` code, int32; ``print(Status(result.status))`` shows its name.
-      evidence: an :class:`Evidence` code, int32, for what ``suboptimality`` is based on.
+      evidence: an :class:`Evidence` code, int32, the evidence for ``suboptimality``.
       state: the method's last state; ``()`` for a small regression that was solved at once.
-      history: a :class:`History` of the last ``history`` checks; ``()`` if none was asked for.
+      history: a :class:`History` of the last ``history`` checks; ``()`` if ``history`` is zero.
       ended_by: an :class:`EndedBy`, which encodes the method that took the last step; ``method``
         has its name.
 

@@ -27,7 +27,7 @@ DEPARTURES = 10
 """The most saddles that a descent leaves."""
 
 LENGTHS = 40
-"""How often the longest step, which is the params' norm or 1, is halved."""
+"""The number of times that the longest step, which is the params' norm or 1, is halved."""
 
 LEAST_SHARE = 0.1
 """The share of the decrease predicted by the negative curvature that a step must bring."""

@@ -1,4 +1,4 @@
-"""Why a descent stopped and what to do about it, and what its suboptimality is based on."""
+"""Why a descent stopped and what to do about it, and the evidence for its suboptimality."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ RUNNING = 0
 
 
 class Evidence(enum.IntEnum):
-    """What ``Result.suboptimality`` is based on; ``Evidence(code).explanation`` says it in words.
+    """The evidence for ``Result.suboptimality``; ``Evidence(code).explanation`` has it in words.
 
-    A compiled program returns it as an int32 array, one code for each member of a batch.
+    A compiled program returns the evidence as an int32 array, one code for each member of a batch.
 
     >>> Evidence.BOUND.explanation
     'a bound that follows from the structure: the least curvature, or the least value'
@@ -79,7 +79,7 @@ class Evidence(enum.IntEnum):
 
     @property
     def explanation(self) -> str:
-        """Where the number comes from, and whether it is a bound or an estimate."""
+        """The source of the suboptimality in words, and whether it is a bound or an estimate."""
         return _EXPLANATIONS[self]
 
     def __repr__(self) -> str:
@@ -131,7 +131,7 @@ _ADVICE = {
 
 
 def _untried(methods: Sequence[str], ran: Sequence[str]) -> str:
-    """Those of the methods that are no part of the names of what ran."""
+    """The advised methods whose names are in none of the names of methods that ran."""
     names = [name.replace("jd.", "") for name in ran]
     parts = {method: method.replace("jd.", "").split("()")[0] for method in methods}
     left = [method for method in methods if not any(parts[method] in name for name in names)]

@@ -21,7 +21,7 @@ Params = Any
 
 
 class Check(NamedTuple):
-    """The argument of a predicate in :class:`Tolerance`: the params and what is known there."""
+    """The argument of a predicate in :class:`Tolerance`: the params, and numbers at this point."""
 
     params: Params
     value: jax.Array
@@ -61,8 +61,8 @@ class Tolerance(Displayed):
       step: the tolerance for a step; None turns the rule off. A pytree has a number for each leaf.
         The rule needs ``check_every=1``, which is then the default.
       absolute_gradient: the largest Euclidean norm of the gradient, in its own units, at which the
-        descent ends: what SciPy calls ``gtol``, which takes the largest element unless told
-        otherwise, and JAXopt ``tol``. None turns the rule off.
+        descent ends. SciPy calls this ``gtol``, by default for the largest element instead of the
+        norm, and JAXopt ``tol``. None turns the rule off.
       predicate: a function from a :class:`Check` (params, value, gradient_norm, iteration) to a
         scalar bool. It is compared by identity, so that a new one compiles.
 
@@ -92,7 +92,7 @@ class Tolerance(Displayed):
             object.__setattr__(self, "predicate", as_pytree(self.predicate))
 
     def resolved(self, params: Params) -> ResolvedTolerance:
-        """This tolerance with numbers for those of gradient and suboptimality."""
+        """This tolerance with numbers in place of None for gradient and suboptimality."""
         gradient, suboptimality = self.gradient, self.suboptimality
         if gradient is None and suboptimality is None and self.absolute_gradient is None:
             gradient = suboptimality = default_tolerance(params)
@@ -142,12 +142,12 @@ class Ignored(NamedTuple):
 
     @classmethod
     def of(cls, gradient: Any, suboptimality: Any) -> Ignored:
-        """Of these tolerances, which may be traced."""
+        """The flags for these tolerances, which may be traced."""
         return cls(_is_zero(gradient), _is_zero(suboptimality))
 
     @classmethod
     def known(cls, gradient: Any, suboptimality: Any) -> Ignored | None:
-        """As Python bools; None if one of the tolerances is traced."""
+        """The flags as Python bools; None if one of the tolerances is traced."""
         ignored = cls.of(gradient, suboptimality)
         return ignored if all(isinstance(is_off, bool) for is_off in ignored) else None
 
@@ -162,15 +162,16 @@ class Ignored(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class ResolvedTolerance:
-    """A :class:`Tolerance` with its numbers for certain params, and what they allow.
+    """A :class:`Tolerance` with its numbers for certain params, and the tests by these numbers.
 
-    Where a function takes ``xp``, it computes with this module, ``jax.numpy`` or ``numpy``.
+    A method with an argument ``xp`` computes with this module, ``jax.numpy`` or ``numpy``.
 
     Args:
-      gradient, suboptimality: numbers, or a pytree of them for the gradient; 0 if the rule is off.
-      absolute_gradient, value, step, predicate: those of the tolerance.
-      ignored: which of the first two rules are off, if that is known: a program has no kernel then
-        for a rule that is off.
+      gradient, suboptimality: numbers, or a pytree of numbers for the gradient; 0 if the rule is
+        off.
+      absolute_gradient, value, step, predicate: the attributes of the tolerance.
+      ignored: which of the first two rules are off, if known: then a program has no kernel for a
+        rule that is off.
     """
 
     gradient: Any
@@ -182,7 +183,7 @@ class ResolvedTolerance:
     ignored: Ignored | None = dataclasses.field(metadata={"static": True})
 
     def __repr__(self) -> str:
-        """As the call that makes a tolerance of these numbers."""
+        """The call that makes a tolerance with these numbers."""
         names = [field.name for field in dataclasses.fields(Tolerance)]
         return repr(Tolerance(**{name: getattr(self, name) for name in names}))
 
@@ -224,7 +225,7 @@ class ResolvedTolerance:
         return (suboptimality <= self.allowed(value, floor, xp)) | self.off.suboptimality
 
     def is_small_gradient(self, norms: Any, scale: Any, xp: Any = jnp) -> Any:
-        """Whether the gradient's norm is small, or every leaf's if it is judged by leaf, or the
+        """Whether the gradient's norm is small (every leaf's norm if it is judged by leaf), or the
         rule is off.
         """
         if self.off.gradient is True:

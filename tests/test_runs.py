@@ -423,11 +423,9 @@ class Takes(jd.hooks.Hook):
 
 def test_the_hooks_own_time_is_that_of_pauses_and_reports(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(
-        sys.modules["jaxdescent.runs.run"],
-        "time",
-        types.SimpleNamespace(perf_counter=lambda: clock[0]),
-    )
+    told = types.SimpleNamespace(perf_counter=lambda: clock[0])
+    for module in ("run", "driver"):
+        monkeypatch.setattr(sys.modules[f"jaxdescent.runs.{module}"], "time", told)
     hook = Takes(clock)
     jd.run(valley, START, METHOD, max_iterations=40, chunk=10, tolerance=0, hooks=[hook])
     summary = hook.summary

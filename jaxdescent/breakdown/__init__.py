@@ -45,7 +45,7 @@ SHARED = {3}
 REAL_DATA = 4
 
 TABLE = "diabetes.csv"
-"""Part 4's data, which the user may fit next."""
+"""The file of part 4's data, which the user may fit next."""
 
 AROUND = 3.0
 """Seconds for imports, the plot and the files."""
@@ -54,8 +54,9 @@ AROUND = 3.0
 def run(settings: Settings, parts: Sequence[int], output: pathlib.Path, console: Console) -> int:
     """Run these parts, show them, and write what they measured to the folder ``output``.
 
-    It begins with about how long each will take, and ends with three things to try next. Ctrl-C
-    ends the running part and skips those after it; what was measured is shown and written.
+    The command begins with about how long each part will take, and ends with three things to try
+    next. Ctrl-C ends the running part and skips later ones; finished measurements are shown and
+    written.
 
     Several processes make the same call. All of them run part 3; the others are run by the first
     one, which shows and writes.
@@ -116,7 +117,7 @@ def run(settings: Settings, parts: Sequence[int], output: pathlib.Path, console:
 
 
 def _expected(parts: Sequence[int], settings: Settings, console: Console) -> Mapping[int, float]:
-    """About how many seconds each part will take, and print it, with what takes less or more."""
+    """Print and return about how many seconds each part will take here."""
     from jaxdescent.breakdown import estimates
 
     machine = Machine.of()
@@ -174,7 +175,7 @@ def show_machine(machine: dict[str, Any], console: Console) -> None:
 
 
 def _undisturbed() -> contextlib.AbstractContextManager[None]:
-    """Within it a second Ctrl-C does not cut files off."""
+    """A context in which a second Ctrl-C does not cut files off."""
     handled = [number for number in SIGNALS if callable(signal.getsignal(number))]
     return handled_by(signal.SIG_IGN, handled)
 

@@ -194,7 +194,7 @@ def _measure_separable(settings: Settings, progress: Progress) -> child.Answer:
 def _asked(
     request: dict[str, Any], label: str, expected: float, settings: Settings, progress: Progress
 ) -> child.Answer:
-    """What a child process answers, with a bar that is full after the seconds that it may take."""
+    """A child process's answer, shown by a bar that is full after the expected seconds."""
     show_line(progress.console, label)
     task = progress.add_task(label, total=expected)
     answer = child.ask(

@@ -23,7 +23,7 @@ RESOLUTION_BYTES = 10**6
 
 
 class Findings(NamedTuple):
-    """What part 2 measured and computed, with one dictionary for each row."""
+    """The rows that part 2 measured and computed, with one dictionary for each row."""
 
     measured: list[dict[str, Any]]
     computed: list[dict[str, Any]]
@@ -127,7 +127,7 @@ def remarks(found: Findings) -> tuple[str, ...]:
 
 
 def verdict(found: Findings) -> tuple[str, ...]:
-    """What both methods reached, and what neither can do."""
+    """Sentences on the sizes that both methods reached, and on those that neither can."""
     sentences: list[str] = []
     solved = last_row(found.measured, "derivative")
     if solved:

@@ -10,7 +10,7 @@ class PartSizes:
     """The sizes of the parts.
 
     Attributes:
-      name: the option that asks for it, or ``usual`` for none.
+      name: the option that asks for these sizes, or ``usual`` for none.
       budget: seconds for part 2, unless the user gives others.
       first_size: the first n of part 2's regressions.
       growth: the ratio of the next n of part 2 to the last one.
@@ -46,7 +46,7 @@ QUICK = PartSizes(
     studies=1,
     most_lines=10_000,
 )
-"""Ends within a minute on two cores."""
+"""Sizes with which all parts end within a minute on two cores."""
 
 USUAL = PartSizes(
     "usual",
@@ -60,10 +60,10 @@ USUAL = PartSizes(
     studies=2,
     most_lines=30_000,
 )
-"""Ends within five minutes on two cores. Of the long problems only the one with eight billion
-parameters keeps its size."""
+"""Sizes with which all parts end within five minutes on two cores. Of the long problems only the
+one with eight billion parameters keeps its size."""
 
 THOROUGH = dataclasses.replace(
     USUAL, name="thorough", budget=100.0, most_tied=None, most_weights=None, most_lines=120_000
 )
-"""What docs/breakdown.json was measured with."""
+"""The sizes with which docs/breakdown.json was measured."""

@@ -1,9 +1,9 @@
 """Part 5: a regression on real rows with 2^33 weights, of which some are touched.
 
-What an editor guesses after each line of source code: how far the next line is indented. Each row
-has about fifty n-grams of words, each hashed to one of 2^33 columns. A weight whose column no row
-touches is zero at the minimum, so that the regression on the touched columns is the whole one: no
-work is done for the others, and none is claimed.
+It predicts what an editor guesses after each line of source code: how far the next line is
+indented. Each row has about fifty n-grams of words, each hashed to one of 2^33 columns. A weight
+whose column no row touches is zero at the minimum, so that the regression on the touched columns is
+the whole one: no work is done for the others, and none is claimed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SERIES = "descent, real rows of 2³³ columns"
 
 
 class Split(NamedTuple):
-    """Some of the lines: their n-grams, and what is to be predicted."""
+    """Some of the lines: their n-grams, and the indentation that is to be predicted."""
 
     row: np.ndarray  # (entries,)
     column: np.ndarray  # (entries,)

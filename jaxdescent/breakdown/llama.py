@@ -20,7 +20,7 @@ class Limits(NamedTuple):
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
-        """Those of the extent, and of the user."""
+        """The limits of the extent and of the user, the smaller one of both."""
         extent, most = settings.extent, settings.max_params
         return cls(
             _least(extent.most_params, most),
@@ -29,11 +29,11 @@ class Limits(NamedTuple):
         )
 
     def tree(self, most: int) -> Tree:
-        """The shapes of at most so many independent weights."""
+        """The shapes of at most ``most`` independent weights."""
         return tree(_least(self.params, most))
 
     def tied_tree(self, most: int) -> Tree:
-        """The shapes of at most so many tied weights."""
+        """The shapes of at most ``most`` tied weights."""
         return tree(_least(self.tied, most))
 
 

@@ -1,4 +1,4 @@
-"""The time and peak memory of a computation, and what is kept of its result."""
+"""The time and peak memory of a computation, and the figures that are kept of its result."""
 
 from __future__ import annotations
 
@@ -79,12 +79,12 @@ def peak_beyond(begin: int | None) -> int | None:
 
 
 def ended(result: jd.Result) -> dict[str, Any]:
-    """How a descent ended."""
+    """The figures of a descent's end, by name."""
     return {"status": result.message.split(":")[0], "iterations": int(result.iterations)}
 
 
 def certified(certificate: jd.Certificate) -> dict[str, Any]:
-    """What a certificate says, and the numbers that it rests on."""
+    """A certificate's statement, and the numbers that it rests on."""
     return {
         "certificate": str(certificate),
         "certificate_kind": certificate.kind,

@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this process soon after its parent, which may have been killed: nobody reads the rows."""
+    """End this process soon after its parent, which may be killed: its rows are not read then."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)

@@ -16,7 +16,7 @@ SNIPPET = "import jaxdescent as jd; print(jd.minimize(lambda x: (x - 3) ** 2, 0.
 
 
 class Step(NamedTuple):
-    """A command, and what it shows."""
+    """A command to try, with a sentence on its output."""
 
     words: tuple[str, ...]
     shows: str
@@ -70,7 +70,7 @@ def _program() -> Sequence[str]:
 
 
 def _typed(path: str) -> str:
-    """A program by its name if the path leads to it, from this folder if it is below, or whole."""
+    """A program by its name if the shell finds it, else by its path: from this folder, or whole."""
     name = os.path.basename(path)
     if shutil.which(name) == path:
         return name

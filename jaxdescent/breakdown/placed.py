@@ -1,4 +1,4 @@
-"""Where the arrays of part 3 lie: in a distributed run over the devices of all processes."""
+"""The placement of part 3's arrays: in a distributed run over the devices of all processes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ AXIS = "params"
 
 
 def over_all(shape: Shape, axis: int | None = None) -> NamedSharding | None:
-    """Where an array lies: over all devices, along its longest axis or the one that is named, if
-    they can share it evenly, and whole on each device if not. None in a run of one process.
+    """The sharding of an array over all devices, along its longest axis or ``axis``, if they can
+    share it evenly, and whole on each device if not. None in a run of one process.
     """
     if jax.process_count() == 1:
         return None
@@ -28,7 +28,7 @@ def over_all(shape: Shape, axis: int | None = None) -> NamedSharding | None:
 
 
 def on_each() -> NamedSharding | None:
-    """Where an array lies that each device has whole; None in a run of one process."""
+    """The sharding of an array that is whole on each device; None in a run of one process."""
     return over_all(())
 
 
@@ -38,8 +38,8 @@ def devices() -> int:
 
 
 def room(shapes: Iterable[Shape], axis: int | None = None) -> float:
-    """The bytes that the devices have for arrays of these shapes: of arrays that they cannot share
-    each of them has a copy.
+    """The bytes that the devices have for arrays of these shapes; an array that they cannot share
+    takes its bytes on each of them.
     """
     bytes_of_all, count = memory.bytes_of_all(), devices()
     are_shared = all(_along(shape, axis, count) is not None for shape in shapes)
@@ -52,14 +52,14 @@ def in_this_process(arrays: Iterable[jax.Array]) -> int:
 
 
 def in_words(nbytes: int) -> str:
-    """How many processes share arrays, of which this one has so many bytes; nothing for one."""
+    """How many processes share arrays, and this one's bytes, in words; empty for one process."""
     if jax.process_count() == 1:
         return ""
     return f" over {jax.process_count()} processes, {memory.readable_bytes(nbytes)} in this one"
 
 
 def numbers(arrays: Iterable[jax.Array]) -> dict[str, Any]:
-    """What the record keeps of where arrays lie."""
+    """The numbers on the placement of arrays that the record keeps."""
     return {
         "params_bytes_of_this_process": in_this_process(arrays),
         "processes": jax.process_count(),
@@ -67,7 +67,7 @@ def numbers(arrays: Iterable[jax.Array]) -> dict[str, Any]:
 
 
 def _along(shape: Shape, axis: int | None, count: int) -> int | None:
-    """The axis along which so many devices share an array; None if they cannot."""
+    """The axis along which ``count`` devices share an array; None if they cannot."""
     if not shape:
         return None
     if axis is None or len(shape) == 1:

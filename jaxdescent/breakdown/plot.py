@@ -37,7 +37,7 @@ SECONDS = {
 }
 BYTES = {1e3**power: readable_bytes(1e3**power) for power in range(1, 8)}
 LEAST_RANGE = 100.0
-"""The axes reach so far above and below their middle: a single point has an empty range."""
+"""The least factor from an axis's middle to its ends, since a single point has an empty range."""
 
 
 def draw(points: list[PlottedPoint], machine_bytes: int, path: pathlib.Path) -> None:

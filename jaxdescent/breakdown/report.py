@@ -23,7 +23,7 @@ from jaxdescent.breakdown.extent import USUAL, PartSizes
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the user asked for.
+    """The settings that the user asked for.
 
     Attributes:
       budget: seconds for part 2.
@@ -33,7 +33,7 @@ class Settings:
       dtype: the dtype in which part 3 stores its parameters; None for the widest that fits.
       seed: the seed of all random numbers.
       checkpoint: the folder in which part 3 keeps its descents; None keeps none.
-      resume: whether part 3 goes on from what is kept there.
+      resume: whether part 3 goes on from the descents that are kept there.
     """
 
     budget: float = USUAL.budget
@@ -57,7 +57,7 @@ class Table:
 
     @classmethod
     def of_figures(cls, figures: dict[str, str], title: str = "") -> Table:
-        """What was measured of one thing, by name."""
+        """A table of figures of one thing, by name."""
         return cls(title, ("", "measured"), tuple(figures.items()))
 
 
@@ -78,7 +78,7 @@ class PartReport:
 
     Attributes:
       number: the number of the part, from 1, which :func:`jaxdescent.breakdown.run` sets.
-      title: the heading, which it sets too.
+      title: the heading, which that function sets too.
       sentences: what is printed below the heading, in order.
       tables: what is printed below the sentences.
       remarks: what is printed below the tables.
@@ -140,13 +140,13 @@ def show_verdict(reports: list[PartReport], console: Console) -> None:
 
 
 def busy(console: Console, doing: str) -> Status:
-    """A context that shows what is being done, as long as it lasts; outside a terminal a line."""
+    """A context that shows the name of a step while it lasts; outside a terminal, a line."""
     show_line(console, doing)
     return console.status(doing)
 
 
 def show_line(console: Console, doing: str) -> None:
-    """Print what begins now, outside a terminal, where nothing moves."""
+    """Print the name of a step that begins, where no terminal shows a moving display."""
     if not console.is_terminal:
         console.print(Text(f"... {doing}", "dim"))
 

@@ -76,7 +76,7 @@ class SegmentedDescent(NamedTuple):
 
 
 class _Segments(jd.hooks.Hook):
-    """Collects what the outcome is made of, and calls ``first`` before the first step."""
+    """Collects the segments and the summary, and calls ``first`` before the first step."""
 
     def __init__(self, first: Callable[[], None]) -> None:
         self.first = first
@@ -118,7 +118,7 @@ def descend(
     are in a folder of the problem's name.
 
     Raises:
-      DataError: if the checkpoints cannot be gone on with, or are there without ``resume``.
+      DataError: if the checkpoints cannot be resumed, or exist without ``resume``.
       KeyboardInterrupt: at a second Ctrl-C.
     """
     waiting = busy(console, f"{label}: compiling")

@@ -1,7 +1,7 @@
 """Lines of real text that every machine with Python has, as hashed n-grams of their words.
 
 The text is the source code of Python's own standard library. Of each line the three lines up to it
-are known; what is asked for is the indentation of the next one, which an editor has to guess.
+are known; the target is the indentation of the next one, which an editor has to guess.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ FEATURES = 2**BITS
 
 WORD = re.compile(r"\w+|[^\w\s]")
 MOST_WORDS = 16
-"""Of a line, from its start on."""
+"""The most words of a line that are used, from its start on."""
 
 LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
-"""Folders of a standard library that are other people's, or not installed everywhere."""
+"""Folders of a standard library that hold other packages, or are not installed everywhere."""
 
 LARGEST_INDENT = 40
 

@@ -1,4 +1,4 @@
-"""What is minimised, how, and how far; all of it is checked before anything runs."""
+"""The problem of a call: objective, method, tolerance, rounding; checked before anything runs."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Problem(NamedTuple):
     def hoisted(self, params: Params) -> Problem:
         """This problem with the arrays that its functions close over as leaves.
 
-        These are all traced arrays, and those of objects that may be changed.
+        The hoisted arrays are all traced ones, and those of objects that may be changed.
         """
         tolerance = self.tolerance
         if tolerance.predicate is not None:
-            given = self.objective.unpacked(params)  # as a predicate sees them
+            given = self.objective.unpacked(params)  # the form that a predicate receives
             tolerance = tolerance.hoisted(given, checks.check_value(self.objective, params))
         objective = checks.settled(self.objective, params)
         if objective is self.objective:

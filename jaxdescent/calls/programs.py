@@ -28,7 +28,7 @@ PROGRAMS = 128
 """The number of compiled programs that are kept; the least recently used one is dropped."""
 
 HOST = "host"
-"""In place of what is known of a program's arrays: nothing is compiled."""
+"""The value of ``known`` for a function that the host computes: nothing is compiled."""
 
 CALLS = 8
 """The number of recent calls that a program keeps for :mod:`jaxdescent.calls.repeated`."""
@@ -49,8 +49,8 @@ def compiled(
 
 
 def on_host(function: Callable[..., Any], inputs: Any, **flags: Any) -> Program:
-    """``function`` with its ``flags``, which the host computes; kept as programs are, so that
-    repeated calls find it.
+    """``function`` with its ``flags``, computed by the host without compiling; it is kept among the
+    programs, so that repeated calls find it.
     """
     return _compiled(function, jax.tree.structure(tuple(inputs)), (), tuple(flags.items()), HOST)
 
@@ -61,16 +61,18 @@ class Program:
 
     of_leaves: Any
     key: tuple[Any, ...]
-    streams: tuple[RowStream, ...] = ()  # that it reads while it runs
+    streams: tuple[RowStream, ...] = ()  # the rows that it reads while it runs
     calls: collections.deque[Any] = dataclasses.field(
         default_factory=lambda: collections.deque(maxlen=CALLS)
     )
     next: dict[Any, Program] = dataclasses.field(default_factory=dict)
 
     def following(self, function: Callable[..., Any], inputs: Any, **flags: Any) -> Program:
-        """The program of ``function`` that goes on from what this one made; see :func:`compiled`.
+        """The program of ``function`` for inputs that this program's results are part of; see
+        :func:`compiled`.
 
-        It is found without a look at its arrays, whose places follow from this program's.
+        It is found by the inputs' structure alone, because the devices of its arrays follow from
+        this program.
         """
         key = function, jax.tree.structure(inputs)
         program = self.next.get(key)
@@ -82,7 +84,7 @@ class Program:
         """Run the program; it is compiled first if the leaves' shapes are new."""
         leaves = jax.tree.leaves(inputs)
         if self.streams and not any(isinstance(leaf, Tracer) for leaf in leaves):
-            # Where processes read shares of one design, a failure in one is raised in all.
+            # If processes read shares of one design, a failure in one process is raised in all.
             with processes.among("a program that reads rows", leaves):
                 return run_reading(self.streams, self.prepared(*leaves))
         return self.of_leaves(*leaves)
@@ -96,7 +98,7 @@ class Program:
         return functools.partial(self.of_leaves.lower(*leaves).compile(), *leaves)
 
     def lower(self, *inputs: Any) -> Any:
-        """What ``jax.jit(...).lower`` returns, for inspecting a program without running it."""
+        """The lowered program, as ``jax.jit(...).lower`` returns it, to inspect without a run."""
         return self.of_leaves.lower(*jax.tree.leaves(inputs))
 
 
@@ -128,7 +130,7 @@ def _compiled(
         with compiled_for(known):
             return function(*jax.tree.unflatten(structure, leaves), **dict(flags))
 
-    # What is donated is given for its memory, which may be all that a program wants of it.
+    # A donated array is kept even if its numbers are unused, because its memory is reused.
     options = known.compiler_options if isinstance(known, Known) else None
     jitted = jax.jit(
         program, donate_argnums=donated, keep_unused=bool(donated), compiler_options=options

@@ -1,9 +1,9 @@
-"""Programs that read rows while they run: they can be interrupted, and what goes wrong is raised.
+"""Programs that read rows while they run: they can be interrupted, and reading errors are raised.
 
-Python handles Ctrl-C in the main thread alone, and not while that waits for XLA; and what a
-callback raises comes out of XLA as a traceback in a text. So such a program runs on a thread of its
-own, a failure is kept by the stream of rows (whose products are NaN from then on, which ends the
-descent), and it is raised here.
+Python handles Ctrl-C in the main thread alone, and not while this thread waits for XLA; and XLA
+turns an exception of a callback into a text. So such a program runs on a thread of its own; the
+stream of rows keeps an exception (its products are NaN from then on, which ends the descent), and
+the exception is raised here.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def run_reading(streams: tuple[RowStream, ...], call: Callable[[], Any]) -> Any:
     """The result of ``call``, computed before it is returned.
 
     Raises:
-      DataError: what went wrong while rows were read.
+      DataError: if rows could not be read; the error of the stream.
       KeyboardInterrupt: soon after Ctrl-C.
     """
 

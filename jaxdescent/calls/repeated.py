@@ -65,7 +65,7 @@ def call_of(objective: Any, data: Any, settings: Any) -> Call | None:
     except ValueError:  # keys without an order, which the checks of a new call refuse
         return None
     key = [identity, structure, form, jax.sharding.get_abstract_mesh()]
-    # What is not a JAX array lacks one of these attributes; the leaf's type is part of the key.
+    # An object that is no JAX array lacks one of these attributes; the leaf's type is in the key.
     try:
         for leaf in leaves:
             if leaf.committed or leaf.is_deleted():
@@ -86,7 +86,7 @@ def call_of(objective: Any, data: Any, settings: Any) -> Call | None:
 
 
 class Again(NamedTuple):
-    """The program of a known call, what it made, and what it was called with besides params."""
+    """The program of a known call, its result, and its inputs and flags besides the params."""
 
     program: programs.Program
     made: Any
@@ -96,7 +96,7 @@ class Again(NamedTuple):
 
 
 def run(call: Call) -> Again | None:
-    """What the program of a known call makes; None if the call is new."""
+    """The program of a known call and its result for this call's data; None if the call is new."""
     try:
         known = _known.get(call.key)
     except Exception:  # an object among the data may raise anything when hashed or compared
@@ -125,7 +125,7 @@ def remember(call: Call, program: programs.Program, inputs: Any) -> None:
         if place is None or not placement.is_concrete(own):
             return
         places.append(place)
-    # As arrays, because JAX takes longer to convert a number than for the rest of the call.
+    # Numbers are kept as arrays: converting one takes JAX longer than the rest of the call.
     fixed = [None if i in places else as_array(leaf) for i, leaf in enumerate(leaves)]
     known = _Known(program.key, fixed, places, call.settings)
     _known[call.key] = known

@@ -1,7 +1,7 @@
 """The command line: ``jaxdescent fit``, ``predict``, ``inspect``, ``plan``, ``breakdown``, ...
 
-The modules of this package import typer and the standard library alone, so that help and what is
-wrong with the options are shown at once; a command imports what it works with when it is called.
+The modules of this package import typer and the standard library alone, so that help and errors in
+the options are shown at once; a command imports the modules that it needs when it is called.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-TYPE_CHECKING = False  # type checkers take it for true; what is left out takes 10 ms to import
+TYPE_CHECKING = False  # True for type checkers; the imports that it saves take 10 ms
 if TYPE_CHECKING:
     import signal
     from typing import Any, NoReturn
@@ -21,7 +21,7 @@ INTERRUPTED = 130
 
 def main() -> None:
     """The entry point of the script ``jaxdescent``."""
-    # Not of a shell's background jobs, which ignore Ctrl-C.
+    # Background jobs of a shell ignore Ctrl-C, and go on doing so.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, leave)
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
@@ -44,7 +44,7 @@ def main() -> None:
         from jaxdescent.cli.command_line import is_one_of_several
 
         if end.code == INTERRUPTED and not is_one_of_several():
-            # Programs may still run, for which the interpreter would wait.
+            # The interpreter would wait for programs that still run.
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(INTERRUPTED)
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def is_of_the_extra(error: Exception) -> bool:
-    """Whether a module is missing that the extra ``cli`` installs."""
+    """Whether an error is that of a missing module that the extra ``cli`` installs."""
     name = error.name if isinstance(error, ModuleNotFoundError) else None
     return (name or "").partition(".")[0] in ("matplotlib", "rich", "sklearn", "typer")
 

@@ -127,7 +127,7 @@ def breakdown(
                 param_hint="--params",
             )
 
-    if not distributed:  # else the others wait for this process to join them
+    if not distributed:  # otherwise the others would wait for this process to join them
         check()
     with failing_in_one_line("jaxdescent.breakdown", in_time=False):
         _prepare_process(device)
@@ -150,8 +150,8 @@ def breakdown(
         )
         parts = list(story.PARTS) if part is None else [part]
         if distributed:
-            # SIGTERM ends what is of one process too, as Ctrl-C does. JAX would take it for a
-            # notice, which all of them have to ask for.
+            # SIGTERM ends the parts of one process too, as Ctrl-C does. JAX would take it for a
+            # preemption notice, which all processes have to ask for.
             jax.config.update("jax_enable_preemption_service", False)
         join(distributed, coordinator, processes, process)
         with among_all("breakdown"):

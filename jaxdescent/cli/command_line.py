@@ -1,4 +1,4 @@
-"""What the commands have in common: lists of names, how processes join, and errors in one line."""
+"""Helpers that the commands share: lists of names, joining processes, and errors in one line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import typer
 from jaxdescent.cli import INTERRUPTED, is_of_the_extra, leave
 
 LONGEST = 1.5
-"""Seconds from a signal to the end of the process, where Python has not come to take it."""
+"""Seconds from a signal to the end of the process where Python has not handled the signal."""
 
 
 def penalty(text: str) -> float | str:
@@ -75,20 +75,20 @@ def _interrupt(number: int, frame: Any) -> None:
 
 @contextlib.contextmanager
 def _ended_by_signals(line: str, *, in_time: bool) -> Iterator[None]:
-    """Within it SIGTERM ends a command as Ctrl-C does, so that nothing half-written stays; in a
-    process of its own :data:`LONGEST` later at the latest, with this line.
+    """A context in which SIGTERM ends a command as Ctrl-C does, so that nothing half-written stays;
+    a run of one process ends :data:`LONGEST` later at the latest, with this line.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    # Ctrl-C would :func:`leave` before; others may have handlers of their own.
+    # Ctrl-C called :func:`leave` until now; a caller's own handler is left in place.
     taken = [signal.SIGTERM, *[signal.SIGINT] * (signal.getsignal(signal.SIGINT) is leave)]
     before = {number: signal.signal(number, _interrupt) for number in taken}
     hook = sys.unraisablehook
 
     def raise_again(lost: Any) -> None:
-        # In a callback of the garbage collector, such as JAX has, Python prints an error and goes
-        # on. The timer's thread interrupts the main one when that is out of the callback.
+        # An error in a callback of the garbage collector, such as JAX has, is printed and dropped
+        # by Python. The timer's thread interrupts the main one when that is out of the callback.
         if isinstance(lost.exc_value, KeyboardInterrupt):
             threading.Timer(0.01, _thread.interrupt_main).start()
         else:
@@ -108,8 +108,8 @@ def _ended_by_signals(line: str, *, in_time: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _ended_in_time(line: str) -> Iterator[None]:
-    """Python takes no signal while its main thread compiles or waits for a program: another thread
-    learns of it from the system, and ends the process if nobody does.
+    """A context in which a signal ends the process in time: another thread learns of it from the
+    system, since Python handles none while its main thread compiles or waits for a program.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -118,7 +118,7 @@ def _ended_in_time(line: str) -> Iterator[None]:
 
     def watch() -> None:
         while number := os.read(reader, 1):
-            # A fit that is kept has a handler of its own, and keeps what it has.
+            # A fit with checkpoints has its own handler, which saves its state.
             is_ours = signal.getsignal(number[0]) is _interrupt
             if is_ours and not is_over.wait(LONGEST) and not is_one_of_several():
                 os.write(2, f"{line}\n".encode())
@@ -135,7 +135,7 @@ def _ended_in_time(line: str) -> Iterator[None]:
 
 
 def is_one_of_several() -> bool:
-    """Whether other processes wait for a word of this one before it ends."""
+    """Whether this process is part of a distributed run, and must tell the others its end."""
     jax = sys.modules.get("jax")
     return jax is not None and jax.distributed.is_initialized()
 
@@ -159,13 +159,13 @@ def _warning_in_one_line() -> Iterator[None]:
 def failing_in_one_line(
     works_with: str, written: str = "nothing was written", *, in_time: bool = True
 ) -> Iterator[None]:
-    """Errors that a user can act on as a line and exit code 2; Ctrl-C and SIGTERM as 130; warnings
-    as a line.
+    """A context that turns errors that a user can act on into a line and exit code 2, Ctrl-C and
+    SIGTERM into exit code 130, and warnings into a line.
 
     Args:
       works_with: a module that is imported first, while Ctrl-C still ends the process at once.
-      written: what there is after Ctrl-C.
-      in_time: whether to end without what there is where that takes longer than :data:`LONGEST`.
+      written: what is written after Ctrl-C, in words.
+      in_time: whether to end at once where Python handles a signal later than :data:`LONGEST`.
     """
     line = f"Interrupted: {written}."
     try:
@@ -186,7 +186,7 @@ def failing_in_one_line(
 
 
 def _line_of(error: Exception) -> str | None:
-    """What a user can act on, in one line; None for a fault of our own."""
+    """An error that a user can act on, in one line; None for a fault of this package."""
     from jaxdescent.data import DataError
     from jaxdescent.data.errors import printable
     from jaxdescent.processes import OtherProcessFailed

@@ -1,4 +1,4 @@
-"""The commands, and the options that go before them."""
+"""The commands, and the options that stand before a command."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from jaxdescent.cli.options import (
 
 
 class Missing(enum.StrEnum):
-    """What becomes of missing values."""
+    """How missing values are treated."""
 
     error = "error"
     drop = "drop"
@@ -54,7 +54,7 @@ def fit(
         list[pathlib.Path],
         typer.Argument(
             help="Files or folders: Parquet, CSV, svmlight text, or X.npy.",
-            readable=False,  # what cannot be read is told in a line of our own
+            readable=False,  # unreadable files are reported in a line of this package's own
         ),
     ],
     *,
@@ -192,10 +192,10 @@ def fit(
             raise DataError("--plot draws for one process: leave it or --distributed out.")
         join(distributed, coordinator, processes, process)
         if distributed:
-            # To the end: a model that cannot be kept fails in all processes.
+            # The group stays open to the end: a model that cannot be saved fails in all processes.
             stack.enter_context(deciding.among_all("fit"))
         elif cached:
-            # Of several processes some would compile and others not, where compilers of
+            # No cache for several processes: some would compile and others not, where compilers of
             # accelerators work together.
             compilation_cache.cache()
         is_first = deciding.is_first()
@@ -205,7 +205,7 @@ def fit(
             check_output(out, overwrite=overwrite)
         picture = None
         if plot is not None:
-            # Before memory is looked at: what draws is part of what the process holds.
+            # Imported before memory is measured, since the process holds matplotlib then.
             from jaxdescent.fit import plot as picture
 
             picture.check_picture(plot)

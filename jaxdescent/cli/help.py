@@ -16,12 +16,12 @@ PANELS = {
     "Interruptions": "checkpoint resume",
     "Several processes": "distributed coordinator processes process",
 }
-"""The group of each option; the others stand together."""
+"""The options of each group; other options form one group."""
 
 GROUPS = {name: panel for panel, names in PANELS.items() for name in names.split()}
 
 OF_A_FIT = ("Columns and rows", "The fit", "Held-out rows")
-"""Groups that other commands than these do not have: their options of such names are others."""
+"""Groups of ``fit`` and ``predict`` alone: options of these names mean other things elsewhere."""
 
 EXAMPLES = {
     "fit": (
@@ -49,7 +49,7 @@ class Command(TyperCommand):
     """A command whose help has groups and examples."""
 
     def __init__(self, name: str | None, *, help: str | None = None, **settings: Any) -> None:
-        # A docstring's lines end where those of its file do.
+        # The lines of a paragraph are joined: their breaks are those of the source file.
         paragraphs = [" ".join(part.split()) for part in (help or "").split("\n\n")]
         shown = [f"jaxdescent {each}" for each in EXAMPLES.get(name or "", ())]
         settings["epilog"] = "\n\n".join(["For example:", *shown])
@@ -61,14 +61,14 @@ class Command(TyperCommand):
 
 
 class Commands(TyperGroup):
-    """The commands together."""
+    """The group of all commands."""
 
     def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]
         return in_groups(super().get_params(ctx), tuple(PANELS))
 
 
 def in_groups(params: list[Any], left_out: tuple[str, ...]) -> list[Any]:
-    """The options with their groups; those that take no value show no type."""
+    """The options with their groups; flags show no type."""
     for param in params:
         if getattr(param, "is_flag", False):
             param.metavar = ""

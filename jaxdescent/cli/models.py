@@ -1,4 +1,4 @@
-"""The commands that work with what fit has kept: predict, and inspect, which looks at data too."""
+"""The commands predict and inspect, which read saved models; inspect reads data files too."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxdescent.cli.options import AsJson, MemoryLimit, Names, Where
 
 
 class Unseen(enum.StrEnum):
-    """What becomes of levels that no training row had."""
+    """How levels that no training row had are treated."""
 
     error = "error"
     zero = "zero"

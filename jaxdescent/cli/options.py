@@ -1,4 +1,4 @@
-"""Options that several commands have, and what is checked of them before anything is imported."""
+"""Options that several commands have, and their checks before anything is imported."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 Names = list[str] | None
-"""Names from an option that may be repeated, with commas or without."""
+"""The values of an option that may be repeated, each with one name or several between commas."""
 
 File = pathlib.Path | None
-"""A file or a folder."""
+"""The path of a file or a folder, or None."""
 
 Where = Annotated[
     str | None,
@@ -41,7 +41,7 @@ UNITS = {
 } | {"b": 1, "": 1}
 
 MOST_BYTES = 2**63 - 1
-"""More are no number of bytes of a machine."""
+"""The largest number of bytes that is accepted."""
 
 
 def byte_count(text: str) -> int:

@@ -97,7 +97,7 @@ def scale(
         from jaxdescent.scale.experiment import BadExperiment, Experiment
 
         def asked() -> dict[str, Any]:
-            """What is asked for, before JAX has devices."""
+            """The fields of the experiment that is asked for, before JAX has devices."""
             check_resume(checkpoint, resume=resume)
             if checkpoint is not None and output is not None:
                 raise typer.BadParameter(
@@ -135,9 +135,9 @@ def scale(
                 _check_files(plot, output)
         except typer.BadParameter as error:
             wrong = error
-            if not distributed:  # else the others wait for this process to join them
+            if not distributed:  # otherwise the others would wait for this process to join them
                 raise
-        # What is rehearsed elsewhere is not measured here unless that is asked for.
+        # Points that are rehearsed are not measured here as well, unless --devices asks for it.
         is_elsewhere = "rehearse" in wanted and "devices" not in wanted
         # JAX's plugins for devices that are not attached, with which rehearsals compile, fail to
         # start.
@@ -151,7 +151,7 @@ def scale(
                 if "devices" not in wanted:
                     wanted["devices"] = () if is_elsewhere else (attached.count(),)
                 chosen = Experiment.of(wanted, "the command line")
-                chosen.points()  # before a folder is made for what cannot be run
+                chosen.points()  # before a folder is made for an experiment that cannot be run
                 room.check_asked(chosen)
                 if is_first:
                     _check_files(plot, output)
@@ -186,7 +186,7 @@ def _check_files(plot: File, output: File) -> None:
 
 
 def _prepare(cpus: int | None) -> None:
-    """Show this host's CPU as so many devices, before JAX initialises any."""
+    """Show this host's CPU as ``cpus`` devices, before JAX initialises any."""
     if cpus is not None:
         import jax
 

@@ -1,4 +1,4 @@
-"""Where rows come from: files and tables behind one small protocol.
+"""Sources of rows: files and tables behind one small protocol.
 
 >>> import numpy as np
 >>> source = open_source({"X": np.ones((10, 2)), "y": np.arange(10.0)})

@@ -1,4 +1,4 @@
-"""NumPy's arrays, here or in ``.npy`` files."""
+"""NumPy's arrays, in memory or in ``.npy`` files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TARGET = "y"
 def _kind(dtype: np.dtype[Any], name: object) -> Kind:
     if np.issubdtype(dtype, np.floating):
         return Kind.NUMBER
-    # To NumPy a span of time is an integer.
+    # NumPy counts durations as integers.
     is_span = np.issubdtype(dtype, np.timedelta64)
     if (np.issubdtype(dtype, np.integer) and not is_span) or dtype == np.bool_:
         return Kind.WHOLE
@@ -115,10 +115,10 @@ class _NpyFile:
             )
 
     def read(self, file: Any, start: int, rows: int) -> np.ndarray:
-        """(rows, columns), read into memory of its own.
+        """Rows by position, (rows, columns), read into memory of their own.
 
         A memory map's pages would count as resident until the system wants them back, up to the
-        whole file: a promise about memory could not be kept.
+        whole file: a limit of memory could not be kept.
         """
         if not self.is_by_column or self.columns == 1:
             size = self.columns * self.dtype.itemsize
@@ -171,7 +171,7 @@ class NpyFiles(Source):
         return [file.path for file in (self._features, self._target) if file is not None]
 
     def row_bytes(self, names: Sequence[str]) -> int:
-        # Whole rows are read, whatever is asked for; two columns of the target's.
+        # Whole rows of features are read, whichever are asked for, and 16 bytes of the target.
         return self._features.columns * self._features.dtype.itemsize + 16
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:

@@ -13,13 +13,13 @@ from jaxdescent.data.protocol import Block
 
 
 class ArrowFiles(GroupedFiles):
-    """Some files of Arrow's IPC format. A batch is read as a whole, as a page of other files is."""
+    """Some files of Arrow's IPC format. A batch is read as a whole, as a page of Parquet is."""
 
     def _looked_at(self, path: pathlib.Path) -> tuple[Any, list[int]]:
         import pyarrow as pa
 
-        # Pages of a map that is closed again hold no memory, and batches that are not compressed
-        # are not read at all.
+        # A memory map that is closed again holds no memory, and uncompressed batches are not read
+        # at all.
         with pa.memory_map(str(path)) as file:
             schema = _opened(file, path).schema
             sizes = list[int]()

@@ -17,7 +17,7 @@ NAMELESS = re.compile(r"__index_level_\d+__")
 
 
 def kind_of(arrow_type: Any) -> Kind:
-    """What a column of this type can be used as."""
+    """The kind of a column of this type."""
     types = need_arrow().types
     if types.is_dictionary(arrow_type):
         return Kind.TEXT if kind_of(arrow_type.value_type) is not Kind.OTHER else Kind.OTHER
@@ -36,7 +36,7 @@ def array_of(column: Any) -> Any:
     """A column as one array of Arrow; text is plain text, and dictionaries stay."""
     pa = need_arrow()
     if isinstance(column, np.ndarray):
-        # Arrow has no bytes in another order.
+        # Arrow takes the machine's byte order alone.
         column = pa.array(column.astype(column.dtype.newbyteorder("="), copy=False))
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
@@ -91,14 +91,14 @@ def kinds_of(schema: Any, name: Any = "the data") -> dict[str, Kind]:
 
 
 def nulls_of(schema: Any) -> set[str]:
-    """The columns of which a writer knew no value, and so no type."""
+    """The columns of Arrow's null type: their writer had no value of them, and so no type."""
     is_null = need_arrow().types.is_null
     return {field.name for field in schema if is_null(field.type)}
 
 
 def _nameless_index(schema: Any) -> set[str]:
     """The columns in which pandas keeps an index without a name, such as the numbers of the rows
-    that a selection left: in a frame they are no columns, and they are no features.
+    that a selection left: they are no columns of the frame, and no features.
     """
     try:
         described = json.loads((schema.metadata or {})[b"pandas"])["index_columns"]

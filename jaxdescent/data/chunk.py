@@ -1,4 +1,4 @@
-"""Some rows as numbers, and what they add to products: NumPy's arithmetic, slice by slice."""
+"""Some rows as numbers, and their terms in products: NumPy's arithmetic, slice by slice."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from jaxdescent.data.errors import DataError
 from jaxdescent.data.protocol import Block
 
 SLICE_BYTES = 1 << 18
-"""Rows are multiplied so many bytes at a time, which stay in a core's cache while a mean is
-subtracted; the sums of slices are added in float64."""
+"""The bytes of a slice of rows that is multiplied at a time: it stays in a core's cache while a
+mean is subtracted. The sums of slices are added in float64."""
 
 PRODUCT_BYTES, MOST_PRODUCT_ROWS, LEAST_PRODUCT_ROWS, SQUARE = 1 << 22, 65536, 256, 2048
-"""Rows are widened and multiplied with themselves so many bytes at a time, which stay in a core's
-own cache. They are as many as columns, up to a square: adding a product would outweigh fewer."""
+"""The bytes, and the most and fewest rows, that are widened to float64 and multiplied with
+themselves at a time: they stay in a core's own cache. There are at least as many rows as columns,
+up to ``SQUARE``, since the addition of a product would outweigh that of fewer rows."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ChunkPart:
-    """Where some rows of a chunk are from.
+    """The origin of some rows of a chunk in a block of the source.
 
     Attributes:
-      here: the first of these rows in the chunk.
-      there: the same row in the source's block.
-      block: that block.
+      here: the place of the first of these rows in the chunk.
+      there: the place of that row in the source's block.
+      block: the source's block.
     """
 
     here: int
@@ -42,13 +43,13 @@ class Chunk:
 
     Attributes:
       start: the number of the first row.
-      names: of the columns of numbers.
+      names: the names of the columns of numbers.
       numbers: (rows, columns), in any order of storage.
-      coded: features of which each row has one at most, behind the numbers.
-      parts: where they are from.
-      features: how many there are: the numbers, the coded ones, and those of the entries.
-      entries: of sparse, hashed and text columns.
-      whole: the chunk that these rows were taken from, in any order; None if from none.
+      coded: features of which each row has one at most, after the numbers.
+      parts: the blocks that the rows are from.
+      features: how many features there are: the numbers, the coded ones, and those of the entries.
+      entries: the entries of sparse, hashed and text columns.
+      whole: the chunk that these rows were taken from, in any order; None if there is none.
     """
 
     start: int
@@ -66,7 +67,7 @@ class Chunk:
         return self.numbers.shape[0]
 
     def take(self, rows: np.ndarray) -> Chunk:
-        """These rows, in their order."""
+        """A chunk of these rows, in their order."""
         return dataclasses.replace(
             self,
             numbers=self.numbers[rows],
@@ -76,12 +77,12 @@ class Chunk:
         )
 
     def place(self, row: int) -> str:
-        """Where a row is, for people."""
+        """A row's file and number in words, for messages."""
         part = next(part for part in reversed(self.parts) if part.here <= row)
         return part.block.place(part.there + row - part.here)
 
     def own(self, rows: np.ndarray | None) -> np.ndarray:
-        """This chunk's part of numbers for all rows, in float64; None stands for ones."""
+        """This chunk's part of a vector over all rows, in float64; None stands for ones."""
         if rows is None:
             return np.ones(self.rows)
         return rows[self.start : self.start + self.rows].astype(np.float64)
@@ -216,7 +217,7 @@ class Chunk:
         return made
 
     def _dense(self, side: int) -> np.ndarray:
-        """Of so many places those that are not of coded features."""
+        """The places among the first ``side`` ones that are not of coded features."""
         behind = max((column.span.stop for column in self.coded), default=len(self.names))
         return np.r_[0 : len(self.names), behind:side]
 
@@ -265,7 +266,7 @@ class Chunk:
         return None
 
     def _spans(self) -> list[slice]:
-        """The features that are no numbers, each of them once."""
+        """The ranges of the features that are no columns of numbers, each of them once."""
         spans = {(each.first, each.first + each.size) for each in (*self.coded, *self.entries)}
         return [slice(*span) for span in sorted(spans)]
 
@@ -287,7 +288,7 @@ class Chunk:
 
 
 def product_rows(side: int) -> int:
-    """How many rows of so many columns are multiplied with themselves at a time."""
+    """How many rows of ``side`` columns are multiplied with themselves at a time."""
     fitting = min(PRODUCT_BYTES // (8 * side), MOST_PRODUCT_ROWS)
     return max(fitting, LEAST_PRODUCT_ROWS, min(side, SQUARE))
 

@@ -18,11 +18,11 @@ from jaxdescent.data.protocol import Source
 from jaxdescent.data.read_ahead import read_ahead
 
 SECTIONS, LONGEST_SECTION = 16, 8
-"""Chunks are read in an order other than theirs by sections of some that follow each other, because
-reading ahead reads one more than is wanted: at least so many sections, of up to so many chunks."""
+"""Out of order, chunks are read by sections of consecutive ones, because reading ahead reads one
+more than is wanted: at least ``SECTIONS`` of them, of up to ``LONGEST_SECTION`` chunks each."""
 
 RETURNING = 64
-"""After so many chunks, and at the end, memory that was freed is returned."""
+"""Freed memory is returned to the system after this many chunks, and at the end."""
 
 
 class ChunkReader:
@@ -30,9 +30,9 @@ class ChunkReader:
 
     Args:
       source: where the rows are.
-      decoding: how they become numbers.
-      rows: how many there are.
-      block: how many a chunk has.
+      decoding: how columns become numbers.
+      rows: how many rows there are.
+      block: how many rows a chunk has.
     """
 
     def __init__(self, source: Source, decoding: Decoding, rows: int, block: int) -> None:
@@ -56,11 +56,11 @@ class ChunkReader:
         return -(-self.rows // self.block)
 
     def size_of(self, index: int) -> int:
-        """The rows of a chunk."""
+        """How many rows a chunk has."""
         return min(self.block, self.rows - index * self.block)
 
     def chunk(self, index: int) -> Chunk:
-        """A chunk; the next one costs reading it, another one those before it in its section."""
+        """A chunk: the next one is read alone, any other with those before it in its section."""
         with self._lock:
             if self._failure is not None:
                 raise self._failure
@@ -81,7 +81,7 @@ class ChunkReader:
                     return chunk
 
     def close(self) -> None:
-        """End the thread that reads ahead, and give back what it holds."""
+        """End the thread that reads ahead, and drop the chunks that it holds."""
         with self._lock:
             reading, self._reading, self._held, self._next = self._reading, None, None, 0
             if reading is not None:
@@ -93,7 +93,7 @@ class ChunkReader:
     def _begin(self, at: int) -> None:
         self.close()
         self._check_unchanged()
-        # The thread must not keep the stream: it ends with it.
+        # The thread must not refer to this reader, whose end must end the thread.
         decoding, source, block = self.decoding, self.source, self.block
         self._reading, self._next = (
             read_ahead(lambda: decoding.chunks(source, block, at * block)),
@@ -106,7 +106,7 @@ class ChunkReader:
         before = self._next * self.block
         found = before + (0 if chunk is None else chunk.rows)
         self._check_rows(found, before + self.size_of(self._next))
-        assert chunk is not None  # the check has found some rows
+        assert chunk is not None  # the check of the rows has passed
         self._next += 1
         self._passing.bytes += chunk.rows * self._row_bytes
         if not self._next % RETURNING or self._next == self.blocks:
@@ -114,7 +114,7 @@ class ChunkReader:
         return chunk
 
     def _end(self) -> None:
-        """After the last chunk: nothing may follow, and the files are still what they were."""
+        """Check after the last chunk that no rows follow, and that the files have not changed."""
         assert self._reading is not None
         self.passes += 1
         rest = next(self._reading, None)
@@ -124,12 +124,12 @@ class ChunkReader:
         if rest is not None:
             self._check_rows(self.rows + rest.rows, self.rows)
 
-    # Failures, and a reading that is to be given up.
+    # Failures, and reading that is given up.
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """While a program runs that asks for products: a failure is kept, and the products are NaN
-        from then on, which ends a descent; what is kept is raised at the end.
+        """A context for a program that asks for products: an error is kept, products are NaN from
+        then on, which ends a descent, and the error is raised at the end.
         """
         with self._lock:
             self._watchers += 1
@@ -147,11 +147,11 @@ class ChunkReader:
             raise failure
 
     def give_up(self, why: BaseException) -> None:
-        """Let a program that asks for products come to its end, from any thread."""
+        """Make all further products fail with this error, from any thread, to end a program."""
         self._failure = why
 
     def attempt(self, compute: Callable[[], Any], like: Any) -> Any:
-        """``compute()``; where it fails and somebody watches, NaN of the shapes of ``like``."""
+        """``compute()``; where it fails within :meth:`watched`, NaN of the shapes of ``like``."""
         with self._lock:
             try:
                 if self._failure is not None:
@@ -162,13 +162,13 @@ class ChunkReader:
                 if not self._watchers:
                     raise
                 self._failure = self._failure or error
-                if isinstance(like, tuple):  # a named one
+                if isinstance(like, tuple):  # a NamedTuple
                     return type(like)(*map(_nothing, like))
                 return _nothing(like)
 
     def _sections(self) -> tuple[int, ...]:
-        """The first chunk of each section: one before which less than a chunk would be read in
-        vain.
+        """The first chunk of each section: one before which less than a chunk has to be read and
+        dropped.
         """
         shortest = min(max(self.blocks // SECTIONS, 1), LONGEST_SECTION)
         sections = [0]

@@ -1,4 +1,4 @@
-"""Conditions on single columns, and what joins them: which rows meet them, and which parts can."""
+"""Conditions on single columns, joined by and/or: the rows that meet them, and parts that can."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MISSING, THERE = "is missing", "is not missing"
 
 
 class Comparison(NamedTuple):
-    """What a row has to meet: ``column op value``; a row without a value does not, but where
+    """The condition ``column op value`` on a row; a row without a value does not meet it, unless
     ``op`` is "is missing".
     """
 
@@ -51,16 +51,16 @@ class Comparison(NamedTuple):
 
     @property
     def leaves(self) -> int:
-        """How many conditions it is."""
+        """How many conditions this is: one."""
         return 1
 
     @property
     def columns(self) -> list[str]:
-        """Those that it is about."""
+        """The column that the condition is about."""
         return [self.column]
 
     def is_met(self, columns: Mapping[str, Any]) -> np.ndarray:
-        """Which rows of a block's columns meet it."""
+        """Which rows of a block's columns meet the condition."""
         column = Columns.of(columns)[self.column]
         if self.op in (MISSING, THERE):
             return column.is_missing == (self.op == MISSING)
@@ -83,7 +83,7 @@ class Comparison(NamedTuple):
         return met if missing is None else met & ~missing
 
     def _texts_compared(self, texts: Any, value: str) -> np.ndarray:
-        """Texts by their code points, but a text that says a time with one as times."""
+        """Compare texts with a value: by code points, or as times where the value is a time."""
         if time_of(value) is None:
             compare = getattr(importlib.import_module("pyarrow.compute"), NAMES[self.op])
             met = compare(texts, need_arrow().scalar(value))
@@ -102,17 +102,17 @@ class Comparison(NamedTuple):
         return rounded(self.op, low, high, value.denominator == 1, -(2**63))
 
     def chosen(self, of: Callable[[Comparison], set[int]]) -> set[int]:
-        """The parts that can hold rows that meet it, which ``of`` knows."""
+        """The parts of a source that can hold rows that meet the condition, as ``of`` tells."""
         return of(self)
 
     def may_be_met(self, least: Any, most: Any, of_type: Any) -> bool:
         """Whether a row with a value from ``least`` to ``most`` in a column of this type can meet
-        it.
+        the condition.
         """
         ends = {self.column: need_arrow().array([least, most], of_type)}
         low, high = self.is_met(ends).tolist()
         if isinstance(least, str) and time_of(str(self.value)) is not None:
-            return True  # texts may be compared as times, whose order is another
+            return True  # texts may be compared as times, which have another order
         if self.op in ("<", "<="):
             return low
         if self.op in (">", ">="):
@@ -125,25 +125,25 @@ class Comparison(NamedTuple):
 
 
 class Column:
-    """A column of a block in the forms that conditions compare, each made once for all of them."""
+    """A column of a block in the forms that conditions compare, each form made once."""
 
     def __init__(self, given: Any, name: str) -> None:
         self._given, self._name = given, name
 
     @functools.cached_property
     def decoded(self) -> Any:
-        """It as an array of Arrow, out of its dictionary."""
+        """The column as an array of Arrow without a dictionary."""
         return decoded(self._given)
 
     @property
     def is_number_encoded(self) -> bool:
-        """Whether it comes as a dictionary of numbers."""
+        """Whether the column was given as a dictionary of numbers."""
         is_number = kind_of(self.decoded.type).is_number
         return is_number and self.decoded.type != self._given.type
 
     @functools.cached_property
     def is_missing(self) -> np.ndarray:
-        """Which rows have no value; NaN is none."""
+        """Which rows have no value; NaN counts as none."""
         if isinstance(self._given, np.ndarray):
             is_float = np.issubdtype(self._given.dtype, np.floating)
             return np.isnan(self._given) if is_float else np.zeros(len(self._given), bool)
@@ -151,7 +151,7 @@ class Column:
 
     @functools.cached_property
     def numbers(self) -> NumberColumn:
-        """Its numbers, and which of them are missing."""
+        """The column's numbers, and which of them are missing."""
         column = self._given
         if not isinstance(column, np.ndarray):
             pa, column = need_arrow(), self.decoded
@@ -164,13 +164,13 @@ class Column:
                     raise DataError(f"--where: {one_line(error)}.") from error
         values, missing = values_of(column)
         if np.issubdtype(values.dtype, np.floating):
-            missing = self.is_missing | np.isnan(values)  # a text may say NaN
+            missing = self.is_missing | np.isnan(values)  # a text may be "NaN"
         is_bool = values.dtype == np.bool_
         return NumberColumn(values.astype(np.uint8) if is_bool else values, missing)
 
     @functools.cached_property
     def counts(self) -> NumberColumn:
-        """Its times as whole numbers of their unit, and which of them are missing."""
+        """The column's times as whole numbers of their unit, and which of them are missing."""
         pa, column = need_arrow(), self.decoded
         if pa.types.is_date32(column.type) or pa.types.is_time32(column.type):
             column = column.cast(pa.int32())
@@ -178,7 +178,7 @@ class Column:
 
     @functools.cached_property
     def texts(self) -> Any:
-        """It as an array of Arrow of texts."""
+        """The column as an array of Arrow of texts."""
         return text_of(self.decoded, repr(self._name))
 
 
@@ -187,42 +187,42 @@ class Columns(dict[str, Column]):
 
     @classmethod
     def of(cls, columns: Mapping[str, Any]) -> Columns:
-        """The columns themselves where they are such already."""
+        """Columns for conditions, made of a block's columns unless they are such already."""
         if isinstance(columns, Columns):
             return columns
         return cls({name: Column(column, name) for name, column in columns.items()})
 
 
 class Joined(NamedTuple):
-    """Conditions of which all have to be met, or any."""
+    """Conditions joined by "and" (all have to be met) or by "or" (one of them does)."""
 
     parts: tuple[Comparison | Joined, ...]
     is_all: bool
 
     @property
     def leaves(self) -> int:
-        """How many conditions they are."""
+        """How many conditions are joined."""
         return sum(part.leaves for part in self.parts)
 
     @property
     def columns(self) -> list[str]:
-        """Those that they are about."""
+        """The columns that the conditions are about."""
         return list(dict.fromkeys(name for part in self.parts for name in part.columns))
 
     def is_met(self, columns: Mapping[str, Any]) -> np.ndarray:
-        """Which rows of a block's columns meet them."""
+        """Which rows of a block's columns meet the joined conditions."""
         columns = Columns.of(columns)
         join = np.logical_and if self.is_all else np.logical_or
         return functools.reduce(join, (part.is_met(columns) for part in self.parts))
 
     def chosen(self, of: Callable[[Comparison], set[int]]) -> set[int]:
-        """The parts that can hold rows that meet them, where ``of`` knows those of a condition."""
+        """The parts that can hold rows that meet the joined conditions; ``of`` knows one's."""
         join = set.intersection if self.is_all else set.union
         return join(*(part.chosen(of) for part in self.parts))
 
 
 def number_of(text: str) -> float | None:
-    """The number that a text says, as an int where it is whole; None for others, and for NaN.
+    """The number that a text writes, as an int where it is whole; None for other texts and for NaN.
 
     >>> number_of("1e3"), number_of("0.5"), number_of("x")
     (1000, 0.5, None)
@@ -237,12 +237,12 @@ def number_of(text: str) -> float | None:
         return None
     if math.isnan(number):
         return None
-    # Whole numbers beyond 2**53 are compared with it as they are, and not as rounded ones.
+    # As an int, it is compared exactly with whole numbers beyond 2**53.
     return int(number) if number.is_integer() and abs(number) < 2**64 else number
 
 
 def neighbours(value: int, dtype: np.dtype[Any]) -> tuple[Any, Any]:
-    """The next floating-point numbers from a whole one down and up; both are it where it is one.
+    """The nearest floats at or below, and at or above, a whole number; both equal it if it is one.
 
     >>> neighbours(2**53 + 1, np.dtype(np.float64)) == (2**53, 2**53 + 2)
     True
@@ -260,8 +260,8 @@ def neighbours(value: int, dtype: np.dtype[Any]) -> tuple[Any, Any]:
 
 
 def rounded(op: str, low: Any, high: Any, is_exact: bool, least: Any) -> tuple[str, Any]:
-    """The operator and value for a grid of numbers on which ``low`` and ``high`` are next to the
-    value, and ``least`` is the least.
+    """The comparison with a value as one with numbers of a grid, on which ``low`` and ``high``
+    enclose the value, and ``least`` is the least number.
     """
     if op in ("<", "<=") and not is_exact:
         return "<=", low

@@ -25,10 +25,10 @@ from jaxdescent.data.errors import DataError, need_arrow, one_line, reading
 from jaxdescent.data.protocol import Block, Kind, Source
 
 CHUNKS_HELD = 48
-"""Times a chunk that parsing holds: the text, its places, the columns, and what is read ahead."""
+"""Bytes that parsing holds, in chunks: the text, its places, the columns, and chunks read ahead."""
 
 END_BYTES = 1 << 12
-"""Of a file's end, in which its last quotation mark is looked for."""
+"""The bytes of a file's end in which its last quotation mark is looked for."""
 
 NOT_UTF_8 = "{} holds text that is not UTF-8: convert the file."
 
@@ -38,8 +38,8 @@ UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 class CsvFiles(Source):
     """Some CSV files with a header each, one after another; ``.gz`` and ``.zst`` ones too.
 
-    What a column holds is what its values in the first megabyte look like: numbers, or text. Whole
-    numbers may be followed by others. An empty value is a missing one, as are NA, NaN and null.
+    A column holds numbers or text, as its values in the first megabyte look. Whole numbers may be
+    followed by others. An empty value is a missing one, as are NA, NaN and null.
     """
 
     def __init__(self, paths: Sequence[pathlib.Path]) -> None:
@@ -63,7 +63,7 @@ class CsvFiles(Source):
                 self._booleans.append({f.name for f in reader.schema if str(f.type) == "bool"})
             first = str(self._paths[0])
             before = self._kinds if index else kinds
-            # What is text in one file is read as text in all: numbers of others are text too.
+            # A column that is text in one file is read as text in all files.
             text = [n for n in kinds if Kind.TEXT in (kinds[n], before.get(n))]
             kinds = kinds | dict.fromkeys(text, Kind.TEXT)
             before = {n: Kind.TEXT if n in text else kind for n, kind in before.items()}
@@ -79,7 +79,7 @@ class CsvFiles(Source):
         byte: int = 0,
         header: Sequence[str] | None = None,
     ) -> Any:
-        """A file from its beginning on, or from a byte behind its header."""
+        """A reader of a file from its beginning on, or from a byte after its header."""
         from pyarrow import csv
 
         if path.stat().st_size == 0:
@@ -93,7 +93,7 @@ class CsvFiles(Source):
             read_options=csv.ReadOptions(
                 block_size=CHUNK_BYTES, use_threads=False, column_names=header if byte else None
             ),
-            # Otherwise rows behind a quotation mark that is not closed may get lost.
+            # Otherwise rows after a quotation mark that is not closed may get lost.
             parse_options=csv.ParseOptions(newlines_in_values=True),
             convert_options=csv.ConvertOptions(
                 include_columns=None if names is None else list(names),
@@ -119,7 +119,8 @@ class CsvFiles(Source):
         return True
 
     def counted(self, part: int, parts: int, tell: Callable[[bytes], list[bytes]]) -> Source:
-        """It looks for ends of lines in this part of the files' bytes; of packed files in all.
+        """The source with its rows counted, from the line ends in this part of the files' bytes;
+        packed files are read whole.
 
         Raises:
           DataError: for rows of more or fewer values than columns, and line breaks within values.
@@ -197,8 +198,8 @@ class CsvFiles(Source):
 
 
 def _check_closed(path: pathlib.Path, last: Any, row: int) -> None:
-    """Refuse a last value that goes on over the end of its line up to the file's end: pyarrow takes
-    the quotation mark before it for closed there.
+    """Refuse a last value whose quotation mark is never closed, so that it reaches from its line to
+    the file's end: pyarrow closes the mark there.
     """
     value = last[0] if last else None
     if not isinstance(value, str) or not re.search("[\r\n]", value):
@@ -226,8 +227,8 @@ WRONG_VALUE = re.compile(
 
 @contextlib.contextmanager
 def _parsing(path: pathlib.Path, names: Iterable[str] = (), before: int = -1) -> Iterator[None]:
-    """Pyarrow's messages, with the row as people count it and without its own terms; so many rows
-    are before the first that it counts.
+    """A context that turns pyarrow's errors into a :class:`DataError` in plain words with the row's
+    number; ``before`` rows come before the first that pyarrow counts.
     """
     try:
         with reading(path):

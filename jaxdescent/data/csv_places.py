@@ -1,9 +1,9 @@
 """Where rows of CSV files begin: lines are counted part by part, and some bytes are noted at which
 reading can begin.
 
-A line is a row unless it is empty, or a value between quotation marks has a line break. Pyarrow is
-asked how many rows it takes a piece of lines for, with one more line behind it: another number
-means that a value goes on behind its line. If it does so in no piece, no piece begins within one.
+A line is a row unless it is empty, or a value between quotation marks has a line break. Pyarrow
+counts the rows of a piece of lines with one more line appended: a number other than that of the
+lines means that a value goes on after its line. If none does, no piece begins within a value.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 from jaxdescent.data.errors import DataError, need_arrow, one_line, reading
 
 CHUNK_BYTES = 1 << 20
-"""Text that is parsed at a time."""
+"""The bytes of text that are parsed at a time."""
 
 PACKED = (".gz", ".zst")
-"""Ends of the names of files that cannot be entered in the middle."""
+"""Endings of the names of compressed files, which can only be read from their beginning."""
 
 LINE_END = re.compile(rb"[\r\n]")
 
@@ -37,13 +37,13 @@ BROKEN = (
 
 
 class Place(NamedTuple):
-    """Where reading can begin.
+    """A place where reading can begin.
 
     Attributes:
       file: the number of the file.
-      byte: of it, as it is unpacked, at which a line begins.
-      row_in_file: how many of its rows are before that one.
-      row: how many rows of all files are.
+      byte: the byte of the unpacked file at which a line begins.
+      row_in_file: how many rows of the file come before that line.
+      row: how many rows of all files come before it.
     """
 
     file: int
@@ -53,7 +53,7 @@ class Place(NamedTuple):
 
 
 class Places(NamedTuple):
-    """All of them in the order of the rows, and how many rows there are."""
+    """All places in the order of the rows, and how many rows there are."""
 
     rows: int
     places: list[Place]
@@ -72,8 +72,8 @@ def places_of(
       paths: the files.
       names: the columns of each.
       part: the number of this process's part.
-      parts: how many there are.
-      tell: gives to all processes what each of them passes, in the order of the parts.
+      parts: how many parts there are.
+      tell: exchanges bytes: returns those of every process, in the order of the parts.
 
     Raises:
       DataError: in all processes, for the first line that has not as many values as there are
@@ -101,7 +101,7 @@ def places_of(
             places.append(Place(file, byte, counts[file], total))
             counts[file], total = counts[file] + rows, total + rows
         if failure is not None:
-            # Only now it is known how many rows are before it.
+            # The number of the rows before the failure is known only now.
             file, message = failure
             ragged = wrong_width(paths[file], message, counts[file])
             told_of = f"{paths[file]} cannot be read: {numbered(message, counts[file])}."
@@ -123,13 +123,13 @@ def opened(path: pathlib.Path, byte: int) -> Any:
 
 
 def is_packed(path: pathlib.Path) -> bool:
-    """Whether it is read from its beginning on alone."""
+    """Whether a file is compressed, so that it can only be read from its beginning."""
     return path.name.lower().endswith(PACKED)
 
 
 def numbered(message: str, before: int) -> str:
-    """A message of pyarrow's with the number of the row as people count it, of which so many are
-    before the first that was parsed.
+    """A message of pyarrow's with the row's number in the file: ``before`` rows come before the
+    first that was parsed.
     """
     return ROW.sub(lambda found: f"row {int(found[1]) + before:,}", message, count=1)
 
@@ -137,8 +137,8 @@ def numbered(message: str, before: int) -> str:
 def _ranges(
     paths: Sequence[pathlib.Path], part: int, parts: int
 ) -> Iterator[tuple[int, int, int | None]]:
-    """The files in a part, and from which byte on to before which; packed ones are in the part in
-    which they begin, and as a whole.
+    """The files in a part, each with its first byte and the byte after its last one; a packed file
+    belongs as a whole to the part in which it begins.
     """
     sizes = [path.stat().st_size for path in paths]
     firsts = [0, *itertools.accumulate(sizes)]
@@ -156,13 +156,13 @@ def _ranges(
 def _pieces(
     path: pathlib.Path, names: Sequence[str], start: int, stop: int | None
 ) -> Iterator[tuple[int, bytes]]:
-    """The lines that begin from one byte on to before another one, without the header, about
-    :data:`CHUNK_BYTES` of them at a time, and where each piece begins.
+    """The lines that begin from byte ``start`` to before ``stop``, without the header, in pieces of
+    about :data:`CHUNK_BYTES`, each with the byte at which it begins.
     """
     with opened(path, 0) as file:
         header = _header_end(path, file, names)
     at = max(start, header)
-    # A line begins behind the end of another, which may be the byte before.
+    # A line begins after the end of another one, which may be the byte before.
     with opened(path, at - 1) as file:
         at, rest, is_line = at - 1, b"", False
         while stop is None or at < stop:
@@ -197,14 +197,14 @@ def _pieces(
 
 
 def _header_end(path: pathlib.Path, file: Any, names: Sequence[str]) -> int:
-    """The byte behind the header's line."""
+    """The byte after the header's line."""
     from pyarrow import csv
 
     text = b""
     while True:
         more = file.read(CHUNK_BYTES)
         text += more
-        # Empty lines before it count as little as elsewhere.
+        # Empty lines before the header are passed over, as they are elsewhere.
         start = len(text) - len(text.removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n"))
         end = LINE_END.search(text, start)
         if end is not None or not more:
@@ -233,7 +233,7 @@ def _rows_of(text: bytes, names: Sequence[str]) -> int:
     lines = sum(map(bool, text.splitlines()))
     if not lines:
         return 0
-    # A value that goes on behind the last line would swallow one more.
+    # A value that goes on after the last line would take in the line that is appended.
     more = b"\n" + b"," * (len(names) - 1) + b"0\n"
     reader = csv.open_csv(
         pa.BufferReader(text + more),
@@ -259,7 +259,7 @@ def too_long(path: pathlib.Path) -> DataError:
 
 def wrong_width(path: pathlib.Path, message: str, before: int) -> DataError | None:
     """The error for a row of more or fewer values than there are columns, if a message of pyarrow's
-    tells of one; so many rows are before the first that was parsed.
+    tells of one; ``before`` rows come before the first that was parsed.
     """
     found = WRONG_WIDTH.search(message)
     if found is None:

@@ -1,4 +1,4 @@
-"""From a source's blocks to chunks of as many rows each, all of them numbers of one dtype."""
+"""A source's blocks as chunks of equally many rows, all of them numbers of one dtype."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Decoding:
     Attributes:
       numbers: columns that are features themselves.
       levels: for each categorical column of codes, how many levels it has.
-      dtype: of the numbers.
-      sparse: how other columns become features of which most are zero.
-      row_entries: how many entries these have in a row, about.
-      whole: those of the numbers that are whole numbers, none of which the dtype may round.
+      dtype: the dtype of the numbers.
+      sparse: how other columns become sparse features.
+      row_entries: about how many entries of sparse features a row has.
+      whole: the columns of whole numbers among ``numbers``, none of which the dtype may round.
     """
 
     numbers: tuple[str, ...]
@@ -39,7 +39,7 @@ class Decoding:
 
     @property
     def columns(self) -> list[str]:
-        """Those that are read."""
+        """The columns that are read."""
         return [*self.numbers, *self.levels, *self.sparse.columns]
 
     @property
@@ -55,7 +55,7 @@ class Decoding:
 
     @property
     def row_bytes(self) -> int:
-        """What a row takes as numbers."""
+        """About how many bytes a row takes as numbers."""
         own = len(self.numbers) * self.dtype.itemsize + 4 * len(self.levels)
         return own + self.row_entries * (4 + self._value_bytes)
 
@@ -65,7 +65,7 @@ class Decoding:
 
     @property
     def hashed_entries(self) -> int:
-        """How many entries of a row are hashed, about."""
+        """About how many entries of a row are hashed."""
         return self.row_entries if self.sparse.hashed or self.sparse.words else 0
 
     @property
@@ -74,7 +74,7 @@ class Decoding:
         return len(self.numbers) + len(self.levels) + self.row_entries
 
     def chunks(self, source: Source, size: int, row: int = 0) -> Iterator[Chunk]:
-        """All rows from this one on in their order, ``size`` at a time, the last ones fewer."""
+        """Chunks of all rows from ``row`` on in their order, of ``size`` rows each but the last."""
         parts: list[ChunkPart] = []
         have, start, begin = 0, row, source.start_before(row)
         for block in located(source.from_row(begin), self.columns, size, begin):
@@ -91,7 +91,7 @@ class Decoding:
 
     def _decoded(self, start: int, rows: int, parts: list[ChunkPart]) -> Chunk:
         numbers = self._as_stored(rows, parts)
-        if numbers is None:  # Column after column, as they are read: nothing is transposed.
+        if numbers is None:  # In column-major order, as columns are read: nothing is transposed.
             numbers = np.empty((len(self.numbers), rows), self.dtype).T
             for j, name in enumerate(self.numbers):
                 _fill(numbers[:, j], name, parts, is_whole=name in self.whole)
@@ -141,8 +141,8 @@ class Decoding:
             return None
         own = whole[parts[0].there : parts[0].there + rows]
         if self.whole and _may_be_rounded(own, self.dtype):
-            return None  # column after column it is said which one is
-        with np.errstate(over="ignore"):  # what is infinite then is refused
+            return None  # the way column by column names the column that would be rounded
+        with np.errstate(over="ignore"):  # values that become infinite are refused later
             return own.astype(self.dtype, order="K", copy=False)
 
 
@@ -162,16 +162,16 @@ def complete_numbers(block: Block, name: str) -> np.ndarray:
 
 
 class NumberColumn(NamedTuple):
-    """Values, and which of them are missing: None where none is."""
+    """The values of a column, and which of them are missing: None where none is."""
 
     values: np.ndarray
     missing: np.ndarray | None
 
 
 def values_of(column: Any) -> NumberColumn:
-    """A column of numbers as an array, zero where one is missing, and where that is.
+    """A column of numbers as an array, zero where one is missing, and which ones are missing.
 
-    Nothing is copied where it can be had so; decimals become float64.
+    Nothing is copied where that is possible; decimals become float64.
     """
     if isinstance(column, np.ndarray):
         return NumberColumn(column, None)
@@ -196,7 +196,7 @@ def fill_exactly(into: np.ndarray, values: np.ndarray, name: str, block: Block, 
         if not _may_be_rounded(values, into.dtype):
             return
         wrong = (into.astype(values.dtype) != values) & np.isfinite(into)
-        if np.issubdtype(values.dtype, np.floating):  # of CSV, which may be rounded already
+        if np.issubdtype(values.dtype, np.floating):  # CSV's, which may be rounded already
             wrong |= (np.abs(values) >= 2.0**53) & np.isfinite(values)
     if wrong.any():
         row = int(np.argmax(wrong))
@@ -208,7 +208,7 @@ def fill_exactly(into: np.ndarray, values: np.ndarray, name: str, block: Block, 
 
 
 def _may_be_rounded(values: np.ndarray, dtype: np.dtype[Any]) -> bool:
-    """Whether some of these are beyond all whole numbers that a floating-point dtype holds."""
+    """Whether values are beyond the range in which a floating dtype holds all whole numbers."""
     if not np.issubdtype(dtype, np.floating) or not values.size:
         return False
     most = 2 ** (np.finfo(dtype).nmant + 1) - 1
@@ -227,7 +227,7 @@ def _fill(into: np.ndarray, name: str, parts: list[ChunkPart], *, is_whole: bool
 
 
 def matrix_of(columns: list[Any]) -> np.ndarray | None:
-    """One view of columns that lie side by side in a matrix, (rows, columns); else None."""
+    """One view, (rows, columns), of columns that are side by side in a matrix; else None."""
     first = columns[0] if columns else None
     if not isinstance(first, np.ndarray) or len(columns) < 2 or first.base is None:
         return None
@@ -236,7 +236,7 @@ def matrix_of(columns: list[Any]) -> np.ndarray | None:
         is_alike = isinstance(column, np.ndarray) and column.base is first.base
         if not is_alike or (column.dtype, column.shape, column.strides) != like:
             return None
-    # Whether one lies after another tells their address.
+    # The addresses tell whether columns follow each other.
     at = [column.__array_interface__["data"][0] for column in columns]
     apart = at[1] - at[0]
     if apart <= 0 or any(after - before != apart for before, after in itertools.pairwise(at)):

@@ -1,5 +1,5 @@
-"""The entries of rows of which most features are zero, one in each row or any number, and what they
-add to products.
+"""The entries of rows of which most features are zero, one in each row or any number, and their
+terms in products.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 from jaxdescent.data.sparse_column import rows_taken
 
 SLICE_ENTRIES = 1 << 16
-"""So many entries are multiplied at a time, which stay in a core's cache; the sums of all slices
-are added in float64."""
+"""How many entries are multiplied at a time: they stay in a core's cache. The sums of slices are
+added in float64."""
 
 
 NONE = -1
@@ -43,7 +43,7 @@ class Coded:
         return slice(self.first, self.first + self.size)
 
     def take(self, rows: slice | np.ndarray) -> Coded:
-        """These rows, in their order."""
+        """The codes of these rows, in their order."""
         values = None if self.values is None else self.values[rows]
         return dataclasses.replace(self, codes=self.codes[rows], values=values)
 
@@ -52,7 +52,7 @@ class Coded:
         own = np.concatenate([weights[self.span], np.zeros_like(weights[:1])])[self.codes]
         if self.values is not None:
             own *= self.values[:, None]
-        made += own  # NONE is the last one
+        made += own  # NONE takes the last row, of zeros
 
     def add(self, residual: np.ndarray, total: np.ndarray) -> None:
         """Add ``X' @ residual`` to ``total``, (features, k) in float64."""
@@ -76,7 +76,7 @@ class Coded:
         total[self.span] += (s.sum() - self.sums(s)) * c**2
 
     def as_entries(self) -> RowEntries:
-        """The features as entries."""
+        """The codes as entries."""
         is_there = self.codes >= 0
         starts = np.concatenate([[0], np.cumsum(is_there)])
         values = None if self.values is None else self.values[is_there]
@@ -85,11 +85,10 @@ class Coded:
 
 @dataclasses.dataclass(frozen=True)
 class RowEntries:
-    """Some features of some rows, by the places that are not zero. A place that a row has twice
-    counts twice.
+    """The nonzero entries of some rows in some features; one that a row has twice counts twice.
 
     Attributes:
-      name: of the column that they are from.
+      name: the name of the column that the entries are from.
       first: the number of the first of the features among all.
       size: how many features these are.
       starts: (rows + 1,), where the entries of each row begin, and the last one's end.
@@ -116,7 +115,7 @@ class RowEntries:
 
     @property
     def row(self) -> np.ndarray:
-        """(entries,), the row of each."""
+        """The row of each entry, (entries,)."""
         return np.repeat(np.arange(self.rows), np.diff(self.starts))
 
     def take(self, rows: slice | np.ndarray) -> RowEntries:
@@ -134,7 +133,7 @@ class RowEntries:
         for k in range(weights.shape[1]):
             own = np.ascontiguousarray(weights[self.span, k])
             for rows, there, entries in self._slices():
-                # "clip" spares a copy: places are known to be in range.
+                # "clip" saves a copy: places are known to be in range.
                 terms = np.take(own, self.index[entries].astype(np.intp), mode="clip")
                 if self.values is not None:
                     terms *= self.values[entries]
@@ -154,7 +153,7 @@ class RowEntries:
                 np.add.at(own, self.index[entries].astype(np.intp), terms)
 
     def _slices(self) -> Iterator[tuple[slice, np.ndarray | slice, slice]]:
-        """Rows, which of them have entries, and these; about :data:`SLICE_ENTRIES` at a time."""
+        """About :data:`SLICE_ENTRIES` entries at a time: rows, which have entries, the entries."""
         first, starts = 0, self.starts
         while first < self.rows:
             last = int(np.searchsorted(starts, starts[first] + SLICE_ENTRIES, "right")) - 1
@@ -192,7 +191,7 @@ def add_squares(
             own = np.bincount(index, s[row] * np.square(x), size)
             if center is not None:
                 c = center[first : first + size].astype(np.float64)
-                # From the entries alone, and not below zero by rounding.
+                # Rounding must not bring these sums of squares below zero.
                 own += s.sum() * c**2 - 2 * c * np.bincount(index, s[row] * x, size)
                 own = np.maximum(own, 0)
         total[first : first + size] += own

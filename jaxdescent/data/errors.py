@@ -1,4 +1,4 @@
-"""What is wrong with the data, in one sentence that a person can act on."""
+"""Errors about the data, each in one sentence that a person can act on."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 CONTROLS = re.compile(
     r"[\x00-\t\v-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-"""All but the end of a line, with those that turn the direction of writing."""
+"""Control characters but line feeds, and characters that turn the direction of writing."""
 
 
 DAMAGED = (ValueError, EOFError, SyntaxError, tokenize.TokenError)
-"""What readers raise for a damaged file, NumPy for its header."""
+"""The errors that readers raise for damaged files, NumPy's for damaged headers included."""
 
 
 class DataError(ValueError):
@@ -25,7 +25,7 @@ class DataError(ValueError):
 
 
 def need_arrow() -> Any:
-    """Pyarrow, which reads everything but ``.npy`` and NumPy's arrays.
+    """The pyarrow module, which reads everything but ``.npy`` and NumPy's arrays.
 
     Raises:
       ImportError: where it is not installed, with the command that installs it.
@@ -42,7 +42,7 @@ def need_arrow() -> Any:
 
 @contextlib.contextmanager
 def reading(name: Any) -> Iterator[None]:
-    """What a file raises while it is read, as a :class:`DataError` that names the file."""
+    """A context that turns errors of reading a file into a :class:`DataError` that names it."""
     try:
         yield
     except FileNotFoundError as error:
@@ -53,13 +53,13 @@ def reading(name: Any) -> Iterator[None]:
         raise DataError(f"{name} cannot be read: {one_line(error)}.") from error
     except (DataError, UnicodeError):
         raise
-    except (*DAMAGED, NotImplementedError) as error:  # pyarrow's own errors are such
+    except (*DAMAGED, NotImplementedError) as error:  # these are bases of pyarrow's errors
         raise DataError(f"{name} cannot be read: {one_line(error)}.") from error
 
 
 @contextlib.contextmanager
 def writing(name: Any) -> Iterator[None]:
-    """What the system raises while something is written, as a :class:`DataError` that names it."""
+    """A context that turns errors of writing a file into a :class:`DataError` that names it."""
     try:
         yield
     except OSError as error:
@@ -67,13 +67,13 @@ def writing(name: Any) -> Iterator[None]:
 
 
 def one_line(error: object, longest: int = 300) -> str:
-    """A message in one line, without its full stop."""
+    """An error's message in one line, without its full stop."""
     text = " ".join(str(error).split()).rstrip(".")
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
 def printable(text: str) -> str:
-    r"""A text without characters that a terminal obeys: data can bring them along in names.
+    r"""A text with control characters escaped, which names in data may contain.
 
     >>> print(printable("a" + chr(27) + "[31m"))
     a\u001b[31m
@@ -82,14 +82,14 @@ def printable(text: str) -> str:
 
 
 def listed(names: Iterable[str], most: int = 8) -> str:
-    """Names one after another, the first few of many."""
+    """Names in one text, the first few of many."""
     names = list(names)
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most:,} more"
 
 
 def check_columns(wanted: Iterable[str], known: Iterable[str], *, who: str = "the data") -> None:
-    """Refuse columns that are not there, with those whose names come close."""
+    """Refuse columns that are not there, and suggest columns of similar names."""
     known = list(known)
     there = set(known)
     missing = [name for name in wanted if name not in there]

@@ -25,11 +25,10 @@ TOKEN = re.compile(
 )
 
 COUNTED_ROWS = 1 << 16
-"""Rows that are counted at a time: reading can begin at the first of them that meets a condition.
-"""
+"""Rows that are counted at a time: reading can begin at the first one that meets a condition."""
 
 MOST_DEEP = 100
-"""Parentheses within each other."""
+"""The deepest nesting of parentheses."""
 
 GRAMMAR = (
     "expected is COLUMN OP VALUE or COLUMN is [not] missing, joined by and, or and parentheses, "
@@ -46,7 +45,8 @@ def condition_of(text: str, kinds: Mapping[str, Kind]) -> Comparison | Joined:
     2013-06-30T12:30 or 12:30; all others by their text.
 
     Raises:
-      DataError: where it cannot be read, a column is not there, or a value is of another kind.
+      DataError: where the text cannot be read, a column is not there, or a value is of another
+      kind.
 
     >>> condition_of("month <= 6", {"month": Kind.WHOLE})
     Comparison(column='month', op='<=', value=6)
@@ -64,7 +64,7 @@ class _Parser:
         self._tokens, self._at = list(_tokens(text)), 0
 
     def parsed(self) -> Comparison | Joined:
-        """All of it."""
+        """The conditions of the whole text."""
         found = self._joined("or", 0)
         if self._at < len(self._tokens):
             raise self._unreadable("; text with spaces stands between quotes")
@@ -150,12 +150,12 @@ def _value(column: str, text: str, token: str, kind: Kind) -> float | str:
 
 
 class _Count(NamedTuple):
-    """How many rows meet a condition, and where.
+    """How many rows meet a condition, and places at which reading them can begin.
 
     Attributes:
-      rows: how many.
-      places: of those with which reading can begin, a row of the source from which on they are the
-        first that meet it.
+      rows: how many rows meet the condition.
+      places: for each met row at which reading can begin, the row of the source at which its block
+        begins.
     """
 
     rows: int
@@ -165,8 +165,8 @@ class _Count(NamedTuple):
 class Filtered(WrappedSource):
     """The rows of a source that meet a condition; their numbers in the files stay known.
 
-    Parts of the source that can be known without reading to hold none are passed over: groups of
-    rows of Parquet files by their statistics.
+    Parts of the source without such rows are passed over where that is known without reading: row
+    groups of Parquet files by their statistics.
     """
 
     def __init__(self, base: Source, text: str) -> None:
@@ -187,12 +187,12 @@ class Filtered(WrappedSource):
         return self.base.skipping(None).can_share(parts)
 
     def counted(self, part: int, parts: int, tell: Callable[[bytes], list[bytes]]) -> Source:
-        """It reads the columns of the condition, in this part of the source's rows.
+        """The source with its rows counted: it reads the condition's columns in this part of them.
 
         Raises:
-          DataError: where no row of any part meets it.
+          DataError: where no row of any part meets the condition.
         """
-        # Where parts are passed over nobody knows the numbers of the rows behind them.
+        # Without the parts that are passed over, the numbers of later rows are unknown.
         base = self.base.skipping(None).counted(part, parts, tell)
         if base.rows is None:
             return self
@@ -233,7 +233,7 @@ class Filtered(WrappedSource):
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
         base, is_empty = self.base, True
         if self._first and self._count is not None:
-            assert base.rows is not None  # which were counted
+            assert base.rows is not None  # rows were counted
             base = Share(base, self._count.places[self._starts.index(self._first)], base.rows)
         for block in located(base, self._read(names), rows):
             met = self._condition.is_met(block.columns)

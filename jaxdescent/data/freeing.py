@@ -1,8 +1,8 @@
 """Memory that was freed, returned to the system.
 
-The GNU C library keeps what is freed in heaps of their own for the threads that asked for it. A
-program that calls the host calls it on many threads: what passes through them would come to hold
-some megabytes more in every pass. Other libraries have no such functions.
+The GNU C library keeps freed memory in separate heaps for the threads that allocated it. A program
+that calls the host calls it on many threads: the process would hold some megabytes more after
+every pass. Other C libraries have no such functions.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ M_MMAP_THRESHOLD, RETURNED_BYTES = -3, 1 << 20
 """The option's name in malloc.h, and the size from which on memory is returned."""
 
 LEAST_BYTES = 1 << 24
-"""What passes before any of it is returned: the system takes milliseconds, more than a pass over
-less does."""
+"""Bytes that are read before freed memory is returned: the return takes milliseconds, more than a
+pass over fewer bytes does."""
 
 
 class Passing:
-    """The bytes that have passed through a reader since what was freed of them was returned."""
+    """The bytes that a reader has read since freed memory was last returned to the system."""
 
     def __init__(self) -> None:
         self.bytes = 0
 
     def return_some(self) -> None:
-        """Return what was freed, unless it can only be little."""
+        """Return freed memory to the system once enough bytes have been read."""
         if self.bytes >= LEAST_BYTES:
             self.bytes = 0
             return_what_was_freed()
 
 
 def return_what_was_freed() -> None:
-    """Return what was freed until now: that takes some milliseconds."""
+    """Return the memory that is free now to the system, which takes some milliseconds."""
     _of_library("malloc_trim", 0)
 
 
 def return_what_is_freed() -> None:
-    """Return what was freed, and from now on arrays of some size as they are freed, in all of the
-    process.
+    """Return the memory that is free now to the system, and from now on large arrays when they are
+    freed, in the whole process.
     """
     _of_library("mallopt", M_MMAP_THRESHOLD, RETURNED_BYTES)
     return_what_was_freed()
@@ -47,7 +47,7 @@ def return_what_is_freed() -> None:
 
 def allocate_arrow_by_system() -> None:
     """Let Arrow, whether it is loaded yet or not, take memory from the C library: its own allocator
-    keeps what was freed, tens of megabytes more or less as threads happen to run.
+    keeps freed memory, tens of megabytes more or less as threads happen to run.
     """
     if "ARROW_DEFAULT_MEMORY_POOL" in os.environ:
         return  # the user's own choice

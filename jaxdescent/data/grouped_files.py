@@ -12,22 +12,22 @@ from jaxdescent.data.errors import DataError, need_arrow, reading
 from jaxdescent.data.protocol import Kind, Source
 
 PAGES_HELD = 3
-"""Times a page's bytes: as stored, as unpacked and as decoded."""
+"""Copies of a page that reading holds: as stored, as unpacked and as decoded."""
 
 TEXT_COPIES = 8
-"""Times the text of a block that pyarrow holds beside it, while it puts the block together and
-while the different texts are told apart."""
+"""Copies of a block's text that pyarrow holds beside the block, while it builds the block and finds
+the different texts."""
 
 
 class ColumnExtent(NamedTuple):
-    """What a column takes where it takes most.
+    """The most bytes that parts of a column take.
 
     Attributes:
-      page: the bytes of a page, unpacked: of what is read at once.
-      dictionary: those of the values that pages point to.
-      value: the bytes of a value, in the mean of a page.
+      page: the bytes of a page, unpacked: the part that is read at once.
+      dictionary: the bytes of the values that pages point to.
+      value: the mean bytes of a value in a page.
       points: whether all pages point to small dictionaries.
-      bytes: of all pages.
+      bytes: the bytes of all pages.
     """
 
     page: int = 0
@@ -56,7 +56,7 @@ class GroupedFiles(Source):
             for size in sizes:
                 self._group_starts.append(self._rows)
                 self._rows += size
-            # A column without any value has no type: it is what it is in other files.
+            # A column without any value has no type: it takes that of the other files.
             before = self._kinds if index else kinds
             kinds |= {name: before[name] for name in empty & before.keys()}
             nothing = empty if index == 0 else nothing
@@ -73,7 +73,7 @@ class GroupedFiles(Source):
 
     @abc.abstractmethod
     def _extent(self, name: str) -> ColumnExtent:
-        """How much a column takes."""
+        """The bytes that parts of a column take."""
 
     def row_bytes(self, names: Sequence[str]) -> int:
         own = super().row_bytes(names)
@@ -92,7 +92,7 @@ class GroupedFiles(Source):
         return self._extent(name).bytes
 
     def _is_long(self, name: str) -> bool:
-        """Whether a column is text of which a block holds more than places in a dictionary."""
+        """Whether a column is text that blocks hold in full rather than as dictionary indices."""
         return self._kinds[name] is Kind.TEXT and not self._extent(name).points
 
     @property

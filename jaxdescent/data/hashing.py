@@ -1,7 +1,7 @@
 """Words and values as numbers of columns, many at a time, by a hash that never changes.
 
-A word is read eight bytes at a time. A hash depends on the bytes, on how many they are and on the
-name of the column, so that the same word counts apart in two columns.
+A word is read eight bytes at a time. A hash depends on the bytes, on their number and on the name
+of the column, so that one word in two columns makes two features.
 
 >>> import numpy as np
 >>> text = np.frombuffer(b"a rose is a rose", np.uint8)
@@ -17,39 +17,38 @@ import hashlib
 import numpy as np
 
 LAST_SPACE = 32
-"""Bytes up to this one (the space, tabs, ends of lines and control characters) stand between
-words."""
+"""The largest byte that separates words: the space, tabs, ends of lines and control characters."""
 
 SLICE_BYTES = 1 << 18
-"""Text is hashed about so much at a time, with what stands for it in the cache."""
+"""About how many bytes of text are hashed at a time, so that all arrays stay in the cache."""
 
 WORD = 8
-"""Bytes that are mixed in at a time."""
+"""Bytes that are mixed into a hash at a time."""
 
 MOST_BITS = 30
-"""Of hashed columns: a vector of as many numbers has to be in memory."""
+"""The most bits of a hash: a vector of ``2**bits`` numbers has to be in memory."""
 
 FIRST, SECOND, LENGTH = (
     np.uint64(0x9E3779B97F4A7C15),
     np.uint64(0xD6E8FEB86659FD93),
     np.uint64(0xC2B2AE3D27D4EB4F),
 )
-"""Odd numbers with as many ones as zeros, of SplitMix64, of rrmxmx, and of xxHash64."""
+"""Odd multipliers with about as many one bits as zeros: of SplitMix64, rrmxmx and xxHash64."""
 
 KEPT = np.array([(1 << 8 * count) - 1 for count in range(WORD + 1)], np.uint64)
-"""Which bits of eight bytes are those of the first ``count``."""
+"""Masks of the first ``count`` bytes of eight, by ``count``."""
 
 
 def places_of_words(
     text: np.ndarray, offsets: np.ndarray, *, column: str, bits: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The columns of all words of some texts that lie one behind the other.
+    """The hashed features of all words of some texts that follow each other in memory.
 
     Args:
       text: (bytes,), uint8.
       offsets: (rows + 1,): where each text begins, and where the last one ends.
       column: the name of the column of texts.
-      bits: of the number of columns.
+      bits: there are ``2**bits`` features.
 
     Returns:
       starts: (rows + 1,), where the words of each row begin, and the last one's end.
@@ -68,7 +67,7 @@ def places_of_words(
 
 
 def places_of_texts(text: np.ndarray, offsets: np.ndarray, *, column: str, bits: int) -> np.ndarray:
-    """The column of each of some texts as a whole, (rows,): arguments as for words."""
+    """The hashed feature of each text as a whole, (rows,); arguments as for words."""
     offsets = np.asarray(offsets, np.int64)
     seed, places = seed_of(column), [np.zeros(0, np.int32)]
     for first, last in _slices(offsets):
@@ -79,19 +78,19 @@ def places_of_texts(text: np.ndarray, offsets: np.ndarray, *, column: str, bits:
 
 
 def places_of_numbers(numbers: np.ndarray, *, column: str, bits: int) -> np.ndarray:
-    """The column of each of some whole numbers, of the same shape."""
+    """The hashed feature of each of some whole numbers, in their shape."""
     with np.errstate(over="ignore"):
         return _placed(_mixed(numbers.astype(np.uint64) ^ seed_of(column)), bits)
 
 
 def seed_of(column: str) -> np.uint64:
-    """What tells the values of a column from those of others."""
+    """The seed of a column's hashes, so that equal values of two columns differ."""
     digest = hashlib.blake2b(column.encode(), digest_size=8).digest()
     return np.uint64(int.from_bytes(digest, "little"))
 
 
 def _slices(offsets: np.ndarray) -> list[tuple[int, int]]:
-    """Rows of about :data:`SLICE_BYTES` bytes, one longer text alone."""
+    """Ranges of rows of about :data:`SLICE_BYTES` bytes; a longer text has its own range."""
     rows, found, first = len(offsets) - 1, [], 0
     while first < rows:
         last = int(np.searchsorted(offsets, offsets[first] + SLICE_BYTES, "right")) - 1
@@ -102,7 +101,7 @@ def _slices(offsets: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _words(text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where words begin, and where they end: at spaces, and with their row."""
+    """Where words begin and end: at spaces, and at the ends of rows."""
     is_letter = text > LAST_SPACE
     if not text.size:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
@@ -145,7 +144,7 @@ def _read(at: np.ndarray, begins: np.ndarray, lengths: np.ndarray) -> np.ndarray
 
 
 def _mixed(state: np.ndarray) -> np.ndarray:
-    """Each bit of the upper half depends on all bits."""
+    """The states mixed in place: each bit of the upper half then depends on all bits."""
     state *= FIRST
     state ^= state >> np.uint64(32)
     state *= SECOND
@@ -153,5 +152,5 @@ def _mixed(state: np.ndarray) -> np.ndarray:
 
 
 def _placed(state: np.ndarray, bits: int) -> np.ndarray:
-    """The upper bits, which are the best mixed."""
+    """The upper ``bits`` bits of the states, which are the best mixed."""
     return (state >> np.uint64(64 - bits)).astype(np.int32)

@@ -11,14 +11,14 @@ from jaxdescent.data.errors import DataError
 EPS = float(np.finfo(np.float64).eps)
 
 CONSTANT = 64 * EPS
-"""A column whose centred squares are this small beside the others' is constant but for rounding."""
+"""A column whose centred squares are at most this part of its squares is constant."""
 
 SPANNED = 1e-6
 """A singular value that is smaller beside the largest is rounding."""
 
 
 class NormalSums(NamedTuple):
-    """What least squares needs of the rows, in float64 about the weighted means.
+    """The sums that least squares needs of the rows, in float64 about the weighted means.
 
     Attributes:
       gram: (features, features), ``sum_i s_i (x_i - x_bar)(x_i - x_bar)'``.
@@ -40,7 +40,7 @@ class NormalSums(NamedTuple):
     def of(
         cls, total: np.ndarray, shift: np.ndarray, features: int, *, intercept: bool
     ) -> NormalSums:
-        """From ``sum_i s_i z_i z_i'``, where z is features and targets less the shift, and a one.
+        """Sums from ``sum_i s_i z_i z_i'``, where z is features and targets less the shift, and 1.
 
         Raises:
           DataError: where the sums overflow.
@@ -50,7 +50,7 @@ class NormalSums(NamedTuple):
         if not intercept or not total[-1, -1]:
             return cls._of_centred(total[:-1, :-1], shift, features, total[-1, -1])
         sums, n = cls.about_means(total, shift, features), features
-        # What is left of a column that does not vary is rounding.
+        # The centred sums of a constant column are rounding errors.
         raw = np.diagonal(total)[:n] + sums.weight_total * sums.feature_mean**2
         still = np.diagonal(sums.gram) <= CONSTANT * raw
         sums.gram[still] = sums.gram[:, still] = sums.cross[still] = 0
@@ -58,7 +58,7 @@ class NormalSums(NamedTuple):
 
     @classmethod
     def about_means(cls, total: np.ndarray, shift: np.ndarray, features: int) -> NormalSums:
-        """From such sums, about the means that follow from them."""
+        """The sums of :meth:`of` with an intercept, about the means that follow from them."""
         weight = total[-1, -1]
         moved = total[-1, :-1] / weight
         centred = total[:-1, :-1] - weight * np.multiply.outer(moved, moved)
@@ -81,7 +81,7 @@ class NormalSolution(NamedTuple):
       basis: (features, features), and
       gain: (features, outputs or 1): the (pseudo-)inverse is ``basis diag(gain) basis'``.
       diagonal: (features, outputs or 1), of the matrix.
-      is_negative: whether it curves down, so that there is no minimum.
+      is_negative: whether the matrix has a negative eigenvalue, so that there is no minimum.
     """
 
     weights: Any

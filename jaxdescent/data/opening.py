@@ -1,4 +1,4 @@
-"""From what a caller names to a source of rows."""
+"""Sources of rows from paths, tables and arrays that a caller names."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FORMATS = {
     ".svmlight": "svmlight",
     ".svmlight.gz": "svmlight",
 }
-"""What the end of a file's name says about it."""
+"""The format of a file by the ending of its name."""
 
 
 def open_source(data: Any, target_file: Any = None, where: str | None = None) -> Source:
@@ -43,7 +43,7 @@ def open_source(data: Any, target_file: Any = None, where: str | None = None) ->
       where: a condition that rows have to meet (:func:`jaxdescent.data.filters.condition_of`).
 
     Raises:
-      DataError: where nothing can be read from it, and why.
+      DataError: where nothing can be read from ``data``, with the reason.
       ImportError: where pyarrow is needed, and is not installed.
     """
     source = _opened(data, target_file)
@@ -80,7 +80,7 @@ def _open_files(paths: list[pathlib.Path], target_file: Any) -> Source:
         raise DataError(f"the files must be of one format, got {listed(sorted(forms))}.")
     seen: dict[tuple[int, int], pathlib.Path] = {}
     for path in files:
-        # Links and other ways of writing it are the same file: its rows would count twice.
+        # A file under two names, such as a link, is listed once, or its rows would count twice.
         status = path.stat()
         before = seen.setdefault((status.st_dev, status.st_ino), path)
         if before is not path:

@@ -15,11 +15,11 @@ from jaxdescent.data.parquet_pages import Page, pages_of
 from jaxdescent.data.protocol import Block, Kind, Source
 
 SMALL_BYTES = 1 << 20
-"""The format's default for a page and for a dictionary. Smaller parts are not looked into."""
+"""The format's default size of a page and of a dictionary; smaller columns count as one page."""
 
 MOST_LOOKED = 100
-"""Conditions that are held against the statistics of groups of rows: many more take longer than to
-read the groups."""
+"""The most conditions that are compared with statistics of row groups: many more would take longer
+than reading the groups."""
 
 BUFFER_BYTES = 1 << 16
 
@@ -29,7 +29,7 @@ class ParquetFiles(GroupedFiles):
 
     pyarrow's dataset scanner decodes whole row groups, several at a time (260 MB for files whose
     batches of 64k rows are 5 MB); its file reader with buffered streams gives the same rows at the
-    same speed from 60 MB. So it is the latter that reads.
+    same speed from 60 MB. So this class uses the file reader.
     """
 
     def __init__(self, paths: Sequence[pathlib.Path]) -> None:
@@ -55,8 +55,8 @@ class ParquetFiles(GroupedFiles):
         )
 
     def _extent(self, name: str) -> ColumnExtent:
-        """Of text by all of its pages, of numbers, whose pages are alike, by the first one in each
-        group of rows.
+        """The extent of a text column from all its pages; of a column of numbers, whose pages are
+        alike, from the first page in each row group.
         """
         if name in self._extents:
             return self._extents[name]
@@ -114,13 +114,13 @@ class ParquetFiles(GroupedFiles):
     def skipping(self, condition: Any) -> ParquetFiles:
         new = copy.copy(self)
         new._condition = condition
-        # Some groups are passed over where there is one.
+        # With a condition some groups are passed over.
         new._starts = self._group_starts if condition is None else (0,)
         return new
 
     def _runs(self, file: Any, first: int) -> Iterator[tuple[int, list[int]]]:
-        """Groups of rows that follow each other, and the number of their first row: all groups from
-        the row ``first`` on, or those that can hold rows that meet the conditions.
+        """Runs of consecutive row groups, each with its first row's number: groups from the row
+        ``first`` on that can hold rows that meet the condition, if there is one.
         """
         metadata = file.metadata
         sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
@@ -135,7 +135,7 @@ class ParquetFiles(GroupedFiles):
             yield starts[group], list(range(group, stop))
 
     def _possible(self, file: Any) -> list[int]:
-        """The groups that can hold rows that meet the condition, as their statistics tell."""
+        """The row groups that can hold rows that meet the condition, by their statistics."""
         groups = range(file.metadata.num_row_groups)
         if not groups or self._condition is None or self._condition.leaves > MOST_LOOKED:
             return list(groups)
@@ -143,7 +143,7 @@ class ParquetFiles(GroupedFiles):
         paths = [first.column(index).path_in_schema for index in range(first.num_columns)]
 
         def possible(condition: Any) -> set[int]:
-            if condition.column not in paths:  # it is not stored as one column
+            if condition.column not in paths:  # the column is not stored as one
                 return set(groups)
             of_type, index = schema.field(condition.column).type, paths.index(condition.column)
             columns = ((group, file.metadata.row_group(group).column(index)) for group in groups)
@@ -153,7 +153,7 @@ class ParquetFiles(GroupedFiles):
 
 
 def _larger(extent: ColumnExtent, pages: Iterable[Page]) -> ColumnExtent:
-    """The most of an extent and of some pages."""
+    """An extent enlarged to hold some pages."""
     for page in pages:
         value = max(extent.value, page.bytes / max(page.values, 1))
         if page.is_dictionary:
@@ -170,8 +170,8 @@ def _larger(extent: ColumnExtent, pages: Iterable[Page]) -> ColumnExtent:
 
 
 def _may_hold(column: Any, condition: Any, of_type: Any) -> bool:
-    """Whether a group of rows can hold one that meets a condition on a column, of which these are
-    the metadata.
+    """Whether a row group can hold rows that meet a condition on a column; ``column`` is its
+    metadata in the group.
     """
     import pyarrow as pa
 

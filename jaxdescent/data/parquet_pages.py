@@ -1,5 +1,5 @@
-"""The headers of a Parquet file's pages, which tell beforehand how much a page holds: pyarrow reads
-pages, and shows nothing of them.
+"""The headers of a Parquet file's pages, which tell how much a page holds before it is read:
+pyarrow does not show them.
 
 A header is a struct of Thrift's compact protocol, as parquet.thrift declares it.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 HEADER_BYTES = 1 << 10
-"""So much is read of a page at first; a header with long statistics takes more."""
+"""The bytes that are first read of a page; a header with long statistics takes more."""
 
 DICTIONARY_PAGE = 2
 DICTIONARY_ENCODINGS = (2, 8)
@@ -20,8 +20,8 @@ class Page(NamedTuple):
     """A page of a column.
 
     Attributes:
-      bytes: of its values, unpacked.
-      values: how many.
+      bytes: the bytes of its values, unpacked.
+      values: how many values it has.
       is_dictionary: whether it holds the values that other pages point to.
       points: whether its values are places in a dictionary.
     """
@@ -33,7 +33,7 @@ class Page(NamedTuple):
 
 
 def pages_of(file: Any, column: Any) -> Iterator[Page]:
-    """The pages of a column in a group of rows, of which pyarrow has these metadata."""
+    """The pages of a column in a row group; ``column`` is pyarrow's metadata of it."""
     starts = [column.data_page_offset, column.dictionary_page_offset]
     at = min(start for start in starts if start)
     stop = at + column.total_compressed_size
@@ -49,7 +49,7 @@ def pages_of(file: Any, column: Any) -> Iterator[Page]:
 
 
 def _header(file: Any, at: int) -> tuple[dict[int, Any], int]:
-    """The fields of the header at a byte, and how many bytes it has."""
+    """The fields of the header at a byte of the file, and how many bytes the header has."""
     size = HEADER_BYTES
     while True:
         file.seek(at)

@@ -1,4 +1,4 @@
-"""What a fit asks of data: names, kinds, how many rows, and blocks of rows in a fixed order."""
+"""The protocol of data sources: names and kinds of columns, and blocks of rows in a fixed order."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from jaxdescent.data.errors import DataError
 from jaxdescent.data.read_ahead import stop_if_unwanted
 
 HEAD_BYTES = 1 << 16
-"""So much of a file's beginning and of its end goes into its fingerprint."""
+"""Bytes of a file's beginning, and of its end, that go into its fingerprint."""
 
 
 Stamps = list[tuple[int, ...]]
 
 
 def stamps_of(paths: Iterable[pathlib.Path]) -> Stamps:
-    """Size, times of change and number of each file; a file that is gone has a size of -1."""
+    """Size, times of change and inode of each file; a file that is gone has a size of -1."""
     found: Stamps = []
     for path in paths:
         try:
@@ -40,7 +40,7 @@ def stamps_of(paths: Iterable[pathlib.Path]) -> Stamps:
 
 
 class Kind(enum.StrEnum):
-    """What a column holds: what can be done with it."""
+    """The kind of a column's values, which decides how the column can be used."""
 
     NUMBER = "number"  # floating point or decimal: a feature
     WHOLE = "whole number"  # integers and booleans: a feature, or levels where that is asked for
@@ -50,7 +50,7 @@ class Kind(enum.StrEnum):
 
     @property
     def is_number(self) -> bool:
-        """Whether its values are numbers."""
+        """Whether the values are numbers."""
         return self in (Kind.NUMBER, Kind.WHOLE)
 
 
@@ -59,13 +59,12 @@ class Block:
     """Some rows, column by column.
 
     Attributes:
-      columns: by name: NumPy arrays of one dimension, or Arrow arrays.
-      rows: how many.
-      start: the number of the first one, counted from zero over the whole source.
-      file: the name of the file that they are from, where there is one.
-      start_in_file: the number of the first one in that file.
-      origin: (rows,), the number of each one in that file, where they do not follow each other
-        because some between them are left out.
+      columns: by name, NumPy arrays of one dimension, or Arrow arrays.
+      rows: how many rows there are.
+      start: the number of the first row, counted from zero over the whole source.
+      file: the name of the file that the rows are from, where there is one.
+      start_in_file: the number of the first row in that file.
+      origin: (rows,), the number of each row in that file, where rows between them are left out.
     """
 
     columns: Mapping[str, Any]
@@ -76,7 +75,7 @@ class Block:
     origin: Any = None
 
     def place(self, row: int) -> str:
-        """Where a row is, for people, who count from one."""
+        """A row's file and number in words, for messages; numbers count from one."""
         if self.origin is not None:
             place = f"row {self.origin[row] + 1:,}"
             return f"{place} of {self.file}" if self.file else place
@@ -105,11 +104,11 @@ class Source(abc.ABC):
     @property
     @abc.abstractmethod
     def kinds(self) -> Mapping[str, Kind]:
-        """The columns in their order, and what each of them holds."""
+        """The columns in their order, with their kinds."""
 
     @abc.abstractmethod
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block | Mapping[str, Any]]:
-        """These columns from the beginning on, at most ``rows`` rows at a time.
+        """Blocks of these columns from the first row on, at most ``rows`` rows at a time.
 
         The order of the rows is the same each time. A block may be a dictionary of arrays, and may
         be larger: it is cut then, but holds its memory.
@@ -122,52 +121,52 @@ class Source(abc.ABC):
 
     @property
     def form(self) -> str:
-        """What it is, in a word or two."""
+        """The form of the data, in a word or two."""
         return type(self).__name__
 
     @property
     def files(self) -> Sequence[pathlib.Path]:
-        """What it is read from, where these are files."""
+        """The files that the source is read from, if any."""
         return ()
 
     @property
     def can_restart(self) -> bool:
-        """Whether it can be read more than once."""
+        """Whether the source can be read more than once."""
         return True
 
     def as_text(self, names: Sequence[str]) -> Source:
-        """The rows with these columns as the text that stands in the file, where it is text
-        that is read: whole numbers that are levels keep their zeros then.
+        """The source with these columns as the text in the file, where the file is text: whole
+        numbers that are levels keep their leading zeros then.
         """
         del names
         return self
 
     def as_read(self, names: Sequence[str]) -> Source:
-        """The rows with these columns of text not as dictionaries of texts: most of theirs
-        are in one row each.
+        """The source with these columns of text as plain text rather than dictionaries, since most
+        of their texts occur in one row only.
         """
         del names
         return self
 
     def offering(self, names: Sequence[str]) -> Source:
-        """The rows with these columns, where it has them without listing them: numbers of a
+        """The source with these columns added where it has them without listing them: numbers of a
         sparse source that are zero in all of its rows, or too many to be listed.
         """
         del names
         return self
 
     _starts: Sequence[int] = (0,)
-    """The rows with which reading can begin, in their order."""
+    """The numbers of the rows at which reading can begin, in their order."""
 
     _first = 0
-    """The one with which it begins."""
+    """The number of the row at which reading begins."""
 
     def start_before(self, row: int) -> int:
-        """The last row up to this one with which reading can begin."""
+        """The last row, up to and including this one, at which reading can begin."""
         return self._starts[bisect.bisect_right(self._starts, row) - 1]
 
     def from_row(self, row: int) -> Source:
-        """The rows from this one on, which is one that :meth:`start_before` tells."""
+        """The source from this row on, which has to be one that :meth:`start_before` returns."""
         if row and len(self._starts) == 1:
             raise ValueError(f"{type(self).__name__} is read from its first row on.")
         if row == self._first:
@@ -177,8 +176,8 @@ class Source(abc.ABC):
         return new
 
     def can_share(self, parts: int) -> bool:
-        """Whether each of so many parts, of as many rows to one, can be read without all those
-        before it.
+        """Whether each of this many parts, of equally many rows to one, can be read without reading
+        all parts before it.
         """
         rows = self.rows
         if rows is None:
@@ -187,13 +186,13 @@ class Source(abc.ABC):
         return all(self.start_before(first) for first in firsts if first)
 
     def counted(self, part: int, parts: int, tell: Callable[[bytes], list[bytes]]) -> Source:
-        """The rows, of which is known how many they are and where reading can begin, where a
-        look at them tells that: each of several processes looks at its own part.
+        """The source with its rows counted, and places at which reading can begin, where a look at
+        the data tells them: each of several processes looks at its own part.
 
         Args:
           part: the number of this process's part.
-          parts: how many there are.
-          tell: gives to all processes what each of them passes, in the order of the parts.
+          parts: how many parts there are.
+          tell: exchanges bytes: returns those of every process, in the order of the parts.
         """
         del part, parts, tell
         return self
@@ -205,37 +204,37 @@ class Source(abc.ABC):
 
     @property
     def looks(self) -> int:
-        """How many times all of it was read to find out what it holds."""
+        """How many times the whole source was read before a fit to learn what it holds."""
         return 0
 
     def skipping(self, condition: Any) -> Source:
-        """The rows without parts of which it is known before they are read that none of
-        theirs meets a condition (:func:`jaxdescent.data.filters.condition_of`).
+        """The source without the parts that are known, before they are read, to have no row that
+        meets a condition (:func:`jaxdescent.data.filters.condition_of`).
         """
         del condition
         return self
 
     @property
     def description(self) -> str:
-        """Which of the rows they are, where not all; it begins with a space."""
+        """The selection of rows in words, with a space before it; empty for all rows."""
         return ""
 
     def first_text(self, name: str) -> str:
-        """Where a column that is text, but begins as numbers do, holds the first other value."""
+        """The place of the first value that is no number, in a column that begins with numbers."""
         del name
         return ""
 
     def row_bytes(self, names: Sequence[str]) -> int:
-        """What a row of these columns takes in a block, at most."""
+        """The most bytes that a row of these columns takes in a block."""
         return sum(64 if self.kinds[name] is Kind.TEXT else 8 for name in names)
 
     def text_bytes(self, name: str) -> int:
-        """What the different texts of a column take together, at most; 0 if nothing is known."""
+        """The most bytes that the different texts of a column take; 0 if nothing is known."""
         del name
         return self.file_bytes
 
     def reading_bytes(self, names: Sequence[str], rows: int) -> int:
-        """What reading holds at its peak beyond the blocks themselves."""
+        """The bytes that reading holds at its peak beyond the blocks themselves."""
         del names, rows
         return 0
 
@@ -254,14 +253,14 @@ class Source(abc.ABC):
         return f"sha256:{digest.hexdigest()}"
 
     def stamps(self) -> Stamps:
-        """What the system says of each file: another answer later means that it was changed."""
+        """The stamps of the files now; a file whose stamp differs later was changed."""
         return stamps_of(self.files)
 
     opened: Stamps | None = None
     """The stamps of the files before the first look into them, where that is known."""
 
     def changed_since(self, stamps: Stamps) -> list[str]:
-        """The files that had other stamps then."""
+        """The files whose stamps differ from these earlier ones."""
         now = zip(self.files, self.stamps(), stamps, strict=True)
         return [str(path) for path, later, then in now if later != then]
 
@@ -273,10 +272,10 @@ class Source(abc.ABC):
 
 @contextlib.contextmanager
 def unchanged(sources: Iterable[Source], advice: str) -> Iterator[None]:
-    """Within it the files stay what they were when they were opened.
+    """A context in which files must stay as they were when they were opened.
 
     Raises:
-      DataError: for one that did not, also in place of an error that may come from that.
+      DataError: for a file that changed, also in place of an error that may come from the change.
     """
     before = [(each, each.opened or each.stamps()) for each in sources]
 
@@ -327,7 +326,7 @@ def _of_mapping(given: Mapping[str, Any], names: Sequence[str], kinds: Mapping[s
 
 
 def _column(name: str, given: Any, kind: Kind) -> Any:
-    """A loader's column: an array of Arrow or sparse numbers as it is, others as NumPy's arrays."""
+    """A loader's column: Arrow arrays and sparse numbers as they are, others as NumPy arrays."""
     if kind is Kind.SPARSE or hasattr(given, "null_count"):
         return given
     array = np.asarray(given)

@@ -1,4 +1,4 @@
-"""Blocks that a thread reads while the one before is worked on."""
+"""Blocks that a thread reads while the caller works on the block before."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import TypeVar
 T = TypeVar("T")
 
 BLOCKS_HELD = 3
-"""The one that is worked on, the one that waits, and the one that is being read."""
+"""Blocks in memory: the one that is worked on, the one that waits, and the one being read."""
 
 PATIENCE = 0.1
-"""Seconds after which a thread that waits looks whether anybody still wants its block."""
+"""Seconds after which a waiting thread checks whether its block is still wanted."""
 
 _own = threading.local()
-"""Of a thread that reads ahead: whether anybody wants its next item."""
+"""In a thread that reads ahead: the function that tells whether its next item is wanted."""
 
 
 class _Unwanted(BaseException):
-    """Ends a thread that reads what nobody wants."""
+    """Ends a thread that reads items that nobody wants."""
 
 
 def stop_if_unwanted() -> None:
-    """End a thread that reads ahead where nobody wants its next item, which may be far: of many
-    rows none may meet a condition. Other threads go on.
+    """End a thread that reads ahead where nobody wants its next item, which may be far away if few
+    rows meet a condition. Other threads go on.
     """
     if hasattr(_own, "is_wanted") and not _own.is_wanted():
         raise _Unwanted
@@ -34,7 +34,7 @@ def stop_if_unwanted() -> None:
 def read_ahead(start: Callable[[], Iterator[T]]) -> Iterator[T]:
     """The items of ``start()`` in their order, made by a thread of their own, one ahead.
 
-    What the thread raises is raised here. Whoever stops early ends the thread with it. So does the
+    Errors of the thread are raised here. Closing this generator early ends the thread. So does the
     end of the program: an error may hold this generator until the interpreter itself closes it.
     """
     waiting: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(maxsize=1)

@@ -1,7 +1,7 @@
 """A source's rows as chunks of numbers, and products with them: NumPy on the host, one pass each.
 
-Rows are multiplied where they are read. Only vectors leave: no chunk is copied to a device, and
-none is transposed, because BLAS takes the columns of Parquet and the rows of ``.npy`` as they lie.
+Rows are multiplied where they are read. Only vectors go to a device: no chunk is copied there, and
+none is transposed, because BLAS takes the columns of Parquet and the rows of ``.npy`` as stored.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from jaxdescent.data.read_ahead import BLOCKS_HELD, read_ahead
 from jaxdescent.data.sparse_decoding import SparseDecoding
 
 BLOCK_BYTES = 8 << 20
-"""About what a chunk takes as numbers: longer ones are no faster, and three are held at a time."""
+"""About how many bytes a chunk takes: larger ones are no faster, and three are held at a time."""
 
 MOST_ROWS = 1 << 20
 """The most rows of a chunk, however narrow they are."""
 
 BYTES_A_FEATURE, MOST_BLOCK_BYTES = 16, 64 << 20
-"""Of many features blocks are larger: a product with each of them is a vector of as many numbers,
-which should be few beside those of the block."""
+"""The bytes of a chunk per feature, and at most, where there are many features: a product with a
+chunk is a vector over the features, which should be small beside the chunk."""
 
 LOOK_ROWS = 1024
-"""The first rows, which tell about how many entries a row has."""
+"""The number of first rows from which the entries of a row are estimated."""
 
 FINGERPRINT_ROWS = 256
-"""Rows that are part of a fingerprint, which tables in memory have no other of."""
+"""Rows that go into a fingerprint, since tables in memory have no files for one."""
 
 
 class RowStream(ChunkReader):
@@ -85,14 +85,14 @@ class RowStream(ChunkReader):
 
     @property
     def held_bytes(self) -> int:
-        """What reading and multiplying hold at their peak."""
+        """The bytes that reading and multiplying hold at their peak."""
         columns = self.decoding.columns
         row = self.source.row_bytes(columns) + self.decoding.row_bytes
         return BLOCKS_HELD * self.block * row + self.source.reading_bytes(columns, self.block)
 
     def fingerprint(self) -> str:
-        """The columns, the sizes and both ends of the files, and some rows of the first chunk, as a
-        digest: the same in another process.
+        """A digest of the columns, the sizes and both ends of the files, and some rows of the first
+        chunk; it does not depend on the process.
         """
         decoding = self.decoding
         facts = decoding.numbers, list(decoding.levels.items()), str(decoding.dtype), self.rows
@@ -126,7 +126,7 @@ class RowStream(ChunkReader):
         Args:
           operand: (features, k), or (rows, k) of the transpose.
           center: (features,); None for zeros.
-          is_transposed: which product.
+          is_transposed: whether to multiply by the transpose.
           chosen: the number of a chunk, or the numbers of some rows; None for all rows.
         """
         outputs = operand.shape[1]
@@ -140,7 +140,7 @@ class RowStream(ChunkReader):
             rows = self.size_of(chosen)
         made = np.empty((rows, outputs), operand.dtype)
         for places, chunk in self._chosen(chosen):
-            own = made[places]  # a view, but of rows by number
+            own = made[places]  # a view, except for rows by number
             chunk.multiply(operand, center, own)
             if isinstance(chosen, np.ndarray):
                 made[places] = own
@@ -157,7 +157,7 @@ class RowStream(ChunkReader):
         return [(slice(None), self.chunk(chosen))]
 
     def _rows_taken(self, index: np.ndarray) -> list[tuple[np.ndarray, Chunk]]:
-        """Rows by number: their places in ``index``, and they themselves; chunk by chunk."""
+        """Rows by number, chunk by chunk: their places in ``index``, and the rows as a chunk."""
         with self._lock:
             # A step asks for several products with the same rows.
             if self._taken is not None and np.array_equal(self._taken[0], index):
@@ -199,7 +199,7 @@ class RowStream(ChunkReader):
         return NormalSums.of(total, shift, self.features, intercept=intercept)
 
     def rows_at(self, index: np.ndarray) -> np.ndarray:
-        """Rows by number, (indices, features); what lies behind the last of them is not read."""
+        """Rows by number, (indices, features); rows after the last of them are not read."""
         made = np.zeros((index.size, self.features), self.decoding.dtype)
         for at in sorted({int(i) // self.block for i in index}):
             places = index // self.block == at
@@ -271,5 +271,5 @@ class RowStream(ChunkReader):
 
 
 def block_bytes(features: int) -> int:
-    """About what a chunk takes, of rows of so many features."""
+    """About how many bytes a chunk takes whose rows have this many features."""
     return max(BLOCK_BYTES, min(BYTES_A_FEATURE * features, MOST_BLOCK_BYTES))

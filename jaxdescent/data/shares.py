@@ -1,4 +1,4 @@
-"""Shares of a source's rows, as many in each, of which a process reads its own."""
+"""Shares of a source's rows, of one size, of which a process reads its own."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from jaxdescent.data.wrapped import WrappedSource
 class Share(WrappedSource):
     """The rows from ``first`` to before ``stop`` of a source.
 
-    Reading begins at the last row before them at which the source can begin (arrays and ``.npy``
-    anywhere, Parquet at a group of rows, others at their first row), and ends with the last of
-    them.
+    Reading begins at the last row up to ``first`` at which the source can begin (arrays and
+    ``.npy`` anywhere, Parquet at a row group, others at their first row), and ends before
+    ``stop``.
     """
 
     def __init__(self, base: Source, first: int, stop: int) -> None:
@@ -39,7 +39,7 @@ class Share(WrappedSource):
         if not self.rows:
             return
         start = self.base.start_before(self.first)
-        # As many rows at a time as reach the end with few of another's share.
+        # Blocks of such a size that the last one ends at ``stop``, or close after it.
         blocks = -(-(self.stop - start) // rows)
         rows = -(-(self.stop - start) // blocks)
         for block in located(self.base.from_row(start), names, rows, start):
@@ -71,15 +71,15 @@ class Shares(NamedTuple):
     """Products with the shares that this process reads, by the number of a share and of a block.
 
     A block's code is ``share * (blocks + 1) + block``, where the block ``blocks`` stands for all
-    rows of the share. Rows behind the last one of the source are zeros.
+    rows of the share. Rows after the last one of the source are zeros.
 
     Attributes:
       first: the number of the first share that is here.
-      streams: of the shares from that one on; None where a share has no rows.
-      rows: of a share, the same for all.
-      block: the rows of a block.
-      features: how many there are.
-      dtype: in which numbers are multiplied.
+      streams: the streams of the shares from that one on; None where a share has no rows.
+      rows: how many rows each share has.
+      block: how many rows a block has.
+      features: how many features there are.
+      dtype: the dtype in which numbers are multiplied.
     """
 
     first: int
@@ -133,8 +133,8 @@ class Shares(NamedTuple):
         return stream.attempt(lambda: stream.column_squares(own, center), made)
 
     def rows_at(self, share: int, index: np.ndarray) -> np.ndarray:
-        """Those of the rows at these places that are the share's, zeros for the others:
-        (indices, features).
+        """The rows at these places, (indices, features): the share's own ones, and zeros instead of
+        rows of other shares.
         """
         stream, made = (
             self.streams[share - self.first],
@@ -148,16 +148,16 @@ class Shares(NamedTuple):
         return made
 
     def attempt(self, compute: Any, like: Any) -> Any:
-        """``compute()``, whose own shares have seen to what may fail."""
+        """``compute()``, which handles errors in the streams of its shares."""
         del like
         return compute()
 
 
 def cut_source(like: RowStream, share_rows: int, shares: range, first: int) -> Shares:
-    """Shares of the rows that a stream has, of as many rows each as ``share_rows``.
+    """Shares of a stream's rows, of ``share_rows`` rows each.
 
-    ``shares`` are those of its own that are here, and ``first`` is the number of the first of them
-    among all shares. Columns, dtype and the rows of a block are the stream's.
+    ``shares`` are the numbers of the stream's shares that are made here, and ``first`` is the
+    number of the first of them among all shares. Columns, dtype and block are the stream's.
     """
     decoding, block = like.decoding, min(like.block, share_rows)
     streams: list[ShareStream | None] = []

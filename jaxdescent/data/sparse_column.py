@@ -25,24 +25,24 @@ class SparseColumn:
         return len(self.starts) - 1
 
     def __getitem__(self, rows: slice | np.ndarray) -> SparseColumn:
-        """These rows, in their order."""
+        """The entries of these rows, in their order."""
         return SparseColumn(*rows_taken(self.starts, self.index, self.values, rows))
 
     def filter(self, met: Any) -> SparseColumn:
-        """The rows for which it is true."""
+        """The entries of the rows for which ``met`` is true."""
         return self[np.flatnonzero(np.asarray(met))]
 
     @property
     def row(self) -> np.ndarray:
-        """(entries,), the row of each."""
+        """The row of each entry, (entries,)."""
         return np.repeat(np.arange(len(self)), np.diff(self.starts))
 
 
 def rows_taken(
     starts: np.ndarray, index: np.ndarray, values: Any, rows: slice | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, Any]:
-    """Where each of some rows begins, and the entries of these rows, in the order of the rows;
-    ``values`` may be None for ones. Of rows that follow each other nothing is copied.
+    """The starts of some rows, and the entries of these rows, in the order of the rows;
+    ``values`` may be None for ones. Entries of consecutive rows are not copied.
     """
     if isinstance(rows, slice):
         begin, end, step = rows.indices(len(starts) - 1)
@@ -54,13 +54,13 @@ def rows_taken(
         rows = np.arange(begin, end, step)
     counts = starts[rows + 1] - starts[rows]
     begins = np.concatenate([[0], np.cumsum(counts)])
-    # Entry after entry of each row, from where it begins here to where it begins there.
+    # For each entry of the result, in the order of the rows, its place in the arrays given.
     own = np.arange(begins[-1]) + np.repeat(starts[rows] - begins[:-1], counts)
     return begins, index[own], None if values is None else values[own]
 
 
 def sparse_column(given: Any, name: str) -> SparseColumn:
-    """A sparse matrix of SciPy, or what is a sparse column already.
+    """A sparse column from a sparse matrix of SciPy, or from a sparse column.
 
     Raises:
       DataError: for values that are no real numbers.

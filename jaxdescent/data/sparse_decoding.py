@@ -1,4 +1,4 @@
-"""From columns of text, whole numbers and sparse numbers to entries of hashed or listed columns."""
+"""Columns of text, whole numbers and sparse numbers as entries of hashed or listed features."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from jaxdescent.data.errors import DataError, need_arrow
 from jaxdescent.data.protocol import Block, Kind
 
 REPEATED = 2
-"""A dictionary is hashed, and not each row's text, where a text stands in so many rows or more."""
+"""A dictionary is hashed, and not each row's text, where a text is in this many rows or more."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SparseDecoding:
-    """How columns become features of which most are zero.
+    """How columns become sparse features, most of which are zero in a row.
 
     Attributes:
       listed: for each sparse column, how many features it has: its indices are their numbers.
       hashed: columns of which each value is hashed to one of ``2**bits`` features.
-      words: columns of text of which each word is.
-      bits: of the number of features that ``hashed`` and ``words`` share.
+      words: columns of text of which each word is hashed to one of these features.
+      bits: ``hashed`` and ``words`` share ``2**bits`` features.
     """
 
     listed: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -36,7 +36,7 @@ class SparseDecoding:
 
     @property
     def columns(self) -> list[str]:
-        """Those that are read."""
+        """The columns that are read."""
         return [*self.listed, *self.hashed, *self.words]
 
     @property
@@ -122,12 +122,12 @@ class SparseDecoding:
 
 
 def _cast(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
-    with np.errstate(over="ignore"):  # what is infinite then is refused
+    with np.errstate(over="ignore"):  # values that become infinite are refused later
         return values.astype(dtype, copy=False)
 
 
 def _arrow(column: Any, name: str, block: Block, first: int) -> Any:
-    """An Arrow array of text, or of a dictionary of few texts, or a NumPy array of numbers."""
+    """A column as Arrow text, as a dictionary of few texts, or as a NumPy array of numbers."""
     pa = need_arrow()
     types, column = pa.types, array_of(column)
     if column.null_count:
@@ -152,7 +152,7 @@ def _is_plain(arrow_type: Any) -> bool:
 
 
 def _bytes_of(column: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The bytes of texts that lie one behind the other, and where each begins: no copy."""
+    """The bytes of the texts, one after another, and where each text begins, without a copy."""
     is_large = need_arrow().types.is_large_string(column.type)
     _, offsets, text = column.buffers()
     width = np.int64 if is_large else np.int32
@@ -164,7 +164,7 @@ def _bytes_of(column: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def joined(pieces: list[list[RowEntries]]) -> list[RowEntries]:
-    """The entries of rows that follow each other, given column by column for some at a time."""
+    """The entries of consecutive rows, joined column by column from pieces of some rows each."""
     if len(pieces) == 1:
         return pieces[0]
     made: list[RowEntries] = []

@@ -19,27 +19,27 @@ from jaxdescent.data.protocol import Block, Kind, Source
 from jaxdescent.data.sparse_column import SparseColumn
 
 CHUNK_BYTES = 1 << 20
-"""Text that is parsed at a time."""
+"""The bytes of text that are parsed at a time."""
 
 LONGEST_LINE = 1 << 26
-"""Bytes; what has no end by then is no such file."""
+"""The most bytes of a line; a file with a longer one is not of this format."""
 
 CHUNKS_HELD = 24
-"""Times a chunk that parsing holds: its numbers, as Python's and as NumPy's."""
+"""Bytes that parsing holds, in chunks: the chunk's numbers as Python's and as NumPy's."""
 
 MOST_COLUMNS = 1000
-"""So many indices become columns of numbers; of more the rows stay sparse."""
+"""The most indices that become columns of numbers; with more, rows stay sparse."""
 
 TARGET, FEATURES = "y", "x"
 
 COLUMN = re.compile(rf"{FEATURES}(0|[1-9]\d*)")
 
 LARGEST = 2**53
-"""Indices beyond it are not told apart: they are read as float64."""
+"""The largest index: larger ones cannot be told apart, since indices are read as float64."""
 
 
 class _Looked(NamedTuple):
-    """What a look at all lines tells."""
+    """The results of a look at all lines: counts of rows and entries, and the range of indices."""
 
     rows: int
     entries: int
@@ -52,8 +52,8 @@ class SvmlightFiles(Source):
 
     The target is called ``y``, the features x0, x1, ... by their indices as they are written, from
     zero or from one on. Up to :data:`MOST_COLUMNS` of them are columns of numbers; more are one
-    sparse column ``x``. What follows a ``#`` and ``qid:`` is passed over. The files are looked
-    through when they are opened, for the largest index.
+    sparse column ``x``. Comments after ``#``, and ``qid:`` entries, are passed over. The files are
+    read through when they are opened, for the largest index.
     """
 
     def __init__(self, paths: Sequence[pathlib.Path]) -> None:
@@ -111,7 +111,7 @@ class SvmlightFiles(Source):
         return new
 
     def row_bytes(self, names: Sequence[str]) -> int:
-        # A row in the mean: how long single rows are cannot be known beforehand.
+        # The mean of a row: the length of single rows cannot be known beforehand.
         own = 32 * self._looked.entries // self._looked.rows + 16
         return own + 8 * len(names)
 
@@ -133,7 +133,7 @@ class SvmlightFiles(Source):
                             columns[name] = part
                     wanted = [name for name in names if name not in columns]
                     columns |= _columns_of(part, wanted)
-                    # Lines are what an editor counts: comments and empty ones are among them.
+                    # Lines are numbered as in an editor: comments and empty lines count.
                     yield Block(columns, len(part), 0, path.name, start + first, lines[own])
                 start += len(column)
 
@@ -245,7 +245,7 @@ def _rows_of(
 
 
 def _wrong_line(text: bytes, path: pathlib.Path, first_line: int) -> DataError:
-    """The error that says what is wrong in which line."""
+    """The error about the first wrong line, with its number and the reason."""
     for number, line in enumerate(text.split(b"\n"), start=first_line + 1):
         tokens = line.split()
         for place, token in enumerate(tokens):

@@ -1,4 +1,4 @@
-"""Tables that are here: Arrow's, and everything that exports the Arrow C stream."""
+"""Tables in memory: Arrow's, and every object that exports the Arrow C stream."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ NAME = "the table"
 class ArrowStream(Source):
     """An object with ``__arrow_c_stream__``: a table of pyarrow, polars, pandas or DuckDB.
 
-    The object is asked for a new stream each time that it is read. A reader, such as
-    ``pyarrow.RecordBatchReader``, has only one.
+    Each reading asks the object for a new stream. A reader, such as ``pyarrow.RecordBatchReader``,
+    has only one.
     """
 
     def __init__(self, table: Any) -> None:
@@ -35,7 +35,7 @@ class ArrowStream(Source):
         with reading(NAME):
             try:
                 return self._arrow.RecordBatchReader.from_stream(self._table)
-            except TypeError as error:  # of pandas, about columns that Arrow has no type for
+            except TypeError as error:  # pandas raises it for columns that Arrow has no type for
                 raise DataError(f"{NAME} cannot be read: {one_line(error)}.") from error
 
     @property

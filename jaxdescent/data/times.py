@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from jaxdescent.data.errors import DataError, need_arrow
 
 SECOND = 10**9
-"""In nanoseconds, as all numbers here."""
+"""A second in nanoseconds, the unit of all times here."""
 
 DAY = 86_400 * SECOND
 
@@ -26,12 +26,12 @@ WRITTEN = re.compile(rf"(?P<day>\d{{4}}-\d\d-\d\d)(?:[T ]{CLOCK}(?:\s*(?P<zone>Z
 
 
 class TimePoint(NamedTuple):
-    """What a text says: since 1970, or since midnight for a time of the day.
+    """The date or time that a text states.
 
     Attributes:
-      nanoseconds: since then.
-      zone: seconds by which its clock is ahead of UTC; None where it says none.
-      is_time: whether it is a time of the day.
+      nanoseconds: the nanoseconds since 1970, or since midnight for a time of the day.
+      zone: the offset from UTC in seconds; None where the text states none.
+      is_time: whether the text is a time of the day.
     """
 
     nanoseconds: int
@@ -40,7 +40,7 @@ class TimePoint(NamedTuple):
 
     @property
     def utc(self) -> int:
-        """Its nanoseconds in UTC, which is taken where it says no zone."""
+        """The nanoseconds in UTC; a text without a zone counts as UTC."""
         return self.nanoseconds - (self.zone or 0) * SECOND
 
 
@@ -93,10 +93,10 @@ def plain(texts: Any) -> Any:
 
 
 def units_of(text: str, arrow_type: Any, name: str) -> fractions.Fraction:
-    """What a text says, in the unit of a column of this type. Without a zone it is in the column's.
+    """The time that a text states, in the unit of a column of this type and by default in its zone.
 
     Raises:
-      DataError: where it cannot be compared with such a column.
+      DataError: where the text cannot be compared with such a column.
     """
     types = need_arrow().types
     point = time_of(text)
@@ -119,13 +119,13 @@ def units_of(text: str, arrow_type: Any, name: str) -> fractions.Fraction:
 
 
 def _ahead(moment: datetime.datetime) -> int | None:
-    """The seconds by which a clock is ahead of UTC."""
+    """The offset of a moment's clock from UTC, in seconds."""
     offset = moment.utcoffset()
     return None if offset is None else offset // datetime.timedelta(seconds=1)
 
 
 def _in_zone(count: int, zone: str) -> int:
-    """Nanoseconds in UTC of what a clock in a zone shows; of two such points the earlier one."""
+    """The nanoseconds in UTC of a local time in a zone; of two such instants the earlier one."""
     if re.fullmatch(OFFSET, zone):
         ahead = _ahead(datetime.datetime.fromisoformat(f"1970-01-01T00:00{zone}"))
         return count - (ahead or 0) * SECOND

@@ -1,4 +1,4 @@
-"""A source of rows that is another one with something changed."""
+"""A source that wraps another source and changes some of it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from jaxdescent.data.protocol import Kind, Source, Stamps
 
 
 class WrappedSource(Source):
-    """A source that is another one in all that it does not change."""
+    """A source that passes every call that a subclass does not change to the source it wraps."""
 
     def __init__(self, base: Source) -> None:
         self.base = base
 
     def around(self, base: Source) -> Self:
-        """It around another source."""
+        """A copy of this wrapper around another source."""
         new = copy.copy(self)
         new.base = base
         return new
@@ -31,7 +31,7 @@ class WrappedSource(Source):
         return self.base.rows
 
     def _read(self, names: Sequence[str]) -> Sequence[str]:
-        """The columns of the other source that these are made of."""
+        """The columns of the wrapped source that these columns are made of."""
         return names
 
     def row_bytes(self, names: Sequence[str]) -> int:

@@ -1,8 +1,8 @@
 """A descent on a small stored regression that the host solves at once, without a loop.
 
-The derivative method takes one step, to the minimum. Where X is at hand on a CPU, NumPy makes this
-step, and judges start and end by the rules of :mod:`jaxdescent.descent.stopping`. An eager call
-compiles nothing for it; a program calls the host once.
+The derivative method takes one step, to the minimum. If X is in the memory of a CPU, NumPy makes
+this step, and judges start and end by the rules of :mod:`jaxdescent.descent.stopping`. An eager
+call compiles nothing for it; a program calls the host once.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ Params = Any
 
 
 def is_possible(params: Params, problem: Problem, flags: dict[str, Any]) -> bool:
-    """Whether the host can solve the problem, wherever the program runs that calls it.
+    """Whether the host can solve the problem, whatever the device of the program that calls it.
 
-    The number of iterations is one then, so that rules for changes, and for every iteration, say
-    nothing; a program has them.
+    Such a descent has one iteration. Tolerances for changes or by leaf, predicates and a history
+    are left to the loop.
     """
     objective, method, tolerance, _ = problem
     regression = objective.linear_regression
@@ -69,12 +69,12 @@ def is_at_hand(inputs: Any) -> bool:
 
 
 def solved(params: Params, problem: Problem, limit: Any, **flags: Any) -> Result:
-    """The result of a problem whose arrays are at hand."""
+    """The result of a problem whose arrays are concrete and in the memory of a CPU."""
     given, how = _given(params, problem, limit, flags)
     numbers = _computed(jax.tree.map(np.asarray, given), **how)
     committed = [leaf for leaf in jax.tree.leaves(given) if getattr(leaf, "committed", False)]
     where = committed[0].sharding if committed else None
-    if isinstance(where, NamedSharding):  # its specification is of another array's dimensions
+    if isinstance(where, NamedSharding):  # its specification has another array's dimensions
         where = NamedSharding(where.mesh, PartitionSpec())
     return _result(jax.device_put(numbers, where), problem)
 
@@ -82,8 +82,8 @@ def solved(params: Params, problem: Problem, limit: Any, **flags: Any) -> Result
 def in_program(
     descend: Callable[..., Result], inputs: tuple[Any, ...], flags: dict[str, Any]
 ) -> Result:
-    """The result where arrays may be traced: by the host in a program for one CPU, elsewhere, and
-    for the members of a batch, by ``descend`` of the same inputs.
+    """The result for arrays that may be traced: the host computes it in a program for one CPU;
+    ``descend`` of these inputs does so elsewhere, and for the members of a batch.
     """
     leaves, structure = jax.tree.flatten(inputs)
 
@@ -127,7 +127,7 @@ def _by_host(params: Params, problem: Problem, limit: Any, flags: dict[str, Any]
 def _given(
     params: Params, problem: Problem, limit: Any, flags: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arrays that the host needs, and what it must know besides."""
+    """The arrays that the host needs, and the static options of :func:`_computed`."""
     regression = problem.objective.linear_regression
     design = as_design(regression.X)
     given = {
@@ -200,7 +200,7 @@ def _judged(
     starts_at_own: bool,
     is_looked_at: bool,
 ) -> tuple[_Point, dict[str, Any]]:
-    """Where the descent ends, and the numbers of its result."""
+    """The point where the descent ends, and the numbers of its result."""
     tolerance: ResolvedTolerance = given["tolerance"]
     limit, limits = int(given["limit"]), np.finfo(dtype)
 

@@ -1,9 +1,9 @@
-"""How the host ends an eager descent: what may refute a claim is a program of its own.
+"""How the host ends an eager descent: a claim to have converged is examined by a second program.
 
 Inside a caller's ``jit``, ``vmap`` or ``grad`` the looks at claims are part of the descent's
 program. An eager call compiles less: its program ends with the first claim
-(:func:`descend_to_claim`), and what may refute the claim is compiled when one is made, with the
-rest of the descent if it was refuted. The functions are the same.
+(:func:`descend_to_claim`). The look at this claim is compiled when the claim is made, and the rest
+of the descent if the claim was refuted. Both ways use the same functions.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def descend_to_claim(
     history: int,
     starts_at_own: bool,
 ) -> Result | Loop:
-    """A descent up to its first claim, without what may refute the claim.
+    """A descent up to its first claim, without the looks that may refute the claim.
 
-    The loop where it ended is what :func:`settled` makes a result of. It is the result itself, if
-    no claim of this descent can be refuted. The arguments are those of
+    It returns the loop at its end, of which :func:`settled` makes the result; or the result itself,
+    if no claim of this descent can be refuted. The arguments are those of
     :func:`jaxdescent.descent.loop.descend`.
     """
     descent = Descent(*problem, max_iterations, check_every, looks=False)
@@ -49,11 +49,11 @@ def settled(
     """The result of a descent whose program ended with its first claim.
 
     Args:
-      program: that of :func:`descend_to_claim`.
-      made: what it returned.
-      problem: of the descent.
+      program: the program of :func:`descend_to_claim`.
+      made: the loop or the result that it returned.
+      problem: the problem of the descent.
       limit: the most iterations.
-      flags: those of the program.
+      flags: the flags of the program.
     """
     if isinstance(made, Result):
         return made
@@ -87,7 +87,7 @@ def _measured(loop: Loop, problem: Problem, limit: jax.Array, **flags: Any) -> L
 
 
 def _confirmed(loop: Loop, problem: Problem, limit: jax.Array, **flags: Any) -> Loop:
-    """The loop after a look at its claim, measured if that is the end."""
+    """The loop after a look at its claim; value and gradient are measured if the descent ends."""
     return Descent(*problem, limit, **flags).confirmed(loop)
 
 

@@ -1,4 +1,4 @@
-"""How a descent ends that is ended from outside, wherever it paused."""
+"""The result of a descent that its caller ends at a pause of the loop."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ def ended(descent: Descent, loop: Loop, status: jax.Array) -> Result:
     """The result of a loop that is ended with ``status``.
 
     A loop that a rule has ended keeps its own status. Otherwise value and gradient norm are
-    measured where the last step led: a step that is checked together with the next one has not been
-    yet.
+    measured at the loop's params: where the next step checks these, they have not been checked yet.
     """
     is_running = loop.status == RUNNING
     is_behind: Any = descent.method.is_estimate(loop.state)

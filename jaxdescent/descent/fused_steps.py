@@ -35,7 +35,7 @@ class Steps(NamedTuple):
 def fuses(objective: Objective, method: Method) -> bool:
     """Whether consecutive steps can be fused, because they work element by element."""
     if objective.cuts is not None:
-        return True  # or they would have been refused
+        return True  # params on the host are refused unless steps are elementwise
     return objective.is_separable and method.is_elementwise
 
 
@@ -75,7 +75,7 @@ class Passes(NamedTuple):
         )
 
     def _pass(self, steps: Steps, iteration: jax.Array, rest: jax.Array | None) -> Steps:
-        """``fused`` steps, of which only the first ``rest`` count if it is given."""
+        """The result of ``fused`` steps, of which only the first ``rest`` count if it is given."""
         shared = (self.method, self.rounding, iteration, rest)
         terms = self.objective.blocks(steps.params) if self.method.is_elementwise else None
         if terms is None:

@@ -1,9 +1,9 @@
 """A descent whose params lie in the host's memory: the device is given one chunk after another.
 
-Steps that work element by element on a function that is a sum over elements need of a chunk nothing
-but the chunk. So the steps between two checks are made on a chunk while it is on the device, and
-the state of an optax transformation, which has an array for each of the params', lies and goes with
-them. A check adds up the sums of chunks.
+Where steps work element by element, and the function is a sum over elements, a chunk of the params
+can be stepped without the others. So the steps between two checks are made on a chunk while it is
+on the device. The arrays of an optax transformation's state that are like the params are moved
+together with them. A check adds up the sums of chunks.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class OnHost(Objective):
 def as_on_host(
     objective: Objective, method: Method, params: Params, tolerance: ResolvedTolerance
 ) -> Objective:
-    """The objective for params of which some are in the host's memory; itself if none is.
+    """The objective for params of which some are in the host's memory; unchanged if none is.
 
     Raises:
       ValueError: if objective, method or tolerance need all of the params at once.
@@ -125,7 +125,7 @@ def as_on_host(
 
 
 def _begins_alike(objective: Objective, method: Method, params: Params) -> bool:
-    """Whether the state of the whole is made of the states of leaves."""
+    """Whether the state of all params has the structure of the state of each leaf."""
     leaves, treedef = jax.tree.flatten(params)
     shapes = [jax.ShapeDtypeStruct(leaf.shape, compute_dtype(leaf.dtype)) for leaf in leaves]
 
@@ -149,13 +149,13 @@ def default_on_host(params: Params) -> Method | None:
 
 
 def initial_state(objective: Objective, method: Method, params: Params) -> Any:
-    """``method.init``; of params in the host's memory arrays like theirs lie there too."""
+    """``method.init``; for params in the host's memory, state arrays like the params lie there."""
     if objective.cuts is None:
         return method.init(objective, precision.widen(params))
     assert isinstance(objective, OnHost)
 
     def whole() -> Any:
-        # What the state does not depend on is not brought to the device.
+        # Arrays that the state does not depend on are not brought to the device.
         held = host_memory.on_device((objective.inner, params))
         return method.init(held[0], precision.widen(held[1]))
 
@@ -171,7 +171,7 @@ def initial_state(objective: Objective, method: Method, params: Params) -> Any:
 
 
 def _begun_leaf(method: Method, state: HostState, index: int, of: Any) -> Any:
-    """The state's arrays of a leaf, and what leaves share, before the first step."""
+    """The state's arrays for a leaf, and those that leaves share, before the first step."""
     term, leaf, cut = of
 
     def begun(start: Any, size: int, _: Any, own: Any) -> Any:
@@ -184,7 +184,7 @@ def _begun_leaf(method: Method, state: HostState, index: int, of: Any) -> Any:
 
 
 def run_in_chunks(passes: Passes, steps: Steps, iteration: jax.Array, count: jax.Array) -> Steps:
-    """``count`` steps, as those of :meth:`Passes.run`, chunk by chunk."""
+    """``count`` steps, chunk by chunk; the results are those of :meth:`Passes.run`."""
     whole = count // passes.fused
     rest = count % passes.fused
     steps = lax.fori_loop(
@@ -200,7 +200,7 @@ def run_in_chunks(passes: Passes, steps: Steps, iteration: jax.Array, count: jax
 
 
 def _pass(passes: Passes, steps: Steps, iteration: jax.Array, rest: jax.Array | None) -> Steps:
-    """``fused`` steps on every chunk; of them the first ``rest`` if it is given."""
+    """``fused`` steps on every chunk, or the first ``rest`` of these steps if it is given."""
     objective = passes.objective
     assert isinstance(objective, OnHost)
     leaves, treedef = jax.tree.flatten(steps.params)
@@ -208,7 +208,7 @@ def _pass(passes: Passes, steps: Steps, iteration: jax.Array, rest: jax.Array | 
     state, ended = before, steps
     parts = zip(objective.blocks(steps.params), list(leaves), objective.chunks, strict=True)
     for index, (term, leaf, cut) in enumerate(parts):
-        # Counts and what leaves share begin at each leaf as at the first.
+        # Counts and the arrays that leaves share start from the same values for each leaf.
         ended, own = _stepped_leaf(
             passes, steps, before, index, of=(term, leaf, cut), now=(iteration, rest)
         )
@@ -220,7 +220,7 @@ def _pass(passes: Passes, steps: Steps, iteration: jax.Array, rest: jax.Array | 
 def _stepped_leaf(
     passes: Passes, steps: Steps, state: HostState, index: int, *, of: Any, now: Any
 ) -> tuple[Steps, list[jax.Array]]:
-    """What leaves share in place of the state, and the state's arrays of the leaf."""
+    """The steps, with the arrays that leaves share as state, and the state's arrays of the leaf."""
     term, leaf, cut = of
     own, shared = state.at(index)
 
@@ -246,7 +246,7 @@ def _stepped_leaf(
 def _sums_of_chunks(
     function: PartFunction, term: Objective, leaf: jax.Array, cut: Cut | None, when: Any
 ) -> Scalars:
-    """The sums of a leaf, zero if not ``when``."""
+    """The sums over a leaf's chunks; zero unless ``when`` is true."""
 
     def of(start: Any, size: int) -> Scalars:
         part = host_memory.taken(leaf, cut, start, size)

@@ -15,13 +15,13 @@ Params = Any
 
 @dataclasses.dataclass(frozen=True)
 class HostState:
-    """A method's state, taken apart: trees of arrays like the params', and what leaves share.
+    """A method's state, taken apart: trees of arrays like the params, and arrays that leaves share.
 
     Attributes:
-      treedef: of the state, whose leaves are such trees and single arrays.
-      is_like_params: for each of them whether it is a tree like the params.
+      treedef: the structure of the state, whose nodes are such trees and single arrays.
+      is_like_params: for each node, whether it is a tree like the params.
       params: the params' own structure.
-      like: of each such tree its arrays.
+      like: the arrays of each tree that is like the params.
       shared: the single arrays.
     """
 
@@ -48,7 +48,7 @@ class HostState:
         return cls(treedef, flags, structure, like, shared)
 
     def filled(self, leaves: list[jax.Array]) -> HostState:
-        """From shapes: memory where the leaves are, and zeros."""
+        """This state of shapes as arrays: unset memory for leaves on the host, otherwise zeros."""
         like = [
             [
                 host_memory.empty(leaf, shape.dtype)
@@ -62,11 +62,11 @@ class HostState:
         return dataclasses.replace(self, like=like, shared=shared)
 
     def at(self, index: int) -> tuple[list[Any], list[Any]]:
-        """The arrays of one of the params' leaves, and what leaves share."""
+        """The state's arrays for one of the params' leaves, and the arrays that leaves share."""
         return [tree[index] for tree in self.like], self.shared
 
     def replaced(self, index: int, new: tuple[list[Any], list[Any]]) -> HostState:
-        """These chunks with other arrays in their place."""
+        """This state with new arrays for one of the params' leaves, and new shared arrays."""
         own, shared = new
         like = [
             [*tree[:index], one, *tree[index + 1 :]]

@@ -3,15 +3,15 @@ theorem.
 
 At a minimiser ``g(x, data) = 0``. Differentiating gives ``H dx = -dg``, where ``dg`` is the change
 of the gradient at fixed x. The system is solved with Hessian-vector products: no iteration of the
-descent is differentiated. The unknowns are scaled by their own curvatures where these are known: in
-small units an unknown's share of the residual is small beside the others', wherever it stands.
+descent is differentiated. The unknowns are scaled by their own curvatures where these are known:
+otherwise an unknown in small units would have a small share of the residual however wrong it is.
 
-Where H is singular there are many minimisers, and ``dx = -H^+ dg``: along a flat direction the one
-that was returned stays. A regression's weights are those of least norm, also beside an intercept,
-which follows from them. With fewer rows than features they have a part ``(I - H^+ H) dH H^+ x`` in
-the null space besides, which turns with X. Where the rank is lower than the shape of X allows, the
-weights jump as X moves, and their derivatives by X are NaN (up to 256 features; beyond, they are
-those at a constant rank).
+Where H is singular there are many minimisers, and ``dx = -H^+ dg``: the minimiser that was returned
+does not move along a flat direction. A regression's weights are those of least norm, also with an
+intercept, which follows from the weights. With fewer rows than features ``dx`` has another term,
+``(I - H^+ H) dH H^+ x``, because the null space turns with X. Where the rank is lower than the
+shape of X allows, the weights jump as X moves, and their derivatives by X are NaN (up to 256
+features; with more, the derivatives are those at a constant rank).
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ FEW = 32
 """The most unknowns of a function whose own curvatures are computed, with a product each."""
 
 MOST_FEATURES, MOST_NUMBERS = 256, 1 << 26
-"""The most features whose rank is computed as X moves, and the most numbers that products for all
-unknowns read."""
+"""The most features for which the rank of X is computed, and the most numbers that the products for
+all unknowns may read."""
 
 
 def is_definite(objective: Objective) -> bool | None:
-    """Whether a regression's penalty makes its Hessian definite; None if its numbers are not there,
-    or for other objectives.
+    """Whether a regression's penalty makes its Hessian definite; None if the penalty is traced, and
+    for other objectives.
     """
     regression = objective.linear_regression
     if regression is None or isinstance(regression.l2, Tracer):
@@ -60,13 +60,14 @@ def attach_derivatives(
 ) -> Result:
     """The given result, with derivatives of params and value with respect to the objective's data.
 
-    ``is_definite`` is what :func:`is_definite` says, so that one way of two is compiled.
+    ``is_definite`` is the answer of :func:`is_definite`; if it is known, one solver is compiled
+    instead of two.
 
-    They are the derivatives of the stationary point that the descent approaches, and meaningful if
-    it converged. With respect to the start and the method they are zero.
+    The derivatives are those of the stationary point that the descent approaches, and are
+    meaningful if it converged. With respect to the start and the method they are zero.
     """
     result = jax.tree.map(lax.stop_gradient, result)
-    is_on_host = objective.cuts is not None  # where nothing is computed, widening included
+    is_on_host = objective.cuts is not None  # params on the host cannot even be widened there
     params = result.params if is_on_host else precision.widen(result.params)
     root = _root(is_definite, objective, params)
     params = jax.tree.map(lambda x, like: x.astype(like.dtype), root, result.params)
@@ -91,7 +92,7 @@ def _root_jvp(is_definite: bool | None, primals: Any, tangents: Any) -> tuple[Pa
     )  # not the params, so that second derivatives see the root
     regression = objective.linear_regression
     if regression is not None and regression.intercept:
-        # Of several solutions the weights have least norm, and the intercept follows from them.
+        # If there are several solutions, the weights have least norm, and determine the intercept.
         def with_intercept(objective: Any) -> Params:
             weights_alone, means = objective.eliminated()
             weights = _root(is_definite, weights_alone, {"weights": params["weights"]})
@@ -120,7 +121,7 @@ def _root_jvp(is_definite: bool | None, primals: Any, tangents: Any) -> tuple[Pa
     design, is_free = as_design(regression.X), jnp.max(jnp.asarray(regression.l2)) <= 0
     rank = design.largest_rank
     if rank < design.shape[1]:
-        # The null space of H turns as X moves: of x = H^+ b the part (I - H^+ H) dH H^+ x.
+        # The null space of H turns as X moves, which adds (I - H^+ H) dH H^+ x to the derivative.
         dual = solved(root)
         turned = _change(lambda objective: objective.hessian_product(root, dual), *of_data)
         within = solved(product(turned))
@@ -133,11 +134,11 @@ def _root_jvp(is_definite: bool | None, primals: Any, tangents: Any) -> tuple[Pa
             within,
         )
     if design.shape[1] <= MOST_FEATURES and system.is_small:
-        # Of a lower rank than the shape allows, the solution jumps as X moves.
+        # If the rank is lower than the shape allows, the solution jumps as X moves.
         values = lax.stop_gradient(eigenvalues(product, root)[0])
         is_seen = jnp.abs(values) > null_share(root) * jnp.max(jnp.abs(values))
         is_defined = ~is_free | (jnp.sum(is_seen) >= rank * (values.size // design.shape[1]))
-        # A product, so that cotangents are no numbers either.
+        # Multiplied by NaN, so that cotangents are NaN too.
         moved = jax.tree.map(
             lambda leaf: leaf * jnp.where(is_defined, 1, jnp.nan).astype(leaf.dtype), moved
         )
@@ -151,9 +152,10 @@ def _moves(tangents: Any) -> bool:
 
 @jax.custom_jvp
 def _value_at_root(objective: Objective, root: Params, value: jax.Array) -> jax.Array:
-    """The value, whose derivative at a zero gradient is that by the data at fixed params.
+    """The value; at a zero gradient its derivative is the partial one by the data at fixed params.
 
-    It is evaluated at the root as a function of the data, so that second derivatives are correct.
+    This derivative is evaluated at the root as a function of the data, so that second derivatives
+    are correct.
     """
     del objective, root
     return value
@@ -194,10 +196,10 @@ def _solve_symmetric(product: Callable[[Params], Params], rhs: Params, system: S
 
 
 def _system(objective: Objective, params: Params, product: Callable[[Params], Params]) -> System:
-    """What is known of the Hessian.
+    """The known properties of the Hessian, for the linear solver.
 
-    The units are the root of one over each unknown's own curvature: of a regression from the
-    lengths of its columns, of few unknowns from one product with each.
+    The unit of each unknown is the root of one over its own curvature, which follows from the
+    lengths of a regression's columns, or for few unknowns from one product with each unit vector.
     """
     regression = objective.linear_regression
     if regression is not None:
@@ -218,7 +220,7 @@ def _system(objective: Objective, params: Params, product: Callable[[Params], Pa
 
 
 def _are_uneven(curvatures: jax.Array) -> jax.Array:
-    """Whether zero is told from rounding only where the unknowns are in units of their own."""
+    """Whether zero curvature can be told from rounding only in the unknowns' own units."""
     return is_uneven(jnp.sqrt(jnp.abs(curvatures)))
 
 

@@ -39,7 +39,7 @@ CHECK_EVERY = 16
 
 
 CLAIMS = (Status.CONVERGED.value, Status.STAGNATED.value)
-"""The statuses that a look may change, or whose suboptimality it may raise."""
+"""The statuses that a look may change, or for which it may raise the suboptimality."""
 
 ITERATIONS = "descent_iterations"
 """The scope of the loop over iterations, by which it is found in a compiled program."""
@@ -113,7 +113,7 @@ class Descent(Measured):
         return self.check(loop, self.progress(loop)) if self.looks_ahead else loop
 
     def advance(self, loop: Loop, until: jax.Array | None = None) -> Loop:
-        """Steps until a rule ends the descent, or until before the iteration ``until``."""
+        """The loop after steps until a rule ends the descent, or to before iteration ``until``."""
         step = self.checked_steps
         if not self.is_by_passes:
             step = self.step_and_check if self.looks_ahead else self.checked_step
@@ -137,8 +137,8 @@ class Descent(Measured):
         return lax.while_loop(goes_on, to_a_claim, loop)
 
     def confirmed(self, loop: Loop) -> Loop:
-        """The loop at its end; running again if its claim does not stand and the descent can go on
-        from there.
+        """The loop after its claim has been examined: ended, or running again if the claim was
+        refuted and the descent can continue.
         """
         had_converged = loop.status == Status.CONVERGED.value
         loop = self.measured_at_end(loop)
@@ -147,22 +147,22 @@ class Descent(Measured):
         return self._by_another_way(loop, had_converged) if self.may_go_on else loop
 
     def is_seen_by_host(self, loop: Loop) -> bool:
-        """Whether the host can look at a claim of this loop, whose numbers are there."""
+        """Whether the host can look at a claim of this loop, whose arrays are concrete."""
         has_claim = loop.watch.looks is not None and int(loop.status) in CLAIMS
         return has_claim and not self.may_go_on and self._refutation.is_seen_by_host(loop)
 
     def seen_by_host(self, loop: Loop) -> Look | None:
-        """What the host sees at a claim that it can look at, unless the function is another one in
-        float64.
+        """The host's look at a claim; None if the function is another one in float64, so that a
+        program must look.
         """
         return self._refutation.seen_by_host(loop)
 
     def answered_by_host(self, loop: Loop, seen: Look) -> Loop:
-        """:meth:`confirmed` without a program, for a method that may not go on in another way."""
+        """:meth:`confirmed` without a program, for a method with no other way to continue."""
         return self._refutation.answered_by_host(loop, seen)
 
     def is_claimed(self, loop: Loop) -> bool:
-        """Whether the end of this loop, whose numbers are there, is one to be confirmed."""
+        """Whether the end of this loop, whose arrays are concrete, needs to be confirmed."""
         return self.may_go_on or int(loop.status) in CLAIMS
 
     def is_measured(self, loop: Loop) -> bool:
@@ -178,7 +178,9 @@ class Descent(Measured):
         return self.result(self.measured_at_end(loop))
 
     def ended(self, loop: Loop) -> Result:
-        """The result of a loop that :meth:`advance` has ended, which measures what it confirms."""
+        """The result of a loop that :meth:`advance` has ended; its progress is measured here unless
+        :meth:`confirmed` has done so.
+        """
         is_measured = self.looks and self.is_doubtful(loop)
         return self.result(loop) if is_measured else self.finish(loop)
 
@@ -210,7 +212,7 @@ class Descent(Measured):
         goes_on = checked.status == RUNNING
         params, state = self.narrowed(wide, state, loop)
         params, state = jax.tree.map(
-            # What a step does not change stays unbatched under vmap.
+            # Arrays that a step does not change stay unbatched under vmap.
             lambda new, old: old if new is old else jnp.where(goes_on, new, old),
             (params, state),
             (loop.params, loop.state),
@@ -243,8 +245,8 @@ class Descent(Measured):
         is_first = loop.checks == 0
         left = jnp.minimum(self.check_every, self.max_iterations - loop.iteration)
         loop = self._steps(loop, jnp.where(is_first, 0, left))
-        # The predicate is always true, which XLA cannot know. Reductions in the same loop body as
-        # the update would make XLA keep a copy of the params.
+        # The branch's predicate is always true, which XLA cannot know. Reductions in the same loop
+        # body as the update would make XLA keep a copy of the params.
         if self.is_on_host:
             progress, size = self.measured_with_size(loop)
             loop = self.check(loop, progress, size)

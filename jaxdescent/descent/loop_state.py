@@ -1,4 +1,4 @@
-"""What a descent carries from one step to the next."""
+"""The state that a descent carries from one step to the next."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ Params = Any
 
 
 class Measured(NamedTuple):
-    """The constants of a descent, and what they make of its params: progress, checks, verdicts."""
+    """The constants of a descent, and the progress, checks and verdicts at its params."""
 
     objective: Objective
     method: Method
@@ -34,7 +34,7 @@ class Measured(NamedTuple):
     max_iterations: jax.Array
     check_every: int
     looks: bool = True
-    """Whether claims are held against the structure, or the function, inside the program."""
+    """Whether claims are tested by the structure, or by the function, inside the program."""
 
     def measure(self, params: Params) -> Progress:
         return measure(self.objective, params, self.max_iterations >= 0)
@@ -74,7 +74,8 @@ class Measured(NamedTuple):
         is_over = loop.status != RUNNING
 
         # All members of a batch are measured or none, so that X, and a Gram matrix in the method's
-        # state, are not copied for each. What a branch closes over would outlive the program.
+        # state, are not copied for each. A function that a branch closes over would outlive the
+        # program.
         parts = self.objective.hoisted(loop.params), *self[1:5], loop
         numbers, structure = jax.tree.flatten(parts)
         kind: Any = type(self)
@@ -94,7 +95,7 @@ class Measured(NamedTuple):
         return loop._replace(**changes)
 
     def measured(self, loop: Loop) -> Loop:
-        """The loop with its value and gradient norm measured, and its claim held against these."""
+        """The loop with its value and gradient norm measured, and its claim tested by these."""
 
         def changes() -> dict[str, Any]:
             truth = self.method.measured(
@@ -171,7 +172,7 @@ class Measured(NamedTuple):
             eps=precision.epsilon(loop.params),
             patience=self.method.patience,
         )
-        # Beside products that need a library XLA for CPUs would compile each comparison by itself.
+        # If the objective calls a library, XLA for CPUs would compile each comparison separately.
         value_of = anew(self.objective.value)
         is_split = is_on_one_cpu() and loops.calls_libraries(value_of, precision.widen(loop.params))
         watch, status = loops.one_turn(judged) if is_split else judged()
@@ -197,7 +198,7 @@ class Measured(NamedTuple):
         return rounding if isinstance(rounding, float) else rounding.astype(dtype)
 
     def _norms(self, params: Params, norm: jax.Array) -> Any:
-        """What the gradient's tolerance is compared with: its norm, or the norm of each leaf."""
+        """The norms that the gradient's tolerance is compared with: of the gradient, or by leaf."""
         if not self.tolerance.is_by_leaf:
             return norm
         gradient = self.objective.gradient(precision.widen(params))

@@ -1,18 +1,18 @@
-"""Whether the claim of a descent that it has converged stands.
+"""Whether a descent's claim to have converged stands, or is refuted.
 
-What a method knows of the minimum it knows from where its steps have led. Two things can hide from
-it. Features far from zero couple a regression's weights and its intercept: the gradient in both is
-small wherever the intercept is at its best, and a method that sees nothing else creeps along a
-valley so flat that its rate looks like an end. And an unknown of little curvature, such as the
-weight of a column in small units, has a gradient that is small beside that of the others, or beside
-its rounding, wherever that unknown stands.
+A method knows the function only along its steps. Two kinds of directions can escape it. Features
+far from zero couple a regression's weights and its intercept: the gradient in both is small
+wherever the intercept is at its best, and a method that uses only this gradient moves slowly along
+a valley so flat that its rate looks like convergence. And an unknown of little curvature, such as
+the weight of a column in small units, has a gradient that is small compared with that of the
+others, or with its own rounding, however far this unknown is from its best value.
 
-Neither hides from the structure of a regression or a stored quadratic form
+Both show in the structure of a regression or a stored quadratic form
 (:mod:`~jaxdescent.descent.looks.scaled_step`, or
-:mod:`~jaxdescent.descent.looks.singular_values` where X is small), nor from the function
+:mod:`~jaxdescent.descent.looks.singular_values` where X is small), or in the function
 (:mod:`~jaxdescent.descent.looks.newton_steps`, or
-:mod:`jaxdescent.second_order.few_unknowns` where the unknowns are few). This module says when a
-claim is looked at, and what becomes of it.
+:mod:`jaxdescent.second_order.few_unknowns` where the unknowns are few). This module decides when a
+claim is examined ("looked at"), and how a refuted descent continues or ends.
 """
 
 from __future__ import annotations
@@ -45,25 +45,25 @@ if TYPE_CHECKING:
 Params = Any
 
 STEEP = 10.0
-"""How many times more than its tolerance allows the gradient must be to refute a claim."""
+"""The factor by which the gradient must exceed its tolerance to refute a claim."""
 
 PAUSE = 4
-"""A descent that has been refuted goes on for a quarter of its iterations before its next claim, so
-that all looks together cost a few passes for each doubling of the iterations."""
+"""After a refuted claim the next one is made after a quarter more iterations, so that all looks
+together cost a few passes for each doubling of the iterations."""
 
 STANDING = 3
-"""A descent stagnates if so many of its refuted claims in succession were no nearer to the minimum
-than an earlier one: rounding that its estimate does not know of holds it back."""
+"""The number of refuted claims in succession, none nearer to the minimum than an earlier one, after
+which a descent has stagnated: rounding that its estimate leaves out stops its progress."""
 
 
 class _Asked(NamedTuple):
-    """What is asked where a descent ends; each is ().
+    """The question to a look where a descent ends; scalars.
 
     Attributes:
-      is_claim: whether it claims to have converged by what it estimates.
-      is_looked_at: whether it is held against the structure or the function.
+      is_claim: whether the descent claims to have converged by an estimated suboptimality.
+      is_looked_at: whether the structure or the function is examined.
       allowed: by how much the value may be above the minimum.
-      known: a decrease below this says nothing new.
+      known: the decrease that is allowed or estimated already; a smaller one says nothing new.
     """
 
     is_claim: jax.Array
@@ -73,7 +73,7 @@ class _Asked(NamedTuple):
 
 
 class Refutation(NamedTuple):
-    """What is needed to look at a claim, the constants of a descent."""
+    """The constants of a descent that a look at its claim needs."""
 
     objective: Objective
     method: Method
@@ -81,10 +81,10 @@ class Refutation(NamedTuple):
     max_iterations: jax.Array
 
     def is_possible(self, params: Params, *, is_tried: bool = True) -> bool:
-        """Whether the structure can show more than the method knows.
+        """Whether a look can show more than the method knows.
 
-        Of params stored in 16 bits their own rounding is all that it would show. Without
-        ``is_tried`` a function is taken to be one that can be differentiated twice.
+        For params stored in 16 bits a look would show only their rounding. Without ``is_tried`` a
+        function is assumed to be twice differentiable.
         """
         if self.tolerance.off.suboptimality is True or self.tolerance.has_changes:
             return False
@@ -99,19 +99,19 @@ class Refutation(NamedTuple):
 
     @property
     def _has_diagonal(self) -> bool:
-        """Whether the objective's structure is what shows something, and not its function."""
+        """Whether the structure is examined, by rows or a stored Hessian, and not the function."""
         has_rows = self.objective.linear_regression is not None
         return has_rows or self.objective.hessian_array is not None
 
     @property
     def _is_small(self) -> bool:
-        """Whether the objective is a regression that is taken apart by its singular vectors."""
+        """Whether the objective is a regression so small that its singular values are computed."""
         regression = self.objective.linear_regression
         estimates = self.method.estimates(self.objective)
         return regression is not None and singular_values.is_small(regression, estimates)
 
     def is_seen_by_host(self, loop: Loop) -> bool:
-        """Whether the host can look at a claim whose numbers are there."""
+        """Whether the host can look at a claim of a loop whose arrays are concrete."""
         is_possible = self.is_possible(loop.params, is_tried=False)
         if not (is_possible and at_once.is_at_hand((loop.params, self.objective))):
             return False
@@ -122,7 +122,7 @@ class Refutation(NamedTuple):
         return few_unknowns.is_possible(self.objective, loop.params)
 
     def seen_by_host(self, loop: Loop) -> Look | None:
-        """What the host sees; None where a program must look."""
+        """The host's look at the claim; None if a program must look instead."""
         tolerance, value = float(self.tolerance.suboptimality), float(loop.value)
         if self._is_small:
             regression = self.objective.linear_regression
@@ -144,10 +144,9 @@ class Refutation(NamedTuple):
         return look._replace(falls=np.asarray(look.falls, loop.value.dtype))
 
     def unless_refuted(self, loop: Loop) -> Loop:
-        """The loop at its end; running again where one step would lower the value by far more than
-        the tolerance allows, or stagnated where the method finds none. Where a descent stagnated,
-        its estimate is raised to what a step would lower the value by, or it has converged after
-        all where the host can prove it.
+        """The loop after a look at its claim. A refuted descent runs again, or has stagnated if its
+        method makes no more progress. For a descent that stagnated, the estimate is raised to the
+        decrease that a step would bring, or the status becomes CONVERGED if a look proves it.
         """
 
         def answer() -> tuple[jax.Array, Watch]:
@@ -161,7 +160,7 @@ class Refutation(NamedTuple):
         return loop._replace(status=status, watch=watch)
 
     def answered_by_host(self, loop: Loop, seen: Look) -> Loop:
-        """:meth:`unless_refuted` without a program, for a loop whose numbers are there."""
+        """:meth:`unless_refuted` without a program, for a loop whose arrays are concrete."""
 
         def own(loop: Loop) -> tuple[Any, ...]:
             watch = loop.watch
@@ -191,11 +190,11 @@ class Refutation(NamedTuple):
         return loop._replace(status=status, watch=watch)
 
     def _asked(self, loop: Loop, xp: Any = jnp) -> _Asked:
-        """Whether there is a claim, whether it is looked at, and what it allows."""
+        """Whether there is a claim, whether it is looked at, and the suboptimality it allows."""
         watch = loop.watch
-        # What rests on a bound is no estimate, but for the rounding of the gradient in it; and what
-        # a method claims by rules of its own is not claimed by the tolerance. A factorisation may
-        # have taken a short column for rounding.
+        # A claim that rests on a bound is no estimate, but for the rounding of the gradient in it;
+        # and a claim by a method's own rules is not one by the tolerance. A factorisation may have
+        # mistaken a short column for rounding.
         least = Evidence.BOUND if self._is_small else Evidence.FACTORISATION
         is_estimate = watch.evidence >= least.value
         is_judged = is_estimate & xp.logical_not(self.tolerance.off.suboptimality)
@@ -210,7 +209,7 @@ class Refutation(NamedTuple):
     def _answered(
         self, loop: Loop, asked: _Asked, look: Look, xp: Any = jnp
     ) -> tuple[jax.Array, Watch]:
-        """The status and what the rules remember after a look."""
+        """The status and the watch after a look."""
         watch, looks = loop.watch, loop.watch.looks
         assert looks is not None
         falls = xp.where(asked.is_looked_at, look.falls, 0)
@@ -231,11 +230,11 @@ class Refutation(NamedTuple):
         )
         instead = self._instead(loop, looks.standing, xp)
         status = xp.where(is_refuted, instead, loop.status)
-        # What is known is said however the descent ends, and is no bound from above.
+        # The known decrease is reported however the descent ends; it is no upper bound.
         is_low = (status != RUNNING) & (falls > watch.suboptimality)
         has_rows = self.objective.linear_regression is not None
         known = Evidence.FACTORISATION if has_rows else Evidence.NEWTON_DECREMENT
-        # A claim that rests on more than the look does keeps its own evidence.
+        # A claim with stronger evidence than the look keeps its own.
         is_stronger = (status == Status.CONVERGED.value) & (watch.evidence < known.value)
         is_ended = asked.is_claim | (loop.status == Status.STAGNATED.value)
         is_proven = look.is_proven & is_ended & self._is_level(loop, xp)
@@ -248,7 +247,7 @@ class Refutation(NamedTuple):
         return status, watch._replace(suboptimality=above, evidence=evidence, looks=looks)
 
     def _is_level(self, loop: Loop, xp: Any) -> Any:
-        """Whether the gradient is small by its own tolerance, which a proof leaves as it is."""
+        """Whether the gradient is small by its own tolerance, which a proof does not replace."""
         if self.tolerance.is_by_leaf and self.tolerance.off.gradient is not True:
             return False
         return self.tolerance.is_small_gradient(loop.norm, loop.watch.scale, xp)
@@ -262,11 +261,11 @@ class Refutation(NamedTuple):
         return xp.where(is_stuck, Status.STAGNATED.value, again).astype(xp.int32)
 
     def _look_at_function(self, loop: Loop, asked: _Asked) -> Look:
-        """What the function shows, if it is looked at."""
+        """The look at the claim by the function."""
         from jaxdescent.second_order import few_unknowns
 
-        # Of numbers alone: JAX would keep the objective's function beyond the program, and a
-        # function of a batch's member may still close over the member's arrays.
+        # The branches take arrays alone: JAX would keep the objective's function beyond the
+        # program, and a function of a batch's member may still close over the member's arrays.
         objective = self.objective.hoisted(loop.params)
         numbers, structure = jax.tree.flatten((objective, loop.params))
 
@@ -305,15 +304,16 @@ class Refutation(NamedTuple):
     def _measured_decrease(
         self, loop: Loop, asked: _Asked, seen: newton_steps.Seen
     ) -> tuple[jax.Array, jax.Array]:
-        """By how much a step was seen to lower the value, and what is allowed by a curvature that
-        is none of a kink's. The decrease is infinite where the gradient is not small by that.
+        """By how much a step lowered the value, and the decrease that is allowed by the measured
+        curvature, which no kink enters. The decrease is infinite where the gradient is not small by
+        this curvature.
         """
         watch, tolerance = loop.watch, self.tolerance
         size, height = watch.size.scale, jnp.abs(loop.value)
         worth = (0.5 * seen.curvature * size * size).astype(height.dtype)
         floor = jnp.minimum(watch.floor, precision.epsilon(loop.params) * worth)
         allowed = jnp.minimum(asked.allowed, tolerance.allowed(height, floor))
-        # A difference of two values has their rounding.
+        # The difference of two values has the rounding of both.
         noise = NOISE_ULPS * float(jnp.finfo(height.dtype).eps) * height
         falls = loop.value - seen.lowest
         falls = jnp.where(falls > noise, falls, 0)
@@ -327,8 +327,8 @@ class Refutation(NamedTuple):
         return jnp.where(asked.is_looked_at & (falls > 0), falls, 0), allowed
 
     def _look_at_structure(self, loop: Loop, asked: _Asked) -> Look:
-        """What the structure shows, nothing where nobody asks. Under ``vmap`` a plain branch would
-        copy X for every member.
+        """The look at the claim by the structure. Under ``vmap`` a plain branch would copy X for
+        every member.
         """
         params, seen = precision.widen(loop.params), None
         if self.method.estimates(self.objective):

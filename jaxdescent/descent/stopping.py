@@ -23,8 +23,8 @@ STAGNATED      value and ``|g|`` were unchanged for as many consecutive checks a
 =============  ==================================================================================
 
 L is the largest curvature that the method saw, or ``|g|^2 / (2 s)``, which the estimate implies.
-F is the value of a regression's best constant model, else ``1/2 L |x|^2``, about what a change of
-the params by their own size changes the value by. G is the gradient's norm at the objective's own
+F is the value of a regression's best constant model, else ``1/2 L |x|^2``, about the change of the
+value when the params change by their own size. G is the gradient's norm at the objective's own
 start (again the best constant model) or else at the given one. A far start makes G large, so that
 the suboptimality alone decides; a start at the minimum makes G small, and the scales of the point
 are used instead. At a minimum with value zero and params zero nothing gives a scale: there ``|x|``
@@ -79,20 +79,20 @@ def judge(
     """The status at the params of ``progress``; ``RUNNING`` if no rule ends the descent there.
 
     Args:
-      watch: what the rules remember.
+      watch: the scalars that the rules keep between checks.
       last: the values of the last check, NaN at the first.
       progress: the values of this check.
-      objective: what is minimised.
+      objective: the objective.
       size: the params' norm.
-      rounding: what the rounding of params that the norm leaves out changes the value by.
+      rounding: the change of the value by the rounding of params that ``size`` leaves out.
       checks: the number of earlier checks.
       is_start: whether these are the params of the start.
       is_last: whether no more iterations are allowed.
       is_early: whether it is too early to claim anything after a claim was refuted.
       tolerance: the tolerances.
-      norms: what the gradient's tolerance is compared with, the norm or each leaf's.
+      norms: the norm of the gradient, or of each leaf's, that its tolerance is compared with.
       is_stopped: whether the caller's predicate holds.
-      eps: of the coarsest dtype of the stored params.
+      eps: the eps of the coarsest dtype of the stored params.
       patience: the method's patience.
     """
     value, norm = progress.value, progress.gradient_norm
@@ -139,8 +139,8 @@ def judge(
     else:
         is_at_end &= is_stagnated
     if is_early is not False:
-        # No bound was refuted. What is claimed again and again, and moves no more, is as far as
-        # rounding lets it go.
+        # No bound was refuted. A descent that claims repeatedly to have converged, and makes no
+        # more progress, is as near to the minimum as rounding allows.
         is_early &= watch.evidence >= Evidence.FACTORISATION.value
         is_stagnated |= is_converged & is_early & (watch.checks_without_progress >= patience)
         is_converged &= ~is_early
@@ -159,7 +159,7 @@ def judge(
     is_small_step = False if watch.is_small_step is None else watch.is_small_step & is_changed
 
     # A later rule overrides the earlier ones. A rule that is False while tracing is not part of the
-    # program: XLA compiles a kernel for most of what the rules share.
+    # program: XLA compiles a kernel for most of the operations that the rules share.
     status = lax.select(is_last, _code(Status.MAX_ITERATIONS), _code(RUNNING))
     for is_so, code in (
         (gives_up, verdict),
@@ -230,8 +230,9 @@ def _with_estimate(
     steepest = jnp.maximum(curvature, jnp.asarray(estimate.steepness, norm.dtype))
     scale = jnp.maximum(watch.reference, jnp.maximum(own, steepest * size))
     if is_factorised is not False:
-        # |g| is the norm in the user's unknowns, which means far from zero couple: the rounding of
-        # one of them is no suboptimality. The solver's own estimate is exact, and decides alone.
+        # |g| is the norm in the user's unknowns, which are coupled by means far from zero: the
+        # rounding of one unknown is no suboptimality. The solver's estimate is exact, and decides
+        # alone.
         is_known = (left > 0) & (left < jnp.inf) & is_factorised
         heights = jnp.maximum(height, floor) / jnp.where(is_known, left, 1)
         scale = jnp.maximum(scale, jnp.where(is_known, norm * heights.astype(norm.dtype), 0))
@@ -290,8 +291,8 @@ def measured(
 ) -> tuple[Watch, jax.Array]:
     """The watch and status after an estimated progress has been measured.
 
-    What had converged by the estimates and has not by the measurement has stagnated, because the
-    recurrences lead no further. ``judged`` is (tolerance, norms).
+    A descent that has converged by the estimates, but not by the measurement, has stagnated,
+    because the recurrences lead no further. ``judged`` is (tolerance, norms).
     """
     noise = NOISE_ULPS * jnp.finfo(truth.value.dtype).eps * jnp.abs(truth.value)
     rise = truth.value - estimated.value

@@ -21,7 +21,7 @@ An estimate is also not believed at a check at which ``|g|`` has not fallen at t
 rate of the last blocks, as happens when steep directions have converged and a flat one has hardly
 begun. And the estimate is at least the current value minus the lowest value so far.
 
-What the structure guarantees is used if it is smaller: a least curvature m bounds the decrease by
+A bound from the structure is used if it is smaller: a least curvature m bounds the decrease by
 ``|g|^2 / (2 m)``, and a lower bound b on the value by ``f - b``.
 """
 
@@ -117,7 +117,7 @@ class Falling(NamedTuple):
         self, value: jax.Array, norm: jax.Array, checks: jax.Array, curvature: Any
     ) -> Falling:
         """The state after one more check, where ``checks`` others came before it and ``curvature``
-        is what its step saw.
+        is the largest curvature that its step saw.
         """
         total, length = self.total + norm, self.length + 1
         ends = length >= jnp.maximum(LEAST_BLOCK, checks // BLOCK_SHARE)
@@ -183,7 +183,7 @@ class Falling(NamedTuple):
 def known_by_structure(
     objective: Objective, value: jax.Array, norm: jax.Array, estimate: Estimate
 ) -> Estimate:
-    """The estimate, or what the structure guarantees if that is smaller or exact."""
+    """The estimate, or the bound that the structure guarantees if that is smaller or exact."""
     lower = objective.lower_bound()
     if lower is not None:
         left = value - lower.astype(value.dtype)

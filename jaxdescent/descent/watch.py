@@ -1,4 +1,4 @@
-"""What the stopping rules remember of earlier checks."""
+"""The scalars that the stopping rules keep from earlier checks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SLACK = 10
 
 
 class Looks(NamedTuple):
-    """What earlier looks at claims have shown.
+    """The results of earlier looks at claims.
 
     Attributes:
       next: the iteration before which no claim is made again.
@@ -33,7 +33,7 @@ class Looks(NamedTuple):
 
     @classmethod
     def none(cls, value_dtype: Any) -> Looks:
-        """Before the first look."""
+        """The state before the first look."""
         zero, infinite = jnp.zeros((), jnp.int32), jnp.full((), jnp.inf, value_dtype)
         return cls(zero, infinite, infinite, zero)
 
@@ -51,14 +51,14 @@ class Watch(NamedTuple):
       own_value: F, if the objective knows it, else None.
       size: the norm of the params, a scale for their changes.
       falling: the state of the loop's own estimate; None if the method has estimates.
-      scale: what the gradient norm was compared with at the last check.
+      scale: the scale that the gradient norm was compared with at the last check.
       suboptimality: the estimate of the value at the last check minus the minimum.
-      evidence: what that estimate is based on.
+      evidence: the kind of evidence for that estimate.
       floor: ``eps F`` at the last check, the least scale of the value.
       was_near: whether the params of the last check had converged, up to a confirmation by the next
         step if the estimate needs one.
-      looks: what was seen when claims were held against the structure, or the function; None where
-        they cannot be (:mod:`jaxdescent.descent.refutation`).
+      looks: the results of looks at earlier claims; None if claims cannot be looked at
+        (:mod:`jaxdescent.descent.refutation`).
     """
 
     own_norm: jax.Array | None
@@ -121,9 +121,9 @@ class Watch(NamedTuple):
         return jnp.where(is_usable, self.own_norm, self.first_norm)
 
     def with_rounding(self, rounding: Any, eps: float) -> Watch:
-        """The watch of a regression, whose suboptimality has what no further step can take away:
-        the rounding of the intercept; or all, where squares of the targets underflow, so that no
-        value says anything.
+        """The watch of a regression, with the part of the suboptimality that no further step can
+        remove: the rounding of the intercept; infinity if squares of the targets underflow, so that
+        values mean nothing.
         """
         own = self.own_value
         assert own is not None

@@ -1,4 +1,4 @@
-"""Design matrices: what can stand for a regression's X, by its products with X and X'."""
+"""Design matrices: the kinds of X of a regression, known by their products with X and X'."""
 
 from jaxdescent.designs.categorical import Categorical as Categorical
 from jaxdescent.designs.center import Center as Center

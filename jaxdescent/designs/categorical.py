@@ -43,10 +43,10 @@ class Categorical(Design):
       codes: (rows,), integers from 0 to ``levels - 1``, on the host or on a device; -1 for a row
         that has none of the levels, whose part of the prediction is zero: a missing value, or the
         reference level that is left out.
-      levels: how many there are.
-      dtype: of the weights: float32 or float64.
-      sharding: a ``jax.sharding.NamedSharding`` of the rows over several devices, as many on each:
-        that of the targets. A product with the transpose then sends ``levels`` numbers.
+      levels: the number of levels.
+      dtype: the dtype of the weights: float32 or float64.
+      sharding: the ``jax.sharding.NamedSharding`` of the targets, if rows lie on several devices,
+        as many on each. A product with the transpose then sends ``levels`` numbers.
 
     Raises:
       TypeError: if codes are not integers, or are traced: their order makes the design.
@@ -62,7 +62,7 @@ class Categorical(Design):
     """
 
     codes: jax.Array  # (rows,), int32
-    by_level: sparse_products.Layout  # of the transpose
+    by_level: sparse_products.Layout  # the layout of the transpose
     levels: int
     is_even: bool
     has_missing: bool
@@ -119,7 +119,7 @@ class Categorical(Design):
 
     @classmethod
     def tree_unflatten(cls, kept: Any, leaves: Any) -> Categorical:
-        """From what :meth:`tree_flatten` tells; nothing is looked at."""
+        """The design from the leaves and structure of :meth:`tree_flatten`, without checks."""
         new = object.__new__(cls)
         names = ("codes", "by_level", "levels", "is_even", "has_missing", "weights_dtype")
         for name, value in zip(names, (*leaves, *kept), strict=True):
@@ -180,7 +180,7 @@ class Categorical(Design):
     def column_squared_norms(
         self, row_weight: jax.Array | None, center: jax.Array | None
     ) -> jax.Array:
-        # Of sum s (x - c)^2 = sum s x^2 - 2 c sum s x + c^2 sum s, with x^2 = x.
+        # sum s (x - c)^2, where x is one in the rows of the level and zero in the rest.
         weight = jnp.ones(self.codes.shape, self.dtype)
         if row_weight is not None:
             weight = row_weight.astype(self.dtype)
@@ -204,7 +204,7 @@ class Categorical(Design):
         return SparseRows.of(pieces, self.levels, codes.size, self.dtype)
 
     def sums_of_rows(self, target: jax.Array, factor: jax.Array, sums: int) -> jax.Array:
-        # Rows without a level go nowhere.
+        # Rows without a level get an index out of range, which is dropped.
         level = jnp.where(self.codes >= 0, self.codes, self.levels)
         whole = jnp.zeros((sums, self.levels), factor.dtype)
         return whole.at[target, level].add(factor, mode="drop")
@@ -222,7 +222,7 @@ class Categorical(Design):
 
 
 def _part(codes: np.ndarray, levels: int) -> Part:
-    """Rows by their levels."""
+    """The entries of the transpose: for each level its rows."""
     order = np.argsort(codes, kind="stable")
     order = order[np.searchsorted(codes[order], 0) :]  # rows without a level come first
     return Part(Entries.of(codes[order], order, levels), Stored(None))

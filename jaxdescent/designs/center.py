@@ -16,8 +16,8 @@ from jaxdescent.designs.operands import columns_of
 from jaxdescent.designs.protocol import Design
 
 SAMPLED_ROWS, SAMPLED_ENTRIES = 64, 1 << 13
-"""How far the columns lie from zero is judged from SAMPLED_ROWS rows, which is right to about a
-third. A wide X is sampled in fewer rows: SAMPLED_ENTRIES entries, but no fewer than four rows."""
+"""The spread of the columns is estimated from SAMPLED_ROWS rows, to about a third. A wide X is
+sampled in fewer rows: SAMPLED_ENTRIES entries, but no fewer than four rows."""
 
 
 class Center(NamedTuple):
@@ -26,9 +26,9 @@ class Center(NamedTuple):
     Attributes:
       mean: (features,).
       is_far: whether some column's mean is so large compared with its spread that ``X w - mean.w``
-        would cancel. It is False for an X whose entries cannot be read, where this cannot be
-        avoided. Of designs side by side it is one for each. None: the means are subtracted after
-        products in any case.
+        would cancel. It is False for an X whose entries cannot be read, where cancellation cannot
+        be avoided. Designs side by side have an array with one flag for each. None: the means are
+        subtracted after products in any case.
     """
 
     mean: jax.Array
@@ -93,8 +93,8 @@ def shares(design: Design, row_weight: jax.Array | None) -> jax.Array:
 
 
 def sample_index(design: Design, count: int) -> np.ndarray:
-    """The places of at most ``count`` rows, int32, by which the spread of the columns is judged:
-    evenly over all rows that are cheap to read.
+    """The indices of at most ``count`` rows, int32, from which the spread of the columns is
+    estimated: evenly spaced over all rows that are cheap to read.
     """
     rows = design.reading.sampled or design.shape[0]
     last = min(rows, 2**31) - 1
@@ -106,8 +106,8 @@ def _is_far(design: Design, mean: jax.Array, share: jax.Array) -> jax.Array:
     spread, for any column.
 
     The spread is that of a sample of rows around the mean of all rows. A column that does not vary
-    leaves nothing but rounding in the products, which must be small beside the other columns: it is
-    held against the largest spread, and against none where nothing varies.
+    contributes only rounding to the products, which must be small compared with the other columns:
+    its mean is compared with the largest spread, or with zero if no column varies.
     """
     most = max(SAMPLED_ENTRIES // design.shape[1], 4)
     index = jnp.asarray(sample_index(design, min(SAMPLED_ROWS, most)))

@@ -29,11 +29,11 @@ class Concatenated(Design):
     ones stand beside each other, and none is written out.
 
     Args:
-      designs: by name, in the order of their columns: arrays or designs, with as many rows each.
+      designs: arrays or designs by name, in the order of their columns, with equally many rows.
 
     Raises:
       TypeError: if a name is not a string, or the designs' weights are of different dtypes.
-      ValueError: if there is no design, or they differ in their rows.
+      ValueError: if there is no design, or designs have different numbers of rows.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> X = jd.Concatenated({
@@ -70,13 +70,13 @@ class Concatenated(Design):
         return tuple(self.designs.values()), tuple(self.designs)
 
     def tree_flatten_with_keys(self) -> tuple[Any, tuple[str, ...]]:
-        """The children with names, which take longer for each call of a program."""
+        """The designs with their names as keys, for messages; flattening them so takes longer."""
         keys = [(jax.tree_util.DictKey(name), design) for name, design in self.designs.items()]
         return keys, tuple(self.designs)
 
     @classmethod
     def tree_unflatten(cls, names: tuple[str, ...], designs: Any) -> Concatenated:
-        """From what :meth:`tree_flatten` tells; nothing is looked at."""
+        """The design from the names and designs of :meth:`tree_flatten`, without checks."""
         return cls._of(dict(zip(names, designs, strict=True)))
 
     @classmethod
@@ -110,7 +110,7 @@ class Concatenated(Design):
 
     @property
     def is_uneven(self) -> bool:
-        # Columns of different kinds have no reason to be alike.
+        # Columns of different kinds are likely to differ in length.
         return len(self.designs) > 1 or self._all[0].is_uneven
 
     @property
@@ -204,16 +204,16 @@ class Concatenated(Design):
         return self._each(lambda design: design.hoisted(always=always))
 
     def reference_levels(self, *, intercept: bool = True) -> dict[str, np.ndarray]:
-        """A level for each constant that the data leave free, by name.
+        """A level for each constant that the data leave undetermined, by the name of its design.
 
-        In a regression without a penalty so many directions change no prediction. Its certificate
-        is "degenerate" then, and iterations from zeros find the weights of least norm.
-        :meth:`without` these levels the minimum is unique: their weights are zero, and the others
-        are differences to them. Columns that are all zero remain: of these levels, and of such as
-        no row has, whose weights stay where they start.
+        Without a penalty each such constant is a direction in the weights that changes no
+        prediction. The certificate is "degenerate" then, and iterations from zeros find the weights
+        of least norm. :meth:`without` these levels the minimum is unique: their weights are zero,
+        and the others are differences to them. The columns of these levels, and of levels that no
+        row has, are all zero, and their weights stay at their start.
 
         Args:
-          intercept: whether the regression has one.
+          intercept: whether the regression has an intercept.
 
         >>> import numpy as np, jaxdescent as jd
         >>> X = jd.Concatenated({
@@ -234,7 +234,7 @@ class Concatenated(Design):
         """This design with reference levels, whose rows count as rows without a level.
 
         Raises:
-          ValueError: for a name that is not that of a categorical design.
+          ValueError: if a name is not the name of a categorical design.
         """
         for name in levels:
             if name not in self.designs or self.designs[name].level_of_row is None:

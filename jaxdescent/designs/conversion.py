@@ -1,4 +1,4 @@
-"""From what callers pass as X to a design."""
+"""Conversion of the X that callers pass (array, sparse matrix, linear operator) to a design."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ def as_design(X: object) -> Design:
 
 
 def is_converted_once(X: object) -> bool:
-    """Whether the design of ``X`` takes so long to make that it is kept in its place."""
+    """Whether converting ``X`` takes so long that an objective keeps the design in its place."""
     return is_operator(X) or is_sparse_matrix(X)

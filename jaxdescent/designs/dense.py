@@ -132,8 +132,8 @@ class Dense(Design):
         is_short, is_long = squares <= limits.tiny / limits.eps, ~(squares < jnp.inf)
 
         def scaled() -> jax.Array:
-            # By powers of two that keep the squares of all numbers far from both ends, as in Blue
-            # (1978), "A portable Fortran program to find the Euclidean norm of a vector": the
+            # Columns are scaled by powers of two that keep all squares in the dtype's range, as in
+            # Blue (1978), "A portable Fortran program to find the Euclidean norm of a vector": the
             # largest number of a column need not be found first.
             far = 2.0 ** (0.6 * float(limits.maxexp) // 1)
             by = jnp.where(is_long, 1 / far, jnp.where(is_short, far, 1)).astype(self.dtype)
@@ -161,7 +161,7 @@ class Dense(Design):
         return block - lax.dynamic_slice_in_dim(self.center, start, size)[None, :]
 
     def _entries(self, center: jax.Array | None) -> jax.Array:
-        """All entries in the dtype of the weights, less another center besides their own."""
+        """All entries in the dtype of the weights, less the design's own center and another one."""
         return _less(self.array.astype(self.dtype), sum_of_centers(self.center, center))
 
 

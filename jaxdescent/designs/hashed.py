@@ -1,4 +1,4 @@
-"""A design matrix of hashed columns, of which only those are held that some row touches."""
+"""A design matrix of hashed columns, of which only the columns with entries are held."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from jaxdescent.designs.sparse_entries import TRACED, checked_index, two_integer
 from jaxdescent.inputs.numbers import refuse_masked
 
 MOST_FEATURES = 2**64
-"""Columns are numbered in uint64."""
+"""The most columns, which are numbered in uint64."""
 
 
 @jax.tree_util.register_pytree_with_keys_class
 class Hashed(Sparse):
-    """X of up to 2^64 hashed columns, exactly and in little memory: those that no row touches are
-    left out when it is made.
+    """X of up to 2^64 hashed columns, exactly and in little memory: columns that no row touches are
+    left out when the design is made.
 
     The weight of a column without entries is in no prediction. Under a penalty it is zero at the
-    minimum; without one every value is as good, and zero is that of least norm. So a regression on
-    the touched columns alone is the whole regression: the same value, the same minimum, a Hessian
-    that differs by ``l2 I`` only. ``shape`` counts the touched columns, and so do the weights; the
-    untouched ones cost nothing, because nothing is done for them.
+    minimum; without one every value is as good, and zero has the least norm. So a regression on the
+    touched columns alone is the whole regression: the same value, the same minimum, a Hessian
+    without the diagonal ``l2`` of the other columns. ``shape`` and the weights count the touched
+    columns only; untouched columns cost neither memory nor time.
 
-    The columns' own numbers, ``touched``, stay on the host. :meth:`of_rows` gives other rows the
-    same columns, for predictions; :meth:`weights_at` looks weights up by the numbers of columns.
-    Else it is a :class:`Sparse`, whose other arguments and errors it has.
+    The numbers of the touched columns, ``touched``, stay on the host. :meth:`of_rows` gives other
+    rows the same columns, for predictions; :meth:`weights_at` looks weights up by the numbers of
+    columns. Otherwise it is a :class:`Sparse`, with the same arguments and errors.
 
     Args:
       rows: (entries,), integers from 0 to ``shape[0] - 1``.
@@ -40,8 +40,8 @@ class Hashed(Sparse):
         NumPy's int64 or uint64 (JAX would cut them off at 32 bits).
       values: (entries,), real floating-point; None for ones.
       shape: (rows, features), such as ``(rows, 2**33)``.
-      dtype: of ones, where there are no values.
-      sharding: of the rows over several devices, as of :class:`Sparse`.
+      dtype: the dtype of the ones, if there are no values.
+      sharding: the sharding of the rows over several devices, as for :class:`Sparse`.
 
     Raises:
       TypeError: if the indices are not integers or are traced, or values are no real
@@ -82,7 +82,7 @@ class Hashed(Sparse):
         )
 
     def of_rows(self, rows: Any, columns: Any, values: Any = None, *, rows_in_all: int) -> Hashed:
-        """Other rows with the same columns and weights, such as those to predict.
+        """Other rows with the same columns and weights, such as rows to predict.
 
         Entries of columns that are not ``touched`` are left out: their weights are zero.
 
@@ -90,7 +90,7 @@ class Hashed(Sparse):
           rows: (entries,), integers from 0 to ``rows_in_all - 1``.
           columns: (entries,), integers from 0 to ``features - 1``.
           values: (entries,), real floating-point; None for ones.
-          rows_in_all: how many rows there are, those without entries included.
+          rows_in_all: the number of rows, including rows without entries.
         """
         if isinstance(rows, Tracer):
             raise TypeError(TRACED)
@@ -102,7 +102,7 @@ class Hashed(Sparse):
                 f"there must be a row and a column for each entry, got {rows.shape} rows and "
                 f"{place.shape} columns."
             )
-        # Those of entries that are left out are looked at too.
+        # The rows of entries that are left out are checked too.
         rows = checked_index("row", rows, operator.index(rows_in_all))
         if values is not None:
             refuse_masked("values", values)
@@ -145,7 +145,7 @@ class Hashed(Sparse):
 
     @property
     def features(self) -> int:
-        """How many columns there are, touched or not."""
+        """The number of columns, touched or not."""
         return self._columns.features
 
     @property
@@ -161,13 +161,13 @@ class Hashed(Sparse):
         ]
 
     def tree_flatten(self) -> tuple[Any, Any]:
-        """As a :class:`Sparse`; the numbers of the columns are structure."""
+        """The leaves of :class:`Sparse`; the numbers of the columns are structure."""
         children, structure = super().tree_flatten()
         return children, (structure, self._columns)
 
     @classmethod
     def tree_unflatten(cls, structure: Any, children: Any) -> Self:
-        """The design of these layouts."""
+        """The design with these layouts as leaves."""
         own, columns = structure
         self = super().tree_unflatten(own, children)
         self._columns = columns
@@ -175,7 +175,7 @@ class Hashed(Sparse):
 
 
 class _Columns:
-    """The numbers of the touched columns, in order: equal where they are the same numbers."""
+    """The numbers of the touched columns, in order; objects with equal numbers are equal."""
 
     def __init__(self, touched: np.ndarray, features: int) -> None:
         self.touched = touched

@@ -1,4 +1,4 @@
-"""A design matrix known only by what it does to a vector."""
+"""A design matrix known only by its product with a vector."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class MatrixFree(Design):
 
     Raises:
       TypeError: if a length is not an integer or ``weights_dtype`` is not one of float32 and
-        float64; where a regression looks at it, if ``forward`` is not linear, by what JAX knows of
-        its operations and by its value at zero, which is looked at once for each function.
-      ValueError: likewise, if its result has another shape or dtype.
+        float64; when a regression is checked, if ``forward`` is not linear, judged by its
+        operations in JAX and by its value at zero, which is computed once for each function.
+      ValueError: when a regression is checked, if the result has another shape or dtype.
 
     >>> import jax.numpy as jnp
     >>> differences = MatrixFree(lambda w: w[1:] - w[:-1], rows=3, features=4)
@@ -65,8 +65,8 @@ class MatrixFree(Design):
 
     @classmethod
     def from_operator(cls, operator: Any) -> MatrixFree:
-        """A linear operator that looks like lineax's: with ``mv``, ``in_structure()`` and
-        ``out_structure()``, of single arrays.
+        """The design of a linear operator with lineax's interface: ``mv``, ``in_structure()`` and
+        ``out_structure()``, for single arrays.
         """
         given, made = operator.in_structure(), operator.out_structure()
         for name, structure in (("input", given), ("output", made)):
@@ -156,8 +156,8 @@ def _over_outputs(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> j
 
 
 def is_operator(X: Any) -> bool:
-    """Whether the object looks like a linear operator of lineax."""
-    # Its class is asked: a mock has whatever it is asked for.
+    """Whether the object has the interface of a linear operator of lineax."""
+    # The class is asked, because a mock object has every attribute that it is asked for.
     return all(hasattr(type(X), name) for name in ("mv", "in_structure", "out_structure"))
 
 
@@ -170,11 +170,11 @@ def _shape(size: int | tuple[int, ...]) -> tuple[int, ...]:
 
 
 _seen: weakref.WeakSet[Any] = weakref.WeakSet()
-"""Plain functions whose value at zero was looked at."""
+"""Plain functions that are known to be zero at zero."""
 
 
 def _is_known_to_vanish(forward: Any) -> bool:
-    """Whether the function was looked at before; from now on it counts as such."""
+    """Whether the function's value at zero was checked before; from now on it counts as checked."""
     function = forward.func if isinstance(forward, jax.tree_util.Partial) else forward
     if type(function) is not types.FunctionType:
         return False  # an object may have been changed since

@@ -1,5 +1,5 @@
-"""What a design is multiplied by: its shape is checked, integers become numbers, and columns of
-designs side by side are cut; and what is subtracted from it.
+"""The operands of products with a design: shapes are checked, integers become floating-point
+numbers, and vectors for designs side by side are cut; and sums of centers.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from jaxdescent.designs.protocol import Design
 
 
 def weights_of(design: Design, weights: Any) -> jax.Array:
-    """What X is multiplied by, (features,) or (features, outputs).
+    """The operand of X, (features,) or (features, outputs).
 
     Raises:
-      ValueError: if it has another shape: products that pick numbers by their places would read
-        others.
+      ValueError: if the operand has another shape: products that gather numbers by index would read
+        wrong ones.
     """
     return _operand(design, weights, design.shape[1], "features")
 
 
 def residual_of(design: Design, residual: Any) -> jax.Array:
-    """What the transpose is multiplied by, (rows,) or (rows, outputs).
+    """The operand of X', (rows,) or (rows, outputs).
 
     Raises:
-      ValueError: if it has another shape.
+      ValueError: if the operand has another shape.
     """
     return _operand(design, residual, design.shape[0], "rows")
 
@@ -47,13 +47,13 @@ def _operand(design: Design, columns: Any, length: int, side: str) -> jax.Array:
 
 
 def columns_of(parts: Sequence[Design], columns: jax.Array) -> list[jax.Array]:
-    """(features, ...) of designs side by side, cut into those of each."""
+    """An array (features, ...) for designs side by side, cut into an array for each design."""
     ends = itertools.accumulate(part.shape[1] for part in parts)
     return jnp.split(columns, list(ends)[:-1])
 
 
 def sum_of_centers(center: jax.Array | None, other: jax.Array | None) -> jax.Array | None:
-    """What is subtracted from the columns where one center and then another one is."""
+    """The center of both subtractions, if one center is subtracted and then another one."""
     if center is None or other is None:
         return other if center is None else center
     return center + other

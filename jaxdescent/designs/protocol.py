@@ -14,23 +14,22 @@ from jaxdescent.display import Displayed
 from jaxdescent.kernels.platform import has_one_cpu
 
 RowFunction = Callable[[jax.Array, Any], tuple[Any, jax.Array]]
-"""Takes predictions and a pytree of row data, and returns what to keep and the residual that is
-multiplied by the transpose."""
+"""A function of predictions and a pytree of row data, which returns a pytree to keep and the
+residual that is multiplied by the transpose."""
 
 
 class Reading(NamedTuple):
-    """What a pass over X reads, and how its rows are best read.
+    """The cost of a pass over X, and how its rows are best read.
 
     Attributes:
-      dtype: of the numbers that a product reads.
-      bytes: how many a product reads, where not all entries lie in memory; 0 where that is not
-        known.
-      seconds: how long a pass takes to read what is not in memory, about; 0 if all is.
-      held_bytes: how many such reading holds at its peak.
-      block: how many consecutive rows are best read together; None for all.
+      dtype: the dtype of the numbers that a product reads.
+      bytes: the bytes that a product reads, if X is not a stored array; 0 if not known.
+      seconds: about how long a pass takes to read rows that are not in memory; 0 if all are.
+      held_bytes: the memory in bytes that such reading takes at its peak.
+      block: the number of consecutive rows that are best read together; None for all rows.
       sections: the numbers of the blocks with which reading can begin: sections of blocks from one
         of these to the next may be read in another order.
-      sampled: how many of the first rows are cheap to read by themselves; None for all.
+      sampled: the number of first rows that are cheap to read by themselves; None for all rows.
     """
 
     dtype: Any
@@ -49,7 +48,7 @@ class Design(Displayed, abc.ABC):
     (rows, outputs).
     """
 
-    # What every design gives.
+    # The answers that every design gives.
 
     @property
     @abc.abstractmethod
@@ -77,7 +76,7 @@ class Design(Displayed, abc.ABC):
     def dense_bytes(self) -> int:
         """The bytes that :meth:`to_dense` allocates at its peak, beyond what exists already."""
 
-    # What most designs give besides.
+    # The answers that most designs give besides.
 
     def there_and_back(self, weights: jax.Array, change: RowFunction, rows: Any) -> tuple[Any, Any]:
         """``kept`` and ``X.T @ residual``, where ``kept, residual = change(X @ weights, rows)``.
@@ -113,16 +112,16 @@ class Design(Displayed, abc.ABC):
 
     @property
     def entries(self) -> int:
-        """How many entries of X a product multiplies by: all that there are, by default."""
+        """The number of entries of X that a product multiplies by; by default all entries."""
         rows, features = self.shape
         return rows * features
 
     @property
     def reading(self) -> Reading:
-        """What a pass over X reads."""
+        """The cost of a pass over X, and how its rows are best read."""
         return Reading(self.dtype)
 
-    # What is known of X without a look at its entries.
+    # Properties of X that are known without reading its entries.
 
     @property
     def is_stored(self) -> bool:
@@ -148,7 +147,9 @@ class Design(Displayed, abc.ABC):
 
     @property
     def level_of_row(self) -> jax.Array | None:
-        """(rows,), where X is the one-hot columns of a categorical variable; -1 for none."""
+        """The level of each row, (rows,), -1 for none, if X is the one-hot columns of a categorical
+        variable; None for other designs.
+        """
         return None
 
     @property
@@ -159,12 +160,12 @@ class Design(Displayed, abc.ABC):
     # Rows and columns: for batches, sketches, and matrices that are made of blocks.
 
     def taken(self, index: jax.Array) -> Design | jax.Array | None:
-        """The matrix of the rows at these indices, for batches; None if it cannot be had."""
+        """The matrix of the rows at these indices, for batches; None if rows cannot be taken."""
         return self.rows_at(index)
 
     def by_rows(self) -> Design:
-        """This matrix in a form out of which batches of its rows are :meth:`taken` quickly, if
-        that is another one; a copy of its entries.
+        """This matrix in a form from which batches of rows are :meth:`taken` quickly: a copy of its
+        entries, or by default the design itself.
         """
         return self
 
@@ -199,12 +200,12 @@ class Design(Displayed, abc.ABC):
     def normal_sums(
         self, row_weight: jax.Array | None, targets: jax.Array, l2: Any = None, *, intercept: bool
     ) -> Any:
-        """What least squares needs of the rows, targets being (rows, outputs), if one pass over X
-        can tell it with more digits than the dtype has; else None.
+        """The sums over rows in the normal equations, for targets of (rows, outputs), if one pass
+        over X can compute them with more digits than the dtype has; else None.
 
         Returns:
-          a :class:`jaxdescent.data.NormalSums`; with a penalty ``l2`` the minimum of the penalised
-          sum of squares that follows from such sums, a :class:`jaxdescent.data.NormalSolution`.
+          A :class:`jaxdescent.data.NormalSums`; if a penalty ``l2`` is given, the minimum of the
+          penalised sum of squares by such sums, a :class:`jaxdescent.data.NormalSolution`.
         """
         del row_weight, targets, l2, intercept
         return None
@@ -221,10 +222,10 @@ class Design(Displayed, abc.ABC):
         """Weights in the form in which callers have them."""
         return weights
 
-    # This design before a program, and its shapes elsewhere.
+    # Preparation of a design for a program, and the shapes of larger ones.
 
     def checked(self) -> Design:
-        """This design, after a check of what can be wrong with it."""
+        """This design after its checks, which may raise."""
         return self
 
     def hoisted(self, *, always: bool = False) -> Design:
@@ -235,12 +236,12 @@ class Design(Displayed, abc.ABC):
         return self
 
     def repeated(self, over: RowSharding) -> Design:
-        """The shapes of a design over several devices, each of which has such rows as this one has.
+        """The shapes of a design over several devices, each of which has rows like this design's.
 
-        Nothing is laid out but this one: entries elsewhere are taken to be as many, in rows and
-        columns of the same lengths.
+        No rows of other devices are laid out: they are assumed to have as many entries as these, in
+        rows and columns of the same lengths.
 
         Raises:
-          TypeError: if this kind of design has none.
+          TypeError: if this kind of design cannot be repeated.
         """
         raise TypeError(f"{type(self).__name__} has no shapes by one device's rows, for {over}.")

@@ -1,4 +1,4 @@
-"""What designs have in common whose rows are read at each product, by one reader or by several."""
+"""The base class of designs whose rows are read at each product, by one reader or by several."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from jaxdescent.kernels.double_length import Double, add, double
 
 @dataclasses.dataclass(frozen=True)
 class StreamFacts:
-    """What is known of rows that are read at each product.
+    """The shape, source and division of rows that are read at each product.
 
     Attributes:
-      over: how they are cut into parts of as many rows each, every one with a reader of its own.
-      rows: how many there are, without those that fill the last parts.
-      features: how many columns there are.
-      form: of the source.
-      dtype: of the products.
-      block: how many rows of a part are read together.
+      over: how rows are cut into parts of equal size, each with a reader of its own.
+      rows: the number of rows, without rows of zeros that fill the last parts.
+      features: the number of columns.
+      form: the form of the source.
+      dtype: the dtype of the products.
+      block: the number of rows of a part that are read together.
     """
 
     over: RowSharding
@@ -40,19 +40,19 @@ class StreamFacts:
 
 
 class ReadRows(Design):
-    """X as parts of as many rows each, every one of which is read block after block.
+    """X in parts of equal numbers of rows; each part is read block after block.
 
     A gradient reads each block once: the same block of every part is multiplied by X and by X' one
     after the other. The parts' terms are added up at the end, in double length.
     """
 
     center: jax.Array | None
-    """(features,): what is subtracted from the entries before they are multiplied."""
+    """(features,): the means that are subtracted from the entries of X; None for zeros."""
 
     @property
     @abc.abstractmethod
     def facts(self) -> StreamFacts:
-        """What is known of the rows."""
+        """The shape, source and division of the rows."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -76,21 +76,21 @@ class ReadRows(Design):
         rows: int | None = None,
         after: jax.Array | None = None,
     ) -> jax.Array:
-        """``X @ operand``, or with the transpose, in one pass; or what belongs to a block of it.
+        """``X @ operand`` or ``X.T @ operand`` in one pass, or the product with a block of X.
 
         Args:
-          operand: what X is multiplied by, of checked shape.
-          is_transposed: which product.
-          block: the number of a block; None for all rows. The product is then that with this block
-            of every part, (parts * rows, ...), one part after another; with the transpose it is
-            each part's term, (parts, features, ...) or that of the only part.
-          rows: how many rows of each part the block has.
-          after: what has to be computed before it is read.
+          operand: the operand, of checked shape.
+          is_transposed: whether to multiply by the transpose.
+          block: the number of a block; None for all rows. With a number, the product is one with
+            this block of every part, (parts * rows, ...), one part after another; with the
+            transpose it is each part's term, (parts, features, ...), or the term of the only part.
+          rows: the number of rows of each part in the block.
+          after: an array that must be computed before the block is read.
         """
 
     @abc.abstractmethod
     def uncentred_rows_at(self, index: jax.Array) -> jax.Array:
-        """The rows at these places as they are read, (indices, features)."""
+        """The rows at these indices without centring, (indices, features)."""
 
     def product(self, weights: jax.Array) -> jax.Array:
         return self.multiplied(weights_of(self, weights), is_transposed=False)
@@ -119,13 +119,13 @@ class ReadRows(Design):
 
 
 def _sizes(design: ReadRows) -> tuple[int, int, int]:
-    """How many parts there are, and how many rows a part and a block of it have."""
+    """The number of parts, and the numbers of rows of a part and of a block."""
     facts = design.facts
     return facts.over.parts, facts.over.rows_of_part, facts.block
 
 
 def _for_rows(change: RowFunction, size: int, weights: jax.Array, rows: Any) -> Partial:
-    """``change`` for so many rows, with what it closes over as leaves."""
+    """``change`` for ``size`` rows, with the arrays that it closes over as leaves."""
     product = jax.ShapeDtypeStruct((size, *weights.shape[1:]), weights.dtype)
     own = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), rows)
     function = hoist(change, product, own)
@@ -134,8 +134,8 @@ def _for_rows(change: RowFunction, size: int, weights: jax.Array, rows: Any) -> 
 
 @jax.custom_jvp
 def _at_once(design: ReadRows, changes: Any, weights: jax.Array, rows: Any) -> tuple[Any, Any]:
-    """Each block is read once. ``changes`` are for all rows, for a block of every part, and for the
-    last one; they are applied to rows of all parts, which lie where these are.
+    """``there_and_back`` with one reading of each block. ``changes`` are for all rows, for a block
+    of every part, and for the shorter last block; each device applies them to rows of its own part.
     """
     parts, of_part, block = _sizes(design)
     count, rest = divmod(of_part, block)
@@ -176,7 +176,7 @@ def _at_once(design: ReadRows, changes: Any, weights: jax.Array, rows: Any) -> t
 
 @_at_once.defjvp
 def _(primals: Any, tangents: Any) -> Any:
-    """In two passes: backwards a loop over blocks would ask for the last one first."""
+    """Derivatives take two passes: a transposed loop would read the blocks in reverse order."""
 
     def in_two(design: ReadRows, changes: Any, weights: jax.Array, rows: Any) -> tuple[Any, Any]:
         kept, residual = changes[0](design.product(weights), rows)

@@ -19,12 +19,12 @@ import numpy as np
 def references(
     factors: dict[str, tuple[np.ndarray, int]], *, intercept: bool
 ) -> dict[str, np.ndarray]:
-    """One level for each constant that is free, by name.
+    """One level for each constant that the data leave free, by the name of its factor.
 
     Args:
       factors: codes and the number of levels by name, -1 for rows without a level. The first two
-        are looked at as a graph; of each other one only the constant that it shares with them is
-        counted, so that with three factors or more there may be further ones.
+        factors are taken as a graph; for each further factor only the constant that it shares with
+        these is counted, so that with three factors or more other constants may be free.
       intercept: whether a constant is added to all rows.
     """
     chosen: dict[str, np.ndarray] = {}
@@ -34,7 +34,7 @@ def references(
         first, second = names[:2]
         chosen[second] = _one_of_each_component(*factors[first], *factors[second])
     for name in names[2:]:
-        # The levels of a complete factor add up to one, as those of another complete one do.
+        # The columns of a complete factor add up to ones, as those of another complete factor do.
         if name in complete and complete[0] != name:
             chosen[name] = _most_frequent(*factors[name])
     if intercept and complete:
@@ -53,14 +53,14 @@ def references(
 def components(
     first: np.ndarray, first_levels: int, second: np.ndarray, second_levels: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The number of the component of each level of both factors; levels that no row has are
+    """The connected component of each level of both factors, by number; levels that no row has are
     components of their own.
     """
     both = (first >= 0) & (second >= 0)
     one, other = first[both].astype(np.int64), second[both].astype(np.int64) + first_levels
     label = np.arange(first_levels + second_levels)
     while True:
-        # Both ends of an edge take the lower label, and so do those that had the higher one.
+        # Both ends of an edge take the lower label, and so do all nodes with the higher label.
         low = np.minimum(label[one], label[other])
         new = label.copy()
         for end in (one, other):
@@ -84,7 +84,7 @@ def _one_of_each_component(
     of_first, of_second = components(first, first_levels, second, second_levels)
     is_free = np.zeros(first_levels + second_levels, bool)
     is_free[of_second[second[(first >= 0) & (second >= 0)]]] = True
-    # A row with a level of one factor alone tells the two constants apart.
+    # A row with a level of only one of the factors determines the component's constant.
     is_free[of_first[first[(first >= 0) & (second < 0)]]] = False
     is_free[of_second[second[(second >= 0) & (first < 0)]]] = False
     order = _by_frequency(second, second_levels)

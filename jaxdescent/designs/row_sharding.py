@@ -14,10 +14,10 @@ class RowSharding(NamedTuple):
     """Where the parts of a design's rows lie; without a sharding there is one part.
 
     Attributes:
-      rows: of the whole design.
-      parts: how many there are.
-      axes: of the mesh, along which rows are cut; None for one part.
-      mesh: on whose axes XLA's partitioner finds the collectives; None for one part.
+      rows: the number of rows of the whole design.
+      parts: the number of parts.
+      axes: the mesh axes along which rows are cut; None for one part.
+      mesh: the mesh, with axes for which XLA's partitioner inserts collectives; None for one part.
     """
 
     rows: int
@@ -27,11 +27,11 @@ class RowSharding(NamedTuple):
 
     @classmethod
     def of(cls, sharding: Any, rows: int) -> RowSharding:
-        """From a sharding of an array of as many rows, such as the targets' own.
+        """The parts by the sharding of an array with ``rows`` rows, such as the targets.
 
         Raises:
-          TypeError: if it is no NamedSharding.
-          ValueError: if it cuts no rows or anything else, or rows are not as many on each device.
+          TypeError: if the sharding is no NamedSharding.
+          ValueError: if it does not cut the rows, cuts another axis, or cuts rows unequally.
         """
         if sharding is None:
             return cls(rows, 1, None, None)
@@ -62,7 +62,7 @@ class RowSharding(NamedTuple):
 
     @property
     def rows_of_part(self) -> int:
-        """How many rows a part has."""
+        """The number of rows in a part."""
         return self.rows // self.parts
 
     def stacked(self, arrays: Sequence[np.ndarray]) -> jax.Array:
@@ -74,11 +74,11 @@ class RowSharding(NamedTuple):
         return self._put(np.stack(arrays))
 
     def cut(self, array: np.ndarray) -> jax.Array:
-        """(rows, ...), each part on its own device."""
+        """An array (rows, ...) with each part on its own device."""
         return jax.device_put(array) if self.mesh is None else self._put(array)
 
     def like(self, part: Any) -> Any:
-        """The shapes of arrays that are stacked, if those of every part are like this one's."""
+        """The shapes of stacked arrays, if every part has arrays like this part's."""
         return jax.tree.map(lambda leaf: self._shape((self.parts, *leaf.shape), leaf.dtype), part)
 
     def like_rows(self, part: Any) -> jax.ShapeDtypeStruct:
@@ -86,7 +86,7 @@ class RowSharding(NamedTuple):
         return self._shape((self.rows, *part.shape[1:]), part.dtype)
 
     def everywhere(self, array: Any) -> jax.ShapeDtypeStruct:
-        """The shape of an array that is whole on each device."""
+        """The shape of an array that is replicated on every device."""
         assert self.mesh is not None
         sharding = NamedSharding(self.mesh, PartitionSpec())
         return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
@@ -102,16 +102,16 @@ class RowSharding(NamedTuple):
         sharding = NamedSharding(self.mesh, spec)
         if sharding.is_fully_addressable:
             return jax.device_put(array, sharding)
-        # `device_put` would send all of it to all processes, to compare what they have.
+        # `device_put` would send the whole array to all processes, to compare their copies.
         return jax.make_array_from_callback(array.shape, sharding, lambda at: array[at])
 
 
 def local_parts(sharding: Any) -> tuple[list[int], jax.Array]:
-    """The numbers of the parts whose devices are here, and an array on all devices.
+    """The numbers of the parts on devices of this process, and an array on all devices.
 
     Raises:
       TypeError: if there is no sharding.
-      ValueError: if they do not follow each other.
+      ValueError: if the parts of this process do not follow each other.
     """
     if sharding is None:
         raise TypeError("sharding must be a NamedSharding of rows; jd.Streamed takes none.")

@@ -1,4 +1,4 @@
-"""A design matrix of which only the entries that are not zero are held."""
+"""A design matrix that stores only its nonzero entries."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from jaxdescent.kernels.row_pieces import pieces_of_rows
 from jaxdescent.kernels.sparse_products import Layout
 
 ROUNDING = 8
-"""So many eps of what a column's norm is made of are rounding."""
+"""The rounding of a column's squared norm, in eps times the terms that it is the sum of."""
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -40,13 +40,13 @@ class Sparse(Design):
     Every method works on it, and every preconditioner. Direct solves make it dense, which
     ``jd.minimize`` does by itself only where that costs less than iterations.
 
-    Its entries are sorted when it is made, on the host, and laid out twice, for the product and for
-    that with the transpose: about 8 bytes for each entry in float32 each, 4 where all values are
-    one. No row and no column is padded to the longest. Products are about as accurate as with
+    The entries are sorted on the host when the design is made, and laid out twice, for the products
+    with X and with X': each layout takes about 8 bytes for an entry in float32, 4 where all values
+    are one. No row and no column is padded to the longest. Products are about as accurate as with
     pairwise sums. Make it once and pass it to several regressions: making it takes as long as a
-    hundred products. The layout is part of a program's structure: a matrix with other places
-    compiles anew, other values alone do not. A weight that is not finite makes not finite the
-    predictions of the rows that read it, if not always in the same way as a sum would.
+    hundred products. The layout is part of a program's structure: a matrix with entries at other
+    places compiles anew, one with other values alone does not. If a weight is not finite, neither
+    are the predictions of rows that read it (infinity and NaN may differ from those of a sum).
 
     Where the same place is given twice the values add up, as in SciPy. A zero that is stored counts
     as an entry. Values are float32 or float64, or of 16 bits, which are multiplied in float32. They
@@ -55,10 +55,10 @@ class Sparse(Design):
     Args:
       matrix: a SciPy sparse matrix or array of any format, or a ``jax.experimental.sparse`` BCOO
         or BCSR.
-      sharding: a ``jax.sharding.NamedSharding`` of the rows over several devices, as many on each:
-        that of the targets. Each device has a layout of its own rows; a product with the transpose
-        sends as many numbers as there are features. Of several processes each gives all entries,
-        the same ones.
+      sharding: the ``jax.sharding.NamedSharding`` of the targets, if rows lie on several devices,
+        as many on each. Each device has a layout of its own rows; a product with the transpose
+        sends as many numbers as there are features. Each of several processes must be given all
+        entries.
 
     Raises:
       TypeError: if ``matrix`` is neither, or its values are not real floating-point numbers.
@@ -92,8 +92,8 @@ class Sparse(Design):
           columns: (entries,), integers from 0 to ``shape[1] - 1``, likewise.
           values: (entries,), real floating-point; None for ones, which take no memory.
           shape: (rows, features).
-          dtype: of ones, where there are no values.
-          sharding: of the rows, as of :class:`Sparse` itself.
+          dtype: the dtype of the ones, if there are no values.
+          sharding: the sharding of the rows, as for :class:`Sparse` itself.
 
         Raises:
           TypeError: if the indices are not integers, are traced, or the values are no real
@@ -137,17 +137,17 @@ class Sparse(Design):
             )
         like = jnp.zeros((), jax.dtypes.canonicalize_dtype(given))
         self._set(forward, backward, like, (rows, features), row.size)
-        # Of traced values the entries alone are known.
+        # If values are traced, only the number of entries in each column is known.
         squares = None
         if values is not None and not isinstance(values, Tracer):
-            squares = np.square(values.astype(np.float64))  # those of 16 bits would overflow
+            squares = np.square(values.astype(np.float64))  # 16-bit squares would overflow
         lengths = np.bincount(column, squares, minlength=features)
         self._is_uneven = are_uneven(lengths)
 
     def _set(self, forward: Any, backward: Any, like: Any, shape: Any, entries: Any) -> None:
         self._forward: Layout = forward
         self._backward: Layout = backward
-        self._like: jax.Array = like  # whose dtype is that of the values: it is cast with them
+        self._like: jax.Array = like  # a scalar in the dtype of the values, cast with them
         self._shape: tuple[int, int] = shape
         self._entries: int = entries
         self._is_uneven = False
@@ -161,19 +161,19 @@ class Sparse(Design):
         return new
 
     def tree_flatten(self) -> tuple[Any, Any]:
-        """The layouts, whose arrays are data; all else is structure."""
+        """The layouts, whose arrays are leaves; all other attributes are structure."""
         children = self._forward, self._backward, self._like
         return children, (self._shape, self._entries, self._is_uneven)
 
     def tree_flatten_with_keys(self) -> tuple[Any, Any]:
-        """The children with names, which take three times as long for each call of a program."""
+        """The layouts with names, for messages; flattening them so takes three times as long."""
         children, structure = self.tree_flatten()
         keys = map(jax.tree_util.GetAttrKey, ("forward", "backward", "like"))
         return tuple(zip(keys, children, strict=True)), structure
 
     @classmethod
     def tree_unflatten(cls, structure: Any, children: Any) -> Self:
-        """The design of these layouts."""
+        """The design with these layouts."""
         self = cls.__new__(cls)
         *sizes, is_uneven = structure
         self._set(*children, *sizes)
@@ -216,7 +216,7 @@ class Sparse(Design):
 
     def dense_bytes(self) -> int:
         rows, features = self.shape
-        # Beside the result the row, the column and the value of each entry.
+        # The result, and the row, the column and the value of each entry.
         each = 8 + self.dtype.itemsize
         return rows * features * self.dtype.itemsize + 2 * each * self.entries
 
@@ -233,8 +233,8 @@ class Sparse(Design):
             squares = sparse_products.product_of_all(squared, weight)
         if center is None:
             return squares
-        # sum s (x - c)^2 = sum s x^2 - 2 c sum s x + c^2 sum s, which needs the entries alone; and
-        # no less than what its rounding leaves, which is not negative then.
+        # sum s (x - c)^2 = sum s x^2 - 2 c sum s x + c^2 sum s, which needs only stored entries; it
+        # is at least its rounding error, so that cancellation cannot make it negative.
         own = jnp.sum(weight) * jnp.square(center)
         centred = squares - 2 * center * sums + own
         return jnp.maximum(centred, ROUNDING * jnp.finfo(self.dtype).eps * (squares + own))

@@ -1,5 +1,5 @@
-"""The entries of a sparse matrix as they are given: of another library, or indices and values,
-which are checked and put in order.
+"""The entries of a sparse matrix, from another library or from indices and values, checked and
+sorted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jaxdescent.inputs.trees import check_floats
 from jaxdescent.kernels.dtypes import compute_dtype
 
 LARGEST_SIDE = 2**31 - 1
-"""Places are int32."""
+"""The most rows or features, because indices are int32."""
 
 TRACED = (
     "the indices of a sparse X must be known numbers, got traced ones: make it outside of jit, "
@@ -58,7 +58,7 @@ def entries_of(matrix: Any) -> tuple[Any, Any, Any, Any]:
 
 
 def checked_shape(shape: Any) -> tuple[int, int]:
-    """(rows, features) with at least one of each, all of which can be numbered in int32."""
+    """The shape (rows, features), if both are at least one and can be numbered in int32."""
     sides = two_integers(shape)
     if min(sides) < 1:
         raise ValueError(
@@ -92,12 +92,12 @@ def checked_index(
     """Indices from 0 to ``side - 1``; by default as int64.
 
     Args:
-      name: what they number: "row" or "column".
+      name: "row" or "column", for errors.
       index: (entries,).
-      side: how many there are.
-      dtype: what they are returned in.
+      side: the number of rows or columns.
+      dtype: the dtype of the result.
       why_floats: the end of the error for indices that are not integers.
-      advice: what to do where one is out of range.
+      advice: the end of the error for an index that is out of range.
     """
     if isinstance(index, Tracer):
         raise TypeError(TRACED)
@@ -115,11 +115,11 @@ def checked_index(
             f"{name} indices must be from 0 to {side - 1:,}, got {least if least < 0 else most:,}: "
             f"{advice}."
         )
-    return index.astype(dtype, copy=False)  # uint64 and int64 would make float64
+    return index.astype(dtype, copy=False)  # NumPy combines uint64 and int64 to float64
 
 
 def checked_values(values: Any, entries: int) -> Any:
-    """As NumPy's array, or traced."""
+    """The values as a NumPy array, or unchanged if they are traced; None stays None."""
     if values is None:
         return None
     if not isinstance(values, Tracer):
@@ -137,7 +137,7 @@ def checked_values(values: Any, entries: int) -> Any:
 def without_duplicates(
     row: np.ndarray, column: np.ndarray, values: Any, features: int, dtype: Any
 ) -> tuple[np.ndarray, np.ndarray, Any]:
-    """The entries row by row, in the order of columns, each place once."""
+    """The entries sorted by row and column, with the values of equal places added up."""
     place = row.astype(np.int64) * features + column
     if np.all(place[1:] > place[:-1]):
         return row, column, values

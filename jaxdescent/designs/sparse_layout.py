@@ -19,39 +19,40 @@ from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.kernels.sparse_products import CHAIN, LANES, Layout, Slice
 
 LONGEST = 64
-"""Entries of a piece, at most: in the program each of its chunks is an addition."""
+"""The most entries of a piece: the program has an addition for each chunk of a piece."""
 
 WIDTHS = (*range(1, 29), *range(32, LONGEST + 1, CHAIN))
-"""What pieces may be padded to: mostly by far less than a seventh."""
+"""The lengths that pieces may be padded to, mostly by far less than a seventh."""
 
 LEAST_SHARE, LEAST_ENTRIES = 128, 1 << 15
-"""A width of its own is worth this share of all entries in padding, or so many: each is a kernel
-or two more to compile and to start."""
+"""Another width pays if it saves one in LEAST_SHARE of all entries in padding, or LEAST_ENTRIES if
+that is more: each width is a kernel or two more to compile and to start."""
 
 SMALL_SHARE, FEWEST_ENTRIES = 32, 1 << 12
-"""In a small matrix so many entries would be most of it: there it is worth this share of them, or
-at least as many as take the time in which a kernel starts."""
+"""In a small matrix, where LEAST_ENTRIES would be most of the entries, another width pays from one
+in SMALL_SHARE of them, but no fewer than FEWEST_ENTRIES, which take as long as starting a kernel.
+"""
 
 BLOCK = 1 << 18
-"""Pieces that are filled in at a time, which bounds what this takes besides the result."""
+"""The number of pieces that are filled in at a time, which bounds the temporary memory."""
 
 
 class Entries(NamedTuple):
-    """Row by row: where the entries of each begin, and the column of each entry."""
+    """Entries sorted by row: the start of each row, and the column of each entry."""
 
     start: np.ndarray  # (rows + 1,), int64
     column: np.ndarray  # (entries,), int32
 
     @classmethod
     def of(cls, row: np.ndarray, column: np.ndarray, rows: int) -> Entries:
-        """From the row and the column of each entry, in the order of rows."""
+        """The entries from the row and the column of each, in the order of rows."""
         length = np.bincount(row, minlength=rows)
         return cls(np.concatenate([[0], np.cumsum(length)]), column.astype(np.int32))
 
 
 class Stored(NamedTuple):
-    """Values as they were given: those of a matrix, NumPy's or traced, or None for ones; and where
-    the value of each entry stands among them, None where they are in the order of entries.
+    """The values of a matrix, a NumPy array or traced, or None for ones; and the index of each
+    entry's value among them, or None if they are in the order of entries.
     """
 
     values: Any
@@ -59,7 +60,7 @@ class Stored(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Some of the rows, whose layout lies on a device of its own."""
+    """A part of the rows, whose layout lies on one device."""
 
     entries: Entries
     stored: Stored
@@ -76,9 +77,9 @@ def layout_of(parts: Sequence[Part], over: RowSharding) -> Layout:
     """The layout of a matrix, from its entries row by row and their values.
 
     Args:
-      parts: one for each of ``over.parts``, all with as many rows. Each has a layout of its own,
-        of the same shapes as the others', padded where it has fewer pieces of rows.
-      over: which devices they lie on.
+      parts: the ``over.parts`` parts, with equally many rows. Each part has a layout of its own, of
+        equal shapes, padded where a part has fewer pieces of rows.
+      over: the devices of the parts.
     """
     levels: list[tuple[Slice, ...]] = []
     rows = parts[0].entries.start.size - 1
@@ -105,14 +106,14 @@ def layout_of(parts: Sequence[Part], over: RowSharding) -> Layout:
 
 
 def _level(parts: list[Part], over: RowSharding) -> tuple[tuple[Slice, ...], list[Entries]]:
-    """The slices of one level, and where the sums of each row's pieces stand in it."""
+    """The slices of one level, and the positions of the sums of each row's pieces in it."""
     firsts, cuts = zip(*(_cut(part.entries) for part in parts), strict=True)
     widths = _widths(np.concatenate([pieces.size for pieces in cuts]))
     kinds = [np.searchsorted(widths, pieces.size) for pieces in cuts]
     locations = [np.empty(pieces.size.size, np.int32) for pieces in cuts]
     level, offset = [], 0
     for index, width in enumerate(widths):
-        # In the order of rows, as they are read afterwards.
+        # Pieces stay in the order of rows, in which their sums are read afterwards.
         mine = [np.flatnonzero(kind == index) for kind in kinds]
         most = max(each.size for each in mine)
         most += -most % LANES
@@ -136,14 +137,14 @@ def _cut(entries: Entries) -> tuple[np.ndarray, Pieces]:
     _check_count("pieces of rows", pieces + len(WIDTHS) * LANES)
     row = np.repeat(np.arange(length.size), count)
     number = np.arange(pieces) - first[row]
-    # Equal parts: rows of any length then have pieces of few lengths.
+    # A row is cut into equal parts, so that rows of all lengths have pieces of few lengths.
     begin = entries.start[row] + number * length[row] // count[row]
     size = entries.start[row] + (number + 1) * length[row] // count[row] - begin
     return first, Pieces(begin, size)
 
 
 def _slice(width: int, chosen: list[Pieces], parts: list[Part], over: RowSharding) -> Slice:
-    """The pieces padded to a width: by their last entry, times zero."""
+    """The pieces padded to a width by repeating their last entry, times zero."""
     places = over.stacked(
         [
             _filled(width, pieces, part.entries.column, part.entries.column[:0], None)
@@ -152,7 +153,7 @@ def _slice(width: int, chosen: list[Pieces], parts: list[Part], over: RowShardin
     )
     if parts[0].stored.values is not None:
         return Slice(places, _values(width, chosen, parts, over), None)
-    # Pieces without entries are there for their number alone: nobody reads their sums.
+    # Pieces without entries only fill up the slice: their sums are never read.
     sizes = np.concatenate([pieces.size[pieces.size > 0] for pieces in chosen])
     last = width - int(sizes.min(initial=width))
     if not last:
@@ -162,7 +163,7 @@ def _slice(width: int, chosen: list[Pieces], parts: list[Part], over: RowShardin
 
 
 def _values(width: int, chosen: list[Pieces], parts: list[Part], over: RowSharding) -> jax.Array:
-    """The values of the pieces; traced ones are taken from where they stand, zero behind them."""
+    """The values of the pieces; traced values are gathered, with a zero appended for padding."""
     values = parts[0].stored.values
     pairs = [(pieces, part.stored.order) for pieces, part in zip(chosen, parts, strict=True)]
     if not isinstance(values, Tracer):
@@ -177,8 +178,8 @@ def _values(width: int, chosen: list[Pieces], parts: list[Part], over: RowShardi
 def _filled(
     width: int, pieces: Pieces, source: np.ndarray, padding: np.ndarray, order: np.ndarray | None
 ) -> np.ndarray:
-    """``source`` of each entry of the pieces, (width, pieces); padded by the last one's, or by the
-    number that ``padding`` has.
+    """``source`` at each entry of the pieces, (width, pieces); padded by the number of the piece's
+    last entry, or by the number in ``padding`` if it is not empty.
     """
     filled = np.zeros((width, pieces.size.size), source.dtype)
     if not source.size or (order is not None and not order.size):
@@ -196,12 +197,13 @@ def _filled(
 
 
 def _widths(size: np.ndarray) -> np.ndarray:
-    """The widths that pad pieces of these sizes by least, none of which is there for few of them.
+    """The widths of least cost for pieces of these sizes: the padding, plus a price for each width.
 
-    From the narrowest on: the least cost of all pieces up to each width, and what stands before it.
+    Dynamic programming from the narrowest on: the least cost of all pieces up to each width, and
+    the width before it.
     """
     pieces = np.bincount(size, minlength=LONGEST + 1)
-    below = np.concatenate([[0], np.cumsum(pieces)])  # of fewer entries than that
+    below = np.concatenate([[0], np.cumsum(pieces)])  # the number of pieces with fewer entries
     entries = int(size.sum())
     least = min(max(entries // SMALL_SHARE, FEWEST_ENTRIES), LEAST_ENTRIES)
     extra = max(entries // LEAST_SHARE, least)
@@ -222,7 +224,7 @@ def _widths(size: np.ndarray) -> np.ndarray:
 
 
 def _rows_of(entries: Entries, is_kept: np.ndarray) -> Entries:
-    """Some of the rows, in their order."""
+    """The entries of the rows that are kept, in their order."""
     begin, length = entries.start[:-1][is_kept], np.diff(entries.start)[is_kept]
     start = np.concatenate([[0], np.cumsum(length)])
     index = np.arange(start[-1]) + np.repeat(begin - start[:-1], length)

@@ -17,17 +17,17 @@ from jaxdescent.kernels.row_pieces import RowPieces
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class SparseRows(Design):
-    """Some rows of a matrix of which only the entries are held, or all of them.
+    """Some or all rows of a matrix that stores only its entries.
 
-    Rows are taken out of it without copying an entry. Products with all rows are slower than those
-    of the design that it is made of.
+    Rows are taken from it without copying an entry. Products with all rows are slower than those of
+    the design that it was made from.
 
     Attributes:
-      pieces: of these rows.
-      features: of the matrix.
+      pieces: the pieces of these rows.
+      features: the number of columns of the matrix.
       usual: about how many pieces a row has.
       mean_entries: about how many entries a row has.
-      weights_dtype: of the weights.
+      weights_dtype: the dtype of the weights.
     """
 
     pieces: RowPieces
@@ -38,7 +38,7 @@ class SparseRows(Design):
 
     @classmethod
     def of(cls, pieces: RowPieces, features: int, entries: int, dtype: Any) -> SparseRows:
-        """All rows, which have so many entries together."""
+        """All rows of a matrix, which have ``entries`` entries in all."""
         rows = pieces.begin.size
         usual = -(-pieces.columns.shape[0] // rows)
         return cls(pieces, features, usual, max(entries // rows, 1), jnp.dtype(dtype))

@@ -135,7 +135,7 @@ class Standardised(Design):
 
     def minus(self, center: jax.Array) -> Design | None:
         own = self._center_of(center)
-        assert own is not None  # because the center is not
+        assert own is not None  # because the center is not None
         near = self.design.minus(own)
         return None if near is None else Standardised(near, scale=self.scale)
 
@@ -204,14 +204,14 @@ class Standardised(Design):
 
     @property
     def _centred_apart(self) -> tuple[Design, ...]:
-        """The designs side by side, if there are several and each may be centred in another way."""
+        """The designs side by side, if there are several, each of which is centred by itself."""
         if self.center is None or self.center.is_far is None:
             return ()
         parts = self.side_by_side
         return parts if len(parts) > 1 else ()
 
     def _either(self, before: Any, after: Any, *operands: Any) -> Any:
-        """``before`` of X with its means subtracted if they are far, else ``after`` of X."""
+        """``before`` of X less its means if these are far from zero, else ``after`` of X."""
         if self.center is None:
             return before(self.design, *operands)
         mean, is_far = self.center
@@ -242,7 +242,7 @@ class Standardised(Design):
         return columns * (scale if columns.ndim == 1 else scale[:, None])
 
     def _standardised(self, rows: jax.Array | None) -> jax.Array | None:
-        """Rows of X, where they can be had, as those of this design."""
+        """The rows of this design from rows of X; None if those are None."""
         if rows is not None and self.center is not None:
             rows = rows - self.center.mean[None, :]
         if rows is not None and self.scale is not None:
@@ -250,7 +250,7 @@ class Standardised(Design):
         return rows
 
     def _center_of(self, center: jax.Array | None) -> jax.Array | None:
-        """What is subtracted from X itself where ``center`` is subtracted from this design."""
+        """The center to subtract from X itself, if ``center`` is subtracted from this design."""
         if center is not None and self.scale is not None:
             center = center / self.scale
         return sum_of_centers(None if self.center is None else self.center.mean, center)

@@ -1,7 +1,7 @@
 """Products with rows that are read while a program runs, as operations of JAX.
 
-A product is linear in its operand, and its transpose is the other product: so it has derivatives of
-both modes, of any order, and a batch of operands shares one pass.
+A product is linear in its operand, and its transpose is the product with X'. So it can be
+differentiated in both modes, to any order, and a batch of operands shares one pass.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jaxdescent.data import RowStream
 from jaxdescent.kernels.host_calls import host_call
 
 ALL = -1
-"""In place of a block's number: all rows."""
+"""The block number that stands for all rows."""
 
 
 def multiplied(
@@ -34,23 +34,23 @@ def multiplied(
     rows: int | None = None,
     after: jax.Array | None = None,
 ) -> jax.Array:
-    """``(X - 1 center') @ operand``, or with the transpose: one pass, or one block of it.
+    """``(X - 1 center') @ operand``, or its transpose times ``operand``, for all rows or a block.
 
     Args:
-      stream: where the rows are.
-      operand: (features,) or (features, k); of the transpose (rows,) or (rows, k).
+      stream: the rows.
+      operand: (features,) or (features, k); for the transpose (rows,) or (rows, k).
       center: (features,), or None for zeros.
-      is_transposed: which product.
+      is_transposed: whether to multiply by the transpose.
       block: the number of a block, traced or not; :data:`ALL` for all rows; or the numbers of some
         rows, (rows,).
-      rows: how many rows these are.
-      after: what has to be computed first, so that blocks are asked for in their order.
+      rows: the number of these rows.
+      after: an array that is computed first, so that blocks are read in their order.
     """
     rows = stream.rows if rows is None else rows
     block = jnp.asarray(block, jnp.int32)
     none = jnp.zeros((0,), operand.dtype)
     after = none if after is None else lax.stop_gradient(after.ravel()[:1])
-    # Derivatives by the center are those of its own terms, which are zero here in value.
+    # Derivatives by the center come from the terms with ``moved``, whose value is zero.
     still = none if center is None else lax.stop_gradient(center)
     static: dict[str, Any] = {"stream": stream, "is_transposed": is_transposed, "rows": rows}
     made = _product.bind(operand, block, still, after, **static)
@@ -73,7 +73,7 @@ def _host(
     is_transposed: bool,
     rows: int,
 ) -> np.ndarray:
-    """The product by NumPy; inside a program nothing here may call JAX, which can deadlock."""
+    """The product by NumPy; a callback inside a program must not call JAX, which can deadlock."""
     del after
     operand, block, center = np.asarray(operand), np.asarray(block), np.asarray(center)
     columns = operand.reshape(operand.shape[0], -1)
@@ -121,7 +121,7 @@ def _transposed(cotangent: Any, operand: Any, *rest: Any, **static: Any) -> Any:
 
 def _batched(operands: Any, axes: Any, **static: Any) -> tuple[jax.Array, int]:
     *main, after = operands
-    if axes[3] is not None:  # any member's
+    if axes[3] is not None:  # any member serves
         after = jnp.moveaxis(after, axes[3], 0)[0]
     if axes[1] is None and axes[2] is None:
         # The members are columns of one operand, and share the pass.

@@ -1,4 +1,4 @@
-"""A design whose rows stay where they are, and are read at each product."""
+"""A design whose rows stay in their files or tables, and are read at each product."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ RATES = {"arrays": 8e9, ".npy": 3e9, "Parquet": 1e9, "CSV": 5e7}
 the system's cache. They are not measured: a plan would depend on who else reads."""
 
 HASHED_RATE = 4e7
-"""Words or values that are hashed in a second."""
+"""About how many words or values are hashed in a second."""
 
 WRITTEN_OUT = 4
-"""Rows of a batch are arrays if these take no more than so many times what is read of them."""
+"""Rows of a batch are dense arrays if these take at most so many times the bytes that are read."""
 
 OTHER_RATE = 5e8
-"""Bytes a second of tables and loaders of any kind."""
+"""About how many bytes are read in a second from tables and loaders of any kind."""
 
 
 @jax.tree_util.register_pytree_node_class
@@ -49,10 +49,10 @@ OTHER_RATE = 5e8
 class Streamed(ReadRows):
     """X as columns of files or tables that are read block by block at each product.
 
-    Only a few blocks of some megabytes are in memory, whatever the number of rows. They are
-    decoded by a thread while the one before is multiplied, always in the same order, so that
-    results are the same bits in every run on a machine. Products are NumPy's, on the host; all else
-    is as for a design in memory: objectives, methods, plans and certificates.
+    Only a few blocks of some megabytes are in memory, whatever the number of rows. A thread decodes
+    each block while the one before is multiplied, always in the same order, so that results are
+    bitwise equal in every run on a machine. NumPy computes the products on the host; objectives,
+    methods, plans and certificates are as for a design in memory.
 
     Features are the columns of numbers in their order, then a dummy variable for each level of each
     categorical column, the features of each sparse column, and ``2**bits`` hashed ones. Text is
@@ -61,23 +61,24 @@ class Streamed(ReadRows):
     features that no row touches cost their place in vectors.
 
     Args:
-      data: what :func:`jaxdescent.data.open_source` takes: a path of Parquet, CSV or ``.npy`` files
-        or of a folder, or several; a table of pyarrow, polars, pandas or DuckDB; a dictionary of
-        NumPy arrays, which may be memory-mapped; or a :class:`jaxdescent.data.Source` of one's own.
-      columns: the names of the numbers. None stands for all columns but those in ``exclude`` and
-        ``categorical``, ``sparse``, ``hashed`` and ``words``.
+      data: a source for :func:`jaxdescent.data.open_source`: a path of Parquet, CSV or ``.npy``
+        files or of a folder, or several paths; a table of pyarrow, polars, pandas or DuckDB; a
+        dictionary of NumPy arrays, which may be memory-mapped; or a
+        :class:`jaxdescent.data.Source` of your own.
+      columns: the names of the columns of numbers. None stands for all columns but those in
+        ``exclude``, ``categorical``, ``sparse``, ``hashed`` and ``words``.
       exclude: columns that are no features, such as the target.
-      categorical: how many levels each column of codes has: integers from 0 on, and -1 for none.
+      categorical: the number of levels of each column of codes, integers from 0 on, -1 for none.
       sparse: how many features each sparse column has, such as the ``x`` of svmlight files or a
         sparse matrix of SciPy in a dictionary: its indices are their numbers.
       hashed: columns of text, of whole numbers or of sparse numbers, each value or index of which
         is hashed.
-      words: columns of text of which each word is hashed: what stands between spaces, as it is.
+      words: columns of text of which each word is hashed: the text between spaces, unchanged.
       bits: hashed features are ``2**bits``, up to 30 bits.
       dtype: float32 or float64, in which numbers are multiplied.
 
     Raises:
-      DataError: for columns that are not there or do not hold what is asked for, and for data that
+      DataError: for columns that do not exist or hold another kind of values, and for data that
         cannot be read, or only once. While products are computed, also for missing, NaN and
         infinite values, with their row, and for files that have changed.
       ImportError: where pyarrow is needed, and is not installed.
@@ -156,7 +157,7 @@ class Streamed(ReadRows):
 
     @classmethod
     def tree_unflatten(cls, stream: RowStream, leaves: Any) -> Streamed:
-        """From what :meth:`tree_flatten` tells."""
+        """The design from the stream and the means of :meth:`tree_flatten`."""
         new = object.__new__(cls)
         object.__setattr__(new, "stream", stream)
         object.__setattr__(new, "center", *leaves)
@@ -173,7 +174,7 @@ class Streamed(ReadRows):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What each weight belongs to."""
+        """The name of the feature of each weight."""
         decoding = self.stream.decoding
         levels = (f"{name}={i}" for name, k in decoding.levels.items() for i in range(k))
         listed = (f"{name}{i}" for name, k in decoding.sparse.listed.items() for i in range(k))
@@ -213,7 +214,7 @@ class Streamed(ReadRows):
 
     @property
     def is_uneven(self) -> bool:
-        # Words and values have very different numbers of rows.
+        # The numbers of rows with a word or a value differ much.
         return bool(self.stream.decoding.sparse.columns)
 
     def column_squared_norms(
@@ -285,7 +286,7 @@ class Streamed(ReadRows):
         return multiplied(self.stream, operand, self.center, **here)
 
     def _asked(self, compute: Callable[..., Any], like: Any, *operands: Any) -> Any:
-        """``compute(*operands)`` on the host, of arrays or None; a batch is computed one by one."""
+        """``compute(*operands)`` on the host for arrays or None; members of a batch one by one."""
 
         def on_host(*operands: Any) -> Any:
             return self.stream.attempt(lambda: compute(*operands), like)

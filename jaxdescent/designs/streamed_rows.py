@@ -1,4 +1,4 @@
-"""Some rows of a design whose rows stay where they are: their products, and no array of them."""
+"""Some rows of a streamed design, known by their products and not held as an array."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from jaxdescent.designs.protocol import Design
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class StreamedRows(Design):
-    """The rows at these places of a :class:`jaxdescent.Streamed`, such as a batch.
+    """Some rows of a :class:`jaxdescent.Streamed`, such as a batch.
 
-    Those that were asked for last are held, so that all products of a step with them take them out
-    of their block once. Places should be of one block.
+    The stream keeps the rows of the last request, so that all products of a step with the same rows
+    extract them from their block once. The rows should be of one block.
 
     Attributes:
-      design: of all rows.
-      index: (rows,), their places in it, int32.
+      design: the design of all rows.
+      index: (rows,), the indices of these rows in the design, int32.
     """
 
     design: Any

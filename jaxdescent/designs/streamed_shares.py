@@ -24,12 +24,12 @@ from jaxdescent.designs.streamed import Streamed
 from jaxdescent.kernels.host_calls import host_call
 
 ALL = PartitionSpec()
-"""Replicated: each device has all of it."""
+"""The sharding of a replicated array: each device has all of it."""
 
 
 @jax.tree_util.register_pytree_node_class
 class _Stream:
-    """A stream as a node without leaves, by which a program finds what it reads."""
+    """A stream as a node without leaves, by which a program finds the streams that it reads."""
 
     def __init__(self, stream: ShareStream | None) -> None:
         self.stream = stream
@@ -44,7 +44,7 @@ class _Stream:
 
 
 class _Told(NamedTuple):
-    """What each process tells the others of its rows: the first four are to be the same."""
+    """The facts of its rows that each process tells the others; the first four must be equal."""
 
     rows: int
     features: int
@@ -66,8 +66,8 @@ class StreamedShares(ReadRows):
     sums. A share that cannot be read ends the descent of all processes with an error.
 
     Args:
-      data: what :class:`jaxdescent.Streamed` takes, the same in all processes, or with ``is_own``
-        what each process has for itself.
+      data: as for :class:`jaxdescent.Streamed`: equal data in all processes, or with ``is_own`` the
+        rows of each process.
       sharding: a ``jax.sharding.NamedSharding`` of the rows, such as
         ``NamedSharding(mesh, PartitionSpec("samples"))``.
       is_own: whether the data are the rows of this process alone, as many in each of them unless
@@ -75,12 +75,12 @@ class StreamedShares(ReadRows):
         devices.
       is_filled: whether rows of zeros may follow the last one, until the devices have as many
         each; their weight is zero in :attr:`row_weight`, which then belongs to the regression.
-      options: as of :class:`jaxdescent.Streamed`: columns, exclude, categorical, dtype, ...
+      options: as for :class:`jaxdescent.Streamed`: columns, exclude, categorical, dtype, ...
 
     Raises:
-      ValueError: if the rows cannot be cut into as many for each device.
-      DataError: as :class:`jaxdescent.Streamed`, or if processes see other numbers of rows or
-        features.
+      ValueError: if the rows cannot be cut into equal shares for the devices.
+      DataError: as for :class:`jaxdescent.Streamed`, or if processes see different numbers of rows
+        or features.
 
     >>> import jax, numpy as np, jaxdescent as jd
     >>> from jax.sharding import NamedSharding, PartitionSpec
@@ -120,7 +120,7 @@ class StreamedShares(ReadRows):
                     )
                 )
             ]
-            # Rows of each process's own may be of any number where rows of zeros fill the others.
+            # Processes with rows of their own may have different numbers, if rows are filled up.
             compared = slice(1 if is_own and is_filled else 0, 4)
             if any(each[compared] != told[0][compared] for each in told):
                 raise DataError(
@@ -133,7 +133,7 @@ class StreamedShares(ReadRows):
             total = RowSharding.of(sharding, 0).parts
             here = len(parts) if is_own else total
             share_rows = max(-(-each.rows // (each.parts if is_own else total)) for each in told)
-            # Programs are the same in all processes, and so are the blocks that they ask for.
+            # All processes run the same programs, which read blocks of one size.
             stream.block = max(each.block for each in told)
             if share_rows * here != stream.rows and not is_filled:
                 raise ValueError(
@@ -168,7 +168,7 @@ class StreamedShares(ReadRows):
 
     @classmethod
     def tree_unflatten(cls, structure: Any, leaves: Any) -> StreamedShares:
-        """From what :meth:`tree_flatten` tells."""
+        """The design from the streams and the means of :meth:`tree_flatten`."""
         new = object.__new__(cls)
         new.shares, new._facts, new._reading, new._names = structure
         new.center = leaves[0]
@@ -183,12 +183,12 @@ class StreamedShares(ReadRows):
 
     @property
     def row_weight(self) -> jax.Array:
-        """One for each row of the data, and zero for those that fill the last shares."""
+        """The row weights: one for rows of the data, zero for rows that fill the last shares."""
         return self._of_rows(lambda stream: np.ones(stream.rows, self.dtype))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What each weight belongs to."""
+        """The name of the feature of each weight."""
         return self._names
 
     @property
@@ -222,7 +222,7 @@ class StreamedShares(ReadRows):
             made = share.multiplied(operand, is_transposed=is_transposed, **here)
             if not is_transposed:
                 return made
-            return self._sum(made) if block is None else made[None]  # which stays on its device
+            return self._sum(made) if block is None else made[None]  # stays on its device
 
         outside = ALL if is_transposed and block is None else self._rows
         specs = self._rows if is_transposed else ALL, ALL, self._rows
@@ -253,7 +253,7 @@ class StreamedShares(ReadRows):
     def _asked(
         self, compute: Callable[..., np.ndarray], shape: Any, specs: Any, *operands: Any
     ) -> jax.Array:
-        """``compute(number, *operands)`` of each share on its host, added up."""
+        """The sum over shares of ``compute(number, *operands)``, each computed on its host."""
         like = jax.ShapeDtypeStruct(shape, self.dtype)
 
         def on_host(number: Any, *operands: Any) -> np.ndarray:
@@ -284,7 +284,7 @@ class StreamedShares(ReadRows):
         return mapped(self.center, *operands)
 
     def _of_rows(self, read: Callable[[ShareStream], np.ndarray]) -> jax.Array:
-        """A vector of rows, of which each process gives its own."""
+        """A vector over all rows, to which each process contributes its own rows."""
         shares, over = self.shares, self.facts.over
         assert over.mesh is not None  # a NamedSharding has one
         given: dict[int, np.ndarray] = {}
@@ -304,14 +304,14 @@ class StreamedShares(ReadRows):
 
 
 class _Share(NamedTuple):
-    """The rows of one device, inside a program that runs on each: which they are is traced."""
+    """The rows of one device, in a program that runs on each; the share's number is traced."""
 
     shares: Shares
     center: jax.Array | None
     number: jax.Array
 
     def multiplied(self, operand: jax.Array, *, block: Any, **options: Any) -> jax.Array:
-        """A product with them, or with a block of them."""
+        """A product with these rows, or with a block of them."""
         shares: Any = self.shares
         code = shares.code(self.number, block)
         return multiplied(shares, operand, self.center, block=code, **options)

@@ -6,8 +6,8 @@ import numpy as np
 
 UNEVEN = 16.0
 """The ratio of the largest squared length to the median beyond which scaling pays. Below it the
-condition number that the lengths alone bring is at most 4, and scaling spoils what a penalty does
-for columns that are alike."""
+condition number due to the lengths alone is at most 4, and scaling would worsen the conditioning
+that a penalty gives to columns of similar length."""
 
 
 def are_uneven(squared_lengths: np.ndarray) -> bool:

@@ -81,7 +81,7 @@ def structure_name(thing: Any) -> str:
 
 
 def argument(value: Any) -> str:
-    """What was passed, in a few words: numbers in full, arrays by their dtype and shape.
+    """An argument in a few words: numbers in full, arrays by their dtype and shape.
 
     >>> import jax.numpy as jnp, numpy as np
     >>> argument(0.5), argument(np.zeros((3, 2))), argument(jnp.sin), argument({"a": 1.0})

@@ -41,7 +41,7 @@ def shape_of(thing: Any) -> tuple[Any, ...] | None:
 
 
 def signature(thing: Any) -> str:
-    """Dtype and shape, and if there are no values the reason.
+    """Dtype and shape, and if values cannot be read the reason.
 
     >>> signature(jnp.zeros((3, 2))), signature(1.5), signature(jax.ShapeDtypeStruct((), "int32"))
     ('float32[3,2]', 'float', 'int32[]')
@@ -167,7 +167,7 @@ def number(thing: Any, digits: int = 3) -> str:
 
 
 def readable_seconds(seconds: float) -> str:
-    """Three digits in a suitable unit; one of more years than anything lasts.
+    """Seconds in a suitable unit, with three digits; with one digit beyond :data:`MOST_YEARS`.
 
     >>> [readable_seconds(s) for s in (0.00123, 90, 1e9, 3e11, 1e20)]
     ['1.23 ms', '90 s', '31.7 years', '9,506 years', '3e12 years']

@@ -25,7 +25,7 @@ _ZERO_AT_START = (
 )
 
 OF_FUNCTIONS = Evidence.NONE, Evidence.NEWTON_DECREMENT, Evidence.RATE
-"""What is known of functions that may have kinks."""
+"""The kinds of evidence for functions that may have kinks."""
 
 _AT_A_KINK = (
     "The gradient is not small, and turns within steps too short for this dtype: the value has a "
@@ -67,7 +67,7 @@ def advice(result: Result) -> str:
 
 
 def _advice_for(result: Result, code: int) -> str:
-    """What to do after those of the descents that ended with this code."""
+    """The advice for descents that ended with this code."""
     if code == Status.STAGNATED and _is_kinked(result)[np.asarray(result.status) == code].all():
         return _AT_A_KINK
     return _advice(code, result.ended_by.names)
@@ -98,7 +98,7 @@ def _is_kinked(result: Result) -> np.ndarray:
 
 
 def report(result: Result) -> Report:
-    """What is printed of a result."""
+    """The report that is printed of a result."""
     codes = entries(result.status)
     if codes is not None and codes.ndim:
         title, remark, rows = _of_batch(result, codes)

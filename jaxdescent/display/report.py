@@ -30,8 +30,8 @@ class Report(NamedTuple):
     rows: Rows
 
     def as_text(self, columns: int | None = None) -> str:
-        """Lines for a terminal, with the texts aligned; broken where they would pass so many
-        columns, if a number is given.
+        """Lines for a terminal, with the texts aligned; broken where they would pass ``columns``,
+        if a number is given.
         """
         width = max((len(label) for label, text in self.rows if text), default=0)
         if columns is not None:
@@ -108,7 +108,7 @@ def _heading(title: str) -> str:
 
 
 def broken(text: str, columns: int | None, indent: int = 0) -> list[str]:
-    """The lines of a text that stands behind so many spaces; words stay whole.
+    """The lines of a text that stands after ``indent`` spaces; words stay whole.
 
     >>> broken("one two three", 12, 4)
     ['one two', 'three']

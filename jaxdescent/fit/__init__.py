@@ -1,4 +1,4 @@
-"""From data to a fitted model that can be kept, loaded and used."""
+"""Fits of linear models to data, and the fitted models: saved, loaded, and used to predict."""
 
 from jaxdescent.fit.fitting import fit_model as fit_model
 from jaxdescent.fit.loading import load_model as load_model

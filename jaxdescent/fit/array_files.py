@@ -1,4 +1,4 @@
-"""Arrays in files: those that a fit keeps, there as a whole or not at all, and those of a model."""
+"""Arrays in files: those that a fit keeps, written whole or not at all, and those of a model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jaxdescent.data.errors import reading
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A name to write to, which is changed to that of ``path`` at the end."""
+    """A temporary path to write to, which is renamed to ``path`` at the end."""
     new = path.with_name(f".{path.name}")
     try:
         yield new
@@ -27,7 +27,7 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def write_arrays(path: pathlib.Path, found: Mapping[str, Any]) -> None:
-    """Write arrays by name.
+    """Write arrays by name to an ``.npz`` file.
 
     Raises:
       OSError: where they cannot be written.
@@ -51,7 +51,7 @@ def arrays_of(path: pathlib.Path, content: bytes, advice: str) -> dict[str, np.n
 
 
 def rising_places_of(path: pathlib.Path, count: int) -> np.ndarray:
-    """Different places from 0 to before ``count``, in their order."""
+    """The indices that a file holds: strictly rising, from 0 to below ``count``."""
     places = vector_of(path, np.dtype(np.int64))
     if places.size and (places[0] < 0 or places[-1] >= count or np.any(np.diff(places) <= 0)):
         raise DataError(f"{path} is damaged: places must rise from 0 to {count - 1:,}.")

@@ -1,4 +1,4 @@
-"""The promise about memory: what the process holds, what it will hold, and what it may."""
+"""The memory of a fit: the limit, the bytes held already, and the bytes that reading will take."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from jaxdescent.machine.memory import ProblemTooLarge, host_bytes, readable_byte
 from jaxdescent.machine.resident import resident_bytes
 
 SLACK_BYTES = 64 << 20
-"""For what is not counted: the allocators' own pages, threads' buffers of the BLAS, code that is
-loaded late."""
+"""An allowance for bytes that are not counted: pages of the allocators, buffers of the BLAS's
+threads, code that is loaded late."""
 
 LEVEL_BYTES = 200
-"""What the place of a level takes while rows are looked up, beside its text."""
+"""Bytes of a level's entry in the lookup tables, beside its text."""
 
 FINDING_COPIES, WRITING_COPIES = 5, 3
 """Copies of the levels' texts: those that were known and those that are new, joined by a table that
 doubles; and later Arrow's beside Python's, and the text of a model's file."""
 
 SHARE = 0.8
-"""Of what is available, where no limit is given."""
+"""The share of the available memory that a fit may take where no limit is given."""
 
 BLOCK_BYTES = 16 << 20
 MOST_ROWS, LEAST_ROWS, LEAST_BYTES = 1 << 16, 1 << 10, 1 << 20
 
 LONG_BYTES = 256
-"""Of a row in one column: longer texts are named where memory does not suffice."""
+"""A refusal names the column of the longest texts where they take more bytes a row than this."""
 
 BLOCK_COPIES = 2
-"""A block as it is read, and as it is prepared."""
+"""Copies of a block: one as it is read, one as it is prepared."""
 
 
 class Memory(NamedTuple):
@@ -45,12 +45,12 @@ class Memory(NamedTuple):
 
     @classmethod
     def of(cls, limit: int | None) -> Memory:
-        """A limit that was given, or else a share of what this process can have.
+        """The given limit, or else a share of the memory that this process can have.
 
-        Of a limit Arrow's allocator keeps no part to itself: it is the system's from then on.
+        Under a given limit Arrow uses the system's allocator, since its own keeps freed memory.
 
         Raises:
-          ProblemTooLarge: if the given limit is more than there is.
+          ProblemTooLarge: if the given limit is more than the memory that this process can have.
         """
         most = host_bytes() + resident_bytes()
         if limit is None:
@@ -64,11 +64,11 @@ class Memory(NamedTuple):
         return cls(limit, True)
 
     def fits(self, needed: float) -> bool:
-        """Whether so much may be held, by all processes that fit together."""
+        """Whether ``needed`` bytes are within the limit in every process of the fit."""
         return processes.least(self.limit - needed) >= 0
 
     def refuse(self, what: str, needed: float, read: str = "nothing was read") -> ProblemTooLarge:
-        """The refusal of what needs more, and what has been read by then."""
+        """The error that ``what`` needs too much memory; ``read`` says what was read by then."""
         source = "the limit" if self.is_given else "what is available"
         return ProblemTooLarge(
             f"{what} needs {readable_bytes(needed)} of memory, Python and its libraries included, "
@@ -76,7 +76,7 @@ class Memory(NamedTuple):
         )
 
     def check(self) -> None:
-        """Stop where the process holds more than it may after all."""
+        """Raise an error where the process has come to hold more than a given limit."""
         held = resident_bytes()
         if self.is_given and held > self.limit:
             raise ProblemTooLarge(
@@ -97,7 +97,7 @@ class ReadingBytes(NamedTuple):
 
 
 def bytes_of_levels(levels: Iterable[Iterable[str]]) -> int:
-    """What the texts of levels take beside those that are there."""
+    """Bytes of the further copies of levels' texts that a fit makes (``WRITING_COPIES``)."""
     each = itertools.chain.from_iterable(levels)
     return WRITING_COPIES * sum(len(text) * (1 if text.isascii() else 4) for text in each)
 
@@ -106,8 +106,8 @@ def reading_of(source: Source, names: Sequence[str], width: int, free: float) ->
     """The largest blocks that fit ``free`` bytes, up to the size from which on nothing is gained.
 
     Args:
-      source: what is read.
-      names: its columns that are read.
+      source: the source to read.
+      names: the columns to read.
       width: bytes that a row takes once it is prepared.
       free: bytes that are left for reading.
     """
@@ -130,7 +130,7 @@ def reading_of(source: Source, names: Sequence[str], width: int, free: float) ->
 def reading_of_all(
     sources: Sequence[Source], names: Sequence[str], width: int, free: float
 ) -> ReadingBytes:
-    """What suits all sources, which are read one after another."""
+    """The most bytes and the fewest rows of a block over sources that are read in turn."""
     plans = [reading_of(source, names, width, free) for source in sources]
     most = max(plans, key=lambda plan: plan.bytes)
     return most._replace(rows=min(plan.rows for plan in plans))

@@ -39,16 +39,16 @@ class RowsAsDesign(NamedTuple):
 
     Attributes:
       design: their features, numbers less the shift of the first pass.
-      where: they are, as a summary says it.
-      method: that minimises.
+      where: where the rows are, as a summary says it.
+      method: the method that minimises.
       placed: puts a vector of rows where the design has its rows.
       weight: (rows,), the weights of the training rows; None for ones.
-      attempts: from the objective to what tries penalties.
+      attempts: returns the function that tries penalties on an objective.
       width: how many penalties are tried at a time.
-      figures: from the encoding, the objective, its params, and weights and an intercept in the
-        data's units, how well rows are predicted.
+      figures: returns how well rows are predicted, given the encoding, the objective, its params,
+        and weights and an intercept in the data's units.
       free_constants: how many constants the levels leave free, and a word before the number.
-      filled: how many rows there are, without and with those that fill the shares of processes.
+      filled: how many rows there are, without and with the ones that fill the shares of processes.
     """
 
     design: Design
@@ -66,8 +66,8 @@ class RowsAsDesign(NamedTuple):
 def fit_design(
     job: Job, encoding: Encoding, vectors: Vectors, rows: RowsAsDesign, start: Start | None
 ) -> Fitted:
-    """The fit after its first pass: a descent on targets less their mean and divided by their
-    spread, and on weights multiplied by what the penalty takes for one.
+    """The fit after its first pass: a descent on targets less their mean, divided by their spread,
+    and on features divided by their scales where the penalty is on standardised weights.
     """
     request, mean, spread = job.request, vectors.mean, vectors.spread
     scales, dtype = vectors.scales, rows.design.dtype
@@ -80,7 +80,7 @@ def fit_design(
         l2=jnp.asarray(0.0 if request.l2 == AUTO else request.l2, dtype),
         sample_weight=None if rows.weight is None else rows.placed(rows.weight.astype(dtype)),
     )
-    per_unit = spread / scales if is_scaled else spread  # of weights that are penalised
+    per_unit = spread / scales if is_scaled else spread  # data units of one penalised weight
     numbers = len(encoding.numbers)
     weights, intercept = np.zeros(encoding.size), 0.0
     if start is not None:
@@ -155,7 +155,7 @@ def _searched(
 
 
 def minimum(objective: LinearRegression, params: Any, method: Method) -> Result:
-    """The minimum of an objective, from some params on."""
+    """The minimum of an objective, by a descent from these params."""
     return minimize(objective, params, method, max_iterations=MOST_ITERATIONS)
 
 
@@ -173,8 +173,8 @@ def descend(
     for; ``filled`` is how many rows there are, without and with those that fill the shares of
     several processes.
 
-    ``tell`` is told of iterations, their value, and how far it is above the minimum: NaN where that
-    is unknown.
+    ``tell`` gets the iteration, its value, and how far the value is above the minimum: NaN where
+    that is unknown.
     """
     if job.checkpoint is not None:
         chunk = 1 if job.watch.is_looking else None
@@ -189,7 +189,7 @@ def descend(
             name=name,
             filled=filled,
         )
-    # Processes run the same programs, whoever looks.
+    # All processes must run one program, even where only one of them shows progress.
     if not job.watch.is_looking or not processes.is_alone():
         return minimum(objective, params, method)
     count = 0
@@ -206,8 +206,8 @@ def descend(
 def _told(
     job: Job, objective: LinearRegression, params: Any, rows: RowsAsDesign, spread: float
 ) -> Result:
-    """The descent whose result is taken, told in the units of a target that was divided by
-    ``spread``.
+    """The final descent, whose progress is reported in the units of the target before it was
+    divided by ``spread``.
     """
     job.watch.begin("minimising", None, "iterations")
     scale = spread**2
@@ -235,7 +235,7 @@ class _Telling(Hook):
 
 
 def _details_of(job: Job, result: Result, spread: float) -> dict[str, Any]:
-    """What a result says, in the target's units, and what became of the time."""
+    """A result's figures by name, in the target's units, and the goodput of a fit that is kept."""
     left = float(result.suboptimality) * spread**2
     kept: dict[str, Any] = {}
     if job.checkpoint is not None:

@@ -34,18 +34,18 @@ from jaxdescent.machine.resident import resident_bytes
 from jaxdescent.status import Evidence
 
 SOLVING_MATRICES = 8
-"""Matrices of the features' side that solving holds: the moments, the scaled Hessian, its vectors,
-and LAPACK's workspace."""
+"""Square matrices of the features that the solve holds: the moments, the scaled Hessian, its
+eigenvectors, and LAPACK's workspace."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SumsPlan:
-    """What the pass and the solve take.
+    """How the pass reads, and the memory that the pass and the solve take.
 
     Attributes:
-      side: of the matrix that is added up.
+      side: how many rows and columns the matrix of sums has.
       reading: how the source is read.
-      bytes: that the process holds at its peak.
+      bytes: how many bytes the process holds at its peak.
     """
 
     side: int
@@ -54,10 +54,10 @@ class SumsPlan:
 
 
 def plan_sums(job: Job, encoding: Encoding) -> SumsPlan:
-    """How the pass would be made, whether or not it fits."""
+    """The plan of the pass, whether or not it fits the memory."""
     side = products_side(encoding, Policy(job.request.missing))
     matrix = 8 * side**2
-    # The last product beside the sums, and the rows that it is of.
+    # The product of the last rows, which is added to the sums, and these rows written out.
     dense = side - encoding.size + len(encoding.numbers)
     passing = job.parts * matrix + 8 * dense**2 + 8 * dense * product_rows(dense)
     solving_bytes = (job.parts + SOLVING_MATRICES) * matrix

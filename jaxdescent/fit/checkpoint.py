@@ -32,19 +32,19 @@ KEPT = KeptFolder("a fit", "fit.json", "jaxdescent fit", "facts")
 SEARCH, UNITS = "search.npz", "units.npz"
 
 DESCENT = "descent"
-"""The folder of the descent at the penalty that is taken."""
+"""The folder of the final descent, at the chosen penalty."""
 
 EVERY = 60.0
 """Seconds between two checkpoints of a descent."""
 
 ROW_BYTES, FEATURE_BYTES = 16, 80
-"""Of memory for a row and a feature: a copy of a method's vectors, and what writes them."""
+"""Bytes of memory for a row and a feature: a copy of a method's vectors, and write buffers."""
 
 GO_ON = "the same command with --resume goes on"
 
 
 PROCESSES = "the number of processes"
-"""A fact of a fit: what a descent carries has places for each process's rows, but one process
+"""The name of a fact of a fit: a descent can go on in another number of processes, but one process
 reads its rows in another way than several."""
 
 
@@ -53,17 +53,17 @@ class Interrupted(processes.Stopped):
 
 
 class FitCheckpoint:
-    """What is kept of a fit in a folder: what was asked of which data, the search for a penalty so
-    far, and checkpoints of descents. Of several processes the first one looks and writes, but for
-    the checkpoints, of which each writes its part.
+    """The state of a fit in a folder: its options and data, the search for a penalty so far, and
+    checkpoints of descents. Of several processes the first one reads and writes, but for the
+    checkpoints, of which each writes its part.
 
     Args:
-      folder: where; it is made when a descent begins.
-      resume: whether to go on with what is there.
+      folder: where the fit is kept; the folder is made when a descent begins.
+      resume: whether to go on with the fit that the folder keeps.
 
     Raises:
-      DataError: where the folder holds a fit and is not to be gone on with, or holds other things,
-        or cannot be made.
+      DataError: where the folder holds a fit that is not to be resumed, or other things, or cannot
+        be made.
     """
 
     def __init__(self, folder: Any, *, resume: bool) -> None:
@@ -80,17 +80,17 @@ class FitCheckpoint:
 
     @property
     def way(self) -> str | None:
-        """The way of the fit that is gone on with, such as "files"."""
+        """The way of the fit that is resumed, such as "files"."""
         return self._content.get("way")
 
     @property
     def width(self) -> int | None:
-        """How many penalties it tried at a time."""
+        """How many penalties the fit that is resumed tries at a time."""
         return self._content.get("width")
 
     def compare(self, facts: Mapping[str, Any]) -> None:
-        """Refuse to go on with a fit of which something differs. Several processes may be others
-        than then, as long as :meth:`check_rows` finds nothing.
+        """Refuse to go on with a fit of which something differs. The number of several processes
+        may differ, as long as :meth:`check_rows` finds nothing.
 
         Raises:
           DataError: naming what differs.
@@ -115,12 +115,12 @@ class FitCheckpoint:
             )
 
     def check_rows(self, rows: int, dropped: int) -> None:
-        """Refuse other processes than then where their shares do not have the rows in one order
+        """Refuse another number of processes where the shares do not have the rows in one order
         without gaps.
 
         Args:
-          rows: of all processes, with those that were dropped.
-          dropped: of them.
+          rows: how many rows all processes have, dropped ones included.
+          dropped: how many of these rows were dropped.
 
         Raises:
           DataError: saying how many processes can go on.
@@ -147,7 +147,7 @@ class FitCheckpoint:
         return arrays_of(path, content, "begin anew") if content else {}
 
     def keep_units(self, found: Mapping[str, Any]) -> None:
-        """Keep them: other numbers of processes would find other ones, to rounding.
+        """Keep the units: another number of processes would find units that differ by rounding.
 
         Raises:
           DataError: where they cannot be written.
@@ -157,7 +157,7 @@ class FitCheckpoint:
                 write_arrays(self.folder / UNITS, found)
 
     def begin(self, way: str, width: int) -> None:
-        """Write what the fit is, and keep other processes out until :meth:`close`.
+        """Write the description of the fit, and lock the folder until :meth:`close`.
 
         Raises:
           DataError: where another fit goes on there, nothing can be written, or a process does not
@@ -186,7 +186,7 @@ class FitCheckpoint:
                 self._content = KEPT.write(self.folder, content)
 
     def close(self) -> None:
-        """Let other processes have the folder."""
+        """Unlock the folder for other processes."""
         if self._lock is not None:
             self._lock.close()
 
@@ -202,12 +202,12 @@ class FitCheckpoint:
         name: str = DESCENT,
         filled: tuple[int, int] | None = None,
     ) -> Result:
-        """The minimum as ``jd.minimize`` finds it, in a run that is kept; ``filled`` as of
+        """The minimum as ``jd.minimize`` finds it, in a run with checkpoints; ``filled`` is that of
         :class:`jaxdescent.hooks.Checkpoint`.
 
         Raises:
           Interrupted: after a signal, when all that was found is kept.
-          DataError: where what is kept is of another problem, or cannot be read.
+          DataError: where the checkpoint is of another problem, or cannot be read.
         """
         seen, place = _Summing(self), self.folder / name
         saving = Checkpoint(place, every=EVERY, filled=filled) if self._is_made(place) else None
@@ -232,8 +232,8 @@ class FitCheckpoint:
         return result
 
     def _is_made(self, place: pathlib.Path) -> bool:
-        """Whether all processes have the folder of a descent; what has become of the fit's own is
-        no reason to lose what was found so far.
+        """Whether all processes could make the folder of a descent. Where one could not, a warning
+        says so and the descent goes on without checkpoints.
         """
         failed = None
         try:
@@ -253,7 +253,7 @@ class FitCheckpoint:
         )
 
     def interrupted(self, what: str) -> Interrupted:
-        """The exception that says what is kept."""
+        """The exception that says that ``what`` is kept in the folder."""
         return Interrupted(f"{what} is kept in {self.folder}; {GO_ON}.")
 
     @property
@@ -265,7 +265,7 @@ class FitCheckpoint:
 
     @contextlib.contextmanager
     def searching(self) -> Iterator[None]:
-        """Within it the first signal is noted, for :meth:`stop_if_asked`."""
+        """A context in which the first signal is noted, for :meth:`stop_if_asked`."""
         try:
             with Interruption() as self._interruption:
                 yield
@@ -278,7 +278,7 @@ class FitCheckpoint:
 
     @contextlib.contextmanager
     def stepping(self) -> Iterator[None]:
-        """Within it time goes into steps: those of a descent too short to be kept by itself."""
+        """A context whose time counts as steps, for a descent too short for its own checkpoints."""
         began = time.perf_counter()
         yield
         seconds = time.perf_counter() - began
@@ -291,7 +291,7 @@ class FitCheckpoint:
         """End the search after a signal.
 
         Raises:
-          Interrupted: saying what is kept.
+          Interrupted: saying that ``what`` is kept.
         """
         if self._interruption is not None and self._interruption.signal is not None:
             raise self.interrupted(what)
@@ -306,7 +306,7 @@ class FitCheckpoint:
             self._warn("search", f"{error.strerror or error}")
 
     def kept_search(self) -> dict[str, np.ndarray] | None:
-        """What was kept of the search; None if nothing was."""
+        """The search as it was kept, as arrays by name; None if nothing was kept."""
         path = self.folder / SEARCH
         if not path.exists():
             return None
@@ -316,7 +316,7 @@ class FitCheckpoint:
 
 
 class _Summing(Hook):
-    """Adds up where the time of all descents went."""
+    """Adds up the seconds of all descents, and those of their steps."""
 
     def __init__(self, checkpoint: FitCheckpoint) -> None:
         self._keeping = checkpoint

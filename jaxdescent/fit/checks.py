@@ -1,4 +1,4 @@
-"""What no way of fitting can do without: rows, weights, and a target that varies."""
+"""Checks of every way of fitting: enough rows, usable weights, and a target that varies."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from jaxdescent.fit.fitted import Fitted
 from jaxdescent.fit.request import Request
 
 LENGTHS = {"float32": (1e-15, 1e15), "float64": (1e-140, 1e140)}
-"""The largest value that a column's numbers may have, so that sums of squares are far from where
-the dtype underflows and overflows."""
+"""The least and the most that a column's largest absolute value may be, so that sums of squares
+are far from where the dtype underflows and overflows."""
 
 WEIGHTS = {"float32": (1e-25, 1e25), "float64": (1e-140, 1e140)}
-"""The least and the largest sum of rows' weights."""
+"""The least and the largest sum of rows' weights that is accepted."""
 
 
 class Lengths:
-    """The largest value of each column of numbers that a descent multiplies: squares of numbers as
-    small as 1e-23 are zero in float32, and a descent would take the column for one of zeros.
+    """The largest absolute value of each column of numbers that a descent multiplies: squares of
+    numbers as small as 1e-23 are zero in float32, and the column would count as one of zeros.
     """
 
     def __init__(self, names: Sequence[str], dtype: Any) -> None:
@@ -30,7 +30,7 @@ class Lengths:
         self._most = np.zeros(len(self._names))
 
     def add(self, numbers: np.ndarray, others: Iterable[np.ndarray]) -> bool:
-        """Look at (rows, columns) and at further columns; whether all values are finite."""
+        """Take in (rows, columns) and further columns; return whether all values are finite."""
         if not len(numbers):
             return True
         sides = np.max(numbers, axis=0, initial=0), -np.min(numbers, axis=0, initial=0)
@@ -42,8 +42,8 @@ class Lengths:
     def check(self, shift: np.ndarray | None) -> None:
         """Refuse columns whose squares the dtype does not hold.
 
-        ``shift``, (numbers,), was taken off the first columns: what is left of a column that does
-        not vary is the rounding of such numbers, which may be as small as it is.
+        ``shift``, (numbers,), was subtracted from the first columns: a constant column is left with
+        the rounding errors of such numbers, which are not refused for being small.
 
         Raises:
           DataError: with the column, its numbers, and what to do.
@@ -77,12 +77,12 @@ def check_rows(
     """Refuse parts that are empty, or whose rows weigh nothing.
 
     Args:
-      counts: training rows and held-out rows.
-      weights: their sums.
-      dropped: rows that were left out.
-      request: what was asked for.
+      counts: how many training rows and held-out rows there are.
+      weights: the sums of the weights of both.
+      dropped: how many rows were left out.
+      request: the options of the fit.
       is_tested: whether rows were to be held out.
-      dtype: that weights are multiplied in.
+      dtype: the dtype in which weights are multiplied.
     """
     train, test = counts
     without = f", {dropped:,} dropped for what is missing in them" if dropped else ""
@@ -113,7 +113,7 @@ def check_target(name: str, rows: int, variance: float, mean: float) -> None:
 
 
 def row_notes(dropped: int, unseen: int) -> list[str]:
-    """What is to be said of rows and values that do not count."""
+    """Notes on dropped rows, and on values that no training row had."""
     notes: list[str] = []
     if dropped:
         notes.append(f"{dropped:,} rows were dropped for what is missing in them.")

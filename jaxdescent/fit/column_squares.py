@@ -1,4 +1,4 @@
-"""How long columns are about their means, added up block by block."""
+"""Sums of squares of columns about their means, added up block by block."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxdescent import processes
 from jaxdescent.data.chunk import Chunk
 
 EXACT = 64 * np.finfo(float).eps
-"""Of the sum of squares: less than this part of it about the mean is rounding."""
+"""Squares about the mean that add up to less than this part of the sum of squares are rounding."""
 
 
 class ColumnSquares:
@@ -18,7 +18,7 @@ class ColumnSquares:
 
     Args:
       features: how many there are; the first ones are columns of numbers.
-      dtype: in which the numbers are: what does not vary beyond its rounding does not vary.
+      dtype: the dtype of the numbers: a column that varies within its rounding counts as constant.
     """
 
     def __init__(self, features: int, dtype: Any) -> None:
@@ -35,7 +35,7 @@ class ColumnSquares:
         self.total += float(weight.sum())
 
     def put_together(self) -> None:
-        """Add what the other processes of a fit have added up of their own rows."""
+        """Add the sums that the other processes of a fit have of their own rows."""
         both = processes.added(np.stack([self.first, self.second]))
         self.first, self.second = both
         self.total = float(processes.added(np.array([self.total]))[0])
@@ -49,10 +49,10 @@ class ColumnSquares:
         """``sum_i s_i (x_ij - mean_j)^2``, (features,); zero where a column does not vary.
 
         Args:
-          shift: (numbers,), what was taken off the numbers before: what varies less than float64
-            rounds such numbers does not vary.
-          fills: (numbers,), what stands for a missing number, which was added as zero.
-          absent: (numbers,), the weights of the rows that have none.
+          shift: (numbers,), subtracted from the numbers before: a column that varies by less than
+            float64 rounds such numbers counts as constant.
+          fills: (numbers,), which stand for missing numbers, which were added as zeros.
+          absent: (numbers,), the sum of the weights of the rows without the number.
         """
         first, second = self.first.copy(), self.second.copy()
         if fills is not None and absent is not None:

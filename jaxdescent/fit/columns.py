@@ -19,7 +19,7 @@ class Labels:
 
     Args:
       codes: (rows,), integers.
-      texts: a list, or an array of Arrow, of which a list is made where it is asked for.
+      texts: a list, or an array of Arrow, which becomes a list on first use.
     """
 
     def __init__(self, codes: np.ndarray, texts: Any) -> None:
@@ -32,7 +32,7 @@ class Labels:
         return self._texts if isinstance(self._texts, list) else self._texts.to_pylist()
 
     def places(self, levels: Any) -> np.ndarray:
-        """Where the text of each code stands among ``levels``, an array of Arrow; -1 for nowhere.
+        """The place of each code's text among ``levels``, an array of Arrow; -1 where it is absent.
 
         Arrow looks them up: a dictionary of Python takes ten times as long for 100,000 of them.
         """
@@ -53,7 +53,7 @@ class Labels:
 
 
 def as_numbers(column: Any, *, nan_is_missing: bool) -> NumberColumn:
-    """A column of numbers; without a copy where it can be had so."""
+    """A column as numbers and which of them are missing, without a copy where possible."""
     values, missing = values_of(column)
     if values.dtype == np.bool_:
         values = values.astype(np.uint8)
@@ -69,7 +69,7 @@ def as_numbers(column: Any, *, nan_is_missing: bool) -> NumberColumn:
 
 
 def labels_of(column: Any, name: object = "a column") -> Labels:
-    """A column of texts, whole numbers, booleans or dates, as codes of its own.
+    """The codes and texts of a column of texts, whole numbers, booleans or dates.
 
     Raises:
       DataError: for bytes that are no text, with the column's name.
@@ -100,25 +100,25 @@ class Texts:
         self._new: list[Any] = []
 
     def add(self, texts: Any) -> None:
-        """An array of Arrow, or a list."""
+        """Add texts, an array of Arrow or a list."""
         pa = need_arrow()
         self._new.append(pa.array(texts, pa.string()) if isinstance(texts, list) else texts)
-        # Whenever as many have come as are known, so that all of it takes a few passes.
+        # Once the new texts outnumber the known ones, so that all joins together take a few passes.
         if sum(map(len, self._new)) > len(self._known):
             self._join()
 
     def sorted(self) -> tuple[str, ...]:
-        """All of them, once each."""
+        """All different texts in their order."""
         self._join()
         return tuple(sorted(self._known.to_pylist()))
 
     def __len__(self) -> int:
-        """How many are held; some of them may be equal."""
+        """How many texts are held; some of them may be equal."""
         return len(self._known) + sum(map(len, self._new))
 
     @property
     def bytes(self) -> int:
-        """What those that are held take."""
+        """How many bytes the held texts take."""
         return self._known.nbytes + sum(each.nbytes for each in self._new)
 
     def _join(self) -> None:

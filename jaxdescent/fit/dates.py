@@ -27,13 +27,13 @@ PARTS: Mapping[str, tuple[str, Sequence[str]]] = {
     "weekday": ("day_of_week", WEEKDAYS),
     "hour": ("hour", [f"{hour:02}" for hour in range(24)]),
 }
-"""Of each part that has levels: Arrow's function of its number, and how the numbers are written."""
+"""For each part with levels: the name of Arrow's function for its number, and the levels' texts."""
 
 DAY = 86_400 * 10**6
-"""In microseconds, as all times here."""
+"""A day in microseconds, the unit of all times here."""
 
 AS_WRITTEN = "as written"
-"""The zone of texts that name how far their clock is ahead of UTC: that clock is read."""
+"""The zone of texts that state an offset from UTC: the time is read as it is written."""
 
 READ_ROWS = 1 << 16
 
@@ -43,13 +43,13 @@ EXPECTED = "--date must be such as date:weekday,hour,trend, of month, weekday, h
 
 
 class Dates(NamedTuple):
-    """What is made of a column of dates.
+    """The parts that a column of dates becomes, its time zone, and its range.
 
     Attributes:
-      parts: of :data:`PARTS`, and :data:`TREND`.
+      parts: names among :data:`PARTS` and :data:`TREND`.
       zone: the time zone whose clock is read; None where the column has none.
-      first: the first of the dates of a fit, in microseconds since 1970 (UTC).
-      last: the last one.
+      first: the first date of a fit, in microseconds since 1970 (UTC).
+      last: the last date of a fit, likewise.
     """
 
     parts: tuple[str, ...]
@@ -59,7 +59,7 @@ class Dates(NamedTuple):
 
     @property
     def span(self) -> str:
-        """From when to when the dates of a fit are."""
+        """The range of the dates of a fit, as text."""
         first, last = (str(np.datetime64(each, "us"))[:16] for each in (self.first, self.last))
         return f"{first} to {last}"
 
@@ -68,7 +68,7 @@ def asked_for(wanted: Iterable[str]) -> dict[str, Dates]:
     """The columns of dates, and which parts of each are taken.
 
     Raises:
-      DataError: for what names no column or no such part.
+      DataError: for an entry that names no column, or a part that does not exist.
 
     >>> asked_for(["when:hour,trend"])["when"].parts
     ('hour', 'trend')
@@ -123,12 +123,12 @@ def looked_at(source: Source, dates: Mapping[str, Dates]) -> dict[str, Dates]:
 
 
 class Dated(WrappedSource):
-    """A source with columns that are made of its dates in place of these.
+    """A source whose columns of dates are replaced by the columns of their parts.
 
     Args:
       base: the source.
-      dates: by the names of the columns; a fit replaces them by what :func:`looked_at` finds.
-      who: what lacks a column that is not there.
+      dates: by the names of the columns; a fit replaces them by the ones of :func:`looked_at`.
+      who: the subject of the error for a column that is not there.
     """
 
     def __init__(self, base: Source, dates: dict[str, Dates], who: str = "the data") -> None:
@@ -240,7 +240,7 @@ def is_zone(name: str) -> bool:
 
 
 def _zone_of(column: Any) -> str | None:
-    """The time zone of a column of Arrow, of which some value is there."""
+    """The time zone of a column of Arrow that has at least one value."""
     types = need_arrow().types
     if types.is_timestamp(column.type):
         return column.type.tz
@@ -262,7 +262,7 @@ def _instants(block: Block, name: str, zone: str | None) -> Any:
     microseconds without a zone.
 
     Raises:
-      DataError: for what is no date, and for a zone where the fit knows none, or the reverse.
+      DataError: for a value that is no date, and for a zone where the fit has none, or the reverse.
     """
     pa = need_arrow()
     column = decoded(block.columns[name])
@@ -287,7 +287,7 @@ def _instants(block: Block, name: str, zone: str | None) -> Any:
 
 
 def _clock(block: Block, name: str, zone: str | None, instants: Any) -> Any:
-    """What a clock in the zone shows at these times."""
+    """The local times in the zone at these instants, without a zone."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

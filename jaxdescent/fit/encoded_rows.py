@@ -17,30 +17,30 @@ from jaxdescent.fit.job import Job
 from jaxdescent.fit.prepared import Preparing
 
 RETURNING = 64
-"""After so many blocks, memory that was freed is returned: that takes some milliseconds."""
+"""Freed memory is returned to the system after this many blocks: it takes some milliseconds."""
 
 
 BUCKETS = "the buckets of {}"
-"""The name of a column of all hashed ones' entries."""
+"""The name of the column that holds the codes or entries of all hashed columns."""
 
 ENTRY_BYTES = 16
-"""Of an index and a value."""
+"""Bytes of an entry: an index and a value."""
 
 
 class EncodedRows(WrappedSource):
     """The rows that count, column by column: numbers less a shift, means where one is missing, and
     the code of each row's level or bucket, or entries where a row has several or other ones.
 
-    They are those of one part, so that held-out rows of the same files are among them.
+    All rows of the data's own files are among them, held-out ones too, and none of other data.
 
     Args:
-      job: of the fit.
-      preparing: what looks at a block, and says which rows count.
-      rows: how many these are.
+      job: the job of the fit.
+      preparing: prepares blocks, and says which rows count.
+      rows: how many rows count.
       at_once: how many rows are read at a time.
-      shift: (numbers,), what is taken off each column of numbers.
-      fills: (numbers,), what stands for a missing number, less the shift.
-      dtype: of the numbers.
+      shift: (numbers,), subtracted from the columns of numbers.
+      fills: (numbers,), less the shift, which stand for missing numbers.
+      dtype: the dtype of the numbers.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class EncodedRows(WrappedSource):
             is_plain = not encoding.one_hot and encoding.sparse is None
             if is_plain and not encoding.interactions and not self._looks_for_missing:
                 whole = matrix_of([block.columns[name] for name in encoding.numbers])
-            if whole is not None:  # the pass before this one has looked at all values
+            if whole is not None:  # the pass before this one has checked all values
                 yield self._named(less(whole, self._shift, self._dtype), [])
                 continue
             encoded = self._preparing(block).encoded
@@ -195,7 +195,7 @@ def shifted_numbers(
 
 
 def less(whole: np.ndarray, shift: np.ndarray, dtype: Any) -> np.ndarray:
-    """A matrix less a shift of each column, in the order in which it lies."""
+    """A matrix less a shift of each column, in the memory order of the matrix."""
     made = np.empty_like(whole, dtype=dtype, order="K")
     with np.errstate(over="ignore", invalid="ignore"):
         np.subtract(whole, shift, out=made, casting="same_kind", dtype=np.float64)

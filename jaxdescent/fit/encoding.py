@@ -1,4 +1,4 @@
-"""From columns to features: numbers as they are, levels and buckets as one-hot columns."""
+"""The encoding of columns as features: numbers as they are, levels and buckets one-hot."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jaxdescent.fit.interactions import Interaction, View, columns_of
 
 
 class Policy(NamedTuple):
-    """What becomes of missing values, and of levels that were not there in training.
+    """How missing values, and levels that no training row had, are treated.
 
     Attributes:
       missing: "error", "drop" or "mean".
@@ -36,12 +36,12 @@ class Encoded:
     """The features of a block, before anything is multiplied.
 
     Attributes:
-      numbers: a column each.
-      coded: for each categorical column and then for each hashed one the place of its level or its
-        touched bucket, and what a one there is multiplied by.
-      entries: of the sparse column, if there is one.
-      rows: of the block.
-      keep: those that are not dropped; None for all.
+      numbers: the columns of numbers.
+      coded: for each categorical column, then for each hashed one: the place of each row's level or
+        touched bucket, and the number by which the one there is multiplied.
+      entries: the entries of the sparse column, if there is one.
+      rows: how many rows the block has.
+      keep: the rows that are not dropped; None for all.
       unseen: how many values were none of the levels.
     """
 
@@ -66,12 +66,12 @@ class Encoding:
       numbers: columns that are features themselves, or products of such columns.
       levels: the levels of each categorical column or interaction, a feature each.
       hashed: columns and interactions whose values share ``2**bits`` buckets.
-      bits: of the buckets' number.
-      buckets: those that some training row touched, sorted, a feature each.
-      fills: what stands for a missing number, by name.
+      bits: the bits of a bucket's number.
+      buckets: the buckets that some training row touched, sorted, a feature each.
+      fills: by the name of a column of numbers, the mean that stands for missing ones.
       sparse: the column of sparse numbers, where there is one.
-      indices: of it, those that some training row has, sorted, a feature each.
-      interactions: what those of the names above are made of that are no columns.
+      indices: the indices of the sparse column that some training row has, sorted, a feature each.
+      interactions: the interactions among the names above, by name.
     """
 
     numbers: tuple[str, ...] = ()
@@ -85,7 +85,7 @@ class Encoding:
     interactions: Mapping[str, Interaction] = dataclasses.field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """It as a model's description holds it, without buckets and indices."""
+        """The encoding as a model's description holds it, without buckets and indices."""
         return {
             "numbers": list(self.numbers),
             "means_for_missing": dict(self.fills),
@@ -103,7 +103,7 @@ class Encoding:
     def of_json(
         cls, content: Mapping[str, Any], buckets: np.ndarray, indices: np.ndarray
     ) -> Encoding:
-        """The encoding of such a description."""
+        """The encoding from a model's description, with these buckets and indices."""
         return cls(
             numbers=tuple(content["numbers"]),
             levels={name: tuple(levels) for name, levels in content["levels"].items()},
@@ -121,19 +121,19 @@ class Encoding:
 
     @property
     def columns(self) -> list[str]:
-        """Those that are read."""
+        """The columns that are read."""
         sparse = [] if self.sparse is None else [self.sparse]
         return list(dict.fromkeys([*self.numeric, *self.labelled, *sparse]))
 
     @property
     def numeric(self) -> list[str]:
-        """Those that are read as numbers."""
+        """The columns that are read as numbers."""
         names = [*self.numbers, *self.one_hot]
         return columns_of(names, self.interactions, of_labels=False, own=self.numbers)
 
     @property
     def labelled(self) -> list[str]:
-        """Those that are read as text."""
+        """The columns that are read as text."""
         names = [*self.numbers, *self.one_hot]
         return columns_of(names, self.interactions, of_labels=True, own=self.one_hot)
 
@@ -155,8 +155,8 @@ class Encoding:
 
     @property
     def spans(self) -> list[tuple[str, int, int]]:
-        """Each one-hot name, the place of its first feature, and how many it has; those of hashed
-        names are the same.
+        """Each one-hot name, the place of its first feature, and how many features it has; hashed
+        names share their features.
         """
         found, first = list[tuple[str, int, int]](), len(self.numbers)
         for name, levels in self.levels.items():
@@ -171,7 +171,7 @@ class Encoding:
         return listed + len(self.buckets) + len(self.indices)
 
     def feature_name(self, index: int) -> str:
-        """What a weight belongs to."""
+        """The name of the feature at this place among the weights."""
         if index < len(self.numbers):
             return self.numbers[index]
         index -= len(self.numbers)
@@ -244,8 +244,8 @@ class Encoding:
         return Encoded(numbers, coded, entries, block.rows, kept, unseen + unknown)
 
     def _entries(self, block: Block, policy: Policy) -> tuple[list[RowEntries], int]:
-        """Those of the sparse column, and how many of them have indices that no training row has:
-        they count nothing.
+        """The entries of the sparse column, and how many nonzero ones were left out because no
+        training row has their index.
         """
         if self.sparse is None:
             return [], 0
@@ -280,7 +280,7 @@ class Encoding:
     def _multiplier(
         self, name: str, view: View, block: Block, keep: np.ndarray | None
     ) -> np.ndarray | None:
-        """The numbers that a one-hot column is multiplied by: zero where one is missing."""
+        """The numbers by which a one-hot column is multiplied, zero where one is missing."""
         number = view.multiplier_of(name)
         if number is None:
             return None
@@ -312,7 +312,7 @@ class Encoding:
     def chunk(
         self, encoded: Encoded, numbers: np.ndarray, rows: slice | np.ndarray, block: Block
     ) -> Chunk:
-        """Some rows of a block, whose numbers are given, as they are multiplied."""
+        """A chunk of some rows of a block, whose numbers are given."""
         coded = [column.take(rows) for column in encoded.coded]
         entries = [column.take(rows) for column in encoded.entries]
         parts = [ChunkPart(0, 0, block)]
@@ -328,7 +328,7 @@ def missing_value(block: Block, name: str, row: int, policy: Policy) -> DataErro
 
 
 def _placed(labels: Labels, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A code for each row, from that of each label, and which rows have a value without one."""
+    """Each row's place by the place of its label, and which rows have a value without a place."""
     is_there = labels.codes >= 0
     codes = np.where(is_there, np.append(places, NONE)[labels.codes], NONE)
     return codes, is_there & (codes == NONE)

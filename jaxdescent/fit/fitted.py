@@ -1,4 +1,4 @@
-"""What a way of fitting comes back with."""
+"""The result of every way of fitting: weights, figures, and notes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class PartFigures(NamedTuple):
     """How well some rows are predicted.
 
     Attributes:
-      rows: how many.
+      rows: how many rows these are.
       r2: ``1 - sum s (prediction - y)^2 / sum s (y - mean)^2`` about the part's own mean; None
         where its target does not vary.
       rmse: the root of the weighted mean of squared errors.
@@ -26,18 +26,18 @@ class PartFigures(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """Weights, how well they predict, and everything to be said about them.
+    """Weights, how well they predict, and the details and notes of the fit.
 
     Attributes:
-      encoding: with the means that stand for missing values.
+      encoding: the encoding, with the means that stand for missing values.
       weights: (features,), float64.
-      intercept: of the prediction.
-      parts: training rows, and held-out rows where there are some.
-      details: what else is known, by name.
+      intercept: the intercept of the prediction.
+      parts: figures of the training rows, and of the held-out rows where there are some.
+      details: further figures, by name.
       notes: sentences for a person.
-      rows_read: over all passes of the data's rows, that for levels left out.
-      passes: how many these were.
-      test_passes: how many there were of other data that are held out.
+      rows_read: how many rows of the data all passes read together, but the pass for levels.
+      passes: how many passes over the data there were, but the pass for levels.
+      test_passes: how many passes there were over other data that are held out.
     """
 
     encoding: Encoding
@@ -52,6 +52,6 @@ class Fitted(NamedTuple):
 
 
 def part_of(rows: int, error: float, squares: float, weight: float) -> PartFigures:
-    """From the sums of squared errors, of squares about the mean, and of weights."""
+    """The figures from the sums of squared errors, of squares about the mean, and of weights."""
     r2 = 1 - error / squares if squares > 0 else None
     return PartFigures(rows, r2, math.sqrt(error / weight))

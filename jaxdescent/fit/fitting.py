@@ -1,4 +1,4 @@
-"""From data to a model: roles, levels, a plan that fits the memory, the fit, and its figures."""
+"""The steps of a fit: roles, levels, a plan that fits the memory, the fit, and its figures."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from jaxdescent.fit.strategy import fit_within_memory
 from jaxdescent.machine.resident import peak_resident_bytes
 
 OWN_TARGET = (".npy", "arrays", "svmlight text")
-"""Forms of data in which the target is known by itself."""
+"""Forms of data that hold their target apart from the features."""
 
 
 def fit_model(
@@ -122,7 +122,7 @@ def fit_model(
 
 
 class Given(NamedTuple):
-    """What a fit is given beside its options; :func:`fit_model` describes it."""
+    """The arguments of a fit beside its options; :func:`fit_model` describes them."""
 
     data: Any
     target_file: Any

@@ -1,6 +1,6 @@
 """A fit of rows that do not fit in memory, of more features than sums: they are read in each pass.
 
-Vectors are in memory: what has a number for each row (target, weight, residuals) or each feature.
+Vectors stay in memory, those over the rows (target, weight, residuals) and over the features.
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ from jaxdescent.machine.resident import resident_bytes
 from jaxdescent.regression import LinearRegression
 
 ROW_BYTES, FEATURE_BYTES = 100, 320
-"""A row and a feature: the vectors of the descent, on both sides of the products, and levels'
-places."""
+"""Bytes for a row and for a feature: the vectors of the descent, on both sides of the products,
+and the places of levels."""
 
 COLUMN_ROW_BYTES, COLUMN_FEATURE_BYTES, COLUMN_BLOCK_BYTES = 40, 80, 24
-"""A row, a feature and a row of a product's block, for each vector that is multiplied in a pass
-while a penalty is searched for."""
+"""Bytes for a row, a feature and a row of a product's block, for each vector that is multiplied in
+a pass while a penalty is searched for."""
 
 MOST_WIDTH = 15
-"""Penalties that are tried at a time: three decades, of which at most two follow the best one."""
+"""The most penalties tried at a time: three decades, of which at most two follow the best one."""
 
 LEAST_ROWS, WIDEST = 64, 4
-"""Of a block: its fewest rows, and how many times the bytes of a product's block it may take."""
+"""The fewest rows of a block, and its most bytes as a multiple of a product's block."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FilesPlan:
-    """What reading and the descent take.
+    """How the rows are read, and the memory that reading and the descent take.
 
     Attributes:
-      rows: of all sources.
-      at_once: how many of them are read at a time.
-      bytes: that the process holds at its peak.
+      rows: how many rows all sources have.
+      at_once: how many rows are read at a time.
+      bytes: how many bytes the process holds at its peak.
       width: for how many penalties a pass multiplies.
     """
 
@@ -69,7 +69,7 @@ class FilesPlan:
 
 
 def plan_in_files(job: Job, encoding: Encoding, rows: int) -> FilesPlan:
-    """How it would be done, with so many rows."""
+    """The plan of a fit of this many rows in files, whether or not it fits the memory."""
     wider = 2 if job.request.dtype == "float64" else 1
     encoded = 4 * (wider * len(encoding.numbers) + len(encoding.one_hot))
     entries = 0
@@ -86,7 +86,7 @@ def plan_in_files(job: Job, encoding: Encoding, rows: int) -> FilesPlan:
         + 8 * (3 * len(encoding.labelled) + 3)
         + len(encoding.numbers)
     )
-    # As many as a product takes at a time, which then copies nothing, unless they are text.
+    # As many rows as a product takes at a time, which then copies nothing, unless text is wide.
     at_once = min(at_a_time // max(encoded, 1), WIDEST * BLOCK_BYTES // row, MOST_ROWS)
     at_once = max(at_once, LEAST_ROWS)
     # Blocks as they are read, and the chunks that a product puts together from them.
@@ -108,14 +108,14 @@ def plan_in_files(job: Job, encoding: Encoding, rows: int) -> FilesPlan:
     most = int((job.memory.limit - needed) // (column * targets))
     width = max(min(most, MOST_WIDTH), 1)
     if job.checkpoint is not None and job.checkpoint.width is not None:
-        width = job.checkpoint.width  # of the fit that is gone on with
+        width = job.checkpoint.width  # the width of the fit that is resumed
     return FilesPlan(rows, at_once, needed + width * targets * column, width)
 
 
 def obstacle(job: Job) -> str:
-    """Why rows that stay in files cannot be fitted like this, and what to do; nothing if they can.
+    """Why these rows cannot be fitted from files, and what to do; empty where they can.
 
-    It goes on after "cannot be fitted".
+    The text continues a sentence after "cannot be fitted".
     """
     if not job.source.can_restart:
         return "from a reader that gives its rows only once: pass a table"
@@ -140,7 +140,7 @@ def fit_in_files(
         vectors.add(prepared, is_other=is_other)
         del prepared
     vectors.close()
-    if units:  # those of the fit that is gone on with
+    if units:  # the units of the fit that is resumed
         vectors.use(units)
     source = EncodedRows(
         job,

@@ -27,25 +27,25 @@ from jaxdescent.regression import LinearRegression
 from jaxdescent.result import Result
 
 STARTING_BYTES = 360 << 20
-"""JAX's compiler, and what it leaves behind."""
+"""Bytes that JAX's compiler takes and keeps."""
 
 ROW_BYTES, NUMBER_BYTES, LEVEL_BYTES, BUCKET_BYTES, FEATURE_BYTES = 100, 12, 80, 80, 320
-"""A row, each of its numbers, levels and hashed values, and a feature: the designs in the two
-orders of their products while they are sorted, the vectors of the descent, and levels' places.
-Measured on 1 to 3 million rows, and rounded up."""
+"""Bytes for a row, each of its numbers, levels and hashed values, and a feature: the designs in
+the two orders of their products while they are sorted, the vectors of the descent, and the places
+of levels. Measured on 1 to 3 million rows, and rounded up."""
 
 PROBE_BYTES = 40
-"""A row or a feature, for each random vector by which degrees of freedom are estimated."""
+"""Bytes for a row or a feature, for each random vector that estimates degrees of freedom."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MemoryPlan:
-    """What reading and the descent take.
+    """How the rows are read, and the memory that reading and the descent take.
 
     Attributes:
-      rows: of all sources.
-      reading: how they are read.
-      bytes: that the process holds at its peak.
+      rows: how many rows all sources have.
+      reading: how the sources are read.
+      bytes: how many bytes the process holds at its peak.
     """
 
     rows: int
@@ -54,7 +54,7 @@ class MemoryPlan:
 
 
 def plan_in_memory(job: Job, encoding: Encoding) -> tuple[MemoryPlan, int]:
-    """How it would be done, and how many rows were read to find out (0 for none)."""
+    """The plan of a fit in memory, and how many rows were read to make it (0 for none)."""
     counted = 0
     rows = 0
     for source in job.sources:

@@ -12,7 +12,7 @@ from jaxdescent.data.errors import check_columns
 from jaxdescent.fit.columns import Labels, NumberColumn, as_numbers, labels_of
 
 SEPARATOR = ":"
-"""Stands between columns, and between the levels of a crossed level."""
+"""The text between the columns of an interaction, and between the levels of a crossed level."""
 
 
 class Interaction(NamedTuple):
@@ -28,7 +28,7 @@ class Interaction(NamedTuple):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """All of them."""
+        """All columns of the interaction."""
         return (*self.numbers, *self.labels)
 
 
@@ -59,25 +59,25 @@ class View:
         return self._labels[column]
 
     def numbers_of(self, name: str) -> NumberColumn:
-        """Those of a column or of a product."""
+        """The numbers of a column, or of a product of columns."""
         if name not in self._interactions:
             return self.number(name)
         return product([self.number(column) for column in self._interactions[name].numbers])
 
     def labels_of(self, name: str) -> Labels:
-        """Those of a column or of an interaction."""
+        """The labels of a column, or the crossed labels of an interaction."""
         if name not in self._interactions:
             return self.label(name)
         return crossed([self.label(column) for column in self._interactions[name].labels])
 
     def multiplier_of(self, name: str) -> NumberColumn | None:
-        """What one-hot columns are multiplied by: None for ones."""
+        """The numbers by which one-hot columns are multiplied; None for ones."""
         columns = self._interactions[name].numbers if name in self._interactions else ()
         return product([self.number(column) for column in columns]) if columns else None
 
 
 def product(factors: Sequence[NumberColumn]) -> NumberColumn:
-    """The values' product in float64, missing where one of them is."""
+    """The product of columns in float64, missing where a factor is missing."""
     values, missing = np.asarray(factors[0].values, np.float64), factors[0].missing
     with np.errstate(over="ignore", invalid="ignore"):
         for other in factors[1:]:
@@ -88,7 +88,7 @@ def product(factors: Sequence[NumberColumn]) -> NumberColumn:
 
 
 def crossed(parts: Sequence[Labels]) -> Labels:
-    """The combinations that occur; missing where one part is.
+    """Labels of the combinations that occur, missing where a part is missing.
 
     A separator or a backslash in a level is written with a backslash before it, so that no two
     combinations have the same text.
@@ -127,9 +127,9 @@ def asked_interactions(
 
     Args:
       wanted: such as ``"a:b"``, or the columns one by one.
-      kinds: of all columns.
+      kinds: the kind of each column.
       is_label: whether a column is used by its levels.
-      refused: columns that can be in none, and what they are.
+      refused: columns that can be in no interaction, and what they are.
 
     Raises:
       DataError: for columns that are not there, twice there, or can be in no interaction.
@@ -203,7 +203,7 @@ def columns_of(
 ) -> list[str]:
     """The columns that these names read by their levels, or as numbers.
 
-    ``own`` are those of the names that are themselves such columns, where no interaction.
+    ``own`` are names that are such columns themselves, unless they name an interaction.
     """
     own = set(own)
     found: list[str] = []

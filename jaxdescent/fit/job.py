@@ -1,4 +1,4 @@
-"""What a fit works on: where its rows are from, what is asked of it, and what it may hold."""
+"""The job of a fit: its sources of rows, its options, and the memory that it may hold."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Job(NamedTuple):
 
     @property
     def sources(self) -> list[Source]:
-        """All that is read."""
+        """The source of the data, and that of other data that are held out."""
         return [self.source] if self.test_source is None else [self.source, self.test_source]
 
     @property
@@ -39,5 +39,5 @@ class Job(NamedTuple):
 
     @property
     def parts(self) -> int:
-        """How many parts the rows are of."""
+        """How many parts the rows fall into: training rows alone, or held-out rows too."""
         return 1 + self.is_tested

@@ -1,4 +1,4 @@
-"""The file that says what a folder keeps, so that nothing else is gone on with."""
+"""The description file of a folder that keeps unfinished work, checked before work goes on."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from jaxdescent.fit.array_files import replacing
 
 
 class KeptFolder(NamedTuple):
-    """What a kind of folder keeps, and how its description is told from other files.
+    """A kind of folder: the work that it keeps, and how its description file is recognised.
 
     Attributes:
       thing: what is kept, "a fit".
       name: the name of the description.
-      form: what the description says to be.
+      form: the format that the description names.
       part: the part of the description that is never left out.
-      schema: the version of its form.
+      schema: the version of the format.
     """
 
     thing: str
@@ -30,11 +30,10 @@ class KeptFolder(NamedTuple):
     schema: int = 1
 
     def content(self, folder: pathlib.Path, *, resume: bool) -> dict[str, Any]:
-        """What a folder says of what is gone on with; nothing of what is new.
+        """The description of the work that is resumed; empty where the folder is new.
 
         Raises:
-          DataError: where the folder keeps something and is not to be gone on with, or has other
-            things.
+          DataError: where the folder keeps work that is not to be resumed, or has other things.
         """
         content = os.listdir(_checked(folder)) if folder.exists() else []
         if self.name in content:

@@ -95,7 +95,7 @@ def encoding_of(job: Job) -> tuple[Encoding, int]:
 def _of_all(
     found: dict[str, Texts], touched: np.ndarray, indices: np.ndarray
 ) -> tuple[dict[str, Texts], np.ndarray, np.ndarray]:
-    """What all processes of a fit found in their own rows."""
+    """The levels, buckets and indices that all processes of a fit found in their own rows."""
     if processes.is_alone():
         return found, touched, indices
     content = json.dumps({name: texts.sorted() for name, texts in found.items()})
@@ -110,17 +110,17 @@ def _of_all(
 
 
 def _check(job: Job, levels: Mapping[str, tuple[int, int]], reading: int, freely: int) -> None:
-    """Stop where the levels so far, and what is made of them, leave too little for reading.
+    """Raise an error where the levels so far, and copies of them, leave too little for reading.
 
     Args:
       job: the fit.
-      levels: of each column, how many there are, and the bytes of their texts.
-      reading: bytes that the process holds beside them.
-      freely: bytes that it would with a larger limit, where it reads more at a time.
+      levels: for each column, how many levels there are, and the bytes of their texts.
+      reading: bytes that the process holds beside the levels.
+      freely: bytes that it would hold beside them if a larger limit let it read more at a time.
 
     Raises:
-      ProblemTooLarge: with the column that takes most, and with what all levels would need if its
-        other texts were as different.
+      ProblemTooLarge: with the column that takes most, and with the bytes of all levels if the
+        column's other texts were as different.
     """
     needed = {name: LEVEL_BYTES * n + FINDING_COPIES * size for name, (n, size) in levels.items()}
     total = max(reading + sum(needed.values()), resident_bytes())
@@ -135,7 +135,7 @@ def _check(job: Job, levels: Mapping[str, tuple[int, int]], reading: int, freely
         needed[worst] = int(growth * needed[worst])
         raise job.memory.refuse(
             f"finding the levels of {worst!r}, which has {levels[worst][0]:,} so far,",
-            1.02 * (freely + sum(needed.values())),  # which is shown with three digits
+            1.02 * (freely + sum(needed.values())),  # shown with three digits
             "name it in --hash or --exclude",
         )
     return None
@@ -148,7 +148,7 @@ def _training(block: Block, request: Request) -> np.ndarray | None:
 
 
 def notes_of_many_levels(levels: Mapping[str, Sequence[str]], rows: int) -> list[str]:
-    """What is to be said of columns that have nearly as many levels as there are training rows."""
+    """Notes on columns that have nearly as many levels as there are training rows."""
     many = [name for name, own in levels.items() if 2 * len(own) > rows]
     if not many:
         return []

@@ -19,12 +19,12 @@ FIRST_ROWS = 3
 
 
 class SeenColumn(NamedTuple):
-    """What is seen of a column.
+    """The kind, missing values and first values of one column, as ``inspect`` shows them.
 
     Attributes:
-      kind: what it can be used as, in words.
-      missing: how many values are; None for sparse numbers, which are zero where none is written.
-      first: those of the first rows; None where one is missing.
+      kind: what the column can be used as, in words.
+      missing: how many values are missing; None for sparse numbers, where unwritten ones are zero.
+      first: the values in the first rows; None where one is missing.
     """
 
     kind: str
@@ -33,14 +33,14 @@ class SeenColumn(NamedTuple):
 
 
 class DataLook(NamedTuple):
-    """How many rows there are, and what is seen of each column."""
+    """How many rows there are, and the kind and values of each column."""
 
     rows: int
     columns: dict[str, SeenColumn]
 
 
 def look_at(source: Source, memory: Memory, watch: ProgressListener) -> DataLook:
-    """One pass over all columns.
+    """Look at all columns in one pass.
 
     Raises:
       ProblemTooLarge: where reading does not fit.
@@ -69,7 +69,7 @@ def look_at(source: Source, memory: Memory, watch: ProgressListener) -> DataLook
 
 
 def _in_words(kind: Kind, column: Any, first: list[Any]) -> str:
-    """The kind, and whether its text says dates."""
+    """The kind of a column in words, dates and dates as text included."""
     if kind is not Kind.TEXT:
         return str(kind)
     if holds_times(column.type):

@@ -14,16 +14,16 @@ ITERATIVE: dict[str, Callable[[], Method]] = {
     "lsmr": lambda: LSMR(Jacobi()),
     "lbfgs": LBFGS,
 }
-"""Those that iterate. The columns of a table differ in length by their nature, so the first two
-scale them."""
+"""The methods that iterate. The columns of a table differ in length by their nature, so the first
+two scale them."""
 
 IN_MEMORY, IN_FILES = "cg", "lsmr"
-"""What "auto" is where rows are in memory, and where they are read in each pass: an iteration of
-LSMR is one pass, one of conjugate gradients two."""
+"""The methods of "auto" where rows are in memory, and where they are read in each pass: an
+iteration of LSMR is one pass, one of conjugate gradients two."""
 
 NAMES = (AUTO, DIRECT, *ITERATIVE)
 
 
 def method_of(name: str, default: str = IN_MEMORY) -> Method:
-    """The method that iterates where this one is asked for."""
+    """The iterative method of this name; "auto" stands for ``default``."""
     return ITERATIVE[default if name == AUTO else name]()

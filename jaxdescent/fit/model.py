@@ -22,7 +22,7 @@ from jaxdescent.fit.encoding import Encoding, Policy
 from jaxdescent.machine.resident import resident_bytes
 
 SCHEMA = 2
-"""Of ``model.json``; another number is another layout."""
+"""The version of the layout of ``model.json``."""
 
 READABLE = (1, 2)
 """Schemas that can be read: the first one knew no interactions."""
@@ -37,7 +37,7 @@ DESCRIPTION, WEIGHTS, BUCKETS, INDICES = (
 
 
 class Predicted(NamedTuple):
-    """The predictions of a block, (rows,), and the columns that come along."""
+    """The predictions of a block, (rows,), and the columns that are kept with them."""
 
     values: np.ndarray
     kept: dict[str, Any]
@@ -51,12 +51,12 @@ class Model(Displayed):
       target: the column that it predicts.
       encoding: how columns become features.
       weights: (features,), float64, in the order of the encoding.
-      intercept: of the prediction.
-      options: what was asked for when it was fitted.
-      metrics: what is known of the fit: R², RMSE, status, and the rest of the summary.
-      versions: of the libraries that fitted it.
-      fingerprint: of the data that it was fitted on.
-      dates: what columns are made of dates, by the names of these.
+      intercept: the intercept of the prediction.
+      options: the options that it was fitted with.
+      metrics: figures of the fit: R², RMSE, status, and the rest of the summary.
+      versions: the versions of the libraries that fitted it.
+      fingerprint: the fingerprint of the data that it was fitted on.
+      dates: by the name of a column of dates, the parts that it becomes.
     """
 
     target: str
@@ -127,7 +127,7 @@ class Model(Displayed):
                 "the model knows no means for missing values: fit it with --missing mean."
             )
         check_columns(keep, source.kinds)
-        # What the model does not read as a number is carried as it stands in the file.
+        # A column that the model does not read as a number is carried as it stands in the file.
         source = source.as_text([name for name in keep if name not in encoding.numeric])
         source = dated = self.dated(source)
         source = source.offering(encoding.columns)
@@ -163,7 +163,7 @@ class Model(Displayed):
             dated.warn_of_rows_outside()
 
     def dated(self, source: Source) -> Source:
-        """A source with the columns that the model is made of, where it has dates."""
+        """The source with columns of dates replaced by their parts, where the model has dates."""
         return Dated(source, dict(self.dates)) if self.dates else source
 
     @property
@@ -199,7 +199,7 @@ class Model(Displayed):
             )
 
     def named_weights(self, most: int) -> list[tuple[str, float]]:
-        """The largest weights with what they belong to, largest first."""
+        """The largest weights with the names of their features, largest first."""
         order = np.argsort(-np.abs(self.weights), kind="stable")[:most]
         return [(self.encoding.feature_name(int(j)), float(self.weights[j])) for j in order]
 

@@ -19,27 +19,27 @@ from jaxdescent.result import Result
 from jaxdescent.status import Status
 
 FEWEST_PROBES, MOST_PROBES, PROBE_ROWS = 4, 32, 1 << 20
-"""Random vectors by which the degrees of freedom are estimated where no rows are held out: as many
-as have so many rows in all, within bounds."""
+"""The fewest and the most random vectors that estimate degrees of freedom where no rows are held
+out, and how many entries all of them have within these bounds."""
 
 PROBE_SEED = 2**61
 
 TURNED, LOST = 5, 10
-"""Penalties after the best one, five a decade: so many that are all worse, the last by
-:data:`CLEARLY`, or so many at all without a better one, end the path."""
+"""Penalties after the best one that end the path, five a decade: ``TURNED`` of them where the last
+is worse by the factor ``CLEARLY``, ``LOST`` of them in any case."""
 
 CLEARLY = 1.01
 BETTER = 1 - 1e-6
 
 
 class Search(NamedTuple):
-    """What a search found.
+    """The result of a search.
 
     Attributes:
       path: the penalties that were tried, and their scores.
-      params: at the best one.
-      degrees: of freedom at the best one, where they were estimated.
-      iterations: of all descents.
+      params: the params at the best penalty.
+      degrees: the degrees of freedom at the best penalty, where they were estimated.
+      iterations: how many iterations all descents took.
     """
 
     path: Path
@@ -49,13 +49,13 @@ class Search(NamedTuple):
 
 
 class Tried(NamedTuple):
-    """What some penalties gave, one after another.
+    """The results of descents at some penalties, in the order of the penalties.
 
     Attributes:
-      params: of each penalty, those of each target.
-      predicted: of each penalty, a function that gives the prediction of each target, (rows,).
+      params: for each penalty, the params of each target.
+      predicted: for each penalty, a function that gives the prediction of each target, (rows,).
       is_done: whether all descents converged.
-      iterations: of all of them.
+      iterations: how many iterations all descents took.
     """
 
     params: list[list[Any]]
@@ -65,20 +65,20 @@ class Tried(NamedTuple):
 
 
 Try = Callable[[np.ndarray, Sequence[float], list[Any]], Tried]
-"""Minimises for targets (rows, targets) and some penalties, from the params of each target."""
+"""A function that minimises for targets (rows, targets) at penalties, from each target's params."""
 
 
 @dataclasses.dataclass
 class _Course:
-    """How far the search is.
+    """The state of the search.
 
     Attributes:
-      params: of each target at the smallest penalty so far.
+      params: the params of each target at the smallest penalty so far.
       width: how many penalties are tried at a time.
-      scores: of the penalties so far, the largest one first.
-      best: the params at the best one, whose place is ``best_at``.
-      degrees: of freedom there; NaN where they are not estimated.
-      iterations: of all descents.
+      scores: the scores of the penalties so far, the largest penalty first.
+      best: the params at the best penalty, whose place is ``best_at``.
+      degrees: the degrees of freedom there; NaN where they are not estimated.
+      iterations: how many iterations all descents took.
     """
 
     params: list[Any]
@@ -90,7 +90,7 @@ class _Course:
     iterations: int = 0
 
     def add(self, score: float, params: list[Any], degrees: float) -> None:
-        """A penalty's score."""
+        """Take in the score of the next penalty, with its params and degrees of freedom."""
         place = len(self.scores)
         if not self.scores or score < self.scores[self.best_at] * BETTER:
             self.best, self.best_at, self.degrees = params[0], place, degrees
@@ -99,21 +99,21 @@ class _Course:
 
     @property
     def is_over(self) -> bool:
-        """Whether the error has turned."""
+        """Whether the scores have risen for long enough to end the search."""
         if not self.scores:
             return False
         since, score = len(self.scores) - 1 - self.best_at, self.scores[-1]
         return since >= LOST or (since >= TURNED and score > CLEARLY * self.scores[self.best_at])
 
     def as_arrays(self) -> dict[str, Any]:
-        """It as arrays by name."""
+        """The state as arrays by name."""
         leaves = jax.tree.leaves((self.params, self.best))
         numbers = {"width": self.width, "best_at": self.best_at, "iterations": self.iterations}
         named = {f"leaf {place}": leaf for place, leaf in enumerate(leaves)}
         return numbers | {"degrees": self.degrees, "scores": self.scores} | named
 
     def restored(self, found: Mapping[str, Any]) -> _Course:
-        """The course of such arrays, of the same structure."""
+        """The state from arrays by name; its params have the structure of these ones."""
         like, structure = jax.tree.flatten((self.params, self.best))
         leaves = [jnp.asarray(found[f"leaf {place}"]) for place in range(len(like))]
         params, best = jax.tree.unflatten(structure, leaves)
@@ -147,13 +147,13 @@ def search(
     further descents.
 
     Args:
-      objective: with one output, whose targets are of unit spread.
+      objective: an objective with one output, whose targets are of unit spread.
       squares: (features,), the diagonal of the Hessian without a penalty.
       start: params to begin from.
       train: (rows,), the weights of the training rows; zero for the others.
       held_out: (rows,), the weights of the held-out rows, or None.
       attempt: minimises for some penalties from some params on.
-      tell: is told how many penalties have been tried, and how it goes.
+      tell: gets the number of penalties tried so far, and the last one with its error as text.
       width: how many penalties are tried at a time: those that do not converge together are tried
         in halves.
       checkpoint: where the search is kept while it goes on.
@@ -181,7 +181,7 @@ def search(
         course.iterations += tried.iterations
         if not tried.is_done and (first or penalties.size > 1):
             if penalties.size == 1:
-                is_cut = True  # below it the dtype or the iterations do not suffice
+                is_cut = True  # the dtype or the iterations do not suffice for smaller penalties
                 break
             course.width = -(-penalties.size // 2)
             continue
@@ -221,7 +221,7 @@ def probes_for(rows: int) -> int:
 def one_by_one(
     objective: LinearRegression, descend: Callable[[LinearRegression, Any], Result]
 ) -> Try:
-    """Minimises for one penalty, a descent for each target."""
+    """A function that minimises at one penalty at a time, by a descent for each target."""
 
     def attempt(targets: np.ndarray, penalties: Sequence[float], params: list[Any]) -> Tried:
         (l2,) = penalties
@@ -244,7 +244,7 @@ def one_by_one(
 
 
 def details_of_search(found: Search | None, l2: float) -> dict[str, Any]:
-    """What a fit says of its penalty, which a search may have found."""
+    """The penalty of a fit, how it was chosen, and the degrees of freedom, by name."""
     return {
         "degrees_of_freedom": None if found is None else found.degrees,
         "l2": l2,
@@ -253,14 +253,14 @@ def details_of_search(found: Search | None, l2: float) -> dict[str, Any]:
 
 
 def has_converged(result: Result) -> bool:
-    """Whether the minimum was found."""
+    """Whether a descent has converged."""
     return Status(int(result.status)) is Status.CONVERGED
 
 
 def _cross_validation(
     predicted: Callable[[int], Any], targets: np.ndarray, train: np.ndarray
 ) -> tuple[float, float]:
-    """The score, and the degrees of freedom."""
+    """The score of generalised cross-validation, and the degrees of freedom."""
     rows, total = int(np.count_nonzero(train)), train.sum()
     once, traces = (train > 0).astype(np.float64), []
     for place in range(1, targets.shape[1]):

@@ -21,16 +21,16 @@ from jaxdescent.fit.split import is_held_out
 from jaxdescent.machine.resident import resident_bytes
 
 POINTS = 4000
-"""Rows in the picture."""
+"""About how many rows a picture shows."""
 
 SAMPLE_SEED = 2**62
-"""Apart from the seeds by which rows are held out."""
+"""The seed of the sample, apart from the seeds by which rows are held out."""
 
 TRAIN_COLOR, TEST_COLOR, LINE_COLOR = "#4878a8", "#d1622b", "#444444"
 
 
 class Sample(NamedTuple):
-    """What is drawn of some rows."""
+    """Observed and predicted targets of a sample of rows, and which rows were held out."""
 
     observed: np.ndarray
     predicted: np.ndarray
@@ -101,7 +101,7 @@ def draw(sample: Sample, target: str, path: pathlib.Path, course: Course | None 
             style = {"s": 6, "alpha": 0.5, "linewidths": 0, "color": color, "label": label}
             left.scatter(sample.predicted[own], sample.observed[own], **style)
             right.scatter(sample.predicted[own], residual[own], **style)
-    # The line is as long as the points go, whatever the other axis does.
+    # The diagonal spans the range of the points, whatever the limits of the axes are.
     ends = [min(sample.predicted.min(), sample.observed.min()),
             max(sample.predicted.max(), sample.observed.max())]  # fmt: skip
     left.plot(ends, ends, color=LINE_COLOR, linewidth=1)
@@ -117,10 +117,10 @@ def draw(sample: Sample, target: str, path: pathlib.Path, course: Course | None 
 
 
 def draw_convergence(axes: Any, course: Course) -> None:
-    """The value above the best one, by iteration, and what it was said to be above the minimum."""
+    """How far the value is above the minimum by iteration, and how far it was estimated to be."""
     values, above = np.asarray(course.values), np.asarray(course.above)
     steps = np.arange(values.size)
-    # The last value is above the minimum too, by what is known of it.
+    # The last value is above the minimum too, by its estimated suboptimality.
     least = values.min() - (above[-1] if np.isfinite(above[-1]) else 0.0)
     left = values - least
     axes.plot(steps[left > 0], left[left > 0], color=TRAIN_COLOR, label="above the minimum")
@@ -135,7 +135,7 @@ def draw_convergence(axes: Any, course: Course) -> None:
 
 
 def draw_path(axes: Any, course: Course) -> None:
-    """What each penalty scored."""
+    """The score of each penalty."""
     assert course.path is not None
     penalties, scores, best = course.path
     finite = np.isfinite(scores)

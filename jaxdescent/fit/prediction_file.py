@@ -20,8 +20,8 @@ COLUMN = "prediction"
 
 @contextlib.contextmanager
 def prediction_file(out: pathlib.Path, *, overwrite: bool) -> Iterator[Callable[..., None]]:
-    """A function that appends predictions and columns that come along, by name; the file gets its
-    name when all are written.
+    """A function that appends predictions and the columns kept with them, by name; the file gets
+    its name when all are written.
 
     Raises:
       DataError: where the name says no format, or the file is there or cannot be written.
@@ -70,8 +70,8 @@ def prediction_file(out: pathlib.Path, *, overwrite: bool) -> Iterator[Callable[
 
 
 def _plain(column: Any) -> Any:
-    """A column of a block as Arrow's array without a dictionary, which each block would have anew;
-    one without any value as text.
+    """A column of a block as an array of Arrow without a dictionary, since each block would have
+    its own; a column without any value becomes text.
     """
     pa, column = need_arrow(), decoded(column)
     return column.cast(pa.string()) if pa.types.is_null(column.type) else column

@@ -23,10 +23,10 @@ class Prepared:
     """A block that is ready to be added up.
 
     Attributes:
-      block: where it is from.
-      encoded: its features.
+      block: the block as it was read.
+      encoded: the block's features.
       target: the target.
-      weight: of each row, or None for ones.
+      weight: the weight of each row, or None for ones.
       parts: the rows of the training part and of the held-out part; None for all.
     """
 
@@ -38,14 +38,14 @@ class Prepared:
 
     @property
     def dropped(self) -> int:
-        """How many rows are left out for what is missing in them."""
+        """How many rows are left out because a value is missing."""
         keep = self.encoded.keep
         return 0 if keep is None else self.block.rows - keep.size
 
     @property
     def means(self) -> np.ndarray:
-        """The means of the numbers and of the target over the rows that are not left out, where
-        they are there; zeros where they are not finite.
+        """The means of the numbers and of the target over the rows that are not left out, missing
+        values apart; zero where a mean is not finite.
         """
         rows = slice(None) if self.encoded.keep is None else self.encoded.keep
         means: list[float] = []
@@ -65,12 +65,12 @@ class Prepared:
 
 @dataclasses.dataclass(frozen=True)
 class Preparing:
-    """From blocks to prepared ones.
+    """A function that prepares blocks.
 
     Attributes:
-      share: of the rows that are held out.
-      seed: of the choice of these rows.
-      part: what all rows are of, where none is held out.
+      share: the share of the rows that is held out.
+      seed: the seed by which these rows are chosen.
+      part: the part that all rows belong to where no share is held out.
     """
 
     roles: Roles
@@ -82,13 +82,13 @@ class Preparing:
 
     @classmethod
     def of(cls, job: Job, encoding: Encoding) -> Preparing:
-        """For the passes of a fit."""
+        """The preparation of blocks for the passes of a fit."""
         request = job.request
         policy = Policy(request.missing, unseen="zero")
         return cls(job.roles, encoding, policy, request.test, request.seed)
 
     def __call__(self, block: Block) -> Prepared:
-        """Look at a block: whether all its values are there, and which rows are held out."""
+        """Encode a block, refuse missing and wrong values, and choose which rows are held out."""
         roles, policy = self.roles, self.policy
         drops = policy.missing == "drop"
         target = as_numbers(block.columns[roles.target], nan_is_missing=drops)

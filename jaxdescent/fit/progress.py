@@ -1,4 +1,4 @@
-"""What a caller may see of a fit while it goes on."""
+"""The interface through which a caller follows a fit."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import numpy as np
 
 
 class ProgressListener:
-    """Told of the plan before anything is read, and of progress; by default nothing is done."""
+    """Gets the plan of a fit before anything is read, and its progress; by default does nothing."""
 
     def planned(self, lines: Sequence[str]) -> None:
-        """What will be done, in two lines."""
+        """The plan of the fit, in a few lines."""
 
     def begin(self, what: str, total: int | None, unit: str = "rows") -> None:
-        """Something begins that takes so many rows, or other units, where that is known."""
+        """A stage begins, of ``total`` rows or other units; None where the total is unknown."""
 
     def advance(self, done: int) -> None:
-        """So many of them are done."""
+        """``done`` rows, or other units, of the stage are done."""
 
     def tell(self, state: str) -> None:
-        """How it goes, in a few words: the loss, for example."""
+        """The state of the stage in a few words: the loss, for example."""
 
     def iterated(self, value: float, above: float) -> None:
         """An iteration's value, and how far it is above the minimum: NaN where that is unknown."""
@@ -30,5 +30,5 @@ class ProgressListener:
 
     @property
     def is_looking(self) -> bool:
-        """Whether anybody wants to know of each iteration, which costs a little."""
+        """Whether the listener wants every single iteration, which costs a little."""
         return False

@@ -1,4 +1,4 @@
-"""What a person sees of a fit: the plan, progress, the summary, and what is in a model."""
+"""What a person sees of a fit: the plan, progress, the summary, and the contents of a model."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from jaxdescent.machine.memory import readable_bytes
 from jaxdescent.status import Status
 
 LARGEST = 10
-"""Weights in a summary."""
+"""How many weights a summary shows."""
 
 LONGEST_NAME = 24
-"""Of a column, in a line of several."""
+"""The most characters of a name in a line with other entries."""
 
 
 @dataclasses.dataclass
 class Course:
-    """What happened during a fit, for a picture.
+    """The iterations and the search of a fit, for a picture.
 
     Attributes:
-      values: of the iterations.
-      above: how far each is above the minimum; NaN where that is unknown.
+      values: the value of each iteration.
+      above: how far each value is above the minimum; NaN where that is unknown.
       path: the penalties of a search, their scores, and the place of the best.
     """
 
@@ -53,7 +53,7 @@ class Course:
 
 
 class _Speed(ProgressColumn):
-    """Rows, or what else is counted, a second."""
+    """Rows, or other units, per second."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -127,12 +127,12 @@ class Screen(ProgressListener):
             self.course.path = penalties, scores, best
 
     def say(self, line: str) -> None:
-        """A line of the standard output."""
+        """Print a line on the standard output."""
         for part in broken(printable(line), self._console.width):
             self._print(part)
 
     def show(self, report: Report) -> None:
-        """A report, its title in bold."""
+        """Print a report, its title in bold."""
         title, *lines = printable(report.as_text(self._console.width)).split("\n")
         self._print(title, "bold")
         for line in lines:
@@ -142,7 +142,7 @@ class Screen(ProgressListener):
         self._console.print(Text(line, style=style), soft_wrap=True)
 
     def show_look(self, look: DataLook, source: Source) -> None:
-        """What data hold, a line for each column; what does not fit the line is cut off."""
+        """Print a look at data, a line for each column, cut off at the terminal's width."""
         files, columns = len(source.files), len(look.columns)
         size = f" ({files} file{'s' * (files > 1)}, {readable_bytes(source.file_bytes)})"
         plural = "s" * (columns != 1)
@@ -165,7 +165,7 @@ def _cut(text: str, most: int) -> str:
 
 
 def _cell(value: Any) -> str:
-    """A value in a row of a table, quoted where it is a text with spaces at an end or none."""
+    """A value in a row of a table, quoted where it is an empty text or has spaces at an end."""
     if value is None:
         return "missing"
     if isinstance(value, float):
@@ -175,7 +175,7 @@ def _cell(value: Any) -> str:
 
 
 def _in_line(text: str) -> str:
-    """A text of the data as a part of a line."""
+    """A text of the data made printable in one line."""
     return printable(text).replace("\n", r"\n")
 
 
@@ -228,14 +228,14 @@ def _weights(model: Model, most: int) -> Rows:
 
 
 def summary(model: Model) -> Report:
-    """What a fit found."""
+    """The figures, notes and largest weights of a fit."""
     title = f"{model.target} by {model.encoding.size:,} features"
     notes = [("note", note) for note in model.metrics["notes"]]
     return Report(title, "", [*_figures(model), *notes, *_weights(model, LARGEST)])
 
 
 def contents(model: Model, most: int) -> Report:
-    """What is in a model."""
+    """The columns, figures, notes and ``most`` largest weights of a model."""
     encoding = model.encoding
     rows: Rows = [("numeric columns", f"{len(encoding.numbers):,}")]
     rows += [(f"  levels of {name}", f"{len(ls):,}") for name, ls in encoding.levels.items()]

@@ -20,19 +20,19 @@ _listeners: list[Listener] = []
 
 @contextlib.contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Within it ``listener`` gets the value and its suboptimality (NaN where unknown) at each check
-    of a :class:`ReportingMethod` method.
+    """A context in which ``listener`` gets the value and its suboptimality (NaN where unknown) at
+    each check of a :class:`ReportingMethod`.
     """
     _listeners.append(listener)
     try:
         yield
-        jax.effects_barrier()  # what is told late must find somebody
+        jax.effects_barrier()  # late callbacks must still find the listener
     finally:
         _listeners.remove(listener)
 
 
 def _tell(value: Any, left: Any) -> None:
-    """Tell every listener: all programs call this function, so that none is compiled for one."""
+    """Call every listener; programs are compiled with this function, and not with a listener."""
     for listener in _listeners:
         listener(float(value), float(left))
 
@@ -40,9 +40,9 @@ def _tell(value: Any, left: Any) -> None:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class ReportingMethod(Method):
-    """``inner``, which takes the same steps to the same params, and tells of each check.
+    """A method that takes exactly the steps of ``inner``, and reports each check to the listeners.
 
-    What is told goes to a callback on the host, which calls nothing of JAX.
+    Reports go to a callback on the host, which calls nothing of JAX.
     """
 
     inner: Method
@@ -96,8 +96,8 @@ class ReportingMethod(Method):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class ReportingRefutable(ReportingMethod):
-    """A method that can go on where a measurement disproves its end: the loop asks for the class's
-    answer, so that it stands in a class of its own.
+    """A reporting method that can go on where a measurement disproves its end. The loop looks for
+    :meth:`disproved` in the class, so only this class overrides it.
     """
 
     def hoisted(self) -> ReportingRefutable:
@@ -108,7 +108,7 @@ class ReportingRefutable(ReportingMethod):
 
 
 def reporting(method: Method) -> ReportingMethod:
-    """The method, which tells of each check."""
+    """The method, which reports each check to the listeners."""
     goes_on = type(method).disproved is not Method.disproved
     return ReportingRefutable(method) if goes_on else ReportingMethod(method)
 

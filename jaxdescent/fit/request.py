@@ -1,4 +1,4 @@
-"""What a fit is asked to do, looked at before anything is read."""
+"""The options of a fit, checked before anything is read."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class Request:
             raise DataError(f"--l2 must be a number of at least 0 or auto, got {self.l2}.")
 
     def matched(self, known: Collection[str]) -> Request:
-        """The request where names without spaces around them are columns: ``a, b`` lists two."""
+        """The request whose names lose spaces that no column has: ``a, b`` lists two columns."""
         own: dict[str, Any] = {}
         for option in ("features", "exclude", "categorical", "hashed"):
             names = getattr(self, option)

@@ -1,4 +1,4 @@
-"""Which column is what: features, levels, hashed values, the target, weights of rows."""
+"""The roles of columns: features, levels, hashed values, the target, weights of rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxdescent.data.errors import check_columns, listed
 from jaxdescent.fit.interactions import Interaction, asked_interactions, columns_of
 
 AUTO = "auto"
-"""In place of a list of categorical columns: all that hold text."""
+"""The automatic choice of an option; for categorical columns, all columns that hold text."""
 
 MOST_BITS = 28
 
@@ -29,7 +29,7 @@ class Roles(NamedTuple):
 
     @property
     def columns(self) -> list[str]:
-        """All that are read."""
+        """All columns that are read."""
         own = [self.target] if self.weights is None else [self.target, self.weights]
         own += [] if self.sparse is None else [self.sparse]
         names = [*self.numbers, *self.categorical, *self.hashed]
@@ -42,7 +42,7 @@ class Roles(NamedTuple):
         return list(dict.fromkeys([*read, *own]))
 
     def labels_of(self, names: Sequence[str]) -> list[str]:
-        """The columns whose levels these names take."""
+        """The columns that these names, interactions among them, use by their levels."""
         return columns_of(names, self.interactions, of_labels=True, own=names)
 
 
@@ -58,13 +58,13 @@ def assign(
     interact: Sequence[str | Sequence[str]] = (),
     first_text: Callable[[str], str] = lambda name: "",
 ) -> Roles:
-    """A role for each column, or a reason why there is none.
+    """The roles of the columns, from their kinds and the options.
 
     ``first_text`` may know where a column that looked like numbers holds something else.
 
     Raises:
-      DataError: for columns that are not there or have two roles, and for text that nobody said
-        what to do with.
+      DataError: for columns that are not there or have two roles, and for text columns without a
+        role.
     """
     is_auto = list(categorical) == [AUTO] and AUTO not in kinds
     levelled = [] if is_auto else list(categorical)

@@ -17,10 +17,10 @@ from jaxdescent.fit.vectors import Vectors
 
 
 class Rows:
-    """The features of all rows, in arrays that grow by none: their number is known.
+    """The features of all rows, in arrays that are allocated once: the number of rows is known.
 
     Args:
-      vectors: what is kept beside them, which looks at each block first.
+      vectors: the targets and weights of the rows, which check each block first.
     """
 
     def __init__(self, rows: int, encoding: Encoding, dtype: Any, vectors: Vectors) -> None:
@@ -53,7 +53,7 @@ class Rows:
             self.entries.append([column.in_dtype(self.dtype) for column in taken])
 
     def close(self) -> None:
-        """Forget the places of dropped rows, and put means where numbers are missing."""
+        """Cut off the places that dropped rows left, and put means where numbers are missing."""
         kept = slice(0, self._vectors.filled)
         self.numbers = self.numbers[kept]
         self.coded = [column.take(kept) for column in self.coded]
@@ -63,7 +63,7 @@ class Rows:
         self.entries = [joined(self.entries)]
 
     def design(self) -> Concatenated:
-        """The rows' features side by side, none of them written out.
+        """The features side by side, one-hot columns in sparse form.
 
         The levels of all columns are one sparse design: a program for each of them would take
         seconds to compile.
@@ -86,7 +86,7 @@ class Rows:
         return Concatenated(parts)
 
     def _one_hot(self, coded: list[Coded]) -> Sparse:
-        """Columns whose features follow each other, or are the same."""
+        """A sparse design of columns whose features follow each other, or are shared."""
         first, count = coded[0].first, len(self.numbers)
         places = [
             np.where(each.codes >= 0, each.codes + (each.first - first), -1) for each in coded

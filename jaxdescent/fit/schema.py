@@ -1,4 +1,4 @@
-"""What ``model.json`` may hold: its one description, and the check of a text against it."""
+"""The schema of ``model.json``, and the check of a text against it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxdescent.fit.roles import MOST_BITS
 from jaxdescent.status import Status
 
 MOST_DIGITS = 30
-"""Of a whole number: more are in no model."""
+"""The most digits of a whole number: no model has longer ones."""
 
 
 class Number(float):
@@ -57,7 +57,7 @@ ENCODING = {
     "interactions?": {...: {"numbers": NAMES, "levels": NAMES}},
 }
 TIMES = range(1 - 2**63, 2**63)
-"""Numbers of 64 bits, but for the one by which Arrow and NumPy mean none."""
+"""The whole numbers of 64 bits, but for the one that stands for no time in Arrow and NumPy."""
 
 DATES = {"parts": [{*PARTS, TREND}], "zone?": str, "first": TIMES, "last": TIMES}
 MODEL = {
@@ -71,12 +71,12 @@ MODEL = {
     "data": str,
     "dates?": {...: DATES},
 }
-"""Keys with what they hold: a type, a list of one, one of a set or of a range of whole numbers, or
-keys again, where ``...`` stands for any names."""
+"""Keys with the type of their value: a type, a list of a type, one of a set or of a range of whole
+numbers, or keys again, where ``...`` stands for any names."""
 
 
 def content_of(text: str, name: Any) -> dict[str, Any]:
-    """What a text of JSON says, whose numbers are finite.
+    """The content of a JSON text whose numbers are finite.
 
     Raises:
       DataError: where it is no JSON object, or has other numbers.

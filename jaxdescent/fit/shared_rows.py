@@ -1,8 +1,8 @@
 """A fit that several processes make together: each of them reads its own share of the rows.
 
 Inside the group that :func:`jaxdescent.processes.among_all` opens, each process works on a source
-of its own rows, and wherever a fit needs something of all rows (levels, sums, means, figures), what
-the processes have found is put together, in their order: all of them come to the same model.
+of its own rows. Wherever a fit needs levels, sums, means or figures of all rows, those that the
+processes found in theirs are combined in the processes' order: all come to the same model.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from jaxdescent.designs import StreamedShares
 
 def share_of(source: Source, *, is_tested: bool = False) -> tuple[Source, int]:
     """The rows of a source that this process reads, which follow each other, and how many are
-    before them. Without a group they are all. Where nobody knows how many rows count, each process
-    counts those of a part first.
+    before them. Without a group these are all rows. Where the number of rows that count is unknown,
+    each process first counts the rows of a part.
 
     Args:
       source: the same in all processes.
@@ -56,8 +56,8 @@ def share_of(source: Source, *, is_tested: bool = False) -> tuple[Source, int]:
 
 
 def are_full(rows: int, count: int) -> bool:
-    """Whether so many processes have as many rows each, but for the last, which has some. What has
-    a number for each row then has the same order in any number of processes, with none between.
+    """Whether ``count`` processes have equally many rows, but for the last, which has at least one.
+    Vectors over the rows then have one order in any number of processes, without gaps.
     """
     return (count - 1) * -(-rows // count) < rows
 
@@ -73,7 +73,7 @@ def streamed(source: Source, numbers: tuple[str, ...], **options: Any) -> Stream
     the shorter shares.
     """
     first = {device.process_index: device for device in reversed(jax.devices())}
-    # One device of each is enough: rows are multiplied on the host.
+    # One device of each process is enough: rows are multiplied on the host.
     devices = np.array([first[index] for index in sorted(first)])
     mesh = Mesh(devices, ("samples",), axis_types=(AxisType.Auto,))
     rows = NamedSharding(mesh, PartitionSpec("samples"))
@@ -81,7 +81,7 @@ def streamed(source: Source, numbers: tuple[str, ...], **options: Any) -> Stream
 
 
 def vector_of_rows(design: StreamedShares, own: np.ndarray) -> jax.Array:
-    """(rows,) of such a design, of which each process gives its own."""
+    """A vector over the rows of a design, (rows,), of which each process gives its own part."""
     share = np.zeros(design.shares.rows, own.dtype)
     share[: own.size] = own
     over = design.facts.over

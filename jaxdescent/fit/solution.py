@@ -1,4 +1,4 @@
-"""The minimiser from the sums, for one penalty or a path of them, and what is known of it."""
+"""The minimiser from the sums, for one penalty or a path of them, and how accurate it is."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from jaxdescent.status import Evidence, Status
 
 RANK = 1e-13
 """An eigenvalue of the matrix of correlations below this part of the largest one is rounding, or
-cannot be told from it: the sums are of float64, and so many rows' roundings are in them."""
+cannot be told from it: the sums are in float64, and hold the rounding errors of many rows."""
 
 CONVERGED = 1e-10
-"""Of the gradient's norm at zeros: above it rounding has the last word."""
+"""A solve converged where the gradient's norm is at most this part of its norm at zero weights."""
 
 DEPENDENT = 1e-13
-"""Of the gradient's norm at zeros: less of it along columns that depend on each other is what
-rounding leaves where they do so exactly."""
+"""A gradient along linearly dependent columns whose norm is below this part of its norm at zero
+weights is the rounding error of an exact dependence."""
 
 HELD_OUT = "held-out rows"
 
 A_DECADE = 5
 LOWEST, LOW, HIGH = -15, -9, 3
-"""Powers of ten between which penalties are tried, as parts of the mean eigenvalue: from the second
-one on, or from lower down where most columns are so short beside a few that the mean is theirs."""
+"""Powers of ten between which penalties are tried, as parts of the mean eigenvalue: from ``LOW`` to
+``HIGH``, or from as low as ``LOWEST`` where a few columns are so long that the mean is theirs."""
 
 NO_BETTER = 1e-6
-"""Scores that differ by this part are the same."""
+"""Scores that differ by at most this part count as equal."""
 
 BELOW = 4
-"""So many powers of ten below the median of the columns' squared lengths the path reaches."""
+"""Powers of ten that the path reaches below the median of the columns' squared lengths."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,15 +43,15 @@ class Solution:
 
     Attributes:
       weights: (features,).
-      intercept: of the prediction.
+      intercept: the intercept of the prediction.
       l2: the penalty.
-      status: of the solve.
+      status: the status of the solve.
       evidence: what ``suboptimality`` rests on.
       value: ``1/2 sum_i s_i (x_i.w + b - y_i)^2 + l2/2 |D w|^2``, with D the scales.
-      gradient_norm: at the weights, per unit of each column's length.
+      gradient_norm: the norm of the gradient at the weights, per unit of each column's length.
       suboptimality: how far the value is above the minimum.
-      rank: of the centred features; None where a penalty makes it no matter.
-      degrees: of freedom, the intercept's left out.
+      rank: the rank of the centred features; None where a penalty makes it irrelevant.
+      degrees: the degrees of freedom, without that of the intercept.
       constant: the features that do not vary, whose weights are zero.
     """
 
@@ -72,11 +72,11 @@ class Path(NamedTuple):
     """Penalties that were tried, and what each scored: the less the better.
 
     Attributes:
-      penalties: from the smallest to the largest.
-      scores: of each.
-      rule: by which they are scored.
-      best: the place of the best.
-      is_cut: whether smaller ones were meant to be tried, and could not be.
+      penalties: the penalties, from the smallest to the largest.
+      scores: the score of each penalty.
+      rule: the rule by which penalties are scored, in words.
+      best: the place of the best penalty.
+      is_cut: whether smaller penalties were to be tried, and could not be.
     """
 
     penalties: np.ndarray
@@ -96,7 +96,7 @@ class Path(NamedTuple):
 
     @property
     def notes(self) -> list[str]:
-        """What is to be said of it."""
+        """Notes on the search, as sentences."""
         notes = [f"l2 was chosen among {len(self.penalties)} by {self.rule}."]
         if self.rule == HELD_OUT:
             notes.append("The held-out rows chose l2: their error is a little optimistic.")
@@ -114,8 +114,8 @@ class Path(NamedTuple):
 
 
 def penalties_from(squares: np.ndarray) -> np.ndarray:
-    """The penalties that are tried, from the smallest up, by the columns' squared lengths about
-    their means, whose mean is that of the eigenvalues; 61 where these are alike.
+    """The penalties that are tried, from the smallest up, given the columns' squared lengths about
+    their means, whose mean is the mean eigenvalue; 61 penalties where the lengths are alike.
     """
     varying = squares[squares > 0]
     if not varying.size:
@@ -134,7 +134,7 @@ def constants(data: NormalSums) -> np.ndarray:
 
 
 def scales_of(data: NormalSums, *, standardize: bool) -> np.ndarray:
-    """What each weight is multiplied by before it is penalised."""
+    """The numbers by which weights are multiplied before they are penalised."""
     if not standardize:
         return np.ones(len(data.gram))
     spread = np.sqrt(np.maximum(data.gram.diagonal(), 0) / data.weight_total)
@@ -144,8 +144,8 @@ def scales_of(data: NormalSums, *, standardize: bool) -> np.ndarray:
 def solve(data: NormalSums, l2: float, *, standardize: bool = False) -> Solution:
     """The minimiser with this penalty, by the spectrum of the Hessian scaled to a unit diagonal.
 
-    Directions without curvature get nothing: without a penalty the weights are those of least norm
-    per column's length. A second solve with what is left refines the first.
+    Directions without curvature get zero: without a penalty the weights are those of least norm
+    per column's length. A second solve with the residual refines the first.
     """
     scales, constant = scales_of(data, standardize=standardize), constants(data)
     hessian = data.gram / np.multiply.outer(scales, scales)
@@ -180,7 +180,7 @@ def solve(data: NormalSums, l2: float, *, standardize: bool = False) -> Solution
     )
     penalty = l2 * float(np.sum(np.square(scales * weights)))
     value = 0.5 * (max(residual, 0.0) + penalty)
-    # Along directions that were left out the value may still fall, nobody knows how far.
+    # Along directions that were left out the value may still fall, by an unknown amount.
     beyond = float(np.linalg.norm(along[gain == 0]))
     evidence = Evidence.FACTORISATION
     if beyond > DEPENDENT * at_zeros:
@@ -214,11 +214,11 @@ def path(
     standardize: bool,
     held_out: Callable[[np.ndarray, float], float] | None,
 ) -> Path:
-    """What many penalties score, from one spectrum.
+    """The scores of many penalties, from one spectrum.
 
     Args:
-      data: of the training rows.
-      rows: how many these are.
+      data: the sums of the training rows.
+      rows: how many training rows there are.
       standardize: whether the penalty is on the weights of standardised features.
       held_out: the squared error of weights and an intercept on other rows; without it generalised
         cross-validation decides: ``rows * RSS / (rows - degrees - 1)^2``.

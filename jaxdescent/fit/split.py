@@ -13,7 +13,7 @@ def is_held_out(start: int, rows: int, share: float, seed: int) -> np.ndarray:
     Reference: Steele, Lea and Flood (2014), "Fast splittable pseudorandom number generators".
     """
     number = np.arange(start, start + rows, dtype=np.uint64)
-    # Products of 64 bits that wrap are what is meant.
+    # The products are meant to wrap around at 64 bits.
     with np.errstate(over="ignore"):
         state = number + np.uint64(seed) * np.uint64(0xD1B54A32D192ED03) + np.uint64(1)
         state = state * np.uint64(0x9E3779B97F4A7C15)

@@ -14,12 +14,12 @@ from jaxdescent.fit.roles import Roles
 
 
 class Start(NamedTuple):
-    """Where a descent begins.
+    """The start of a descent, from a model's weights.
 
     Attributes:
       weights: (features,), in the order of the new encoding.
-      intercept: of the prediction.
-      notes: what is to be said of it.
+      intercept: the intercept of the prediction.
+      notes: notes on the start, as sentences.
     """
 
     weights: np.ndarray

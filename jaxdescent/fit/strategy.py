@@ -20,24 +20,24 @@ from jaxdescent.fit.start import Start, start_of
 from jaxdescent.machine.memory import readable_bytes
 
 MOST_COLUMNS = 2000
-"""With one-hot columns among them: beyond it the rows are kept in memory, where they fit."""
+"""With more features, one-hot ones among them, rows are kept in memory where they fit."""
 
 MEMORY, FILES = "rows in memory", "rows in the files"
-"""The ways that iterate, as a fit that is kept knows them."""
+"""The names of the iterative ways of fitting in the description of a fit that is kept."""
 
 
 def fit_within_memory(job: Job, encoding: Encoding, model: Model | None) -> tuple[Fitted, int]:
     """The fit, and how many more passes it took to plan it.
 
     Raises:
-      DataError: where the data or what is asked for cannot be used.
+      DataError: where the data or the options cannot be used.
       ProblemTooLarge: where no way fits the memory.
     """
     start = None if model is None else start_of(model, encoding)
     sums = by_sums.plan_sums(job, encoding)
     method = job.request.method
     _check_direct(job, encoding, sums)
-    # A fit that is gone on with goes on in its way, whatever the memory has room for today.
+    # A fit that is resumed goes on in its way, whatever the memory has room for today.
     way = None if job.checkpoint is None else job.checkpoint.way
     others = 0
     needs_rows = not job.memory.fits(sums.bytes) or encoding.sparse is not None
@@ -92,7 +92,7 @@ def _in_memory(
 
 
 def _precision(job: Job) -> AbstractContextManager[object]:
-    """Within it arrays of JAX can be of the dtype that iterations are asked for in."""
+    """A context in which arrays of JAX can have the dtype of the iterations."""
     is_double = job.request.dtype == "float64"
     return jax.enable_x64(True) if is_double else contextlib.nullcontext()
 
@@ -107,7 +107,7 @@ def _in_files(
     """The fit on rows that stay in the files.
 
     Raises:
-      ProblemTooLarge: where they cannot, saying what the way that needs least would need.
+      ProblemTooLarge: where no way fits the memory, with the bytes that the smallest one needs.
     """
     way = None if job.checkpoint is None else job.checkpoint.way
     plan = in_files.plan_in_files(job, encoding, in_designs.rows)

@@ -13,7 +13,7 @@ from jaxdescent.fit.prepared import TEST, TRAIN, Prepared
 
 
 def products_side(encoding: Encoding, policy: Policy) -> int:
-    """The side of a matrix of sums: features, what is missing of them, target and ones."""
+    """The side of a matrix of sums: features, marks of missing numbers, the target, and ones."""
     extra = len(encoding.numbers) if policy.missing == "mean" else 0
     return encoding.size + extra + 2
 
@@ -22,7 +22,7 @@ class ProductSums:
     """``sum_i s_i z_i z_i'`` in float64 for both parts, with z the features less a shift, which of
     the numbers are missing (under "mean"), the target less its shift, and a one.
 
-    The shift is the first block's means (of the first process): what is added up stays small beside
+    The shift is the first block's means (of the first process): the sums' terms stay small beside
     the spread, and subtracting the means afterwards cancels little. The products are NumPy's, on
     the host: JAX would need 64-bit mode for the whole process, and compile for each block's size.
     """
@@ -60,7 +60,7 @@ class ProductSums:
                 self._add_rows(prepared, chosen if rows is None else rows[chosen], part)
 
     def put_together(self) -> None:
-        """Add what the other processes of a fit have added up of their own rows."""
+        """Add the sums that the other processes of a fit have of their own rows."""
         if processes.is_alone():
             return
         counts = np.array([*self.rows, self.dropped, self.unseen])

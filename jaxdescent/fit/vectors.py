@@ -1,4 +1,4 @@
-"""What the first pass of a fit by descent keeps of the rows beside their features: vectors."""
+"""The vectors over the rows that the first pass of a fit by descent keeps beside the features."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from jaxdescent.fit.sums import not_finite
 
 
 class Vectors:
-    """What a first pass leaves of all rows: targets and weights of those that a descent multiplies,
-    and counts of all.
+    """Targets and weights of the rows that a descent multiplies, and counts of all rows, found in a
+    first pass.
 
     Args:
-      job: of the fit.
-      preparing: what looks at a block.
+      job: the job of the fit.
+      preparing: prepares blocks.
       rows: how many rows there are at most.
       has_others: whether the descent multiplies rows of other data, which are held out.
-      shift: (numbers,), what is taken off each column of numbers; the means of the first block by
+      shift: (numbers,), subtracted from the columns of numbers; the means of the first block by
         default.
     """
 
@@ -49,7 +49,7 @@ class Vectors:
         self._is_test = np.zeros(rows, bool) if has_test else None
         self.shift = self.fills = np.zeros(numbers)
         self._given_shift = shift
-        self._absent = np.zeros(numbers)  # the weights of rows without a number
+        self._absent = np.zeros(numbers)  # the summed weights of the rows without the number
         encoding = preparing.encoding
         has_moments = job.request.standardize or job.request.l2 == AUTO
         self._moments = ColumnSquares(encoding.size, dtype) if has_moments else None
@@ -59,14 +59,14 @@ class Vectors:
         self.filled = self.read = self.dropped = self.unseen = 0
 
     def add(self, prepared: Prepared, *, is_other: bool) -> np.ndarray:
-        """Keep what is needed of a block, and refuse values that cannot be used.
+        """Keep a block's target and weights, and refuse values that cannot be used.
 
         Returns:
-          Its numbers less the shift, (rows that are not dropped, numbers), zero where missing.
+          The block's numbers less the shift, (kept rows, numbers), zero where one is missing.
         """
         block, encoded, dtype = prepared.block, prepared.encoded, self._dtype
         if not self.read:
-            # Every process must ask for it, or none.
+            # Every process must take part in the exchange, or none.
             given = self._given_shift
             own = prepared.means[:-1]
             self.shift = processes.array_of_first(own) if given is None else given
@@ -110,8 +110,8 @@ class Vectors:
         return numbers
 
     def close(self) -> None:
-        """Forget the places of dropped rows, add what other processes have of theirs, and refuse
-        what no fit can do without.
+        """Cut off the places that dropped rows left, add the sums of other processes, and refuse
+        rows, weights or a target that no fit can use.
         """
         job, kept = self._job, slice(0, self.filled)
         numbers = np.array([*self._counts, self.dropped, self.unseen])
@@ -152,12 +152,12 @@ class Vectors:
 
     @property
     def units(self) -> dict[str, Any]:
-        """By which numbers the rows are shifted and scaled, for a fit that goes on with them."""
+        """The numbers by which rows are shifted and scaled, for a fit that is resumed."""
         units = {"shift": self.shift, "fills": self.fills, "mean": self.mean, "spread": self.spread}
         return units if self.scales is None else units | {"scales": self.scales}
 
     def use(self, units: Mapping[str, np.ndarray]) -> None:
-        """Take the units of another process, to the bit."""
+        """Use the units of the fit that is resumed, bit for bit."""
         self.fills, self.scales = units["fills"], units.get("scales")
         self.mean, self.spread = float(units["mean"]), float(units["spread"])
 
@@ -170,7 +170,7 @@ class Vectors:
 
     @property
     def training_weight(self) -> np.ndarray | None:
-        """(rows,), zero for held-out rows; None for ones."""
+        """The weights of the training rows, (rows,), zero for held-out rows; None for ones."""
         if self._is_test is None:
             return self._weight
         return np.where(self._is_test, 0.0, 1.0 if self._weight is None else self._weight)

@@ -116,11 +116,11 @@ _HINTS = (
 
 @contextlib.contextmanager
 def hinting(what: str) -> Iterator[None]:
-    """Within it, what JAX says of values that are traced in a caller's function is told with what
-    to write instead.
+    """A context that replaces JAX's errors about traced values in a caller's function by one that
+    says what to write instead.
 
     Raises:
-      TypeError: from JAX's own error.
+      TypeError: in place of JAX's own error, which is its cause.
     """
     try:
         yield

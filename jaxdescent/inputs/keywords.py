@@ -1,4 +1,4 @@
-"""Keywords of other libraries, told by their names here."""
+"""Keywords of other libraries, and their names in this package."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _OURS = {
     ),
     "write method=jd.GradientDescent(learning_rate)": "learning_rate stepsize step_size lr",
 }
-"""What to write here for the names that SciPy, JAXopt, optax and optimistix give to it."""
+"""The advice for a keyword, and the names that SciPy, JAXopt, optax and optimistix give to it."""
 
 
 def refuse(call: Callable[..., Any], keywords: Iterable[str]) -> NoReturn:

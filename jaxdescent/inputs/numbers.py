@@ -14,7 +14,7 @@ MOST = 2**31 - 1
 
 
 def refuse_masked(name: str, value: Any) -> None:
-    """Raise for an array of ``numpy.ma``: what is computed from it would not know its mask.
+    """Raise for an array of ``numpy.ma``, whose mask would be ignored in computations.
 
     >>> refuse_masked("y", np.ma.array([1.0, 2.0], mask=[True, False]))
     Traceback (most recent call last):

@@ -21,9 +21,9 @@ def is_top_level() -> bool:
 
 
 def is_there(tree: Any) -> bool:
-    """Whether the arrays of a tree exist now, and what is computed of them would too.
+    """Whether the arrays of a tree exist now, and results computed from them would too.
 
-    So it is in ``grad`` and ``vmap`` for what these do not trace, and not in ``jit``.
+    This holds in ``grad`` and ``vmap`` for arrays that these do not trace, and not in ``jit``.
     """
     leaves = [*jax.tree.leaves(tree), jnp.zeros(())]
     return not any(isinstance(leaf, Tracer) for leaf in leaves)

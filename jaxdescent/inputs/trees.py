@@ -13,7 +13,7 @@ def check_tree(name: str, tree: Any) -> None:
     """Raise where JAX cannot take a pytree: keys that have no order, arrays of a foreign dtype.
 
     Raises:
-      TypeError: naming the place, what is there and what to do.
+      TypeError: naming the place, the value there and what to do.
 
     >>> check_tree("params", {"a": np.ones(2, ">f4")})
     Traceback (most recent call last):

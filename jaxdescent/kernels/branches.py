@@ -67,7 +67,7 @@ def if_any(
     """``lax.cond(is_needed, needed, usual, *operands)`` that stays a branch under ``vmap``.
 
     Under ``vmap`` all members compute ``needed`` if any of them needs it, and otherwise ``usual``;
-    what they share is not copied for each. The functions must not close over arrays.
+    arrays that they share are not copied for each. The functions must not close over arrays.
     """
 
     @custom_vmap

@@ -1,8 +1,8 @@
 """Calls of the host from a program, in which numbers keep their 64 bits on any thread.
 
-JAX hands a callback's numbers over on threads of XLA's, which know nothing of a 64-bit mode that
-``jax.enable_x64(True)`` set for the caller's thread alone: there float64 is cut to float32. So such
-numbers cross as pairs of 32-bit words.
+JAX passes a callback's numbers on threads of XLA, where a 64-bit mode that
+``jax.enable_x64(True)`` set for the caller's thread alone does not hold: float64 is cut to float32
+there. So 64-bit numbers are passed as pairs of 32-bit words.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ def host_call(compute: Callable[..., Any], like: Any, *operands: Any, **options:
     """``compute(*operands)`` on the host.
 
     Args:
-      compute: takes NumPy arrays, in trees as ``operands`` are, and returns a tree of them.
-      like: the shapes and dtypes of what it returns.
+      compute: a function of trees of NumPy arrays, like ``operands``, to a tree of NumPy arrays.
+      like: the shapes and dtypes of the result.
       operands: trees of arrays.
-      options: of :func:`jax.pure_callback`.
+      options: options of :func:`jax.pure_callback`.
     """
     dtypes = [jnp.asarray(leaf).dtype for leaf in jax.tree.leaves(operands)]
     structure = jax.tree.structure(operands)

@@ -1,8 +1,8 @@
 """Arrays in the host's memory, of which a device is given one chunk after another.
 
-A sharding with ``memory_kind="pinned_host"`` puts an array there. XLA computes on what lies in the
-device's memory: a chunk is sliced on the host, brought to the device, and written back, all of it
-by copies that the program starts. The array itself stays where it is.
+A sharding with ``memory_kind="pinned_host"`` puts an array there. XLA computes only on arrays in
+the device's memory: a chunk is sliced on the host, copied to the device, and written back, by
+copies that the program starts. The array itself stays on the host.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jax import lax
 from jax.core import Tracer
 
 CHUNK_BYTES = 64 << 20
-"""About how many bytes of an array a device is given at a time; the next ones are on their way."""
+"""About how many bytes of an array a device is given at a time, while the next chunk is copied."""
 
 
 class Cut(NamedTuple):
@@ -28,7 +28,7 @@ class Cut(NamedTuple):
 
 
 def is_on_host(leaf: Any) -> bool:
-    """Whether an array, traced, to be made or there, lies in pinned memory of the host."""
+    """Whether an array (concrete, traced, or a shape with a sharding) is in pinned host memory."""
     if isinstance(leaf, jax.ShapeDtypeStruct):
         return getattr(leaf.sharding, "memory_kind", None) == "pinned_host"
     return isinstance(leaf, jax.Array) and jax.typeof(leaf).memory_space == jax.memory.Space.Host
@@ -46,9 +46,9 @@ def refuse(tree: Any, name: str) -> None:
 def cut_of(leaf: Any) -> Cut | None:
     """How to cut an array so that no device takes more than :data:`CHUNK_BYTES` at a time.
 
-    It is cut along the longest of the axes that lie whole on each device, since slices of others
-    would be sent between devices; None if it is one chunk, which it is too if there is no such
-    axis. Of traced arrays the sharding is not known: these are cut along their first axis.
+    The array is cut along the longest of the axes that are not sharded, since slices of others
+    would be sent between devices. None if the array is one chunk, as it is without such an axis.
+    The sharding of a traced array is not known: it is cut along its first axis.
     """
     shape, axes = leaf.shape, [0] if leaf.ndim else []
     if not isinstance(leaf, Tracer):
@@ -79,7 +79,7 @@ def on_device(tree: Any) -> Any:
 
 
 def empty(like: jax.Array, dtype: Any) -> jax.Array:
-    """Memory of the host for as many numbers, which are not set."""
+    """An array in the host's memory with the shape of ``like``, whose numbers are yet to be set."""
     return jax.device_put(jnp.zeros(like.shape, dtype), jax.memory.Space.Host)
 
 
@@ -100,10 +100,10 @@ def visit(
     """``carry = function(start, size, number, carry)`` for each chunk of an axis, if ``when``.
 
     Args:
-      cut: of the axis; None for one chunk.
-      length: of the axis.
-      when: a boolean, traced or not: otherwise no chunk is visited. A branch that arrays of the
-        host go through would be copied by XLA; a loop without turns is not.
+      cut: how the axis is cut; None for one chunk.
+      length: the length of the axis.
+      when: a boolean, traced or not; if it is false no chunk is visited. XLA would copy arrays of
+        the host that pass through a branch, but not those of a loop without iterations.
       function: ``number`` counts the chunks.
       carry: a pytree of arrays.
     """
@@ -126,7 +126,7 @@ def visit(
 def written(
     arrays: Sequence[jax.Array], parts: Sequence[jax.Array], cut: Cut | None, start: Any
 ) -> list[jax.Array]:
-    """The arrays with chunks of new numbers, where the arrays are."""
+    """The arrays with a chunk of each replaced by new numbers, in the memory of the arrays."""
     return [_written(*pair, cut, start) for pair in zip(arrays, parts, strict=True)]
 
 

@@ -19,7 +19,7 @@ from jax.extend.core import Jaxpr, jaxpr_as_fun
 from jaxdescent.kernels.platform import is_small_on_one_cpu, on_cpu
 
 FEW_BYTES = 1 << 16
-"""The most bytes that are few."""
+"""The most bytes of inputs that one core reads about as fast as several cores."""
 
 LIBRARIES = frozenset(
     """
@@ -27,7 +27,7 @@ LIBRARIES = frozenset(
     triangular_solve
     """.split()  # noqa: SIM905
 )
-"""Primitives for which XLA for CPUs calls a library, but for products."""
+"""Primitives other than products for which XLA for CPUs calls a library."""
 
 LARGE_BYTES = 1 << 20
 """An iteration that touches at least this many bytes is run on all cores."""
@@ -62,8 +62,8 @@ def are_few(arrays: Any) -> bool:
 
 
 def calls_libraries(function: Callable[..., Any], *arguments: Any) -> bool:
-    """Whether XLA for CPUs compiles the function to more than one kernel, even in a loop: whether
-    it multiplies matrices, or has operations other than by elements, of which some need a library.
+    """Whether XLA for CPUs compiles the function to more than one kernel even in a loop, because
+    it multiplies matrices or has another operation for which XLA calls a library.
     """
     traced = jax.make_jaxpr(function)(*arguments)
     return any(_is_by_library(equation) for equation in _equations(traced.jaxpr))
@@ -77,23 +77,23 @@ def _is_by_library(equation: Any) -> bool:
 
 
 def _equations(jaxpr: Any) -> Iterator[Any]:
-    """The operations of a program, and of those inside them."""
+    """The operations of a program, and of the programs inside them."""
     for equation in jaxpr.eqns:
         yield equation
         for parameter in equation.params.values():
             for inner in parameter if isinstance(parameter, tuple) else (parameter,):
-                program = getattr(inner, "jaxpr", inner)  # that of one with its constants
+                program = getattr(inner, "jaxpr", inner)  # a ClosedJaxpr holds a Jaxpr
                 if isinstance(program, Jaxpr):
                     yield from _equations(program)
 
 
 def one_turn(function: Callable[[], Any]) -> Any:
-    """``function()``, in programs for CPUs as a loop of one turn.
+    """``function()``, in programs for CPUs as a loop of one iteration.
 
-    XLA for CPUs compiles every kernel by itself, which takes some milliseconds each, and such a
-    loop as one. It is for many operations on little data, of which none needs a library: one thread
-    runs them. The function may close over arrays. Where it has effects, or returns random keys, it
-    is called as it is.
+    XLA for CPUs compiles such a loop as one kernel, instead of several kernels that take some
+    milliseconds each. It is meant for many operations on little data, none of which needs a
+    library: one thread runs them. The function may close over arrays. A function that has effects,
+    or returns random keys, is called without the loop.
     """
     traced, shapes = jax.make_jaxpr(function, return_shape=True)()
     leaves, treedef = jax.tree.flatten(shapes)
@@ -104,7 +104,7 @@ def one_turn(function: Callable[[], Any]) -> Any:
 
     def looped() -> list[jax.Array]:
         start = [jnp.zeros(leaf.shape, leaf.dtype) for leaf in leaves]
-        # Without the barrier XLA would know that there is one turn.
+        # Without the barrier XLA would know that there is one iteration, and remove the loop.
         is_due = lax.optimization_barrier(jnp.array(True))
         turn = (is_due, start)
         return lax.while_loop(lambda turn: turn[0], lambda _: (jnp.array(False), once()), turn)[1]

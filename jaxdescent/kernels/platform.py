@@ -2,9 +2,9 @@
 
 A program may be traced on one machine and compiled for another, and arrays may live on the CPU of a
 host with GPUs. So the process's default backend is not asked: both forms are traced, and the choice
-is made when the program is lowered, for the platform that it is lowered for. Where the arrays exist
-that a program is made for, their platform is that of the program (:func:`compiled_for`): then one
-form is traced.
+is made when the program is lowered, for the platform that it is lowered for. If the arrays of a
+program exist already, the program is for their platform (:func:`compiled_for`), and only one form
+is traced.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ OF_DEVICES = "device", "unpinned_host"
 
 
 class Known(NamedTuple):
-    """What is known of the arrays of a program while it is traced, because they exist.
+    """Facts about the arrays of a program that are known while it is traced, because they exist.
 
     Attributes:
-      platform: of their devices.
-      is_whole: whether all of them lie in the memory of one device.
-      is_small: whether they are so few that no program takes long for them.
+      platform: the platform of their devices.
+      is_whole: whether all arrays lie in the memory of one device.
+      is_small: whether they have so few bytes that compilation takes longer than the program runs.
     """
 
     platform: str
@@ -38,23 +38,23 @@ class Known(NamedTuple):
 
     @property
     def compiler_options(self) -> dict[str, Any] | None:
-        """What XLA is told: less of LLVM's optimisation for programs of small arrays, of which the
-        compilation takes longer than they run.
+        """The options of XLA: less optimisation by LLVM for programs of small arrays, whose
+        compilation takes longer than their run; else None.
         """
         is_light = self.platform == "cpu" and self.is_whole and self.is_small
         if jax.config.read("jax_disable_most_optimizations"):
-            return None  # which is less still
+            return None  # this setting optimises even less
         return {"xla_backend_optimization_level": 1} if is_light else None
 
 
 compiled_for = jax.make_user_context(None)
 """A context for tracing a program whose arrays exist: ``with compiled_for(known_of(arrays)):``.
-What JAX keeps of functions that were traced in it is used in it alone.
+Functions that JAX has traced and cached in this context are used in this context alone.
 """
 
 
 def known_of(tree: Any) -> Known | None:
-    """What is known of a program's inputs; None where some are traced, or none is an array."""
+    """The known facts about a program's inputs; None if some are traced, or none is an array."""
     devices, is_on_device, size = set(), True, 0
     for leaf in jax.tree.leaves(tree):
         if isinstance(leaf, Tracer):
@@ -76,12 +76,12 @@ def is_on_one_cpu() -> bool:
 
 
 def is_small_on_one_cpu() -> bool:
-    """Whether all arrays of the program that is traced are small besides."""
+    """Whether the program that is traced is for one CPU, and all its arrays are small."""
     return is_on_one_cpu() and compiled_for.value.is_small
 
 
 def cpu_count() -> int:
-    """The number of CPU devices, over so many of which an array may be sharded; zero if JAX uses
+    """The number of CPU devices, over which an array on CPUs may be sharded; zero if JAX uses
     accelerators only, so that no program is for a CPU.
     """
     try:

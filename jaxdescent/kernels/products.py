@@ -22,7 +22,7 @@ from jaxdescent.kernels.dtypes import HIGHEST, compute_dtype
 from jaxdescent.kernels.platform import cpu_count, kept_apart, on_cpu, on_one_cpu
 
 WIDENED_BYTES = 8 << 20
-"""How many bytes of X are widened or copied at a time on a CPU: what the last-level cache holds."""
+"""The bytes of X that are widened or copied at a time on a CPU, which fit the last-level cache."""
 
 FEW_BLOCKS, BLOCK_GROUPS = 4, 4
 """An X of at least FEW_BLOCKS blocks whose rows have no equal groups is multiplied block by block,
@@ -40,8 +40,8 @@ LEAST_PARTED = 1 << 10
 """The least number of rows that are multiplied in groups."""
 
 Visit = Callable[[jax.Array, Any], tuple[Any, Any]]
-"""Takes a block of rows of X, and the same rows of other arrays, and returns what to keep for these
-rows and a term of a sum."""
+"""A function of a block of rows of X, and of the same rows of other arrays, which returns a pytree
+to keep for these rows and a term of a sum."""
 
 
 def product(X: jax.Array, weights: jax.Array, *, is_whole: bool) -> jax.Array:
@@ -96,7 +96,7 @@ def there_and_back(
     Args:
       X: (rows, features), of the weights' dtype or of 16 bits.
       weights: (features,) or (features, outputs).
-      change: takes the predictions and ``rows`` and returns what to keep and the residual.
+      change: a function of the predictions and ``rows`` to a pytree to keep and the residual.
       rows: a pytree of arrays with a leading axis of rows.
       is_whole: whether X is known to lie on one device.
     """
@@ -237,7 +237,7 @@ def block_rows(features: int, itemsize: int, block_bytes: int = WIDENED_BYTES) -
 
 def is_multiplied_in_blocks(rows: int, features: int, itemsize: int) -> bool:
     """Whether the transposed product with several outputs is to be summed block by block, where the
-    rows have no equal groups: it is worth it for a long sum over more than the cache holds.
+    rows have no equal groups: this pays for long sums over an X that exceeds the cache.
     """
     return rows >= LEAST_PARTED and rows * features * itemsize >= FEW_BLOCKS * WIDENED_BYTES
 
@@ -252,8 +252,8 @@ def part_length(rows: int) -> int | None:
 def run_length(rows: int, features: int, shards: int = 1) -> int | None:
     """The length of equal runs of rows that a CPU sums separately; None if there are none.
 
-    Of rows over several devices each has the same number of runs: XLA would gather all rows to cut
-    a run that lies on two devices.
+    If rows lie on several devices, each device has equally many runs: XLA would gather all rows to
+    cut a run that lies on two devices.
     """
     if rows < FEW_ROWS or rows % shards:
         return None

@@ -2,8 +2,9 @@
 
 The layout of :mod:`jaxdescent.kernels.sparse_products` serves products with all rows: entries of
 rows that follow each other in a batch lie far apart in it. Here they are copied into pieces of some
-entries, those of a row one after another. A product with some rows gathers their pieces, and that
-with the transpose scatters them: the work is that of their entries, besides a vector of zeros.
+entries, with the pieces of a row one after another. A product with some rows gathers their pieces,
+and the transposed product scatters them: the work is proportional to their entries, besides a
+vector of zeros.
 """
 
 from __future__ import annotations
@@ -18,24 +19,24 @@ from jax import lax
 from jaxdescent.kernels.sparse_products import Layout, Slice, row_of_piece
 
 LONGEST = 8
-"""Entries of a piece, at most: a cache line has twice as many, and each row is padded."""
+"""The most entries of a piece: half a cache line, because each row is padded to whole pieces."""
 
 ALIKE = 1.5
-"""Rows are one piece each where this stores no more than so many times the layout's entries."""
+"""Each row is one piece if this stores at most so many times the entries of the layout."""
 
 CHUNKS, LEAST_CHUNK = 4, 1024
-"""How many pieces some rows have is known when they are multiplied: a chunk of them after another,
-about so many chunks, of at least so many pieces."""
+"""The number of pieces of some rows is known only when the program runs: they are multiplied in
+about CHUNKS chunks of at least LEAST_CHUNK pieces."""
 
 
 class RowPieces(NamedTuple):
     """Rows as pieces of their entries.
 
     Attributes:
-      columns: (pieces, width), int32: of each entry; the number of features where there is none.
-      values: of the same shape, zero where there is none; None for ones.
+      columns: (pieces, width), int32: the column of each entry; the number of features for padding.
+      values: (pieces, width): the value of each entry, zero for padding; None for ones.
       begin: (rows,), int32: the first piece of each row.
-      length: (rows,), int32: how many pieces it has; None where each has one.
+      length: (rows,), int32: the number of pieces of each row; None if each row has one.
     """
 
     columns: jax.Array
@@ -54,10 +55,9 @@ def pieces_of_rows(layout: Layout, shape: tuple[int, int], entries: int) -> RowP
     """The pieces of all rows: one pass over the layout, and a copy of its entries.
 
     Args:
-      layout: of the matrix, (rows, features); in parts of the rows, each on a device of its own, or
-        not.
-      shape: of the matrix.
-      entries: how many it has, padding not counted.
+      layout: the layout of the matrix, which may be in parts of the rows on several devices.
+      shape: the shape of the matrix, (rows, features).
+      entries: the number of entries without padding.
     """
     rows, features = shape
     if not layout.is_cut:
@@ -114,7 +114,7 @@ def _pieces_of_rows(layout: Layout, shape: tuple[int, int], entries: int) -> Row
 
 
 def _columns(piece: Slice, features: int) -> jax.Array:
-    """Those of its entries, and ``features`` for padding that is masked."""
+    """The columns of the slice's entries, and ``features`` for padding that is masked."""
     if piece.kept is None:
         return piece.places
     others = piece.places.shape[0] - piece.kept.shape[0]
@@ -134,7 +134,7 @@ def product(pieces: RowPieces, weights: jax.Array, usual: int) -> jax.Array:
     """These rows times ``weights``: (rows,) or (rows, outputs).
 
     Args:
-      pieces: of the rows.
+      pieces: the pieces of the rows.
       weights: (features,) or (features, outputs).
       usual: about how many pieces a row has.
     """
@@ -185,7 +185,7 @@ def dense(pieces: RowPieces, features: int, dtype: Any, usual: int) -> jax.Array
 
 
 def _one_by_one(of_column: Callable[[jax.Array], jax.Array], columns: jax.Array) -> jax.Array:
-    """One column after another, each of which stays in the cache."""
+    """``of_column`` of one column after another, so that each stays in the cache."""
     return of_column(columns) if columns.ndim == 1 else lax.map(of_column, columns.T).T
 
 
@@ -201,14 +201,14 @@ def _over_chunks(
     total: jax.Array,
     usual: int,
 ) -> jax.Array:
-    """``add(total, row of each piece, number of each)`` for one chunk of pieces after another; the
-    row of those behind the last is one that is not there.
+    """``add(total, row of each piece, number of each piece)`` for one chunk of pieces after
+    another; pieces behind the last one get a row that is out of range.
     """
     rows = pieces.begin.size
     if pieces.length is None:
         return add(total, jnp.arange(rows, dtype=jnp.int32), pieces.begin)
     ends = jnp.cumsum(pieces.length, dtype=jnp.int32)
-    # The number of a row's piece is its place among all of these rows' and this.
+    # A piece's number is its position among the pieces of these rows, plus its row's offset.
     offset = pieces.begin - (ends - pieces.length)
     size = max(rows * usual // CHUNKS, min(rows * usual, LEAST_CHUNK))
 

@@ -20,8 +20,8 @@ from jaxdescent.kernels.dtypes import compute_dtype
 from jaxdescent.kernels.platform import kept_apart, on_one_cpu
 
 SHIFTED_BYTES = 1 << 20
-"""How many bytes of X are shifted at a time on a CPU: what a core's own cache holds for the
-products."""
+"""The bytes of X that are shifted at a time on a CPU, so that they stay in a core's own cache for
+the products."""
 
 
 def product(X: jax.Array, center: jax.Array, weights: jax.Array, *, is_whole: bool) -> jax.Array:
@@ -68,8 +68,8 @@ def there_and_back(
     *,
     is_whole: bool,
 ) -> tuple[Any, Any]:
-    """``kept`` and ``(X - 1 center')' @ residual``, where ``kept, residual`` is what ``change``
-    makes of ``(X - 1 center') @ weights`` and the rows, each of them independently.
+    """``kept`` and ``(X - 1 center')' @ residual``, where ``kept, residual`` is
+    ``change((X - 1 center') @ weights, rows)``, which treats each row independently.
     """
 
     def visit(part: jax.Array, rows: Any) -> tuple[Any, jax.Array]:

@@ -22,8 +22,8 @@ SMALL_COLUMNS = 32
 """The most columns for which the loops are faster than the library."""
 
 LANES = 128
-"""How many members are eliminated at once, with the members along the last axis: as many as a
-core's first-level cache holds."""
+"""The number of members that are eliminated at once, with the members along the last axis: as many
+as a core's first-level cache holds."""
 
 
 @custom_vmap

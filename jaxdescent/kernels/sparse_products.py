@@ -1,11 +1,12 @@
 """Sums of the numbers at given places: products with a matrix of which most entries are zero.
 
-XLA has no such product that is fast: a scatter for CPUs takes ten times as long as it could, and of
-a sum over an axis of gathered numbers it writes all of them first. Here pieces of rows with as many
-entries lie side by side, their first entries, then their second ones and so on. Four of them are
-added up by a chain of additions, which XLA fuses with what it gathers into one pass over all
-pieces, that all cores share: one long chain would read more runs of memory at a time than a core
-follows, and take up to twice as long an entry. One form serves all platforms, and sharded arrays.
+XLA has no fast product with a sparse matrix: its scatter for CPUs takes ten times as long as
+necessary, and a sum over an axis of gathered numbers stores all of them first. Here pieces of rows
+with equally many entries lie side by side: their first entries, then their second ones and so on.
+Four entries are added up by a chain of additions, which XLA fuses with the gather into one pass
+over all pieces, shared by all cores. One long chain would read more runs of memory at a time than a
+core can prefetch, and take up to twice as long for an entry. One form serves all platforms, and
+sharded arrays.
 """
 
 from __future__ import annotations
@@ -23,27 +24,27 @@ from jaxdescent.kernels import loops
 from jaxdescent.kernels.platform import kept_apart, on_cpu
 
 CHAIN, LANES = 4, 16
-"""Entries that are added up by one chain; and the pieces that a slice has a multiple of: of other
-numbers of them XLA for CPUs makes a loop that takes up to twice as long."""
+"""The entries that one chain adds up; and the number that the pieces of a slice are a multiple of:
+for other numbers of pieces XLA for CPUs makes a loop that takes up to twice as long."""
 
 SHORT = 12
-"""Pieces of no more entries are added up by one chain after all: it takes no longer than chains
-whose sums are stored and read again, and is one kernel to compile and to start instead of two."""
+"""The most entries of a piece that one chain adds up: it takes no longer than several chains whose
+sums are stored and read again, and is one kernel to compile and to start instead of two."""
 
 CACHED_BYTES = 1 << 20
-"""What a core's own cache holds: columns of no more are gathered side by side."""
+"""The bytes that a core's own cache holds: columns of up to so many are gathered side by side."""
 
 
 class Slice(NamedTuple):
-    """Pieces of rows, all padded to as many entries.
+    """Pieces of rows, all padded to equally many entries.
 
     Attributes:
-      places: (width, pieces), int32: of the numbers to add up. Those of padding are the
-        piece's own, so that a number that is not finite reaches no row but those that read it. The
-        last pieces may be padding, which no row reads.
-      values: of the same shape: what each is multiplied by, zero for padding; None for ones.
-      kept: (last, pieces), bool: which of so many last entries of each piece are no padding, where
-        there are no values and some are; else None.
+      places: (width, pieces), int32: the indices of the numbers to add up. Padding repeats an index
+        of its own piece, so that a number that is not finite reaches no row but those that read it.
+        The last pieces may be padding, which no row reads.
+      values: (width, pieces): the factors of these numbers, zero for padding; None for ones.
+      kept: (last, pieces), bool: which of the ``last`` last entries of each piece are no padding,
+        if there is padding but no values; else None.
     """
 
     places: jax.Array
@@ -58,15 +59,15 @@ class Slice(NamedTuple):
 class Layout(NamedTuple):
     """A matrix as pieces of its rows.
 
-    That of a matrix in parts, each on a device of its own, is the layouts of all parts: every array
-    has one more axis in front, along which it is sharded.
+    If a matrix is in parts, each on a device of its own, the layouts of all parts are stacked:
+    every array has one more axis in front, along which it is sharded.
 
     Attributes:
-      levels: of slices. The first adds up numbers of the vector; each of the others the sums of
-        pieces of the level before, of rows too long for one piece.
-      position: (rows,), int32: where the sum of each row stands among those of all levels, one
-        level after another, and a zero behind the last for rows without entries. None where the
-        sums are the rows already.
+      levels: levels of slices. The first level adds up numbers of the vector; each further level
+        adds up sums of pieces of the level before, for rows too long for one piece.
+      position: (rows,), int32: the position of each row's sum among the sums of all levels, one
+        level after another; rows without entries have the position of a zero behind the last sum.
+        None if the sums are the rows already.
     """
 
     levels: tuple[tuple[Slice, ...], ...]
@@ -74,7 +75,7 @@ class Layout(NamedTuple):
 
     @property
     def is_cut(self) -> bool:
-        """Whether the layout is that of a matrix in parts."""
+        """Whether the layout is for a matrix in parts."""
         if self.position is not None:
             return self.position.ndim == 2
         return self.levels[0][0].places.ndim == 3
@@ -85,7 +86,7 @@ class Layout(NamedTuple):
         return any(piece.values is not None for piece in itertools.chain(*self.levels[:1]))
 
     def with_values(self, change: Callable[[jax.Array], jax.Array]) -> Layout:
-        """This layout with other values, made of its own, which may be none."""
+        """This layout with its values changed by a function; without values it stays unchanged."""
 
         def changed(piece: Slice) -> Slice:
             return piece if piece.values is None else piece._replace(values=change(piece.values))
@@ -95,7 +96,7 @@ class Layout(NamedTuple):
 
     @property
     def pass_bytes(self) -> int:
-        """What a product reads of it."""
+        """The bytes of the layout, all of which a product reads."""
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self))
 
 
@@ -104,7 +105,7 @@ def product(layout: Layout, columns: jax.Array) -> jax.Array:
     """``A @ columns``, in the dtype of the columns.
 
     Args:
-      layout: of A, (rows, length); one in parts is that of some rows after another.
+      layout: the layout of A, (rows, length); the parts of one in parts are consecutive rows.
       columns: (length,) or (length, outputs).
     """
     if not layout.is_cut:
@@ -115,11 +116,11 @@ def product(layout: Layout, columns: jax.Array) -> jax.Array:
 
 @jax.jit
 def product_of_all(layout: Layout, rows: jax.Array) -> jax.Array:
-    """``A @ rows``, where A in parts is some of its columns beside others: each part is multiplied
-    by rows of its own, and the products are added up.
+    """``A @ rows``, where the parts of an A in parts are consecutive columns: each part is
+    multiplied by its own share of ``rows``, and the products are added up.
 
     Args:
-      layout: of A, (features, length).
+      layout: the layout of A, (features, length).
       rows: (length,) or (length, outputs).
     """
     if not layout.is_cut:
@@ -131,10 +132,10 @@ def product_of_all(layout: Layout, rows: jax.Array) -> jax.Array:
 
 
 def _within_the_loop(layout: Layout, vector: jax.Array) -> tuple[Layout, jax.Array]:
-    """The vector laid out so that products with a layout in parts are computed where the vector is.
+    """The layout and the vector behind a barrier that keeps index arithmetic inside a loop.
 
-    XLA gathers from the rows of a part by two numbers an entry, the part's and the place's. It
-    would make them before the loop of a descent, and each product would read twice as many bytes.
+    XLA gathers from the rows of a part by two indices for each entry, the part and the place. It
+    would compute these before the loop of a descent, and each product would read twice the bytes.
     """
     return kept_apart((layout, vector))
 
@@ -146,7 +147,7 @@ def _product(layout: Layout, columns: jax.Array) -> jax.Array:
         return _of_column(layout, columns[:, 0])[:, None]
 
     def one_by_one(columns: jax.Array) -> jax.Array:
-        # A column stays in the cache, which all of them side by side do not.
+        # One column fits the cache, all columns side by side do not.
         rows = columns.T
 
         def visit(_: None, index: jax.Array) -> tuple[None, jax.Array]:
@@ -158,7 +159,7 @@ def _product(layout: Layout, columns: jax.Array) -> jax.Array:
         return jax.vmap(lambda column: _of_column(layout, column), 1, 1)(columns)
 
     if columns.size * columns.dtype.itemsize <= CACHED_BYTES:
-        return at_once(columns)  # they stay in the cache all together, and entries are read once
+        return at_once(columns)  # all columns fit the cache together, and entries are read once
     return on_cpu(one_by_one, at_once, columns)
 
 
@@ -176,15 +177,15 @@ def dense(layout: Layout, shape: tuple[int, int], dtype: Any) -> jax.Array:
 def sums_of_rows(
     layout: Layout, target: jax.Array, factor: jax.Array, shape: tuple[int, int]
 ) -> jax.Array:
-    """Rows of A times a factor each, added up where their targets are the same.
+    """Sums of the rows of A with equal targets, each row times its factor.
 
     Each stored entry is read once, and scattered.
 
     Args:
-      layout: of A, (rows, features).
-      target: (rows,), int32: the row of the result that a row goes to.
+      layout: the layout of A, (rows, features).
+      target: (rows,), int32: the row of the result that a row is added to.
       factor: (rows,), of the result's dtype.
-      shape: of the result, (sums, features).
+      shape: the shape of the result, (sums, features).
     """
     sums, features = shape
     if layout.is_cut:
@@ -196,7 +197,7 @@ def sums_of_rows(
     if not layout.levels:
         return whole
     row, begin = row_of_piece(layout, target.size), 0
-    # What is padding belongs to the row behind the last, which goes nowhere.
+    # Padding belongs to a row behind the last, whose target is out of range and dropped.
     target, factor = jnp.append(target, sums), jnp.append(factor, 0)
     ones = jnp.ones((features,), factor.dtype)
     for piece in layout.levels[0]:
@@ -210,7 +211,7 @@ def sums_of_rows(
 
 
 def row_of_piece(layout: Layout, rows: int) -> jax.Array:
-    """To which row each sum of the first level belongs; that of padding to none, ``rows``."""
+    """The row that each sum of the first level belongs to; ``rows`` for padding."""
     numbers = jnp.arange(rows, dtype=jnp.int32)
     if layout.position is None:
         return numbers
@@ -234,7 +235,7 @@ def row_of_piece(layout: Layout, rows: int) -> jax.Array:
 def _of_column(layout: Layout, column: jax.Array) -> jax.Array:
     sums, source = [], column
     for level in layout.levels:
-        # Each by itself: XLA takes what is put together for one operation, on one core.
+        # Each sum is kept apart: XLA would fuse the concatenated sums into one kernel on one core.
         source = jnp.concatenate(kept_apart([_sums(piece, source) for piece in level]))
         sums.append(source)
     if layout.position is None:
@@ -247,7 +248,7 @@ def _sums(piece: Slice, source: jax.Array) -> jax.Array:
     """The sum of each piece, (pieces,)."""
     width = piece.places.shape[0]
     last = 0 if piece.kept is None else piece.kept.shape[0]
-    # Where few entries may be padding, they are added one by one, and the others without a mask.
+    # If few entries may be padding, these are added one by one, and the others without a mask.
     alike = width - last if last <= SHORT else width
     whole = alike // CHAIN * CHAIN if width > SHORT else 0
     total: Any = None
@@ -267,7 +268,7 @@ def _terms(piece: Slice, source: jax.Array, slots: slice) -> jax.Array:
     if piece.values is not None:
         terms = terms * piece.values[slots].astype(source.dtype)
     if piece.kept is not None:
-        # Numbers compared with a count would be masks that XLA makes before a loop, and stores.
+        # A mask is stored: XLA would compute one from counts before a loop, and store that.
         width, last = piece.places.shape[0], piece.kept.shape[0]
         rows = range(*slots.indices(width))
         masked = [row - (width - last) for row in rows if row >= width - last]
@@ -281,5 +282,5 @@ def _terms(piece: Slice, source: jax.Array, slots: slice) -> jax.Array:
 def at(source: jax.Array, places: jax.Array) -> jax.Array:
     """``source[places]``, along the first axis; every place must be in it."""
     if source.ndim == 2 and source.shape[1] == 1:
-        return at(source[:, 0], places)[:, None]  # of numbers, not of rows
+        return at(source[:, 0], places)[:, None]  # gathers numbers, not rows of one number
     return source.at[places].get(mode="promise_in_bounds", wrap_negative_indices=False)

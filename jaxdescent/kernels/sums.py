@@ -20,8 +20,9 @@ an ulp or two."""
 RUN = TERMS * CHAINS * CHAIN_LENGTH * LANES
 
 LEAST_CHAINED = 1 << 18
-"""For fewer elements than this, 1 MB of float32, the sum is plain: it stores them, and takes half
-the time and two kernels, each of which takes 5 to 10 ms to compile, instead of thirteen."""
+"""The least number of elements, 1 MB of float32, that are summed in chains. A plain sum of fewer
+stores them, and takes half the time and two kernels instead of thirteen, each of which takes 5 to
+10 ms to compile."""
 
 
 def total(x: jax.Array) -> jax.Array:
@@ -34,7 +35,7 @@ def total(x: jax.Array) -> jax.Array:
 
 
 def in_chains(x: jax.Array) -> jax.Array:
-    """The sum of all elements, computed for runs of 512 elements inside the pass that makes them.
+    """The sum of all elements, by runs of 512 elements inside the pass that computes them.
 
     Only the sums of the chains, one for 32 elements, are stored.
 
@@ -63,8 +64,8 @@ def in_chains(x: jax.Array) -> jax.Array:
 def at_once(terms: Sequence[jax.Array], axes: Sequence[int]) -> Sequence[jax.Array]:
     """The sum of each term along the axes, all in one reduction.
 
-    XLA would hand the sum of a single array to a library and store its terms first; several
-    separate sums would each compute what they share.
+    XLA would pass the sum of a single array to a library and store its terms first; several
+    separate sums would each recompute the operations that they share.
     """
     return lax.reduce(
         tuple(terms),

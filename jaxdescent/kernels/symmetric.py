@@ -38,7 +38,7 @@ left, upper right, lower right), where the first and the last are ``Symmetric`` 
 
 
 def block_length(lines: int, line_length: int, itemsize: int) -> int:
-    """How many lines (rows, or columns) of X make a block that fits a CPU's cache."""
+    """The number of lines (rows, or columns) of X in a block that fits a CPU's cache."""
     return min(lines, max(LEAST_BLOCK, BLOCK_BYTES // (line_length * itemsize)))
 
 
@@ -157,7 +157,7 @@ def whole(blocks: Symmetric) -> jax.Array:
 
 
 def _add(total: Double, term: jax.Array) -> Double:
-    # The low part is a plain sum of what the high part lost: fewer operations than a full
+    # The low part is a plain sum of the high part's rounding errors: fewer operations than a full
     # double-length addition, with an error of eps^2 times the number of blocks.
     exact = two_sum(total.high, term)
     return Double(exact.high, total.low + exact.low)

@@ -1,4 +1,4 @@
-"""When the first method of a hedge is given up: what its iterations show of its rate."""
+"""When the first method of a hedge is given up, judged by the rate of its iterations."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Attempt(NamedTuple):
     first_norm: jax.Array
     first_value: jax.Array
     mark_norm: jax.Array  # |g| at the last power of two of iterations
-    before_norm: jax.Array  # and at the one before
+    before_norm: jax.Array  # |g| at the power of two before that
     is_over: jax.Array
 
     @classmethod

@@ -13,13 +13,12 @@ LEAST_ROWS, MOST_ROWS = 64, 1024
 """The rows of a batch are as many as there are unknowns, within these bounds."""
 
 LEAST_STEPS, SWEPT = 64, 16
-"""Of an epoch: batches of rows of which most features are zero are larger, but not beyond this,
-while they have an entry for so many features: each step reads and writes vectors of all features.
-"""
+"""For sparse rows MOST_ROWS is raised, because a step reads and writes vectors of all features: to
+a LEAST_STEPS-th of all rows at most, or as many rows as touch a SWEPT-th of the features."""
 
 
 def batch_rows(unknowns: int, features: int, blocks: RowBlocks) -> int:
-    """How many rows a batch has, where nobody says."""
+    """The default number of rows in a batch."""
     touching_all = features // max(blocks.entries, 1)
     most = max(blocks.rows // LEAST_STEPS, touching_all // SWEPT)
     most = max(min(touching_all, most, blocks.block), MOST_ROWS)
@@ -27,7 +26,7 @@ def batch_rows(unknowns: int, features: int, blocks: RowBlocks) -> int:
 
 
 def steps_of(blocks: RowBlocks, size: int) -> int:
-    """How many steps an epoch has."""
+    """The number of steps in an epoch."""
     if size >= blocks.rows:
         return 1
     whole, rest = divmod(blocks.rows, blocks.block)
@@ -35,7 +34,7 @@ def steps_of(blocks: RowBlocks, size: int) -> int:
 
 
 def order_of(count: int, sections: tuple[int, ...], word: jax.Array) -> jax.Array:
-    """The order of the blocks: sections shuffled, the blocks of each one after another."""
+    """The order of the blocks: sections are shuffled, the blocks of a section stay in order."""
     sizes = np.diff([*sections, count])
     shuffled = jnp.argsort(randomness.bits((len(sections),), word))
     numbers = jnp.arange(len(sections), dtype=jnp.int32)

@@ -1,6 +1,7 @@
 """The rule of mini-batches for least squares: its steps need no tuning, and their noise vanishes.
 
-:class:`jaxdescent.MiniBatches` derives it, and says when batches are taken; here is the arithmetic.
+:class:`jaxdescent.MiniBatches` derives the rule and has the loop over batches; this module has the
+arithmetic of a step.
 """
 
 from __future__ import annotations
@@ -18,24 +19,25 @@ from jaxdescent.numerics import precision, randomness
 from jaxdescent.objectives import Objective
 
 SAMPLED, SAMPLED_BATCHES, SAMPLED_NUMBERS = 512, 4, 1 << 22
-"""The rows from which the largest curvature is estimated: at least so many, and up to so many times
-a batch, while they have so many numbers."""
+"""The rows from which the largest curvature is estimated: SAMPLED_BATCHES batches of rows with at
+most SAMPLED_NUMBERS numbers, but at least SAMPLED rows."""
 
 POWER_STEPS = 12
 
 SHORTER, ROUNDING = 0.25, 64
-"""The step after one iteration that was none; and how many units of rounding are no rise."""
+"""The factor on the step after a rejected iteration; and the rise of the value, in eps times the
+value, that counts as rounding."""
 
 SHARE = 0.5
-"""The step, over the largest one that is stable for batches of Gaussian rows."""
+"""The ratio of the step to the largest one that is stable for batches of Gaussian rows."""
 
 
 class Scaling(NamedTuple):
-    """The steps for least squares.
+    """The scaling of the unknowns and the learning rate for least squares.
 
     Attributes:
       inverse: (features,), one over the sum of a column's squares.
-      rate: the step in the scaled unknowns.
+      rate: the learning rate in the scaled unknowns.
     """
 
     inverse: jax.Array
@@ -43,7 +45,7 @@ class Scaling(NamedTuple):
 
 
 class BatchLook(NamedTuple):
-    """All rows at the params."""
+    """The value, gradient norm and gradient of all rows at the params."""
 
     value: jax.Array
     norm: jax.Array
@@ -51,7 +53,7 @@ class BatchLook(NamedTuple):
 
 
 def look_at(objective: Objective, params: Params) -> BatchLook:
-    """One pass over all rows, or two."""
+    """The value and gradient of all rows, in one pass over X or two."""
     value, gradient = objective.value_and_gradient(params)
     return BatchLook(value, precision.norm(gradient), gradient)
 
@@ -59,16 +61,16 @@ def look_at(objective: Objective, params: Params) -> BatchLook:
 def reduced_gradient(
     rows: Objective, params: Params, anchor: Params, whole: Params, *, times: float, share: float
 ) -> Params:
-    """The gradient of all rows as these tell it, which say no more than how it changes on the way
-    from where it is known.
+    """An estimate of the gradient of all rows with reduced variance: the known gradient at
+    ``anchor``, plus its change from there to ``params`` as estimated from a batch.
 
     Args:
-      rows: of a batch.
-      params: where the gradient is asked for.
-      anchor: where it is known.
-      whole: what it is there.
-      times: how many such batches all rows make.
-      share: of this one in a full batch.
+      rows: the rows of the batch.
+      params: the point where the gradient is estimated.
+      anchor: the point where the gradient of all rows is known.
+      whole: the gradient of all rows at ``anchor``.
+      times: the number of full batches that all rows make.
+      share: the number of rows in this batch, relative to a full one.
     """
     way = jax.tree.map(jnp.subtract, params, anchor)
     change = rows.hessian_product(params, way)
@@ -81,11 +83,11 @@ def accepted(
     scaling: Scaling,
     is_known: jax.Array,
 ) -> tuple[Params, BatchLook, Scaling]:
-    """The new params if they are no worse than the old ones; else these, and a shorter step. The
-    first iteration, before which no gradient ``is_known``, is accepted however it ends.
+    """The new params if their value is no higher; else the old ones, and a shorter step. The first
+    iteration, before which no gradient of all rows ``is_known``, is accepted in any case.
 
-    Features that few batches have follow the gradient of all rows through the others, and then
-    their own batch's, which a step that suits the rest may throw far beyond the minimum.
+    The weight of a feature in few batches follows the gradient of all rows in all other batches,
+    and then that of its own batch: a step that suits the others may move it far beyond the minimum.
     """
     before, after = old[1].value, new[1].value
     rounding = ROUNDING * jnp.finfo(after.dtype).eps * jnp.abs(before)
@@ -96,7 +98,9 @@ def accepted(
 
 
 def scaling_of(objective: Objective, params: Params, batch: int) -> Scaling:
-    """The scaling of a regression without an intercept: a pass over X, and a look at some rows."""
+    """The scaling of a regression without an intercept, from a pass over X and products with some
+    rows.
+    """
     regression = objective.linear_regression
     design = as_design(regression.X)
     squares = design.column_squared_norms(regression.sample_weight, None)
@@ -111,7 +115,7 @@ def scaling_of(objective: Objective, params: Params, batch: int) -> Scaling:
     most = SAMPLED_NUMBERS * design.shape[0] // max(design.entries, 1)
     index = jnp.asarray(sample_index(design, max(min(SAMPLED_BATCHES * batch, most), SAMPLED)))
     rows = objective.by_rows().of_rows(index)
-    assert rows is not None  # because it has blocks of rows
+    assert rows is not None  # the objective has blocks of rows
     weights = params["weights"]
     root = jnp.sqrt(_by_feature(inverse, weights)) * (design.shape[0] / index.shape[0]) ** 0.5
 
@@ -126,7 +130,7 @@ def scaling_of(objective: Objective, params: Params, batch: int) -> Scaling:
     zero = jnp.zeros((), weights.dtype)
     _, largest = lax.fori_loop(0, POWER_STEPS, power, (start, zero))
     trace = jnp.sum(of_rows * inverse)  # the penalty is the same in all batches
-    # Of fewer rows than features even orthogonal ones have an eigenvalue of trace / rows.
+    # With fewer rows than features, even orthogonal rows have an eigenvalue of trace / rows.
     largest = largest - trace / index.shape[0]
     return Scaling(inverse, SHARE / (jnp.maximum(largest, 1) + trace / batch))
 

@@ -52,7 +52,7 @@ class ConjugateGradient(LookingAhead):
     A regression's intercept is eliminated: only the weights are iterated, with centred columns, and
     the intercept is always the best for them (:mod:`jaxdescent.objectives.elimination`). So the
     distance of the features from zero does not matter. Columns of different spread are not scaled,
-    because that would change which of several solutions is found; ``jd.Jacobi()`` scales them. The
+    because scaling would change which of several solutions is found; ``jd.Jacobi()`` scales. The
     outputs of a regression share the step lengths. From zeros, the weights of least norm are found
     if there are several solutions. Negative curvature, or no curvature at all along a slope, means
     that there is no minimum: the status is ``DIVERGED``.
@@ -143,8 +143,8 @@ class ConjugateGradient(LookingAhead):
         preconditioned = _preconditioned(whole, params, state, gradient)
         slope = precision.inner(gradient, preconditioned)
 
-        # The first direction is the preconditioned gradient alone, and so is one that rounding has
-        # turned uphill.
+        # The first direction is the preconditioned gradient alone, and so is any direction that
+        # rounding would turn uphill.
         ratio = jnp.where((state.iteration > 0) & (state.slope > 0), slope / state.slope, 0)
         ratio = jnp.where(jnp.isfinite(ratio), ratio, 0)
         along_old = precision.inner(gradient, state.direction)
@@ -167,7 +167,7 @@ class ConjugateGradient(LookingAhead):
         limits = jnp.finfo(step.dtype)
         far = float(limits.max) * float(limits.eps)
         is_far = (step * jnp.sqrt(squared) > far) | (jnp.abs(step * descent) > far)
-        # So it is along a direction whose curvature is rounding error, if the slope is not.
+        # A step is also too far if the curvature is rounding error, and the slope is not.
         is_flat = jnp.abs(quotient) <= 16 * jnp.finfo(quotient.dtype).eps * largest
         steep = jnp.sqrt(jnp.finfo(descent.dtype).eps) * state.first_norm
         is_far |= is_flat & (-descent > steep * jnp.sqrt(squared))

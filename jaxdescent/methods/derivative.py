@@ -65,9 +65,9 @@ class DerivativeMethod(Method):
 
     A quadratic needs one step; further steps refine it. For other functions Newton's direction
     ``-H^+ g`` is halved until the gradient's norm decreases. This finds a stationary point near the
-    start, which may be a saddle: ``jd.certify`` tells. CONVERGED and the suboptimality are about
-    that point then, not about a minimum. A quadratic with negative curvature has no minimum and
-    ends ``DIVERGED``.
+    start, which may be a saddle: ``jd.certify`` tells which kind it is. CONVERGED and the
+    suboptimality are about that point then, not about a minimum. A quadratic with negative
+    curvature has no minimum and ends ``DIVERGED``.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> X = jnp.array([[0.0], [1.0], [2.0]])

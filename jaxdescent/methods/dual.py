@@ -56,8 +56,8 @@ class Dual(Rewritten):
     (more rows than features, or linearly dependent rows) end ``DIVERGED``: take ``jd.Gram()``
     for them. A negative ``l2`` or sample weight ends ``DIVERGED`` too.
 
-    The method keeps ``rows^2 + features`` numbers and what ``method`` keeps, in vectors of the size
-    of y; building K takes three times ``rows^2``. Progress is computed in the space of the rows, by
+    The method keeps ``rows^2 + features`` numbers and the state of ``method``, in vectors of the
+    size of y; building K takes three times ``rows^2``. Progress is computed in the row space, by
     two products with K in a step; the descent measures the params that it returns on the regression
     itself.
 
@@ -148,7 +148,7 @@ class _DualState(NamedTuple):
     rows: jax.Array
     inner: State
     value: jax.Array
-    """The regression's value at the given params; ``norm`` is that of its gradient."""
+    """The regression's value at the given params; ``norm`` is the norm of its gradient."""
     norm: jax.Array
     left: jax.Array
     """A bound on that value minus the minimum."""

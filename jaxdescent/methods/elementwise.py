@@ -1,4 +1,4 @@
-"""Whether an optax transformation treats each element by itself, read from what it computes."""
+"""Whether an optax transformation treats each element by itself, judged by its operations."""
 
 from __future__ import annotations
 
@@ -72,15 +72,15 @@ CALLS = frozenset(
 )
 
 SIDE = 3
-"""Of the params that a transformation is tried on."""
+"""The length of each axis of the params for which a transformation is traced."""
 
 
 def is_elementwise(transformation: optax.GradientTransformation, rank: int = 1) -> bool:
-    """Whether what it does to an element depends on that element alone and on shared scalars.
+    """Whether the update of an element depends on that element and on shared scalars alone.
 
-    Its update is traced on a few params with ``rank`` axes: every operation on arrays must be
-    elementwise, and the function's value not be used. Sums (a global norm), random
-    numbers and line searches are not.
+    The update is traced for small params with ``rank`` axes: every operation on arrays must be
+    elementwise, and the function's value must not be used. Sums (a global norm), random numbers and
+    line searches are not elementwise.
 
     >>> is_elementwise(optax.adam(1e-3))
     True
@@ -96,7 +96,7 @@ def is_elementwise(transformation: optax.GradientTransformation, rank: int = 1) 
     def updated(value: Any, gradient: Any, state: Any, params: Any) -> Any:
         return update(gradient, state, params, value=value, grad=gradient, value_fn=no_value)
 
-    # The question is of the operations alone: the caller's strictness is for the run.
+    # Only the kinds of operations matter here, not the caller's strict promotion of dtypes.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         try:
             begun = jax.make_jaxpr(transformation.init)(params)
@@ -116,7 +116,7 @@ def _is_elementwise(jaxpr: Any) -> bool:
 def _is_allowed(equation: Any) -> bool:
     operands = [jnp.shape(variable.aval) for variable in equation.invars]
     if not any(operands) and not any(variable.aval.shape for variable in equation.outvars):
-        return True  # of scalars alone
+        return True  # scalars alone
     name = equation.primitive.name
     if name == "broadcast_in_dim":
         return operands[0] in ((), equation.outvars[0].aval.shape)
@@ -134,4 +134,4 @@ def _is_allowed(equation: Any) -> bool:
 
 
 class _NeedsValueError(Exception):
-    """The function's value is asked for, which is a sum over all elements."""
+    """The transformation needs the function's value, which is a sum over all elements."""

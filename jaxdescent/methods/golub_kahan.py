@@ -1,6 +1,6 @@
 """The Golub-Kahan process on a preconditioned regression, and LSMR's plane rotations.
 
-Each output is a problem of its own: its scalars are entries of (1, outputs) arrays, and its vectors
+Each output is a separate problem: its scalars are entries of (1, outputs) arrays, and its vectors
 are columns.
 
 Reference: Fong and Saunders (2011), "LSMR: an iterative algorithm for sparse least-squares
@@ -83,7 +83,7 @@ def bidiagonalise(
     Args:
       factor: the preconditioner N, or None.
       rows: the upper part of the next u, not normalised.
-      penalty: its lower part.
+      penalty: the lower part of the next u.
       pulled: ``A'`` times that u.
       old: the last vectors; None in the first step.
     """

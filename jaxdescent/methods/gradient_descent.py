@@ -33,7 +33,7 @@ class GradientDescent(Method):
     With a number, a schedule or ``jd.InverseLipschitz()``, and no momentum, it keeps no
     parameter-sized vector besides the params, and each step works element by element; it diverges
     where the curvature exceeds ``2 / learning_rate``. The documentation of the rules and of the
-    momentum says what they keep.
+    momentum says which vectors they keep.
 
     Raises:
       ValueError: if a learning rate that is not traced is not a positive, finite scalar, or a rule

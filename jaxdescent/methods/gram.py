@@ -48,8 +48,8 @@ class Gram(Rewritten):
     ``7 - 2 log10(cond)`` digits. If these are too few, take ``jd.LSMR()``, which works with X
     itself.
 
-    The method keeps ``features^2`` numbers and what ``method`` keeps; building G takes three times
-    as many. Progress is that of the form, whose value has an error of ``eps sum_i s_i (y_i -
+    The method keeps ``features^2`` numbers and the state of ``method``; building G takes three
+    times as many. Progress is that of the form, whose value has an error of ``eps sum_i s_i (y_i -
     y_bar)^2``; the descent measures the params that it returns on the regression itself.
 
     Args:

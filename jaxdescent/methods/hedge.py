@@ -24,9 +24,9 @@ class Hedge(Method):
     """Try ``first`` for at most ``budget`` iterations, then continue with ``then`` from there.
 
     The number of iterations of a Krylov method depends on the spectrum, which is unknown; the cost
-    of a factorisation follows from the shapes. This is the ski rental problem: who rents skis until
-    the rent adds up to their price, and then buys them, pays at most twice what he would have paid
-    had he known for how long he would ski. With a budget of
+    of a factorisation follows from the shapes. This is the ski rental problem: a skier who rents
+    until the rent adds up to the price of skis, and then buys skis, pays at most twice the cost of
+    the best choice in hindsight. With a budget of
 
         ``cost of all of then / cost of one iteration of first``
 
@@ -206,7 +206,7 @@ class _State(NamedTuple):
     first: State
     second: State
     progress: Progress
-    """At the params, by the method that is active."""
+    """The progress at the params, by the method that is active."""
     attempt: Attempt
     is_second: jax.Array
 

@@ -81,7 +81,7 @@ class LevenbergMarquardt(Method):
     of ``min(1/10, sqrt(|g| / |g at the start|)) |g|``, within 200 products with J and J'. An
     evaluation is one of the residuals: an iteration takes one with its derivatives, and one for
     each damping tried, usually one. The matrix-free form keeps no parameter-sized vector between
-    steps; a step needs about seven, and what the residuals' linearisation stores.
+    steps; a step needs about seven, and the arrays that the residuals' linearisation stores.
 
     Args:
       damping: the first mu, positive, relative to the squared norms of J's columns (matrix-free:

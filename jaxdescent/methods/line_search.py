@@ -35,7 +35,7 @@ MAX_TRIALS = 30
 """The most trials; from half of them on, a sufficient decrease is enough."""
 
 DECREASE = 1e-3
-"""The least decrease, as a share of what the first slope predicts."""
+"""The least decrease, as a share of the decrease that the first slope predicts."""
 
 NOISE_ULPS = 64
 """The number of ulps by which two values may differ through rounding alone."""
@@ -82,7 +82,7 @@ class _End(NamedTuple):
 
 
 class _Search(NamedTuple):
-    point: Any  # a LinePoint; () where the numbers alone are looked at
+    point: Any  # a LinePoint; () where only the scalars are needed
     step: jax.Array
     next_step: jax.Array
     low: _End
@@ -107,7 +107,7 @@ def search(
     besides its arguments: the trial and its gradient.
 
     Args:
-      objective: what is minimised; for a quadratic the slopes alone decide.
+      objective: the objective; for a quadratic the slopes alone decide.
       start: x, with its value and gradient.
       direction: d, with the structure of the params.
       slope: ``gradient . direction``; if it is not negative the search fails at once.
@@ -125,7 +125,7 @@ def search(
         return ~search.is_accepted & is_new & (search.evaluations < MAX_TRIALS)
 
     def decided(search: _Search, here: _End) -> _Search:
-        """The search after a trial that ends here, but for the trial itself."""
+        """The search after the trial ``here``, without the trial's params and gradient."""
         evaluations = search.evaluations + 1
 
         is_finite = jnp.isfinite(here.value) & jnp.isfinite(here.slope)
@@ -250,5 +250,5 @@ def _beyond(low: _End, here: _End) -> jax.Array:
     width = here.step - low.step
     ahead = here.slope / (low.slope - here.slope)
     ahead = jnp.where(here.slope > low.slope, ahead, 9)
-    # It must not exceed the dtype's range; from there a bracket leads back.
+    # The step must stay in the dtype's range; if it is too long, the bracket will shorten it.
     return jnp.minimum(here.step + jnp.clip(ahead, 1, 9) * width, jnp.finfo(width.dtype).max)

@@ -1,4 +1,4 @@
-"""Mini-batch descent: a step for some rows at a time, and a look at all after each epoch."""
+"""Mini-batch descent: a step for some rows at a time, and a pass over all rows after each epoch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from jaxdescent.objectives import Objective, RowBlocks
 from jaxdescent.objectives.elimination import Means
 
 READ_NUMBERS = 1 << 18
-"""Rows are gathered for many batches at a time, about so many numbers, which a cache holds."""
+"""About how many numbers, as rows of many batches, are gathered at a time, to fit a cache."""
 
 
 @jax.tree_util.register_dataclass
@@ -42,10 +42,10 @@ class MiniBatches(Method):
     An iteration of the descent is ``epochs`` epochs, in each of which every row is used once, and
     one pass over all rows that computes value and gradient for the checks. So status and
     suboptimality are those of the whole objective, never of a batch. For rows that are read from
-    files (``jd.Streamed``) an epoch is one pass; rows are shuffled within blocks, and blocks where
-    reading can begin anywhere: arrays, ``.npy`` files, and groups of rows of Parquet files. Those
-    of other sources come in their order: what is sorted in them by the target or by time should be
-    shuffled once. The order follows from the seed and the number of the epoch alone.
+    files (``jd.Streamed``) an epoch is one pass. Rows are shuffled within blocks; blocks are
+    shuffled if reading can begin anywhere: in arrays, ``.npy`` files, and at row groups of Parquet
+    files. Blocks of other sources keep their order: shuffle such a source once if it is sorted by
+    the target or by time. The order follows from the seed and the number of the epoch alone.
 
     A batch's gradient is scaled to be that of all rows in expectation. Without an optax
     transformation, a least-squares problem is iterated with its intercept eliminated and its
@@ -54,30 +54,31 @@ class MiniBatches(Method):
         1/2 / (lambda + trace / batch)
 
     where lambda is the largest eigenvalue of the scaled mean Hessian, estimated from some rows:
-    half of what is stable for Gaussian rows. No step goes beyond the minimum of its batch along the
-    gradient. The params of an iteration are the average of the iterates in the second half of its
-    steps, and the next one begins there. With the batches' own gradients the iterates hover about
-    the minimum, and their average is above it by about the error of the fit itself. So from the
-    second iteration on a batch tells only of the way since the last look, whose gradient is that of
-    all rows (variance reduction)::
+    half of the largest stable step for Gaussian rows. No step goes beyond the minimum of its batch
+    along the gradient. The params of an iteration are the average of the iterates in the second
+    half of its steps, and the next one begins there. With the batches' own gradients the iterates
+    fluctuate around the minimum, and the value at their average is above it by about the error of
+    the fit itself. So from the second iteration on a batch gives only the change of the gradient
+    since the last pass over all rows, at ``w_all`` (variance reduction)::
 
-        gradient = X_b' X_b (w - w_look) * rows / batch + gradient of all rows at w_look
+        gradient = X_b' X_b (w - w_all) * rows / batch + gradient of all rows at w_all
 
-    The noise vanishes as the way does, and the value comes to the minimum's at a constant rate. An
-    iteration that ends higher than it began is given up, and the next steps are a quarter as long.
+    The noise vanishes with ``w - w_all``, and the value converges to the minimum at a linear rate.
+    An iteration that ends higher than it began is rejected, and the next steps are a quarter as
+    long.
 
-    With a transformation every batch's gradient is its own, and the params are the average of the
-    iterates since the last epoch whose number is a power of two.
+    With a transformation each step uses its batch's own gradient, and the params are the average of
+    the iterates since the last epoch whose number is a power of two.
 
     Args:
       transformation: an optax transformation for params and learning rates of your own; its
         schedules count batches. None stands for the rule above.
-      rows: how many rows a batch has. None stands for as many as there are unknowns, from 64 to
-        1,024; of rows of which most features are zero, up to as many as touch each feature about
-        once, a 64th of all rows (or as many as touch a 16th of the features), or a block: with
-        fewer a step would cost the vectors of all features rather than its rows.
-      epochs: how many epochs are between two looks at all rows.
-      seed: of the order.
+      rows: the number of rows in a batch. None stands for the number of unknowns, from 64 to 1,024.
+        If most features of a row are zero, the upper bound is larger, because a step costs a pass
+        over vectors of all features: as many rows as touch each feature about once, but at most a
+        64th of all rows (or as many as touch a 16th of the features), and at most a block.
+      epochs: the number of epochs between two passes over all rows.
+      seed: the seed of the order.
       averaging: whether the params are averages.
 
     Raises:
@@ -164,7 +165,7 @@ class MiniBatches(Method):
         inner = self._inner(objective, state)
         size = self._batch(params, self._blocks(objective))
         if state.look is not None:
-            # From what was looked at on, and the average of the second half of the steps.
+            # Steps begin at the params of the last pass; the second half of them is averaged.
             weights = params if state.means is None else {"weights": params["weights"]}
             steps = self.epochs * steps_of(self._blocks(objective), size)
             before = jnp.full_like(state.averaged, -(steps // 2))
@@ -210,7 +211,7 @@ class MiniBatches(Method):
 
     @property
     def looks_ahead(self) -> bool:
-        # An epoch that is computed to be discarded would cost more than a look.
+        # An epoch that is computed to be discarded would cost more than a pass over all rows.
         return True
 
     def _batch(self, params: Params, blocks: RowBlocks) -> int:
@@ -232,8 +233,8 @@ class MiniBatches(Method):
     def _epoch(
         self, objective: Objective, state: _State, size: int, known: tuple[Params, jax.Array]
     ) -> _State:
-        """Every row once, batch after batch; ``known`` is where all rows were looked at last, and
-        whether their gradient there is to be used.
+        """The state after steps with every row once, batch after batch. ``known`` is the point of
+        the last pass over all rows, and whether their gradient there is to be used.
         """
         total, block, _, sections = self._blocks(objective)
         if size >= total:
@@ -254,7 +255,7 @@ class MiniBatches(Method):
                 return jax.tree.map(lambda leaf: leaf * (total / size), rows.gradient(params))
 
             def reduced(params: Params) -> Params:
-                assert state.look is not None  # or the step is the transformation's
+                assert state.look is not None  # it is None only with a transformation
                 whole = state.look.gradient
                 shares = {"times": total / size, "share": count / size}
                 return reduced_gradient(rows, params, known[0], whole, **shares)
@@ -270,7 +271,7 @@ class MiniBatches(Method):
             return self._moved(objective, state, gradient, curvature)
 
         def of_group(state: _State, index: jax.Array) -> tuple[_State, None]:
-            # Rows are asked for when those before are done, in the order of the blocks.
+            # Rows are read after the steps with earlier rows, in the order of the blocks.
             index, current = kept_apart((index, state.current))
             state, read = state._replace(current=current), objective.of_rows(index)
             assert read is not None  # because there are blocks of rows
@@ -339,9 +340,9 @@ class MiniBatches(Method):
 class _State(NamedTuple):
     current: Params
     average: Params
-    averaged: jax.Array  # how many iterates the average is of; negative before it begins
+    averaged: jax.Array  # the number of iterates in the average; negative before it begins
     epoch: jax.Array
-    means: Means | None  # of a regression with an intercept, which is eliminated
+    means: Means | None  # the means of a regression with an intercept, which is eliminated
     scaling: Scaling | None
-    look: BatchLook | None  # of the own rule
+    look: BatchLook | None  # value and gradient of all rows; None with a transformation
     rule: Any  # the transformation's state

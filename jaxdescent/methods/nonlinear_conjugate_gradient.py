@@ -87,7 +87,7 @@ class NonlinearConjugateGradient(LookingAhead):
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State]:
         value, gradient, norm = state.value, state.gradient, state.norm
-        # In units of |g|, whose square may overflow.
+        # Vectors are in units of |g|, because the square of |g| may overflow.
         unit = jnp.where(norm > 0, norm, 1)
         share = state.beta / unit
         direction = jax.tree.map(

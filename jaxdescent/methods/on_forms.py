@@ -1,4 +1,4 @@
-"""What methods share that are applied to another form of a regression."""
+"""The base class and helpers of methods that are applied to another form of a regression."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Rewritten(Method):
 
     def __post_init__(self) -> None:
         if isinstance(self.method, optax.GradientTransformation):
-            # The functions of an optax transformation are no leaves.
+            # The functions of an optax transformation cannot be leaves of the pytree.
             object.__setattr__(self, "method", as_method(self.method))
 
     def check(self) -> None:
@@ -82,11 +82,11 @@ def unless(is_convex: jax.Array, progress: Progress) -> Progress:
 
 
 def regression_of(name: str, objective: Objective) -> LinearRegression:
-    """The regression that the objective is; an error in words where it is none.
+    """The objective as a regression.
 
     Args:
-      name: the method's, for the error.
-      objective: any.
+      name: the name of the method, for the error.
+      objective: any objective.
 
     Raises:
       TypeError: if the objective is no regression.
@@ -101,5 +101,5 @@ def regression_of(name: str, objective: Objective) -> LinearRegression:
 
 
 def with_own_penalty(name: str, form: Any, objective: Objective) -> Any:
-    """The form, which a state keeps without a penalty, with that of the objective."""
+    """The form, which a state keeps without a penalty, with the penalty of the objective."""
     return form.with_penalty(regression_of(name, objective).l2)

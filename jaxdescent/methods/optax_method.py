@@ -39,7 +39,7 @@ class OptaxMethod(Method):
     def _arguments(self) -> list[str]:
         if isinstance(self.transformation, Displayed):
             return [argument(self.transformation)]
-        # The functions inside optax's ``adam`` are all that tells its name.
+        # Only the names of the functions inside a transformation tell its name, such as ``adam``.
         return [name_of(self.transformation.update).split(".")[0]]
 
     def init(self, objective: Objective, params: Params) -> State:

@@ -25,7 +25,7 @@ class Estimate(NamedTuple):
     Attributes:
       suboptimality: the value minus the minimum: a bound or an estimate, in the value's units.
       curvature: the largest curvature seen along a unit direction.
-      evidence: an :class:`jaxdescent.status.Evidence` code, for what the suboptimality is based on.
+      evidence: an :class:`jaxdescent.status.Evidence` code, the evidence for the suboptimality.
       caution: the factor by which the suboptimality may be larger than the method has seen, at
         least 1. A descent has CONVERGED only if the product of both is small enough, or the
         gradient is rounding.
@@ -79,7 +79,7 @@ class Estimate(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """What a step reports about the params it began from; unused entries are dead code.
+    """The report of a step on the params it began from; unused entries are dead code.
 
     Attributes:
       value: the objective at these params.
@@ -183,7 +183,7 @@ class Method(Displayed, abc.ABC):
     def measured(self, objective: Objective, params: Params, state: State, always: Any) -> Progress:
         """The value and the gradient's norm at ``params``, computed from the objective.
 
-        They replace a progress from recurrences (:meth:`is_estimate`). ``always`` is passed to
+        These replace the progress of recurrences (:meth:`is_estimate`). ``always`` is passed to
         :func:`measure`.
         """
         del state
@@ -198,7 +198,7 @@ class Method(Displayed, abc.ABC):
         del state
         return None
 
-    # What a method knows of itself besides.
+    # Other properties of a method.
 
     def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
         """The state for ``params`` that were rounded to 16 bits after the step that made it."""
@@ -211,8 +211,8 @@ class Method(Displayed, abc.ABC):
         return False
 
     def acts_by_element(self, params: Params = None) -> bool:
-        """Whether a step on some elements of the params is the same as in a step on all of them,
-        arrays of the state that are like the params included.
+        """Whether a step on some elements of the params, with their part of the state, changes them
+        as a step on all elements would.
         """
         del params
         return self.is_elementwise
@@ -227,8 +227,9 @@ class LookingAhead(Method):
     """A method whose state contains the progress at the current params.
 
     The state has the fields ``value``, ``norm`` (of the gradient), ``unreported`` (the evaluations
-    of the last step) and ``verdict`` (what that step found). It may have ``curvature``, the largest
-    one that the step saw. :meth:`estimate` reads an estimate of the value minus the minimum.
+    of the last step) and ``verdict`` (that step's status code). It may have ``curvature``, the
+    largest one that the step saw. :meth:`estimate` reads an estimate of the value minus the
+    minimum.
     """
 
     def estimate(self, objective: Objective, state: State) -> Estimate | None:

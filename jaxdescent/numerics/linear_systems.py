@@ -19,23 +19,24 @@ from jaxdescent.numerics import precision
 Params = Any
 
 FEW, COLUMNS = 256, 16
-"""The most unknowns for which all eigenvalues of a singular matrix are computed, and how many of
-its columns at a time."""
+"""The most unknowns for which all eigenvalues of a singular matrix are computed, and the number of
+its columns that are computed at a time."""
 
 NULL = 4.0
-"""An eigenvalue of so many eps of the largest, times the root of their number, may be rounding."""
+"""The size of an eigenvalue that may be rounding, in eps times the largest one, times the root of
+the number of unknowns."""
 
 OUTSIDE = 1e-3
-"""From this share of the right-hand side on a residual is outside the range of H."""
+"""The share of the right-hand side above which a residual counts as outside the range of H."""
 
 
 class System(NamedTuple):
-    """What is known of a matrix besides its products.
+    """The known properties of a matrix besides its products.
 
     Attributes:
-      units: positive numbers in the structure of the unknowns, in which these are of like size;
-        None if there are none.
-      are_uneven: whether a solution is one of least norm in these units too.
+      units: positive numbers in the structure of the unknowns, in which the unknowns have similar
+        curvatures; None if not known.
+      are_uneven: whether solutions of singular systems have least norm in these units.
       is_definite: whether H is known to be positive definite.
       is_small: whether a product for each of up to ``FEW`` unknowns costs little.
     """
@@ -50,15 +51,15 @@ UNKNOWN = System()
 
 
 def solve(product: Callable[[Params], Params], rhs: Params, system: System = UNKNOWN) -> Params:
-    """The solution ``H^+ rhs`` of least norm; of a right-hand side outside the range of H that of
-    the part within.
+    """The solution ``H^+ rhs`` of least norm; a component of the right-hand side outside the range
+    of H is ignored.
 
-    Of few unknowns all eigenvalues of H are computed, unless H is known to be definite. Else
-    conjugate gradients are tried first; where they meet a direction without curvature or with
-    negative curvature, as at a saddle or a maximum, MINRES takes their place.
+    For few unknowns all eigenvalues of H are computed, unless H is known to be definite. Otherwise
+    conjugate gradients are tried first; if they meet a direction without curvature or with negative
+    curvature, as at a saddle or a maximum, MINRES takes their place.
 
-    The right-hand side is scaled to norm one, for any units of H: the square of 1e-20 is no float32
-    number, and a residual that seems to be zero would end with x = 0.
+    The right-hand side is scaled to norm one, whatever the units of H: the square of 1e-20
+    underflows in float32, and a residual that seems to be zero would give x = 0.
     """
     length = precision.norm(rhs)
     unit = _scaled(_inverse(length), rhs)
@@ -66,7 +67,7 @@ def solve(product: Callable[[Params], Params], rhs: Params, system: System = UNK
     is_few = sum(leaf.size for leaf in jax.tree.leaves(rhs)) <= FEW and system.is_small
 
     def within(units: Params | None, of: Callable[..., Any]) -> Any:
-        """The solution in these units of the unknowns, and what else ``of`` returns."""
+        """The solution by ``of`` in these units of the unknowns, and the flag that it returns."""
         if units is None:
             return of(product, unit)
         times = functools.partial(jax.tree.map, jnp.multiply, units)
@@ -108,11 +109,11 @@ def conjugate_gradient(
     """Solve ``H x = rhs`` for a symmetric positive definite H given by its products.
 
     Stops at a relative residual of ``16 eps``, after ``10 n + 100`` products (at most 10,000), or
-    at a direction whose curvature is no more than a share ``null`` of the largest one: what may be
-    rounding, unless H is known to be definite.
+    at a direction whose curvature is no more than a share ``null`` of the largest one: such a
+    curvature may be rounding, unless H is known to be definite.
 
     Returns:
-      x, and whether there was no such direction; x is no solution where there was one.
+      x, and whether there was no such direction; x is no solution if there was one.
     """
     limit, target = _limits(rhs)
     squared = precision.squared_norm(rhs)
@@ -139,7 +140,7 @@ def conjugate_gradient(
     none = jnp.zeros_like(squared)
     carry = (zeros, rhs, rhs, squared, jnp.zeros((), jnp.int32), squared > 0, none)
     x, _, _, squared, _, is_curved, largest = lax.while_loop(is_running, iterate, carry)
-    # A product that overflows would leave x as it is, which is no solution.
+    # If a product overflowed, x is no solution, and becomes NaN.
     is_finite = jnp.isfinite(squared) & (largest < jnp.inf)
     x = jax.tree.map(lambda x: jnp.where(is_finite, x, jnp.nan), x)
     return x, is_curved | (precision.squared_norm(rhs) == 0) | ~is_finite
@@ -152,7 +153,9 @@ def null_share(rhs: Params) -> float:
 
 
 def eigenvalues(product: Callable[[Params], Params], like: Params) -> tuple[jax.Array, jax.Array]:
-    """All eigenvalues of H, and its eigenvectors as columns, for vectors in a structure."""
+    """All eigenvalues of H, and its eigenvectors as columns, for vectors with the structure of
+    ``like``.
+    """
     column, unravel = ravel_pytree(like)
 
     def image(unit: jax.Array) -> jax.Array:
@@ -211,7 +214,7 @@ def minres(product: Callable[[Params], Params], rhs: Params) -> tuple[Params, ja
         w_new = _scaled(_inverse(rho), _add_scaled(w_new, -(s * alpha + c_old * c * beta), w))
         x = _add_scaled(x, c_new * eta, w_new)
         largest = jnp.maximum(largest, jnp.abs(alpha) + beta)
-        # |H r| / |r| of the residual that this step began with.
+        # The hypotenuse is |H r| / |r| for the residual that this step began with.
         is_outside = jnp.hypot(delta, c * beta_new) <= null**0.5 * largest
         x = jax.tree.map(lambda new, old: jnp.where(is_outside, old, new), x, carry[0])
         floor = jnp.finfo(beta.dtype).eps * largest

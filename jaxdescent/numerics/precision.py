@@ -43,7 +43,7 @@ def is_rounded(tree: Any) -> bool:
 
 
 class Rounding(Displayed):
-    """How a value computed in float32 is stored in 16 bits: :class:`Nearest` or
+    """The rule by which a float32 value is stored in 16 bits: :class:`Nearest` or
     :class:`StochasticRounding`.
     """
 
@@ -174,7 +174,8 @@ def add(parts: list[jax.Array]) -> jax.Array:
 
 
 FEW = 256
-"""The most elements for which three sums, one of which is right, cost a CPU less than a branch."""
+"""The most elements for which three sums, of scaled and unscaled squares, cost a CPU less than a
+branch."""
 
 
 MANY = 1 << 14
@@ -193,7 +194,7 @@ def norm(tree: Any) -> jax.Array:
         return _norm_by_three(_as_one(tree))
     if sum(leaf.size for leaf in jax.tree.leaves(tree)) <= FEW:
         return _norm_by_three(tree)
-    # For a branch, an accelerator's compiler would store the tree; three sums take one pass there.
+    # An accelerator's compiler would store the tree for a branch; three sums take one pass.
     return on_cpu(lambda tree: root(squared_norm(tree), lambda: tree), _norm_by_three, tree)
 
 
@@ -214,7 +215,7 @@ def _norm_by_three(tree: Any) -> jax.Array:
     wide = jax.tree.leaves(widen(tree))
     dtype = jnp.result_type(*wide)
     limits = jnp.finfo(dtype)
-    factor = 2.0 ** (25 * limits.maxexp // 32)  # its square brings either end into the range
+    factor = 2.0 ** (25 * limits.maxexp // 32)  # scaled by it, squares at either end are in range
 
     def scaled(leaf: jax.Array) -> Sequence[jax.Array]:
         shares = [leaf.astype(dtype) * f for f in (1.0, factor, 1 / factor)]

@@ -66,7 +66,7 @@ def integers(shape: tuple[int, ...], seed: jax.Array, low: int, high: int, dtype
     width = high - low
     if not 0 < width <= 1 << 16:
         raise ValueError(f"[low, high) must hold 1 to 65,536 integers, got [{low}, {high}).")
-    # In float32, which vector units multiply faster than integers. The largest 24-bit word is
-    # 2^24 - 1, and width (1 - 2^-24) stays below width when rounded.
+    # Computed in float32, which vector units multiply faster than integers. The largest 24-bit word
+    # is 2^24 - 1, and width (1 - 2^-24) stays below width when rounded.
     share = (bits(shape, seed) >> 8).astype(jnp.float32) * jnp.float32(width * 2.0**-24)
     return (jnp.minimum(jnp.floor(share), width - 1) + low).astype(dtype)

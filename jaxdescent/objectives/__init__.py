@@ -1,4 +1,4 @@
-"""Objectives: what is minimised. They all implement :class:`Objective`."""
+"""Objectives: the functions to minimise. They all implement :class:`Objective`."""
 
 from jaxdescent.objectives.answers import Bounds as Bounds
 from jaxdescent.objectives.answers import RowBlocks as RowBlocks

@@ -1,4 +1,4 @@
-"""What some answers of an objective consist of."""
+"""The types of some answers of an objective."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class RowBlocks(NamedTuple):
     """The rows of an objective that is a sum over them.
 
     Attributes:
-      rows: how many there are.
-      block: how many that follow each other are best read together.
-      entries: how many numbers of a row are multiplied, about.
+      rows: the number of rows.
+      block: the number of consecutive rows that are best read together.
+      entries: about how many numbers of a row are multiplied.
       sections: the numbers of the blocks with which reading can begin.
     """
 
@@ -33,10 +33,10 @@ class RowBlocks(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """What distinguishes an objective from others of its class, for repeated calls.
+    """The parts that distinguish an objective from others of its class, for repeated calls.
 
     Attributes:
-      kind: hashable; what programs depend on besides structures and shapes.
+      kind: a hashable value of the options that programs depend on besides structures and shapes.
       data: arrays whose values no check reads.
       numbers: values that are checked in every call.
     """

@@ -25,7 +25,7 @@ def checked_params(params: Params, objective: Objective) -> Params:
 
     Raises:
       TypeError: if a leaf is not a real floating-point array or number.
-      ValueError: if there is none, or one is empty or deleted.
+      ValueError: if there are no params, or a leaf is empty or deleted.
     """
     if params is None:
         params = objective.start()
@@ -33,7 +33,7 @@ def checked_params(params: Params, objective: Objective) -> Params:
             raise ValueError(
                 f"params must be given: {type(objective).__name__} has no start of its own."
             )
-    # Before they are packed, which makes one array of several and one dtype of theirs.
+    # Checked before they are packed, which may join several arrays into one of a common dtype.
     leaves = jax.tree.leaves_with_path(params)
     if not leaves:
         raise ValueError(f"params must have at least one array, got {params!r}.")

@@ -48,7 +48,7 @@ class Means(NamedTuple):
         return self.weight_total * (best - params["intercept"])
 
     def height(self, gradient: Params, least: jax.Array) -> jax.Array:
-        """``S m^2 / 2 + |g_w - g_b x_bar|^2 / (2 least)``: how far the minimum may be below.
+        """``S m^2 / 2 + |g_w - g_b x_bar|^2 / (2 least)``: a bound on the value minus the minimum.
 
         Args:
           gradient: ``g_w`` and ``g_b = -S m``, where m is the best intercept minus the present one.

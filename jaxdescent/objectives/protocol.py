@@ -26,12 +26,12 @@ PartFunction = Callable[["Objective", Params], Scalars]
 
 
 class Objective(Displayed, abc.ABC):
-    """A pure function from params to a scalar, with what is known about it.
+    """A pure function from params to a scalar, with the known properties of this function.
 
     An objective is a pytree: its data are leaves, its functions and flags part of the structure.
     Only ``value`` must be defined; the other answers follow from it by automatic differentiation,
     and an objective that knows better overrides them. The answers down to ``hoisted`` are those
-    that every part of the package asks for. All others are for the purpose that stands above them.
+    that every part of the package asks for. All others stand below a comment with their purpose.
     """
 
     @abc.abstractmethod
@@ -97,13 +97,13 @@ class Objective(Displayed, abc.ABC):
         del params, always
         return self
 
-    # What callers pass, and calls that are repeated.
+    # The arguments and params of callers, and repeated calls.
 
     def bound(self, args: tuple[Any, ...]) -> Objective:
         """This objective with extra arguments.
 
         Raises:
-          TypeError: if the objective takes none.
+          TypeError: if the objective takes no extra arguments.
         """
         raise TypeError(
             f"{type(self).__name__} holds its data itself and takes no args, got {len(args)}: "
@@ -117,20 +117,20 @@ class Objective(Displayed, abc.ABC):
         return None
 
     def packed(self, params: Params) -> Params:
-        """The params as methods have them, from the form in which callers have them."""
+        """The params in the form of methods, from the form of callers."""
         return params
 
     def unpacked(self, params: Params) -> Params:
-        """The params in the form in which callers have them, from that which methods have."""
+        """The params in the form of callers, from the form of methods."""
         return params
 
-    # The own start, and what is known there.
+    # The objective's own start, and the value and gradient norm there.
 
     def placed_start(self, start: Params) -> Params:
-        """The own start with values that depend on the data; ``start`` is what :meth:`start` gave.
+        """The own start, the result of :meth:`start`, with values that depend on the data.
 
-        For a regression the intercept becomes the mean of y. This is computed inside the program,
-        so that a call with other data of the same shapes has its own start.
+        For a regression the intercept becomes the mean of y. The mean is computed inside the
+        program, so that a call with other data of the same shapes has its own start.
         """
         return start
 
@@ -147,8 +147,8 @@ class Objective(Displayed, abc.ABC):
         return None
 
     def rounding_beside_size(self, params: Params, share: float) -> Any:
-        """What the value rises by where the unknowns that :meth:`size` leaves out are wrong by this
-        share of themselves.
+        """The rise of the value if the unknowns that :meth:`size` leaves out have this relative
+        error.
         """
         del params, share
         return 0.0
@@ -195,7 +195,7 @@ class Objective(Displayed, abc.ABC):
 
     def of_slice(self, leaf: jax.Array, cut: Cut, start: Any, size: int) -> Objective:
         """The function of a slice of the only leaf: of ``size`` entries of the cut's axis, from
-        ``start``. It is this one, if what it is made of does not have the leaf's axes.
+        ``start``. An objective whose data do not have the leaf's axes returns itself.
         """
         del leaf, cut, start, size
         return self
@@ -204,33 +204,33 @@ class Objective(Displayed, abc.ABC):
 
     @property
     def row_blocks(self) -> RowBlocks | None:
-        """The rows that the objective is a sum over; None if it is no sum over rows that can be
-        read.
+        """The number and blocks of the rows that the objective is a sum over; None if it is no sum
+        over rows that can be read.
         """
         return None
 
     def by_rows(self) -> Objective:
-        """This objective with its data in a form out of which :meth:`of_rows` takes batches
-        quickly; for them alone.
+        """This objective with its data in a form from which :meth:`of_rows` takes batches quickly;
+        its other answers may be slow.
         """
         return self
 
     def of_rows(self, index: jax.Array) -> Objective | None:
-        """The terms of these rows, with their share of what belongs to no row; None if there are no
-        such terms.
+        """The terms of these rows, with their share of terms that belong to no row (a penalty);
+        None if rows cannot be taken from the objective.
         """
         del index
         return None
 
-    # What a method carries along a line, to read the data once less in each iteration.
+    # Images, which a method carries along a line to read the data once less in each iteration.
 
     def image(self, direction: Params) -> Any:
-        """What a quadratic objective computes from its data to move along ``direction``.
+        """The image of ``direction`` by the data of a quadratic objective, linear in ``direction``.
 
-        It is linear in ``direction``: the predictions ``X d`` for a regression, ``H d`` for a
-        quadratic form. A method that carries the image of its params, and adds to it the image of
-        each move, reads the data once less in each iteration. None if this would save nothing;
-        the methods below then ignore the image.
+        The image is the predictions ``X d`` for a regression, and ``H d`` for a quadratic form. A
+        method that carries the image of its params, and adds to it the image of each move, reads
+        the data once less in each iteration. None if this would save nothing; the answers below
+        then ignore the image.
         """
         del direction
         return None
@@ -255,11 +255,11 @@ class Objective(Displayed, abc.ABC):
         del image
         return self.curvature(params, direction)
 
-    # What the structure tells of the value and the curvature.
+    # Properties of the value and the curvature that follow from the structure.
 
     def residuals(self, params: Params) -> Any:
-        """An array or pytree of arrays, half whose squared norm is the value; None if the objective
-        is no sum of squares.
+        """The residuals, an array or pytree of arrays whose squared norm is twice the value; None
+        if the objective is no sum of squares.
         """
         del params
         return None
@@ -278,14 +278,14 @@ class Objective(Displayed, abc.ABC):
         return None
 
     def curves_down(self) -> jax.Array | None:
-        """Whether the structure shows a direction of negative curvature, which a method might never
-        look along; None if the structure shows nothing.
+        """Whether the structure shows a direction of negative curvature, along which a method might
+        never step; None if the structure shows nothing.
         """
         return None
 
     def lower_bound(self) -> jax.Array | None:
-        """A lower bound on the objective, -infinity if the data admit none; None if the structure
-        tells nothing.
+        """A lower bound on the objective, -infinity if the data admit none; None if no bound
+        follows from the structure.
         """
         return None
 
@@ -294,7 +294,7 @@ class Objective(Displayed, abc.ABC):
         """Whether the minimum equals :meth:`lower_bound`."""
         return False
 
-    # What can be solved, and with what.
+    # Elimination and direct solves, and the matrices they need.
 
     def eliminated(self, means: Means | None = None) -> Elimination | None:
         """The problem in fewer unknowns, with the others at their optimum; None if there is no

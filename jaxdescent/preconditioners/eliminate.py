@@ -14,29 +14,29 @@ from jaxdescent.preconditioners.hessians import ShiftedHessian
 from jaxdescent.preconditioners.protocol import Factor, Preconditioner
 
 LEAST_SHARE = 1e-4
-"""Of a column's own curvature, what elimination leaves at least: less is rounding, or a direction
-that the data leave free."""
+"""The least share of a column's own curvature that counts as left after elimination: less is
+rounding, or a direction that the data leave undetermined."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Eliminate(Preconditioner):
-    """Eliminate the categorical factor with the most levels, and scale what is left.
+    """Eliminate the categorical factor with the most levels, and scale the remaining unknowns.
 
     With the factor's columns Z and the others R, the Hessian is ``[[D, B], [B', C]]`` with a
     diagonal ``D = Z'SZ + l2`` and ``B = Z'SR``. It factorises into
-    ``[[I, 0], [B'/D, I]] [[D, 0], [0, E]] [[I, B/D], [0, I]]`` with ``E = C - B'B/D``, of which the
-    diagonal is taken: ``N = [[I, -B/D], [0, I]] diag(D, diag(E))^-1/2``. An intercept's rank-one
-    part of the Hessian is left out.
+    ``[[I, 0], [B'/D, I]] [[D, 0], [0, E]] [[I, B/D], [0, I]]`` with ``E = C - B'B/D``, which is
+    replaced by its diagonal: ``N = [[I, -B/D], [0, I]] diag(D, diag(E))^-1/2``. An intercept's
+    rank-one part of the Hessian is left out.
 
-    For workers and firms, ``E`` is what workers who move tell of firms: where few do, its diagonal
-    is far less than that of C, which is what ``jd.Jacobi`` scales by. On panels of workers, firms
-    and years conjugate gradients took a third to a seventh of Jacobi's iterations. An iteration
-    passes over the columns twice as often, and before the first the rows are sorted for each other
-    categorical design, and each column of dense ones is passed over (columns of other designs are
-    scaled as by Jacobi). So it pays where few workers move and Jacobi takes hundreds of iterations
-    or stagnates; where it takes a few dozen, Jacobi is faster. Sharded rows are gathered for the
-    sort.
+    For workers and firms, ``E`` holds the information on firms from workers who move: if few move,
+    its diagonal is far less than that of C, by which ``jd.Jacobi`` scales. On panels of workers,
+    firms and years conjugate gradients took a third to a seventh of Jacobi's iterations. An
+    iteration passes over the columns twice as often. Before the first one the rows are sorted for
+    each other categorical design, and each column of dense designs is passed over (columns of other
+    designs are scaled as by Jacobi). So it pays where few workers move and Jacobi takes hundreds of
+    iterations or stagnates; where Jacobi takes a few dozen iterations, it is faster. Sharded rows
+    are gathered for the sort.
 
     Raises:
       TypeError: if the design has no categorical part beside another, or the norms of the columns
@@ -88,7 +88,7 @@ class Eliminate(Preconditioner):
         curvature = jnp.concatenate(diagonals)[:, None] + hessian.shift
         is_positive = curvature > 0
         scale = jnp.where(is_positive, lax.rsqrt(jnp.where(is_positive, curvature, 1)), 1)
-        scale = jnp.where(jnp.isfinite(curvature), scale, jnp.nan)  # overflow, as of jd.Jacobi
+        scale = jnp.where(jnp.isfinite(curvature), scale, jnp.nan)  # overflow, as in jd.Jacobi
         start = sum(part.shape[1] for part in parts[:chosen])
         return _Eliminated(regression.design, factor, weight, scale, start)
 
@@ -98,7 +98,7 @@ def _explained(part: Design, factor: Design, weight: jax.Array, total: jax.Array
     inverse = jnp.where(total > 0, 1 / jnp.where(total > 0, total, 1), 0)
     groups, codes = factor.level_of_row, part.level_of_row
     if codes is not None and groups is not None:
-        # A sum over all pairs of levels that meet: of the square of the pair's weight.
+        # The sum of the squared weights of all pairs of levels that share a row.
         is_pair = (groups >= 0) & (codes >= 0)
         one, other = jnp.where(is_pair, groups, 0), jnp.where(is_pair, codes, 0)
         one, other, weight = lax.sort((one, other, jnp.where(is_pair, weight, 0)), num_keys=2)
@@ -126,7 +126,7 @@ class _Eliminated(Factor):
     design: Design
     factor: Design
     weight: jax.Array  # (rows,)
-    scale: jax.Array  # (size, 1), or (size, outputs): of the factor's columns D^-1/2
+    scale: jax.Array  # (size, 1), or (size, outputs): D^-1/2 for the factor's columns
     start: int = dataclasses.field(metadata={"static": True})
 
     def apply(self, columns: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The answers about a Hessian that a preconditioner may ask for, for any objective.
+"""Hessians as a preconditioner sees them: products, diagonals and solves, for any objective.
 
 A regression is centred: with the weighted means ``x_bar, y_bar`` and ``D = diag(sqrt(s))`` its
 weights solve ``min |A w - D (y - y_bar)|^2 + l2 |w|^2`` for ``A = D (X - 1 x_bar')``, and the

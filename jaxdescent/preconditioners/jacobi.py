@@ -40,8 +40,8 @@ class Jacobi(Preconditioner):
         diagonal = hessian.diagonal()[:, None] + hessian.shift
         is_positive = diagonal > 0
         scale = jnp.where(is_positive, lax.rsqrt(jnp.where(is_positive, diagonal, 1)), 1)
-        # Where squares overflow a scale of zero would hide the column, and the descent would end
-        # as converged without it.
+        # If the squares of a column overflow, a scale of zero would remove the column, and the
+        # descent would converge without it.
         return _Scaling(jnp.where(jnp.isfinite(diagonal), scale, jnp.nan))
 
 

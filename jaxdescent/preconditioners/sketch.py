@@ -21,13 +21,13 @@ from jaxdescent.preconditioners.sketch_factor import Square, by_triangle, by_val
 from jaxdescent.regression.solve.factor import in_units, null_level
 
 NONZEROS = 32
-"""How many rows of the sketch each row of X enters: their signs are the bits of one 32-bit word."""
+"""The number of sketch rows that a row of X enters: the bits of a 32-bit word are the signs."""
 
 Sums = tuple[jax.Array, ...]
 
 COPIES = 8
-"""How many rows of the sketch each row of an X that is not written out enters: its entries are
-scattered as often."""
+"""The number of sketch rows that a row of a sparse or categorical X enters: each of its entries is
+scattered so many times."""
 
 CHUNK = 1024
 """The most rows that are gathered and mixed at a time."""
@@ -45,10 +45,10 @@ class Sketch(Preconditioner):
     enters 32 rows, X is read once, and the order of its rows does not matter. If X has no more rows
     than the sketch would have, X itself is factorised.
 
-    Of an X that is not written out (sparse or categorical, or several designs side by side) each
-    row enters eight rows of the sketch, one at random of each eighth, with a random sign: its
-    stored entries are scattered eight times, and nothing else of X is made. The sketch is dense, so
-    that features must be few.
+    If X is not dense (sparse or categorical, or several designs side by side), each row enters
+    eight rows of the sketch, a random one of each eighth, with a random sign: its stored entries
+    are scattered eight times, and no dense rows of X are formed. The sketch is dense, so that
+    features must be few.
 
     LSMR starts from the sketch's own solution ("sketch and solve") and iterates on the operator
     ``A N``, whose unknowns are ``N^-1 w``: the two together make it as accurate as a factorisation
@@ -213,8 +213,8 @@ class Sketch(Preconditioner):
     def _sketch_of_entries(
         self, regression: CentredRegression, residual: jax.Array, dtype: Any
     ) -> jax.Array | None:
-        """The sketch of an X that is not written out, if X can add up its rows: a sum over rows
-        for each of ``COPIES`` parts of the sketch; all of A, written out, if that is no larger.
+        """The sketch of an X that is not dense, if X can add up its rows: a sum over rows for each
+        of ``COPIES`` parts of the sketch; or all rows of A, if these are no more than the sketch's.
         """
         rows, features = regression.design.shape
         strata = -(-self.oversampling * features // COPIES)
@@ -224,7 +224,7 @@ class Sketch(Preconditioner):
             factor = regression.root[:, 0]
 
         def sums(target: jax.Array, sign: jax.Array, length: int) -> jax.Array | None:
-            # Of D (X - 1 mean') and of the residual, which has its weights already.
+            # The sums of D (X - 1 mean'), and of the residual, which is weighted already.
             own = sign * factor
             of_rows = regression.centred_design.sums_of_rows(target, own, length)
             if of_rows is None:
@@ -250,7 +250,7 @@ class Sketch(Preconditioner):
 
 
 def _refuse_too_large(regression: CentredRegression, rows: int, dtype: Any) -> None:
-    """Raise if the sketch, its factor and what factorising takes do not fit."""
+    """Raise if the sketch, its factor and the factorisation's workspace do not fit in memory."""
     features = regression.size
     needed = 3 * rows * features * jnp.dtype(dtype).itemsize
     if needed <= memory.SMALL_BYTES:

@@ -1,4 +1,4 @@
-"""What a sketch of the rows is factorised into, of full rank or not."""
+"""The factors N from a sketch of the rows, of full rank or rank-deficient."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def by_triangle(triangle: jax.Array, *_: jax.Array) -> tuple[jax.Array, jax.Arra
 def by_values(
     triangle: jax.Array, in_units: jax.Array, units: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """``V diag(gain)`` over the units, and the solution of least norm in them, for a rank-deficient
-    R.
+    """``V diag(gain)`` divided by the units, and the solution of least norm in these units, for a
+    rank-deficient R.
     """
     left, singular, right = factors.svd(in_units)
     gain = _gain(jnp.square(singular), singular, jnp.array(True))

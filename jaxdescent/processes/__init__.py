@@ -1,10 +1,10 @@
-"""What several processes of a distributed run do together.
+"""Agreement, exchange and common end of the processes of a distributed run.
 
-``deciding`` opens groups of processes that decide alike, and raises in all what one raised, by
-``messages`` that each leaves for the others; ``same_call`` says what their calls are compared by.
-``arrays`` puts together what is larger than a message. ``joining`` is how they find each other,
-``ending`` how one that ends early ends all, and ``signals`` how one is told to end, and hears that
-while it waits for a program.
+``deciding`` opens groups of processes that decide alike, and raises one process's error in all, by
+``messages`` that each leaves for the others; ``same_call`` gives the texts by which their calls are
+compared. ``arrays`` exchanges data that are larger than a message. ``joining`` lets processes find
+each other, ``ending`` lets the early end of one end all, and ``signals`` tells a process to end,
+also while it waits for a program.
 """
 
 from jaxdescent.processes.arrays import added as added

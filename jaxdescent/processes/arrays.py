@@ -1,7 +1,7 @@
-"""Arrays and bytes of any size that the processes of a group put together, by programs.
+"""Arrays and bytes of any size that the processes of a group exchange, by JAX programs.
 
-All of them run these programs, so that no process sends more than its part. The coordination
-service (:mod:`jaxdescent.processes.messages`) would pass everything through the first process.
+All processes run these programs, and each sends its own part. The coordination service
+(:mod:`jaxdescent.processes.messages`) would pass everything through the first process.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from jaxdescent.processes.ending import FOLLOWED, leave_without_others
 from jaxdescent.processes.messages import OtherProcessFailed
 
 CHUNK_BYTES = 1 << 22
-"""So much is sent at a time."""
+"""Bytes that a process sends at a time."""
 
 EVERYWHERE, IN_PARTS = PartitionSpec(), PartitionSpec(None, "processes")
-"""Where rows of bytes, one of each process, come to lie: in each process all of them, or its part
-of each of them."""
+"""The placement of an array of bytes with a row from each process: the whole array in each process,
+or a part of every row in each."""
 
 
 def told_bytes_by_all(content: bytes) -> list[bytes]:
@@ -33,7 +33,7 @@ def told_bytes_by_all(content: bytes) -> list[bytes]:
     longest = max(lengths)
     parts = [bytearray() for _ in lengths]
     for first in range(0, longest, CHUNK_BYTES):
-        # Of few sizes: each is a program to compile.
+        # Sizes are rounded up to a few, since each is a program to compile.
         size = min(1 << (longest - first - 1).bit_length(), CHUNK_BYTES)
         own = content[first : first + size].ljust(size, b"\0")
         for part, row in zip(parts, _moved(np.frombuffer(own, np.uint8), EVERYWHERE), strict=True):
@@ -44,9 +44,9 @@ def told_bytes_by_all(content: bytes) -> list[bytes]:
 def added(array: np.ndarray) -> np.ndarray:
     """The sum of the arrays of all processes of the group, which are of one shape and dtype.
 
-    Each process adds up its own part of them, in the order of the processes, and tells the others:
-    all get the same bits, whatever the dtype, and a process sends and holds little more than twice
-    the array, however many there are.
+    Each process adds up one part of all arrays, in the order of the processes, and sends the sum to
+    the others: all get the same bits, whatever the dtype, and a process sends and holds little more
+    than twice the array, however many processes there are.
 
     Raises:
       OtherProcessFailed: if shapes or dtypes differ.
@@ -58,7 +58,7 @@ def added(array: np.ndarray) -> np.ndarray:
         raise OtherProcessFailed(f"arrays that are added up must be of one shape, got {told}.")
     count, flat = len(told), np.ascontiguousarray(array).reshape(-1)
     total = np.empty_like(flat)
-    # In float64 even where JAX has no 64-bit numbers: only bytes are sent.
+    # Arrays may be of float64 even where JAX has no 64-bit numbers: only bytes are sent.
     step = max(CHUNK_BYTES // flat.itemsize // count, 1) * count
     for first in range(0, flat.size, step):
         own = flat[first : first + step]
@@ -76,7 +76,7 @@ def array_of_first(array: np.ndarray) -> np.ndarray:
 
 
 def _moved(own: np.ndarray, there: PartitionSpec) -> np.ndarray:
-    """What a process has here of rows of bytes, one of each process, once they lie as ``there``."""
+    """This process's part of the rows of all processes, placed as ``there`` says."""
     rows, move = _moving(members(), there)
     shape = (len(members()), own.size)
     try:
@@ -92,7 +92,7 @@ def _moved(own: np.ndarray, there: PartitionSpec) -> np.ndarray:
 
 @functools.cache
 def _moving(processes: tuple[int, ...], there: PartitionSpec) -> tuple[NamedSharding, Any]:
-    """A row on the first device of each process, and the program that moves these rows."""
+    """The sharding with a row on each process's first device, and the program that moves rows."""
     first = {device.process_index: device for device in reversed(jax.devices())}
     mesh = Mesh(np.array([first[process] for process in processes]), ("processes",))
     moved = jax.jit(lambda rows: rows, out_shardings=NamedSharding(mesh, there))

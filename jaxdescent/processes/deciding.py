@@ -1,4 +1,4 @@
-"""What several processes must decide alike, and an error in one of them that must end all.
+"""Decisions that several processes must make alike, and errors of one that must end all.
 
 All processes of a distributed run execute the same calls, and a program that they share starts only
 when each of them has called it. So they must choose the same method, and if the checks of one
@@ -36,7 +36,7 @@ LONGEST_ERROR = 1000
 
 PATIENCE = 30.0
 """Seconds for which a process that failed in a shared program waits for the others, which may have
-failed too; after that they are taken to wait for it inside."""
+failed too; after that, it assumes that they wait for it inside the program."""
 
 _group: ContextVar[tuple[int, ...]] = ContextVar("processes that decide alike", default=())
 
@@ -53,7 +53,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class FailedElsewhere(RuntimeError):
-    """An error that was expected, in another process."""
+    """Raised where another process raised an error that was expected."""
 
 
 def among(
@@ -62,9 +62,9 @@ def among(
     """Let the processes that hold these arrays decide alike; an error in one is raised in all.
 
     Args:
-      call: what they do.
-      trees: which hold the arrays.
-      alike: names and texts of what all of them must give to the call.
+      call: the name of the call that the processes make.
+      trees: pytrees that hold the arrays.
+      alike: returns names and texts of the arguments that must be equal in all processes.
 
     Raises:
       OtherProcessFailed: if another process of the group raised an error inside or called
@@ -75,7 +75,7 @@ def among(
 
 
 def among_all(call: str) -> contextlib.AbstractContextManager[None]:
-    """A group of all processes of the run, whatever arrays there are."""
+    """A group of all processes of the run, wherever arrays are."""
     return _agreeing(call, tuple(range(jax.process_count())))
 
 
@@ -97,8 +97,8 @@ def _agreeing(
     except (OtherProcessFailed, Stopped):
         raise
     except (Exception, SystemExit) as error:
-        # KeyboardInterrupt is not exchanged: who is told to stop must not wait.
-        with contextlib.suppress(OtherProcessFailed):  # this one's own error is to be seen
+        # KeyboardInterrupt is not exchanged: a process that is told to stop must not wait.
+        with contextlib.suppress(OtherProcessFailed):  # this process's own error must be raised
             _send("error", f"{type(error).__name__}: {error}"[:LONGEST_ERROR])
         raise
     except KeyboardInterrupt:
@@ -154,8 +154,8 @@ def is_alone() -> bool:
 
 @contextlib.contextmanager
 def patience(seconds: float) -> Iterator[None]:
-    """Wait for an answer of the others for so long, inside. Without it a process waits for ever:
-    another one may be reading its data.
+    """A context in which a process waits ``seconds`` for answers of the others. Elsewhere it waits
+    for ever, since another one may be reading its data.
     """
     token = _patience.set(seconds)
     try:
@@ -170,20 +170,20 @@ def attempted(
     *,
     is_shared: bool = False,
 ) -> Found:
-    """What ``work`` returns, if it returns in all processes: each ends with a message.
+    """The value of ``work``, if it returns in all processes, which they tell by messages.
 
     Args:
       work: a step that all processes take.
       expected: the errors after which all go on together.
-      is_shared: whether it is a program in which the processes wait for each other: one that
-        fails there alone cannot be heard by them. It leaves after :data:`PATIENCE`, and JAX ends
+      is_shared: whether ``work`` is a program in which the processes wait for each other: a process
+        that fails there alone cannot reach them. It leaves after :data:`PATIENCE`, and JAX ends
         the others.
 
     Raises:
       Exception: what ``work`` raises here.
       FailedElsewhere: if one of the expected errors was raised in another process.
-      OtherProcessFailed: if another error was, or if the others are inside a program that this
-        process has failed in.
+      OtherProcessFailed: if another process raised an error that was not expected, or if the
+        others are inside a program that this process has failed in.
 
     >>> attempted(lambda: 3)
     3
@@ -192,7 +192,7 @@ def attempted(
         return work()
     found, failed = None, None
     try:
-        # On a thread: Ctrl-C is heard while a program waits for a process that hangs.
+        # On a thread, so that Ctrl-C works while a program waits for a process that hangs.
         found = on_a_thread(work) if is_shared else work()
     except Exception as error:
         failed = error
@@ -240,7 +240,7 @@ def _digest(fact: Any) -> str:
 
 
 def _exchange(kind: str, value: Any) -> list[Any]:
-    """What each process of the group gives, in their order."""
+    """The values that the processes of the group give, in the order of the processes."""
     if is_alone():
         return [value]
     told = _send(kind, value)
@@ -256,23 +256,23 @@ def _exchange(kind: str, value: Any) -> list[Any]:
 
 
 def _send(kind: str, value: Any) -> dict[int, tuple[str, Any]]:
-    """Tell the group's other processes, and return what each of them tells."""
+    """Send a value to the group's other processes, and return the kinds and values of all."""
     group, own = _group.get(), jax.process_index()
     number = _sent[group] = _sent.get(group, 0) + 1
     folder = f"group/{_digest(group)}"
     messages.leave(f"{folder}/{number}/{own}", json.dumps([kind, value]))
     texts = {process: _heard(f"{folder}/{number}/{process}", process) for process in group}
-    # Who has left this message looks for none before it.
+    # A process that has left this message does not look for earlier ones.
     messages.remove(f"{folder}/{number - 1}/{own}")
     return {process: tuple(json.loads(text)) for process, text in texts.items()}
 
 
 def _heard(name: str, process: int) -> str:
-    """The message of another process, as soon as it has left it."""
+    """The message of another process, as soon as that has left it."""
     seconds, end = _patience.get(), None
     deadline = time.monotonic() + seconds
     while (text := messages.awaited(name)) is None:
-        if end is not None:  # what it left before that would have been there
+        if end is not None:  # a message that was left before the end would be there
             leave_without_others(1, FOLLOWED)
             raise OtherProcessFailed(
                 f"another process has ended, or cannot be reached: see what it said ({end})."

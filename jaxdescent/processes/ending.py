@@ -1,8 +1,8 @@
-"""How a process of several ends early: it leaves word, and does not wait for the others.
+"""The early end of one process of several: it leaves a message, and does not wait for the others.
 
-JAX's common end waits for minutes for a process that a program holds. And a process that computes
+JAX's shutdown waits for minutes for a process that a program holds. And a process that computes
 alone, or waits inside a program, learns of the early end of another one only if a thread looks for
-its word and interrupts what this one does: that is :class:`CommonEnd`.
+that message and interrupts the main thread: :class:`CommonEnd` does so.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from jaxdescent.processes import messages
 from jaxdescent.processes.messages import LOOK_SECONDS, OtherProcessFailed, in_words
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-"""Those that ask a process to end."""
+"""The signals that ask a process to end."""
 
 PARTING = 6 * LOOK_SECONDS
-"""Seconds for which the first process, which keeps the messages, stays after the last of them."""
+"""Seconds for which the first process, which keeps the messages, stays at its early end."""
 
 RESPITE = 1.5
-"""Seconds until a process is interrupted after another one: Ctrl-C in a terminal comes to all, and
-who is ending already is not to be disturbed."""
+"""Seconds until a process is interrupted after another one: Ctrl-C in a terminal reaches all, and a
+process that is ending already is not to be disturbed."""
 
 AGAIN_SECONDS = 3.0
-"""After so long a process is interrupted for the second time: a run takes the first for a wish."""
+"""Seconds until a process is interrupted again, since the first signal lets a run end its chunk."""
 
 GRACE = 10.0
-"""Seconds until a process ends in the middle of a program that waits for one that has ended."""
+"""Seconds until a process ends inside a program that waits for a process that has ended."""
 
 FAREWELL = GRACE + RESPITE + 1.0
-"""Seconds for which a process that ends early waits for the others to end too. One that gives no
-sign is left behind before JAX ends all for it, which it does after half of
+"""Seconds for which a process that ends early waits for the others to end too. It leaves without
+one that gives no sign before JAX ends all processes for that one, which happens after half of
 :data:`jaxdescent.processes.joining.HEARTBEAT_SECONDS` at the earliest."""
 
 DONE, INTERRUPTED, FAILED = "is done", "was interrupted", "failed"
@@ -56,15 +56,15 @@ class End(NamedTuple):
     """How a process ended.
 
     Attributes:
-      kind: DONE; INTERRUPTED or FAILED of itself; FOLLOWED after another one.
-      said: with what it failed.
+      kind: DONE; INTERRUPTED or FAILED by itself; FOLLOWED after another process.
+      said: the error with which it failed, in words.
     """
 
     kind: str
     said: str = ""
 
     def of(self, process: int) -> str:
-        """In words."""
+        """The end of this process in words."""
         return f"process {process} {self.kind} {self.said}".strip()
 
 
@@ -72,13 +72,13 @@ _codes: list[int] = []
 """The exit codes of the reasons to end without the others."""
 
 _common_ends: list[CommonEnd] = []
-"""Those that are open, which tell of ends, and learn of them, themselves."""
+"""The contexts that are open; they send and receive the messages about ends."""
 
 
 def leave_without_others(code: int = CODES[INTERRUPTED], kind: str = INTERRUPTED) -> None:
-    """End this process at its end, with Ctrl-C's exit code or another: the others of its run may
-    wait for it, and JAX's common end would wait for them. Of several reasons the first gives the
-    code: the others follow from it.
+    """Exit this process at its end without JAX's shutdown, which would wait for the other processes
+    of the run. The exit code is that of Ctrl-C or ``code``; of several calls the first one decides,
+    since later reasons follow from it.
     """
     if jax.process_count() == 1:
         return
@@ -100,7 +100,7 @@ def _leave() -> None:
 
 
 def has_waited(seconds: float) -> OtherProcessFailed:
-    """The error of a process that has waited for so long, and that leaves without the others."""
+    """The error of a process that has waited ``seconds``, and that leaves without the others."""
     leave_without_others(1, FOLLOWED)
     return OtherProcessFailed(
         f"process {jax.process_index()} has waited {seconds:.0f} s for another one, which "
@@ -110,7 +110,7 @@ def has_waited(seconds: float) -> OtherProcessFailed:
 
 
 def early_end(process: int) -> str | None:
-    """In words how another process has ended, for one that waits for it without a common end."""
+    """The end of another process in words, for a process that waits for it without a common end."""
     end = None if _common_ends else _ends().get(process)
     return end and end.of(process)
 
@@ -125,11 +125,11 @@ def _ends() -> dict[int, End]:
 
 
 class CommonEnd:
-    """A context of the processes of a run, all of which make the same calls in it, and of which one
-    that ends early ends all.
+    """A context in which all processes of a run make the same calls, and the early end of one ends
+    all.
 
-    At its end each waits for the others. If one of them has ended early, they leave. In a run of
-    one process nothing is done.
+    At the end of the context each process waits for the others. If one of them has ended early, the
+    others leave. In a run of one process nothing is done.
 
     Raises:
       OtherProcessFailed: at the end, if another process failed, and this one did not.
@@ -144,7 +144,7 @@ class CommonEnd:
         self.is_first = jax.process_index() == 0
         self._is_over = threading.Event()
         self._own, self._seen = End(DONE), End(DONE)
-        self._of = 0  # the process whose end has been seen
+        self._of = 0  # the number of the process whose end has been seen
         self._complete = 0  # steps that the first process has taken
 
     def __enter__(self) -> CommonEnd:
@@ -156,10 +156,10 @@ class CommonEnd:
     def by_first(
         self, work: Callable[[], Found], is_complete: Callable[[Found], bool] = bool
     ) -> Found | None:
-        """What ``work`` returns in the first process; None in the others, once it is complete.
+        """The value of ``work`` in the first process; None in the others, once it is complete.
 
-        They are in no program meanwhile, which would take a core or give up after some time. Where
-        it is not complete they wait on: the first process will end early.
+        The others are in no program meanwhile, which would take a core or time out. Where the value
+        is not complete they wait on: the first process will end early.
         """
         self._complete += 1
         name = f"complete/{self._complete}"
@@ -173,7 +173,7 @@ class CommonEnd:
         return found
 
     def stops(self) -> None:
-        """This process has been interrupted, and will end without what is left to do."""
+        """Note that this process was interrupted, and will end without finishing its work."""
         self._own = End(INTERRUPTED if self._seen.kind == DONE else FOLLOWED)
         if not self.is_first and self._own.kind == INTERRUPTED:
             print("Interrupted: the first process keeps what was measured.", file=sys.stderr)
@@ -183,7 +183,7 @@ class CommonEnd:
             return
         try:
             self._is_over.set()
-            time.sleep(0)  # an interruption that is on its way arrives here
+            time.sleep(0)  # a pending interruption is raised here
         except KeyboardInterrupt:
             self.stops()
         if isinstance(error, KeyboardInterrupt):
@@ -194,10 +194,10 @@ class CommonEnd:
         try:
             _tell(self._own)
             are_done = self._all_are_done()
-        except KeyboardInterrupt:  # nobody is waited for
+        except KeyboardInterrupt:  # no process is waited for
             with contextlib.suppress(OtherProcessFailed):
                 _tell(End(FOLLOWED))
-        except OtherProcessFailed:  # nobody can be reached
+        except OtherProcessFailed:  # no process can be reached
             pass
         is_ours = error is not None and not isinstance(
             error, KeyboardInterrupt | jax.errors.JaxRuntimeError
@@ -211,14 +211,14 @@ class CommonEnd:
             raise OtherProcessFailed(self._seen.of(self._of)) from error
 
     def _all_are_done(self) -> bool:
-        """Whether no process has ended early, once all have told; where one has not for too long
-        after one that has ended early, it is not.
+        """Whether all processes are done, once all have told their ends; False where one has not
+        told its end for too long after the early end of another.
         """
         deadline = None
         while len(ends := _ends()) < jax.process_count():
             if deadline is None and any(end.kind != DONE for end in ends.values()):
                 deadline = time.monotonic() + FAREWELL
-                if self._own.kind == FAILED:  # the loss of another may end this one before it can
+                if self._own.kind == FAILED:  # JAX may end this one before it raises
                     print(self._own.of(jax.process_index()), file=sys.stderr, flush=True)
             if deadline is not None and time.monotonic() > deadline:
                 break
@@ -238,7 +238,7 @@ class CommonEnd:
         said = self._seen.of(self._of)
         if self._is_over.wait(RESPITE):
             return
-        if self._own.kind == DONE and self._seen.kind != FAILED:  # which the main thread raises
+        if self._own.kind == DONE and self._seen.kind != FAILED:  # failures are raised
             print(f"Interrupted: {said}, and this one ends with it.", file=sys.stderr, flush=True)
         for seconds in (AGAIN_SECONDS, GRACE - AGAIN_SECONDS):
             if self._own.kind == DONE:
@@ -246,7 +246,7 @@ class CommonEnd:
             if self._is_over.wait(seconds):
                 return
         if self._own.kind != DONE:
-            return  # it writes
+            return  # the main thread is writing its results
         print(f"Error: {said}, while this one waited for it.", file=sys.stderr, flush=True)
         _codes.insert(0, CODES.get(self._seen.kind, FAILURE))
         try:
@@ -255,7 +255,7 @@ class CommonEnd:
             _leave()
 
     def _see(self, ends: dict[int, End]) -> None:
-        """Note who of the others has ended early of itself: who failed, rather than another."""
+        """Note another process that has ended early by itself, preferably one that failed."""
         for kind in (FAILED, INTERRUPTED):
             for process, end in ends.items():
                 is_other = process != jax.process_index()
@@ -264,12 +264,12 @@ class CommonEnd:
 
 
 def _interrupt() -> None:
-    """Raise a KeyboardInterrupt in the main thread, or what it makes of a signal.
+    """Raise a KeyboardInterrupt in the main thread, or call its handler of a signal.
 
-    A shell's background jobs are born deaf to SIGINT.
+    A shell's background jobs ignore SIGINT from their start.
     """
     for number in SIGNALS:
         if callable(signal.getsignal(number)):
-            # A real one, to the thread itself: it may wait for what no other thread can wake.
+            # A real signal to the thread itself wakes it from waits that no other thread can end.
             signal.pthread_kill(threading.main_thread().ident or 0, number)
             return

@@ -11,8 +11,8 @@ import jax
 from jax.experimental import multihost_utils
 
 HEARTBEAT_SECONDS = 45
-"""After so long without a sign of a process the others end, within a minute of its death. Processes
-give a sign twice in this time, so that half of it may be over when one stops."""
+"""Seconds without a heartbeat of a process after which the others end, within a minute of its
+death. Processes send two heartbeats in this time: half of it may be over when one dies."""
 
 
 class NoCluster(ValueError):
@@ -29,7 +29,7 @@ def join(
 
     Args:
       coordinator: ``host:port`` of the first process.
-      processes: their number.
+      processes: the number of processes.
       process: this one's index, from 0.
 
     Raises:
@@ -60,8 +60,8 @@ def join(
 
 @contextlib.contextmanager
 def _standard_output_as_error() -> Iterator[None]:
-    """Within it what is written to the standard output goes to the error output: gloo tells there
-    whom it has reached, where others expect JSON.
+    """A context in which the standard output goes to the error output: gloo writes there which
+    processes it has reached, where others expect JSON.
     """
     sys.stdout.flush()
     kept = os.dup(1)
@@ -74,7 +74,7 @@ def _standard_output_as_error() -> Iterator[None]:
 
 
 def let_threads_finish() -> None:
-    """A thread of this process that wakes up waits until the others pause (Linux's SCHED_BATCH).
+    """Make threads of this process that wake up wait until others pause (Linux's SCHED_BATCH).
 
     Gloo's thread, when it is woken, tries in a loop to take a lock which the thread that computes
     holds. On the same core it would keep that thread from going on until the scheduler's next tick:
@@ -83,6 +83,6 @@ def let_threads_finish() -> None:
     if not hasattr(os, "SCHED_BATCH"):
         return
     for thread in os.listdir("/proc/self/task"):
-        with contextlib.suppress(OSError):  # it has ended, or a container forbids it
+        with contextlib.suppress(OSError):  # the thread has ended, or a container forbids it
             if os.sched_getscheduler(int(thread)) == os.SCHED_OTHER:
                 os.sched_setscheduler(int(thread), os.SCHED_BATCH, os.sched_param(0))

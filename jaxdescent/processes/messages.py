@@ -1,13 +1,13 @@
-"""Small messages that the processes of a run leave for each other, beside all programs.
+"""Small messages that the processes of a run leave for each other, without any program.
 
-JAX's coordination service keeps them, in the first process: leaving one and looking for some
-computes nothing, and needs no other thread to be idle.
+JAX's coordination service keeps the messages, in the first process: leaving one and looking for
+some computes nothing, and needs no other thread to be idle.
 """
 
 # jax.experimental.multihost_utils would send them by programs, which all processes must compile and
 # run, in the order of their other programs. A process that waits in one cannot be interrupted or
-# stop waiting, nobody learns who is missing, and one that runs another program hears nothing. What
-# is large goes by programs all the same (`arrays`), because this way all of it passes one process.
+# stop waiting, nobody learns who is missing, and one that runs another program hears nothing. Large
+# data go by programs all the same (`arrays`), because all messages pass through one process.
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from typing import Any
 import jax
 
 ROOM = "jaxdescent"
-"""What the names of all texts begin with: others may use the service too."""
+"""The prefix of the names of all texts, since others may use the service too."""
 
 LOOK_SECONDS = 0.5
-"""A process that waits looks so often for what else may have happened."""
+"""Seconds between two looks of a waiting process for other events, such as the end of another."""
 
 
 class OtherProcessFailed(RuntimeError):
@@ -40,7 +40,7 @@ def leave(name: str, text: str) -> None:
 
 
 def remove(name: str) -> None:
-    """Remove a text, which nobody looks for any more."""
+    """Remove a text that no process looks for any more."""
     with _reaching() as service:
         service.key_value_delete(f"{ROOM}/{name}")
 
@@ -65,7 +65,7 @@ def awaited(name: str) -> str | None:
 
 @contextlib.contextmanager
 def _reaching() -> Iterator[Any]:
-    """The service, for which JAX has no public name."""
+    """The coordination service, for which JAX has no public name."""
     from jax._src import distributed
 
     try:

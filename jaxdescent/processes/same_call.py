@@ -1,4 +1,4 @@
-"""What the processes that share a call must give it alike, as names and texts to compare."""
+"""The arguments that must be equal in all processes of a call, as names and texts to compare."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ MOST_SHOWN = 3
 """The most differences between calls that an error lists."""
 
 MOST_VALUES = 64
-"""Larger arrays are data, of which each process has its part: their shapes are compared."""
+"""The most values of an array that are compared: larger ones are data, compared by shape."""
 
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
 
 
 def texts(**parts: Any) -> dict[str, str]:
-    """The parts of a call, their numbers and functions as texts that are the same in another
-    process if they are.
+    """The arguments of a call, with their numbers and functions, as texts that are equal in two
+    processes if the arguments are.
 
     >>> import jaxdescent as jd
     >>> texts(method=jd.GradientDescent(0.5), history=3)
@@ -41,7 +41,7 @@ def texts(**parts: Any) -> dict[str, str]:
 
 
 def differing(call: str, processes: tuple[int, ...], told: list[dict[str, str]]) -> str:
-    """The error of processes that have given other :func:`texts` to a call, each its own."""
+    """The error message for a call whose :func:`texts` differ between processes."""
     found: dict[str, str] = {}
     for name in dict.fromkeys(name for each in told for name in each):
         given: dict[str, list[str]] = {}
@@ -58,7 +58,7 @@ def differing(call: str, processes: tuple[int, ...], told: list[dict[str, str]])
 
 
 def without_addresses(text: str) -> str:
-    """A text that names objects by their places in memory, without these."""
+    """A text without the memory addresses by which it names objects."""
     return _ADDRESS.sub("0x", text)
 
 

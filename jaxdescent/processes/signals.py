@@ -1,7 +1,7 @@
-"""How a run is ended from outside: by a signal, or by a notice that its machine will be taken.
+"""The end of a run from outside: by a signal, or by a notice that its machine will be taken.
 
-Python handles signals in the main thread alone, and not while that waits for XLA: so it waits for
-another thread.
+Python handles signals in the main thread alone, and not while that waits for XLA: so XLA is waited
+for on another thread.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import jax
 from jaxdescent.processes.ending import SIGNALS, has_waited
 
 LOOK_SECONDS = 0.1
-"""Seconds after which a thread that waits can be interrupted."""
+"""Seconds within which a waiting thread can be interrupted."""
 
 
 class Interruption:
@@ -54,8 +54,8 @@ class Interruption:
     def is_requested(self, chunk: int) -> bool:
         """Whether the run is to end before this chunk.
 
-        A preemption notice gives all processes the same answer, a signal only the one it was sent
-        to.
+        After a preemption notice all processes get this answer, after a signal only the one that it
+        was sent to.
         """
         if self._is_watched:
             from jax.experimental import multihost_utils
@@ -79,7 +79,7 @@ class Interruption:
 
 @contextlib.contextmanager
 def handled_by(handler: Any, numbers: Sequence[signal.Signals]) -> Iterator[None]:
-    """Within it these signals have another handler; afterwards the one that was there before."""
+    """A context in which these signals have another handler; earlier ones are restored after it."""
     before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
@@ -93,16 +93,16 @@ def on_a_thread(
     seconds: float = math.inf,
     give_up: Callable[[BaseException], None] | None = None,
 ) -> Any:
-    """What ``work`` returns; it runs on a thread, so that this one can be interrupted.
+    """The value of ``work``, which runs on a thread, so that this one can be interrupted.
 
     Args:
-      work: what may wait for another process.
-      seconds: for how long.
+      work: a function that may wait for another process.
+      seconds: the longest time to wait for it.
       give_up: is called where this thread is interrupted, and makes ``work`` end.
 
     Raises:
-      OtherProcessFailed: if it takes longer, because it waits for another process.
-      BaseException: what ``work`` raises, or what interrupts.
+      OtherProcessFailed: if ``work`` takes longer, because it waits for another process.
+      BaseException: the error of ``work``, or the interruption.
     """
     made: list[Any] = []
     raised: list[BaseException] = []

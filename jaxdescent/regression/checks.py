@@ -15,7 +15,7 @@ from jaxdescent.inputs.trees import check_floats
 
 
 def checked_array(name: str, value: Any, rows: int, ndims: tuple[int, ...]) -> jax.Array:
-    """The array of a regression's data as JAX has it, if it fits X's rows.
+    """An array of a regression's data as a JAX array, if its shape fits X's rows.
 
     Raises:
       TypeError: if it is no floating-point array.

@@ -54,8 +54,8 @@ class LinearModel(Objective):
     def loss(self, predictions: jax.Array, targets: jax.Array) -> jax.Array:
         """The loss of each row and output, from ``x_i.w + b`` and ``y_i``.
 
-        It is computed element by element, by JAX operations that are twice differentiable; losses
-        that mix predictions, such as that of a softmax over the outputs, are functions instead.
+        A loss is computed element by element, by JAX operations that are twice differentiable.
+        Losses that mix predictions, such as a softmax over outputs, are functions instead.
         """
 
     def _arguments(self) -> list[str]:
@@ -303,12 +303,12 @@ class LinearModel(Objective):
 
 
 def _with_slope(losses: Any, predictions: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The losses, each of one prediction, and their derivatives by the predictions."""
+    """The losses, computed element by element, and their derivatives by the predictions."""
     return jax.jvp(losses, (predictions,), (jnp.ones_like(predictions),))
 
 
 def _as_floats(params: Params, dtype: Any) -> Params:
-    """Integers and plain numbers in this dtype: X would be rounded to that of integers."""
+    """Integers and Python numbers of the params in this dtype, lest X be cast to integers."""
 
     def of(leaf: Any) -> Any:
         is_plain = isinstance(leaf, (int, float))

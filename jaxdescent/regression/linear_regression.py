@@ -236,8 +236,8 @@ class LinearRegression(LinearModel):
         return self._gradient(params, residual, columns)
 
     def _way(self, params: Params, y: Any) -> tuple[Any, ...]:
-        """What the design needs to go there and back: the results are the residual ``X w + b - y``
-        (without y: the predictions) and ``X'S residual``.
+        """The arguments of the design's ``there_and_back``, whose results are the residual
+        ``X w + b - y`` (the predictions if y is None) and ``X'S residual``.
         """
 
         def change(product: jax.Array, rows: Any) -> tuple[jax.Array, jax.Array]:

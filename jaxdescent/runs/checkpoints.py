@@ -1,8 +1,8 @@
 """Checkpoints of a run in a folder.
 
 A checkpoint is a folder ``iteration-0000000123``. In ``loop`` each process writes the bytes of the
-shards that it has, one after another, and a list of what they are; ``facts/metadata`` says what
-they belong to. It is written under another name and renamed at the end, so that one with this name
+shards that it has, one after another, and a list of these shards; ``facts/metadata`` describes the
+run. A checkpoint is written under another name and renamed at the end, so that one with this name
 is complete.
 """
 
@@ -31,10 +31,10 @@ from jaxdescent import processes
 from jaxdescent.runs.shards import Unreadable, pieces_in, restored, without_keys
 
 FORMAT = 3
-"""The number of this layout; another one is refused. Format 1 has its number in the same place."""
+"""The version of this layout; others are refused. Format 1 has its number in the same place."""
 
 PART_BYTES = 1 << 26
-"""So much is written at a time, before a run that has ended is noticed."""
+"""Bytes that are written at a time, between two looks at whether the run has ended."""
 
 NAME = re.compile(r"^iteration-(\d{10})$")
 UNFINISHED = re.compile(r"^iteration-\d{10}\.(unfinished-\d+|removed|orbax-checkpoint-tmp.*)$")
@@ -43,19 +43,19 @@ NO_ROOM = errno.ENOSPC, errno.EDQUOT
 """The errors of a disk that is full."""
 
 FREE, WRITING, WRITTEN, FAILED = "free", "writing", "written", "failed"
-"""What a process says of its part of a checkpoint."""
+"""The states of a process's part of a checkpoint."""
 
 
 class NotKept(Exception):
-    """A checkpoint of which nothing is kept, since another process could not write its part, or the
-    run has ended before.
+    """A checkpoint that is dropped, since another process could not write its part, or the run has
+    ended before.
     """
 
 
 class Folder:
     """The checkpoints in a folder, of which the newest ``keep`` are kept.
 
-    Nothing but these is ever removed: neither what other runs write there after the folder was
+    No other files are ever removed: neither those that other runs write there after the folder was
     replaced, nor copies that someone makes.
 
     Args:
@@ -77,12 +77,12 @@ class Folder:
             self._take()
         if self._process == 0 and self.is_ours:
             for name in filter(UNFINISHED.match, os.listdir(self.path)):
-                # Of a process that was killed while it wrote.
+                # Left by a process that was killed while it wrote.
                 shutil.rmtree(self.path / name, ignore_errors=True)
         self._kept = self.iterations()[::-1]
 
     def close(self) -> None:
-        """Give up what is not written yet, and let another run have the folder."""
+        """Give up an unfinished checkpoint, and unlock the folder for other runs."""
         self._is_over = True
         self.wait()
         if self._process == 0 and self.is_ours:
@@ -115,13 +115,13 @@ class Folder:
         """
         self.wait()
         self._at = iteration
-        self._attempt += 1  # one process may still remove what it wrote before
+        self._attempt += 1  # a process may still remove its last attempt
         content = {"format": FORMAT, "iteration": iteration, **facts}
         leaves = [without_keys(leaf) for leaf in jax.tree.leaves(tree)]
         self._begin(self._write, leaves, content, processes.is_alone())
 
     def state(self) -> tuple[str, str]:
-        """What has become of this process's part, and its error if it has failed."""
+        """The state of this process's part, and the error of writing if it has failed."""
         if self.is_writing:
             return WRITING, ""
         if self._error is None:
@@ -130,11 +130,11 @@ class Folder:
         return FAILED, f"process {self._process} failed with {said}"
 
     def conclude(self, states: list[tuple[str, str]]) -> bool:
-        """Whether no process writes any more; what all have written is finished, or given up if one
-        of them has failed.
+        """Whether no process writes any more; a checkpoint that all have written is finished, or
+        given up if one of them has failed.
 
         Args:
-          states: of all processes, in their order.
+          states: the states of all processes, in their order.
         """
         failed = [said for state, said in states if state == FAILED]
         if any(state == WRITING for state, _ in states):
@@ -149,7 +149,7 @@ class Folder:
         return bool(failed) or not is_written
 
     def wait(self, seconds: float | None = None) -> None:
-        """Return when nothing is being written here, or after so many seconds."""
+        """Return when this process writes no checkpoint, or after ``seconds``."""
         if self._writer is not None:
             self._writer.join(seconds)
 
@@ -161,10 +161,10 @@ class Folder:
         return self._at, error
 
     def facts(self, iteration: int) -> dict[str, Any]:
-        """What a checkpoint says of itself.
+        """The description of a checkpoint.
 
         Raises:
-          Unreadable: if it is not whole, not of this package, or a copy under another name.
+          Unreadable: if it is damaged, not of this package, or a copy under another name.
         """
         try:
             content = json.loads((self.at(iteration) / "facts" / "metadata").read_text())
@@ -183,7 +183,7 @@ class Folder:
     def read(self, iteration: int, like: Any, filled: int | None = None) -> Any:
         """The tree of a checkpoint, with the shapes, dtypes and shardings of ``like``.
 
-        Arrays that are ``filled`` long here may have been of another length: they are cut, or zeros
+        Arrays of length ``filled`` may have been written with another one: they are cut, or zeros
         follow.
 
         Raises:
@@ -203,7 +203,7 @@ class Folder:
             )
         except (MemoryError, Unreadable):
             raise
-        except Exception as error:  # of many classes, by what is wrong with which file
+        except Exception as error:  # damaged files raise errors of many classes
             raise Unreadable(f"{type(error).__name__}: {str(error)[:300]}") from error
 
     def set_aside(self, iteration: int) -> pathlib.Path:
@@ -222,7 +222,7 @@ class Folder:
         return self.path / f"{self.at(self._at).name}.unfinished-{self._attempt}"
 
     def _begin(self, work: Callable[..., None], *arguments: Any) -> None:
-        """Do this on a thread, which keeps its error."""
+        """Start ``work`` on a thread; its error is kept for :meth:`error`."""
 
         def target() -> None:
             try:
@@ -276,7 +276,7 @@ class Folder:
         _write_json(place.with_suffix(".json"), written)
 
     def _finish(self) -> None:
-        """Give a checkpoint its name, and remove those that are too many."""
+        """Give the checkpoint its name, and remove the oldest ones beyond ``keep``."""
         if self._process == 0:
             if self.at(self._at).exists():
                 self.set_aside(self._at)  # a copy
@@ -293,10 +293,10 @@ class Folder:
         shutil.rmtree(removed, ignore_errors=True)
 
     def _take(self) -> None:
-        """Make the folder, and keep other runs out: checkpoints would be mixtures. The system
-        unlocks the folder when the process ends, however it does.
+        """Make and lock the folder, since two runs would mix their checkpoints. The system unlocks
+        it when the process ends, in whatever way.
 
-        Of one that has taken the place of an earlier one nothing is this run's.
+        If the folder has replaced an earlier one, no checkpoint in it is this run's.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         if fcntl is None:

@@ -1,9 +1,9 @@
-"""A descent in chunks of steps: the loop of ``minimize``, which goes in and out of its program.
+"""A descent in chunks of steps: the state of ``minimize``'s loop goes into a program and comes out.
 
-The whole of a descent between two steps is a :class:`jaxdescent.descent.loop.Loop`: params, method
-state, what the stopping rules remember, counts. A chunk takes its memory and gives it back, so that
-no chunk copies the params. Where a chunk ends is an input of the program: no length compiles
-anything, and none changes a result.
+The state of a descent between two steps is a :class:`jaxdescent.descent.loop.Loop`: params, method
+state, the stopping rules' state, counts. A chunk takes its memory and gives it back, so that no
+chunk copies the params. The end of a chunk is an input of the program: no length compiles anything,
+and none changes a result.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Params = Any
 
 
 class Numbers(NamedTuple):
-    """What the host reads of a loop, in few arrays and in memory of their own.
+    """The numbers of a loop that the host reads, in few arrays with memory of their own.
 
     Attributes:
       counts: iteration, evaluations, status and evidence, int32 (4,).
@@ -91,7 +91,7 @@ class Chunks:
         )
 
     def jaxpr(self, like: Loop) -> Any:
-        """What a chunk computes; the program's first call does not trace it again."""
+        """The jaxpr of a chunk; the program's first call does not trace it again."""
         inputs = like, self.problem, self.limit, self.limit
         self._advance = self._compiled(_advance, inputs, donate=True)
         return self._advance.of_leaves.trace(*jax.tree.leaves(inputs)).jaxpr
@@ -107,11 +107,11 @@ class Chunks:
         return loop
 
     def advance(self, loop: Loop, until: int) -> tuple[Loop, Numbers]:
-        """Steps until iteration ``until`` at least, in the loop's memory."""
+        """Take steps up to iteration ``until`` at least, in the loop's memory."""
         return self._advance(loop, self.problem, self.limit, np.int32(until))
 
     def copied(self, loop: Loop, spare: Loop | None = None) -> Loop:
-        """The loop in memory of its own: that of ``spare``, an earlier copy, where there is one."""
+        """A copy of the loop, in the memory of ``spare``, an earlier copy, where there is one."""
         if spare is None:
             return self._compiled(_copied, (loop,), donate=False, is_plain=True)(loop)
         inputs = spare, loop
@@ -185,7 +185,7 @@ def _end(
 
 
 def _copied(loop: Loop) -> Loop:
-    """The values, in strong types, and in memory that nobody else reads.
+    """The loop's arrays in strong types, and in memory that nobody else reads.
 
     JAX returns an input that a program passes on as the caller's own array; the next chunk would
     take the memory of the start, or of the data.

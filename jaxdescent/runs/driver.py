@@ -1,4 +1,4 @@
-"""What drives the chunks of a run: they are dispatched one ahead, and hooks are told of each."""
+"""The driver of a run's chunks, which dispatches them one ahead and tells the hooks of each."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ class Driver:
         self.summary = summary
         self.began = began
         self.patience = math.inf if processes.is_alone() else patience
-        self.longest = math.inf  # of the chunks so far, in seconds
+        self.longest = math.inf  # the seconds of the longest chunk so far
         self.iteration = facts.iteration
         self.completed = time.perf_counter()
 
     def drive(self, loop: Loop, pace: Pace, interruption: Interruption) -> tuple[Loop, Status]:
-        """The loop where it ended, and the status to give it if no rule has ended it."""
+        """Run all chunks; return the loop at its end, and its status if no rule has ended it."""
         most = self.facts.max_iterations
         until = self.facts.iteration
         is_over = int(loop.status) != RUNNING
         self._refuse_nan_data(int(loop.status), until)
         under_way: _UnderWay | None = None
-        wish = asked = 0  # a status code: of this process, and of all
+        wish = asked = 0  # status codes: this process's, and all processes'
         number = 0
         while True:
             following = None
@@ -88,7 +88,7 @@ class Driver:
             under_way = following
 
     def _refuse_nan_data(self, status: int | None, iteration: int) -> None:
-        """Raise if the value at the start is NaN because data are; other NaN may be meant."""
+        """Raise if the value at the start is NaN because data are; other NaN may be intended."""
         if status == Status.NON_FINITE.value and iteration == 0:
             refuse_nan({"the data": self.chunks.problem.objective})
 
@@ -150,10 +150,10 @@ class Driver:
 
 @dataclasses.dataclass
 class _UnderWay:
-    """A chunk that the device has been told to compute.
+    """A chunk that has been dispatched.
 
-    ``completed`` is the time when it was done, if that is known: a program of few operations is run
-    while it is dispatched.
+    ``completed`` is the time when the chunk was done, if that is known: a program of few operations
+    is run while it is dispatched.
     """
 
     number: int

@@ -1,4 +1,4 @@
-"""What a run is a run of: enough of its problem to notice that a checkpoint is of another one."""
+"""The fingerprint of a run's problem, by which a checkpoint of another problem is noticed."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from jaxdescent.minimize import Setup
 from jaxdescent.processes.same_call import without_addresses
 
 SAMPLES = 256
-"""How many elements of a large array are looked at."""
+"""How many elements of a large array are sampled."""
 
 WHOLE = 4096
-"""An array of at most so many elements is looked at whole."""
+"""The most elements of an array that is sampled whole."""
 
 MOST_SHOWN = 6
 """The most differences that an error lists."""
@@ -32,7 +32,7 @@ LEAST = {
     "fingerprint": {"objective", "method", "tolerance", "check_every"},
     "computation": {"digest", "jax", "devices", "placement"},
 }
-"""The texts that all facts have."""
+"""The names of the texts that the facts of every run have."""
 
 
 def fingerprint(setup: Setup, filled: tuple[int, int] | None = None) -> dict[str, str]:
@@ -40,9 +40,9 @@ def fingerprint(setup: Setup, filled: tuple[int, int] | None = None) -> dict[str
 
     These are the shapes and dtypes of the params, the objective with its data (small arrays whole,
     of large ones 256 elements, of rows that are read a digest), the method, the tolerance and the
-    rounding with their numbers, and the options. The start and ``max_iterations`` are none of it.
-    Nor are what fills rows up, and to how many, where ``filled`` says how many there are without it
-    and with it.
+    rounding with their numbers, and the options. The start and ``max_iterations`` do not count.
+    Nor do rows that fill arrays up, and their number, where ``filled`` gives the number of rows
+    without and with them.
     """
     params, problem, _ = setup.inputs
     found = {f"params{path}": _signature(leaf) for path, leaf in _leaves(params)}
@@ -63,8 +63,8 @@ def fingerprint(setup: Setup, filled: tuple[int, int] | None = None) -> dict[str
 
 
 def computation(setup: Setup, jaxpr: Any) -> dict[str, str]:
-    """What a program computes, and where: the text is the same only by the same JAX on the same
-    devices.
+    """A program's computation and its devices, as texts that are equal only for one version of JAX
+    on the same devices.
     """
     arrays = [leaf for leaf in jax.tree.leaves(setup.inputs) if isinstance(leaf, jax.Array)]
     placements = sorted({str(array.sharding) for array in arrays})
@@ -89,7 +89,7 @@ def are_whole(facts: dict[str, Any]) -> bool:
 
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What differs between two sets of facts, in words; empty if they are of the same problem."""
+    """The differences between two sets of facts, in words; empty if they are of one problem."""
     before, present = then["fingerprint"], now["fingerprint"]
     found = [
         f"{name} was {before.get(name, 'absent')} and is {present.get(name, 'absent')}"
@@ -116,7 +116,7 @@ def _leaves(tree: Any) -> list[tuple[str, Any]]:
 
 
 def _of_structure(structure: Any) -> Iterator[str]:
-    """What is data, and yet part of a pytree's structure: it tells its own ``fingerprint``."""
+    """The fingerprints of data in a pytree's structure, which have a method of that name."""
     data = structure.node_data()
     if data is None:  # a leaf
         return
@@ -147,8 +147,8 @@ def _signature(leaf: Any, rows: int | None = None) -> str:
 
 
 def _sampled(leaf: Any, rows: int | None = None) -> np.ndarray:
-    """The array, or of a large one elements at places that depend on its shape alone; of one that
-    is filled up always these, before what fills it.
+    """A small array whole; of a large one, or of one whose first ``rows`` are followed by filling
+    rows, elements at places that depend on the shape alone, without the filling rows.
     """
     if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)

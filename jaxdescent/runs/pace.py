@@ -26,7 +26,7 @@ class Pace:
     def after(self, iterations: int, seconds: float) -> None:
         """Adapt the length to a chunk's time."""
         if self._given is not None or iterations < self.length:
-            return  # it was shorter than it was told to be, or dispatched before the last change
+            return  # the chunk was shorter than asked for, or dispatched before the last change
         wanted = iterations * SECONDS / max(seconds, 1e-9)
         self.length = self._whole(min(round(wanted), GROWTH * self.length))
 

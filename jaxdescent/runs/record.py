@@ -1,4 +1,4 @@
-"""What a run says of itself: at its beginning, after each chunk, and at its end."""
+"""The records of a run: at its beginning, after each chunk, and at its end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jaxdescent.status import Evidence, Status
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What is known when a run begins.
+    """The facts that are known when a run begins.
 
     Attributes:
       objective, method: as they are displayed.
@@ -41,17 +41,17 @@ class Record:
       value, gradient_norm, suboptimality: at the last check: at the params of this iteration, or
         (if every step is checked by its own progress) of the one before.
       evidence: what the suboptimality is based on.
-      first_value, first_gradient_norm: at the start.
+      first_value, first_gradient_norm: these numbers at the start.
       scale: what the tolerance compares the gradient's norm with.
       evaluations: the gradients and values computed so far.
       status: why the descent ended; None while it runs.
       chunk: the number of the chunk, from 0 in this process.
       iterations: the steps of this chunk.
       chunk_seconds: the time in which the device worked on them.
-      seconds: since the run began in this process.
+      seconds: the time since the run began in this process.
       iterations_per_second: ``iterations / chunk_seconds``.
-      bytes_per_second: by the cost model; None where it knows none.
-      seconds_left: until ``max_iterations`` at this pace; the tolerance may be met before.
+      bytes_per_second: the bytes moved a second, by the cost model; None where it knows none.
+      seconds_left: the time until ``max_iterations`` at this pace; the tolerance may be met before.
     """
 
     iteration: int
@@ -75,15 +75,15 @@ class Record:
 
 @dataclasses.dataclass
 class Summary:
-    """Where the time of a run went, in seconds of this process.
+    """The time of a run by its uses, in seconds of this process.
 
     Attributes:
-      seconds: from the beginning of the run to its end.
-      seconds_compiling: until its programs were compiled (the start's gradient included).
-      seconds_restoring: reading a checkpoint.
-      seconds_saving: in which the run waited for checkpoints.
-      seconds_in_hooks: in the hooks' other work, most of it while the device computed.
-      seconds_in_steps: in which the device worked on steps.
+      seconds: the time from the beginning of the run to its end.
+      seconds_compiling: the time until its programs were compiled (the start's gradient included).
+      seconds_restoring: the time of reading a checkpoint.
+      seconds_saving: the time in which the run waited for checkpoints.
+      seconds_in_hooks: the time of the hooks' other work, most of it while the device computed.
+      seconds_in_steps: the time in which the device worked on steps.
       iterations: the steps taken in this process.
     """
 

@@ -202,7 +202,7 @@ def _first_loop(
         saved.open(setup, chunks.jaxpr(like), resume=resume)
         if resume and donate and saved.has_some():
             for leaf in jax.tree.leaves(params):
-                leaf.delete()  # what is restored may need the memory
+                leaf.delete()  # the restored loop may need the memory
         loop = saved.restore(like) if resume else None
     return chunks.begin(params) if loop is None else chunks.resumed(loop)
 

@@ -1,4 +1,4 @@
-"""The shards of arrays in the files of a checkpoint, and arrays made of them again."""
+"""The shards of arrays in the files of a checkpoint, and arrays restored from them."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Piece(NamedTuple):
 
 
 def pieces_in(folder: pathlib.Path) -> Iterator[tuple[int, Piece]]:
-    """What all processes have written, with the numbers of the arrays; it is read when it is
-    looked at.
+    """The shards that all processes have written, with the numbers of their arrays, as memory maps
+    that are read on access.
     """
     for path in sorted(folder.glob("*.json")):
         place, at = path.with_suffix(""), 0
-        is_empty = place.stat().st_size == 0  # of a process that has copies alone, and no map
+        is_empty = place.stat().st_size == 0  # the process had copies alone; no map
         content = np.zeros(0, np.uint8) if is_empty else np.memmap(place, np.uint8, "r")
         for number, name, shape, starts, own in json.loads(path.read_text()):
             dtype = jnp.dtype(name)
@@ -42,8 +42,8 @@ def pieces_in(folder: pathlib.Path) -> Iterator[tuple[int, Piece]]:
 
 
 def restored(name: str, pieces: list[Piece], like: Any, *, is_free: bool) -> jax.Array:
-    """An array of the shape, dtype and sharding of ``like``, whose length may be another one than
-    that of what was written if it ``is_free``.
+    """An array of the shape, dtype and sharding of ``like``; if its length ``is_free``, it may have
+    been written with another length.
     """
     expected = jax.eval_shape(without_keys, like)
     shape, dtype = (pieces[0].shape, pieces[0].content.dtype) if pieces else ((), "absent")
@@ -87,5 +87,5 @@ def is_key(leaf: Any) -> bool:
 
 
 def without_keys(leaf: Any) -> Any:
-    """An array, or that of the numbers of random keys."""
+    """An array; for an array of random keys, the array of their numbers."""
     return jax.random.key_data(leaf) if is_key(leaf) else leaf

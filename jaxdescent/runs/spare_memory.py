@@ -1,4 +1,4 @@
-"""Memory for a copy of a loop, which is found while the device works."""
+"""Memory for a copy of a loop, which is allocated while the device works."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class SpareMemory:
     long as copying into memory that the process has already written to.
 
     Args:
-      loop: whose copy is to go there; it is not kept.
+      loop: the loop whose copy will take the memory; no reference to it is kept.
     """
 
     def __init__(self, loop: Loop) -> None:
@@ -30,12 +30,12 @@ class SpareMemory:
 
     @property
     def is_found(self) -> bool:
-        """Whether the search is over."""
+        """Whether the allocation is over."""
         return not self._thread.is_alive()
 
     def taken(self) -> Loop | None:
         """The zeros, once they are written; None where they have been taken, where the devices have
-        no memory left, and where JAX lays them out differently: random keys, and what is in the
+        no memory left, and where JAX lays them out differently: random keys, and arrays in the
         host's memory beside a device's.
         """
         self._thread.join()
@@ -43,7 +43,7 @@ class SpareMemory:
         return None if found is None else self._structure.unflatten(found)
 
     def leave(self) -> None:
-        """End the search; when this returns nothing of it is left."""
+        """End the allocation; its memory is free when this returns."""
         self._is_wanted = False
         self.taken()
 

@@ -1,9 +1,9 @@
 """Scaling experiments: the same program on more devices, measured here or rehearsed for elsewhere.
 
-``experiment`` lists the points; ``problems`` makes their arrays where they lie; ``program``
-compiles a point, and ``compiled`` reads what came out; ``measurement`` runs it on the devices that
-are here, ``rehearsal`` predicts a run on devices that are not. ``record`` keeps one JSON line for
-each point, and ``keeping`` the folder of an experiment that is to be gone on with.
+``experiment`` lists the points; ``problems`` makes their arrays on the devices; ``program``
+compiles a point, and ``compiled`` reads the compiled text; ``measurement`` runs it on the devices
+that are attached, ``rehearsal`` predicts a run on devices that are not. ``record`` keeps one JSON
+line for each point, and ``keeping`` the folder of an experiment that can be resumed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def run(
 
     Points that the file has figures for are skipped; their lines are among those returned. A point
     that cannot be run has its error in its line. Of several processes the first one writes, and an
-    error in one of them is one in all.
+    error in one of them is raised in all.
 
     Raises:
       DataError: if the processes were asked for different experiments.
@@ -46,7 +46,7 @@ def run(
     """
     with processes.among_all("scale"):
         check_asked(experiment)
-        # All measure what the first one's file lacks of its machine, whatever their own disks have.
+        # All processes measure the points that the first one's file lacks, whatever theirs have.
         own = record.lines_in(output) if output and processes.is_first() else []
         stored, here = processes.told_by_first([own, record.machine()])
     known, points, preempted = record.known_keys(stored, here), experiment.points(), Interruption()
@@ -71,7 +71,7 @@ def check_asked(experiment: Experiment) -> None:
     """Refuse to go on where the processes were asked for different experiments.
 
     Raises:
-      DataError: in all of them.
+      DataError: in all processes.
     """
     processes.check_alike({"the experiments": dataclasses.asdict(experiment)})
 

@@ -1,4 +1,4 @@
-"""A compiled program, and what the text of it says: memory, collectives, kernels, readings.
+"""A compiled program, and figures from its text: memory, collectives, kernels, reads of arrays.
 
 The text is what XLA's compilers for GPUs and TPUs write. On CPUs the loop's body has other
 operations, so that kernels and bytes of an iteration are read from it for accelerators alone.
@@ -24,13 +24,13 @@ CALLED = re.compile(r"(body|calls|branch_computations|true_computation|false_com
 KERNEL = re.compile(rf" (fusion|custom-call|copy|copy-start|{COLLECTIVE}|all-reduce-start)\(")
 MARKED = re.compile(rf' while\(.*body=%?([\w.\-]+).*op_name="[^"]*\b{ITERATIONS}/while"')
 ON_CHIP = "S(1)"
-"""The memory beside a TPU's core, in the layout of an array that was brought there beforehand."""
+"""Marks memory beside a TPU's core in the layout of an array that was copied there beforehand."""
 
 Lines = list[str]
 
 
 class Sent(NamedTuple):
-    """A collective: its kind, and the bytes of what it makes."""
+    """A collective: its kind, and the bytes of its result."""
 
     kind: str
     size: int
@@ -67,23 +67,23 @@ class Compiled:
 
     @property
     def arguments(self) -> int:
-        """Bytes a device of what the program is given."""
+        """Bytes of the program's arguments, on one device."""
         return int(self.memory.argument_size_in_bytes)
 
     @property
     def temporaries(self) -> int:
-        """Bytes a device besides arguments and results."""
+        """Bytes of temporaries, besides arguments and results, on one device."""
         return int(self.memory.temp_size_in_bytes)
 
     @property
     def peak(self) -> int:
-        """Bytes a device of arguments, results that do not reuse them, and temporaries."""
+        """Bytes of arguments, results that do not reuse them, and temporaries, on one device."""
         new = self.memory.output_size_in_bytes - self.memory.alias_size_in_bytes
         return self.arguments + self.temporaries + int(max(new, 0))
 
     @property
     def on_host(self) -> int:
-        """Bytes of the host's pinned memory for each device: what lies there and temporaries."""
+        """Bytes in the host's pinned memory for each device: arguments, results and temporaries."""
         memory = self.memory
         new = memory.host_output_size_in_bytes - memory.host_alias_size_in_bytes
         return int(
@@ -92,27 +92,27 @@ class Compiled:
 
     @property
     def sent(self) -> list[Sent]:
-        """Every collective in the text."""
+        """Every collective in the program's text."""
         return [sent for lines in self._computations.values() for sent in _sent_by(lines)]
 
     @functools.cached_property
     def sent_in_an_iteration(self) -> list[Sent]:
-        """The collectives that an iteration runs, of branches the one with most.
+        """The collectives that an iteration runs, in the branch with the most of them.
 
-        Of steps that are fused, those of all steps between two checks.
+        For fused steps these are the collectives of all steps between two checks.
         """
         return self._sent_in(self._iteration)
 
     @functools.cached_property
     def usually_sent(self) -> list[Sent]:
-        """The collectives that an iteration runs, of branches the one with fewest kernels: those of
-        :attr:`kernels_in_an_iteration`.
+        """The collectives that an iteration runs in the branch with the fewest kernels, which
+        :attr:`kernels_in_an_iteration` counts.
         """
         return _sent_by(self._run_by(self._iteration, lambda lines: -_kernels(lines)))
 
     @property
     def kernels_in_an_iteration(self) -> int:
-        """Kernels that an iteration starts, of branches the one with fewest.
+        """How many kernels an iteration starts, in the branch with the fewest.
 
         The rare branches (a fresh residual, a step that was refused) are left out.
         """
@@ -120,7 +120,7 @@ class Compiled:
 
     @property
     def bytes_in_an_iteration(self) -> int:
-        """Bytes that the kernels of an iteration read and write, of branches the one with fewest.
+        """Bytes that the kernels of an iteration read and write, in the branch with the fewest.
 
         Each operand is counted whole, once for each kernel that reads it.
         """
@@ -129,7 +129,7 @@ class Compiled:
     def reads_in_an_iteration(self, size: int) -> tuple[int, int]:
         """How often an iteration reads an array of that many bytes or more.
 
-        Of branches the one that reads it least often, and the one that does so most often.
+        The first count is of the branch with the fewest such reads, the second of that with most.
         """
 
         def reads(sign: int) -> int:
@@ -161,7 +161,7 @@ class Compiled:
         return _sent_by(self._run_by(name, weight))
 
     def _run_by(self, name: str, weight: Callable[[Lines], Any]) -> Lines:
-        """The lines that run with a computation; of branches those of the largest weight."""
+        """The lines that run with a computation; of branches, the lines of the largest weight."""
         run: Lines = []
         for line in self._computations.get(name, []):
             run.append(line)
@@ -195,22 +195,22 @@ def _sent_by(lines: Lines) -> list[Sent]:
         match = re.search(rf"= (.*?) ({COLLECTIVE})(-start)?\(", line)
         if match:
             arrays = _sizes(match.group(1))
-            # Of an asynchronous one the operand stands beside what is made of it.
+            # The type of an asynchronous collective lists its operand beside its result.
             size = max(arrays) if match.group(3) else sum(arrays)
             sent.append(Sent(match.group(2), size))
     return sent
 
 
 def _kernels(lines: Lines) -> int:
-    """Operations that a device starts one by one: what XLA fused, library calls, copies."""
+    """How many operations a device starts one by one: fusions, library calls, copies."""
     return sum(bool(KERNEL.search(line)) for line in lines)
 
 
 def _reads(lines: Lines, size: int) -> int:
-    """Operands of kernels with at least so many bytes, each time that one is read.
+    """How often kernels read an operand of at least ``size`` bytes.
 
-    A copy that is started early brings an array closer to its kernel on a TPU: what that kernel
-    then reads is counted, the copy is not.
+    A copy that is started early brings an array closer to its kernel on a TPU: the kernel's read is
+    counted, the copy is not.
     """
     made = {name: max(_sizes(_made(line)), default=0) for line in lines if (name := _name(line))}
     readers = [line for line in lines if KERNEL.search(line) and " copy-start(" not in line]
@@ -218,7 +218,7 @@ def _reads(lines: Lines, size: int) -> int:
 
 
 def _moved(lines: Lines) -> int:
-    """Bytes that kernels read from memory and write to it; what is on the chip is not counted."""
+    """Bytes that kernels read from memory and write to it; arrays on the chip do not count."""
 
     def stored(line: str) -> int:
         return sum(_sizes(_made(line), is_on_chip=False))
@@ -228,7 +228,7 @@ def _moved(lines: Lines) -> int:
     for line in lines:
         if KERNEL.search(line):
             moved += sum(made.get(name, 0) for name in set(_operands(line)))
-            # What starts early lists its operand once more beside what it makes.
+            # An operation that starts early lists its operand once more beside its result.
             moved += 0 if "-start(" in line else made.get(_name(line), 0)
     return moved
 
@@ -239,7 +239,7 @@ def _name(line: str) -> str:
 
 
 def _made(line: str) -> str:
-    """The type of what a line makes."""
+    """The type of a line's result."""
     return re.split(r" [a-z][\w\-]*\(", line.split(" = ", 1)[-1], maxsplit=1)[0]
 
 
@@ -250,7 +250,7 @@ def _operands(line: str) -> list[str]:
 
 
 def _called(line: str) -> list[str]:
-    if " call(" in line:  # what a GPU starts as one graph of kernels
+    if " call(" in line:  # a graph of kernels that a GPU starts at once
         return re.findall(r"to_apply=%?([\w.\-]+)", line)
     if " fusion(" in line or not CALLED.search(line):
         return []
@@ -262,7 +262,7 @@ def _called(line: str) -> list[str]:
 
 
 def _sizes(shapes: str, *, is_on_chip: bool = True) -> list[int]:
-    """The bytes of each array in a type; those on the chip may be left out."""
+    """The bytes of each array in a type; arrays on the chip may be left out."""
     return [
         ITEM[kind] * math.prod(int(size) for size in sizes.split(",") if size)
         for kind, sizes, layout in ARRAY.findall(shapes)

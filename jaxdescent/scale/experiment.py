@@ -25,7 +25,7 @@ OF_A_PROBLEM = (
     "devices",
     "rehearse",
 )
-"""What the table of a problem may have."""
+"""The keys that the table of a problem may have."""
 
 
 class BadExperiment(ValueError):
@@ -36,10 +36,10 @@ class BadExperiment(ValueError):
 class Experiment:
     """Lists of which every combination is a point, and how often each is measured.
 
-    ``own`` has what differs for single problems: in a TOML file the table ``[hashed]``.
+    ``own`` has the fields that differ for single problems: in a TOML file, the table ``[hashed]``.
 
-    With ``scaling="weak"`` the rows, or in the layout by outputs these, are those of each device,
-    with ``"strong"`` those of the whole.
+    With ``scaling="weak"`` the rows (in the layout by outputs, the outputs) are those of each
+    device, with ``"strong"`` those of the whole.
 
     Raises:
       BadExperiment: if a name is unknown, a number is not positive, or a list is empty.
@@ -154,7 +154,7 @@ class Experiment:
         return {name: value for name, value in values.items() if value != fields[name]}
 
     def points(self) -> list[ScalingPoint]:
-        """Every point, those of rehearsals last."""
+        """Every point, rehearsals last."""
         own = dict(self.own)
         shared = tuple(name for name in self.problems if name not in own)
         points = dataclasses.replace(self, problems=shared)._grid() if shared else []

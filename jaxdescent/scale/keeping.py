@@ -1,7 +1,7 @@
-"""The folder of ``--checkpoint``: what an experiment is, and the lines of its points so far.
+"""The folder of ``--checkpoint``: an experiment's description, and the lines of its points so far.
 
-A point is the least that is kept: one that is interrupted begins again. So a run that goes on ends
-with the lines of one that was never interrupted, but for the times at which they were measured.
+Whole points are kept: one that is interrupted begins again. So a run that is resumed ends with the
+lines of a run that was never interrupted, but for the times at which they were measured.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ def opened(folder: pathlib.Path, experiment: Experiment, *, resume: bool) -> pat
     """The file of an experiment's lines in a folder, which is made if it is not there.
 
     Args:
-      folder: where.
-      experiment: what is kept there from now on.
-      resume: whether to go on with what the folder has.
+      folder: the folder of the experiment.
+      experiment: the experiment that is kept there from now on.
+      resume: whether to go on with the experiment that the folder has.
 
     Raises:
-      BadExperiment: if the folder has an experiment and is not to be gone on with, or another
+      BadExperiment: if the folder has an experiment that is not to be resumed, or another
         experiment (saying what differs), or other things.
 
     >>> import tempfile
@@ -38,7 +38,7 @@ def opened(folder: pathlib.Path, experiment: Experiment, *, resume: bool) -> pat
     >>> opened(place, Experiment(), resume=True) == place / "scale.jsonl"
     True
     """
-    # As JSON gives it back.
+    # Tuples become lists, as JSON gives them back.
     here = json.loads(json.dumps(dataclasses.asdict(experiment)))
     try:
         there = KEPT.content(folder, resume=resume)

@@ -1,4 +1,4 @@
-"""What a program takes on the devices that are here."""
+"""Time and memory of a program on the devices that are attached."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ from jaxdescent.scale.problems import (
 )
 
 EXPECTED = (NotDivisible, TooFewDevices, ImportError, MemoryError, jax.errors.JaxRuntimeError)
-"""What is wrong with one point, and no reason not to go on with the next."""
+"""Errors of a single point, after which the experiment goes on with the next one."""
 
 
 def measured(point: ScalingPoint, experiment: Experiment) -> dict[str, Any]:
     """The figures of a point on the first of JAX's devices: compile time, seconds, memory, rates.
 
     Seconds of an iteration are the difference of two runs of different lengths, divided by the
-    difference of their iterations: what a call costs besides is not in them. The first pair warms
-    up. A method that solves at once is timed as a whole.
+    difference of their iterations: other costs of a call are not in them. The first pair warms up.
+    A method that solves at once is timed as a whole.
 
     Raises:
       TooFewDevices: if JAX has fewer devices than the point asks for.
       NotDivisible: if the devices cannot share an axis evenly.
-      MemoryError: if a device has no room for the arrays, or for what is computed with them.
+      MemoryError: if a device has no room for the arrays, or for the computation.
       FailedElsewhere: if one of these was raised in another process.
     """
     problem = PROBLEMS[point.problem]
     make = attempted(lambda: _prepared(point, experiment), EXPECTED)
     arrays = attempted(lambda: jax.block_until_ready(make()), EXPECTED, is_shared=True)
-    # What is whole on each device is read by each of them.
+    # An array that is whole on each device is read by every device.
     held = bytes_of_a_device(arrays) * point.devices
     built = attempted(lambda: _compiled(point, arrays), EXPECTED)
     machine = Machine.of(jax.local_devices()[0])
@@ -62,7 +62,7 @@ def measured(point: ScalingPoint, experiment: Experiment) -> dict[str, Any]:
             seconds = time.perf_counter() - begun
             return seconds, found[0], int(found[1].addressable_data(0))
 
-        # Processes begin together, as each has told the others that it has ended the run before.
+        # Processes begin together, once each has told the others that its last run has ended.
         seconds, params, count = attempted(work, EXPECTED, is_shared=True)
         if problem.donated:
             arrays = params
@@ -78,7 +78,7 @@ def measured(point: ScalingPoint, experiment: Experiment) -> dict[str, Any]:
             (first, fewer), (second, more) = run(short), run(long)
             seconds = (second - first) / max(more - fewer, 1)
         if repeat:
-            # Iterations that take less than the calls differ by may seem to take less than none.
+            # Where iterations are shorter than the calls' noise, the difference may be negative.
             times.append(max(seconds, 0.0))
     figures = program.figures(point, built, arrays)
     median = statistics.median(times)
@@ -95,7 +95,7 @@ def measured(point: ScalingPoint, experiment: Experiment) -> dict[str, Any]:
 
 
 def _prepared(point: ScalingPoint, experiment: Experiment) -> Callable[[], Any]:
-    """What makes the point's arrays."""
+    """The function that makes the point's arrays."""
     devices = jax.devices()
     if point.devices > len(devices):
         raise TooFewDevices(
@@ -108,13 +108,13 @@ def _prepared(point: ScalingPoint, experiment: Experiment) -> Callable[[], Any]:
             f"{len(devices)}: start as many processes as a point has devices."
         )
     problem, mesh = PROBLEMS[point.problem], mesh_of(devices[: point.devices], point.layout)
-    if not problem.is_by_share:  # of those shapes are known once they are made
+    if not problem.is_by_share:  # else shapes are known once arrays are made
         _require(bytes_of_a_device(problem.shapes(point, mesh)), "of data and params", point)
     return problem.prepared(point, mesh, experiment.seed)
 
 
 def _compiled(point: ScalingPoint, arrays: Any) -> Compiled:
-    """The point's program, which a device has room to run."""
+    """The point's program, checked to fit a device's memory."""
     built = program.compiled(point, arrays)
     more = built.peak - built.arguments
     _require(more, "besides data and params for what it computes with them", point)
@@ -122,5 +122,5 @@ def _compiled(point: ScalingPoint, arrays: Any) -> Compiled:
 
 
 def _require(needed: int, purpose: str, point: ScalingPoint) -> None:
-    """Refuse what a device of this process has no room for."""
+    """Raise an error where a device of this process has no room for ``needed`` bytes."""
     program.require(needed, purpose, bytes_of_each(point.devices))

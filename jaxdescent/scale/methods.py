@@ -20,4 +20,4 @@ METHODS: dict[str, Callable[[], Any]] = {
 }
 
 AT_ONCE = ("gram", "direct")
-"""Those whose work is not in iterations: for them a whole solve is timed."""
+"""The methods without iterations: a whole solve is timed for them."""

@@ -15,7 +15,7 @@ class ScalingPoint:
       rows, features: the size of the whole regression; 0 where a problem has none.
       method: a name in :data:`jaxdescent.scale.methods.METHODS`.
       dtype: how data and params are stored.
-      layout: what lies over the devices, a key of :data:`jaxdescent.scale.problems.LAYOUTS`.
+      layout: the axes over the devices, a key of :data:`jaxdescent.scale.problems.LAYOUTS`.
       devices: the number of devices.
       target: the name of devices that are not attached, for a rehearsal; empty for a run here.
       outputs: how many targets the whole regression has for each row.
@@ -33,7 +33,7 @@ class ScalingPoint:
 
     @property
     def key(self) -> str:
-        """The point as text that is the same for the same point."""
+        """The point as text, which is equal for equal points."""
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
     def describe(self) -> str:
@@ -49,7 +49,7 @@ class ScalingPoint:
 
     @property
     def grows(self) -> str:
-        """What grows with the devices where each of them keeps its own: rows, or outputs."""
+        """The size that grows with the devices in weak scaling: "rows", or "outputs"."""
         return "outputs" if self.layout == "outputs" else "rows"
 
     @property

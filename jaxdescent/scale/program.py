@@ -20,7 +20,7 @@ from jaxdescent.scale.problems import PROBLEMS, bytes_of_a_device
 def compiled(point: ScalingPoint, arrays: Any) -> Compiled:
     """The point's program for the devices of arrays, or of shapes, which need not be attached.
 
-    It takes the arrays and the most iterations, and returns params, iterations and value.
+    The program takes the arrays and the most iterations, and returns params, iterations and value.
     """
     problem = PROBLEMS[point.problem]
 
@@ -46,7 +46,7 @@ def require(needed: int, purpose: str, usable: int) -> None:
 
 
 def roof(point: ScalingPoint, arrays: Any, machine: Machine, units: int) -> dict[str, Any]:
-    """What bounds an iteration: its operations, and the rates of the hardware.
+    """The bounds on an iteration's speed: its operations, and the rates of the hardware.
 
     ``units`` is the number of devices, or of hosts where these are virtual ones of a CPU. A product
     of 16-bit data is priced in the dtype in which they are multiplied.
@@ -61,10 +61,10 @@ def roof(point: ScalingPoint, arrays: Any, machine: Machine, units: int) -> dict
 
 
 def figures(point: ScalingPoint, made: Compiled, arrays: Any) -> dict[str, Any]:
-    """What a point's program says without a run: memory, and what the devices send each other.
+    """The figures of a point's program without a run: memory, and the data that devices send.
 
-    That is whether all of the data, and the collectives of an iteration (of a method that solves at
-    once, all) by kind and bytes, with how many there are.
+    The latter are whether all of the data are gathered, and the collectives of an iteration (of a
+    method that solves at once, all of them) by kind and bytes, with their counts.
     """
     largest = max(bytes_of_a_device(leaf) for leaf in jax.tree.leaves(arrays))
     gathered = max((one.size for one in made.sent if one.kind == "all-gather"), default=0)

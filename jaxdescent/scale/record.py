@@ -36,7 +36,7 @@ def machine() -> dict[str, Any]:
 
 
 def append(path: pathlib.Path, line: dict[str, Any]) -> None:
-    """Add a line to the file, in one write, behind the last whole one."""
+    """Add a line to the file, in one write, after the last whole one."""
     with path.open("ab+") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
@@ -74,7 +74,7 @@ def lines_in(path: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def known_keys(lines: list[dict[str, Any]], here: dict[str, Any]) -> set[str]:
-    """The points that need not be made again: those that have figures, from the machine here.
+    """The keys of points that need not be run again: they have figures, from this machine.
 
     A rehearsal's figures do not depend on the machine.
     """

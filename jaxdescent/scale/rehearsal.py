@@ -1,4 +1,4 @@
-"""What a program says of a run on devices that are not here, and what the run would take.
+"""Figures of a program compiled for devices that are not attached, and a run's predicted time.
 
 The seconds of an iteration are a model: bytes over the published bandwidth, a start for each
 kernel, and for each collective a ring over the published links. :data:`ASSUMPTIONS` lists what is
@@ -32,16 +32,16 @@ SHARES = {
     "all-to-all": 1.0,
     "collective-permute": 1.0,
 }
-"""How often a ring sends what a collective makes, for many devices."""
+"""How many times the bytes of its result a collective sends over a ring of many devices."""
 
 
 def rehearsed(point: ScalingPoint) -> dict[str, Any]:
-    """The figures of a point whose devices are not here, compiled for them.
+    """The figures of a point whose devices are not attached, compiled for them.
 
     Raises:
       NotDivisible: if the devices cannot share an axis evenly.
       ImportError: if the compiler's plugin is not installed.
-      MemoryError: if the program does not fit, by the compiler's or by our own count.
+      MemoryError: if the program does not fit, by the compiler's or by this package's count.
     """
     machine = Machine.published(point.target)
     devices = topology(point.target)

@@ -26,11 +26,11 @@ def seconds_of(line: Line) -> float | None:
 
 
 def efficiency(line: Line, lines: list[Line]) -> float | None:
-    """How much of the devices' number a point gets as speed, against the fewest devices measured.
+    """The parallel efficiency of a point, against the fewest devices measured.
 
     Strong scaling: ``t_1 n_1 / (t n)`` for the whole problem; weak scaling: ``t_1 / t``, with the
-    same rows, or the same outputs, on each device. A rehearsed point has its own, against devices
-    that send nothing.
+    same rows, or the same outputs, on each device. A rehearsed point has its own efficiency,
+    against devices that send nothing.
     """
     own = line["figures"].get("efficiency")
     seconds = seconds_of(line)
@@ -58,8 +58,8 @@ def efficiency(line: Line, lines: list[Line]) -> float | None:
 
 
 def show(lines: list[Line], console: Console) -> None:
-    """One row for each point, and the errors of those that could not be run. Where the rows do not
-    fit the width, what a point is and what it sends have lines of their own.
+    """Print a row for each point, and the errors of points that could not be run. Where the rows do
+    not fit the width, the point and its collectives have lines of their own.
     """
     rows: list[tuple[str, ...]] = [(*WORDS, *NUMBERS, "sends")]
     for line in lines:

@@ -1,1 +1,1 @@
-"""What certificates are computed from: stationarity, products with the Hessian, and its signs."""
+"""The parts of certificates: stationarity, products with the Hessian, signs of its eigenvalues."""

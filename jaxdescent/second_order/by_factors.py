@@ -1,4 +1,4 @@
-"""What is known of a Hessian's eigenvalues, and what Cholesky factors of shifted Hessians prove."""
+"""The known bounds on a Hessian's eigenvalues, and their proof by factors of shifted Hessians."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ CHOLESKY_LIMIT = 6000
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Spectrum:
-    """What is known about the Hessian's eigenvalues.
+    """The known facts about the Hessian's eigenvalues.
 
     Attributes:
-      smallest, largest: computed, or bounds: the smallest from above, the largest from below.
+      smallest, largest: the extreme eigenvalues, or bounds: an upper bound on the smallest, a lower
+        bound on the largest.
       kind: the kind by the second-derivative test, if the point is stationary.
-      evidence: what the kind is based on, in words.
+      evidence: the reason for the kind, in words.
       at_least: a proven lower bound on all eigenvalues; -infinity if there is none.
-      curvature: the products that it was computed from.
+      curvature: the Hessian's products that the eigenvalues were computed from.
       newton: solves with the Hessian, if all its eigenvalues were computed, else None.
       lowest: a unit vector of the least curvature that was seen; None if none was computed.
       holds: whether the kind would still be a minimum if ``S = D H D`` were smaller by a number.
@@ -57,7 +58,7 @@ class Spectrum:
 def of_band(
     curvature: Curvature, smallest: float, largest: float, deadline: float
 ) -> Spectrum | None:
-    """By the factors of a Hessian that is a band of diagonals; None if it is not."""
+    """The spectrum by factors of a banded Hessian; None if the Hessian is not banded."""
     del deadline
     band = hessian_matrix.banded(curvature) if curvature.is_double else None
     if band is None:
@@ -76,7 +77,9 @@ def of_band(
 def of_cholesky(
     curvature: Curvature, smallest: float, largest: float, deadline: float
 ) -> Spectrum | None:
-    """By the factors of a Hessian that is formed; None if that takes too much memory or time."""
+    """The spectrum by factors of the formed Hessian; None if forming it takes too much memory or
+    time.
+    """
     size = curvature.size
     if size > CHOLESKY_LIMIT or 5 * 8 * size * size > processes.least(memory.available_bytes()):
         return None
@@ -112,7 +115,7 @@ def _largest_of(matrix: np.ndarray) -> float:
 def _of_factors(
     curvature: Curvature, factors: Any, margin: float, ends: tuple[float, float], evidence: str
 ) -> Spectrum:
-    """The kind, from whether shifted matrices have a Cholesky factor."""
+    """The spectrum and the kind, from whether shifted matrices have a Cholesky factor."""
     smallest, largest = ends
     # Eigenvalues of H are those of S times a factor between units[0] and units[1].
     units = 1 / np.max(factors.scale) ** 2, 1 / np.min(factors.scale) ** 2

@@ -34,7 +34,7 @@ functions."""
 
 
 DRAWN_AT_ONCE = 1 << 16
-"""The most random numbers that are drawn as one vector: each draw takes a while to compile."""
+"""The most random numbers that are drawn as one vector: each draw takes time to compile."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,7 +54,9 @@ class Curvature:
 
     @classmethod
     def at(cls, objective: Objective, params: Params) -> Curvature:
-        """In float64 if it fits and agrees with the products in the params' own dtype."""
+        """The Hessian at a point, in float64 if the data fit in memory so and products agree with
+        those in the params' own dtype.
+        """
         wide = precision.widen(params)
         eps = precision.epsilon(wide)
         own = cls(_hoisted(objective, wide), wide, eps < 1e-12, eps)
@@ -70,13 +72,13 @@ class Curvature:
         exact, rough = np.asarray(exact, np.float64), np.asarray(rough, np.float64)
         if not np.all(np.isfinite(rough)):
             return own
-        limit = AGREEMENT * np.max(np.abs(exact)) + 1e-37  # below this float32 has only zero
+        limit = AGREEMENT * np.max(np.abs(exact)) + 1e-37  # smaller numbers underflow in float32
         return wider if np.max(np.abs(exact - rough)) <= limit else own
 
     @classmethod
     def cast_in_program(cls, objective: Objective, params: Params) -> Curvature:
-        """For functions that begin with :func:`as_double`; what the objective's functions close
-        over keeps its own dtype.
+        """The Hessian for functions that cast their inputs with :func:`as_double` themselves; the
+        arrays that the objective's functions close over keep their dtype.
         """
         return cls(objective, params, True, precision.epsilon(params))
 
@@ -112,8 +114,8 @@ class Curvature:
         return float(value), gradient, params
 
     def products(self, rows: np.ndarray, *, is_jittered: bool = False) -> np.ndarray:
-        """The Hessian times each row of (k, n), in float64 on the host; that at params which differ
-        by relative rounding errors of the products' dtype, if it ``is_jittered``.
+        """The Hessian times each row of (k, n), in float64 on the host; if it ``is_jittered``, the
+        Hessian at params with other relative rounding errors of the products' dtype.
         """
         rows = _in_dtype(rows, self.params)
         return np.asarray(self.run(_products, rows, is_jittered=is_jittered), np.float64)
@@ -133,8 +135,8 @@ class Curvature:
 
 @contextlib.contextmanager
 def double() -> Iterator[None]:
-    """JAX with 64 bits."""
-    # JAX's default promotion is needed, because what a function closes over keeps its own dtype.
+    """A context in which JAX has 64-bit numbers, and promotes dtypes by default."""
+    # Arrays that a function closes over keep their own dtype, and must be promoted.
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         yield
 

@@ -4,11 +4,11 @@ The value, the gradient and all columns of the Hessian are computed in float64 w
 can be, and judged by :mod:`jaxdescent.second_order.stationarity` on the host. The margins for the
 rounding of data, for which a certificate draws other data, are left out.
 
-The expansion says nothing of directions in which it is flat. A model that is saturated in an
-unknown, ``b (1 - exp(-c x))`` at a large c, has hardly a gradient or a curvature along c, wherever
-its minimum is. So along directions in which a step of the params' size would by the expansion
-change the value by no more than the tolerance allows, the value is measured, with this part of the
-params larger and smaller by powers of two.
+This second-order expansion says nothing about directions in which it is flat. A model that is
+saturated in an unknown, ``b (1 - exp(-c x))`` at a large c, has hardly a gradient or a curvature
+along c, wherever its minimum is. So the value is measured along directions in which a step of the
+params' size would by the expansion change the value by no more than the tolerance allows: this part
+of the params is multiplied by powers of two.
 """
 
 from __future__ import annotations
@@ -34,27 +34,29 @@ Params = Any
 
 MOST_UNKNOWNS = 128
 MOST_NUMBERS = 1 << 22
-"""The most unknowns, and the most unknowns times numbers of the data, or of an array that the
-function computes."""
+"""The most unknowns, and the largest product of the number of unknowns and the numbers in the data,
+or in an array that the function computes."""
 
 POWERS = np.arange(-20, 4)
 FLAT_PARTS = 8
-"""The factors on a part of the params, as powers of two, and the most parts that are tried."""
+"""The exponents of two for the factors on a part of the params, and the most parts that are tried.
+"""
 
 FLAT = 1e-3
-"""The largest tolerance that says what is flat; by a larger one everything would be."""
+"""The largest tolerance that defines flat directions; by a larger one all directions would be flat.
+"""
 
 
 class Found(NamedTuple):
-    """What a point is; each is ().
+    """Whether a point is stationary, and convex, and how far the value may fall; scalars.
 
     Attributes:
       is_known: whether the function is the same in float64; nothing else is known if it is not.
       is_stationary: whether the gradient is zero by the point's own scales.
       is_convex: whether no eigenvalue of the Hessian is negative.
-      falls: how far the value may fall: half the squared Newton decrement, or what a measurement
-        along a flat direction shows if that is more; infinite if a gradient along a flat direction
-        is left.
+      falls: how far the value may fall: half the squared Newton decrement, or the decrease measured
+        along a flat direction if that is more; infinite if the gradient along flat directions is
+        not zero.
     """
 
     is_known: Any
@@ -64,14 +66,14 @@ class Found(NamedTuple):
 
 
 class _Judged(NamedTuple):
-    """What the expansion shows, and where the value is to be measured besides.
+    """The findings by the expansion, and the points where the value is to be measured.
 
     Attributes:
-      found: what a point is by its expansion.
+      found: the findings about the point by its expansion.
       is_flat: whether there is a direction in which the expansion is flat.
-      rows: points along such directions, the point itself where there are none.
+      rows: points along such directions, filled up with the point itself.
       height: the value at the point.
-      allowed: how much lower than that the value may be.
+      allowed: how much lower than ``height`` a measured value may be.
     """
 
     found: Found
@@ -91,7 +93,7 @@ def is_possible(objective: Objective, params: Params) -> bool:
 def is_traceable(objective: Objective, params: Params) -> bool:
     """Whether the function can be computed in float64, and makes no large arrays.
 
-    It may raise anything in a dtype that it was not written for.
+    A function may raise any error in a dtype that it was not written for.
     """
     try:
         with double():
@@ -104,19 +106,19 @@ def is_traceable(objective: Objective, params: Params) -> bool:
 def found_at(
     objective: Objective, params: Params, *, value: float, size: float, tolerance: float
 ) -> Found | None:
-    """What a point is whose numbers are there; None if the function cannot be computed in float64.
+    """The findings about a concrete point; None if the function cannot be computed in float64.
 
     Args:
       objective: a function, or a quadratic form.
       params: the point.
-      value: that in the params' own dtype.
+      value: the value in the params' own dtype.
       size: the params' norm, at the point or on the way to it.
       tolerance: the relative tolerance of the value.
     """
     curvature = Curvature.cast_in_program(objective, precision.widen(params))
     try:
         numbers = jax.device_get(curvature.run(_expansion))
-    except Exception:  # as in is_traceable
+    except Exception:  # a function may raise any error in float64
         return None
     judged = _judged(numbers, value, size, tolerance, curvature.eps)
     if not judged.is_flat:
@@ -181,7 +183,7 @@ def _judged(numbers: Any, value: Any, size: Any, tolerance: Any, eps: float) -> 
 
 
 def _with_measured(judged: _Judged, there: Any, xp: Any) -> Found:
-    """What a point is, where the value elsewhere has been measured."""
+    """The findings about a point after the value has been measured along flat directions."""
     found = judged.found
     lower = judged.height - xp.min(xp.where(xp.isfinite(there), there, judged.height))
     is_lower = judged.is_flat & (lower > judged.allowed)

@@ -42,7 +42,7 @@ SAFETY = 8
 """The factor from the error of a product with a random vector to that in the worst direction."""
 
 DRAWS, DRAW_SAFETY = 3, 4
-"""How often other data are drawn, and the factor on the largest change of an eigenvalue."""
+"""The number of draws of other data, and the factor on the largest change of an eigenvalue."""
 
 CHUNK, CHUNK_NUMBERS = 256, 1 << 25
 """The most columns of the Hessian that are computed at once, and the most numbers for them; a
@@ -148,7 +148,7 @@ def rounding(curvature: Curvature, matrix: np.ndarray, scale: np.ndarray) -> flo
 def doubt_of_data(
     curvature: Curvature, scale: np.ndarray, ends: tuple[float, float]
 ) -> tuple[float, float]:
-    """How far the rounding of the data may move the smallest and the largest eigenvalue of S."""
+    """Bounds on the changes of the extreme eigenvalues of S by the rounding of the data."""
     below = above = 0.0
     for seed in range(DRAWS):
         other = curvature.with_other_data(seed)

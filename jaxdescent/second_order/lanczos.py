@@ -1,15 +1,15 @@
-"""The Lanczos process with Hessian-vector products, and what its coefficients prove.
+"""The Lanczos process with Hessian-vector products, and bounds that its coefficients prove.
 
 With a random start v the process gives a tridiagonal matrix T. An eigenvalue of T, a Ritz value, is
 the curvature along some direction: a negative one proves negative curvature. Let s be a number
-below all Ritz values. That H has no eigenvalue at or below s follows with a probability. The
+below all Ritz values. With high probability H has no eigenvalue at or below s, as follows. The
 residual of conjugate gradients on ``(H - s) x = v`` is ``p(H) v``, where the polynomial p is one at
 s and has its zeros at the Ritz values, so that it is at least one everywhere below s. If u were a
 unit eigenvector for an eigenvalue there, then ``|p(H) v| >= |u.v|``. For a start uniform on the
 sphere in n dimensions ``P(|u.v| < r) <= r sqrt(2 n / pi)``, so a small residual r proves the claim
 but for this probability. The residual is ``prod_i beta_i / d_i`` with the pivots d of ``T - s``; it
-needs no second process. 1,000 steps achieve what the a priori bound of Kuczynski and Wozniakowski
-(1992) requires 11,000 for.
+needs no second process. 1,000 steps prove a bound for which the a priori theory of Kuczynski and
+Wozniakowski (1992) requires 11,000.
 
 References: Lanczos (1950); Paige (1976), "Error analysis of the Lanczos algorithm"; Greenbaum
 (1989), "Behavior of slightly perturbed Lanczos and conjugate-gradient recurrences".
@@ -34,7 +34,7 @@ Params = Any
 
 EXHAUSTED = 16
 """The process ends if the next vector's norm is at most this many eps times the largest
-``|alpha|``, and so only rounding."""
+``|alpha|``: then the vector is only rounding."""
 
 
 class State(NamedTuple):
@@ -116,8 +116,8 @@ class Process:
         rows = np.stack([diagonal, np.array(self.off_diagonal), weights]).astype(dtype)
         first = self.curvature.run(first_state)
         start, direction, length = self.curvature.run(combined, self.scale, first, rows)
-        # The first step of a process that begins there, by the program that there is; it is the
-        # last one, because no next vector is as long.
+        # The curvature is the first alpha of a process that begins there, by the compiled program.
+        # It takes one step, because no next vector exceeds an infinite norm.
         along = self._continued(start, math.inf)[1][0]
         return direction, float(along) / float(length) ** 2
 
@@ -182,8 +182,8 @@ def combined(
     """For the unit vector v along ``sum_j w_j v_j``, where v_j are the vectors of the process: the
     first state of a process that begins with v, ``D v / |D v|``, and ``|D v|``.
 
-    The process is run again to have its vectors, which are the same as before. ``rows`` holds the
-    coefficients of T and the weights w.
+    The process is run again to recompute its vectors. ``rows`` holds the coefficients of T and the
+    weights w.
     """
 
     def iterate(carry: Any, row: jax.Array) -> Any:
@@ -235,7 +235,7 @@ def defect(objective: Objective, params: Params, scale: Params | None) -> jax.Ar
 
         return _product(objective, params, scale, jax.tree.map(sum_of, a, b))
 
-    # One after another, so that the function stands once in the program.
+    # A loop over the products, so that the program contains the function once.
     dtype = jnp.result_type(*jax.tree.leaves(params))
     images = lax.map(image, jnp.array([[1, 0], [0, 1], [1, 1]], dtype))
     first, second, both = (jax.tree.map(lambda of: of[i], images) for i in range(3))  # noqa: B023

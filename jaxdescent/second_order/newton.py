@@ -20,8 +20,8 @@ class Newton:
       scale: D, (n,).
       values, vectors: the eigenvalues and eigenvectors of S.
       cutoff: the rounding of products; smaller eigenvalues are not used in products.
-      margins: how far the smallest and the largest eigenvalue may be wrong; within them no sign is
-        claimed.
+      margins: bounds on the errors of the smallest and the largest eigenvalue; within them no sign
+        is claimed.
       ends: the smallest and the largest eigenvalue of S, or of its Schur complement without a
         regression's intercept.
       matrix: S.
@@ -37,7 +37,7 @@ class Newton:
 
     @classmethod
     def of(cls, matrix: np.ndarray, rounding: float = 0.0) -> Newton:
-        """Of a symmetric matrix, whose products are as wrong as ``rounding`` says."""
+        """The eigenvalues of a symmetric matrix, whose products have the error ``rounding``."""
         scaled = hessian_matrix.equilibrated(matrix)
         values, vectors = np.linalg.eigh(scaled.matrix)
         largest = float(np.max(np.abs(values)))
@@ -47,7 +47,7 @@ class Newton:
         return cls(scaled.scale, values, vectors, cutoff, (cutoff, cutoff), ends, scaled.matrix)
 
     def with_doubt(self, share: float) -> Newton:
-        """These eigenvalues, where rounding of data moves them by this share of the largest."""
+        """These eigenvalues with margins for the rounding of data: a share of the largest one."""
         margin = max(self.cutoff, share * float(np.max(np.abs(self.values))))
         return dataclasses.replace(self, margins=(margin, margin))
 

@@ -43,7 +43,7 @@ ROW_PROBES = 16
 
 
 def spectrum_at(objective: Objective, params: Params, *, seconds: float = SECONDS) -> Spectrum:
-    """What is known about the eigenvalues of the Hessian at ``params``."""
+    """The known facts about the eigenvalues of the Hessian at ``params``."""
     deadline = processes.clock() + seconds
     curvature = Curvature.at(objective, params)
     if objective.is_separable:
@@ -138,7 +138,7 @@ def _negative(values: np.ndarray, vectors: np.ndarray) -> np.ndarray:
 
 
 def _of_process(process: lanczos.Process) -> Spectrum:
-    """What the coefficients so far prove."""
+    """The facts about the eigenvalues that the Lanczos coefficients so far prove."""
     curvature = process.curvature
     smallest, largest = process.ends()
     size = max(abs(smallest), abs(largest))

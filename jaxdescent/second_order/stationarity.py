@@ -1,22 +1,21 @@
 """Whether the gradient is zero by the point's own scales, and how far the minimum may be.
 
-A gradient is small only in relation to something. Here this is never the start of a descent, so
-that a point is judged alike wherever it comes from. Let L be the largest absolute eigenvalue of the
-Hessian, s Newton's step and ``X = max(|x|, |x + s|)``. The point is stationary if
+A gradient is small only in relation to a scale. The scales here never depend on the start of a
+descent, so that a point gets one verdict wherever it comes from. Let L be the largest absolute
+eigenvalue of the Hessian, s Newton's step and ``X = max(|x|, |x + s|)``. The point is stationary if
 
     ``1/2 sum_i g_i^2 / |l_i|  <=  4 t max(|f|, t F)``,  ``F = 1/2 sum_ij |x_i H_ij x_j|``.
 
 At a minimum the left side is the decrease of the value that is left, half the squared Newton
 decrement. The value ``|f|`` counts only if the step is at most a tenth of X, because a constant in
-the objective says nothing about the minimum. F is at most ``|f|`` unless the decrease is at least
-half of that, so that the value at the minimum may be zero: across a curved valley F is far more
-than any value in it. The factor four allows for a descent that stopped by
-an estimate of the same quantity. The gradient along eigenvectors of zero eigenvalues must be within
-t of the scale of the others. If Newton's step is not known, the rule is ``|g| <= t L X``; if the
-entries of H are not, ``F = 1/2 L X^2``. What the dtype cannot
-distinguish from zero counts as zero: a change of the value by ``eps^2 max(|f|, F)``.
-If the params are zero at the stationary point, they have no size: then X is one, and
-``F = 1/2 L X^2``.
+the objective says nothing about the minimum. F is limited to ``|f|``, because across a curved
+valley it is far more than any value in the valley; except if the decrease is at least half of
+``|f|``, so that the value at the minimum may be zero. The factor four allows for a descent that
+stopped by an estimate of the same quantity. The gradient along eigenvectors of zero eigenvalues
+must be within t of the scale of the others. If Newton's step is not known, the rule is
+``|g| <= t L X``; if the entries of H are not, ``F = 1/2 L X^2``. A change of the value by
+``eps^2 max(|f|, F)``, which the dtype cannot distinguish from zero, counts as zero. If the params
+are zero at the stationary point, they have no size: then X is one, and ``F = 1/2 L X^2``.
 """
 
 from __future__ import annotations
@@ -49,14 +48,14 @@ TOLERATED = 0.1
 """The largest deviation of the function from its quadratic model within the region, as a share of
 the model's quadratic term."""
 
-HALVINGS, RANDOM_DIRECTIONS = 20, 3  # of the radius in float32; twice as many in float64
+HALVINGS, RANDOM_DIRECTIONS = 20, 3  # halvings of the radius in float32, twice in float64
 MANY_UNKNOWNS = 100_000
-"""From this many unknowns on the region is explored along fewer directions and radii."""
+"""The number of unknowns from which on fewer directions and radii of the region are explored."""
 
 
 class Verdict(NamedTuple):
-    """Whether a point is stationary, why not, the decrease that is left, Newton's step, X, and
-    whether the gradient along directions without curvature is zero.
+    """Whether a point is stationary, the reason if not, the decrease that is left, Newton's step,
+    X, and whether the gradient along directions without curvature is zero.
     """
 
     is_stationary: bool
@@ -70,7 +69,7 @@ class Verdict(NamedTuple):
 def judged(
     spectrum: Spectrum, params: np.ndarray, value: float, gradient: np.ndarray, tolerance: float
 ) -> Verdict:
-    """The rule of this module, for params and gradient as vectors."""
+    """The verdict by the rule of this module, for params and gradient as vectors."""
     eps = spectrum.curvature.eps
     if spectrum.newton is not None:
         how = {"tolerance": tolerance, "eps": eps}
@@ -100,8 +99,8 @@ def by_newton(
     tolerance: float,
     eps: float,
 ) -> Verdict:
-    """The rule of this module, where all eigenvalues of the Hessian are known; ``eps`` is the
-    rounding of data and params.
+    """The verdict by the rule of this module, if all eigenvalues of the Hessian are known; ``eps``
+    is the rounding of data and params.
     """
     step, decrement = newton.step(gradient), newton.decrement(gradient)
     point = _Point(params, value, gradient, step, decrement)
@@ -140,7 +139,7 @@ class _Point(NamedTuple):
     def judged(self, worth: float, flat: float, tolerance: float, eps: float) -> Verdict:
         """The verdict with this F, and this share of a gradient along flat directions."""
         height = abs(self.value) if self.is_short else 0.0
-        # What rounding of the data and the params makes of the value, and the least number.
+        # The change of the value by rounding of data and params, at least the smallest number.
         least = eps**2 * max(abs(self.value), worth)
         least = max(least, float(np.finfo(np.float64 if eps < 1e-12 else np.float32).tiny))
         if self.decrement < ZERO * abs(self.value):

@@ -1,1 +1,1 @@
-"""Looks at a claim to have converged: what the structure, or the function, shows of it."""
+"""Looks: examinations of a claim to have converged, by the structure or by the function itself."""

@@ -1,4 +1,4 @@
-"""What a look at a claim has seen."""
+"""The outcome of a look, which examines a descent's claim to have converged."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import jax.numpy as jnp
 
 
 class Look(NamedTuple):
-    """What was seen where a descent ended; each is ().
+    """The outcome of an examination of the point where a descent ended; scalars.
 
     Attributes:
-      falls: by how much the value is sure to fall.
-      is_false: whether the descent has not converged.
-      is_proven: whether it has, at a minimum.
+      falls: by how much the value can certainly be lowered.
+      is_false: whether the claim is refuted: the descent has not converged.
+      is_proven: whether the claim is proven: the descent has converged to a minimum.
     """
 
     falls: Any
@@ -22,5 +22,5 @@ class Look(NamedTuple):
 
     @classmethod
     def refuting(cls, falls: Any, allowed: Any) -> Look:
-        """A look that sees no minimum, but may see that more than is allowed is left."""
+        """A look that cannot prove a claim, and refutes it if the decrease exceeds ``allowed``."""
         return cls(falls, falls > allowed, jnp.zeros((), bool))

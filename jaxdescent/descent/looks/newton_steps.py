@@ -1,15 +1,15 @@
-"""How a claim to have converged is held against a function that is no quadratic.
+"""How a claim to have converged is tested on a function that is not quadratic.
 
-Gradients along the way tell a method too much in two cases. In a long flat valley of float32 the
-gradient that is left is mostly the rounding of steep directions, or the swing of a momentum across
-them: it falls at a rate that says nothing of the valley. And across a kink two neighbouring
-gradients differ by as much as they like: what a method takes for a curvature grows without bound as
-its steps shrink, and so does every scale that is made of it.
+The gradients of a descent mislead a method in two cases. In a long flat valley of float32 the
+remaining gradient is mostly the rounding of steep directions, or the oscillation of a momentum
+across them: the rate at which it falls says nothing about the valley. And across a kink two
+neighbouring gradients may differ by any amount: a curvature estimated from their difference grows
+without bound as the steps shrink, and so does every scale that is derived from it.
 
-Both show at the point itself. Conjugate gradients on Newton's equations there, with products of the
-Hessian, give a step that goes along flat directions too, and the value where it leads is measured:
-if it is lower by far more than the tolerance allows, the claim is false by the function itself,
-whatever rounding the step has. And the products tell a curvature that no kink enters.
+Both errors show at the point itself. Conjugate gradients on Newton's equations there, with
+Hessian-vector products, give a step that goes along flat directions too, and the value at its end
+is measured: if it is lower by far more than the tolerance allows, the function itself refutes the
+claim, whatever rounding the step has. And the products give a curvature that no kink enters.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from jaxdescent.objectives import Objective
 Params = Any
 
 MOST_UNKNOWNS = 1 << 16
-"""The most unknowns for which the vectors of a look are no matter."""
+"""The most unknowns for which the memory of a look's vectors does not matter."""
 
 STEPS = 16
 """The most steps of conjugate gradients."""
@@ -37,16 +37,16 @@ FRACTIONS = (1.0, 0.25)
 """The parts of the step at whose ends the value is measured."""
 
 SHARE = 4.0
-"""How many times less than the root of their number times the largest curvature a product with a
-random vector is taken to show."""
+"""The bound on the largest curvature is this factor times the root of the number of unknowns, times
+the largest ratio of a product's norm to its vector's, in the maximum norm."""
 
 
 class Seen(NamedTuple):
-    """What a look has seen.
+    """The lowest value and the curvature that a look has found.
 
     Attributes:
-      lowest: the least value where the steps lead.
-      curvature: a curvature that the largest one hardly exceeds.
+      lowest: the lowest value at the ends of the steps.
+      curvature: an estimated upper bound on the largest curvature.
     """
 
     lowest: jax.Array
@@ -65,14 +65,14 @@ class _Look(NamedTuple):
 
 
 def is_small(params: Params) -> bool:
-    """Whether the vectors of a look are no matter."""
+    """Whether there are so few unknowns that the memory of a look's vectors does not matter."""
     return sum(leaf.size for leaf in jax.tree.leaves(params)) <= MOST_UNKNOWNS
 
 
 def is_possible(objective: Objective, params: Params) -> bool:
-    """Whether the function is small enough, and can be differentiated twice.
+    """Whether the unknowns are few enough, and the function can be differentiated twice.
 
-    A function with a derivative rule of its own may know its gradient alone.
+    A function with a custom derivative rule may have first derivatives only.
     """
     if not is_small(params):
         return False
@@ -89,9 +89,9 @@ def is_possible(objective: Objective, params: Params) -> bool:
 
 
 def seen_at(objective: Objective, params: Params) -> Seen:
-    """What the function shows at ``params``, in at most 19 evaluations with a product each.
+    """The value and curvature found at ``params``, in at most 19 evaluations with a product each.
 
-    All of them are of one kind and stand in one loop, so that the function is compiled once.
+    All evaluations are of one kind and stand in one loop, so that the function is compiled once.
     """
     x, unravel = ravel_pytree(params)
     steps = min(2 * x.size, STEPS)
@@ -114,7 +114,7 @@ def seen_at(objective: Objective, params: Params) -> Seen:
         value, *columns = _evaluated(objective, at, unravel(look.direction))
         gradient, image = (ravel_pytree(column)[0] for column in columns)
         is_first, is_measure = look.place == 0, look.place > steps
-        # The gradient in units of its largest entry, whose square is a number.
+        # The gradient is divided by its largest entry, so that its square does not overflow.
         peak = jnp.max(jnp.abs(gradient))
         unit = jnp.where(is_first, jnp.where(peak > 0, peak, 1), look.unit)
         bend = jnp.max(jnp.abs(image)) / jnp.max(jnp.abs(look.direction))
@@ -141,7 +141,7 @@ def seen_at(objective: Objective, params: Params) -> Seen:
 
 
 def nothing_seen(objective: Objective, params: Params) -> Seen:
-    """What a look has seen that nobody asked for."""
+    """The result in place of a look that is not needed: infinite value and curvature."""
     lowest = jnp.full((), jnp.inf, jax.eval_shape(anew(objective.value), params).dtype)
     return Seen(lowest, jnp.full((), jnp.inf, jnp.result_type(*jax.tree.leaves(params))))
 

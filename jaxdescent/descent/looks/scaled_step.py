@@ -1,5 +1,5 @@
-"""What a step in units of the columns is sure to lower the value by, of a regression or a quadratic
-form whose Hessian is stored.
+"""A certain lower bound on the decrease of a regression, or of a quadratic form whose Hessian is
+stored, by a step in units of the columns.
 
 The problem is the one without the intercept (:mod:`jaxdescent.objectives.elimination`), in units of
 the columns' own lengths. With its gradient g, its Hessian H and any positive diagonal D,
@@ -7,15 +7,15 @@ the best step along ``d = D^-1 g`` lowers the value by ``a^2 / 2`` with
 
     ``a = g.D^-1 g / sqrt(d.H d)``
 
-so that the minimum is at least so much lower. It is a bound from below: it refutes, and confirms
-nothing. D has the squared lengths of the columns as they are, means included, and the penalty.
-Outputs are problems of their own, whose bounds add up.
+so that the minimum is at least that much lower. As a lower bound on the possible decrease it can
+refute a claim, but not confirm one. D has the squared lengths of the columns as they are, means
+included, plus the penalty. Outputs are separate problems, whose bounds add up.
 
-The bound is computed with rounding, which must not refute what is true. Let ``A'A = H``. An error e
+The bound is computed with rounding, which must not refute a true claim. Let ``A'A = H``. An error e
 of the residual changes g.d by ``e.A d``, which is no more than ``|e| |A d|``: it changes a by no
-more than ``|e|``, whatever the condition of H. What the products with A' make of rounding, ``eps
-|r|`` times the length of each column, changes g.d by no more than ``eps |r| sqrt(n) |D^-1/2 g|``.
-Both are taken off a.
+more than ``|e|``, whatever the condition of H. The rounding of the products with A', ``eps |r|``
+times the length of each column, changes g.d by no more than ``eps |r| sqrt(n) |D^-1/2 g|``. Both
+errors are subtracted from a.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from jaxdescent.regression import LinearRegression
 Params = Any
 
 ULPS = 4.0
-"""How many roundings each term of a product is allowed."""
+"""The bound on the rounding of each term of a product, in eps times the term."""
 
 
 class Resolved(NamedTuple):
-    """What a method with an estimate of its own has seen; no other need look.
+    """The curvatures that a method with its own estimate resolves; below them a look is needed.
 
     Attributes:
-      ratio: by how much the smallest curvature may be below the largest for the method to see it
-        (:func:`jaxdescent.numerics.ritz.caution`).
-      reached: the root of the curvature along which the gradient that was reached would still
+      ratio: the largest ratio of the largest curvature to the smallest at which the method's
+        estimate still accounts for the smallest (:func:`jaxdescent.numerics.ritz.caution`).
+      reached: the root of the largest curvature along which a gradient of the final norm could
         lower the value by more than is allowed.
     """
 
@@ -59,18 +59,19 @@ def look_at_regression(
     seen: Resolved | None = None,
     allowed: Any = 0.0,
 ) -> Look:
-    """What LAPACK shows where X is small on a CPU; else what one step of the weights is sure to
-    bring.
+    """A look at a claim on a regression: by LAPACK if X is small and on a CPU, else by the certain
+    decrease of one step of the weights.
 
     The step takes a pass over X for the lengths of its columns, two for the gradient at the best
-    intercept, and one for the curvature. Where X does not know its columns, the step is one along
+    intercept, and one for the curvature. If the design cannot give the lengths, the step goes along
     the gradient.
 
     Args:
-      regression: whose X and y are known.
-      params: where the claim was made.
-      seen: where no unknown's own curvature is below this, the answer is zero after the first pass.
-        None for a method that sees none.
+      regression: the regression, whose X and y are known.
+      params: the point where the claim was made.
+      seen: the curvatures that the method resolves: if the method resolves all unknowns' own
+        curvatures, the decrease counts as zero after the first pass. None for a method that
+        estimates none.
       allowed: by how much the value may be above the minimum.
     """
 
@@ -93,7 +94,7 @@ def look_at_regression(
 
 def _lengths_of(regression: LinearRegression) -> jax.Array | None:
     """The lengths of the columns with the penalty's rows below them, (features, 1) or (features,
-    outputs); None where X does not know them.
+    outputs); None if the design cannot give them.
     """
     design = as_design(regression.X)
     lengths = design.column_lengths(regression.sample_weight, None)
@@ -115,13 +116,13 @@ def _fall_of_regression(
     root, total = jnp.sqrt(share), jnp.sum(share)
 
     def at_best_intercept(rows: jax.Array) -> jax.Array:
-        # Twice: X' would multiply what the first subtraction leaves of the mean by X's own means.
+        # Twice: X' would multiply the rounding that the first subtraction leaves by X's means.
         for _ in range(2 * regression.intercept):
             rows = rows - _sums(share * rows) / total
         return rows
 
     def of_outputs(product: Any, columns: jax.Array) -> jax.Array:
-        # One output is a vector, as everywhere: a design may know no other.
+        # A single output is passed as a vector, the only form that every design accepts.
         is_one = jnp.ndim(regression.y) == 1
         return product(columns[:, 0])[:, None] if is_one else product(columns)
 
@@ -147,9 +148,9 @@ def _root_of_penalty(regression: LinearRegression, dtype: Any) -> jax.Array:
 def look_at_quadratic(
     objective: Objective, params: Params, seen: Resolved | None = None, allowed: Any = 0.0
 ) -> Look:
-    """What one step shows of a quadratic form whose Hessian is stored: two products with it."""
+    """A look by one step on a quadratic form whose Hessian is stored: two products with it."""
     matrix = objective.hessian_array
-    assert matrix is not None  # or nothing can be refuted
+    assert matrix is not None  # a look is possible only then
     diagonal = jnp.diagonal(matrix).astype(jax.tree.leaves(params)[0].dtype)
     lengths = jnp.sqrt(jnp.maximum(diagonal, 0))[:, None]
     is_needed = _is_uneven(lengths, seen)
@@ -162,8 +163,8 @@ def _fall_of_quadratic(objective: Objective, params: Params, lengths: jax.Array)
     gradient = jax.tree.leaves(objective.gradient(params))[0][:, None]
     scaled, step = _scaled_step(gradient, lengths)
     curvature = objective.curvature(params, treedef.unflatten([step[:, 0]]))
-    # Of a positive semidefinite H no term of H x exceeds this, in its row's length; the linear
-    # terms are H x - g.
+    # For a positive semidefinite H no term of H x exceeds this, in units of its row's length; the
+    # linear terms are H x - g.
     size = 2 * _sums(lengths * jnp.abs(x[:, None])) + scaled
     along = jnp.sqrt(jnp.maximum(curvature, 0))
     return _certain(scaled, along, jnp.zeros_like(size), size, x.size)
@@ -175,9 +176,9 @@ def _nothing(objective: Objective, params: Params, *rest: Any) -> jax.Array:
 
 
 def _is_uneven(lengths: jax.Array | None, seen: Resolved | None) -> jax.Array:
-    """Whether a length is so small that the method may not have seen it."""
+    """Whether a column is so short that the method may not have resolved its curvature."""
     if lengths is None or seen is None:
-        return jnp.array(seen is None)  # along the gradient a method with an estimate has looked
+        return jnp.array(seen is None)  # a method with an estimate has used the gradient already
     longest = jnp.max(lengths)
     shares = lengths / jnp.where(longest > 0, longest, 1)
     shortest = jnp.min(jnp.where(shares > 0, shares, 1))
@@ -186,7 +187,7 @@ def _is_uneven(lengths: jax.Array | None, seen: Resolved | None) -> jax.Array:
 
 
 def _scaled_step(gradient: jax.Array, lengths: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """``|D^-1/2 g|`` of each output, and ``D^-1 g`` over it, without unknowns of no curvature."""
+    """``|D^-1/2 g|`` of each output, and ``D^-1 g`` over it; zero for unknowns of no curvature."""
     if lengths is None:
         lengths = jnp.ones_like(gradient)
     is_there = (lengths > 0) & jnp.isfinite(lengths)
@@ -200,25 +201,25 @@ def _scaled_step(gradient: jax.Array, lengths: jax.Array | None) -> tuple[jax.Ar
 def _certain(
     scaled: jax.Array, along: jax.Array, moved: jax.Array, size: jax.Array, unknowns: int
 ) -> jax.Array:
-    """``a^2 / 2`` less what rounding may have made of it, summed over the outputs.
+    """``a^2 / 2`` after a bound on the rounding of a is subtracted from a, summed over the outputs.
 
     Args:
       scaled: ``|D^-1/2 g|``.
       along: ``sqrt(d.H d)`` for ``d = D^-1 g / |D^-1/2 g|``.
       moved: the size of the terms in the residual.
-      size: that of the terms in each entry of ``D^-1/2 g``.
-      unknowns: how many there are.
+      size: the size of the terms in each entry of ``D^-1/2 g``.
+      unknowns: the number of unknowns.
     """
     is_known = (along > 0) & jnp.isfinite(along) & jnp.isfinite(scaled)
     eps, root = ULPS * float(jnp.finfo(scaled.dtype).eps), float(unknowns) ** 0.5
-    along = jnp.where(is_known, along, 1) + eps * root  # its own rounding
+    along = jnp.where(is_known, along, 1) + eps * root  # the rounding of ``along``
     rounding = eps * (moved + size * root / along)
     falls = jnp.maximum(scaled / along - rounding, 0)
     return 0.5 * jnp.sum(jnp.where(is_known, jnp.square(falls), 0))
 
 
 def _norms_of(*parts: jax.Array) -> list[jax.Array]:
-    """The norms of the columns of each; side by side they are fewer kernels to compile."""
+    """The norms of each array's columns; computed side by side, they take fewer kernels."""
     return jnp.split(_norms(jnp.concatenate(parts, axis=1)), len(parts), axis=1)
 
 
@@ -234,6 +235,6 @@ def _sums(columns: jax.Array) -> jax.Array:
 
 
 def no_look(of: Any, params: Params, *rest: Any) -> Look:
-    """A look that nobody asked for."""
+    """The result in place of a look that is not needed: no decrease, nothing refuted or proven."""
     nothing = _nothing(of, params, *rest)
     return Look.refuting(nothing, nothing)

@@ -1,24 +1,23 @@
-"""What LAPACK shows of a claim on a small stored regression, in float64 on the host.
+"""The look at a claim on a small stored regression, by LAPACK in float64 on the host.
 
 Where no direction of X is lost in rounding, the minimum is known
 (:mod:`jaxdescent.regression.solve.by_lapack`), and with it how far the value is above it: a claim
 is true or false.
 
-Elsewhere the minimum of the numbers as they are may be out of reach of the dtype. Then the columns
-are taken apart: with columns of unit length, ``A = U S V'``, the step ``s = V_k S_k^-1 U_k' r``
-along the largest k of them removes all of the residual r that they span. Any step s lowers the
-value by ``a^2 / 2`` with
+Otherwise the exact minimum for the given numbers may be out of reach of the dtype. Then a singular
+value decomposition is used: with columns of unit length, ``A = U S V'``, the step
+``s = V_k S_k^-1 U_k' r`` along the largest k singular values removes the part of the residual r
+that their vectors span. Any step s lowers the value by ``a^2 / 2`` with
 
     ``a = r.A s / |A s|``,
 
-so that it does not matter how the singular vectors were computed. What rounding does to A s is
-bounded by e, ``4 eps`` times the lengths of its terms, and to r by d likewise; the decrease is
-certain with
+so that errors of the singular vectors do not matter. The rounding of A s is bounded by e, ``4 eps``
+times the lengths of its terms, and that of r likewise by d; the decrease is certain with
 
     ``a = (r.A s - |r| e) / (|A s| + e) - d``.
 
 Nearly equal columns have large terms that cancel in A s: their directions then show nothing. The
-``eps`` is that of the params, in which no step can be taken with fewer digits lost.
+``eps`` is that of the params' dtype, to which every step is rounded.
 """
 
 from __future__ import annotations
@@ -38,20 +37,20 @@ from jaxdescent.regression.solve import by_lapack, reserved
 from jaxdescent.regression.solve.stored_regression import StoredRegression
 
 INDEPENDENT = 1e-3
-"""An eigenvalue of the matrix of the columns' products, each of unit length, below which they are
-taken apart: products of float32 show it to four digits."""
+"""The smallest eigenvalue of the Gram matrix of unit columns below which the singular values are
+computed: products of float32 show it to four digits."""
 
 ULPS = 4.0
-"""How many roundings each term of a sum is allowed."""
+"""The bound on the rounding of each term of a sum, in eps times the term."""
 
 
 def is_small(regression: LinearRegression, estimates: bool = True) -> bool:
-    """Whether the regression is small enough for it.
+    """Whether the regression is small enough for its singular values.
 
     Args:
-      regression: any.
-      estimates: whether the method has an estimate of its own. Where it has none, a claim rests on
-        the rate of many steps, beside which singular vectors cost little in larger ones too.
+      regression: any regression.
+      estimates: whether the method has an estimate of its own. If it has none, a claim rests on the
+        rate of many steps, compared with which singular vectors are cheap for larger X too.
     """
     outputs = int(np.prod(jnp.shape(regression.y)[1:]))
     return reserved.is_small(as_design(regression.X), regression.l2, outputs, estimates)
@@ -69,7 +68,7 @@ def in_program(regression: LinearRegression, params: Any, allowed: Any) -> Look:
 
 
 def at_hand(regression: LinearRegression, params: Any, allowed: float) -> Look:
-    """What is seen where all arrays are there; ``allowed`` may the value be above the minimum."""
+    """The look for concrete arrays; the value may be above the minimum by ``allowed``."""
     given = jax.tree.map(np.asarray, _arrays(regression, params))
     given["X"] = np.asarray(as_design(regression.X).to_dense())
     return _seen(given | {"allowed": allowed}, intercept=regression.intercept)
@@ -118,7 +117,7 @@ def largest_decrease(
     intercept: bool,
     allowed: Any,
 ) -> float:
-    """By how much some step lowers the value for certain, summed over the outputs.
+    """The largest certain decrease of the value by a step, summed over the outputs.
 
     It is zero where the columns are so far from dependent that the gradient alone shows that the
     value cannot fall by more than is allowed.
@@ -129,7 +128,7 @@ def largest_decrease(
       weights: (features,) or (features, outputs), in the dtype whose digits a step has.
       l2: the penalty.
       sample_weight: (rows,), or None.
-      intercept: whether there is one, which is at its best.
+      intercept: whether there is an intercept, which is at its optimum.
       allowed: by how much the value may be above the minimum.
     """
     dtype = np.asarray(weights).dtype
@@ -168,7 +167,7 @@ def _posed(
     share: np.ndarray | None,
     intercept: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """The problem without its intercept, in units in which all is at most one.
+    """The problem without its intercept, in units in which all numbers are at most one.
 
     Returns:
       A, (rows + features, features): weighted, centred and divided by the lengths that the columns
@@ -184,7 +183,7 @@ def _posed(
     unit = float(np.max(moved)) or 1.0
     scale = np.where(lengths > 0, 1 / np.where(lengths > 0, lengths, 1), 0)
     rows = np.concatenate([X * scale, (X @ weights - y) / unit], axis=1)
-    # Twice, as the first mean is rounded.
+    # Centred twice, because the first mean is rounded.
     for _ in range(2 * intercept):
         rows = rows - share @ rows / np.sum(share)
     below = penalty * np.concatenate([np.diag(scale), weights / unit], axis=1)
@@ -210,13 +209,13 @@ def _shares(dtype: Any) -> np.ndarray:
 def _certain(
     steps: np.ndarray, images: np.ndarray, residual: np.ndarray, moved: np.ndarray, eps: float
 ) -> float:
-    """What the best of the steps lowers the value by for certain, summed over the outputs.
+    """The certain decrease of the value by the best of the steps, summed over the outputs.
 
     Args:
       steps: (features, steps, outputs), in units of the columns.
       images: (rows, steps, outputs), their products with A.
       residual: (rows, outputs).
-      moved: (outputs,), the size of its terms.
+      moved: (outputs,), the size of the residual's terms.
       eps: the rounding of a term of a sum.
     """
     inner = np.sum(images * residual[:, None, :], axis=0)

@@ -38,7 +38,7 @@ the rows, take a CPU less time written out than as matrix products."""
 
 
 class InverseByPairs(NamedTuple):
-    """A ring of ``memory`` pairs, and what gives ``H g`` for the gradient after the last step."""
+    """A ring of ``memory`` pairs, and the coefficients of ``H g`` for the last gradient."""
 
     pairs: Params  # (2 memory, *shape) for each leaf: the moves, then the gradient's changes
     inverse: jax.Array  # R^-T, in the order of the ring's slots
@@ -96,7 +96,7 @@ class InverseByPairs(NamedTuple):
     ) -> InverseByPairs:
         """The state with the pair of a move ``step * direction``; all are dropped if nothing moved.
 
-        ``norm`` is that of the new gradient.
+        ``norm`` is the norm of the new gradient.
         """
         memory, dtype = self.products.shape[0], self.inverse.dtype
         newest = (self.newest + 1) % memory

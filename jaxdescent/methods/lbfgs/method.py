@@ -28,7 +28,7 @@ class _LBFGSState(NamedTuple):
     idle: Idle
     unreported: jax.Array  # the evaluations of the last step
     verdict: jax.Array  # on the last step
-    means: Means | None  # of a regression with an intercept
+    means: Means | None  # the means of a regression with an intercept
     value_alone: jax.Array | None  # at the best intercept, which the start may not have
     krylov: _Krylov | None  # for a quadratic objective
 
@@ -195,8 +195,8 @@ class LBFGS(LookingAhead):
         return True
 
     def estimate(self, objective: Objective, state: State) -> Estimate:
-        # A direction that no step has gone along counts with the curvature of the last step. So the
-        # caution is that of a Krylov space, where a direction may hardly show in the gradient.
+        # In a direction without steps so far, H has the curvature of the last step. So the caution
+        # is that of a Krylov space, where a direction may hardly show in the gradient.
         left, curvature = state.inverse.decrement, state.inverse.curvature
         estimate = Estimate(left, curvature, caution=caution(left.dtype))
         if state.krylov is not None:

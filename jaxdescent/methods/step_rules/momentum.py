@@ -53,13 +53,14 @@ class Nesterov(Momentum):
     and the convergence is linear without knowledge of q. It takes about ``sqrt(q)`` iterations for
     a digit, where plain descent takes ``q``. The returned params are y.
 
-    A step takes a gradient (inside ``GradientDescent``), and what the learning rate needs. The
-    momentum keeps one parameter-sized vector, x.
+    A step takes a gradient (inside ``GradientDescent``), and the evaluations of the learning rate's
+    rule. The momentum keeps one parameter-sized vector, x.
 
     Args:
       restart: whether to drop momentum that leads uphill.
-      condition: the Hessian's largest eigenvalue over its least, at least 1. None stands for what
-        the objective's bounds and the learning rate imply inside ``minimize``, else for unknown.
+      condition: the Hessian's largest eigenvalue over its least, at least 1. None stands for the
+        number that the objective's bounds and the learning rate imply inside ``minimize``, if any,
+        and else for an unknown one.
 
     Raises:
       TypeError: by ``minimize``, if ``restart`` is no bool, or ``condition`` no number.

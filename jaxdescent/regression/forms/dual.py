@@ -75,7 +75,7 @@ class DualForm(SpectralObjective):
     kernel: jax.Array  # (rows, rows)
     targets: jax.Array  # (rows,) or (rows, outputs): D (y - y_bar)
     root: jax.Array | None  # (rows,): sqrt(s)
-    center: Center | None  # of X
+    center: Center | None  # the means of X
     target_mean: jax.Array | None  # () or (outputs,)
 
     @classmethod

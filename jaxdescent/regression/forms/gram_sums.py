@@ -130,7 +130,7 @@ def _cross(X: jax.Array, weighted: jax.Array) -> jax.Array:
 
 
 def from_design(own: NormalSums, y: jax.Array, *, intercept: bool) -> Sums:
-    """The sums that a design added up itself."""
+    """The sums of a Gram form, from the sums over rows that the design computed itself."""
     outputs = y.shape[1:]
     cross, target_mean = own.cross.reshape(-1, *outputs), own.target_mean.reshape(outputs)
     means = (own.feature_mean, target_mean) if intercept else (None, None)

@@ -17,7 +17,7 @@ def columns_of(
 ) -> jax.Array:
     """The symmetric (count, count) array whose columns are ``column(index)``.
 
-    As many columns are computed at a time as vectors of ``length`` elements fit the cache.
+    At a time as many columns are computed as there are vectors of ``length`` elements in a cache.
     """
     batch = max(1, min(count, BLOCK_BYTES // (length * jnp.dtype(dtype).itemsize)))
     matrix = lax.map(column, jnp.arange(count, dtype=jnp.int32), batch_size=batch)

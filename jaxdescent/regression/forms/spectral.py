@@ -35,7 +35,7 @@ class SpectralObjective(Objective):
         """Minus the inverse of the Hessian, times ``gradient``."""
 
     def with_penalty(self, l2: Any) -> Self:
-        """These data with another penalty, without a pass over them."""
+        """This objective with another penalty, without a pass over its data."""
         return dataclasses.replace(self, l2=jnp.asarray(l2, self.matrix.dtype))
 
     def penalty(self) -> jax.Array:

@@ -36,8 +36,8 @@ __all__ = [
 def regression_solver(
     design: Design, y: Any, l2: Any, sample_weight: Any, *, intercept: bool
 ) -> Any:
-    """The solver for these shapes: Cholesky of the smaller Gram matrix, or for a wide X and several
-    penalties one SVD; the design's own sums where it has them.
+    """The solver for these shapes: Cholesky of the smaller Gram matrix, or one SVD for a wide X and
+    several penalties; or sums over rows, if the design computes them itself.
     """
     by_sums = SumsSolver.of(design, y, l2, sample_weight, intercept)
     if by_sums is not None:

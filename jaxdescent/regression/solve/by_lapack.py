@@ -1,8 +1,8 @@
 """The direct solve of a small stored regression by NumPy and LAPACK, on the host and in float64.
 
-XLA for CPUs would compile some hundred kernels for what LAPACK has. Float32 data lose nothing by
-the normal equations in float64, as products of two float32 numbers are exact there. Of float64 data
-the triangle comes from QR, and what is left of the targets is computed in double length, until a
+XLA for CPUs would compile some hundred kernels for the same factorisations. Float32 data lose
+nothing by the normal equations in float64, because products of two float32 numbers are exact there.
+For float64 data the triangle comes from QR, and the residual is computed in double length, until a
 step changes no digit any more (:mod:`jaxdescent.regression.solve.refinement` has the formula).
 """
 
@@ -20,12 +20,12 @@ from jaxdescent.regression.solve.factor import null_level
 from jaxdescent.regression.solve.stored_regression import StoredRegression
 
 MOST_ENTRIES, MOST_UNKNOWNS, MOST_OUTPUTS = 1 << 20, 256, 64
-"""Of X, of its smaller side, and of targets for each row: up to there LAPACK on one core is no
-slower than XLA's own factorisations."""
+"""The most entries of X, the largest smaller side of X, and the most targets for each row, up to
+which LAPACK on one core is no slower than XLA's own factorisations."""
 
 SMALL = 1 << 14
-"""Up to this ``rows * features^2`` float64 data are refined in double length, ill-conditioned or
-not."""
+"""The largest ``rows * features^2`` up to which all float64 data are refined in double length,
+ill-conditioned or not."""
 
 MOST_STEPS = 30
 """The most steps of refinement."""
@@ -51,18 +51,17 @@ class Inverse(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Minimiser:
-    """The minimiser, and how far other params are above the minimum.
+    """The minimiser, and how far the value at other params is above the minimum.
 
     Attributes:
-      regression: what was minimised: X and y in units of their own, powers of two in which no
-        square overflows.
-      units: those of X and of y.
+      regression: the regression with X and y in units, powers of two in which no square overflows.
+      units: the units of X and of y.
       exact: the weights of the minimiser in these units, (features, outputs).
-      offset: its intercept, (outputs,), zeros without one.
+      offset: the intercept of the minimiser, (outputs,), zeros without an intercept.
       uncertainty: by how much the value at the minimiser may be above the minimum, in units.
       curves_down: whether there is no minimum.
-      is_whole: whether no direction was taken for rounding, so that the minimum is that of the
-        numbers as they are.
+      is_whole: whether no direction was taken for rounding, so that the minimum is exact for the
+        given numbers.
     """
 
     regression: StoredRegression
@@ -110,7 +109,7 @@ class Minimiser:
 
 
 def solve(regression: StoredRegression) -> Minimiser:
-    """The minimiser; where there are several, that of least norm, in units of the columns' lengths
+    """The minimiser; if there are several, the one of least norm, in units of the columns' lengths
     if these differ much.
     """
     unit, other = _unit(regression.X), _unit(regression.y)
@@ -120,7 +119,7 @@ def solve(regression: StoredRegression) -> Minimiser:
     factor = _factor(regression)
     exact, offset, uncertainty = _refined(regression, factor)
     rows, features = regression.X.shape
-    # Centring takes a dimension off the rows.
+    # Centring reduces the rank of the rows by one.
     is_whole = factor.basis.shape[1] >= min(rows - regression.intercept, features)
     verdicts = factor.curves_down, is_whole
     return Minimiser(regression, (unit, other), exact, offset, uncertainty, *verdicts)
@@ -143,7 +142,7 @@ def _factor(regression: StoredRegression) -> Inverse:
     null = null_level(regression.digits, min(rows, features))
     lengths = np.sqrt(regression.squares)
     are_uneven = _are_uneven(lengths, null_level(regression.digits, features))
-    # A penalty beside columns of uneven lengths must not be lost among the largest.
+    # If columns have uneven lengths, a penalty must not be lost in the rounding of the longest.
     is_lost = are_uneven and l2.size == 1 and l2[0] > 0 and features <= MOST_UNKNOWNS
     if (rows < features and not is_lost) or l2.size > 1:
         is_plain = l2.any() or not are_uneven
@@ -175,7 +174,7 @@ def _are_uneven(lengths: Array, null: float) -> bool:
 
 
 def _inverse_of_triangle(A: Array, penalty: Array, *, is_long: bool) -> Array | None:
-    """``R^-1`` with ``R'R = A'A + diag(penalty)``; None where there is none."""
+    """``R^-1`` with ``R'R = A'A + diag(penalty)``; None if no such R can be computed."""
     try:
         if is_long:
             if np.any(penalty < 0):
@@ -190,7 +189,7 @@ def _inverse_of_triangle(A: Array, penalty: Array, *, is_long: bool) -> Array | 
 
 
 def _spectral(A: Array, units: Array, l2: Array, null: float, *, is_long: bool) -> Inverse:
-    """The factor by the singular values of A, without those that are null beside the largest."""
+    """The factor by the singular values of A, without values at most ``null`` times the largest."""
     rows, features = A.shape
     if is_long:
         sizes, Vt = np.linalg.svd(A, full_matrices=False)[1:]

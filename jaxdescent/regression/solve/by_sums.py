@@ -22,8 +22,8 @@ Params = Any
 class SumsSolver:
     """``(X'SX + l2 I) w = X'S y`` of centred columns, summed and solved in float64.
 
-    The solution is rounded to the dtype of the weights once. A gradient in that dtype knows less
-    than it, so that there is nothing to refine.
+    The solution is rounded to the dtype of the weights once. It is more accurate than a gradient in
+    that dtype, so that there is nothing to refine.
     """
 
     solution: NormalSolution
@@ -32,7 +32,7 @@ class SumsSolver:
     def of(
         cls, design: Design, y: Any, l2: Any, sample_weight: Any, intercept: bool
     ) -> SumsSolver | None:
-        """None for a design that cannot add them up."""
+        """The solver; None for a design that cannot add up the normal equations."""
         targets = columns(jnp.asarray(y).astype(design.dtype))
         solution = design.normal_sums(sample_weight, targets, l2, intercept=intercept)
         return None if solution is None else cls(solution)
@@ -57,7 +57,7 @@ class SumsSolver:
         if objective.intercept:
             squares = squares + jnp.sum(jnp.square(of_intercept)) / own.weight_total
             rounding = rounding + own.weight_total * jnp.sum(jnp.square(params["intercept"]))
-        # At the solution the computed gradient is its own rounding.
+        # At the solution the computed gradient is only rounding.
         rounding = jnp.square(ROUNDING * jnp.finfo(weights.dtype).eps) * rounding
         height = 0.5 * jnp.where(is_solution, rounding, jnp.maximum(squares, 0))
         return height, jnp.max(jnp.abs(own.diagonal))

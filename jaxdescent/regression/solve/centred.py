@@ -56,7 +56,7 @@ def with_intercept(
 
 
 def centred_slope(mean: jax.Array, objective: Any, gradient: Params) -> tuple[jax.Array, jax.Array]:
-    """The gradient for the weights with the intercept at its best, and that for the intercept."""
+    """The gradient for the weights at the best intercept, and the gradient for the intercept."""
     slope = columns(gradient["weights"])
     if not objective.intercept:
         return slope, jnp.zeros_like(slope[0])

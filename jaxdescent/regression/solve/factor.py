@@ -52,8 +52,8 @@ def spectral_factor(R: jax.Array, l2: jax.Array, mean: jax.Array) -> InverseFact
 def is_uneven(length: jax.Array) -> jax.Array:
     """Whether columns of these lengths must be divided by them before any direction counts as null.
 
-    Directions are null by their images beside the largest, so that one long column would hide
-    short ones that do not depend on it. Lengths of zero do not count.
+    A direction is null if its image is negligible compared with the largest one, so that one long
+    column would hide short columns that do not depend on it. Lengths of zero do not count.
     """
     shortest = jnp.min(jnp.where(length > 0, length, jnp.inf))
     return shortest < null_level(length.dtype, length.size) ** 0.5 * jnp.max(length)
@@ -62,8 +62,8 @@ def is_uneven(length: jax.Array) -> jax.Array:
 def in_units(
     matrix: jax.Array, length: jax.Array, may_be: jax.Array | bool = True
 ) -> tuple[jax.Array, jax.Array]:
-    """The matrix with its columns in units of these lengths, and the units, where the lengths are
-    uneven and it ``may_be``; else the matrix and ones. Columns of length zero are zeros then.
+    """The matrix with its columns in units of these lengths, and the units, if the lengths are
+    uneven and ``may_be`` is true; columns of length zero are zeros then. Else the matrix and ones.
     """
     is_in_lengths, is_there = is_uneven(length) & may_be, length > 0
     units = jnp.where(is_in_lengths & is_there, length, 1)
@@ -75,14 +75,14 @@ def deficient_factor(
 ) -> InverseFactor:
     """:func:`spectral_factor` for one penalty, where the rank is deficient.
 
-    Of uneven columns the solution is the one of least norm in units of their lengths.
+    If columns are uneven, the solution is the one of least norm in units of their lengths.
 
     Args:
       R: the triangle of the columns.
-      l2: what of the penalty R does not contain, ().
-      triangle: that of the columns with all of the penalty, each divided by its ``length``.
-      length: (features,).
-      mean: of each feature, (features,).
+      l2: the part of the penalty that R does not contain, ().
+      triangle: the triangle of the columns with the whole penalty, each divided by its ``length``.
+      length: the lengths of these columns, (features,).
+      mean: the mean of each feature, (features,).
     """
     # A negative penalty has no triangle.
     is_in_lengths = is_uneven(jnp.where(jnp.any(triangle != 0, axis=0), length, 0)) & (l2 >= 0)

@@ -27,8 +27,8 @@ ROUNDING = 0.2
 """The mean size of a rounding error, in eps times the number that is rounded."""
 
 SMALL = 1 << 14
-"""Up to this ``rows * features^2`` every solution is refined in double length, ill-conditioned or
-not: that takes less time than the overhead of the call."""
+"""The largest ``rows * features^2`` up to which every solution is refined in double length,
+ill-conditioned or not: this takes less time than the overhead of the call."""
 
 
 @jax.tree_util.register_dataclass
@@ -49,7 +49,7 @@ class GramSolver:
     is_ill: jax.Array
     is_fair: jax.Array
     is_negative: jax.Array
-    diagonal: jax.Array  # of X'SX + l2 I, centred: (features,), or (features, outputs)
+    diagonal: jax.Array  # diag(X'SX + l2 I), centred: (features,), or (features, outputs)
 
     @classmethod
     def factorise(cls, design: Design, l2: Any, sample_weight: Any, intercept: bool) -> GramSolver:

@@ -9,21 +9,22 @@ import jax.numpy as jnp
 from jaxdescent.designs import Design
 
 MOST_ENTRIES, MOST_FEATURES, MOST_OUTPUTS = 1 << 18, 64, 64
-"""Of X, and of targets for each row: its singular values then take some milliseconds."""
+"""The most entries and features of X, and targets for each row, for which the singular values of X
+take some milliseconds."""
 
 LARGER = 4
-"""So many times more entries and features are small beside the many steps of a method that has no
-estimate of its own: singular values then take 5 to 50 ms."""
+"""The factor on entries and features for a method without its own estimate, whose many steps take
+longer: singular values then take 5 to 50 ms."""
 
 
 def is_small(design: Design, l2: Any, outputs: int, estimates: bool = True) -> bool:
-    """Whether X is stored on one device, and so small that its singular vectors, which show whether
-    a solution is one, cost next to nothing. The outputs must share one penalty.
+    """Whether X is stored on one device, and so small that its singular vectors, which can prove a
+    solution, cost next to nothing. The outputs must share one penalty.
 
     Args:
       design: X.
       l2: the penalty.
-      outputs: how many.
+      outputs: the number of outputs.
       estimates: whether the method has an estimate of its own.
     """
     rows, features = design.shape
@@ -47,9 +48,9 @@ def regression_solver_bytes(
     """The peak bytes of the compiled solve, including branches that may not be taken.
 
     These branches hold the copies of X for QR and the SVD of its triangle. On a CPU their memory
-    becomes resident only if they are taken; otherwise :func:`normal_equations_bytes` is what the
-    solve uses. ``is_scaled`` says that there is an intercept or that rows are weighted, so that QR
-    needs a copy of X.
+    becomes resident only if they are taken; otherwise the solve uses
+    :func:`normal_equations_bytes`. ``is_scaled`` says that there is an intercept or that rows are
+    weighted, so that QR needs a copy of X.
     """
     rows, features = design.shape
     reading = design.reading

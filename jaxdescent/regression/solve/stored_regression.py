@@ -13,16 +13,15 @@ Array = np.ndarray
 
 @dataclasses.dataclass(frozen=True)
 class StoredRegression:
-    """The numbers of a regression in float64, with its columns and targets about their means.
+    """The arrays of a regression in float64, and sums that a solve needs, computed once.
 
     Attributes:
-      X: (rows, features), as given.
+      X: (rows, features), not centred.
       y: (rows, outputs).
       l2: (outputs,) or (1,).
       share: (rows, 1), the weights of the rows.
-      intercept: whether there is one.
-      digits: the dtype of the data, in whose digits dependent columns are told from independent
-        ones.
+      intercept: whether there is an intercept.
+      digits: the dtype of the data, whose eps decides whether columns are linearly dependent.
     """
 
     X: Array
@@ -36,7 +35,7 @@ class StoredRegression:
     def of(
         cls, X: Any, y: Any, l2: Any, sample_weight: Any, *, intercept: bool
     ) -> StoredRegression:
-        """From arrays of any float dtype."""
+        """The regression from arrays of any float dtype."""
         wide = np.asarray(X, np.float64)
         share = np.ones(len(wide)) if sample_weight is None else np.asarray(sample_weight)
         return cls(
@@ -78,7 +77,7 @@ class StoredRegression:
             return np.zeros(columns.shape[1])
         share = self.share[:, 0] / self.total
         mean = share @ columns
-        return mean + share @ (columns - mean)  # the first is rounded
+        return mean + share @ (columns - mean)  # corrected for its rounding
 
     def at_constant(self) -> tuple[float, float]:
         """The value at the best constant model, and the norm of the gradient by the weights."""

@@ -132,8 +132,8 @@ class OrthogonalSolver:
     """More features than rows: QR of X' and the SVD of its triangle, the minimum-norm solution.
 
     With ``X' = QR`` and ``R' = U diag(s) V'`` the solution is ``Q V diag(s / (s^2 + l2)) U'y``,
-    where singular values below a few eps of the largest count as zero. Without a penalty uneven
-    columns of X are in units of their lengths. Nothing is kept between solves; each works on a
+    where singular values below a few eps of the largest count as zero. Without a penalty, columns
+    of uneven lengths are divided by their lengths. Nothing is kept between solves; each works on a
     scaled copy of X.
     """
 
@@ -156,8 +156,8 @@ class OrthogonalSolver:
 def _height_by_rows(
     left: jax.Array, solver: DualSolver, objective: Any, gradient: Params
 ) -> jax.Array:
-    """The smallest of the bounds ``|c|^2 / 2 + |g - A'c|^2 / (2 l2)`` on the excess of the value,
-    each of which holds for any c, ``A g`` solved with the factor; less than ``left``, that of zero.
+    """The bound ``|c|^2 / 2 + |g - A'c|^2 / (2 l2)`` on the excess of the value, or ``left``, the
+    bound for c = 0, if that is smaller. It holds for any c; the factor gives the best c, from A g.
 
     Rounding of a residual leaves a gradient A'e, along which the curvature is far more than l2.
     """
@@ -169,7 +169,7 @@ def _height_by_rows(
     l2 = jnp.asarray(objective.l2, slope.dtype)
     squares = jnp.sum(jnp.square(dual)) + jnp.sum(jnp.square(rest)) / l2
     bound = 0.5 * (squares + jnp.sum(jnp.square(of_intercept)) / total)
-    return jnp.where(bound < left, bound, left)  # a solve that failed is no number
+    return jnp.where(bound < left, bound, left)  # the bound of a failed solve is NaN
 
 
 def _as_it_was(left: jax.Array, *rest: Any) -> jax.Array:
@@ -227,7 +227,7 @@ def _certain_lengths(X: jax.Array, raw: jax.Array) -> jax.Array:
 
     Args:
       X: the centred columns.
-      raw: the same before they were centred.
+      raw: the columns before they were centred.
     """
     length, whole = (jnp.sqrt(jnp.sum(jnp.square(each), axis=0)) for each in (X, raw))
     return jnp.where(length <= null_level(X.dtype, length.size) * whole, 0, length)

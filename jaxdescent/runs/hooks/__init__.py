@@ -1,4 +1,4 @@
-"""What happens between the chunks of a run: ``jd.hooks``."""
+"""Hooks, which a run calls between its chunks: ``jd.hooks``."""
 
 from jaxdescent.runs.hooks.checkpoint import Checkpoint as Checkpoint
 from jaxdescent.runs.hooks.history import History as History

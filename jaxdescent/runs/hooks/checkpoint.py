@@ -22,37 +22,37 @@ from jaxdescent.runs.record import Record
 from jaxdescent.runs.spare_memory import SpareMemory
 
 POLL_SECONDS = 0.05
-"""So often processes that wait for a checkpoint ask each other whether it is written."""
+"""Seconds after which processes that wait for a checkpoint ask each other again about it."""
 
 ROOM = 1.2
-"""The available memory over a copy's bytes, for a copy to be made."""
+"""The least ratio of available memory to a copy's bytes for a copy to be made."""
 
 LARGE = 2**26
-"""The bytes of a copy from which on its memory is found before it is due."""
+"""The bytes of a copy from which on its memory is allocated before the copy is due."""
 
 SLOWEST = 2e8
-"""The bytes a second that a system is expected to give at least: a virtual machine gives them far
-more slowly than a memory is written to, where its host must find them first."""
+"""The least bytes a second at which a system is expected to give new memory: a virtual machine
+whose host must find the memory first is far slower than writing to it."""
 
 
 class Checkpoint(Hook):
     """Save everything that a run goes on with, at times and at its end.
 
-    Params, method state, what the stopping rules remember, counts, and a fingerprint of the problem
-    are written while the device goes on with a copy's original: the run waits for the copy alone,
-    whose memory is found beforehand and kept for the next one. Where memory has no room for a copy
-    it waits until the checkpoint is written. One that cannot be written (the disk is full, the
-    folder has become read-only) is warned about; the run goes on, and the last good one is kept.
+    Params, method state, the state of stopping rules, counts, and a fingerprint of the problem
+    are written from a copy while the device goes on: the run waits for the copy alone, whose memory
+    is allocated beforehand and kept for the next one. Where memory has no room for a copy the run
+    waits until the checkpoint is written. One that cannot be written (the disk is full, the folder
+    has become read-only) is warned about; the run goes on, and the last good one is kept.
 
     Args:
       folder: where checkpoints are kept, each in a folder ``iteration-...`` of its own.
       every: the seconds between two checkpoints, at least 0. One that is due while another is being
-        written, or memory is being found, waits for that.
-      keep: how many are kept, at least 1; where the disk has no room for so many, the oldest are
-        removed first, all but the newest.
-      filled: of rows that are cut over processes, how many there are, and how many with those of
-        weight zero that fill the last share behind them. Another number of processes can go on
-        then, whose arrays are of another length.
+        written, or memory is being allocated, waits for that.
+      keep: how many checkpoints are kept, at least 1; where the disk has no room for so many, the
+        oldest are removed first, all but the newest.
+      filled: for rows that are cut over processes, how many there are, and how many with those of
+        weight zero that fill the last share. Another number of processes, whose arrays are of
+        another length, can then go on.
 
     >>> import jaxdescent as jd
     >>> jd.hooks.Checkpoint("build/run", every=600.0, keep=2)
@@ -79,7 +79,7 @@ class Checkpoint(Hook):
         self._facts: dict[str, Any] = {}
         self._copy: tuple[int, Loop] | None = None
         self._spare: Loop | None = None  # the copy before, written or being written
-        self._memory: SpareMemory | None = None  # for the first copy, sought once
+        self._memory: SpareMemory | None = None  # for the first copy, allocated once
         self._last: int | None = None  # the iteration of the newest checkpoint
         self._at = 0.0
 
@@ -87,7 +87,7 @@ class Checkpoint(Hook):
         return f"Checkpoint({self.folder!r}, every={self.every}, keep={self.keep})"
 
     def open(self, setup: Setup, jaxpr: Any, *, resume: bool) -> None:
-        """Look at the folder for a run of this problem.
+        """Open the folder for a run of this problem, and check it.
 
         Raises:
           ValueError: if the folder has checkpoints and the run is not to resume, if another run
@@ -125,7 +125,8 @@ class Checkpoint(Hook):
         """The loop of the newest checkpoint that can be read; None if there is none at all.
 
         Raises:
-          ValueError: if it is of another problem, with what differs; or if none can be read.
+          ValueError: if the checkpoint is of another problem, with the differences; or if none can
+          be read.
         """
         folder = self._opened
         found = self._iterations()
@@ -178,7 +179,7 @@ class Checkpoint(Hook):
                 self._memory = SpareMemory(pause.loop)
             return
         self._at = time.perf_counter()
-        # They write together, now or after the chunk.
+        # All processes write together, now or after the chunk.
         spare, self._spare = self._spare, None
         if spare is None and self._memory is not None:
             spare = self._memory.taken()
@@ -210,13 +211,13 @@ class Checkpoint(Hook):
             self._folder.close()
 
     def _forget(self) -> None:
-        """Let all memory for copies go."""
+        """Free all memory for copies."""
         if self._memory is not None:
             self._memory.leave()
         self._copy = self._spare = self._memory = None
 
     def _needs_memory(self, loop: Loop, left: float) -> bool:
-        """Whether memory for a copy that is due in so many seconds must be found now."""
+        """Whether memory for a copy that is due in ``left`` seconds must be allocated now."""
         if (self._copy, self._spare, self._memory) != (None, None, None):
             return False
         held = sum(shard.nbytes for shard in _shards(loop))
@@ -249,8 +250,8 @@ class Checkpoint(Hook):
             self._opened.write(iteration, loop, self._facts)
 
     def _look(self) -> bool:
-        """Whether no process writes any more. What all have written is finished, and an error of
-        one is told by all: no chunk is under way, in which they could not tell each other.
+        """Whether no process writes any more. A checkpoint that all have written is finished, and
+        all warn of an error of one. No chunk may be under way, since processes exchange messages.
         """
         is_free = self._opened.conclude(processes.told_by_all(self._opened.state()))
         if is_free:
@@ -279,7 +280,7 @@ class Checkpoint(Hook):
 
 
 def _of_all(own: dict[str, str]) -> dict[str, str]:
-    """Facts of a run, those of other processes beside them where these have others."""
+    """The facts of a run, with all processes' texts joined where these differ."""
     told = processes.told_by_all(own)
     names = dict.fromkeys(name for each in told for name in each)
     found = {name: dict.fromkeys(each[name] for each in told if name in each) for name in names}

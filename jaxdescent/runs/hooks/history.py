@@ -52,7 +52,7 @@ class History(Hook):
             self._rows = [row for row in self._read() if row["iteration"] <= facts.iteration]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.suffix == ".jsonl":
-            # Another file is written first, so that no moment has neither.
+            # A new file is written first and then renamed, so that one is always there.
             new = self.path.with_name(f"{self.path.name}.new")
             new.write_text("".join(f"{json.dumps(row)}\n" for row in self._rows))
             new.replace(self.path)
@@ -93,7 +93,7 @@ class History(Hook):
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it."""
+    """A value as JSON can hold it."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, Evidence):

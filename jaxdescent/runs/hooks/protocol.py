@@ -1,4 +1,4 @@
-"""What a hook is: an object that a run calls between its chunks of steps."""
+"""The interface of hooks, which a run calls between its chunks of steps."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Pause(NamedTuple):
 
     Attributes:
       chunk: the number of the chunk that comes next.
-      iteration: where the last one was told to end; the descent may have ended before.
-      loop: everything that goes on, as arrays that the device may still be computing. The next
-        chunk takes their memory: what is to be kept must be copied before :meth:`Hook.pause`
+      iteration: where the last chunk was told to end; the descent may have ended before.
+      loop: the state of the descent, as arrays that the device may still be computing. The next
+        chunk takes their memory: arrays to be kept must be copied before :meth:`Hook.pause`
         returns.
-      copied: makes such a copy on the devices, without waiting for the chunk; in the memory of an
-        earlier one where that is passed to it, which is gone then.
+      copied: makes such a copy on the devices, without waiting for the chunk; it reuses the memory
+        of an earlier copy that is passed to it, which is lost then.
     """
 
     chunk: int
@@ -72,7 +72,7 @@ def check_hooks(hooks: Any) -> tuple[Hook, ...]:
     """The hooks as a tuple.
 
     Raises:
-      TypeError: if one of them is none.
+      TypeError: if one of them is not a hook.
     """
     if isinstance(hooks, Hook) or not isinstance(hooks, list | tuple):
         raise TypeError(f"hooks must be a list of hooks, got {hooks!r}: write hooks=[...].")

@@ -35,7 +35,7 @@ class OfArrays(ScalingProblem):
 
     @abc.abstractmethod
     def fill(self, shapes: dict[str, Any], seed: Any) -> dict[str, jax.Array]:
-        """Their numbers, inside ``jit``."""
+        """The arrays with their numbers, inside ``jit``."""
 
     def shapes(self, point: ScalingPoint, mesh: Mesh) -> Any:
         return {
@@ -61,7 +61,7 @@ class DenseRegression(OfArrays):
         # 16-bit data keep targets that are not rounded to 16 bits.
         targets = "float32" if point.dtype == "bfloat16" else point.dtype
         X = (rows, point.features), point.dtype, ("samples", "features")
-        if outputs > 1 or point.layout == "outputs":  # what lies over devices has to be an axis
+        if outputs > 1 or point.layout == "outputs":  # outputs need an axis to lie over devices
             return {"X": X, "y": ((rows, outputs), targets, ("samples", "outputs"))}
         return {"X": X, "y": ((rows,), targets, ("samples",))}
 

@@ -1,8 +1,8 @@
 """Problems whose designs are laid out on the host, from random places of entries.
 
 The layout depends on the places, so that the shapes of its arrays are known only once it is made.
-For devices that are not attached it is made of the rows of one of them, which stand for those of
-the others.
+For devices that are not attached the layout is made of the rows of one device, which stand for
+those of the others.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class HostBuilt(ScalingProblem):
     """A regression on a design that the host makes; ``features`` is the number of its columns."""
 
     is_by_share = True
-    readings = 1  # what a product reads is stored twice, once for the product with the transpose
+    readings = 1  # each product has its own copy of the entries, that with the transpose too
 
     @abc.abstractmethod
     def design(self, point: ScalingPoint, rng: np.random.Generator, sharding: Any) -> Any:
         """The design matrix."""
 
     def share(self, point: ScalingPoint, parts: int) -> Any:
-        """The rows of one of so many devices, with all columns."""
+        """The design of the rows of one of ``parts`` devices, with all columns."""
         own = dataclasses.replace(point, rows=point.rows // parts)
         return self.design(own, np.random.default_rng(0), None)
 
@@ -66,7 +66,7 @@ class HostBuilt(ScalingProblem):
         def targets(X: Any, w: Any, noise: Any) -> jax.Array:
             return X.product(w) + NOISE * noise
 
-        # Each process has all of the noise; `device_put` would compare what they have.
+        # Each process has all of the noise; `device_put` would compare the processes' copies.
         placed_noise = jax.make_array_from_callback(noise.shape, sharding, lambda at: noise[at])
         given = X, w, placed_noise
         program = jax.jit(targets, out_shardings=sharding).lower(*given).compile()

@@ -1,4 +1,4 @@
-"""What a problem of an experiment answers, and how its arrays lie over devices."""
+"""The interface of an experiment's problems, and the placement of their arrays on devices."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
 """The axes of the arrays that lie over the devices, by the name of the layout."""
 
 NOISE, PENALTY = 0.1, 1.0
-"""The standard deviation of what is added to a regression's targets, and its l2."""
+"""The standard deviation of the noise in a regression's targets, and its l2."""
 
 
 class NotDivisible(ValueError):
@@ -44,7 +44,7 @@ class ScalingProblem(abc.ABC):
     """Whether the arrays are the start, whose memory may be reused."""
 
     layouts: tuple[str, ...] = ("samples",)
-    """The layouts it can have, of :data:`LAYOUTS`."""
+    """The layouts that the problem can have, keys of :data:`LAYOUTS`."""
 
     has_outputs = False
     """Whether the problem can have several targets for each row."""
@@ -56,7 +56,7 @@ class ScalingProblem(abc.ABC):
     """The iterations that one turn of a descent's loop makes."""
 
     is_by_share = False
-    """Whether :meth:`shapes` is by the rows of one device, which stand for those of the others."""
+    """Whether :meth:`shapes` comes from the rows of one device, which stand for those of others."""
 
     @abc.abstractmethod
     def shapes(self, point: ScalingPoint, mesh: Mesh) -> Any:
@@ -70,14 +70,14 @@ class ScalingProblem(abc.ABC):
     def prepared(self, point: ScalingPoint, mesh: Mesh, seed: int) -> Callable[[], Any]:
         """A function that makes the arrays themselves, each part of them where it lies.
 
-        All that a process does without the others is done before; the function runs a program in
-        which they may wait for each other.
+        Work that a process does without the others is done before; the function runs a program in
+        which the processes may wait for each other.
         """
 
     @abc.abstractmethod
     def operations(self, arrays: Any) -> float:
-        """Additions and multiplications of an iteration on arrays, or on shapes: for a regression
-        those of a product with X and one with its transpose.
+        """Additions and multiplications of an iteration on arrays, or on shapes: for a regression,
+        those of a product with X and of one with its transpose.
         """
 
     @abc.abstractmethod
