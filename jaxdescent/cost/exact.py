@@ -208,6 +208,8 @@ def _built_bytes(question: Question, size: int) -> float:
     squares = 1 if is_whole and not is_halved else 3
     has_rest = other >= 2 * block or not structure.is_tall
     lines = 2 * block if is_halved and not is_whole else block + has_rest * (other % block)
+    if question.is_narrow and not (is_whole or is_halved or structure.is_tall):
+        lines += lines // 2  # a block of columns is stored in 16 bits too
     targets = 0
     if is_whole and is_cpu:
         is_parted = structure.is_tall and outputs > 1 and block >= LEAST_PARTED
