@@ -276,6 +276,11 @@ CASES = {
         ValueError,
         r"Sketch\.seed must be at least 0, got -1",
     ),
+    "rounding by a key": (
+        lambda: descend(rounding=jd.StochasticRounding(jax.random.key(0))),
+        TypeError,
+        r"StochasticRounding\.seed must be an integer, got key<fry> of shape \(\)",
+    ),
     # regressions
     "no rows": (lambda: regress(np.ones((0, 2), np.float32)), ValueError, r"\(0, 2\).*empty"),
     "no features": (lambda: regress(np.ones((4, 0), np.float32)), ValueError, r"\(4, 0\).*empty"),

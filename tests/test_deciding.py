@@ -1,6 +1,10 @@
 """What one of two processes decides with another: here with false messages of the other one."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -21,7 +25,9 @@ def service(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(messages, "LOOK_SECONDS", 0.01)
     monkeypatch.setattr(deciding, "_sent", {})
-    return kept
+    messages.introduce.cache_clear()
+    yield kept
+    messages.introduce.cache_clear()
 
 
 @pytest.fixture
@@ -41,7 +47,8 @@ def other_leaves(*told):
 
 
 def own_messages(service):
-    return [json.loads(text) for key, text in service.texts.items() if key.endswith("/0")]
+    own = [text for key, text in service.texts.items() if re.search("/group/.*/0$", key)]
+    return [json.loads(text) for text in own]
 
 
 BEGUN, ENDED = ["call", deciding._digest({})], ["end of call", None]
@@ -101,6 +108,36 @@ def test_a_process_that_has_ended_is_not_waited_for(service, left):
     with pytest.raises(processes.OtherProcessFailed, match=said), processes.among_all("call"):
         processes.told_by_all(0)
     assert left == [(1,)]
+
+
+def test_the_good_end_of_a_common_context_is_no_early_end(service):
+    service.end(1, ending.DONE)
+    assert ending.early_end(1) is None
+
+
+def test_a_process_of_this_machine_that_was_killed_is_gone(service):
+    messages.introduce()
+    own = service.texts["jaxdescent/runs/0"]
+    assert own == f"{messages._namespace()} {os.getpid()}"
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    messages.leave("runs/1", own.replace(str(os.getpid()), str(child.pid)))
+    assert not messages.is_gone(1)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # nobody has asked for its exit code
+    assert messages.is_gone(1)
+    assert ending.early_end(1) == "process 1 is gone"
+    child.wait()
+    assert messages.is_gone(1)
+    messages.leave("runs/1", f"another machine {child.pid}")
+    assert not messages.is_gone(1)
+    messages.remove("runs/1")
+    assert not messages.is_gone(1)
+
+
+def test_without_a_service_processes_are_told_to_join(service, monkeypatch):
+    monkeypatch.setattr(distributed.global_state, "client", None)
+    with pytest.raises(processes.OtherProcessFailed, match=r"initialize before anything else"):
+        messages.leave("a", "b")
 
 
 def test_a_process_that_hangs_is_waited_for_with_patience(service, left):

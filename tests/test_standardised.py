@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 import jaxdescent as jd
 from jaxdescent.designs import Center, Dense, Standardised, as_design
@@ -153,6 +154,25 @@ def test_batches_are_taken_out_of_the_design_within(rng):
     np.testing.assert_allclose(again.transposed_product(R), exact.T @ R, atol=2e-5)
     by_rows = Standardised(design, scale=center).by_rows().taken(jnp.arange(9, 12))
     np.testing.assert_allclose(by_rows.to_dense(), X[9:12] * np.asarray(center), rtol=1e-6)
+
+
+def test_batches_of_designs_within_designs_keep_the_center_of_each(rng):
+    near, far = (rng.normal(size=(ROWS, k)) + mean for k, mean in ((2, 0.0), (1, 1e6)))
+    entries = sp.random(ROWS, 3, 0.3, random_state=0, dtype=np.float32).tocsr()
+    design = jd.Concatenated(
+        {
+            "a": jd.Concatenated({"x": near.astype(np.float32), "z": far.astype(np.float32)}),
+            "s": jd.Sparse(entries),
+        }
+    )
+    X = np.hstack([near, far, entries.toarray()]).astype(np.float32).astype(np.float64)
+    means = X.mean(axis=0)
+    center = Center(jnp.asarray(means, jnp.float32), jnp.array([False, True, False]))
+    index = jnp.array([3, 0, 41])
+    taken = Standardised(design.by_rows(), center).taken(index)
+    exact = X[index] - np.asarray(center.mean, np.float64)
+    w = rng.normal(size=6).astype(np.float32)
+    np.testing.assert_allclose(taken.product(w), exact @ w, rtol=1e-4, atol=1e-4)
 
 
 def test_derivatives_by_the_scale_and_the_means_are_those_of_the_entries(rng, x64):

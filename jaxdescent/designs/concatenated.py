@@ -184,7 +184,13 @@ class Concatenated(Design):
         return self._each(lambda design: design.by_rows())
 
     def taken(self, index: jax.Array) -> Design | jax.Array | None:
-        parts = {name: design.taken(index) for name, design in self.designs.items()}
+        every = self.side_by_side
+        # Designs within designs stay apart: a center has an entry for each of them.
+        is_flat = len(every) == len(self.designs)
+        names = self.designs if is_flat else map(str, range(len(every)))
+        parts: dict[str, Any] = {
+            name: design.taken(index) for name, design in zip(names, every, strict=True)
+        }
         if any(part is None for part in parts.values()):
             return None
         if all(isinstance(part, jax.Array) for part in parts.values()):

@@ -84,10 +84,10 @@ class Standardised(Design):
         if self.center is not None:
             mean, is_far = self.center
             own = [None] * len(parts) if is_far is None else list(is_far)
-            centers = list(map(Center, columns_of(parts, mean), own))
+            centers = [Center(*each) for each in zip(columns_of(parts, mean), own, strict=True)]
         if self.scale is not None:
             scales = columns_of(parts, self.scale)
-        return tuple(map(Standardised, parts, centers, scales))
+        return tuple(Standardised(*each) for each in zip(parts, centers, scales, strict=True))
 
     def product(self, weights: jax.Array) -> jax.Array:
         if parts := self._centred_apart:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -31,3 +32,15 @@ def as_array(value: Any, dtype: Any = None) -> jax.Array:
     if dtype is not None or isinstance(value, np.ndarray):
         value = np.array(value, dtype)
     return jax.device_put(value)
+
+
+def zeros(shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """Zeros as ``jnp.zeros`` gives them, without a program if they are few and not traced.
+
+    >>> zeros((2,), np.float32)
+    Array([0., 0.], dtype=float32)
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size > MOST_COPIED_BYTES or not is_top_level():
+        return jnp.zeros(shape, dtype)
+    return jax.device_put(np.zeros(shape, dtype))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -72,8 +73,13 @@ def check_seed(name: str, value: Any) -> None:
     Traceback (most recent call last):
     TypeError: seed must be a Python integer, got 1.5.
     """
-    if not isinstance(value, Tracer):
-        check_count(name, value, least=0, most=2**32 - 1)
+    if isinstance(value, Tracer):
+        return
+    if isinstance(value, jax.Array):
+        if jnp.ndim(value) or not jnp.issubdtype(value.dtype, jnp.integer):
+            raise TypeError(f"{name} must be an integer, got {value.dtype} of shape {value.shape}.")
+        value = int(value)  # JAX would compare it with the bounds in its own dtype
+    check_count(name, value, least=0, most=2**32 - 1)
 
 
 def check_count(name: str, value: Any, *, least: int = 1, most: int = MOST) -> None:

@@ -257,6 +257,7 @@ def _exchange(kind: str, value: Any) -> list[Any]:
 
 def _send(kind: str, value: Any) -> dict[int, tuple[str, Any]]:
     """Send a value to the group's other processes, and return the kinds and values of all."""
+    messages.introduce()
     group, own = _group.get(), jax.process_index()
     number = _sent[group] = _sent.get(group, 0) + 1
     folder = f"group/{_digest(group)}"

@@ -110,9 +110,11 @@ def has_waited(seconds: float) -> OtherProcessFailed:
 
 
 def early_end(process: int) -> str | None:
-    """The end of another process in words, for a process that waits for it without a common end."""
+    """The early end of another process in words, for a process that waits for its message."""
     end = None if _common_ends else _ends().get(process)
-    return end and end.of(process)
+    if end is not None and end.kind != DONE:
+        return end.of(process)
+    return f"process {process} is gone" if messages.is_gone(process) else None
 
 
 def _tell(end: End) -> None:

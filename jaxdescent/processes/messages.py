@@ -12,6 +12,9 @@ some computes nothing, and needs no other thread to be idle.
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
+import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -63,13 +66,50 @@ def awaited(name: str) -> str | None:
     return None
 
 
+@functools.cache
+def introduce() -> None:
+    """Leave word of where this process runs, once."""
+    leave(f"runs/{jax.process_index()}", f"{_namespace()} {os.getpid()}")
+
+
+def is_gone(process: int) -> bool:
+    """Whether another process of this machine has ended without a word, as after ``kill -9``.
+
+    JAX notices the end of any process by its heartbeat, but takes most of a minute for it.
+    """
+    text = found("runs").get(str(process))
+    namespace, _, number = (text or "").rpartition(" ")
+    if not namespace or namespace != _namespace():
+        return False
+    try:
+        state = pathlib.Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state in "ZX"  # it waits for its parent to read its exit code
+
+
+@functools.cache
+def _namespace() -> str:
+    """The machine, as it was started, and the space of its process numbers; empty if unknown."""
+    try:
+        boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
 @contextlib.contextmanager
 def _reaching() -> Iterator[Any]:
     """The coordination service, for which JAX has no public name."""
     from jax._src import distributed
 
+    if (service := distributed.global_state.client) is None:
+        raise OtherProcessFailed(
+            f"JAX has {jax.process_count()} processes but no coordination service: let each call "
+            "jax.distributed.initialize before anything else."
+        )
     try:
-        yield distributed.global_state.client
+        yield service
     except jax.errors.JaxRuntimeError as error:
         raise OtherProcessFailed(
             f"process 0 has ended, or cannot be reached ({in_words(error)})."

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxdescent import display
 from jaxdescent.designs import Design, as_design, is_converted_once
-from jaxdescent.inputs.arrays import as_array
+from jaxdescent.inputs.arrays import as_array, zeros
 from jaxdescent.kernels import dtypes
 from jaxdescent.numerics import precision
 from jaxdescent.objectives.answers import RowBlocks
@@ -194,7 +194,7 @@ class LinearModel(Objective):
     def start(self) -> Params:
         dtype = self._design.dtype
         shapes = self._params_shapes().items()
-        return {name: as_array(np.zeros(shape, dtype)) for name, shape in shapes}
+        return {name: zeros(shape, dtype) for name, shape in shapes}
 
     def size(self, params: Params) -> jax.Array:
         return precision.norm(params["weights"])

@@ -63,6 +63,8 @@ class Driver:
         while True:
             following = None
             if not is_over and not asked and until < most:
+                if under_way is not None and not processes.is_alone():
+                    self._wait(under_way)  # the program fails at once if another process dies
                 if interruption.is_requested(number):
                     wish = Status.INTERRUPTED.value
                 answers = processes.told_by_all([wish, pace.length])

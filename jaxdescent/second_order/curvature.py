@@ -21,7 +21,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxdescent import placement, processes
 from jaxdescent.calls import programs
-from jaxdescent.inputs.arrays import as_array
+from jaxdescent.inputs.arrays import MOST_COPIED_BYTES, as_array
 from jaxdescent.machine import memory
 from jaxdescent.numerics import precision, randomness
 from jaxdescent.objectives import Objective
@@ -165,6 +165,7 @@ def as_double(tree: Any) -> Any:
             # A NumPy float64 is rounded first, because the function has seen it in float32.
             leaf = leaf if isinstance(leaf, jax.Array) else as_array(leaf, jnp.float32)
             is_free = placement.is_concrete(leaf) and not leaf.committed
+            is_free = is_free and leaf.nbytes <= MOST_COPIED_BYTES
             return as_array(np.asarray(leaf), np.float64) if is_free else leaf.astype(jnp.float64)
         return leaf
 

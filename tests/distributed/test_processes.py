@@ -12,7 +12,7 @@ import pytest
 import jaxdescent as jd
 from jaxdescent.processes import joining
 from tests.distributed.cases import CASES, certified, solved
-from tests.distributed.processes import SHARED, free_port, run
+from tests.distributed.processes import ROOT, SHARED, free_port, run
 
 EVERYDAY = ("default", "traced", "function")
 CHILD = "tests.distributed.child"
@@ -251,6 +251,46 @@ def test_the_death_of_a_process_ends_the_others_with_an_error():
     assert killed == -9
     # Whether a program or a message of the other is what is waited for.
     assert "Connection closed by peer" in errors or "heartbeat" in errors
+
+
+DIES = """
+import os, signal, sys, time
+from jaxdescent import processes
+from jaxdescent.processes import joining
+
+index, address = int(sys.argv[1]), sys.argv[2]
+joining.join(address, 2, index)
+with processes.among_all("a test"):
+    processes.told_by_all("here")
+    if index == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    began = time.monotonic()
+    try:
+        processes.told_by_all("there")
+    finally:
+        print(f"{time.monotonic() - began:.0f} s", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_waits_for_the_message_of_a_killed_one_raises_an_error_at_once():
+    address = f"127.0.0.1:{free_port()}"
+    first, second = (
+        subprocess.Popen(
+            [sys.executable, "-c", DIES, str(index), address],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
+        )
+        for index in range(2)
+    )
+    told, errors = first.communicate(timeout=60)
+    second.communicate(timeout=60)
+    assert first.returncode == 1
+    assert "OtherProcessFailed: another process has ended, or cannot be reached" in errors
+    assert "(process 1 is gone)" in errors
+    assert int(told.split()[0]) < joining.HEARTBEAT_SECONDS / 3
 
 
 STOPS = """

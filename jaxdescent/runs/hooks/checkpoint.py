@@ -251,7 +251,7 @@ class Checkpoint(Hook):
 
     def _look(self) -> bool:
         """Whether no process writes any more. A checkpoint that all have written is finished, and
-        all warn of an error of one. No chunk may be under way, since processes exchange messages.
+        all warn of an error of one.
         """
         is_free = self._opened.conclude(processes.told_by_all(self._opened.state()))
         if is_free:
