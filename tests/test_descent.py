@@ -30,7 +30,7 @@ SHAPES = [(4096, 1024), (4096, 1024), (1024, 4096), (2050, 1030), (4096,)]
 
 def analyse(objective, dtype, check_every):
     params = {f"leaf {i}": jax.ShapeDtypeStruct(shape, dtype) for i, shape in enumerate(SHAPES)}
-    method, tolerance = jd.GradientDescent(1e-2), jd.Tolerance(gradient=0.0)
+    method, tolerance = jd.GradientDescent(1e-2), jd.Tolerance(gradient=0.0).resolved(params)
     problem = Problem(objective.checked(), method, tolerance, jd.Nearest())
     inputs = (params, problem, jnp.asarray(1000, jnp.int32))
     flags = dict(check_every=check_every, history=0, starts_at_own=False)
