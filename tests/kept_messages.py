@@ -4,6 +4,7 @@ import json
 import time
 
 import jax
+from jax._src import distributed
 
 from jaxdescent.processes import messages
 
@@ -38,6 +39,16 @@ class KeptMessages:
     def _reach(self):
         if not self.is_reached:
             raise jax.errors.JaxRuntimeError("UNAVAILABLE: connection\nrefused")
+
+    @classmethod
+    def put_in_place(cls, monkeypatch):
+        """In place of the service, in a run of two processes of which this is the first."""
+        kept = cls()
+        jax.devices()  # which the service would have told of those of others
+        monkeypatch.setattr(distributed.global_state, "client", kept)
+        monkeypatch.setattr(jax, "process_count", lambda: 2)
+        monkeypatch.setattr(messages, "LOOK_SECONDS", 0.01)
+        return kept
 
     def end(self, process, kind, said=""):
         messages.leave(f"end/{process}", json.dumps([kind, said]))

@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 
-import jax
 import pytest
 from jax._src import distributed
 
@@ -19,11 +18,7 @@ from tests.kept_messages import KeptMessages
 
 @pytest.fixture
 def service(monkeypatch):
-    kept = KeptMessages()
-    jax.devices()  # which the service would have told of those of others
-    monkeypatch.setattr(distributed.global_state, "client", kept)
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setattr(messages, "LOOK_SECONDS", 0.01)
+    kept = KeptMessages.put_in_place(monkeypatch)
     monkeypatch.setattr(deciding, "_sent", {})
     messages.introduce.cache_clear()
     yield kept
@@ -115,7 +110,7 @@ def test_the_good_end_of_a_common_context_is_no_early_end(service):
     assert ending.early_end(1) is None
 
 
-def test_a_process_of_this_machine_that_was_killed_is_gone(service):
+def test_a_process_of_this_machine_that_was_killed_is_gone(service, monkeypatch):
     messages.introduce()
     own = service.texts["jaxdescent/runs/0"]
     assert own == f"{messages._namespace()} {os.getpid()}"
@@ -126,6 +121,8 @@ def test_a_process_of_this_machine_that_was_killed_is_gone(service):
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # nobody has asked for its exit code
     assert messages.is_gone(1)
     assert ending.early_end(1) == "process 1 is gone"
+    monkeypatch.setattr(ending, "_common_ends", [None])  # which hear of it themselves
+    assert ending.early_end(1) is None
     child.wait()
     assert messages.is_gone(1)
     messages.leave("runs/1", f"another machine {child.pid}")

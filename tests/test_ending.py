@@ -25,11 +25,7 @@ def test_a_process_that_gives_no_sign_is_left_before_jax_ends_all_for_it():
 
 @pytest.fixture
 def notes(monkeypatch):
-    kept = KeptMessages()
-    jax.devices()  # which the service would have told of those of others
-    monkeypatch.setattr(distributed.global_state, "client", kept)
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setattr(messages, "LOOK_SECONDS", 0.01)
+    kept = KeptMessages.put_in_place(monkeypatch)
     monkeypatch.setattr(ending, "LOOK_SECONDS", 0.01)
     monkeypatch.setattr(ending, "PARTING", 0.02)
     monkeypatch.setattr(ending, "RESPITE", 0.02)

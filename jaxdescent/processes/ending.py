@@ -111,7 +111,9 @@ def has_waited(seconds: float) -> OtherProcessFailed:
 
 def early_end(process: int) -> str | None:
     """The early end of another process in words, for a process that waits for its message."""
-    end = None if _common_ends else _ends().get(process)
+    if _common_ends:
+        return None  # the context hears of the end itself, and knows with which code to follow
+    end = _ends().get(process)
     if end is not None and end.kind != DONE:
         return end.of(process)
     return f"process {process} is gone" if messages.is_gone(process) else None
