@@ -170,8 +170,10 @@ def attempted(
     *,
     is_shared: bool = False,
 ) -> Found:
-    """The value of ``work``, if it returns in all processes, which they tell by messages. Each waits
-    for the others without limit, since a step may take any time, but for those inside a program.
+    """The value of ``work``, if it returns in all processes, which they tell by messages.
+
+    Each process waits for the others without limit, since a step may take any time, but for those
+    that are inside a program.
 
     Args:
       work: a step that all processes take.
