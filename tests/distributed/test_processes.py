@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -249,8 +250,8 @@ def test_the_death_of_a_process_ends_the_others_with_an_error():
     (_, errors, code), (_, _, killed) = ended
     assert code != 0
     assert killed == -9
-    # Whether a program or a message of the other is what is waited for.
-    assert "Connection closed by peer" in errors or "heartbeat" in errors
+    # Whether a program or a message of the other is what is waited for: JAX's heartbeat is not.
+    assert re.search(r"Connection (closed|reset) by peer|\(process 1 is gone\)", errors)
 
 
 DIES = """
