@@ -1,6 +1,8 @@
 """The messages of several processes, kept in one of them."""
 
+import contextlib
 import json
+import threading
 import time
 
 import jax
@@ -55,3 +57,12 @@ class KeptMessages:
 
     def ended(self, process):
         return json.loads(messages.found("end")[str(process)])
+
+
+@contextlib.contextmanager
+def after(seconds, work, *arguments):
+    """A context in which a thread does some work, so many seconds from its beginning."""
+    timer = threading.Timer(seconds, work, arguments)
+    timer.start()
+    yield
+    timer.join()

@@ -13,7 +13,7 @@ from jaxdescent import processes
 from jaxdescent.data import DataError
 from jaxdescent.processes import deciding, ending, messages
 from jaxdescent.processes.ending import INTERRUPTED
-from tests.kept_messages import KeptMessages
+from tests.kept_messages import KeptMessages, after
 
 
 @pytest.fixture
@@ -190,6 +190,36 @@ def test_what_fails_here_is_told_and_raised(service, capsys, is_shared):
         processes.attempted(work, is_shared=is_shared)
     assert own_messages(service) == [["error", "MemoryError: no\nroom"]]
     assert capsys.readouterr().err == "process 0: no room\n" * 2 * is_shared
+
+
+def test_who_fails_while_the_others_compute_says_what_it_waits_for(service, capsys, monkeypatch):
+    def work():
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(deciding, "PATIENCE", 0.05)
+    other_leaves(BEGUN_STEP)
+    with after(0.3, other_leaves, BEGUN_STEP, ENDED_STEP), pytest.raises(MemoryError):
+        processes.attempted(work)
+    said = "process 0 waits for the others to tell them that it failed with MemoryError: no room\n"
+    assert capsys.readouterr().err == said
+
+
+def test_who_is_interrupted_while_it_tells_an_error_does_not_wait_on(service, left):
+    other_leaves(BEGUN)
+    expected = pytest.raises(KeyboardInterrupt)
+    with after(0.1, ending._interrupt), expected, processes.among_all("call"):
+        raise ZeroDivisionError
+    assert left == [()]
+
+
+def test_the_first_reason_to_leave_is_the_one_that_the_others_are_told(service, monkeypatch):
+    registered = []
+    monkeypatch.setattr(ending, "_codes", [])
+    monkeypatch.setattr(ending.atexit, "register", lambda *given: registered.append(given[1:]))
+    ending.leave_without_others()
+    ending.leave_without_others(1, ending.FOLLOWED)
+    assert service.ended(0) == [INTERRUPTED, ""]
+    assert registered == [(130,)]
 
 
 def test_who_fails_in_a_program_that_others_wait_in_says_so(service, left, monkeypatch):

@@ -11,7 +11,7 @@ from jax._src import distributed
 from jaxdescent.processes import OtherProcessFailed, ending, messages
 from jaxdescent.processes.ending import DONE, FAILED, FOLLOWED, INTERRUPTED, CommonEnd
 from jaxdescent.processes.joining import HEARTBEAT_SECONDS
-from tests.kept_messages import KeptMessages
+from tests.kept_messages import KeptMessages, after
 
 COMPLETE, CUT = "complete", ""
 
@@ -47,14 +47,6 @@ def left(monkeypatch):
     codes = []
     monkeypatch.setattr(ending, "leave_without_others", codes.append)
     return codes
-
-
-@contextlib.contextmanager
-def after(seconds, work, *arguments):
-    timer = threading.Timer(seconds, work, arguments)
-    timer.start()
-    yield
-    timer.join()
 
 
 def test_the_first_process_tells_of_parts_that_are_complete(notes, left):

@@ -15,6 +15,7 @@ import hashlib
 import json
 import math
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -35,8 +36,9 @@ LONGEST_ERROR = 1000
 """The most characters of an error that the others are told."""
 
 PATIENCE = 30.0
-"""Seconds for which a process that failed in a shared program waits for the others, which may have
-failed too; after that, it assumes that they wait for it inside the program."""
+"""Seconds for which a process that failed waits for the others in silence. After that, it assumes
+of a shared program that they wait for it inside, and leaves; elsewhere they may compute for as long
+as they need, and it says what it waits for."""
 
 _group: ContextVar[tuple[int, ...]] = ContextVar("processes that decide alike", default=())
 
@@ -97,15 +99,33 @@ def _agreeing(
     except (OtherProcessFailed, Stopped):
         raise
     except (Exception, SystemExit) as error:
-        # KeyboardInterrupt is not exchanged: a process that is told to stop must not wait.
-        with contextlib.suppress(OtherProcessFailed):  # this process's own error must be raised
-            _send("error", f"{type(error).__name__}: {error}"[:LONGEST_ERROR])
+        _tell_of(error)
         raise
     except KeyboardInterrupt:
+        # It is not exchanged: a process that is told to stop must not wait.
         leave_without_others()
         raise
     finally:
         _group.reset(token)
+
+
+def _tell_of(error: BaseException) -> None:
+    """Tell the others an error, and wait until each of them asks for it."""
+    said = f"{type(error).__name__}: {error}"[:LONGEST_ERROR]
+    line = f"process {jax.process_index()} waits for the others to tell them that it failed with"
+    late = threading.Timer(PATIENCE, print, (f"{line} {said}",), {"file": sys.stderr})
+    late.daemon = True
+    if _patience.get() > PATIENCE:
+        late.start()
+    try:
+        _send("error", said)
+    except OtherProcessFailed:
+        pass  # this process's own error must be raised
+    except KeyboardInterrupt:
+        leave_without_others()
+        raise
+    finally:
+        late.cancel()
 
 
 def processes_of(tree: Any) -> tuple[int, ...]:
@@ -173,7 +193,7 @@ def attempted(
     """The value of ``work``, if it returns in all processes, which they tell by messages.
 
     Each process waits for the others without limit, since a step may take any time, but for those
-    that are inside a program.
+    that are inside a program. One that has failed says so after :data:`PATIENCE`, while it waits.
 
     Args:
       work: a step that all processes take.

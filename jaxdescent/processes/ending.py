@@ -69,7 +69,7 @@ class End(NamedTuple):
 
 
 _codes: list[int] = []
-"""The exit codes of the reasons to end without the others."""
+"""The exit code of the reason to end without the others, once there is one."""
 
 _common_ends: list[CommonEnd] = []
 """The contexts that are open; they send and receive the messages about ends."""
@@ -77,26 +77,25 @@ _common_ends: list[CommonEnd] = []
 
 def leave_without_others(code: int = CODES[INTERRUPTED], kind: str = INTERRUPTED) -> None:
     """Exit this process at its end without JAX's shutdown, which would wait for the other processes
-    of the run. The exit code is that of Ctrl-C or ``code``; of several calls the first one decides,
-    since later reasons follow from it.
+    of the run. The exit code is that of Ctrl-C or ``code``. Of several calls the first one decides
+    the code, and what the others are told: later reasons follow from the first one.
     """
-    if jax.process_count() == 1:
+    if jax.process_count() == 1 or _codes:
         return
-    if not _codes:
-        atexit.register(_leave)
     _codes.append(code)
+    atexit.register(_leave, code)
     if not _common_ends:
         with contextlib.suppress(OtherProcessFailed):
             _tell(End(kind))
 
 
-def _leave() -> None:
+def _leave(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     try:
         time.sleep(PARTING if jax.process_index() == 0 else 0.0)
     finally:
-        os._exit(_codes[0])
+        os._exit(code)
 
 
 def has_waited(seconds: float) -> OtherProcessFailed:
@@ -252,11 +251,10 @@ class CommonEnd:
         if self._own.kind != DONE:
             return  # the main thread is writing its results
         print(f"Error: {said}, while this one waited for it.", file=sys.stderr, flush=True)
-        _codes.insert(0, CODES.get(self._seen.kind, FAILURE))
         try:
             _tell(End(FOLLOWED))
         finally:
-            _leave()
+            _leave(CODES.get(self._seen.kind, FAILURE))
 
     def _see(self, ends: dict[int, End]) -> None:
         """Note another process that has ended early by itself, preferably one that failed."""

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from types import FrameType
 from typing import Any
 
@@ -104,14 +105,13 @@ def on_a_thread(
       OtherProcessFailed: if ``work`` takes longer, because it waits for another process.
       BaseException: the error of ``work``, or the interruption.
     """
-    made: list[Any] = []
-    raised: list[BaseException] = []
+    made: Future[Any] = Future()
 
     def target() -> None:
         try:
-            made.append(work())
+            made.set_result(work())
         except BaseException as error:  # raised below, in the waiting thread
-            raised.append(error)
+            made.set_exception(error)
 
     thread = threading.Thread(target=target, name="jaxdescent-run", daemon=True)
     thread.start()
@@ -126,9 +126,7 @@ def on_a_thread(
         raise
     if thread.is_alive():
         raise has_waited(seconds)
-    if raised:
-        raise raised[0]
-    return made[0]
+    return made.result()
 
 
 def until_there(arrays: Any, seconds: float = math.inf) -> None:
