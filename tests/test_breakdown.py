@@ -27,7 +27,6 @@ from jaxdescent.breakdown import (
     extent,
     hashed_text,
     llama,
-    measured_rows,
     next_steps,
     plot,
     real_data,
@@ -57,7 +56,7 @@ def in_this_process():
         tick(0.1)
         if request["problem"] == "separable":
             request = {**request, "sizes": [1000, 3000]}
-        return child.Answer(list(measured_rows.answer(request)))
+        return child.Answer(list(child.answer(request)))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(child, "ask", ask)
@@ -95,6 +94,10 @@ def real_report():
     return real_data.run(TINY, QUIET)
 
 
+def limits(sizes):
+    return sizes.most_params, sizes.most_tied, sizes.most_weights
+
+
 class TestExtents:
     def test_each_is_larger_than_the_one_before(self):
         assert [each.name for each in EXTENTS] == ["quick", "usual", "thorough"]
@@ -111,20 +114,19 @@ class TestExtents:
                 assert other is None or own <= other
 
     def test_as_usual_eight_billion_stay_and_coupled_problems_are_small(self):
-        limits = llama.Limits.of(breakdown.Settings())
-        assert limits.tree(2**62).size == 8_030_261_248
-        assert 10**8 < limits.tied_tree(2**62).size < 10**9
-        thorough = llama.Limits.of(breakdown.Settings(extent=extent.THOROUGH))
-        assert thorough == (None, None, None)
-        assert thorough.tied_tree(4 * 10**9).size > 3.8e9
-        quick = llama.Limits.of(breakdown.Settings(extent=extent.QUICK))
-        assert max(quick) < 10**8
+        usual = breakdown.Settings().sizes
+        assert llama.tree(usual.most_params, 2**62).size == 8_030_261_248
+        assert 10**8 < llama.tree(usual.most_tied, 2**62).size < 10**9
+        thorough = breakdown.Settings(extent=extent.THOROUGH).sizes
+        assert limits(thorough) == (None, None, None)
+        assert llama.tree(thorough.most_tied, 4 * 10**9).size > 3.8e9
+        assert max(limits(breakdown.Settings(extent=extent.QUICK).sizes)) < 10**8
 
     def test_what_the_user_limits_is_limited_in_all_problems(self):
         settings = breakdown.Settings(max_params=10**6, extent=extent.THOROUGH)
-        assert llama.Limits.of(settings) == (10**6, 10**6, 10**6)
+        assert limits(settings.sizes) == (10**6, 10**6, 10**6)
         settings = breakdown.Settings(max_params=10**9)
-        assert llama.Limits.of(settings).weights == extent.USUAL.most_weights
+        assert settings.sizes.most_weights == extent.USUAL.most_weights
 
     def test_three_sizes_show_how_both_methods_grow(self, coupled_report):
         sizes = sorted({row["unknowns"] for row in coupled_report.numbers["measured"]})
@@ -306,14 +308,14 @@ class TestCoupled:
         assert found.numbers["stopped_because"] == {"descent": "memory", "derivative": "memory"}
 
     def test_the_regression_is_solved_by_its_known_weights(self):
-        X, weights, y = measured_rows._regression(48, jax.random.key(3))
+        X, weights, y = child._regression(48, jax.random.key(3))
         design = np.column_stack([np.asarray(X, np.float64), np.ones(96)])
         found = np.linalg.lstsq(design, np.asarray(y, np.float64), rcond=None)[0]
         np.testing.assert_allclose(found[:-1], weights, atol=1e-5)
         assert found[-1] == pytest.approx(3, abs=1e-5)
 
     def test_blocks_fill_every_row_with_its_own_normal_numbers(self):
-        X = np.asarray(measured_rows._fill(jax.random.key(0), (1000, 40), 64))
+        X = np.asarray(child._fill(jax.random.key(0), (1000, 40), 64))
         assert len(np.unique(X)) > 0.99 * X.size
         assert abs(X.mean()) < 0.02
         assert abs(X.std() - 1) < 0.02

@@ -21,7 +21,7 @@ import jax, jax.numpy as jnp
 import jaxdescent as jd
 from jaxdescent.calls import programs
 from jaxdescent.calls.problem import Problem
-from jaxdescent.breakdown.tied import TiedNeighbours
+from jaxdescent.breakdown.tied_weights import TiedNeighbours
 from jaxdescent.descent.loop import descend
 
 assert jax.device_count() == 1

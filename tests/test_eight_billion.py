@@ -24,7 +24,6 @@ from jaxdescent.breakdown import (
     placed,
     report,
     segments,
-    tied,
     tied_weights,
 )
 from jaxdescent.descent.fused_steps import FUSED_STEPS
@@ -181,12 +180,12 @@ TIED_SHAPES = [(9, 14), (1, 40), (70, 1), (30,), (1,)]
 @pytest.mark.parametrize("shape", TIED_SHAPES, ids=str)
 def test_the_tied_gradient_is_that_of_the_textbooks_formula(shape, rng):
     x = jnp.asarray(rng.normal(size=shape) * 50, jnp.float32)
-    objective = tied.TiedNeighbours()
+    objective = tied_weights.TiedNeighbours()
     value, gradient = tied_value_and_gradient(x)
     np.testing.assert_allclose(jax.jit(objective.value)(x), value, rtol=1e-5)
     np.testing.assert_allclose(jax.jit(objective.gradient)(x), gradient, rtol=1e-5, atol=1e-3)
     direction = jnp.asarray(rng.normal(size=shape), jnp.float32)
-    product = tied_gradient(tied.optimum(shape) + direction)  # affine, and zero there
+    product = tied_gradient(tied_weights.optimum(shape) + direction)  # affine, and zero there
     np.testing.assert_allclose(
         objective.hessian_product(x, direction), product, rtol=1e-5, atol=1e-5
     )
@@ -196,7 +195,7 @@ def test_what_a_check_reads_is_the_value_and_the_gradients_norm(rng):
     tree = {
         str(shape): jnp.asarray(rng.normal(size=shape) * 50, jnp.float32) for shape in TIED_SHAPES
     }
-    value, squared = jax.jit(tied.TiedNeighbours().value_and_squared_norm)(tree)
+    value, squared = jax.jit(tied_weights.TiedNeighbours().value_and_squared_norm)(tree)
     values, gradients = zip(*map(tied_value_and_gradient, tree.values()), strict=True)
     np.testing.assert_allclose(value, sum(values), rtol=1e-5)
     expected = sum(np.sum(np.asarray(gradient, np.float64) ** 2) for gradient in gradients)
@@ -209,27 +208,29 @@ def test_tied_eigenvalues_lie_within_the_stated_bounds():
         zero = jnp.zeros(shape)
         hessian = jax.jit(jax.hessian(tied_by_the_textbook))(zero).reshape(zero.size, zero.size)
         eigenvalues = np.linalg.eigvalsh(np.asarray(hessian, np.float64))
-        assert eigenvalues[0] >= tied.LOWER
-        assert eigenvalues[-1] <= tied.UPPER
+        assert eigenvalues[0] >= tied_weights.LOWER
+        assert eigenvalues[-1] <= tied_weights.UPPER
         lowest, highest = min(lowest, eigenvalues[0]), max(highest, eigenvalues[-1])
     assert highest / lowest == pytest.approx(5, abs=0.7)
-    bounds = tied.TiedNeighbours().curvature_bounds(None)
-    assert (float(bounds.lower), float(bounds.upper)) == pytest.approx((tied.LOWER, tied.UPPER))
+    bounds = tied_weights.TiedNeighbours().curvature_bounds(None)
+    assert (float(bounds.lower), float(bounds.upper)) == pytest.approx(
+        (tied_weights.LOWER, tied_weights.UPPER)
+    )
 
 
 def test_the_tied_optimum_is_stationary():
     for shape in TIED_SHAPES:
-        center = tied.optimum(shape)
+        center = tied_weights.optimum(shape)
         assert center.shape == shape
         assert center.min() >= -64
         assert center.max() <= 62
         np.testing.assert_array_equal(tied_gradient(center), 0)
-        np.testing.assert_array_equal(jax.jit(tied.TiedNeighbours().gradient)(center), 0)
+        np.testing.assert_array_equal(jax.jit(tied_weights.TiedNeighbours().gradient)(center), 0)
 
 
 def test_no_tied_weight_moves_alone():
     # The Hessian's off-diagonal entries: every weight feels each of its neighbours.
-    objective, shape = tied.TiedNeighbours(), (6, 7)
+    objective, shape = tied_weights.TiedNeighbours(), (6, 7)
     product = jax.jit(lambda d: objective.hessian_product(jnp.zeros(shape), d))
     for position in ((0, 0), (2, 3), (5, 6)):
         felt = np.asarray(product(jnp.zeros(shape).at[position].set(1.0))) < 0
@@ -257,7 +258,7 @@ def test_the_distance_is_numpys(rng):
     shapes = {"a": (20, 30), "b": (50,)}
     offsets = {name: rng.normal(size=shape) for name, shape in shapes.items()}
     params = {
-        name: tied.optimum(shape) + jnp.asarray(offsets[name], jnp.float32)
+        name: tied_weights.optimum(shape) + jnp.asarray(offsets[name], jnp.float32)
         for name, shape in shapes.items()
     }
     flat = np.concatenate([offset.ravel() for offset in offsets.values()])
@@ -324,7 +325,7 @@ def test_the_matrix_free_regression_finds_the_weights_behind_its_targets():
 
 
 def test_part_three_joins_its_three_problems(monkeypatch):
-    monkeypatch.setattr(llama, "tree", lambda most=None: small_tree(most))
+    monkeypatch.setattr(llama, "tree", lambda *limits: small_tree(min(filter(None, limits))))
     outcome = llama.run(report.Settings(max_params=40_000, dtype="float32"), QUIET)
     assert set(outcome.numbers) == {"independent", "tied", "matrix_free_regression"}
     assert outcome.is_complete
@@ -336,14 +337,14 @@ def test_part_three_joins_its_three_problems(monkeypatch):
 def test_part_three_goes_on_from_what_it_kept(tmp_path, monkeypatch):
     monkeypatch.setitem(jd.hooks.Checkpoint.__init__.__kwdefaults__, "every", 0.0)
     send = [independent_weights.SEGMENT]
-    original = segments._Segments.report
+    original = segments.SegmentedDescent.report
 
     def interrupts(self, record):
         original(self, record)
         if record.iteration in send:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(segments._Segments, "report", interrupts)
+    monkeypatch.setattr(segments.SegmentedDescent, "report", interrupts)
     settings = report.Settings(dtype="float32", checkpoint=tmp_path)
     first = independent_weights.run(settings, QUIET, small_tree)
     assert not first.is_complete
@@ -439,7 +440,7 @@ class TestPlaced:
             return descend(matrix_free_regression.BlockRegression(y), w, 12)
 
         programs = (
-            Compiled(lambda x: descend(tied.TiedNeighbours(), x, 8), params),
+            Compiled(lambda x: descend(tied_weights.TiedNeighbours(), x, 8), params),
             Compiled(regression, [y, y], [y, y]),
         )
         row, sums = 4 * 128, 4 * 8

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from jaxdescent.breakdown.child import ROWS_PER_FEATURE
 from jaxdescent.breakdown.llama_tree import tree
-from jaxdescent.breakdown.measured_rows import ROWS_PER_FEATURE
 from jaxdescent.cost import exact
 from jaxdescent.cost.structure import Structure, regression_structure
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,6 +16,7 @@ from rich.progress import Progress
 import jaxdescent as jd
 from jaxdescent.breakdown import child
 from jaxdescent.breakdown import coupled_story as story
+from jaxdescent.breakdown.child import TOLERANCE
 from jaxdescent.breakdown.costs import (
     COMPUTED_SIZES,
     ITEMSIZE,
@@ -23,7 +28,7 @@ from jaxdescent.breakdown.costs import (
     predicted_seconds,
     working_bytes,
 )
-from jaxdescent.breakdown.measured_rows import TOLERANCE
+from jaxdescent.breakdown.extent import PartSizes
 from jaxdescent.breakdown.report import PartReport, Settings, progress_bar, show_line
 from jaxdescent.machine import memory
 
@@ -34,29 +39,22 @@ SEPARABLE_SHARE = 0.2
 """The share of the budget that is kept for the separable case."""
 
 
+Ask = Callable[[dict[str, Any], str, float], child.Answer]
+
+
 def run(settings: Settings, console: Console) -> PartReport:
     """Run both methods at growing sizes, then the separable case."""
-    available = memory.available_bytes()
+    found = story.Findings(memory.available_bytes(), settings.budget)
     with progress_bar(console) as progress:
-        search = _Search(settings, available, progress)
-        answer, refusal = child.Answer([]), None
+        ask = functools.partial(_asked, settings, progress)
         try:
-            search.run()
-            if not search.is_interrupted:
-                answer = _measure_separable(settings, progress)
-                refusal = _refusal(available)
+            _measure_coupled(found, settings.extent, ask)
+            if found.is_complete:
+                _measure_separable(found, settings.extent, ask)
+                found.refusal = _refusal(found.available)
         except KeyboardInterrupt:  # between two children; inside one, its answer reports it
-            search.is_interrupted = True
-    found = story.Findings(
-        measured=search.rows,
-        computed=_computed_rows(search.rows, available),
-        separable=answer.rows,
-        failures=[text for text in (*search.failures, answer.failure) if text],
-        stopped_because=search.stopped_because,
-        refusal=refusal,
-        available=available,
-        budget=settings.budget,
-    )
+            found.is_complete = False
+    found.computed = _computed_rows(found)
     return PartReport(
         sentences=(
             "Linear regression couples its unknowns: every weight depends on all others. X has "
@@ -70,89 +68,69 @@ def run(settings: Settings, console: Console) -> PartReport:
             "dtype": "float32",
             "rows_per_feature": ROWS_PER_FEATURE,
             "tolerance": TOLERANCE,
-            **{
-                name: value
-                for name, value in found._asdict().items()
-                if name not in ("available", "budget")
-            },
-            "available_bytes": available,
+            **found.numbers,
         },
         points=story.points(found),
-        is_complete=not (search.is_interrupted or answer.is_interrupted),
+        is_complete=found.is_complete,
     )
 
 
-class _Search:
-    """Multiplies n as long as the next size fits in memory and in the time that is left."""
-
-    def __init__(self, settings: Settings, available: int, progress: Progress) -> None:
-        self.settings = settings
-        self.available = available
-        self.progress = progress
-        self.rows: list[dict[str, Any]] = []
-        self.failures: list[str] = []
-        self.stopped_because: dict[str, str] = {}
-        self.measured_sizes = 0
-        self.is_interrupted = False
-
-    def run(self) -> None:
-        ends = time.perf_counter() + self.settings.budget * (1 - SEPARABLE_SHARE)
-        extent = self.settings.extent
-        size, overhead, methods = extent.first_size, 0.0, ["descent", "derivative"]
-        while methods:
-            methods = self._possible(methods, size, overhead, ends - time.perf_counter())
-            if not methods:
-                return
-            started = time.perf_counter()
-            answer = self._measure(size, methods, overhead)
-            self.is_interrupted = answer.is_interrupted
-            if answer.is_interrupted:
-                return
-            done = [row["method"] for row in answer.rows]
-            if answer.failure:
-                failed = next(name for name in methods if name not in done)
-                self.failures.append(f"n = {size:,}, {NAMES[failed]}: {answer.failure}.")
-                self.stopped_because[failed] = "failure"
-                methods = [name for name in methods if name != failed]
-            self.measured_sizes += 1
-            wall = time.perf_counter() - started
-            overhead = wall - sum(row["seconds"] for row in answer.rows)
-            size *= extent.growth
-
-    def _possible(self, methods: list[str], size: int, overhead: float, left: float) -> list[str]:
-        """The methods for which this size fits; descent comes first, because it is cheaper."""
-        possible: list[str] = []
-        spent = overhead
-        for name in methods:
-            needed = data_bytes(size) + working_bytes(name, size)
-            spent += self._predicted_seconds(name, size)
-            if needed > self.available:
-                self.stopped_because[name] = "memory"
-            elif self.measured_sizes >= LEAST_SIZES and spent > left:
-                self.stopped_because[name] = "time"
-            else:
-                possible.append(name)
-        return possible
-
-    def _predicted_seconds(self, name: str, size: int) -> float:
-        last = last_row(self.rows, name)
-        return predicted_seconds(last, size) if last else 0.0
-
-    def _measure(self, size: int, methods: list[str], overhead: float) -> child.Answer:
-        predicted = overhead + sum(self._predicted_seconds(name, size) for name in methods)
+def _measure_coupled(found: story.Findings, extent: PartSizes, ask: Ask) -> None:
+    """Multiply n as long as the next size fits in memory and in the time that is left."""
+    ends = time.perf_counter() + found.budget * (1 - SEPARABLE_SHARE)
+    size, overhead, methods = extent.first_size, 0.0, ["descent", "derivative"]
+    for count in itertools.count():
+        left = ends - time.perf_counter() if count >= LEAST_SIZES else math.inf
+        methods, expected = _possible(found, methods, size, left - overhead)
+        if not methods:
+            return
+        started = time.perf_counter()
         request = {"problem": "coupled", "unknowns": size, "methods": methods}
-        answer = _asked(request, f"n = {size:,}", max(predicted, 5.0), self.settings, self.progress)
-        for row in answer.rows:
-            name = row["method"]
-            self.rows.append({"predicted_bytes": working_bytes(name, size), **row})
-        return answer
+        answer = ask(request, f"n = {size:,}", max(overhead + expected, 5.0))
+        found.measured += [
+            {"predicted_bytes": working_bytes(row["method"], size), **row} for row in answer.rows
+        ]
+        if answer.is_interrupted:
+            found.is_complete = False
+            return
+        done = [row["method"] for row in answer.rows]
+        if answer.failure:
+            failed = next(name for name in methods if name not in done)
+            found.failures.append(f"n = {size:,}, {NAMES[failed]}: {answer.failure}.")
+            found.stopped_because[failed] = "failure"
+            methods = [name for name in methods if name != failed]
+        wall = time.perf_counter() - started
+        overhead = wall - sum(row["seconds"] for row in answer.rows)
+        size *= extent.growth
 
 
-def _computed_rows(measured: list[dict[str, Any]], available: int) -> list[dict[str, Any]]:
+def _possible(
+    found: story.Findings, methods: list[str], size: int, left: float
+) -> tuple[list[str], float]:
+    """The methods for which this size fits, and the seconds that they are expected to take; descent
+    comes first, because it is cheaper.
+    """
+    possible: list[str] = []
+    expected = spent = 0.0
+    for name in methods:
+        last = last_row(found.measured, name)
+        seconds = predicted_seconds(last, size) if last else 0.0
+        spent += seconds
+        if data_bytes(size) + working_bytes(name, size) > found.available:
+            found.stopped_because[name] = "memory"
+        elif spent > left:
+            found.stopped_because[name] = "time"
+        else:
+            possible.append(name)
+            expected += seconds
+    return possible, expected
+
+
+def _computed_rows(found: story.Findings) -> list[dict[str, Any]]:
     rows = []
     for size in COMPUTED_SIZES:
         for name in NAMES:
-            last = last_row(measured, name)
+            last = last_row(found.measured, name)
             if last is None or size <= last["unknowns"]:
                 continue
             needed = working_bytes(name, size)
@@ -163,7 +141,7 @@ def _computed_rows(measured: list[dict[str, Any]], available: int) -> list[dict[
                     "rows": ROWS_PER_FEATURE * size,
                     "data_bytes": data_bytes(size),
                     "predicted_bytes": needed,
-                    "fits_besides_data": needed <= available,
+                    "fits_besides_data": needed <= found.available,
                     "seconds": predicted_seconds(last, size),
                 }
             )
@@ -183,16 +161,19 @@ def _refusal(available: int) -> str | None:
     return None
 
 
-def _measure_separable(settings: Settings, progress: Progress) -> child.Answer:
-    request = {"problem": "separable", "sizes": list(settings.extent.separable_sizes)}
-    expected = settings.budget * SEPARABLE_SHARE
-    answer = _asked(request, "separable unknowns", expected, settings, progress)
-    rows = [{"predicted_bytes": ITEMSIZE * row["unknowns"], **row} for row in answer.rows]
-    return answer._replace(rows=rows)
+def _measure_separable(found: story.Findings, extent: PartSizes, ask: Ask) -> None:
+    request = {"problem": "separable", "sizes": list(extent.separable_sizes)}
+    answer = ask(request, "separable unknowns", found.budget * SEPARABLE_SHARE)
+    found.separable = [
+        {"predicted_bytes": ITEMSIZE * row["unknowns"], **row} for row in answer.rows
+    ]
+    if answer.failure:
+        found.failures.append(answer.failure)
+    found.is_complete = not answer.is_interrupted
 
 
 def _asked(
-    request: dict[str, Any], label: str, expected: float, settings: Settings, progress: Progress
+    settings: Settings, progress: Progress, request: dict[str, Any], label: str, expected: float
 ) -> child.Answer:
     """A child process's answer, shown by a bar that is full after the expected seconds."""
     show_line(progress.console, label)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import dataclasses
+from typing import Any
 
 from jaxdescent.breakdown.costs import (
     ITEMSIZE,
@@ -22,17 +23,27 @@ RESOLUTION_BYTES = 10**6
 """How many bytes a process's memory varies on its own; smaller peaks are shown as below this."""
 
 
-class Findings(NamedTuple):
-    """The rows that part 2 measured and computed, with one dictionary for each row."""
+@dataclasses.dataclass
+class Findings:
+    """The rows that part 2 measures and computes, with one dictionary for each row."""
 
-    measured: list[dict[str, Any]]
-    computed: list[dict[str, Any]]
-    separable: list[dict[str, Any]]
-    failures: list[str]
-    stopped_because: dict[str, str]
-    refusal: str | None
     available: int
     budget: float
+    measured: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    computed: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    separable: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    failures: list[str] = dataclasses.field(default_factory=list)
+    stopped_because: dict[str, str] = dataclasses.field(default_factory=dict)
+    refusal: str | None = None
+    is_complete: bool = True
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """What the record keeps."""
+        rows = dataclasses.asdict(self)
+        left_out = "available", "budget", "is_complete"
+        kept = {name: value for name, value in rows.items() if name not in left_out}
+        return kept | {"available_bytes": self.available}
 
 
 def coupled_table(found: Findings) -> Table:

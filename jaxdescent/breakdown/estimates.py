@@ -7,6 +7,7 @@ work of a known kind that takes as long. The constants are from the run of docs/
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -14,14 +15,13 @@ import jax.numpy as jnp
 
 from jaxdescent.breakdown import (
     independent_weights,
-    llama,
+    llama_tree,
     matrix_free_regression,
-    measured_rows,
     tied_weights,
 )
+from jaxdescent.breakdown.child import TOLERANCE
 from jaxdescent.breakdown.costs import data_bytes, structure_of, working_bytes
 from jaxdescent.breakdown.coupled import LEAST_SIZES, SEPARABLE_SHARE
-from jaxdescent.breakdown.llama_tree import Tree
 from jaxdescent.breakdown.measure import SHORT_SECONDS
 from jaxdescent.breakdown.report import Settings
 from jaxdescent.cost import exact, iterative
@@ -110,7 +110,7 @@ def _descent_seconds(size: int, machine: Machine) -> float:
 
 
 def _question(size: int, machine: Machine) -> Question:
-    return Question(structure_of(size), machine, measured_rows.TOLERANCE)
+    return Question(structure_of(size), machine, TOLERANCE)
 
 
 def _separable(settings: Settings, machine: Machine) -> float:
@@ -121,26 +121,28 @@ def _separable(settings: Settings, machine: Machine) -> float:
 def _large(settings: Settings, machine: Machine) -> float:
     processes = jax.process_count()
     room = machine.memory_bytes * processes
-    limits = llama.Limits.of(settings)
-    _, chosen = independent_weights.chosen(settings, limits.tree, room)
+    sizes = settings.sizes
+    within = functools.partial(llama_tree.tree, sizes.most_params)
+    _, chosen = independent_weights.chosen(settings, within, room)
     seconds = _compiling(chosen)
     steps = independent_weights.ITERATIONS * STEP * chosen.size / machine.product("float32")
     seconds += (_drawing(chosen.size, machine) + steps) / processes
     if not settings.everything:
         return seconds
-    tied = tied_weights.chosen(limits.tied_tree, room, jnp.dtype(jnp.float32))
+    within = functools.partial(llama_tree.tree, sizes.most_tied)
+    tied = tied_weights.chosen(within, room, jnp.dtype(jnp.float32))
     updated = TIED_ITERATIONS * TIED_BYTES * tied.size
     seconds += _compiling(tied)
     seconds += (
         2 * _drawing(tied.size, machine) + updated / machine.read_bandwidth["float32"]
     ) / processes
-    side = matrix_free_regression.chosen(limits.weights, room)
+    side = matrix_free_regression.chosen(sizes.most_weights, room)
     weights = side * side * matrix_free_regression.BLOCKS
     updated = REGRESSION_ITERATIONS * REGRESSION_BYTES * weights
     return seconds + 2 * COMPILING + updated / machine.read_bandwidth["float32"] / processes
 
 
-def _compiling(chosen: Tree) -> float:
+def _compiling(chosen: llama_tree.Tree) -> float:
     return COMPILING + COMPILING_AN_ARRAY * len(chosen.shapes)
 
 

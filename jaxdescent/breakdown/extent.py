@@ -33,6 +33,12 @@ class PartSizes:
     studies: int
     most_lines: int
 
+    def within(self, most: int) -> PartSizes:
+        """These sizes with at most so many parameters in each problem of part 3."""
+        limits = (self.most_params, self.most_tied, self.most_weights)
+        params, tied, weights = (most if each is None else min(each, most) for each in limits)
+        return dataclasses.replace(self, most_params=params, most_tied=tied, most_weights=weights)
+
 
 QUICK = PartSizes(
     "quick",

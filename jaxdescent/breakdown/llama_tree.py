@@ -19,11 +19,13 @@ class Tree(NamedTuple):
         return sum(math.prod(shape) for shape in self.shapes.values())
 
 
-def tree(max_params: int | None = None) -> Tree:
-    """The shapes of Llama-3-8B, or of the largest part of it that has at most ``max_params``.
+def tree(*limits: int | None) -> Tree:
+    """The shapes of Llama-3-8B, or of the largest part of it that keeps within these numbers of
+    parameters.
 
     Layers are left out first, then the two embeddings, then matrices of a layer.
     """
+    max_params = min((limit for limit in limits if limit is not None), default=None)
     ends = {
         "embedding": (VOCABULARY, WIDTH),
         "head": (VOCABULARY, WIDTH),

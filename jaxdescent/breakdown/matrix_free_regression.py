@@ -15,7 +15,7 @@ import jaxdescent as jd
 from jaxdescent.breakdown import placed, segments
 from jaxdescent.breakdown.measure import begin_peak, peak_beyond
 from jaxdescent.breakdown.report import PartReport, PlottedPoint, Settings, Table, busy
-from jaxdescent.breakdown.tied import shift
+from jaxdescent.breakdown.tied_weights import shift
 from jaxdescent.display import readable_seconds
 from jaxdescent.machine import memory
 from jaxdescent.numerics import precision

@@ -45,6 +45,11 @@ class Settings:
     checkpoint: pathlib.Path | None = None
     resume: bool = False
 
+    @property
+    def sizes(self) -> PartSizes:
+        """The sizes of the extent, those of part 3 within what the user allows."""
+        return self.extent if self.max_params is None else self.extent.within(self.max_params)
+
 
 @dataclasses.dataclass(frozen=True)
 class Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,26 +20,46 @@ class Segment(NamedTuple):
     seconds: float
 
 
-class SegmentedDescent(NamedTuple):
-    """The state of the descent after its segments.
+class SegmentedDescent(jd.hooks.Hook):
+    """A descent, which notes its segments as a hook of its run.
 
     Attributes:
       result: the run's result.
       segments: all segments.
       first_norm: the gradient's norm at the start.
-      is_complete: False if Ctrl-C ended the descent.
+      resumed_at: the iteration at which the run resumed; 0 if it began at the start.
       seconds_compiling: until the programs were compiled.
       goodput: the share of the time that went into iterations.
-      resumed_at: the iteration at which the run resumed; 0 if it began at the start.
     """
 
     result: jd.Result
-    segments: list[Segment]
-    first_norm: float
-    is_complete: bool
     seconds_compiling: float
     goodput: float
-    resumed_at: int
+
+    def __init__(self, first: Callable[[], None]) -> None:
+        self._first = first  # is called before the first step
+        self.segments: list[Segment] = []
+        self.first_norm = math.nan
+        self.resumed_at = 0
+
+    def begin(self, facts: jd.hooks.Facts) -> None:
+        self._first()
+        self.resumed_at = facts.iteration
+
+    def report(self, record: jd.hooks.Record) -> None:
+        self.first_norm = record.first_gradient_norm
+        self.segments.append(Segment(record.iterations, record.chunk_seconds))
+
+    def end(self, result: jd.Result, summary: jd.hooks.Summary) -> None:
+        self.result = result
+        self.seconds_compiling, self.goodput = summary.seconds_compiling, summary.goodput
+        if not self.segments:
+            self.first_norm = float(result.scale)
+
+    @property
+    def is_complete(self) -> bool:
+        """False if Ctrl-C ended the descent."""
+        return int(self.result.status) != jd.Status.INTERRUPTED
 
     @property
     def iterations(self) -> int:
@@ -75,29 +96,6 @@ class SegmentedDescent(NamedTuple):
         }
 
 
-class _Segments(jd.hooks.Hook):
-    """Collects the segments and the summary, and calls ``first`` before the first step."""
-
-    def __init__(self, first: Callable[[], None]) -> None:
-        self.first = first
-        self.segments: list[Segment] = []
-        self.first_norm = float("nan")
-        self.summary = jd.hooks.Summary()
-        self.resumed_at = 0
-
-    def begin(self, facts: jd.hooks.Facts) -> None:
-        self.first()
-        self.resumed_at = facts.iteration
-
-    def report(self, record: jd.hooks.Record) -> None:
-        self.first_norm = record.first_gradient_norm
-        self.segments.append(Segment(record.iterations, record.chunk_seconds))
-
-    def end(self, result: jd.Result, summary: jd.hooks.Summary) -> None:
-        del result
-        self.summary = summary
-
-
 def descend(
     objective: Any,
     params: Any,
@@ -127,12 +125,12 @@ def descend(
         waiting.stop()  # a terminal shows it or the bar
         show_line(console, f"{label}: at most {iterations:,} iterations")
 
-    seen = _Segments(begin)
+    descent = SegmentedDescent(begin)
     folder = settings.checkpoint and settings.checkpoint / problem
     bar = jd.hooks.Progress(console=console, label=label, is_quiet_at_end=True)
     try:
         with waiting:
-            result = jd.run(
+            jd.run(
                 objective,
                 params,
                 method,
@@ -141,7 +139,7 @@ def descend(
                 chunk=segment,
                 check_every=segment,
                 donate=True,
-                hooks=[seen, bar],
+                hooks=[descent, bar],
                 checkpoint=folder,
                 resume=settings.resume,
             )
@@ -149,12 +147,4 @@ def descend(
         if folder is None:
             raise
         raise DataError(f"{error}".replace("pass resume=True", "say --resume")) from error
-    return SegmentedDescent(
-        result=result,
-        segments=seen.segments,
-        first_norm=seen.first_norm if seen.segments else float(result.scale),
-        is_complete=int(result.status) != jd.Status.INTERRUPTED,
-        seconds_compiling=seen.summary.seconds_compiling,
-        goodput=seen.summary.goodput,
-        resumed_at=seen.resumed_at,
-    )
+    return descent

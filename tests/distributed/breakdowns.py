@@ -12,9 +12,9 @@ IS_SECOND = sys.argv[-1] == "1"
 
 ENDLESS = (
     "import time\n"
-    "from jaxdescent.breakdown import measured_rows\n"
-    "measured_rows.answer = lambda request: time.sleep(1000)\n"
-    "measured_rows.main()\n"
+    "from jaxdescent.breakdown import child\n"
+    "child.answer = lambda request: time.sleep(1000)\n"
+    "child.main()\n"
 )
 
 
@@ -54,19 +54,19 @@ def no_room():
 def endless_steps():
     """Part 3 takes steps until it is ended, and says when it begins."""
 
-    class Announced(segments._Segments):
+    class Announced(segments.SegmentedDescent):
         def begin(self, facts):
             super().begin(facts)
             print(f"child {os.getpid()}", flush=True)
 
     independent_weights.ITERATIONS = 10**9
-    segments._Segments = Announced
+    segments.SegmentedDescent = Announced
 
 
 def tied_are_interrupted():
     """Ctrl-C comes to the second process after a few iterations on the tied weights."""
 
-    class Interrupted(segments._Segments):
+    class Interrupted(segments.SegmentedDescent):
         def begin(self, facts):
             super().begin(facts)
             self.is_due = facts.objective.startswith("TiedNeighbours")
@@ -78,7 +78,7 @@ def tied_are_interrupted():
                 os.kill(os.getpid(), signal.SIGINT)
 
     if IS_SECOND:
-        segments._Segments = Interrupted
+        segments.SegmentedDescent = Interrupted
 
 
 if __name__ == "__main__":
