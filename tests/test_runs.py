@@ -20,7 +20,7 @@ from jaxdescent.calls import programs
 from jaxdescent.minimize import set_up
 from jaxdescent.objectives import as_objective
 from jaxdescent.runs.chunks import Chunks
-from jaxdescent.runs.pace import SECONDS, Pace
+from jaxdescent.runs.driver import SECONDS, Pace
 from tests.results import assert_same
 from tests.short_runs import METHOD, START, X, Y, valley
 

@@ -38,8 +38,8 @@ LEAST_SIZES = 3
 SEPARABLE_SHARE = 0.2
 """The share of the budget that is kept for the separable case."""
 
-
 Ask = Callable[[dict[str, Any], str, float], child.Answer]
+"""From a request, its label and the seconds that it is expected to take to the child's answer."""
 
 
 def run(settings: Settings, console: Console) -> PartReport:

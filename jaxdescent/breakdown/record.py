@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import pathlib
 import platform
@@ -15,6 +14,7 @@ from jaxdescent import provenance
 from jaxdescent.breakdown.report import PartReport, Settings
 from jaxdescent.fit.array_files import replacing
 from jaxdescent.machine import memory
+from jaxdescent.runs.record import as_json
 
 PACKAGES = ("jaxdescent", "jax", "jaxlib", "numpy", "optax", "scikit-learn")
 
@@ -64,17 +64,4 @@ def write_record(
         "verdict": [sentence for report in reports for sentence in report.verdict],
     }
     with replacing(path) as new:
-        new.write_text(json.dumps(_plain(record), indent=2, allow_nan=False) + "\n")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    number = value.item() if hasattr(value, "item") else value
-    if isinstance(number, float) and not math.isfinite(number):
-        return None
-    return number
+        new.write_text(json.dumps(as_json(record), indent=2, allow_nan=False) + "\n")

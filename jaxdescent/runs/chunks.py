@@ -9,7 +9,6 @@ and none changes a result.
 from __future__ import annotations
 
 import functools
-import time
 from typing import Any, NamedTuple
 
 import jax
@@ -43,7 +42,7 @@ class Numbers(NamedTuple):
 
 
 class Chunks:
-    """The programs of one descent, and the seconds that compiling them took.
+    """The programs of one descent.
 
     Args:
       setup: the checked call.
@@ -58,7 +57,6 @@ class Chunks:
             _begin, (params, self.problem, self.limit), donate=donate, **self._start
         )
         self._advance: Any = None
-        self.seconds_compiling = 0.0
 
     @property
     def check_every(self) -> int:
@@ -67,10 +65,7 @@ class Chunks:
 
     def begin(self, params: Params) -> Loop:
         """The loop at the start."""
-        started = time.perf_counter()
-        loop = jax.block_until_ready(self._begin(params, self.problem, self.limit))
-        self.seconds_compiling += time.perf_counter() - started
-        return loop
+        return jax.block_until_ready(self._begin(params, self.problem, self.limit))
 
     def like(self, params: Params) -> Loop:
         """The shapes, dtypes and shardings of :meth:`begin`'s loop, which is not computed."""
@@ -98,17 +93,14 @@ class Chunks:
 
     def compile(self, loop: Loop) -> Loop:
         """Compile the program of a chunk, by a chunk without steps; the loop's memory is reused."""
-        started = time.perf_counter()
-        if self._advance is None:
-            inputs = loop, self.problem, self.limit, self.limit
-            self._advance = self._compiled(_advance, inputs, donate=True)
-        loop, _ = jax.block_until_ready(self.advance(loop, 0))
-        self.seconds_compiling += time.perf_counter() - started
-        return loop
+        return jax.block_until_ready(self.advance(loop, 0))[0]
 
     def advance(self, loop: Loop, until: int) -> tuple[Loop, Numbers]:
         """Take steps up to iteration ``until`` at least, in the loop's memory."""
-        return self._advance(loop, self.problem, self.limit, np.int32(until))
+        inputs = loop, self.problem, self.limit, np.int32(until)
+        if self._advance is None:
+            self._advance = self._compiled(_advance, inputs, donate=True)
+        return self._advance(*inputs)
 
     def copied(self, loop: Loop, spare: Loop | None = None) -> Loop:
         """A copy of the loop, in the memory of ``spare``, an earlier copy, where there is one."""

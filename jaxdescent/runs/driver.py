@@ -21,11 +21,17 @@ from jaxdescent.processes.signals import Interruption, is_there, until_there
 from jaxdescent.runs.chunks import Chunks, Numbers
 from jaxdescent.runs.hooks import Checkpoint, Hook
 from jaxdescent.runs.hooks.protocol import Pause
-from jaxdescent.runs.pace import Pace
 from jaxdescent.runs.record import Facts, Record, Summary
 from jaxdescent.status import RUNNING, Evidence, Status
 
 Params = Any
+
+SECONDS = 0.5
+"""The time of a chunk: long beside what hooks and dispatches cost, short beside a user's patience
+after Ctrl-C."""
+
+GROWTH = 8
+"""A chunk has at most this many times the steps of the one before."""
 
 
 class Driver:
@@ -70,7 +76,9 @@ class Driver:
                 answers = processes.told_by_all([wish, pace.length])
                 asked = max(wish for wish, _ in answers)
                 if not asked:
-                    self._pause(Pause(number, until, loop, functools.partial(self._copied, loop)))
+                    self._pause(
+                        Pause(number, until, loop, functools.partial(self.chunks.copied, loop))
+                    )
                     processes.told_by_all("has paused")  # or failed: no chunk may wait for it
                     until = min(until + answers[0][1], most)
                     dispatched = time.perf_counter()
@@ -93,9 +101,6 @@ class Driver:
         """Raise if the value at the start is NaN because data are; other NaN may be intended."""
         if status == Status.NON_FINITE.value and iteration == 0:
             refuse_nan({"the data": self.chunks.problem.objective})
-
-    def _copied(self, loop: Loop, spare: Loop | None = None) -> Loop:
-        return self.chunks.copied(loop, spare)
 
     def _pause(self, pause: Pause) -> None:
         for hook in self.hooks:
@@ -189,3 +194,27 @@ def refuse_nan(named: dict[str, Any]) -> None:
 
 def _largest(leaf: jax.Array) -> jax.Array:
     return jnp.max(leaf)  # which is NaN if one element is
+
+
+class Pace:
+    """The length of the next chunk.
+
+    Args:
+      given: the steps in a chunk; None to choose them by time.
+      check_every: the steps between two checks, of which a chunk has a whole number.
+    """
+
+    def __init__(self, given: int | None, check_every: int) -> None:
+        self._given = given
+        self._unit = check_every
+        self.length = self._whole(given or 1)
+
+    def after(self, iterations: int, seconds: float) -> None:
+        """Adapt the length to a chunk's time."""
+        if self._given is not None or iterations < self.length:
+            return  # the chunk was shorter than asked for, or dispatched before the last change
+        wanted = iterations * SECONDS / max(seconds, 1e-9)
+        self.length = self._whole(min(round(wanted), GROWTH * self.length))
+
+    def _whole(self, steps: int) -> int:
+        return max(-(-steps // self._unit), 1) * self._unit

@@ -1,8 +1,11 @@
-"""The records of a run: at its beginning, after each chunk, and at its end."""
+"""The records of a run: at its beginning, after each chunk, and at its end; and records as JSON."""
 
 from __future__ import annotations
 
 import dataclasses
+import enum
+import math
+from typing import Any
 
 from jaxdescent.status import Evidence, Status
 
@@ -99,3 +102,19 @@ class Summary:
     def goodput(self) -> float:
         """The share of the time that went into steps."""
         return self.seconds_in_steps / self.seconds if self.seconds else 0.0
+
+
+def as_json(value: Any) -> Any:
+    """A value as JSON can hold it: numbers that are not finite are null.
+
+    >>> as_json({"a": (1, math.inf), "b": Status.CONVERGED})
+    {'a': [1, None], 'b': 'CONVERGED'}
+    """
+    if isinstance(value, dict):
+        return {str(key): as_json(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(entry) for entry in value]
+    if isinstance(value, enum.Enum):
+        return str(value)
+    number = value.item() if hasattr(value, "item") else value
+    return None if isinstance(number, float) and not math.isfinite(number) else number

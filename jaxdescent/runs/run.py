@@ -12,6 +12,10 @@ from typing import Any, Never
 import jax
 
 from jaxdescent import processes
+from jaxdescent.calls.problem import Problem
+from jaxdescent.cost import default_plan
+from jaxdescent.cost.structure import ProblemKind
+from jaxdescent.descent.fused_steps import FUSED_STEPS, fuses
 from jaxdescent.descent.loop_state import Loop
 from jaxdescent.display import structure_name
 from jaxdescent.inputs import tracing
@@ -23,12 +27,10 @@ from jaxdescent.processes import same_call
 from jaxdescent.processes.signals import Interruption
 from jaxdescent.result import Result
 from jaxdescent.runs.chunks import Chunks
-from jaxdescent.runs.driver import Driver, refuse_nan, timed
+from jaxdescent.runs.driver import Driver, Pace, refuse_nan, timed
 from jaxdescent.runs.hooks import Checkpoint, Hook
 from jaxdescent.runs.hooks.protocol import check_hooks
-from jaxdescent.runs.pace import Pace
 from jaxdescent.runs.record import Facts, Summary
-from jaxdescent.runs.traffic import bytes_per_iteration
 from jaxdescent.tolerance import Tolerance
 
 Params = Any
@@ -144,8 +146,8 @@ def run(
         loop = _first_loop(chunks, setup, saved, resume=resume, donate=donate, summary=summary)
         facts = _facts(setup, max_iterations, int(loop.iteration))
         del setup, start
-        loop = chunks.compile(loop)
-        summary.seconds_compiling = chunks.seconds_compiling
+        with timed(summary, "seconds_compiling"):
+            loop = chunks.compile(loop)
         interruption = stack.enter_context(Interruption())
         driver = Driver(chunks, every_hook, facts, summary, began=began, patience=patience)
         for hook in every_hook:
@@ -195,16 +197,18 @@ def _first_loop(
 ) -> Loop:
     """The loop at the start, or that of a checkpoint."""
     params = setup.inputs[0]
-    if saved is None:
+    if saved is not None:
+        with timed(summary, "seconds_restoring"):
+            like = chunks.like(params)
+            has_some = saved.open(setup, chunks.jaxpr(like), resume=resume)
+            if resume and donate and has_some:
+                for leaf in jax.tree.leaves(params):
+                    leaf.delete()  # the restored loop may need the memory
+            loop = saved.restore(like) if resume else None
+        if loop is not None:
+            return chunks.resumed(loop)
+    with timed(summary, "seconds_compiling"):
         return chunks.begin(params)
-    with timed(summary, "seconds_restoring"):
-        like = chunks.like(params)
-        saved.open(setup, chunks.jaxpr(like), resume=resume)
-        if resume and donate and saved.has_some():
-            for leaf in jax.tree.leaves(params):
-                leaf.delete()  # the restored loop may need the memory
-        loop = saved.restore(like) if resume else None
-    return chunks.begin(params) if loop is None else chunks.resumed(loop)
 
 
 def _facts(setup: Setup, max_iterations: int, iteration: int) -> Facts:
@@ -220,3 +224,24 @@ def _facts(setup: Setup, max_iterations: int, iteration: int) -> Facts:
         bytes_per_iteration=bytes_per_iteration(problem, params, setup.flags["check_every"]),
         is_first_process=jax.process_index() == 0,
     )
+
+
+def bytes_per_iteration(problem: Problem, params: Any, check_every: int) -> float | None:
+    """The bytes that an iteration reads and writes on all devices; None if it is not known.
+
+    Fused steps read and write the params once in each pass. Otherwise it is the mean over the
+    iterations that the plan expects of the same method, if that is a candidate; what a function
+    reads is not known.
+    """
+    if fuses(problem.objective, problem.method) and check_every > 1:
+        held = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+        return 2.0 * held / min(FUSED_STEPS, check_every)
+    plan = default_plan(problem.objective, params)
+    if plan.structure.kind in (ProblemKind.FUNCTION, ProblemKind.RESIDUALS):
+        return None
+    name = structure_name(problem.method)
+    for candidate in plan.candidates:
+        if structure_name(candidate.method) == name:
+            moved = candidate.bytes_moved / candidate.iterations
+            return moved * plan.structure.devices or None
+    return None

@@ -86,8 +86,8 @@ class Checkpoint(Hook):
     def __repr__(self) -> str:
         return f"Checkpoint({self.folder!r}, every={self.every}, keep={self.keep})"
 
-    def open(self, setup: Setup, jaxpr: Any, *, resume: bool) -> None:
-        """Open the folder for a run of this problem, and check it.
+    def open(self, setup: Setup, jaxpr: Any, *, resume: bool) -> bool:
+        """Open the folder for a run of this problem, and check it; whether it has a checkpoint.
 
         Raises:
           ValueError: if the folder has checkpoints and the run is not to resume, if another run
@@ -120,6 +120,7 @@ class Checkpoint(Hook):
                 f"{self.folder} has a checkpoint of iteration {found[0]:,}: pass resume=True to go "
                 "on from it, or choose another folder."
             )
+        return bool(found)
 
     def restore(self, like: Loop) -> Loop | None:
         """The loop of the newest checkpoint that can be read; None if there is none at all.
@@ -164,10 +165,6 @@ class Checkpoint(Hook):
                 "choose another folder, or call without resume=True."
             )
         return None
-
-    def has_some(self) -> bool:
-        """Whether the folder has a checkpoint."""
-        return bool(self._iterations())
 
     def pause(self, pause: Pause) -> None:
         is_searching = self._memory is not None and not self._memory.is_found

@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
-import math
 import os
 import pathlib
 from typing import Any, TextIO
 
 from jaxdescent.runs.hooks.protocol import Hook
-from jaxdescent.runs.record import Facts, Record
-from jaxdescent.status import Evidence
+from jaxdescent.runs.record import Facts, Record, as_json
 
 
 class History(Hook):
@@ -61,7 +59,7 @@ class History(Hook):
     def report(self, record: Record) -> None:
         if not self._writes:
             return
-        row = {name: _plain(value) for name, value in dataclasses.asdict(record).items()}
+        row = as_json(dataclasses.asdict(record))
         if self._file is not None:
             self._file.write(f"{json.dumps(row)}\n")
             self._file.flush()
@@ -90,17 +88,6 @@ class History(Hook):
             except json.JSONDecodeError:
                 break  # the last line of a process that was killed
         return rows
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON can hold it."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, Evidence):
-        return str(value)
-    if isinstance(value, int):
-        return str(value) if hasattr(value, "name") else value
-    return value if math.isfinite(value) else None
 
 
 def _pyarrow() -> tuple[Any, Any]:
