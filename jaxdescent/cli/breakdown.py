@@ -4,33 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import enum
 import os
 import pathlib
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from jaxdescent.cli.command_line import failing_in_one_line, join
-from jaxdescent.cli.device import Platform, choose_device
 from jaxdescent.cli.options import (
     Coordinator,
     Distributed,
     File,
+    Platform,
     Process,
     Processes,
     check_resume,
+    choose_device,
 )
 
 SMALLEST = 4096
 INTERLEAVE = "--xla_backend_extra_options=-force-vector-interleave=4"
-
-
-class StorageDtype(enum.StrEnum):
-    """The dtype in which part 3 stores its parameters."""
-
-    bfloat16 = "bfloat16"
-    float32 = "float32"
 
 
 def _positive(value: float | None) -> float | None:
@@ -52,7 +45,7 @@ def breakdown(
         typer.Option(min=1, help="Part 3: the most parameters.", show_default="8,030,261,248"),
     ] = None,
     dtype: Annotated[
-        StorageDtype | None,
+        Literal["bfloat16", "float32"] | None,
         typer.Option(help="Part 3: how parameters are stored.", show_default="what fits"),
     ] = None,
     budget: Annotated[
@@ -143,7 +136,7 @@ def breakdown(
             extent=extent,
             everything=everything or part is None,
             max_params=params,
-            dtype=dtype.value if dtype else None,
+            dtype=dtype,
             seed=seed,
             checkpoint=checkpoint,
             resume=resume,
@@ -180,5 +173,5 @@ def _prepare_process(device: Platform | None) -> None:
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")
     # Part 2's child processes share the device's memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    if device is Platform.cpu:
+    if device == "cpu":
         choose_device(device)

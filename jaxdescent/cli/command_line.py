@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import contextlib
 import importlib
+import json
 import os
 import signal
 import sys
@@ -19,6 +20,13 @@ from jaxdescent.cli import INTERRUPTED, is_of_the_extra, leave
 
 LONGEST = 1.5
 """Seconds from a signal to the end of the process where Python has not handled the signal."""
+
+
+def echo_json(content: dict[str, Any]) -> None:
+    """Print one JSON object."""
+    from jaxdescent.data.errors import printable
+
+    typer.echo(printable(json.dumps(content, ensure_ascii=False, default=str)))
 
 
 def penalty(text: str) -> float | str:
@@ -81,9 +89,10 @@ def _ended_by_signals(line: str, *, in_time: bool) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    from jaxdescent.processes.signals import handled_by
+
     # Ctrl-C called :func:`leave` until now; a caller's own handler is left in place.
     taken = [signal.SIGTERM, *[signal.SIGINT] * (signal.getsignal(signal.SIGINT) is leave)]
-    before = {number: signal.signal(number, _interrupt) for number in taken}
     hook = sys.unraisablehook
 
     def raise_again(lost: Any) -> None:
@@ -97,13 +106,12 @@ def _ended_by_signals(line: str, *, in_time: bool) -> Iterator[None]:
     sys.unraisablehook = raise_again
     try:
         with contextlib.ExitStack() as stack:
-            if in_time and signal.SIGINT in before:
+            stack.enter_context(handled_by(_interrupt, taken))
+            if in_time and signal.SIGINT in taken:
                 stack.enter_context(_ended_in_time(line))
             yield
     finally:
         sys.unraisablehook = hook
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

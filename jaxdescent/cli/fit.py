@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import enum
-import json
 import pathlib
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from jaxdescent.cli.command_line import (
+    echo_json,
     failing_in_one_line,
     join,
     penalty,
@@ -29,15 +28,6 @@ from jaxdescent.cli.options import (
     Resume,
     Where,
 )
-
-
-class Missing(enum.StrEnum):
-    """How missing values are treated."""
-
-    error = "error"
-    drop = "drop"
-    mean = "mean"
-
 
 Cached = Annotated[
     bool,
@@ -142,8 +132,9 @@ def fit(
         bool, typer.Option("--standardize", help="Penalise weights per standard deviation.")
     ] = False,
     missing: Annotated[
-        Missing, typer.Option(help="Missing values: refuse, drop their rows, or put means there.")
-    ] = Missing.error,
+        Literal["error", "drop", "mean"],
+        typer.Option(help="Missing values: refuse, drop their rows, or put means there."),
+    ] = "error",
     test: Annotated[
         float, typer.Option(metavar="SHARE", help="Rows held out, by a hash of their number.")
     ] = 0.0,
@@ -181,7 +172,6 @@ def fit(
         stack.enter_context(failing_in_one_line("jaxdescent.fit.report"))
         from jaxdescent import compilation_cache
         from jaxdescent.data import DataError, open_source
-        from jaxdescent.data.errors import printable
         from jaxdescent.fit.budget import Memory
         from jaxdescent.fit.fitting import fit_model
         from jaxdescent.fit.model import check_output
@@ -234,7 +224,7 @@ def fit(
                 method=method,
                 dtype=dtype,
                 standardize=standardize,
-                missing=missing.value,
+                missing=missing,
                 test=test,
                 seed=seed,
             )
@@ -250,7 +240,7 @@ def fit(
             content = {"target": model.target, "intercept": model.intercept, **model.metrics}
             content["largest_weights"] = dict(model.named_weights(10))
             content["model"] = None if out is None else str(out)
-            typer.echo(printable(json.dumps(content, ensure_ascii=False)))
+            echo_json(content)
         else:
             screen.show(summary(model))
             kept = f"Kept in {out}." if out is not None else "Not kept: --out FOLDER keeps it."

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import enum
-import json
 import pathlib
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from jaxdescent.cli.command_line import failing_in_one_line, split_names
+from jaxdescent.cli.command_line import echo_json, failing_in_one_line, split_names
 from jaxdescent.cli.options import AsJson, MemoryLimit, Names, Where
-
-
-class Unseen(enum.StrEnum):
-    """How levels that no training row had are treated."""
-
-    error = "error"
-    zero = "zero"
-
 
 ModelFolder = Annotated[pathlib.Path, typer.Argument(metavar="MODEL", readable=False)]
 
@@ -36,9 +26,9 @@ def predict(
     ] = None,
     where: Where = None,
     unseen: Annotated[
-        Unseen,
+        Literal["error", "zero"],
         typer.Option(help="Levels or indices that no training row had: refuse, or no effect."),
-    ] = Unseen.error,
+    ] = "error",
     missing: Annotated[
         str | None,
         typer.Option(
@@ -74,7 +64,7 @@ def predict(
                 source,
                 keep=kept,
                 missing=missing,
-                unseen=unseen.value,
+                unseen=unseen,
                 memory=Memory.of(memory),
                 note=unknown.append,
             )
@@ -124,8 +114,7 @@ def inspect(
                 look = look_at(source, Memory.of(None), screen)
             if as_json:
                 columns = {name: seen._asdict() for name, seen in look.columns.items()}
-                content = {"rows": look.rows, "columns": columns}
-                typer.echo(printable(json.dumps(content, ensure_ascii=False, default=str)))
+                echo_json({"rows": look.rows, "columns": columns})
             else:
                 screen.show_look(look, source)
             return

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import decimal
+import os
 import pathlib
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -33,6 +34,9 @@ Coordinator = Annotated[
 ]
 Processes = Annotated[int | None, typer.Option(min=1, help="How many they are.")]
 Process = Annotated[int | None, typer.Option(min=0, help="Which one this is, from 0.")]
+
+Platform = Literal["cpu", "gpu", "tpu"]
+"""The platform to run on."""
 
 UNITS = {
     unit + end: base**power
@@ -92,3 +96,36 @@ def check_resume(checkpoint: File, *, resume: bool) -> None:
     """Refuse to go on without a folder to go on from."""
     if resume and checkpoint is None:
         raise typer.BadParameter("needs --checkpoint FOLDER.", param_hint="--resume")
+
+
+def choose_device(device: Platform | None) -> None:
+    """Let JAX run on this device alone, or on the best one if it is None.
+
+    Raises:
+      typer.BadParameter: if JAX does not find it.
+    """
+    if device is None:
+        return
+    import jax
+
+    if device == "cpu":
+        os.environ["JAX_PLATFORMS"] = "cpu"
+        jax.config.update("jax_platforms", "cpu")
+    else:
+        _require(device)
+
+
+def _require(device: Platform) -> None:
+    """Raise unless JAX has chosen this device, as it does if it finds one."""
+    import jax
+
+    try:
+        found = jax.devices()[0].platform
+    except RuntimeError as error:
+        found = f"nothing ({error})"
+    if found != device:
+        raise typer.BadParameter(
+            f"JAX finds no {device} here, only {found}: install the JAX that is made for it, "
+            "or leave the option out.",
+            param_hint="--device",
+        )

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import enum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
-from jaxdescent.cli.device import Platform, choose_device
-from jaxdescent.cli.options import File, check_picture, count
+from jaxdescent.cli.options import File, Platform, check_picture, choose_device, count
 
 if TYPE_CHECKING:
     from jaxdescent.cost.structure import Structure
-
-
-class PlanDtype(enum.StrEnum):
-    """The dtype in which X is stored."""
-
-    float32 = "float32"
-    f32 = "f32"
-    float64 = "float64"
-    f64 = "f64"
-    bfloat16 = "bfloat16"
-    bf16 = "bf16"
 
 
 LONG_NAMES = {"f32": "float32", "f64": "float64", "bf16": "bfloat16"}
@@ -40,7 +27,10 @@ def plan(
     density: Annotated[
         float, typer.Option(help="Share of X that is not zero: 1 here, see jd.plan.")
     ] = 1.0,
-    dtype: Annotated[PlanDtype, typer.Option(help="The dtype of X.")] = PlanDtype.float32,
+    dtype: Annotated[
+        Literal["float32", "f32", "float64", "f64", "bfloat16", "bf16"],
+        typer.Option(help="The dtype of X."),
+    ] = "float32",
     l2: Annotated[float, typer.Option(help="The ridge penalty.")] = 0.0,
     device: Annotated[
         str | None,
@@ -91,7 +81,8 @@ def plan(
                 "is missing: give --rows and --features, or --machine alone.", param_hint=missing
             )
     check_picture(plot)
-    is_elsewhere = device is not None and device not in list(Platform)
+    here = next((name for name in get_args(Platform) if name == device), None)
+    is_elsewhere = device is not None and here is None
     if is_elsewhere and recalibrate:
         raise typer.BadParameter(
             f"measures a device of this host, got --device {device}: leave one of them out.",
@@ -99,7 +90,7 @@ def plan(
         )
     mesh = _mesh(device) if is_elsewhere else None
     # A plan for devices that are not attached runs nothing on those that are.
-    choose_device(Platform.cpu if mesh else Platform(device) if device else None)
+    choose_device("cpu" if mesh else here)
 
     import jax
     from rich.console import Console
@@ -120,7 +111,7 @@ def plan(
             plan_report.show_machine(measured, console)
         return
     rows_per_feature = rows / features
-    stored = LONG_NAMES.get(dtype.value, dtype.value)
+    stored = LONG_NAMES.get(dtype, dtype)
 
     def structure_at(size: int) -> Structure:
         return regression_structure(
@@ -168,5 +159,5 @@ def _mesh(name: str | None) -> str | None:
         return mesh_named(name or "").name
     except ValueError as error:
         raise typer.BadParameter(
-            f"{error} On this host: {', '.join(Platform)}.", param_hint="--device"
+            f"{error} On this host: {', '.join(get_args(Platform))}.", param_hint="--device"
         ) from error

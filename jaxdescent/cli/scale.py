@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from typing import Annotated, Any
 
@@ -91,9 +92,9 @@ def scale(
 
         from jaxdescent import scale as room
         from jaxdescent.machine import attached
-        from jaxdescent.processes import Stopped, among_all, leave_without_others
-        from jaxdescent.scale import keeping, rehearsal, report
+        from jaxdescent.processes import Stopped, among_all, check_alike, leave_without_others
         from jaxdescent.scale import plot as picture
+        from jaxdescent.scale import record, rehearsal, report
         from jaxdescent.scale.experiment import BadExperiment, Experiment
 
         def asked() -> dict[str, Any]:
@@ -152,11 +153,11 @@ def scale(
                     wanted["devices"] = () if is_elsewhere else (attached.count(),)
                 chosen = Experiment.of(wanted, "the command line")
                 chosen.points()  # before a folder is made for an experiment that cannot be run
-                room.check_asked(chosen)
+                check_alike({"the experiments": dataclasses.asdict(chosen)})
                 if is_first:
                     _check_files(plot, output)
                     if checkpoint is not None:
-                        path = keeping.opened(checkpoint, chosen, resume=resume)
+                        path = record.opened(checkpoint, chosen, resume=resume)
             console = Console(quiet=not is_first)
             tell = Console(stderr=True, quiet=not is_first)
             lines = room.run(chosen, path, lambda text: tell.print(text, highlight=False))

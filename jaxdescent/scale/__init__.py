@@ -3,7 +3,7 @@
 ``experiment`` lists the points; ``problems`` makes their arrays on the devices; ``program``
 compiles a point, and ``compiled`` reads the compiled text; ``measurement`` runs it on the devices
 that are attached, ``rehearsal`` predicts a run on devices that are not. ``record`` keeps one JSON
-line for each point, and ``keeping`` the folder of an experiment that can be resumed.
+line for each point, in a file or in the folder of an experiment that can be resumed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def run(
     (9220, False)
     """
     with processes.among_all("scale"):
-        check_asked(experiment)
+        processes.check_alike({"the experiments": dataclasses.asdict(experiment)})
         # All processes measure the points that the first one's file lacks, whatever theirs have.
         own = record.lines_in(output) if output and processes.is_first() else []
         stored, here = processes.told_by_first([own, record.machine()])
@@ -65,15 +65,6 @@ def run(
             if output and processes.is_first():
                 record.append(output, line)
     return lines
-
-
-def check_asked(experiment: Experiment) -> None:
-    """Refuse to go on where the processes were asked for different experiments.
-
-    Raises:
-      DataError: in all processes.
-    """
-    processes.check_alike({"the experiments": dataclasses.asdict(experiment)})
 
 
 def _figures(point: ScalingPoint, experiment: Experiment) -> dict[str, Any]:

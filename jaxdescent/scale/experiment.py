@@ -9,9 +9,9 @@ import tomllib
 from typing import Any
 
 from jaxdescent.machine.devices import mesh_named
-from jaxdescent.scale.methods import METHODS
 from jaxdescent.scale.point import ScalingPoint
 from jaxdescent.scale.problems import LAYOUTS, PROBLEMS
+from jaxdescent.scale.program import METHODS
 
 DTYPES = ("float32", "bfloat16", "float64")
 SCALINGS = ("strong", "weak")

@@ -16,7 +16,6 @@ from jaxdescent.processes import attempted
 from jaxdescent.scale import program
 from jaxdescent.scale.compiled import Compiled
 from jaxdescent.scale.experiment import Experiment
-from jaxdescent.scale.methods import AT_ONCE
 from jaxdescent.scale.point import ScalingPoint
 from jaxdescent.scale.problems import (
     PROBLEMS,
@@ -25,6 +24,7 @@ from jaxdescent.scale.problems import (
     bytes_of_a_device,
     mesh_of,
 )
+from jaxdescent.scale.program import AT_ONCE
 
 EXPECTED = (NotDivisible, TooFewDevices, ImportError, MemoryError, jax.errors.JaxRuntimeError)
 """Errors of a single point, after which the experiment goes on with the next one."""
@@ -109,7 +109,8 @@ def _prepared(point: ScalingPoint, experiment: Experiment) -> Callable[[], Any]:
         )
     problem, mesh = PROBLEMS[point.problem], mesh_of(devices[: point.devices], point.layout)
     if not problem.is_by_share:  # else shapes are known once arrays are made
-        _require(bytes_of_a_device(problem.shapes(point, mesh)), "of data and params", point)
+        held = bytes_of_a_device(problem.shapes(point, mesh))
+        program.require(held, "of data and params", bytes_of_each(point.devices))
     return problem.prepared(point, mesh, experiment.seed)
 
 
@@ -117,10 +118,6 @@ def _compiled(point: ScalingPoint, arrays: Any) -> Compiled:
     """The point's program, checked to fit a device's memory."""
     built = program.compiled(point, arrays)
     more = built.peak - built.arguments
-    _require(more, "besides data and params for what it computes with them", point)
+    purpose = "besides data and params for what it computes with them"
+    program.require(more, purpose, bytes_of_each(point.devices))
     return built
-
-
-def _require(needed: int, purpose: str, point: ScalingPoint) -> None:
-    """Raise an error where a device of this process has no room for ``needed`` bytes."""
-    program.require(needed, purpose, bytes_of_each(point.devices))

@@ -13,7 +13,7 @@ class ScalingPoint:
     Attributes:
       problem: a key of :data:`jaxdescent.scale.problems.PROBLEMS`.
       rows, features: the size of the whole regression; 0 where a problem has none.
-      method: a name in :data:`jaxdescent.scale.methods.METHODS`.
+      method: a name in :data:`jaxdescent.scale.program.METHODS`.
       dtype: how data and params are stored.
       layout: the axes over the devices, a key of :data:`jaxdescent.scale.problems.LAYOUTS`.
       devices: the number of devices.

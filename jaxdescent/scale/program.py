@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,9 +13,23 @@ import jaxdescent as jd
 from jaxdescent.machine import Machine
 from jaxdescent.machine.memory import readable_bytes
 from jaxdescent.scale.compiled import Compiled
-from jaxdescent.scale.methods import AT_ONCE, METHODS
 from jaxdescent.scale.point import ScalingPoint
 from jaxdescent.scale.problems import PROBLEMS, bytes_of_a_device
+
+METHODS: dict[str, Callable[[], Any]] = {
+    "cg": jd.ConjugateGradient,
+    "cg-jacobi": lambda: jd.ConjugateGradient(jd.Jacobi()),
+    "lsmr": jd.LSMR,
+    "lbfgs": jd.LBFGS,
+    "gradient": lambda: jd.GradientDescent(jd.Backtracking()),
+    "barzilai-borwein": lambda: jd.GradientDescent(jd.BarzilaiBorwein()),
+    "constant": lambda: jd.GradientDescent(1e-3),
+    "gram": jd.Gram,
+    "direct": jd.DerivativeMethod,
+}
+
+AT_ONCE = ("gram", "direct")
+"""The methods without iterations: a whole solve is timed for them."""
 
 
 def compiled(point: ScalingPoint, arrays: Any) -> Compiled:

@@ -15,9 +15,9 @@ from jaxdescent.machine import Machine
 from jaxdescent.machine.topologies import topology
 from jaxdescent.scale import program
 from jaxdescent.scale.compiled import Sent
-from jaxdescent.scale.methods import AT_ONCE
 from jaxdescent.scale.point import ScalingPoint
 from jaxdescent.scale.problems import PROBLEMS, bytes_of_a_device, mesh_of
+from jaxdescent.scale.program import AT_ONCE
 
 ASSUMPTIONS = (
     "Seconds are a model: published bandwidths are reached, every kernel waits for the one before "

@@ -20,7 +20,7 @@ from jaxdescent.breakdown.llama_tree import tree
 from jaxdescent.descent.loop import CHECK_EVERY
 from jaxdescent.numerics import randomness
 from jaxdescent.scale.point import ScalingPoint
-from jaxdescent.scale.problems.protocol import NOISE, PENALTY, ScalingProblem, placed
+from jaxdescent.scale.problems.protocol import NOISE, ScalingProblem, placed
 
 Axes = tuple[tuple[int, ...], str, tuple[str, ...]]
 """Shape, dtype, and a name for each axis."""
@@ -75,9 +75,6 @@ class DenseRegression(OfArrays):
     def operations(self, arrays: Any) -> float:
         X, y = arrays["X"], arrays["y"]
         return 4.0 * X.size * (y.size // X.shape[0])
-
-    def pose(self, arrays: Any) -> tuple[Any, Any]:
-        return jd.LinearRegression(arrays["X"], arrays["y"], l2=PENALTY), None
 
 
 class Llama(OfArrays):

@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import jaxdescent as jd
 from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.scale.point import ScalingPoint
-from jaxdescent.scale.problems.protocol import NOISE, PENALTY, ScalingProblem, placed
+from jaxdescent.scale.problems.protocol import NOISE, ScalingProblem, placed
 
 ENTRIES_OF_A_ROW = 50
 LEVELS_OF_YEARS = 10
@@ -74,9 +74,6 @@ class HostBuilt(ScalingProblem):
 
     def operations(self, arrays: Any) -> float:
         return 4.0 * arrays["X"].entries
-
-    def pose(self, arrays: Any) -> tuple[Any, Any]:
-        return jd.LinearRegression(arrays["X"], arrays["y"], l2=PENALTY), None
 
 
 class SparseRegression(HostBuilt):
