@@ -25,15 +25,6 @@ ASSUMPTIONS = (
     "networks between slices and reading the data are not in it."
 )
 
-SHARES = {
-    "all-reduce": 2.0,
-    "all-gather": 1.0,
-    "reduce-scatter": 1.0,
-    "all-to-all": 1.0,
-    "collective-permute": 1.0,
-}
-"""How many times the bytes of its result a collective sends over a ring of many devices."""
-
 
 def rehearsed(point: ScalingPoint) -> dict[str, Any]:
     """The figures of a point whose devices are not attached, compiled for them.
@@ -81,5 +72,7 @@ def rehearsed(point: ScalingPoint) -> dict[str, Any]:
 def _link_seconds(sent: Sent, machine: Machine) -> float:
     if machine.devices == 1 or not machine.link_bandwidth:
         return 0.0
-    share = SHARES[sent.kind] * (machine.devices - 1) / machine.devices
+    # Over a ring of many devices an all-reduce sends its result's bytes twice, all others once.
+    times = 2.0 if sent.kind == "all-reduce" else 1.0
+    share = times * (machine.devices - 1) / machine.devices
     return share * sent.size / machine.link_bandwidth + machine.all_reduce_seconds
