@@ -50,9 +50,10 @@ def message(result: Result) -> str:
     if codes.ndim == 0:
         by = f" (by {result.method})" if result.ended_by.code is not None else ""
         return f"{Status(int(codes)).name}{by}: {advice(result)}"
+    counts = collections.Counter(int(code) for code in codes.ravel())
     return "\n".join(
         f"{count} of {codes.size} {Status(code).name}: {_advice_for(result, code)}"
-        for code, count in sorted(_counts(codes).items())
+        for code, count in sorted(counts.items())
     )
 
 
@@ -131,7 +132,7 @@ def report(result: Result) -> Report:
 
 def _of_batch(result: Result, codes: np.ndarray) -> tuple[str, str, Rows]:
     """The title with the statuses' counts, the advice for the most frequent failure, the worst."""
-    counts = _counts(codes)
+    counts = collections.Counter(codes.ravel().tolist())
     parts = [
         f"{'all' if count == codes.size else f'{count:,}'} {_name(code)}"
         for code, count in sorted(counts.items())
@@ -175,7 +176,7 @@ def _suboptimality(result: Result) -> str:
     codes = entries(result.evidence)
     if codes is None or not codes.size:
         return text
-    found = _counts(codes).most_common()
+    found = collections.Counter(codes.ravel().tolist()).most_common()
     if [code for code, _ in found] == [Evidence.NONE]:
         return f"unknown: {Evidence.NONE.explanation.removeprefix('nothing: ')}"
     known = [code for code, _ in found if code != Evidence.NONE and code in list(Evidence)]
@@ -189,8 +190,8 @@ def _enders(ended_by: Any) -> str:
         return " or ".join(ended_by.names)
     if codes.ndim == 0:
         return ended_by.names[int(codes)]
-    counts = sorted(_counts(codes).items())
-    return ", ".join(f"{ended_by.names[code]}: {count:,}" for code, count in counts)
+    counts = collections.Counter(codes.ravel().tolist())
+    return ", ".join(f"{ended_by.names[code]}: {count:,}" for code, count in sorted(counts.items()))
 
 
 def checks(history: Any) -> str:
@@ -209,11 +210,6 @@ def checks(history: Any) -> str:
             texts.append(f"{name} {' -> '.join(f'{end:.4g}' for end in ends)}")
     checks = f"last {count:,} checks" if count > 1 else "last check" if count else "no check"
     return ": ".join(filter(None, (checks, ", ".join(texts))))
-
-
-def _counts(codes: np.ndarray) -> collections.Counter[int]:
-    """How many members of a batch have each code."""
-    return collections.Counter(codes.ravel().tolist())
 
 
 def _counted(count: Any, name: str) -> str:
