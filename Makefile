@@ -52,7 +52,7 @@ test-lowest-core: $(LOWEST)/.installed ## a part of the core with the lowest ver
 lowest: test-lowest
 
 test-accelerators: $(ACCELERATORS)/.installed ## what is compiled for GPUs and TPUs that are not here
-	JAX_PLATFORMS=cpu $(ACCELERATORS)/bin/python -m pytest -q -n 2 --dist loadfile -m slow tests/accelerators $(ARGS)
+	JAX_PLATFORMS=cpu $(ACCELERATORS)/bin/python -m pytest -q -n 2 --dist worksteal -m slow tests/accelerators $(ARGS)
 
 check: $(INSTALLED) ## style, types, and the direction of the imports
 	$(BIN)/ruff check .
