@@ -52,7 +52,7 @@ test-lowest-core: $(LOWEST)/.installed ## a part of the core with the lowest ver
 lowest: test-lowest
 
 test-accelerators: $(ACCELERATORS)/.installed ## what is compiled for GPUs and TPUs that are not here
-	JAX_PLATFORMS=cpu $(ACCELERATORS)/bin/python -m pytest -q -n 2 --dist loadfile -m slow tests/accelerators $(ARGS)
+	JAX_PLATFORMS=cpu $(ACCELERATORS)/bin/python -m pytest -q -n 2 --dist worksteal -m slow tests/accelerators $(ARGS)
 
 check: $(INSTALLED) ## style, types, and the direction of the imports
 	$(BIN)/ruff check .
@@ -94,14 +94,16 @@ $(BENCH)/.installed: pyproject.toml
 	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	@touch $@
 
-# XLA's plugins, of JAX's own version: they need neither an accelerator nor a driver.
-$(ACCELERATORS)/.installed: pyproject.toml
-	test -x $(ACCELERATORS)/bin/python || $(PYTHON) -m venv $(ACCELERATORS)
-	$(ACCELERATORS)/bin/python -m pip install --quiet --disable-pip-version-check \
-		-e '.[cli,test,accelerators]'
-	version=$$($(ACCELERATORS)/bin/python -c 'import jaxlib; print(jaxlib.__version__)') && \
+# XLA's plugins, of JAX's own version, above the packages of $(VENV): they need neither an
+# accelerator nor a driver. In $(VENV) itself every other test would load them.
+$(ACCELERATORS)/.installed: $(INSTALLED)
+	$(BIN)/python -m venv $(ACCELERATORS)
+	below=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+	above=$$($(ACCELERATORS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+	echo "import site; site.addsitedir('$$below')" > $$above/below.pth
+	version=$$($(BIN)/python -c 'import jaxlib; print(jaxlib.__version__)') && \
 	$(ACCELERATORS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
-		jax-cuda13-plugin==$$version jax-cuda13-pjrt==$$version
+		'libtpu>=0.0.40' jax-cuda13-plugin==$$version jax-cuda13-pjrt==$$version
 	@touch $@
 
 $(LOWEST)/.installed: pyproject.toml tests/lowest.txt

@@ -47,6 +47,7 @@ def dense_of(rows, columns, values):
 
 
 class TestRows:
+    @pytest.mark.slow
     @pytest.mark.first
     @pytest.mark.parametrize("kind", LENGTHS)
     @pytest.mark.parametrize("has_values", [True, False])

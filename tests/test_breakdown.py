@@ -270,6 +270,7 @@ class TestTutorial:
 
 class TestCoupled:
     @pytest.mark.slow
+    @pytest.mark.slow
     def test_measured_rows_find_the_optimum_and_computed_rows_are_kept_apart(self, coupled_report):
         found = coupled_report
         measured, computed = found.numbers["measured"], found.numbers["computed"]
@@ -349,6 +350,7 @@ class TestChild:
 
 
 class TestRealData:
+    @pytest.mark.slow
     @pytest.mark.slow
     def test_both_methods_agree_with_scikit_learn(self, real_report):
         from sklearn.linear_model import Ridge
@@ -443,6 +445,7 @@ class TestWhole:
         assert not written["parts"]["2"]["is_complete"]
         assert len(written["parts"]["2"]["measured"]) == 2
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
     )

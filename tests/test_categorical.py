@@ -16,6 +16,7 @@ def dense_of(codes, levels):
     return (np.asarray(codes)[:, None] == np.arange(levels)).astype(float)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10_000), st.sampled_from([1, 2, 5, 60]), st.booleans())
 def test_products_are_those_of_the_columns_written_out(seed, levels, has_missing):
     rng = np.random.default_rng(seed)
@@ -111,6 +112,7 @@ def test_every_method_finds_the_ridge_solution_by_name(method, panel):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_without_a_penalty_the_fit_is_that_of_least_norm(panel, x64):
     _, X, y = panel
     codes = (
@@ -133,6 +135,7 @@ def test_without_a_penalty_the_fit_is_that_of_least_norm(panel, x64):
         np.testing.assert_allclose(joined(result.params["weights"]), weights, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_a_start_and_a_point_may_be_given_by_name(panel):
     design, X, y = panel
@@ -161,6 +164,7 @@ def test_a_start_and_a_point_may_be_given_by_name(panel):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_it_is_the_same_under_jit_and_vmap_and_differentiates(panel):
     design, X, y = panel
     targets = jnp.asarray(y, jnp.float32)
@@ -184,6 +188,7 @@ def test_it_is_the_same_under_jit_and_vmap_and_differentiates(panel):
     np.testing.assert_allclose(of_l2, expected, rtol=2e-2, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_outputs_stand_behind_the_levels(panel):
     design, _, y = panel
@@ -357,6 +362,7 @@ def test_without_64_bits_float64_levels_are_of_32():
         jd.Categorical(codes, 2, dtype=int)
 
 
+@pytest.mark.slow
 def test_weights_have_the_form_of_each_design():
     picture = jd.MatrixFree(lambda w: jnp.cumsum(w.ravel()), rows=6, features=(3, 2))
     X = jd.Concatenated({"picture": picture, "level": jd.Categorical(np.arange(6) % 2, 2)})
@@ -400,6 +406,7 @@ def test_the_intercepts_level_is_of_a_component_without_one():
     assert np.linalg.matrix_rank(X) == np.count_nonzero(X.any(0)) == 4
 
 
+@pytest.mark.slow
 def test_without_reference_levels_the_minimum_is_unique(panel):
     design, X, y = panel
     levels = design.reference_levels()

@@ -103,6 +103,7 @@ def test_a_gradient_that_is_nan_decides_nothing():
     assert found.evidence == "the gradient is not finite"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 2, 17, 300])
 def test_dense_eigenvalues_are_numpys(n, rng, x64):
     matrix = rng.normal(size=(n, n))
@@ -143,6 +144,7 @@ def test_lanczos_stops_where_its_space_is_exhausted():
     np.testing.assert_allclose(process.ends(), [1, 3], rtol=1e-12)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize(
     ("values", "kind"),
     [((1, 3), "minimum"), ((-1, 1), "saddle"), ((-3, -1), "maximum"), ((0, 1), "degenerate")],
@@ -491,6 +493,7 @@ def test_the_region_of_a_fourth_power_is_known():
     assert jd.certify(quadratic, jnp.ones(2)).region == np.inf
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 2**32 - 1),
     size=st.sampled_from([2, 11, 40]),  # each size compiles anew

@@ -416,6 +416,7 @@ class TestCommand:
         for option in ("part", "all", "params", "dtype", "budget", "quick", "device", "output"):
             assert f"--{option}" in result.output
 
+    @pytest.mark.slow
     def test_python_m_runs_it_in_a_process_of_its_own(self, tmp_path):
         done = subprocess.run(
             [sys.executable, "-m", "jaxdescent", "breakdown", "--part", "1", "--device", "cpu",

@@ -163,6 +163,7 @@ def test_a_power_has_one_degenerate_point_at_zero(power):
     assert abs(float(point.params)) < 1e-12
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("function", [jnp.exp, lambda x: jnp.exp(-x), lambda x: x**3 / 3 + x])
 def test_a_slope_that_levels_off_has_no_point(function):
     assert jd.critical_points(function, FAR) == []

@@ -57,6 +57,7 @@ def test_a_rank_deficient_design_gets_the_minimum_norm_solution(rng, x64, shape)
     np.testing.assert_allclose(result.params["intercept"], offset, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [300, pytest.param(1000, marks=pytest.mark.slow)])
 def test_as_many_columns_as_rows_and_an_intercept_have_no_full_rank(rng, size):
     # Rounding in float32 leaves more of the last pivot than it leaves of one of a few columns.
@@ -307,6 +308,7 @@ def test_the_solution_is_the_same_under_jit(rng):
     np.testing.assert_allclose(jitted, eager, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_members_of_a_batch_that_are_ill_or_deficient_are_solved_too(rng, x64):
     X = rng.normal(size=(2, 3, 60, 20))

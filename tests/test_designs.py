@@ -234,6 +234,7 @@ def test_a_map_is_looked_at_once(monkeypatch):
     assert len(calls) < 2 * once
 
 
+@pytest.mark.slow
 def test_weights_may_have_a_shape_of_their_own(rng):
     picture = jnp.asarray(rng.normal(size=(6, 5)), jnp.float32)
     X = jd.MatrixFree(lambda w: w[1:] + w[:-1], rows=(5, 5), features=(6, 5))
@@ -269,6 +270,7 @@ def test_an_operator_is_a_design():
     np.testing.assert_allclose(result.params["weights"], y / 2, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_column_of_features_has_one_output_or_none(rng, matrix):
     # (features, 1) are weights as the function has them, and those of one output.
     A, y = jnp.asarray(matrix), matrix @ np.arange(3, dtype=np.float32)

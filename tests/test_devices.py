@@ -298,6 +298,7 @@ def test_a_function_moves_its_data_at_least_once():
     assert 4e8 <= structure.evaluation_bytes <= 9e8
 
 
+@pytest.mark.slow
 def test_a_compiled_function_is_priced_by_its_compiler(only):
     only("ConjugateGradient()", "GradientDescent(Backtracking())")
     X, y = shape(20_000, 50), shape(20_000)
@@ -317,6 +318,7 @@ def test_a_compiled_function_is_priced_by_its_compiler(only):
 # What a compiler says
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_compiled_bytes_are_those_of_the_program_itself(only):
     only("DerivativeMethod()", "ConjugateGradient()")
@@ -402,6 +404,7 @@ def test_rows_that_cannot_be_divided_are_told_to_be_padded(monkeypatch):
         jd.plan(regression(1001, 10), device="8xh100", exact=True)
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_programs_for_a_mesh_gather_no_data(monkeypatch, only):
     only("DerivativeMethod()", "GradientDescent(BarzilaiBorwein())")

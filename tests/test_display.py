@@ -248,6 +248,7 @@ def test_real_runs_fit_in_the_lines():
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_traced_arrays_are_shown_by_their_shapes():
     seen = []
 

@@ -324,6 +324,7 @@ def test_the_matrix_free_regression_finds_the_weights_behind_its_targets():
         assert np.std(weights) > 0.1  # zero would be found by not moving
 
 
+@pytest.mark.slow
 def test_part_three_joins_its_three_problems(monkeypatch):
     monkeypatch.setattr(llama, "tree", lambda *limits: small_tree(min(filter(None, limits))))
     outcome = llama.run(report.Settings(max_params=40_000, dtype="float32"), QUIET)

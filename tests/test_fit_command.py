@@ -648,6 +648,7 @@ class TestBadData:
         assert sorted(p.name for p in folder.iterdir()) == ["d.parquet", "m"]
 
 
+@pytest.mark.slow
 def test_every_command_and_block_of_the_document_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = (pathlib.Path(jd.__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
@@ -769,6 +770,7 @@ class TestMemory:
         assert peak <= limit, f"{peak:,} of {limit:,}"
         return json.loads(done.stdout)
 
+    @pytest.mark.slow
     @pytest.mark.slow
     def test_a_row_group_larger_than_the_limit_is_read_page_by_page(self, tmp_path, rng):
         path = large_parquet(tmp_path, 1_200_000, 6, rng, row_group_size=10**9)

@@ -100,6 +100,7 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.first
 @pytest.mark.parametrize("case", CASES)
 def test_it_is_what_rows_in_memory_give(folder, people, no_room, case):

@@ -187,6 +187,7 @@ def test_one_pass_has_nothing_to_resume_and_says_so(table, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_other_data_are_refused(table, tmp_path, in_files):
     table.write_parquet(tmp_path / "d.parquet")
     with pytest.raises(Interrupted):

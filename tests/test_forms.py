@@ -125,6 +125,7 @@ def test_the_stationary_solver_finds_the_closed_form(options, kind, rng, x64):
     assert_trees_close(slope, jax.tree.map(jnp.zeros_like, slope), atol=1e-6)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("kind", [GramForm, DualForm])
 def test_curvature_bounds_enclose_every_eigenvalue(kind, rng, x64):
     for options in ({"l2": 0.3}, {"l2": 0.3, "intercept": False}):

@@ -80,6 +80,7 @@ def test_the_state_of_an_optax_transformation_lies_and_goes_with_the_params():
             np.testing.assert_allclose(own, theirs, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("rounding", [jd.Nearest(), jd.StochasticRounding(3)])
 def test_16_bit_params_are_rounded_once_in_each_pass(rounding):
     host, device = both(params("bfloat16"), jd.GradientDescent(0.01), rounding=rounding)

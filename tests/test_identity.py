@@ -106,6 +106,7 @@ def assert_close(got, expected, tolerance=1e-3):
     np.testing.assert_allclose(got, expected, atol=tolerance)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
 @pytest.mark.parametrize("kind", CLASSES)
 def test_a_changed_object_is_a_new_one(kind, form):
@@ -365,6 +366,7 @@ FIXED = {
 }
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("form", FIXED.values(), ids=FIXED.keys())
 def test_functions_count_by_identity_and_are_traced_once(form, traces):
     def function(p):

@@ -273,6 +273,7 @@ def test_data_that_do_not_move_are_not_differentiated():
     np.testing.assert_allclose(jax.jvp(lambda a: of(a, data), (2.0,), (1.0,))[1], 3, rtol=1e-8)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("units", [1e-20, 1e25])
 def test_derivatives_in_float32_survive_units_whose_squares_are_no_numbers(units):
     def solution(center):

@@ -43,6 +43,7 @@ def test_every_method_has_the_one_signature(method):
     assert list(inspect.signature(method.step).parameters) == ["objective", "params", "state"]
 
 
+@pytest.mark.first
 def test_every_step_keeps_structure_shapes_and_dtypes(method, relaxed_promotion):
     objective = as_objective(lambda p: jnp.sum(p["a"] ** 2) + jnp.cosh(p["b"]))
     params = {"a": jnp.ones((2, 2)), "b": jnp.array(0.5)}
@@ -59,6 +60,7 @@ def test_every_step_keeps_structure_shapes_and_dtypes(method, relaxed_promotion)
     assert progress.value.shape == progress.gradient_norm.shape == ()
 
 
+@pytest.mark.first
 def test_progress_belongs_to_the_params_the_step_began_from(method, relaxed_promotion):
     objective = as_objective(lambda p: jnp.sum(jnp.cosh(p)))
     params = jnp.array([1.0, -0.5])
@@ -195,6 +197,7 @@ OPTAX = {
 }
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("make", OPTAX.values(), ids=OPTAX.keys())
 def test_an_optax_transformation_steps_as_in_its_own_loop(make, relaxed_promotion):
     transformation = make()

@@ -71,6 +71,7 @@ def test_an_epoch_uses_every_row_once_and_in_the_scale_of_all(problem):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_one_epoch_has_the_error_of_the_fit_and_further_ones_have_none(problem):
     X, y, least = problem
     regression = jd.LinearRegression(X, y)

@@ -90,6 +90,7 @@ def case(request, rng):
     return objective.checked(), params
 
 
+@pytest.mark.first
 def test_gradient_is_the_derivative_of_the_value(case):
     objective, params = case
     value, gradient = objective.value_and_gradient(params)

@@ -58,6 +58,7 @@ class TestSearch:
         assert on_rows["iterations"] > 30
 
     @pytest.mark.slow
+    @pytest.mark.slow
     def test_without_them_the_trace_is_estimated(self, table):
         direct, found = (
             jd.fit_model(table, "y", exclude="w", l2="auto", method=method, **OPTIONS)

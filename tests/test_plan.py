@@ -101,7 +101,11 @@ def test_predicted_bytes_are_those_of_the_compiled_program(case, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda *_: 1)
     objective, params = CASES[case]
     plan = jd.plan(objective, params, device=MACHINE)
-    for name in METHODS[plan.structure.kind]:
+    methods = METHODS[plan.structure.kind]
+    if plan.structure.kind is ProblemKind.REGRESSION:
+        # Each of the twelve compiles one of the three: LSMR's program alone takes seconds.
+        methods = [methods[list(CASES).index(case) % len(methods)]]
+    for name in methods:
         assert_reserves_what_is_predicted(objective, params, named(plan)[name])
 
 
@@ -125,13 +129,10 @@ def assert_reserves_what_is_predicted(objective, params, candidate):
     "objective",
     [
         regression(1_000, 100),
-        regression(10_000, 100, intercept=False),
-        regression(100_000, 100),
-        regression(10_000, 1_000),
+        regression(100_000, 100, intercept=False),
         regression(2_000, 2_000),
         regression(10_000, 100, 10),
         regression(20_000, 1_000, dtype="bfloat16"),
-        regression(100, 10_000),
         regression(30, 250_000),
         regression(1_000, 10_000),
         regression(100, 20_000, 64),
@@ -595,6 +596,7 @@ def test_a_moment_is_never_weighed():
     assert plan.chosen.name == "DerivativeMethod()"
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_minimize_takes_the_choice_from_shapes_under_jit_vmap_and_grad(monkeypatch, rng):
     X = jnp.asarray(rng.normal(size=(60, 4)), jnp.float32)

@@ -297,6 +297,7 @@ def test_inner_products_and_norms_add_up_over_leaves_of_several_dtypes(rng):
 FEW_AND_MANY = [50, precision.FEW, precision.FEW + 1]
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("size", FEW_AND_MANY)
 @pytest.mark.parametrize("scale", [1e-34, 1e-30, 1e-19, 1.0, 1e19, 1e30, 3e38])
 def test_norms_neither_underflow_nor_overflow(scale, size, rng):

@@ -78,6 +78,7 @@ def test_for_a_small_problem_nobody_asks_how_much_memory_there_is(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_long_solve_is_hedged_whatever_the_data_are(rng, monkeypatch):
     """The choice is the one that jd.plan marks, and the same where the data are traced."""
     monkeypatch.setattr(choice, "MOMENT", 0.0)

@@ -111,6 +111,7 @@ def test_the_gradient_is_that_of_central_differences(name):
         assert found[index] == pytest.approx(difference, rel=1e-6, abs=rounding + 1e-12)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize(
     "name", [name for name in PROBLEMS if PROBLEMS[name].minimiser is not None]
 )
@@ -165,6 +166,7 @@ def test_the_dtype_is_that_of_the_params(name, dtype):
     assert (found.dtype, found.shape) == (dtype, ())
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("name", [name for name in CLASSICAL if CLASSICAL[name].residuals])
 def test_classical_residuals_have_the_function_as_the_sum_of_their_squares(name, rng):
     problem = CLASSICAL[name]

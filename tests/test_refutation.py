@@ -141,6 +141,7 @@ def test_a_column_in_tiny_units_is_not_overlooked(method):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_refuted_method_says_how_far_the_minimum_is_at_least():
     X, y = uneven(1e15)
     result = jd.minimize(jd.LinearRegression(jnp.asarray(X), jnp.asarray(y)), method=jd.LSMR())

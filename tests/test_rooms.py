@@ -68,6 +68,7 @@ def test_a_sum_over_strides_is_the_sum(rows, rng, x64):
     np.testing.assert_allclose(got, (weight * X).T @ X, rtol=1e-12)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("condition", [1e1, 1e3, 1e5])
 @pytest.mark.parametrize("size", [5, 130, 300])
 def test_a_triangle_from_gram_matrices_is_that_of_householder(size, condition, rng):

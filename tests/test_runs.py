@@ -99,7 +99,7 @@ def as_everybody_compiles():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [*METHODS, "regression, hedge", "function, CG", "function, BB", "function, Newton"]
+    "name", ["function, LBFGS", "regression, LSMR", "separable, fused steps", "function, Newton"]
 )
 def test_optimised_code_gives_the_same_in_any_chunks(name, as_everybody_compiles):
     """Chunks of any length are one program; LLVM may contract that of minimize otherwise."""
@@ -190,6 +190,7 @@ def test_neither_the_start_nor_the_data_are_consumed():
     assert start.is_deleted()
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("objective", [jd.SumOfSquares(), valley], ids=["separable", "coupled"])
 def test_no_chunk_copies_the_params(objective):
     size = 1 << 18

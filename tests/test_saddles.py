@@ -29,6 +29,7 @@ def test_a_saddle_is_left_for_a_lower_value():
     assert left.dtype == jnp.float32
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("method", [None, jd.DerivativeMethod(), jd.GradientDescent()])
 def test_a_descent_from_a_saddle_ends_at_a_minimum(method):
     stays = jd.minimize(wells, jnp.zeros(2), method)
@@ -60,6 +61,7 @@ def test_a_minimum_is_not_left():
     assert jd.leave_saddle(wells, start) is start
 
 
+@pytest.mark.slow
 def test_a_linear_network_is_trained_from_zeros(rng):
     target = jnp.asarray(rng.normal(size=(5, 5)), jnp.float32)
 
@@ -71,6 +73,7 @@ def test_a_linear_network_is_trained_from_zeros(rng):
     assert float(result.value) < 1e-8 * float(function(start, target))
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_a_saddle_of_a_thousand_unknowns_is_left():
     result = jd.minimize(many, jnp.zeros(1000), leave_saddles=True)

@@ -63,6 +63,7 @@ def test_weak_scaling_grows_with_the_devices_what_lies_over_them():
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_outputs_lie_over_the_devices_and_send_nothing_of_their_size():
     """X is whole on each device, targets and weights are cut; one shares nothing."""
     grid = Experiment(
@@ -417,6 +418,7 @@ def kept(folder, *options):
     return CliRunner().invoke(app, ["scale", *given], env={"COLUMNS": "300"})
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_an_experiment_that_was_interrupted_goes_on_to_the_same_record(tmp_path, monkeypatch):
     """Ctrl-C in the second point: the first is kept, and the second one begins again."""

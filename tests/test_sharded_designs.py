@@ -125,6 +125,7 @@ def panel(rng):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "axis_type"),
     [

@@ -166,6 +166,7 @@ def lines_of(rng, rows, first, values):
     return f"{mark}{end * int(rng.integers(0, 3))}n,t,f{end}" + text
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None)
 @given(
     seed=st.integers(0, 2**32),

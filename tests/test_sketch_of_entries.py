@@ -35,6 +35,7 @@ def eight():
     return NamedSharding(mesh, P("d"))
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("is_cut", [False, True])
 def test_sums_of_rows_are_those_of_the_rows_written_out(is_cut, rng, x64):
     X = designs(rng, eight() if is_cut else None)
@@ -77,6 +78,7 @@ def test_few_rows_are_factorised_as_they_are(rng, x64):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_lsmr_comes_to_the_least_squares_of_nearly_dependent_columns(rng, x64):
     X = designs(rng)
     y = rng.normal(size=ROWS) + np.asarray(X.to_dense()) @ rng.normal(size=X.shape[1])
@@ -105,6 +107,7 @@ def test_one_seed_gives_one_sketch_whatever_the_sharding(rng, x64):
     assert np.abs(one - other).max() > 1e-6
 
 
+@pytest.mark.slow
 def test_a_sketch_of_too_many_features_is_refused(rng, monkeypatch):
     X = jd.Sparse.from_indices([0, 1], [5, 70_000], shape=(1_000_000, 100_000))
     regression = jd.LinearRegression(X, jnp.zeros(1_000_000))

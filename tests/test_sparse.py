@@ -39,6 +39,7 @@ def check_products(X, matrix, rng):
     close(X.to_dense(), matrix.toarray())
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(st.data())
 def test_products_are_scipys_for_any_pattern(data):
@@ -249,6 +250,7 @@ def test_values_and_gradients_are_the_dense_ones_eagerly_in_jit_and_in_vmap(rng,
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_derivatives_of_the_minimum_are_the_dense_ones(rng, x64):
     matrix = random_matrix(rng, 20, 4, 0.4).tocoo()
     y, weight = jnp.asarray(rng.normal(size=20)), jnp.asarray(rng.uniform(0.5, 2, 20))
@@ -293,6 +295,7 @@ def test_norms_of_centred_columns_need_the_entries_alone(rng, x64):
     assert (norms < 1e-13).all()
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_certificates_know_a_sparse_minimum(rng):
     matrix = random_matrix(rng, dtype=np.float32)

@@ -322,6 +322,7 @@ def test_columns_that_do_not_vary_turn_nothing(constants, rng):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_columns_far_from_zero_are_centred_before_they_are_multiplied(rng):
     table = table_of(rng, far=1e4)
     table["a"] = table["a"].astype("f").astype(float)
@@ -509,6 +510,7 @@ class TestWhatIsWrong:
         with pytest.raises((DataError, jax.errors.JaxRuntimeError), match="'x1' is NaN in row 151"):
             jd.Streamed({"x": x}).column_squared_norms(None, None).block_until_ready()
 
+    @pytest.mark.slow
     def test_a_descent_raises_it_in_one_line_and_the_next_one_runs(self, rng, capfd):
         table = table_of(rng)
         S = streamed(Loader(table))

@@ -113,6 +113,7 @@ def test_products_are_those_of_the_written_out_matrix(both, rng):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_every_way_to_the_minimum(both):
     S, X, table = both
     regression = jd.LinearRegression(S, jnp.asarray(table["y"]), l2=2.0)
@@ -193,6 +194,7 @@ def text_file(rng, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_mini_batches_of_text_come_to_the_minimum_and_the_same_seed_is_the_same_order(text_file):
     S = jd.Streamed(text_file, words=["text"], exclude=["y"], bits=8)
     assert len(S.reading.sections) > 3
@@ -209,6 +211,7 @@ def test_mini_batches_of_text_come_to_the_minimum_and_the_same_seed_is_the_same_
     assert not np.array_equal(result.params["weights"], other.params["weights"])
 
 
+@pytest.mark.slow
 def test_an_optimiser_takes_batches_of_text(text_file, relaxed_promotion):
     S = jd.Streamed(text_file, words=["text"], exclude=["y"], bits=8)
     regression = jd.LinearRegression(S, S.column("y"), l2=0.1)

@@ -204,6 +204,7 @@ def test_first_order_methods_estimate_from_the_rate(method, relaxed_promotion):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_it_works_under_jit_and_vmap(rng):
     X, y = regression(rng, np.float32, rows=60, features=4, condition=2.0)
     targets = jnp.stack([y, 2 * y, y - 1])

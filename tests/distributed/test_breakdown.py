@@ -54,6 +54,7 @@ def same_minima(parts, quiet, most):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_two_processes_share_the_parameters_of_part_three(tmp_path):
     common = [*CPU, "--part", "3", "--all", "--params", "100000", "--dtype", "bfloat16"]
     own = [[*common, "--output", tmp_path / str(index)] for index in range(2)]

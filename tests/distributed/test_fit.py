@@ -139,6 +139,7 @@ def check_failures(found):
         assert "the options are not the same in all processes: start" in each["options"]
 
 
+@pytest.mark.slow
 def test_two_processes_add_up_what_one_does_and_fail_together(folder):
     names = [*SUMS, "read direct", "other direct", "text direct", *FAILING, *REFUSED]
     found = answers(folder, 2, *names, "lsmr, in files", "pieces")
@@ -229,6 +230,7 @@ def same_bits(one, other):
     assert [one[name] for name in FIGURES] == [other[name] for name in FIGURES]
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_a_signal_to_one_process_keeps_the_fit_of_both(folder):
     found = answers(folder, 2, "kept k SIGINT", "kept k", "kept k resume", "kept x alone")

@@ -94,6 +94,7 @@ def of_two(tmp_path_factory):
     return said(2, *FAULTS_OF_TWO, CHECKPOINTS=str(tmp_path_factory.mktemp("checkpoints")))
 
 
+@pytest.mark.slow
 def test_an_error_in_one_process_is_raised_in_all_and_they_stay_in_step(everyday):
     first, second = (each["bad_weights"] for each in everyday)
     message = "sample_weight must be at least 0, got -1.0."

@@ -45,6 +45,7 @@ def check(found, folder):
         )
 
 
+@pytest.mark.slow
 def test_what_fails_in_one_of_two_processes_fails_in_both(tmp_path):
     check(answers(CHILD, 2, tmp_path, *EVERYDAY), tmp_path)
 
@@ -80,6 +81,7 @@ def test_a_process_that_fails_in_a_shared_program_ends_the_others(tmp_path):
     assert '""' not in out + own  # neither has figures
 
 
+@pytest.mark.slow
 def test_what_is_asked_of_one_process_alone_is_refused_in_both(tmp_path):
     """The others would wait for five minutes for a process that does not join them."""
     path = tmp_path / "scale.jsonl"

@@ -36,6 +36,7 @@ def assert_close(found, own):
         np.testing.assert_allclose(found["params"][name], leaf, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_processes_read_their_own_shares_and_fail_together(folder):
     check(answers(CHILD, 2, folder, *EVERYDAY))
 
