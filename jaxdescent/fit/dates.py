@@ -200,15 +200,11 @@ class Dated(WrappedSource):
         clock = _clock(block, name, dates.zone, instants)
         for part in wanted:
             if part == TREND:
-                counts = instants.cast("int64")
-                lower, upper = (pa.scalar(end, pa.int64()) for end in (dates.first, dates.last))
-                is_out = (
-                    pc.call_function("less", [counts, lower]),
-                    pc.call_function("greater", [counts, upper]),
-                )
-                self._outside[name] += sum(each.true_count for each in is_out)
-                days = pc.call_function("subtract", [counts, lower]).cast("float64", safe=False)
-                yield part, pc.call_function("divide", [days, pa.scalar(float(DAY))])
+                counts = instants.cast("int64").fill_null(dates.first).to_numpy()
+                is_out = (counts < dates.first) | (counts > dates.last)
+                self._outside[name] += int(np.count_nonzero(is_out))
+                missing = instants.is_null().to_numpy(zero_copy_only=False)
+                yield part, pa.array((counts - dates.first).astype(np.float64) / DAY, mask=missing)
             else:
                 function, texts = PARTS[part]
                 numbers = pc.call_function(function, [clock]).cast("int8")
