@@ -8,7 +8,7 @@ from typing import NamedTuple
 from jaxdescent.data import DataError, Kind, Source
 from jaxdescent.data.arrays import TARGET
 from jaxdescent.data.errors import check_columns, listed
-from jaxdescent.fit.dates import TREND, Dates, part_name
+from jaxdescent.fit.dates import TREND, Dates, columns_made
 from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.interactions import Interaction, asked_interactions
 from jaxdescent.fit.methods import AUTO
@@ -58,9 +58,9 @@ def roles_of(request: Request, source: Source, dates: Mapping[str, Dates]) -> Ro
         ("--weights", [weights]),
     ):
         _refuse(names, dates, f"{{}} is named in --date and in {option}: name it in one.")
-    parts = [(part_name(name, part), part) for name, each in dates.items() for part in each.parts]
+    made = columns_made(dates)
     features = [name for name in request.features if name not in dates]
-    features += [name for name, _ in parts] if request.features else []
+    features += made if request.features else []
     exclude = [name for name in request.exclude if name not in dates]
     if source.form == ".npy" and target != TARGET and TARGET in kinds:
         exclude.append(TARGET)  # a target of its own is no feature of another
@@ -69,7 +69,7 @@ def roles_of(request: Request, source: Source, dates: Mapping[str, Dates]) -> Ro
         is_auto = AUTO not in kinds
         levelled = [] if is_auto else levelled
     else:
-        levelled += [name for name, part in parts if part != TREND]
+        levelled += [name for name, (_, part) in made.items() if part != TREND]
     own = [target, *([weights] if weights is not None else [])]
     interactions = asked_interactions(
         request.interact,
