@@ -25,7 +25,7 @@ from jaxdescent.data import Block, DataError, Kind, Source, located, open_source
 from jaxdescent.data.errors import check_columns
 from jaxdescent.data.parquet_pages import pages_of
 from jaxdescent.fit.columns import Labels, as_numbers, bucket_of, labels_of
-from jaxdescent.fit.split import is_held_out
+from jaxdescent.fit.prepared import is_held_out
 
 ROWS = 1000
 

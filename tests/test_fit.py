@@ -24,8 +24,8 @@ import jaxdescent as jd
 from jaxdescent.cli.commands import app
 from jaxdescent.data import DataError, chunk
 from jaxdescent.fit import fitting, strategy
+from jaxdescent.fit.prepared import is_held_out
 from jaxdescent.fit.report import contents
-from jaxdescent.fit.split import is_held_out
 
 
 def run(*arguments):

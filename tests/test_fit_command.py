@@ -27,8 +27,9 @@ import jaxdescent as jd
 from jaxdescent.cli.commands import app
 from jaxdescent.cli.options import byte_count
 from jaxdescent.data import DataError, open_source, read_ahead
-from jaxdescent.fit import by_sums, fit_model
+from jaxdescent.fit import fit_model
 from jaxdescent.fit.model import Predicted
+from jaxdescent.fit.sums import ProductSums
 
 
 def run(*arguments):
@@ -592,13 +593,13 @@ class TestBadData:
         assert result.stderr.endswith("d.parquet: no permission to read it.\n")
 
     def test_a_file_that_changes_while_it_is_read_is_said(self, folder, monkeypatch):
-        before = by_sums.moments
+        before = ProductSums.moments
 
         def touched(*arguments):
             os.utime(folder / "d.parquet", ns=(1, 1))
             return before(*arguments)
 
-        monkeypatch.setattr(by_sums, "moments", touched)
+        monkeypatch.setattr(ProductSums, "moments", touched)
         result = run("fit", folder / "d.parquet", "--target", "y", "--out", folder / "new")
         assert result.exit_code == 2
         assert "was changed while it was read" in result.stderr
@@ -608,7 +609,7 @@ class TestBadData:
         def interrupted(*arguments):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(by_sums, "moments", interrupted)
+        monkeypatch.setattr(ProductSums, "moments", interrupted)
         result = run("fit", folder / "d.parquet", "--target", "y", "--out", folder / "new")
         assert result.exit_code == 130
         assert result.stderr == "Interrupted: nothing was written.\n"
@@ -1013,10 +1014,10 @@ def test_a_fit_in_memory_that_is_interrupted_ends_its_reading(tmp_path, rng):
     np.save(tmp_path / "y.npy", rng.normal(size=3_000_000))
     program = (
         "from jaxdescent.cli import main\n"
-        "from jaxdescent.fit import rows\n"
+        "from jaxdescent.fit.in_memory import Rows\n"
         "def add(*arguments, **options):\n"
         "    raise KeyboardInterrupt\n"
-        "rows.Rows.add = add\n"
+        "Rows.add = add\n"
         "main()\n"
     )
     done = subprocess.run(
@@ -1036,11 +1037,11 @@ def test_a_signal_ends_a_fit_whose_main_thread_never_comes_back(tmp_path, number
     program = (
         "import hashlib, sys\n"
         "from jaxdescent.cli import main\n"
-        "from jaxdescent.fit import by_sums\n"
+        "from jaxdescent.fit.sums import ProductSums\n"
         "def moments(*arguments):\n"
         "    print('here', flush=True)\n"
         "    hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)\n"
-        "by_sums.moments = moments\n"
+        "ProductSums.moments = moments\n"
         "main()\n"
     )
     process = subprocess.Popen(

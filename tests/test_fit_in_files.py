@@ -1,7 +1,5 @@
 """Fits whose rows stay in the files: the numbers of rows in memory, honest figures, refusals."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -23,9 +21,9 @@ def no_room(monkeypatch):
     """Rows fit in no memory from here on, and blocks are of some hundred rows."""
     real = in_memory.plan_in_memory
 
-    def plan_of(job, encoding):
-        plan, counted = real(job, encoding)
-        return dataclasses.replace(plan, bytes=10**15), counted
+    def plan_of(job):
+        plan, counted = real(job)
+        return plan._replace(bytes=10**15), counted
 
     def use():
         monkeypatch.setattr(in_memory, "plan_in_memory", plan_of)

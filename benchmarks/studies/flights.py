@@ -42,9 +42,8 @@ from pyarrow import csv
 import jaxdescent as jd
 from jaxdescent.data import located, open_source
 from jaxdescent.fit.encoding import Policy
-from jaxdescent.fit.prepared import TEST, TRAIN, Preparing
-from jaxdescent.fit.roles import assign
-from jaxdescent.fit.split import is_held_out
+from jaxdescent.fit.prepared import TEST, TRAIN, Preparing, is_held_out
+from jaxdescent.fit.roles import Roles
 
 
 class Took(NamedTuple):
@@ -122,25 +121,21 @@ def by_command(path: pathlib.Path, part: str, l2: str, out: pathlib.Path) -> dic
     return json.loads(done.stdout) | {"took": Took(seconds, cpu)}
 
 
-def matrix_of(model: Any, path: pathlib.Path, part: str) -> tuple[Any, ...]:
+def matrix_of(model: Any, path: pathlib.Path) -> tuple[Any, ...]:
     """The model's features of all rows, sparse or dense, their targets, and which are held out."""
     source = open_source(path).as_text(model.encoding.labelled)
-    given = {name: each for name, each in PARTS[part].items() if name != "bits"}
-    roles = assign(source.kinds, target=TARGET, **given)
-    encoding = model.encoding
-    preparing = Preparing(roles, encoding, Policy("drop", unseen="zero"), SHARE, SEED)
+    roles = Roles(TARGET, None, model.encoding)
+    preparing = Preparing(roles, Policy("drop", unseen="zero"), SHARE, SEED)
     blocks, targets, tests = [], [], []
     for block in located(source, roles.columns, 1 << 16):
         prepared = preparing(block)
         dense = np.column_stack([number.values for number in prepared.encoded.numbers])
         columns = [scipy.sparse.csr_array(dense.astype(np.float64))]
-        for code, _, start, stop in encoding.entries(prepared.encoded):
-            there = np.flatnonzero(code >= 0)
-            shape = (block.rows, stop - start)
-            columns.append(
-                scipy.sparse.csr_array((np.ones(there.size), (there, code[there])), shape=shape)
-            )
-        count = 1 + len(encoding.levels)
+        for column in prepared.encoded.coded:
+            there = np.flatnonzero(column.codes >= 0)
+            entries = np.ones(there.size), (there, column.codes[there])
+            columns.append(scipy.sparse.csr_array(entries, shape=(block.rows, column.size)))
+        count = 1 + len(model.encoding.levels)
         shared = columns[count:]  # hashed columns share their places
         rows = scipy.sparse.hstack([*columns[:count], *([sum(shared)] if shared else [])], "csr")
         train, test = prepared.parts[TRAIN], prepared.parts[TEST]
@@ -208,7 +203,7 @@ def main() -> None:
             held_out, l2, size = found["held_out"], found["l2"], found["features"]
             score, steps = f"{held_out['r2']:.3f}", found["iterations"]
             show(part, "search", size, l2, held_out["rmse"], score, found["took"], steps)
-            matrix, y, test = matrix_of(jd.load_model(out), path, part)
+            matrix, y, test = matrix_of(jd.load_model(out), path)
             once = by_command(path, part, str(l2), out)
             error, steps = once["held_out"]["rmse"], once["iterations"]
             show(part, "that l2", size, l2, error, score, once["took"], steps)

@@ -75,6 +75,20 @@ class Memory(NamedTuple):
             f"and {source} is {readable_bytes(self.limit)}: {read}."
         )
 
+    def reading(
+        self, source: Source, names: Sequence[str], width: int, what: str, beside: int = 0
+    ) -> ReadingBytes:
+        """The reading of a source for ``what``, where ``beside`` more bytes are held.
+
+        Raises:
+          ProblemTooLarge: where it does not fit.
+        """
+        held = resident_bytes() + SLACK_BYTES + beside
+        plan = reading_of([source], names, width, self.limit - held)
+        if not self.fits(held + plan.bytes):
+            raise self.refuse(f"{what}{plan.longest}", held + plan.bytes)
+        return plan
+
     def check(self) -> None:
         """Raise an error where the process has come to hold more than a given limit."""
         held = resident_bytes()
@@ -96,21 +110,45 @@ class ReadingBytes(NamedTuple):
     longest: str = ""
 
 
+class FitPlan(NamedTuple):
+    """How a way of fitting reads the rows, and the memory that it takes.
+
+    Attributes:
+      bytes: how many bytes the process holds at its peak.
+      at_once: how many rows are read at a time.
+      rows: how many rows all sources have; 0 where this was not needed.
+      width: for how many penalties a pass multiplies.
+    """
+
+    bytes: int
+    at_once: int
+    rows: int = 0
+    width: int = 1
+
+
 def bytes_of_levels(levels: Iterable[Iterable[str]]) -> int:
     """Bytes of the further copies of levels' texts that a fit makes (``WRITING_COPIES``)."""
     each = itertools.chain.from_iterable(levels)
     return WRITING_COPIES * sum(len(text) * (1 if text.isascii() else 4) for text in each)
 
 
-def reading_of(source: Source, names: Sequence[str], width: int, free: float) -> ReadingBytes:
+def reading_of(
+    sources: Sequence[Source], names: Sequence[str], width: int, free: float
+) -> ReadingBytes:
     """The largest blocks that fit ``free`` bytes, up to the size from which on nothing is gained.
 
     Args:
-      source: the source to read.
+      sources: what is read, one source after another.
       names: the columns to read.
       width: bytes that a row takes once it is prepared.
       free: bytes that are left for reading.
     """
+    plans = [_reading_of(source, names, width, free) for source in sources]
+    most = max(plans, key=lambda plan: plan.bytes)
+    return most._replace(rows=min(plan.rows for plan in plans))
+
+
+def _reading_of(source: Source, names: Sequence[str], width: int, free: float) -> ReadingBytes:
     row = max(source.row_bytes(names) * BLOCK_COPIES + width, 1)
     rows = MOST_ROWS
     while rows > LEAST_ROWS and rows * row > BLOCK_BYTES:
@@ -125,12 +163,3 @@ def reading_of(source: Source, names: Sequence[str], width: int, free: float) ->
     longest = max(texts, key=lambda name: texts[name], default="")
     is_long = bool(names) and texts[longest] > LONG_BYTES
     return ReadingBytes(rows, held(rows), f", with texts as long as in {longest!r}," * is_long)
-
-
-def reading_of_all(
-    sources: Sequence[Source], names: Sequence[str], width: int, free: float
-) -> ReadingBytes:
-    """The most bytes and the fewest rows of a block over sources that are read in turn."""
-    plans = [reading_of(source, names, width, free) for source in sources]
-    most = max(plans, key=lambda plan: plan.bytes)
-    return most._replace(rows=min(plan.rows for plan in plans))

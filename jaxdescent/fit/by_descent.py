@@ -13,25 +13,40 @@ import numpy as np
 
 from jaxdescent import processes
 from jaxdescent.designs import Design, Standardised
-from jaxdescent.fit.checkpoint import DESCENT
-from jaxdescent.fit.checks import row_notes
+from jaxdescent.fit import checkpoint
+from jaxdescent.fit.budget import bytes_of_levels
 from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.fitted import Fitted, PartFigures
 from jaxdescent.fit.job import Job
-from jaxdescent.fit.penalty_path import Search, Try, details_of_search, search
+from jaxdescent.fit.methods import AUTO
+from jaxdescent.fit.penalty_path import Search, Try, search
 from jaxdescent.fit.reporting_method import listening, reporting
-from jaxdescent.fit.roles import AUTO
 from jaxdescent.fit.solution import penalties_from
-from jaxdescent.fit.start import Start
+from jaxdescent.fit.start import start_of
 from jaxdescent.fit.vectors import Vectors
+from jaxdescent.machine.resident import resident_bytes
 from jaxdescent.methods import Method
 from jaxdescent.minimize import minimize
 from jaxdescent.regression import LinearRegression
 from jaxdescent.result import Result
-from jaxdescent.runs.hooks import Hook, Record
 from jaxdescent.status import Evidence, Status
 
 MOST_ITERATIONS = 1000
+
+STARTING_BYTES = 360 << 20
+"""Bytes that JAX's compiler takes and keeps."""
+
+
+def descent_bytes(job: Job, rows: int, of_row: int, of_feature: int, others: int = 0) -> int:
+    """Bytes of the process in a descent, for so many bytes of a row, a feature and other things in
+    float32, and of the copies that a checkpoint takes.
+    """
+    if job.checkpoint is not None:
+        of_row, of_feature = of_row + checkpoint.ROW_BYTES, of_feature + checkpoint.FEATURE_BYTES
+    wider = 2 if job.request.dtype == "float64" else 1
+    held = wider * (rows * of_row + job.encoding.size * of_feature + others)
+    levels = bytes_of_levels(job.encoding.levels.values())
+    return resident_bytes() + STARTING_BYTES + held + levels
 
 
 class RowsAsDesign(NamedTuple):
@@ -63,13 +78,11 @@ class RowsAsDesign(NamedTuple):
     filled: tuple[int, int] | None = None
 
 
-def fit_design(
-    job: Job, encoding: Encoding, vectors: Vectors, rows: RowsAsDesign, start: Start | None
-) -> Fitted:
+def fit_design(job: Job, vectors: Vectors, rows: RowsAsDesign) -> Fitted:
     """The fit after its first pass: a descent on targets less their mean, divided by their spread,
     and on features divided by their scales where the penalty is on standardised weights.
     """
-    request, mean, spread = job.request, vectors.mean, vectors.spread
+    request, encoding, mean, spread = job.request, job.encoding, vectors.mean, vectors.spread
     scales, dtype = vectors.scales, rows.design.dtype
     is_scaled = scales is not None
     objective = LinearRegression(
@@ -82,11 +95,11 @@ def fit_design(
     )
     per_unit = spread / scales if is_scaled else spread  # data units of one penalised weight
     numbers = len(encoding.numbers)
-    weights, intercept = np.zeros(encoding.size), 0.0
-    if start is not None:
-        weights = start.weights / per_unit
-        shifted = start.intercept + float(start.weights[:numbers] @ vectors.shift)
-        intercept = (shifted - mean) / spread
+    weights, intercept, notes_of_start = np.zeros(encoding.size), 0.0, list[str]()
+    if job.start is not None:
+        weights, notes_of_start = start_of(job.start, encoding)
+        shifted = job.start.intercept + float(weights[:numbers] @ vectors.shift)
+        weights, intercept = weights / per_unit, (shifted - mean) / spread
     params = {
         "weights": objective.X.unpacked(jnp.asarray(weights, dtype)),
         "intercept": jnp.asarray(intercept, dtype),
@@ -102,16 +115,16 @@ def fit_design(
     intercept = float(result.params["intercept"]) * spread + mean
     intercept -= float(weights[:numbers] @ vectors.shift)
     if request.missing == "mean":
-        means = map(float, vectors.fills + vectors.shift)
-        fills = dict(zip(encoding.numbers, means, strict=True))
-        encoding = dataclasses.replace(encoding, fills=fills)
+        encoding = encoding.filled(vectors.fills + vectors.shift)
     parts = rows.figures(encoding, objective, result.params, weights, intercept)
-    details = _details_of(job, result, spread) | details_of_search(found, float(l2))
-    details |= {
+    details = _details_of(job, result, spread) | {
+        "degrees_of_freedom": None if found is None else found.degrees,
+        "l2": float(l2),
+        "l2_chosen_by": None if found is None else found.path.rule,
         "rank": None,
         "method": f"{result.method} on rows {rows.where}, in {dtype}",
-        "dropped_rows": vectors.dropped,
-        "unseen_values": vectors.unseen,
+        "dropped_rows": vectors.counts.dropped,
+        "unseen_values": vectors.counts.unseen,
     }
     details["iterations"] += 0 if found is None else found.iterations
     notes = [*found.path.notes] if found is not None else []
@@ -121,9 +134,8 @@ def fit_design(
             f"The levels leave {how}{free:,} constant{'s' * (free > 1)} free: the weights are one "
             "choice of many with the same predictions."
         )
-    notes += start.notes if start is not None else []
-    notes += row_notes(vectors.dropped, vectors.unseen)
-    return Fitted(encoding, weights, intercept, parts, details, notes, vectors.read)
+    notes += notes_of_start + vectors.counts.notes
+    return Fitted(encoding, weights, intercept, parts, details, notes, vectors.counts.read)
 
 
 def _searched(
@@ -166,7 +178,7 @@ def descend(
     method: Method,
     tell: Callable[[int, float, float], None],
     *,
-    name: str = DESCENT,
+    name: str = checkpoint.DESCENT,
     filled: tuple[int, int] | None = None,
 ) -> Result:
     """The minimum, in a descent that is kept under this name while it goes on, where that is asked
@@ -177,15 +189,13 @@ def descend(
     that is unknown.
     """
     if job.checkpoint is not None:
-        chunk = 1 if job.watch.is_looking else None
-        hooks: list[Hook] = [_Telling(tell)]
         return job.checkpoint.minimize(
             objective,
             params,
             method,
+            tell,
             most=MOST_ITERATIONS,
-            chunk=chunk,
-            hooks=hooks,
+            chunk=1 if job.watch.is_looking else None,
             name=name,
             filled=filled,
         )
@@ -221,17 +231,6 @@ def _told(
     result = descend(job, objective, params, rows.method, tell, filled=rows.filled)
     job.memory.check()
     return result
-
-
-class _Telling(Hook):
-    """Tells of each chunk of a run."""
-
-    def __init__(self, tell: Any) -> None:
-        self._tell = tell
-
-    def report(self, record: Record) -> None:
-        left = record.suboptimality if np.isfinite(record.suboptimality) else np.nan
-        self._tell(record.iteration, record.value, left)
 
 
 def _details_of(job: Job, result: Result, spread: float) -> dict[str, Any]:

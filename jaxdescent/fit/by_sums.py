@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -12,24 +12,17 @@ from jaxdescent.fit import solution as solving
 from jaxdescent.fit.budget import (
     LEVEL_BYTES,
     SLACK_BYTES,
-    ReadingBytes,
+    FitPlan,
     bytes_of_levels,
-    reading_of_all,
+    reading_of,
 )
-from jaxdescent.fit.checks import check_rows, check_target, row_notes
-from jaxdescent.fit.encoding import Encoding, Policy
+from jaxdescent.fit.checks import check_target
+from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.fitted import Fitted, PartFigures, part_of
 from jaxdescent.fit.job import Job
+from jaxdescent.fit.methods import AUTO
 from jaxdescent.fit.prepared import TEST, TRAIN, Preparing, prepared_blocks
-from jaxdescent.fit.roles import AUTO
-from jaxdescent.fit.sums import (
-    ProductSums,
-    filled,
-    fills_of,
-    moments,
-    products_side,
-    squared_error,
-)
+from jaxdescent.fit.sums import ProductSums, products_side
 from jaxdescent.machine.resident import resident_bytes
 from jaxdescent.status import Evidence
 
@@ -38,95 +31,59 @@ SOLVING_MATRICES = 8
 eigenvectors, and LAPACK's workspace."""
 
 
-@dataclasses.dataclass(frozen=True)
-class SumsPlan:
-    """How the pass reads, and the memory that the pass and the solve take.
-
-    Attributes:
-      side: how many rows and columns the matrix of sums has.
-      reading: how the source is read.
-      bytes: how many bytes the process holds at its peak.
-    """
-
-    side: int
-    reading: ReadingBytes
-    bytes: int
-
-
-def plan_sums(job: Job, encoding: Encoding) -> SumsPlan:
+def plan_sums(job: Job) -> FitPlan:
     """The plan of the pass, whether or not it fits the memory."""
-    side = products_side(encoding, Policy(job.request.missing))
-    matrix = 8 * side**2
+    encoding, side = job.encoding, products_side(job)
+    parts, matrix = 1 + job.is_tested, 8 * side**2
     # The product of the last rows, which is added to the sums, and these rows written out.
     dense = side - encoding.size + len(encoding.numbers)
-    passing = job.parts * matrix + 8 * dense**2 + 8 * dense * product_rows(dense)
-    solving_bytes = (job.parts + SOLVING_MATRICES) * matrix
+    passing = parts * matrix + 8 * dense**2 + 8 * dense * product_rows(dense)
+    solving_bytes = (parts + SOLVING_MATRICES) * matrix
     base = resident_bytes() + SLACK_BYTES + LEVEL_BYTES * (encoding.size - len(encoding.numbers))
     base += bytes_of_levels(encoding.levels.values())
-    width = 8 * (len(encoding.labelled) * 3 + 3) + len(encoding.numbers)
     free = job.memory.limit - base - passing
-    reading = reading_of_all(job.sources, job.roles.columns, width, free)
-    return SumsPlan(side, reading, base + max(passing + reading.bytes, solving_bytes))
+    reading = reading_of(job.sources, job.roles.columns, encoding.prepared_bytes, free)
+    return FitPlan(base + max(passing + reading.bytes, solving_bytes), reading.rows)
 
 
-def fit_by_sums(job: Job, encoding: Encoding, plan: SumsPlan) -> Fitted:
+def fit_by_sums(job: Job, plan: FitPlan) -> Fitted:
     """Read everything once, and solve.
 
     Raises:
       DataError: for values that cannot be used, too few rows, or a constant target.
     """
-    request, roles, read = job.request, job.roles, 0
-    preparing = Preparing.of(job, encoding)
-    sums = ProductSums(encoding, preparing.policy)
-    for prepared, _ in prepared_blocks(job, preparing, plan.reading.rows):
+    request, encoding = job.request, job.encoding
+    sums = ProductSums(job)
+    for prepared, _ in prepared_blocks(job, Preparing.of(job), plan.at_once):
         sums.add(prepared)
-        read += prepared.block.rows
         del prepared
-    sums.put_together()
-    totals = [0.0 if total is None else float(total[-1, -1]) for total in sums.matrices]
-    check_rows(
-        (sums.rows[TRAIN], sums.rows[TEST]),
-        (totals[TRAIN], totals[TEST]),
-        sums.dropped,
-        request,
-        is_tested=job.is_tested,
-    )
-    data = moments(sums, TRAIN)
+    sums.close()
+    counts, data = sums.counts, sums.moments()
     variance = data.squares / data.weight_total
-    check_target(roles.target, sums.rows[TRAIN], variance, float(data.target_mean[0]))
-    assert sums.shift is not None
-    shift, has_test = sums.shift, sums.matrices[TEST] is not None
-    held_out = filled(sums, TEST) if has_test else None
+    check_target(job.roles.target, counts.rows[TRAIN], variance, float(data.target_mean[0]))
+    has_test = sums.matrices[TEST] is not None
     notes: list[str] = []
     l2, path = request.l2, None
     if l2 == AUTO:
         path = solving.path(
             data,
-            sums.rows[TRAIN],
+            counts.rows[TRAIN],
             standardize=request.standardize,
-            held_out=None
-            if held_out is None
-            else lambda weights, b: squared_error(held_out, shift, weights, b),
+            held_out=functools.partial(sums.squared_error, TEST) if has_test else None,
         )
         job.watch.searched(path.penalties, path.scores, path.best)
         l2 = float(path.penalties[path.best])
         notes.extend(path.notes)
     found = solving.solve(data, float(l2), standardize=request.standardize)
-    notes.extend(_notes(found, encoding, sums))
-    fills = fills_of(sums)
-    if fills is not None:
-        means = fills + shift[: len(fills)]
-        names = encoding.numbers
-        encoding = dataclasses.replace(
-            encoding, fills=dict(zip(names, map(float, means), strict=True))
-        )
+    notes += _notes(found, encoding) + counts.notes
+    if sums.fills is not None and sums.shift is not None:
+        encoding = encoding.filled(sums.fills + sums.shift[: len(sums.fills)])
     parts: list[PartFigures] = []
-    for part in (TRAIN, TEST):
-        if sums.matrices[part] is not None:
-            total = filled(sums, part)
+    for part, total in enumerate(sums.matrices):
+        if total is not None:
             squares = total[-2, -2] - total[-2, -1] ** 2 / total[-1, -1]
-            error = squared_error(total, shift, found.weights, found.intercept)
-            parts.append(part_of(sums.rows[part], error, float(squares), float(total[-1, -1])))
+            error = sums.squared_error(part, found.weights, found.intercept)
+            parts.append(part_of(counts.rows[part], error, float(squares), float(total[-1, -1])))
     details: dict[str, Any] = {
         "rank": found.rank,
         "degrees_of_freedom": found.degrees,
@@ -139,13 +96,13 @@ def fit_by_sums(job: Job, encoding: Encoding, plan: SumsPlan) -> Fitted:
         "l2_chosen_by": path.rule if path else None,
         "method": "sums of one pass, solved by their spectrum",
         "iterations": 1,
-        "dropped_rows": sums.dropped,
-        "unseen_values": sums.unseen,
+        "dropped_rows": counts.dropped,
+        "unseen_values": counts.unseen,
     }
-    return Fitted(encoding, found.weights, found.intercept, parts, details, notes, read)
+    return Fitted(encoding, found.weights, found.intercept, parts, details, notes, counts.read)
 
 
-def _notes(found: solving.Solution, encoding: Encoding, sums: ProductSums) -> list[str]:
+def _notes(found: solving.Solution, encoding: Encoding) -> list[str]:
     notes: list[str] = []
     constant = np.flatnonzero(found.constant)
     if constant.size:
@@ -169,4 +126,4 @@ def _notes(found: solving.Solution, encoding: Encoding, sums: ProductSums) -> li
                 f"{found.rank:,} of {varying:,}. What only their small differences explain is left "
                 "out: take differences as features, leave some out, or say --l2."
             )
-    return [*notes, *row_notes(sums.dropped, sums.unseen)]
+    return notes

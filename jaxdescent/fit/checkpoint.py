@@ -9,7 +9,7 @@ import pathlib
 import shutil
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -24,7 +24,7 @@ from jaxdescent.fit.kept_folder import KeptFolder
 from jaxdescent.processes.signals import Interruption
 from jaxdescent.result import Result
 from jaxdescent.runs import checkpoints, run
-from jaxdescent.runs.hooks import Checkpoint, Hook, Summary
+from jaxdescent.runs.hooks import Checkpoint, Hook, Record, Summary
 from jaxdescent.status import Status
 
 KEPT = KeptFolder("a fit", "fit.json", "jaxdescent fit", "facts")
@@ -195,21 +195,24 @@ class FitCheckpoint:
         objective: Any,
         params: Any,
         method: Any,
+        tell: Callable[[int, float, float], None],
         *,
         most: int,
         chunk: int | None,
-        hooks: list[Hook],
         name: str = DESCENT,
         filled: tuple[int, int] | None = None,
     ) -> Result:
         """The minimum as ``jd.minimize`` finds it, in a run with checkpoints; ``filled`` is that of
         :class:`jaxdescent.hooks.Checkpoint`.
 
+        ``tell`` gets the iteration, its value, and how far the value is above the minimum after
+        each chunk.
+
         Raises:
           Interrupted: after a signal, when all that was found is kept.
           DataError: where the checkpoint is of another problem, or cannot be read.
         """
-        seen, place = _Summing(self), self.folder / name
+        place = self.folder / name
         saving = Checkpoint(place, every=EVERY, filled=filled) if self._is_made(place) else None
         try:
             result = run(
@@ -218,7 +221,7 @@ class FitCheckpoint:
                 method,
                 max_iterations=most,
                 chunk=chunk,
-                hooks=[*hooks, seen],
+                hooks=[_Following(self, tell)],
                 checkpoint=saving,
                 resume=saving is not None,
             )
@@ -315,14 +318,20 @@ class FitCheckpoint:
         return arrays_of(path, content, "remove it to search anew")
 
 
-class _Summing(Hook):
-    """Adds up the seconds of all descents, and those of their steps."""
+class _Following(Hook):
+    """Tells of each chunk, and adds up the seconds of all descents, and those of their steps."""
 
-    def __init__(self, checkpoint: FitCheckpoint) -> None:
-        self._keeping = checkpoint
+    def __init__(
+        self, checkpoint: FitCheckpoint, tell: Callable[[int, float, float], None]
+    ) -> None:
+        self._keeping, self._tell = checkpoint, tell
 
     def begin(self, facts: Any) -> None:
         self._keeping.resumed_at = facts.iteration
+
+    def report(self, record: Record) -> None:
+        left = record.suboptimality if np.isfinite(record.suboptimality) else np.nan
+        self._tell(record.iteration, record.value, left)
 
     def end(self, result: Result, summary: Summary) -> None:
         del result

@@ -10,7 +10,8 @@ import numpy as np
 from jaxdescent import processes
 from jaxdescent.data import DataError
 from jaxdescent.fit.fitted import Fitted
-from jaxdescent.fit.request import Request
+from jaxdescent.fit.job import Job
+from jaxdescent.fit.prepared import TRAIN, Prepared
 
 LENGTHS = {"float32": (1e-15, 1e15), "float64": (1e-140, 1e140)}
 """The least and the most that a column's largest absolute value may be, so that sums of squares
@@ -39,7 +40,7 @@ class Lengths:
         self._most = np.maximum(self._most, most)
         return bool(np.isfinite(most).all())
 
-    def check(self, shift: np.ndarray | None) -> None:
+    def check(self, shift: np.ndarray) -> None:
         """Refuse columns whose squares the dtype does not hold.
 
         ``shift``, (numbers,), was subtracted from the first columns: a constant column is left with
@@ -53,8 +54,7 @@ class Lengths:
             self._most = np.max([np.frombuffer(each) for each in told], axis=0)
         least, most = LENGTHS[self._dtype]
         rounding = np.zeros(len(self._names))
-        if shift is not None:
-            rounding[: shift.size] = 8 * np.finfo(np.float64).eps * np.abs(shift)
+        rounding[: shift.size] = 8 * np.finfo(np.float64).eps * np.abs(shift)
         for name, own, noise in zip(self._names, self._most, rounding, strict=True):
             if own > noise and not least <= own <= most:
                 advice = " or say --dtype float64" if self._dtype == "float32" else ""
@@ -65,42 +65,70 @@ class Lengths:
                 )
 
 
-def check_rows(
-    counts: tuple[int, int],
-    weights: tuple[float, float],
-    dropped: int,
-    request: Request,
-    *,
-    is_tested: bool,
-    dtype: Any = np.float64,
-) -> None:
-    """Refuse parts that are empty, or whose rows weigh nothing.
+class RowCounts:
+    """How many rows a pass has met, and what they weigh.
 
-    Args:
-      counts: how many training rows and held-out rows there are.
+    Attributes:
+      rows: how many rows the training part and the held-out part have.
       weights: the sums of the weights of both.
-      dropped: how many rows were left out.
-      request: the options of the fit.
-      is_tested: whether rows were to be held out.
-      dtype: the dtype in which weights are multiplied.
+      dropped: how many rows were left out because a value is missing.
+      unseen: how many values are levels or indices that no training row has.
+      read: how many rows this process has read.
     """
-    train, test = counts
-    without = f", {dropped:,} dropped for what is missing in them" if dropped else ""
-    if train < 2:
-        held_out = f" and {test:,} held out" if is_tested else ""
-        raise DataError(f"at least 2 rows are needed to fit, got {train}{without}{held_out}.")
-    if is_tested and not test:
-        advice = f"raise --test, got {request.test:g}" if request.test else "--test-data is empty"
-        raise DataError(f"none of the {train:,} rows was held out{without}: {advice}.")
-    for part, weight in (("training", weights[0]), ("held-out", weights[1])):
-        if weight <= 0 and (part == "training" or is_tested):
-            raise DataError(f"the weights of all {part} rows are zero: there is nothing to fit.")
-    least, most = WEIGHTS[np.dtype(dtype).name]
-    if not least <= weights[0] <= most:
-        raise DataError(
-            f"the weights of the training rows add up to {weights[0]:.2g}, which is beyond "
-            f"{np.dtype(dtype)}: multiply them by {train / weights[0]:.0e}, and --l2 too."
-        )
+
+    def __init__(self) -> None:
+        self.rows, self.weights = [0, 0], [0.0, 0.0]
+        self.dropped = self.unseen = self.read = 0
+
+    def add(self, prepared: Prepared) -> None:
+        """Count a block's rows."""
+        weight = np.ones(prepared.block.rows) if prepared.weight is None else prepared.weight
+        for part, own in enumerate(prepared.parts):
+            self.rows[part] += prepared.rows_of(part)
+            self.weights[part] += float(np.sum(weight if own is None else weight[own]))
+        self.dropped += prepared.dropped
+        self.unseen += prepared.encoded.unseen
+        self.read += prepared.block.rows
+
+    def close(self, job: Job, dtype: Any = np.float64) -> None:
+        """Add what the other processes of a fit counted, and refuse parts that are empty, or whose
+        rows weigh nothing in this dtype.
+        """
+        counts = np.array([*self.rows, self.dropped, self.unseen])
+        train, test, self.dropped, self.unseen = processes.added(counts).tolist()
+        self.rows, self.weights = [train, test], processes.added(np.array(self.weights)).tolist()
+        without = f", {self.dropped:,} dropped for what is missing in them" if self.dropped else ""
+        if train < 2:
+            held_out = f" and {test:,} held out" if job.is_tested else ""
+            raise DataError(f"at least 2 rows are needed to fit, got {train}{without}{held_out}.")
+        if job.is_tested and not test:
+            share = job.request.test
+            advice = f"raise --test, got {share:g}" if share else "--test-data is empty"
+            raise DataError(f"none of the {train:,} rows was held out{without}: {advice}.")
+        for part, weight in zip(("training", "held-out"), self.weights, strict=True):
+            if weight <= 0 and (part == "training" or job.is_tested):
+                raise DataError(
+                    f"the weights of all {part} rows are zero: there is nothing to fit."
+                )
+        (least, most), total = WEIGHTS[np.dtype(dtype).name], self.weights[TRAIN]
+        if not least <= total <= most:
+            raise DataError(
+                f"the weights of the training rows add up to {total:.2g}, which is beyond "
+                f"{np.dtype(dtype)}: multiply them by {train / total:.0e}, and --l2 too."
+            )
+
+    @property
+    def notes(self) -> list[str]:
+        """Notes on dropped rows, and on values that no training row had."""
+        notes: list[str] = []
+        if self.dropped:
+            notes.append(f"{self.dropped:,} rows were dropped for what is missing in them.")
+        if self.unseen:
+            notes.append(
+                f"{self.unseen:,} values of held-out rows are levels or indices that no training "
+                "row has: they count nothing."
+            )
+        return notes
 
 
 def check_target(name: str, rows: int, variance: float, mean: float) -> None:
@@ -110,19 +138,6 @@ def check_target(name: str, rows: int, variance: float, mean: float) -> None:
             f"the target {name!r} is {mean:g} in all {rows:,} training rows, but for rounding: "
             "there is nothing to fit."
         )
-
-
-def row_notes(dropped: int, unseen: int) -> list[str]:
-    """Notes on dropped rows, and on values that no training row had."""
-    notes: list[str] = []
-    if dropped:
-        notes.append(f"{dropped:,} rows were dropped for what is missing in them.")
-    if unseen:
-        notes.append(
-            f"{unseen:,} values of held-out rows are levels or indices that no training row has: "
-            "they count nothing."
-        )
-    return notes
 
 
 def check_figures(fitted: Fitted) -> None:

@@ -34,19 +34,14 @@ class ColumnSquares:
         chunk.add_squares(weight, None, self.second)
         self.total += float(weight.sum())
 
-    def put_together(self) -> None:
-        """Add the sums that the other processes of a fit have of their own rows."""
-        both = processes.added(np.stack([self.first, self.second]))
-        self.first, self.second = both
-        self.total = float(processes.added(np.array([self.total]))[0])
-
     def squares(
         self,
         shift: np.ndarray,
         fills: np.ndarray | None = None,
         absent: np.ndarray | None = None,
     ) -> np.ndarray:
-        """``sum_i s_i (x_ij - mean_j)^2``, (features,); zero where a column does not vary.
+        """``sum_i s_i (x_ij - mean_j)^2`` over the rows of all processes, (features,); zero where a
+        column does not vary.
 
         Args:
           shift: (numbers,), subtracted from the numbers before: a column that varies by less than
@@ -54,18 +49,19 @@ class ColumnSquares:
           fills: (numbers,), which stand for missing numbers, which were added as zeros.
           absent: (numbers,), the sum of the weights of the rows without the number.
         """
-        first, second = self.first.copy(), self.second.copy()
+        first, second = processes.added(np.stack([self.first, self.second]))
+        total = float(processes.added(np.array([self.total]))[0])
         if fills is not None and absent is not None:
             first[: self._numbers] += absent * fills
             second[: self._numbers] += absent * np.square(fills)
-        mean = first / self.total
+        mean = first / total
         squares = second - first * mean
         least = EXACT * second
         numbers = slice(0, self._numbers)
         rounding = np.maximum(
             self._eps * np.abs(mean[numbers]), np.finfo(float).eps * np.abs(mean[numbers] + shift)
         )
-        least[numbers] = np.maximum(least[numbers], self.total * np.square(4 * rounding))
+        least[numbers] = np.maximum(least[numbers], total * np.square(4 * rounding))
         return np.where(squares > least, squares, 0.0)
 
 

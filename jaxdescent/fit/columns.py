@@ -13,6 +13,9 @@ from jaxdescent.data.arrow_types import array_of, decoded, text_of
 from jaxdescent.data.decoding import NumberColumn, values_of
 from jaxdescent.data.errors import need_arrow
 
+MOST_BITS = 28
+"""The most bits of a bucket's number."""
+
 
 class Labels:
     """A code for each row, -1 where the value is missing, and the text that a code stands for.

@@ -83,9 +83,10 @@ def asked_for(wanted: Iterable[str]) -> dict[str, Dates]:
     return found
 
 
-def part_name(column: str, part: str) -> str:
-    """The name of the column that a part becomes."""
-    return f"{column}.{part}"
+def columns_made(dates: Mapping[str, Dates]) -> dict[str, tuple[str, str]]:
+    """The columns that the parts of dates become, by name, with the column and the part of each."""
+    each = ((name, part) for name, dated in dates.items() for part in dated.parts)
+    return {f"{name}.{part}": (name, part) for name, part in each}
 
 
 def looked_at(source: Source, dates: Mapping[str, Dates]) -> dict[str, Dates]:
@@ -145,21 +146,16 @@ class Dated(WrappedSource):
 
     @property
     def kinds(self) -> Mapping[str, Kind]:
-        own = {
-            part_name(name, part): Kind.NUMBER if part == TREND else Kind.TEXT
-            for name, each in self.dates.items()
-            for part in each.parts
-        }
+        made = columns_made(self.dates)
+        own = {n: Kind.NUMBER if part == TREND else Kind.TEXT for n, (_, part) in made.items()}
         twice = [name for name in own if name in self.base.kinds]
         if twice:
             raise DataError(f"there is a column called {twice[0]!r}: rename it to take --date.")
         return {n: kind for n, kind in self.base.kinds.items() if n not in self.dates} | own
 
     def _read(self, names: Sequence[str]) -> list[str]:
-        of_part = {
-            part_name(name, part): name for name, each in self.dates.items() for part in each.parts
-        }
-        return list(dict.fromkeys(of_part.get(name, name) for name in names))
+        made = columns_made(self.dates)
+        return list(dict.fromkeys(made.get(name, (name,))[0] for name in names))
 
     def row_bytes(self, names: Sequence[str]) -> int:
         return super().row_bytes(names) + 24 * len(names)
@@ -183,13 +179,13 @@ class Dated(WrappedSource):
         for block in located(self.base, self._read(names), rows):
             columns = dict(block.columns)
             for name, each in self.dates.items():
-                wanted = [part for part in each.parts if part_name(name, part) in names]
-                for part, column in self._parts(block, name, each, wanted):
-                    columns[part_name(name, part)] = column
+                made = columns_made({name: each}).items()
+                wanted = {column: part for column, (_, part) in made if column in names}
+                columns.update(self._parts(block, name, each, wanted))
             yield dataclasses.replace(block, columns={name: columns[name] for name in names})
 
     def _parts(
-        self, block: Block, name: str, dates: Dates, wanted: Sequence[str]
+        self, block: Block, name: str, dates: Dates, wanted: Mapping[str, str]
     ) -> Iterator[tuple[str, Any]]:
         if not wanted:
             return
@@ -198,21 +194,18 @@ class Dated(WrappedSource):
 
         instants = _instants(block, name, dates.zone)
         clock = _clock(block, name, dates.zone, instants)
-        for part in wanted:
+        for column, part in wanted.items():
             if part == TREND:
-                counts = instants.cast("int64")
-                lower, upper = (pa.scalar(end, pa.int64()) for end in (dates.first, dates.last))
-                is_out = (
-                    pc.call_function("less", [counts, lower]),
-                    pc.call_function("greater", [counts, upper]),
-                )
-                self._outside[name] += sum(each.true_count for each in is_out)
-                days = pc.call_function("subtract", [counts, lower]).cast("float64", safe=False)
-                yield part, pc.call_function("divide", [days, pa.scalar(float(DAY))])
+                counts = instants.cast("int64").fill_null(dates.first).to_numpy()
+                is_out = (counts < dates.first) | (counts > dates.last)
+                self._outside[name] += int(np.count_nonzero(is_out))
+                missing = instants.is_null().to_numpy(zero_copy_only=False)
+                days = (counts - dates.first).astype(np.float64) / DAY
+                yield column, pa.array(days, mask=missing)
             else:
                 function, texts = PARTS[part]
                 numbers = pc.call_function(function, [clock]).cast("int8")
-                yield part, pa.DictionaryArray.from_arrays(numbers, pa.array(texts, pa.string()))
+                yield column, pa.DictionaryArray.from_arrays(numbers, pa.array(texts, pa.string()))
 
     def warn_of_rows_outside(self) -> None:
         """Say how many of the rows that were read are outside of the dates of the fit, where the

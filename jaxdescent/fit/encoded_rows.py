@@ -9,12 +9,13 @@ import numpy as np
 
 from jaxdescent.data import Block, Kind, SparseColumn, located
 from jaxdescent.data.decoding import matrix_of
-from jaxdescent.data.entries import Coded
+from jaxdescent.data.entries import NONE, Coded, RowEntries
 from jaxdescent.data.freeing import Passing
 from jaxdescent.data.wrapped import WrappedSource
-from jaxdescent.fit.encoding import Encoded, Encoding
+from jaxdescent.fit.encoding import Encoded
 from jaxdescent.fit.job import Job
-from jaxdescent.fit.prepared import Preparing
+from jaxdescent.fit.prepared import Preparing, less, shifted_numbers
+from jaxdescent.fit.vectors import Vectors
 
 RETURNING = 64
 """Freed memory is returned to the system after this many blocks: it takes some milliseconds."""
@@ -35,79 +36,49 @@ class EncodedRows(WrappedSource):
 
     Args:
       job: the job of the fit.
-      preparing: prepares blocks, and says which rows count.
-      rows: how many rows count.
+      vectors: the vectors of the first pass, with the shift and the means of numbers.
       at_once: how many rows are read at a time.
-      shift: (numbers,), subtracted from the columns of numbers.
-      fills: (numbers,), less the shift, which stand for missing numbers.
-      dtype: the dtype of the numbers.
+
+    Attributes:
+      categorical: how many levels each column of codes has.
+      sparse: how many features each column of entries has, in the order of the weights.
+      rows_read: how many rows have been read so far.
     """
 
-    def __init__(
-        self,
-        job: Job,
-        preparing: Preparing,
-        *,
-        rows: int,
-        at_once: int,
-        shift: np.ndarray,
-        fills: np.ndarray,
-        dtype: Any,
-    ) -> None:
+    def __init__(self, job: Job, vectors: Vectors, at_once: int) -> None:
         super().__init__(job.source)
+        self._job, self._vectors, self._at_once = job, vectors, at_once
+        self._preparing, self._passing = Preparing.of(job), Passing()
         self.rows_read = 0
-        self._passing = Passing()
-        self._job, self._preparing, self._rows = job, preparing, rows
-        self._at_once, self._shift, self._fills, self._dtype = at_once, shift, fills, dtype
-
-    @property
-    def encoding(self) -> Encoding:
-        """How columns become features."""
-        return self._preparing.encoding
+        encoding = job.encoding
+        levels = enumerate(encoding.levels.items())
+        # Columns that share their features, by name, and how many features these are.
+        self._groups = {name: (slice(k, k + 1), len(each)) for k, (name, each) in levels}
+        if encoding.hashed:
+            is_code = len(encoding.hashed) == 1 and not encoding.sloped
+            name = encoding.hashed[0] if is_code else BUCKETS.format(", ".join(encoding.hashed))
+            self._groups[name] = slice(len(encoding.levels), None), len(encoding.buckets)
+        self.categorical: dict[str, int] = {}
+        self.sparse: dict[str, int] = {}
+        for name, (_, size) in self._groups.items():
+            is_code = not encoding.sloped and name in encoding.one_hot
+            (self.categorical if is_code else self.sparse)[name] = size
+        if encoding.sparse is not None:
+            self.sparse[encoding.sparse] = len(encoding.indices)
 
     @property
     def kinds(self) -> Mapping[str, Kind]:
-        numbers = dict.fromkeys(self.encoding.numbers, Kind.NUMBER)
+        numbers = dict.fromkeys(self._job.encoding.numbers, Kind.NUMBER)
         codes = dict.fromkeys(self.categorical, Kind.WHOLE)
         return numbers | codes | dict.fromkeys(self.sparse, Kind.SPARSE)
 
     @property
-    def categorical(self) -> dict[str, int]:
-        """How many levels each column of codes has."""
-        encoding, levels = self.encoding, {}
-        if not self._has_slopes:
-            levels = {name: len(each) for name, each in encoding.levels.items()}
-        if self._is_one_bucket and not self._has_slopes:
-            levels |= dict.fromkeys(encoding.hashed, len(encoding.buckets))
-        return levels
-
-    @property
-    def sparse(self) -> dict[str, int]:
-        """How many features each column of entries has, in the order of the weights."""
-        encoding, found = self.encoding, {}
-        if self._has_slopes:
-            found = {name: len(each) for name, each in encoding.levels.items()}
-        if encoding.hashed and (self._has_slopes or not self._is_one_bucket):
-            found[BUCKETS.format(", ".join(encoding.hashed))] = len(encoding.buckets)
-        if encoding.sparse is not None:
-            found[encoding.sparse] = len(encoding.indices)
-        return found
-
-    @property
-    def _has_slopes(self) -> bool:
-        return self.encoding.has_slopes
-
-    @property
-    def _is_one_bucket(self) -> bool:
-        return len(self.encoding.hashed) == 1
-
-    @property
     def rows(self) -> int:
-        return self._rows
+        return self._vectors.filled
 
     def row_bytes(self, names: Sequence[str]) -> int:
-        kinds, itemsize = self.kinds, np.dtype(self._dtype).itemsize
-        entries = ENTRY_BYTES * max(len(self.encoding.hashed), 1)
+        kinds, itemsize = self.kinds, self._vectors.dtype.itemsize
+        entries = ENTRY_BYTES * max(len(self._job.encoding.hashed), 1)
         sizes = {Kind.NUMBER: itemsize, Kind.WHOLE: 8, Kind.SPARSE: entries}
         return sum(sizes[kinds[name]] for name in names)
 
@@ -117,86 +88,58 @@ class EncodedRows(WrappedSource):
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block | Mapping[str, Any]]:
         del names  # a product needs all features
-        columns, at_once = self._job.roles.columns, min(rows, self._at_once)
+        encoding, columns, vectors = self._job.encoding, self._job.roles.columns, self._vectors
         row_bytes = self.base.row_bytes(columns)
-        for index, block in enumerate(located(self.base, columns, at_once)):
+        is_plain = not (encoding.one_hot or encoding.interactions) and encoding.sparse is None
+        is_plain &= self._job.request.missing == "error"
+        for index, block in enumerate(located(self.base, columns, min(rows, self._at_once))):
             if not index % RETURNING:
                 self._passing.return_some()
             self._passing.bytes += block.rows * row_bytes
             self._job.memory.check()
             self.rows_read += block.rows
-            encoding, whole = self.encoding, None
-            is_plain = not encoding.one_hot and encoding.sparse is None
-            if is_plain and not encoding.interactions and not self._looks_for_missing:
+            whole, others = None, dict[str, Any]()
+            if is_plain:
                 whole = matrix_of([block.columns[name] for name in encoding.numbers])
             if whole is not None:  # the pass before this one has checked all values
-                yield self._named(less(whole, self._shift, self._dtype), [])
-                continue
-            encoded = self._preparing(block).encoded
-            if encoded.keep is not None and not encoded.keep.size:
-                continue
-            numbers = shifted_numbers(encoded, encoded.kept, self._shift, self._fills, self._dtype)
-            yield self._named(numbers, self._encoded(encoded))
+                numbers = less(whole, vectors.shift, vectors.dtype)
+            else:
+                encoded = self._preparing(block).encoded
+                if encoded.keep is not None and not encoded.keep.size:
+                    continue
+                numbers = shifted_numbers(
+                    encoded, encoded.kept, vectors.shift, vectors.dtype, vectors.fills
+                )
+                others = self._others(encoded)
+            yield {name: numbers[:, j] for j, name in enumerate(encoding.numbers)} | others
 
-    @property
-    def _looks_for_missing(self) -> bool:
-        return self._preparing.policy.missing != "error"
-
-    def _named(self, numbers: np.ndarray, others: list[Any]) -> dict[str, Any]:
-        named = {name: numbers[:, j] for j, name in enumerate(self.encoding.numbers)}
-        return named | dict(zip([*self.categorical, *self.sparse], others, strict=False))
-
-    def _encoded(self, encoded: Encoded) -> list[Any]:
-        """Codes, and then entries, in the order of the features."""
-        coded = [column.take(encoded.kept) for column in encoded.coded]
-        count = len(self.encoding.levels)
-        levels, hashed = coded[:count], coded[count:]
-        found: list[Any] = [
-            entries_of([column]) if self._has_slopes else column.codes for column in levels
-        ]
-        if hashed:
-            is_code = self._is_one_bucket and not self._has_slopes
-            found.append(hashed[0].codes if is_code else entries_of(hashed))
-        for entries in (column.take(encoded.kept) for column in encoded.entries):
-            assert entries.values is not None  # of a sparse column
-            found.append(SparseColumn(entries.starts, entries.index, entries.values))
+    def _others(self, encoded: Encoded) -> dict[str, Any]:
+        """Codes and entries by name."""
+        found = dict[str, Any]()
+        entries = {each.name: each.take(encoded.kept) for each in encoded.entries}
+        for name, (columns, _) in self._groups.items():
+            own = [column.take(encoded.kept) for column in encoded.coded[columns]]
+            if name in self.categorical:
+                found[name] = own[0].codes
+            else:
+                entries[name] = entries_of(own)
+        for name, each in entries.items():
+            values = np.ones(each.index.size) if each.values is None else each.values
+            found[name] = SparseColumn(each.starts, each.index, values)
         return found
 
 
-def entries_of(columns: list[Coded]) -> SparseColumn:
-    """The entries of columns that share their features."""
-    codes = np.stack([column.codes for column in columns], axis=1)
-    there = codes >= 0
+def entries_of(columns: Sequence[Coded]) -> RowEntries:
+    """The entries of columns whose features follow each other, or are shared."""
+    first, values = columns[0].first, None
+    codes = [np.where(each.codes < 0, NONE, each.codes + each.first - first) for each in columns]
+    index = np.stack(codes, axis=1)
+    there = index >= 0
+    sloped = [each.values for each in columns if each.values is not None]
+    if sloped:
+        ones = np.ones_like(sloped[0])
+        given = [ones if each.values is None else each.values for each in columns]
+        values = np.stack(given, axis=1)[there]
     starts = np.concatenate([[0], np.cumsum(np.count_nonzero(there, axis=1))])
-    values = np.ones(codes.shape)
-    for j, column in enumerate(columns):
-        if column.values is not None:
-            values[:, j] = column.values
-    return SparseColumn(starts, codes[there], values[there])
-
-
-def shifted_numbers(
-    encoded: Encoded, rows: slice | np.ndarray, shift: np.ndarray, fills: np.ndarray, dtype: Any
-) -> np.ndarray:
-    """The numbers of some rows less the shift, (rows, numbers), ``fills`` where one is missing."""
-    whole = matrix_of([number.values for number in encoded.numbers])
-    if whole is not None and isinstance(rows, slice):
-        made = less(whole[rows], shift, dtype)
-    else:
-        count = len(range(encoded.rows)[rows]) if isinstance(rows, slice) else rows.size
-        made = np.empty((len(encoded.numbers), count), dtype).T
-        with np.errstate(over="ignore", invalid="ignore"):
-            for j, number in enumerate(encoded.numbers):
-                made[:, j] = np.subtract(number.values[rows], shift[j], dtype=np.float64)
-    for j, number in enumerate(encoded.numbers):
-        if number.missing is not None:
-            made[number.missing[rows], j] = fills[j]
-    return made
-
-
-def less(whole: np.ndarray, shift: np.ndarray, dtype: Any) -> np.ndarray:
-    """A matrix less a shift of each column, in the memory order of the matrix."""
-    made = np.empty_like(whole, dtype=dtype, order="K")
-    with np.errstate(over="ignore", invalid="ignore"):
-        np.subtract(whole, shift, out=made, casting="same_kind", dtype=np.float64)
-    return made
+    size = columns[-1].span.stop - first
+    return RowEntries("", first, size, starts, index[there], values)

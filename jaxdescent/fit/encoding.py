@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from jaxdescent.data.chunk import Chunk, ChunkPart
 from jaxdescent.data.entries import NONE, Coded, RowEntries
 from jaxdescent.data.errors import need_arrow
 from jaxdescent.fit.columns import Labels, NumberColumn, bucket_of
-from jaxdescent.fit.interactions import Interaction, View, columns_of
+from jaxdescent.fit.interactions import Interaction, View
 
 
 class Policy(NamedTuple):
@@ -119,6 +119,11 @@ class Encoding:
             },
         )
 
+    def filled(self, means: np.ndarray) -> Encoding:
+        """The encoding with means of the numbers, (numbers,), which stand for missing ones."""
+        fills = dict(zip(self.numbers, map(float, means), strict=True))
+        return dataclasses.replace(self, fills=fills)
+
     @property
     def columns(self) -> list[str]:
         """The columns that are read."""
@@ -128,14 +133,22 @@ class Encoding:
     @property
     def numeric(self) -> list[str]:
         """The columns that are read as numbers."""
-        names = [*self.numbers, *self.one_hot]
-        return columns_of(names, self.interactions, of_labels=False, own=self.numbers)
+        return self._read(lambda each: each.numbers, self.numbers)
 
     @property
     def labelled(self) -> list[str]:
         """The columns that are read as text."""
-        names = [*self.numbers, *self.one_hot]
-        return columns_of(names, self.interactions, of_labels=True, own=self.one_hot)
+        return self._read(lambda each: each.labels, self.one_hot)
+
+    def _read(self, part: Callable[[Interaction], Sequence[str]], own: Sequence[str]) -> list[str]:
+        """The columns of a part of each interaction, and those of ``own`` that are columns."""
+        known, found = set(own), list[str]()
+        for name in (*self.numbers, *self.one_hot):
+            if name in self.interactions:
+                found.extend(part(self.interactions[name]))
+            elif name in known:
+                found.append(name)
+        return list(dict.fromkeys(found))
 
     @property
     def one_hot(self) -> list[str]:
@@ -143,13 +156,15 @@ class Encoding:
         return [*self.levels, *self.hashed]
 
     @property
-    def has_slopes(self) -> bool:
-        """Whether some one-hot columns are multiplied by numbers."""
-        return bool(self.sloped)
+    def prepared_bytes(self) -> int:
+        """Bytes that a row takes beside its numbers once it is encoded: its codes, and what is
+        missing.
+        """
+        return 8 * (3 * len(self.labelled) + 3) + len(self.numbers)
 
     @property
     def sloped(self) -> list[str]:
-        """The one-hot names whose ones are multiplied by numbers."""
+        """The one-hot names whose ones are multiplied by numbers: slopes of levels."""
         crosses = [name for name in self.one_hot if name in self.interactions]
         return [name for name in crosses if self.interactions[name].numbers]
 

@@ -6,43 +6,34 @@ import contextlib
 import dataclasses
 import platform
 import time
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 
 from jaxdescent import processes, provenance
-from jaxdescent.data import DataError, Source, open_source
-from jaxdescent.data.arrays import TARGET
+from jaxdescent.data import DataError, open_source
 from jaxdescent.data.arrow_types import common_kinds
-from jaxdescent.data.errors import listed
 from jaxdescent.data.protocol import unchanged
 from jaxdescent.fit import shared_rows
 from jaxdescent.fit.budget import Memory
 from jaxdescent.fit.checkpoint import PROCESSES, FitCheckpoint
 from jaxdescent.fit.checks import check_figures
 from jaxdescent.fit.dates import (
-    TREND,
     Dated,
-    Dates,
     asked_for,
     looked_at,
-    part_name,
 )
 from jaxdescent.fit.fitted import Fitted
 from jaxdescent.fit.job import Job
-from jaxdescent.fit.levels import encoding_of, notes_of_many_levels
+from jaxdescent.fit.levels import notes_of_many_levels, with_levels
 from jaxdescent.fit.loading import load_model
 from jaxdescent.fit.model import Model
 from jaxdescent.fit.progress import ProgressListener
 from jaxdescent.fit.request import Request, settled
-from jaxdescent.fit.roles import AUTO, Roles, assign
+from jaxdescent.fit.roles import roles_of
 from jaxdescent.fit.start import check_start
 from jaxdescent.fit.strategy import fit_within_memory
 from jaxdescent.machine.resident import peak_resident_bytes
-
-OWN_TARGET = (".npy", "arrays", "svmlight text")
-"""Forms of data that hold their target apart from the features."""
 
 
 def fit_model(
@@ -155,14 +146,13 @@ def _fitted(request: Request, given: Given) -> Model:
     dates = asked_for(request.date)
     if dates:
         source = Dated(source, dates)
-    roles = _roles(source, request, dates)
+    roles = roles_of(request, source, dates)
     test_source = None
     if test_data is not None:
         test_source = open_source(test_data, where=request.where)
         if dates:
             test_source = Dated(test_source, dates, "--test-data")
-        levelled = roles.labels_of([*roles.categorical, *roles.hashed])
-        levelled = [name for name in levelled if name in test_source.kinds]
+        levelled = [name for name in roles.features.labelled if name in test_source.kinds]
         test_source = test_source.offering(roles.columns).as_text(levelled)
         own = {name: source.kinds[name] for name in roles.columns}
         other = {n: kind for n, kind in test_source.kinds.items() if n in own}
@@ -177,10 +167,10 @@ def _fitted(request: Request, given: Given) -> Model:
     source, first_row = shared_rows.share_of(source)
     if test_source is not None:
         test_source, _ = shared_rows.share_of(test_source, is_tested=True)
-    job = Job(source, test_source, roles, request, bound, watch, checkpoint, first_row)
     model = None if start is None else load_model(start) if not isinstance(start, Model) else start
     if model is not None:
-        check_start(model, roles, request.bits)
+        check_start(model, roles)
+    job = Job(source, test_source, roles, request, bound, watch, checkpoint, first_row, model)
     with contextlib.ExitStack() as stack:
         stack.enter_context(unchanged(job.sources, "fit again"))
         if dates:
@@ -194,8 +184,8 @@ def _fitted(request: Request, given: Given) -> Model:
                 facts["the held-out data's fingerprint"] = other_fingerprint
             checkpoint.compare(facts)
             stack.callback(checkpoint.close)
-        encoding, levels_read = encoding_of(job)
-        fitted, counts = fit_within_memory(job, encoding, model)
+        job, levels_read = with_levels(job)
+        fitted, counts = fit_within_memory(job)
         check_figures(fitted)
     seconds = time.perf_counter() - began
     fitted.notes.extend(notes_of_many_levels(fitted.encoding.levels, fitted.parts[0].rows))
@@ -211,46 +201,6 @@ def _fitted(request: Request, given: Given) -> Model:
         versions=_versions(),
         fingerprint=fingerprint,
         dates=dates,
-    )
-
-
-def _roles(source: Source, request: Request, dates: Mapping[str, Dates]) -> Roles:
-    target = request.target
-    if target is None:
-        if TARGET not in source.kinds or source.form not in OWN_TARGET:
-            columns = listed(map(repr, source.kinds), most=40)
-            raise DataError(f"--target is missing: name the column to predict, one of {columns}.")
-        target = TARGET
-    exclude = list(request.exclude)
-    if source.form == ".npy" and target != TARGET and TARGET in source.kinds:
-        exclude.append(TARGET)  # a target of its own is no feature of another
-    made = [(part_name(name, part), part) for name, each in dates.items() for part in each.parts]
-    for option, names in (
-        ("--target", [target]),
-        ("--categorical", request.categorical),
-        ("--hash", request.hashed),
-        ("--weights", [request.weights]),
-    ):
-        twice = [name for name in names if name in dates]
-        if twice:
-            raise DataError(f"{twice[0]!r} is named in --date and in {option}: name it in one.")
-    features = [name for name in request.features if name not in dates]
-    exclude = [name for name in exclude if name not in dates]
-    categorical = [*request.categorical]
-    if request.features:
-        features += [name for name, _ in made]
-    if categorical != [AUTO]:
-        categorical += [name for name, part in made if part != TREND]
-    return assign(
-        source.kinds,
-        target=target,
-        features=features,
-        exclude=exclude,
-        categorical=categorical,
-        hashed=request.hashed,
-        interact=request.interact,
-        weights=request.weights,
-        first_text=source.first_text,
     )
 
 

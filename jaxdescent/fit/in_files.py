@@ -20,20 +20,16 @@ from jaxdescent.data.read_ahead import BLOCKS_HELD
 from jaxdescent.data.row_stream import BLOCK_BYTES, block_bytes
 from jaxdescent.designs import Streamed
 from jaxdescent.fit import checkpoint, shared_rows
-from jaxdescent.fit.budget import MOST_ROWS, bytes_of_levels
-from jaxdescent.fit.by_descent import RowsAsDesign, descend, fit_design
+from jaxdescent.fit.budget import MOST_ROWS, FitPlan
+from jaxdescent.fit.by_descent import RowsAsDesign, descend, descent_bytes, fit_design
 from jaxdescent.fit.encoded_rows import ENTRY_BYTES, EncodedRows
 from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.fitted import Fitted, PartFigures, part_of
-from jaxdescent.fit.in_memory import STARTING_BYTES
 from jaxdescent.fit.job import Job
-from jaxdescent.fit.methods import IN_FILES, method_of
+from jaxdescent.fit.methods import AUTO, IN_FILES, method_of
 from jaxdescent.fit.penalty_path import Tried, Try, has_converged, probes_for
 from jaxdescent.fit.prepared import Preparing, prepared_blocks
-from jaxdescent.fit.roles import AUTO
-from jaxdescent.fit.start import Start
 from jaxdescent.fit.vectors import Vectors
-from jaxdescent.machine.resident import resident_bytes
 from jaxdescent.regression import LinearRegression
 
 ROW_BYTES, FEATURE_BYTES = 100, 320
@@ -51,119 +47,69 @@ LEAST_ROWS, WIDEST = 64, 4
 """The fewest rows of a block, and its most bytes as a multiple of a product's block."""
 
 
-@dataclasses.dataclass(frozen=True)
-class FilesPlan:
-    """How the rows are read, and the memory that reading and the descent take.
-
-    Attributes:
-      rows: how many rows all sources have.
-      at_once: how many rows are read at a time.
-      bytes: how many bytes the process holds at its peak.
-      width: for how many penalties a pass multiplies.
-    """
-
-    rows: int
-    at_once: int
-    bytes: int
-    width: int = 1
-
-
-def plan_in_files(job: Job, encoding: Encoding, rows: int) -> FilesPlan:
+def plan_in_files(job: Job, rows: int) -> FitPlan:
     """The plan of a fit of this many rows in files, whether or not it fits the memory."""
+    encoding = job.encoding
     wider = 2 if job.request.dtype == "float64" else 1
     encoded = 4 * (wider * len(encoding.numbers) + len(encoding.one_hot))
     entries = 0
     if encoding.sparse is not None:
         entries = max(-(-source.entries // max(source.rows or 1, 1)) for source in job.sources)
-    if encoding.has_slopes or len(encoding.hashed) > 1:
+    if encoding.sloped or len(encoding.hashed) > 1:
         entries += len(encoding.one_hot)
     encoded += 4 * (1 + wider) * entries
     names, at_a_time = job.roles.columns, block_bytes(encoding.size)
     row = max(source.row_bytes(names) for source in job.sources)
-    row += (
-        ENTRY_BYTES * entries
-        + 2 * encoded
-        + 8 * (3 * len(encoding.labelled) + 3)
-        + len(encoding.numbers)
-    )
+    row += ENTRY_BYTES * entries + 2 * encoded + encoding.prepared_bytes
     # As many rows as a product takes at a time, which then copies nothing, unless text is wide.
     at_once = min(at_a_time // max(encoded, 1), WIDEST * BLOCK_BYTES // row, MOST_ROWS)
     at_once = max(at_once, LEAST_ROWS)
     # Blocks as they are read, and the chunks that a product puts together from them.
     held = BLOCKS_HELD * (at_once * row + 2 * max(at_a_time, encoded * LEAST_ROWS))
     held += max(source.reading_bytes(names, at_once) for source in job.sources)
-    of_row, of_feature, of_column = ROW_BYTES, FEATURE_BYTES, 0
-    if job.checkpoint is not None:
-        of_row, of_feature = of_row + checkpoint.ROW_BYTES, of_feature + checkpoint.FEATURE_BYTES
-        of_column = checkpoint.ROW_BYTES * rows + checkpoint.FEATURE_BYTES * encoding.size
-    vectors = wider * (of_row * rows + of_feature * encoding.size)
-    needed = resident_bytes() + STARTING_BYTES + held + vectors
-    needed += bytes_of_levels(encoding.levels.values())
+    needed = held + descent_bytes(job, rows, ROW_BYTES, FEATURE_BYTES)
     if job.request.l2 != AUTO:
-        return FilesPlan(rows, at_once, needed)
+        return FitPlan(needed, at_once, rows)
     targets = 1 if job.is_tested else 1 + probes_for(max(rows, 1))
     block = min(BLOCK_BYTES // max(encoded, 1), row_stream.MOST_ROWS, max(rows, 1))
-    of_column += COLUMN_ROW_BYTES * rows + COLUMN_FEATURE_BYTES * encoding.size
+    of_column = COLUMN_ROW_BYTES * rows + COLUMN_FEATURE_BYTES * encoding.size
+    if job.checkpoint is not None:
+        of_column += checkpoint.ROW_BYTES * rows + checkpoint.FEATURE_BYTES * encoding.size
     column = wider * (of_column + COLUMN_BLOCK_BYTES * block)
     most = int((job.memory.limit - needed) // (column * targets))
     width = max(min(most, MOST_WIDTH), 1)
     if job.checkpoint is not None and job.checkpoint.width is not None:
         width = job.checkpoint.width  # the width of the fit that is resumed
-    return FilesPlan(rows, at_once, needed + width * targets * column, width)
+    return FitPlan(needed + width * targets * column, at_once, rows, width)
 
 
-def obstacle(job: Job) -> str:
-    """Why these rows cannot be fitted from files, and what to do; empty where they can.
-
-    The text continues a sentence after "cannot be fitted".
-    """
-    if not job.source.can_restart:
-        return "from a reader that gives its rows only once: pass a table"
-    return ""
-
-
-def fit_in_files(
-    job: Job, encoding: Encoding, plan: FilesPlan, start: Start | None = None
-) -> Fitted:
+def fit_in_files(job: Job, plan: FitPlan) -> Fitted:
     """Read everything once for its vectors, again in each pass of a descent, and for the figures.
 
     Raises:
       DataError: for values that cannot be used, too few rows, or a constant target.
     """
     return_what_is_freed()
-    dtype, preparing = np.dtype(job.request.dtype or "float32"), Preparing.of(job, encoding)
     is_alone = processes.is_alone()
     units = {} if is_alone or job.checkpoint is None else job.checkpoint.units()
-    shift = units.get("shift")
-    vectors = Vectors(job, preparing, plan.rows, has_others=False, shift=shift)
-    for prepared, is_other in prepared_blocks(job, preparing, plan.at_once):
-        vectors.add(prepared, is_other=is_other)
-        del prepared
-    vectors.close()
+    vectors = Vectors(job, plan.rows, has_others=False, shift=units.get("shift"))
+    vectors.read_all(plan.at_once)
     if units:  # the units of the fit that is resumed
         vectors.use(units)
-    source = EncodedRows(
-        job,
-        preparing,
-        rows=vectors.filled,
-        at_once=plan.at_once,
-        shift=vectors.shift,
-        fills=vectors.fills,
-        dtype=dtype,
-    )
-    options = {"categorical": source.categorical, "sparse": source.sparse, "dtype": dtype}
+    source = EncodedRows(job, vectors, plan.at_once)
+    options = {"categorical": source.categorical, "sparse": source.sparse, "dtype": vectors.dtype}
     weight, filled = vectors.training_weight, None
     if is_alone:
-        design, placed = Streamed(source, encoding.numbers, **options), jnp.asarray
+        design, placed = Streamed(source, job.encoding.numbers, **options), jnp.asarray
     else:
-        design = shared_rows.streamed(source, encoding.numbers, **options)
+        design = shared_rows.streamed(source, job.encoding.numbers, **options)
         placed = functools.partial(shared_rows.vector_of_rows, design)
         weight = np.ones(vectors.filled) if weight is None else weight
         rows = design.facts.rows
-        if not vectors.dropped and shared_rows.are_full(rows, design.facts.over.parts):
+        if not vectors.counts.dropped and shared_rows.are_full(rows, design.facts.over.parts):
             filled = rows, design.shape[0]
         if job.checkpoint is not None:
-            job.checkpoint.check_rows(rows, vectors.dropped)
+            job.checkpoint.check_rows(rows, vectors.counts.dropped)
             if not units:
                 job.checkpoint.keep_units(vectors.units)
 
@@ -171,8 +117,8 @@ def fit_in_files(
         encoding: Encoding, objective: Any, params: Any, weights: np.ndarray, intercept: float
     ) -> list[PartFigures]:
         del objective, params
-        own = dataclasses.replace(preparing, encoding=encoding)
-        return _figures(job, own, plan, (weights, intercept), vectors.mean)
+        own = job._replace(roles=job.roles._replace(features=encoding))
+        return _figures(own, plan, (weights, intercept), vectors.mean)
 
     as_design = RowsAsDesign(
         design,
@@ -182,12 +128,12 @@ def fit_in_files(
         weight,
         functools.partial(_attempts, job),
         figures,
-        lambda: ("at least ", _free_constants(job, encoding)),
+        lambda: ("at least ", _free_constants(job)),
         plan.width,
         filled,
     )
-    fitted = fit_design(job, encoding, vectors, as_design, start)
-    read = 2 * vectors.read + source.rows_read
+    fitted = fit_design(job, vectors, as_design)
+    read = 2 * vectors.counts.read + source.rows_read
     return fitted._replace(rows_read=read, passes=2 + design.passes, test_passes=2)
 
 
@@ -233,12 +179,12 @@ def _attempts(job: Job, objective: LinearRegression) -> Try:
 
 
 def _figures(
-    job: Job, preparing: Preparing, plan: FilesPlan, params: tuple[np.ndarray, float], center: float
+    job: Job, plan: FitPlan, params: tuple[np.ndarray, float], center: float
 ) -> list[PartFigures]:
     """How well both parts are predicted, in float64: one more pass over all sources."""
     (weights, intercept), sums, counts = params, np.zeros((2, 4)), [0, 0]
-    for prepared, _ in prepared_blocks(job, preparing, plan.at_once):
-        predicted = preparing.encoding.product(prepared.encoded, weights) + intercept
+    for prepared, _ in prepared_blocks(job, Preparing.of(job), plan.at_once):
+        predicted = job.encoding.product(prepared.encoded, weights) + intercept
         for part, own in enumerate(prepared.parts):
             rows = slice(None) if own is None else own
             y = np.asarray(prepared.target.values[rows], np.float64)
@@ -254,6 +200,7 @@ def _figures(
     ]
 
 
-def _free_constants(job: Job, encoding: Encoding) -> int:
+def _free_constants(job: Job) -> int:
     """How many constants the levels leave free at least, as far as is known without the codes."""
+    encoding = job.encoding
     return 0 if job.request.missing == "mean" else len(encoding.levels.keys() - encoding.sloped)

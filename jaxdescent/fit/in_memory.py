@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent.data import DataError, Source, located
-from jaxdescent.fit import checkpoint
-from jaxdescent.fit.budget import ReadingBytes, bytes_of_levels, reading_of_all
-from jaxdescent.fit.by_descent import RowsAsDesign, fit_design, minimum
-from jaxdescent.fit.encoding import Encoding
+from jaxdescent.data.entries import Coded, RowEntries
+from jaxdescent.data.sparse_decoding import joined
+from jaxdescent.designs import Concatenated, Sparse
+from jaxdescent.designs.reference_levels import references
+from jaxdescent.fit.budget import FitPlan, reading_of
+from jaxdescent.fit.by_descent import RowsAsDesign, descent_bytes, fit_design, minimum
+from jaxdescent.fit.encoded_rows import entries_of
+from jaxdescent.fit.encoding import Encoded, Encoding
 from jaxdescent.fit.fitted import Fitted, PartFigures, part_of
 from jaxdescent.fit.job import Job
-from jaxdescent.fit.methods import method_of
+from jaxdescent.fit.methods import AUTO, method_of
 from jaxdescent.fit.penalty_path import one_by_one, probes_for
-from jaxdescent.fit.prepared import Preparing, prepared_blocks
-from jaxdescent.fit.roles import AUTO
-from jaxdescent.fit.rows import Rows
-from jaxdescent.fit.start import Start
 from jaxdescent.fit.vectors import Vectors
-from jaxdescent.machine.resident import resident_bytes
 from jaxdescent.regression import LinearRegression
 from jaxdescent.result import Result
-
-STARTING_BYTES = 360 << 20
-"""Bytes that JAX's compiler takes and keeps."""
 
 ROW_BYTES, NUMBER_BYTES, LEVEL_BYTES, BUCKET_BYTES, FEATURE_BYTES = 100, 12, 80, 80, 320
 """Bytes for a row, each of its numbers, levels and hashed values, and a feature: the designs in
@@ -38,25 +34,9 @@ PROBE_BYTES = 40
 """Bytes for a row or a feature, for each random vector that estimates degrees of freedom."""
 
 
-@dataclasses.dataclass(frozen=True)
-class MemoryPlan:
-    """How the rows are read, and the memory that reading and the descent take.
-
-    Attributes:
-      rows: how many rows all sources have.
-      reading: how the sources are read.
-      bytes: how many bytes the process holds at its peak.
-    """
-
-    rows: int
-    reading: ReadingBytes
-    bytes: int
-
-
-def plan_in_memory(job: Job, encoding: Encoding) -> tuple[MemoryPlan, int]:
+def plan_in_memory(job: Job) -> tuple[FitPlan, int]:
     """The plan of a fit in memory, and how many rows were read to make it (0 for none)."""
-    counted = 0
-    rows = 0
+    encoding, counted, rows = job.encoding, 0, 0
     for source in job.sources:
         known = source.rows
         if known is None:
@@ -69,21 +49,16 @@ def plan_in_memory(job: Job, encoding: Encoding) -> tuple[MemoryPlan, int]:
         + LEVEL_BYTES * len(encoding.levels)
         + BUCKET_BYTES * len(encoding.hashed)
     )
-    each += NUMBER_BYTES * len(encoding.one_hot) * encoding.has_slopes
+    each += NUMBER_BYTES * len(encoding.one_hot) * bool(encoding.sloped)
     each_feature = FEATURE_BYTES
     if job.request.l2 == AUTO and not job.is_tested:
         probes = PROBE_BYTES * probes_for(max(rows, 1))
         each, each_feature = each + probes, each_feature + probes
-    if job.checkpoint is not None:
-        each, each_feature = each + checkpoint.ROW_BYTES, each_feature + checkpoint.FEATURE_BYTES
-    wider = 2 if job.request.dtype == "float64" else 1
     entries = sum(source.entries for source in job.sources) * (encoding.sparse is not None)
-    kept = rows * each + each_feature * encoding.size + BUCKET_BYTES * entries
-    kept = resident_bytes() + STARTING_BYTES + wider * kept
-    kept += bytes_of_levels(encoding.levels.values())
-    width = 8 * (len(encoding.labelled) * 3 + 3) + len(encoding.numbers)
-    reading = reading_of_all(job.sources, job.roles.columns, width, job.memory.limit - kept)
-    return MemoryPlan(rows, reading, kept + reading.bytes), counted
+    kept = descent_bytes(job, rows, each, each_feature, BUCKET_BYTES * entries)
+    free, width = job.memory.limit - kept, encoding.prepared_bytes
+    reading = reading_of(job.sources, job.roles.columns, width, free)
+    return FitPlan(kept + reading.bytes, reading.rows, rows), counted
 
 
 def _count(source: Source, name: str) -> int:
@@ -95,23 +70,16 @@ def _count(source: Source, name: str) -> int:
     return sum(block.rows for block in located(source, [name], 1 << 16))
 
 
-def fit_in_memory(
-    job: Job, encoding: Encoding, plan: MemoryPlan, start: Start | None = None
-) -> Fitted:
+def fit_in_memory(job: Job, plan: FitPlan) -> Fitted:
     """Read everything into designs, and minimise on them.
 
     Raises:
       DataError: for values that cannot be used, too few rows, or a constant target.
     """
-    request, method = job.request, method_of(job.request.method)
-    preparing = Preparing.of(job, encoding)
-    vectors = Vectors(job, preparing, plan.rows, has_others=True)
-    rows = Rows(plan.rows, encoding, np.dtype(request.dtype or "float32"), vectors)
-    for prepared, is_other in prepared_blocks(job, preparing, plan.reading.rows):
-        rows.add(prepared, is_other=is_other)
-        del prepared
-    vectors.close()
-    rows.close()
+    method = method_of(job.request.method)
+    vectors = Vectors(job, plan.rows, has_others=True)
+    rows = Rows(plan.rows, job.encoding, vectors.dtype)
+    vectors.read_all(plan.at_once, rows.add)
 
     def from_params(objective: LinearRegression, params: Any) -> Result:
         if job.checkpoint is None:
@@ -127,7 +95,7 @@ def fit_in_memory(
         product = np.asarray(objective.X.product(params["weights"]), np.float64)
         predicted = (product + float(params["intercept"])) * vectors.spread + vectors.mean
         y, found = vectors.target, list[PartFigures]()
-        for s, count in zip(vectors.parts, vectors.counts, strict=True):
+        for s, count in zip(vectors.parts, vectors.counts.rows, strict=True):
             if s is not None and count:
                 center = s @ y / s.sum()
                 error, squares = s @ np.square(predicted - y), s @ np.square(y - center)
@@ -135,7 +103,7 @@ def fit_in_memory(
         return found
 
     as_design = RowsAsDesign(
-        rows.design(),
+        rows.design(vectors.filled, vectors.fills),
         "in memory",
         method,
         jnp.asarray,
@@ -144,4 +112,78 @@ def fit_in_memory(
         figures,
         lambda: ("", rows.free_constants()),
     )
-    return fit_design(job, encoding, vectors, as_design, start)
+    return fit_design(job, vectors, as_design)
+
+
+class Rows:
+    """The features of all rows, in arrays that are allocated once: the number of rows is known."""
+
+    def __init__(self, rows: int, encoding: Encoding, dtype: Any) -> None:
+        self.encoding, self.dtype = encoding, dtype
+        self.numbers = np.empty((rows, len(encoding.numbers)), dtype)
+        values = {name: np.empty(rows, dtype) for name in encoding.sloped}
+        self.coded = [
+            Coded(first, size, np.empty(rows, np.int32), values.get(name))
+            for name, first, size in encoding.spans
+        ]
+        self.entries: list[list[RowEntries]] = []  # of the sparse column, block by block
+        self.missing: list[list[np.ndarray]] = [[] for _ in encoding.numbers]
+
+    def add(self, encoded: Encoded, numbers: np.ndarray, place: slice) -> None:
+        """Keep a block's rows at their place; numbers less the first block's means, which float32
+        can hold.
+        """
+        rows = encoded.kept
+        self.numbers[place] = numbers
+        for places, number in zip(self.missing, encoded.numbers, strict=True):
+            if number.missing is not None:
+                places.append(place.start + np.flatnonzero(number.missing[rows]))
+        with np.errstate(over="ignore", invalid="ignore"):
+            for kept, new in zip(self.coded, encoded.coded, strict=True):
+                kept.codes[place] = new.codes[rows]
+                if kept.values is not None and new.values is not None:
+                    kept.values[place] = new.values[rows]
+            taken = [column.take(rows) for column in encoded.entries]
+            self.entries.append([column.in_dtype(self.dtype) for column in taken])
+
+    def design(self, filled: int, fills: np.ndarray) -> Concatenated:
+        """The features side by side, one-hot columns in sparse form, without the places that
+        dropped rows left, and with ``fills`` for missing numbers.
+
+        The levels of all columns are one sparse design: a program for each of them would take
+        seconds to compile.
+        """
+        kept, parts = slice(0, filled), {}
+        self.coded = [column.take(kept) for column in self.coded]
+        for j, places in enumerate(self.missing):
+            for each in places:
+                self.numbers[each, j] = fills[j]
+        if self.encoding.numbers:
+            parts["numbers"] = jnp.asarray(self.numbers[kept])
+        for name, each in self._entries():
+            parts[name] = Sparse.from_indices(
+                each.row.astype(np.int32),
+                each.index,
+                each.values,
+                shape=(filled, each.size),
+                dtype=self.dtype,
+            )
+        return Concatenated(parts)
+
+    def _entries(self) -> Iterator[tuple[str, RowEntries]]:
+        """The entries of each sparse design, one after another, since they take much memory."""
+        count = len(self.encoding.levels)
+        if count:
+            yield "levels", entries_of(self.coded[:count])
+        if self.encoding.hashed:
+            yield "buckets", entries_of(self.coded[count:])
+        for entries in joined(self.entries):
+            yield "sparse", entries
+
+    def free_constants(self) -> int:
+        """How many constants the levels leave free: numbers that can be added to all weights of
+        one column and taken off another's, so that no prediction changes.
+        """
+        own = zip(self.encoding.levels, self.coded, strict=False)
+        factors = {name: (each.codes, each.size) for name, each in own if each.values is None}
+        return sum(len(levels) for levels in references(factors, intercept=True).values())

@@ -192,25 +192,3 @@ def _split(text: str, kinds: Mapping[str, Kind]) -> list[str]:
             "colons: rename them, or use Python, where interactions are tuples."
         )
     return several[0] if several else [part.strip() for part in parts]
-
-
-def columns_of(
-    names: Iterable[str],
-    interactions: Mapping[str, Interaction],
-    *,
-    of_labels: bool,
-    own: Iterable[str] = (),
-) -> list[str]:
-    """The columns that these names read by their levels, or as numbers.
-
-    ``own`` are names that are such columns themselves, unless they name an interaction.
-    """
-    own = set(own)
-    found: list[str] = []
-    for name in names:
-        if name in interactions:
-            each = interactions[name]
-            found.extend(each.labels if of_labels else each.numbers)
-        elif name in own:
-            found.append(name)
-    return list(dict.fromkeys(found))

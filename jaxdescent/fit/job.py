@@ -7,6 +7,8 @@ from typing import NamedTuple
 from jaxdescent.data import Source
 from jaxdescent.fit.budget import Memory
 from jaxdescent.fit.checkpoint import FitCheckpoint
+from jaxdescent.fit.encoding import Encoding
+from jaxdescent.fit.model import Model
 from jaxdescent.fit.progress import ProgressListener
 from jaxdescent.fit.request import Request
 from jaxdescent.fit.roles import Roles
@@ -15,7 +17,8 @@ from jaxdescent.fit.roles import Roles
 class Job(NamedTuple):
     """Everything that the ways of fitting share.
 
-    ``first_row`` is the number of the source's first row among those of all processes.
+    ``first_row`` is the number of the source's first row among those of all processes, ``start``
+    the model whose weights iterations begin at.
     """
 
     source: Source
@@ -26,6 +29,12 @@ class Job(NamedTuple):
     watch: ProgressListener
     checkpoint: FitCheckpoint | None = None
     first_row: int = 0
+    start: Model | None = None
+
+    @property
+    def encoding(self) -> Encoding:
+        """How columns become features; levels are known after the pass that finds them."""
+        return self.roles.features
 
     @property
     def sources(self) -> list[Source]:
@@ -36,8 +45,3 @@ class Job(NamedTuple):
     def is_tested(self) -> bool:
         """Whether rows are held out."""
         return self.test_source is not None or self.request.test > 0
-
-    @property
-    def parts(self) -> int:
-        """How many parts the rows fall into: training rows alone, or held-out rows too."""
-        return 1 + self.is_tested

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -9,23 +10,22 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jaxdescent import processes
-from jaxdescent.data import Block, DataError, SparseColumn, located, read_ahead
+from jaxdescent.data import DataError, SparseColumn, located, read_ahead
 from jaxdescent.data.errors import listed
 from jaxdescent.fit.budget import FINDING_COPIES, LEVEL_BYTES, SLACK_BYTES, reading_of
 from jaxdescent.fit.columns import Texts, bucket_of
-from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.interactions import View
 from jaxdescent.fit.job import Job
-from jaxdescent.fit.request import Request
-from jaxdescent.fit.split import is_held_out
+from jaxdescent.fit.prepared import is_held_out
 from jaxdescent.machine.resident import resident_bytes
 
 MOST_TEXT = 2**31 - 2**26
 """Bytes of the texts that one array of Arrow can hold, less what a block may add."""
 
 
-def encoding_of(job: Job) -> tuple[Encoding, int]:
-    """How columns become features, and how many rows were read to find out (0 for none).
+def with_levels(job: Job) -> tuple[Job, int]:
+    """The job with the levels, buckets and indices of its features, and how many rows were read to
+    find them (0 for none).
 
     Levels are those of training rows: one that occurs in held-out rows alone has no weight.
 
@@ -33,29 +33,30 @@ def encoding_of(job: Job) -> tuple[Encoding, int]:
       DataError: where a column has no level, or the source can be read only once.
       ProblemTooLarge: where reading does not fit, or there are too many levels.
     """
-    source, roles, request, memory = job.source, job.roles, job.request, job.memory
-    names = [*roles.categorical, *roles.hashed]
-    if not names and roles.sparse is None:
-        return Encoding(roles.numbers, interactions=roles.interactions), 0
-    columns = roles.labels_of(names) + ([] if roles.sparse is None else [roles.sparse])
+    source, encoding, request, memory = job.source, job.encoding, job.request, job.memory
+    names, sparse = encoding.one_hot, encoding.sparse
+    if not names and sparse is None:
+        return job, 0
+    columns = encoding.labelled + ([] if sparse is None else [sparse])
     indices = np.zeros(0, np.int64)
     if not source.can_restart:
         raise DataError(
             "categorical and hashed columns are read once for their levels and once to fit, and "
             "this reader gives its rows only once: pass a table."
         )
-    touched = np.zeros(1 << request.bits if roles.hashed else 0, bool)
+    touched = np.zeros(1 << request.bits if encoding.hashed else 0, bool)
     base = resident_bytes() + SLACK_BYTES
-    plan = reading_of(source, columns, 32 * len(names), memory.limit - base)
-    freely = reading_of(source, columns, 32 * len(names), math.inf)
-    if not memory.fits(base + plan.bytes):
-        raise memory.refuse(f"finding the levels{plan.longest}", base + plan.bytes)
-    found = {name: Texts() for name in roles.categorical}
+    plan = memory.reading(source, columns, 32 * len(names), "finding the levels")
+    freely = reading_of([source], columns, 32 * len(names), math.inf)
+    found = {name: Texts() for name in encoding.levels}
     rows = 0
     job.watch.begin("finding levels", source.rows)
     for block in read_ahead(lambda: located(source, columns, plan.rows, job.first_row)):
-        train = _training(block, request)
-        view = View(block, roles.interactions)
+        train = None
+        if request.test:
+            out = is_held_out(block.start, block.rows, request.test, request.seed)
+            train = np.flatnonzero(~out)
+        view = View(block, encoding.interactions)
         for name in names:
             texts = view.labels_of(name).used(train)
             if name in found:
@@ -63,33 +64,25 @@ def encoding_of(job: Job) -> tuple[Encoding, int]:
             else:
                 buckets = [bucket_of(name, text, request.bits) for text in texts.to_pylist()]
                 touched[buckets] = True
-        if roles.sparse is not None:
-            own: SparseColumn = block.columns[roles.sparse]
+        if sparse is not None:
+            own: SparseColumn = block.columns[sparse]
             own = own if train is None else own[train]
             indices = np.union1d(indices, own.index)
         rows += block.rows
         job.watch.advance(rows)
         levels = {name: (len(texts), texts.bytes) for name, texts in found.items()}
-        levels |= {roles.sparse: (indices.size // 4, 0)} if roles.sparse is not None else {}
+        levels |= {} if sparse is None else {sparse: (indices.size // 4, 0)}
         _check(job, levels, base + plan.bytes, base + freely.bytes)
     found, touched, indices = _of_all(found, touched, indices)
-    if roles.sparse is not None and not indices.size:
+    if sparse is not None and not indices.size:
         raise DataError("no training row has any feature: there is nothing to fit.")
     levels = {name: texts.sorted() for name, texts in found.items()}
     empty = [name for name, texts in levels.items() if not texts]
     if empty:
         raise DataError(f"{empty[0]!r} has no value in any training row: name it in --exclude.")
-    encoding = Encoding(
-        roles.numbers,
-        levels,
-        roles.hashed,
-        request.bits,
-        np.flatnonzero(touched),
-        sparse=roles.sparse,
-        indices=indices,
-        interactions=roles.interactions,
-    )
-    return encoding, rows
+    buckets = np.flatnonzero(touched)
+    encoding = dataclasses.replace(encoding, levels=levels, buckets=buckets, indices=indices)
+    return job._replace(roles=job.roles._replace(features=encoding)), rows
 
 
 def _of_all(
@@ -139,12 +132,6 @@ def _check(job: Job, levels: Mapping[str, tuple[int, int]], reading: int, freely
             "name it in --hash or --exclude",
         )
     return None
-
-
-def _training(block: Block, request: Request) -> np.ndarray | None:
-    if not request.test:
-        return None
-    return np.flatnonzero(~is_held_out(block.start, block.rows, request.test, request.seed))
 
 
 def notes_of_many_levels(levels: Mapping[str, Sequence[str]], rows: int) -> list[str]:

@@ -10,10 +10,9 @@ import numpy as np
 from jaxdescent.data import Block, Kind, Source, located, read_ahead
 from jaxdescent.data.protocol import unchanged
 from jaxdescent.data.times import holds_times, time_of
-from jaxdescent.fit.budget import SLACK_BYTES, Memory, reading_of
+from jaxdescent.fit.budget import Memory
 from jaxdescent.fit.columns import as_numbers
 from jaxdescent.fit.progress import ProgressListener
-from jaxdescent.machine.resident import resident_bytes
 
 FIRST_ROWS = 3
 
@@ -46,10 +45,7 @@ def look_at(source: Source, memory: Memory, watch: ProgressListener) -> DataLook
       ProblemTooLarge: where reading does not fit.
     """
     names = list(source.kinds)
-    base = resident_bytes() + SLACK_BYTES
-    plan = reading_of(source, names, 8, memory.limit - base)
-    if base + plan.bytes > memory.limit:
-        raise memory.refuse(f"reading all columns{plan.longest}", base + plan.bytes)
+    plan = memory.reading(source, names, 8, "reading all columns")
     watch.begin("looking", source.rows)
     rows, found = 0, dict[str, SeenColumn]()
     with unchanged([source], "look again"):

@@ -8,6 +8,7 @@ from jaxdescent.methods import LBFGS, LSMR, ConjugateGradient, Method
 from jaxdescent.preconditioners import Jacobi
 
 AUTO, DIRECT = "auto", "direct"
+"""The automatic choice of an option, and the method of sums."""
 
 ITERATIVE: dict[str, Callable[[], Method]] = {
     "cg": lambda: ConjugateGradient(Jacobi()),

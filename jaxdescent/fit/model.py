@@ -16,10 +16,9 @@ from jaxdescent.data import DataError, Kind, Source, located, open_source, read_
 from jaxdescent.data.errors import check_columns, listed, printable, writing
 from jaxdescent.data.protocol import unchanged
 from jaxdescent.display import Displayed
-from jaxdescent.fit.budget import MOST_ROWS, SLACK_BYTES, Memory, bytes_of_levels, reading_of
+from jaxdescent.fit.budget import MOST_ROWS, Memory, bytes_of_levels
 from jaxdescent.fit.dates import Dated, Dates
 from jaxdescent.fit.encoding import Encoding, Policy
-from jaxdescent.machine.resident import resident_bytes
 
 SCHEMA = 2
 """The version of the layout of ``model.json``."""
@@ -136,11 +135,8 @@ class Model(Displayed):
         # Without columns nothing would tell how many rows there are.
         names = list(dict.fromkeys([*encoding.columns, *keep])) or list(source.kinds)[:1]
         memory = memory or Memory.of(None)
-        base = resident_bytes() + SLACK_BYTES + bytes_of_levels(encoding.levels.values())
-        width = 8 * (len(names) + 4)
-        plan = reading_of(source, names, width, memory.limit - base)
-        if base + plan.bytes > memory.limit:
-            raise memory.refuse(f"predicting{plan.longest}", base + plan.bytes)
+        levels = bytes_of_levels(encoding.levels.values())
+        plan = memory.reading(source, names, 8 * (len(names) + 4), "predicting", levels)
         with unchanged([source], "predict again"):
             for block in read_ahead(lambda: located(source, names, min(plan.rows, MOST_ROWS))):
                 encoded = encoding.encode(block, policy)

@@ -243,15 +243,6 @@ def one_by_one(
     return attempt
 
 
-def details_of_search(found: Search | None, l2: float) -> dict[str, Any]:
-    """The penalty of a fit, how it was chosen, and the degrees of freedom, by name."""
-    return {
-        "degrees_of_freedom": None if found is None else found.degrees,
-        "l2": l2,
-        "l2_chosen_by": None if found is None else found.path.rule,
-    }
-
-
 def has_converged(result: Result) -> bool:
     """Whether a descent has converged."""
     return Status(int(result.status)) is Status.CONVERGED

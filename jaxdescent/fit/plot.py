@@ -14,10 +14,9 @@ from jaxdescent.data import DataError, Source, located, read_ahead
 from jaxdescent.fit.budget import Memory, reading_of
 from jaxdescent.fit.encoding import Policy
 from jaxdescent.fit.model import Model
-from jaxdescent.fit.prepared import Preparing
+from jaxdescent.fit.prepared import TEST, Preparing, is_held_out
 from jaxdescent.fit.report import Course
 from jaxdescent.fit.roles import Roles
-from jaxdescent.fit.split import is_held_out
 from jaxdescent.machine.resident import resident_bytes
 
 POINTS = 4000
@@ -45,39 +44,22 @@ def check_picture(path: pathlib.Path) -> None:
 
 def sample_of(model: Model, source: Source, memory: Memory) -> Sample:
     """Some rows, chosen by a hash of their number, in one more pass."""
-    options = model.options
-    encoding = model.encoding
-    roles = Roles(
-        model.target,
-        encoding.numbers,
-        tuple(encoding.levels),
-        encoding.hashed,
-        None,
-        encoding.sparse,
-        encoding.interactions,
-    )
-    source = model.dated(source).offering(encoding.columns).as_text(model.encoding.labelled)
+    options, encoding = model.options, model.encoding
+    roles = Roles(model.target, None, encoding)
+    source = model.dated(source).offering(encoding.columns).as_text(encoding.labelled)
     policy = Policy(options["missing"], unseen="zero")
-    preparing = Preparing(roles, model.encoding, policy)
-    rows = model.metrics["rows_read"]
-    share = min(POINTS / rows, 1.0)
-    plan = reading_of(source, roles.columns, 64, memory.limit - resident_bytes())
+    preparing = Preparing(roles, policy, options["test"], options["seed"])
+    share = min(POINTS / model.metrics["rows_read"], 1.0)
+    plan = reading_of([source], roles.columns, 64, memory.limit - resident_bytes())
     found: list[tuple[Any, ...]] = []
     for block in read_ahead(lambda: located(source, roles.columns, plan.rows)):
         prepared = preparing(block)
         chosen = is_held_out(block.start, block.rows, share, SAMPLE_SEED)
-        keep = prepared.encoded.keep
-        if keep is not None:
-            chosen &= np.isin(np.arange(block.rows), keep)
-        predicted = model.encoding.product(prepared.encoded, model.weights) + model.intercept
-        held_out = is_held_out(block.start, block.rows, options["test"], options["seed"])
-        found.append(
-            (
-                np.asarray(prepared.target.values[chosen], np.float64),
-                predicted[chosen],
-                held_out[chosen],
-            )
-        )
+        predicted = encoding.product(prepared.encoded, model.weights) + model.intercept
+        for part, own in enumerate(prepared.parts):
+            rows = np.flatnonzero(chosen) if own is None else own[chosen[own]]
+            observed = np.asarray(prepared.target.values[rows], np.float64)
+            found.append((observed, predicted[rows], np.full(rows.size, part == TEST)))
         memory.check()
     return Sample(*map(np.concatenate, zip(*found, strict=True)))
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from jaxdescent.data import Block, DataError, Source, located, read_ahead
-from jaxdescent.data.decoding import NumberColumn
+from jaxdescent.data.decoding import NumberColumn, matrix_of
 from jaxdescent.fit.columns import as_numbers
 from jaxdescent.fit.encoding import Encoded, Encoding, Policy, missing_value
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.roles import Roles
-from jaxdescent.fit.split import is_held_out
 
 TRAIN, TEST = 0, 1
 
@@ -74,18 +74,21 @@ class Preparing:
     """
 
     roles: Roles
-    encoding: Encoding
     policy: Policy
     share: float = 0.0
     seed: int = 0
     part: int = TRAIN
 
     @classmethod
-    def of(cls, job: Job, encoding: Encoding) -> Preparing:
+    def of(cls, job: Job) -> Preparing:
         """The preparation of blocks for the passes of a fit."""
-        request = job.request
-        policy = Policy(request.missing, unseen="zero")
-        return cls(job.roles, encoding, policy, request.test, request.seed)
+        policy = Policy(job.request.missing, unseen="zero")
+        return cls(job.roles, policy, job.request.test, job.request.seed)
+
+    @property
+    def encoding(self) -> Encoding:
+        """How columns become features."""
+        return self.roles.features
 
     def __call__(self, block: Block) -> Prepared:
         """Encode a block, refuse missing and wrong values, and choose which rows are held out."""
@@ -104,8 +107,7 @@ class Preparing:
                     f"weights must be finite and at least 0, got {weight[row]} for "
                     f"{roles.weights!r} in {block.place(row)}."
                 )
-        own = [roles.target, *([roles.weights] if roles.weights is not None else [])]
-        for name, column in zip(own, others, strict=True):
+        for name, column in zip(roles.own, others, strict=True):
             if column.missing is not None and not drops:
                 row = int(np.argmax(column.missing))
                 if policy.missing == "mean":
@@ -150,3 +152,54 @@ def _read_ahead(
     source: Source, names: Sequence[str], rows: int, first_row: int, preparing: Preparing
 ) -> Iterator[Prepared]:
     return read_ahead(lambda: map(preparing, located(source, names, rows, first_row)))
+
+
+def shifted_numbers(
+    encoded: Encoded,
+    rows: slice | np.ndarray,
+    shift: np.ndarray,
+    dtype: Any,
+    fills: np.ndarray | None = None,
+) -> np.ndarray:
+    """The numbers of some rows less the shift, (rows, numbers); ``fills``, or zeros, where one is
+    missing.
+    """
+    whole = matrix_of([number.values for number in encoded.numbers])
+    if whole is not None and isinstance(rows, slice):
+        made = less(whole[rows], shift, dtype)
+    else:
+        count = len(range(encoded.rows)[rows]) if isinstance(rows, slice) else rows.size
+        made = np.empty((len(encoded.numbers), count), dtype).T
+        with np.errstate(over="ignore", invalid="ignore"):
+            for j, number in enumerate(encoded.numbers):
+                made[:, j] = np.subtract(number.values[rows], shift[j], dtype=np.float64)
+    for j, number in enumerate(encoded.numbers):
+        if number.missing is not None:
+            made[number.missing[rows], j] = 0.0 if fills is None else fills[j]
+    return made
+
+
+def less(whole: np.ndarray, shift: np.ndarray, dtype: Any) -> np.ndarray:
+    """A matrix less a shift of each column, in the memory order of the matrix."""
+    made = np.empty_like(whole, dtype=dtype, order="K")
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.subtract(whole, shift, out=made, casting="same_kind", dtype=np.float64)
+    return made
+
+
+def is_held_out(start: int, rows: int, share: float, seed: int) -> np.ndarray:
+    """For rows ``start`` to ``start + rows``, whether each is held out, with this probability.
+
+    The hash is SplitMix64's finaliser: the same row is held out in every run with the same seed.
+
+    Reference: Steele, Lea and Flood (2014), "Fast splittable pseudorandom number generators".
+    """
+    number = np.arange(start, start + rows, dtype=np.uint64)
+    # The products are meant to wrap around at 64 bits.
+    with np.errstate(over="ignore"):
+        state = number + np.uint64(seed) * np.uint64(0xD1B54A32D192ED03) + np.uint64(1)
+        state = state * np.uint64(0x9E3779B97F4A7C15)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        state = state ^ (state >> np.uint64(31))
+    return (state >> np.uint64(11)) * 2.0**-53 < share

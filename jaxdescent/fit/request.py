@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from jaxdescent.data import DataError
+from jaxdescent.fit.columns import MOST_BITS
 from jaxdescent.fit.methods import AUTO, NAMES
-from jaxdescent.fit.roles import MOST_BITS
 
 MISSING = ("error", "drop", "mean")
 

@@ -2,81 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from jaxdescent.data import DataError, Kind
+from jaxdescent.data import DataError, Kind, Source
+from jaxdescent.data.arrays import TARGET
 from jaxdescent.data.errors import check_columns, listed
-from jaxdescent.fit.interactions import Interaction, asked_interactions, columns_of
+from jaxdescent.fit.dates import TREND, Dates, columns_made
+from jaxdescent.fit.encoding import Encoding
+from jaxdescent.fit.interactions import Interaction, asked_interactions
+from jaxdescent.fit.methods import AUTO
+from jaxdescent.fit.request import Request
 
-AUTO = "auto"
-"""The automatic choice of an option; for categorical columns, all columns that hold text."""
-
-MOST_BITS = 28
+OWN_TARGET = (".npy", "arrays", "svmlight text")
+"""Forms of data that hold their target apart from the features."""
 
 
 class Roles(NamedTuple):
-    """The columns of a fit by what they are used for; interactions stand among them by name."""
+    """The columns of a fit by what they are used for.
+
+    Attributes:
+      target: the column that is predicted.
+      weights: the column of the rows' weights.
+      features: how columns become features, but for the levels, buckets and indices, which a pass
+        over the rows finds.
+    """
 
     target: str
-    numbers: tuple[str, ...]
-    categorical: tuple[str, ...]
-    hashed: tuple[str, ...]
     weights: str | None
-    sparse: str | None = None
-    interactions: Mapping[str, Interaction] = MappingProxyType({})
+    features: Encoding
+
+    @property
+    def own(self) -> list[str]:
+        """The columns that are no features: the target, and the weights."""
+        return [self.target] if self.weights is None else [self.target, self.weights]
 
     @property
     def columns(self) -> list[str]:
         """All columns that are read."""
-        own = [self.target] if self.weights is None else [self.target, self.weights]
-        own += [] if self.sparse is None else [self.sparse]
-        names = [*self.numbers, *self.categorical, *self.hashed]
-        kinds = (False, self.numbers), (True, (*self.categorical, *self.hashed))
-        read = [
-            column
-            for of_labels, columns in kinds
-            for column in columns_of(names, self.interactions, of_labels=of_labels, own=columns)
-        ]
-        return list(dict.fromkeys([*read, *own]))
-
-    def labels_of(self, names: Sequence[str]) -> list[str]:
-        """The columns that these names, interactions among them, use by their levels."""
-        return columns_of(names, self.interactions, of_labels=True, own=names)
+        return [*self.features.columns, *self.own]
 
 
-def assign(
-    kinds: Mapping[str, Kind],
-    *,
-    target: str,
-    features: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    categorical: Sequence[str] = (),
-    hashed: Sequence[str] = (),
-    weights: str | None = None,
-    interact: Sequence[str | Sequence[str]] = (),
-    first_text: Callable[[str], str] = lambda name: "",
-) -> Roles:
+def roles_of(request: Request, source: Source, dates: Mapping[str, Dates]) -> Roles:
     """The roles of the columns, from their kinds and the options.
-
-    ``first_text`` may know where a column that looked like numbers holds something else.
 
     Raises:
       DataError: for columns that are not there or have two roles, and for text columns without a
         role.
     """
-    is_auto = list(categorical) == [AUTO] and AUTO not in kinds
-    levelled = [] if is_auto else list(categorical)
+    kinds, target, weights = source.kinds, _target(request, source), request.weights
+    for option, names in (
+        ("--target", [target]),
+        ("--categorical", request.categorical),
+        ("--hash", request.hashed),
+        ("--weights", [weights]),
+    ):
+        _refuse(names, dates, f"{{}} is named in --date and in {option}: name it in one.")
+    made = columns_made(dates)
+    features = [name for name in request.features if name not in dates]
+    features += made if request.features else []
+    exclude = [name for name in request.exclude if name not in dates]
+    if source.form == ".npy" and target != TARGET and TARGET in kinds:
+        exclude.append(TARGET)  # a target of its own is no feature of another
+    levelled, is_auto = list(request.categorical), False
+    if levelled == [AUTO]:
+        is_auto = AUTO not in kinds
+        levelled = [] if is_auto else levelled
+    else:
+        levelled += [name for name, (_, part) in made.items() if part != TREND]
     own = [target, *([weights] if weights is not None else [])]
-    refused = {target: "the target"} | ({} if weights is None else {weights: "the weights"})
     interactions = asked_interactions(
-        interact,
+        request.interact,
         kinds,
-        lambda name: name in (*levelled, *hashed) or kinds[name] is Kind.TEXT,
-        refused,
+        lambda name: name in (*levelled, *request.hashed) or kinds[name] is Kind.TEXT,
+        {target: "the target"} | ({} if weights is None else {weights: "the weights"}),
     )
-    hashed, hashed_crosses = _apart(hashed, interactions, "--hash")
+    hashed, hashed_crosses = _apart(request.hashed, interactions, "--hash")
     levelled, levelled_crosses = _apart(levelled, interactions, "--categorical")
     check_columns([*own, *features, *exclude, *levelled, *hashed], kinds)
     if features and exclude:
@@ -87,18 +88,13 @@ def assign(
         ("--hash", hashed),
         ("--weights", [weights]),
     ):
-        if target in names:
-            raise DataError(
-                f"the target {target!r} is named in {option} too: it cannot predict itself."
-            )
-    if weights is not None and weights in [*features, *levelled, *hashed]:
-        raise DataError(f"{weights!r} is named as weights and as a feature: it can be one alone.")
-    both = [name for name in levelled if name in hashed]
-    if both:
-        raise DataError(f"{both[0]!r} is named in --categorical and in --hash: name it in one.")
-    out = [name for name in [*levelled, *hashed] if name in exclude]
-    if out:
-        raise DataError(f"{out[0]!r} is named in --exclude and as a feature: name it in one.")
+        text = f"the target {{}} is named in {option} too: it cannot predict itself."
+        _refuse([target], names, text)
+    text = "{} is named as weights and as a feature: it can be one alone."
+    _refuse([weights], [*features, *levelled, *hashed], text)
+    _refuse(levelled, hashed, "{} is named in --categorical and in --hash: name it in one.")
+    text = "{} is named in --exclude and as a feature: name it in one."
+    _refuse([*levelled, *hashed], exclude, text)
     used = [
         name
         for name in (kinds if not features else dict.fromkeys([*features, *levelled, *hashed]))
@@ -107,19 +103,67 @@ def assign(
     if is_auto:
         levelled = [name for name in used if kinds[name] is Kind.TEXT and name not in hashed]
     labelled = {*levelled, *hashed}
+    _check_kinds(source, own, used, labelled)
+    sparse = next((name for name in used if kinds[name] is Kind.SPARSE), None)
+    if not used and not interactions:
+        raise DataError("no column is left as a feature: name some, or exclude fewer.")
+    numbers = [name for name in used if name not in labelled and name != sparse]
+    crosses = [name for name, each in interactions.items() if each.labels]
+    in_buckets = [
+        name
+        for name in crosses
+        if name not in levelled_crosses
+        and (name in hashed_crosses or any(part in hashed for part in interactions[name].labels))
+    ]
+    in_levels = [name for name in used if name in levelled]
+    in_levels += [name for name in crosses if name not in in_buckets]
+    in_buckets = [name for name in used if name in hashed] + in_buckets
+    encoding = Encoding(
+        (*numbers, *(name for name in interactions if name not in crosses)),
+        dict.fromkeys(in_levels, ()),
+        tuple(in_buckets),
+        request.bits if in_levels or in_buckets or sparse is not None else 0,
+        sparse=sparse,
+        interactions=interactions,
+    )
+    return Roles(target, weights, encoding)
+
+
+def _target(request: Request, source: Source) -> str:
+    if request.target is not None:
+        return request.target
+    if TARGET not in source.kinds or source.form not in OWN_TARGET:
+        columns = listed(map(repr, source.kinds), most=40)
+        raise DataError(f"--target is missing: name the column to predict, one of {columns}.")
+    return TARGET
+
+
+def _refuse(names: Iterable[str | None], others: Container[str | None], text: str) -> None:
+    """Refuse the first of some names that is among others."""
+    for name in names:
+        if name in others:
+            raise DataError(text.format(repr(name)))
+
+
+def _check_kinds(
+    source: Source, own: Sequence[str], used: Sequence[str], labelled: set[str]
+) -> None:
+    """Refuse columns whose kind does not suit their role."""
+    kinds = source.kinds
     sparse = next((name for name in used if kinds[name] is Kind.SPARSE), None)
     if sparse in labelled:
         raise DataError(f"{sparse!r} holds many sparse numbers, which are no levels.")
-    used_sparse, used = sparse is not None, [name for name in used if name != sparse]
     nested = [name for name in used if kinds[name] is Kind.OTHER]
     if nested:
         verb = "holds" if len(nested) == 1 else "hold"
         raise DataError(
             f"{listed(map(repr, nested))} {verb} neither numbers nor text: name each in --exclude."
         )
-    nameless = [name for name in used if name not in labelled and not kinds[name].is_number]
+    known = {*labelled, sparse}
+    nameless = [name for name in used if name not in known and not kinds[name].is_number]
     if nameless:
-        where = next((f" ({text})" for text in map(first_text, nameless) if text), "")
+        # The source may know where a column that looked like numbers holds something else.
+        where = next((f" ({text})" for text in map(source.first_text, nameless) if text), "")
         verb = "is" if len(nameless) == 1 else "are"
         raise DataError(
             f"{listed(map(repr, nameless))} {verb} not numeric{where}: "
@@ -135,30 +179,8 @@ def assign(
             )
     for name in own:
         if not kinds[name].is_number:
-            what = "target" if name == target else "weights"
+            what = "target" if name == own[0] else "weights"
             raise DataError(f"the {what} {name!r} must be numeric, and holds {kinds[name]}.")
-    numbers = tuple(name for name in used if name not in labelled)
-    crosses = [name for name, each in interactions.items() if each.labels]
-    in_buckets = [
-        name
-        for name in crosses
-        if name not in levelled_crosses
-        and (name in hashed_crosses or any(part in hashed for part in interactions[name].labels))
-    ]
-    if not used and not used_sparse and not interactions:
-        raise DataError("no column is left as a feature: name some, or exclude fewer.")
-    return Roles(
-        target,
-        (*numbers, *(name for name in interactions if name not in crosses)),
-        (
-            *(name for name in used if name in levelled),
-            *(name for name in crosses if name not in in_buckets),
-        ),
-        (*(name for name in used if name in hashed), *in_buckets),
-        weights,
-        sparse,
-        interactions,
-    )
 
 
 def _apart(

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxdescent.data import DataError
+from jaxdescent.fit.columns import MOST_BITS
 from jaxdescent.fit.dates import PARTS, TREND, is_zone
-from jaxdescent.fit.roles import MOST_BITS
 from jaxdescent.status import Status
 
 MOST_DIGITS = 30

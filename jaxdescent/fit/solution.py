@@ -133,12 +133,20 @@ def constants(data: NormalSums) -> np.ndarray:
     return squares <= data.weight_total * np.square(rounding)
 
 
-def scales_of(data: NormalSums, *, standardize: bool) -> np.ndarray:
-    """The numbers by which weights are multiplied before they are penalised."""
-    if not standardize:
-        return np.ones(len(data.gram))
-    spread = np.sqrt(np.maximum(data.gram.diagonal(), 0) / data.weight_total)
-    return np.where(constants(data), 1.0, np.where(spread > 0, spread, 1.0))
+def _scaled(
+    data: NormalSums, *, standardize: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The numbers by which weights are multiplied before they are penalised, which features are
+    constant, and the sums in these units, zero for constant features.
+    """
+    scales, constant = np.ones(len(data.gram)), constants(data)
+    if standardize:
+        spread = np.sqrt(np.maximum(data.gram.diagonal(), 0) / data.weight_total)
+        scales = np.where(constant, 1.0, np.where(spread > 0, spread, 1.0))
+    matrix = data.gram / np.multiply.outer(scales, scales)
+    matrix[constant, :] = 0
+    matrix[:, constant] = 0
+    return scales, constant, matrix, np.where(constant, 0.0, data.cross[:, 0] / scales)
 
 
 def solve(data: NormalSums, l2: float, *, standardize: bool = False) -> Solution:
@@ -147,11 +155,7 @@ def solve(data: NormalSums, l2: float, *, standardize: bool = False) -> Solution
     Directions without curvature get zero: without a penalty the weights are those of least norm
     per column's length. A second solve with the residual refines the first.
     """
-    scales, constant = scales_of(data, standardize=standardize), constants(data)
-    hessian = data.gram / np.multiply.outer(scales, scales)
-    cross = np.where(constant, 0.0, data.cross[:, 0] / scales)
-    hessian[constant, :] = 0
-    hessian[:, constant] = 0
+    scales, constant, hessian, cross = _scaled(data, standardize=standardize)
     diagonal = hessian.diagonal().copy()
     np.fill_diagonal(hessian, diagonal + l2)
     lengths = np.sqrt(diagonal + l2)
@@ -226,11 +230,7 @@ def path(
     Reference: Golub, Heath and Wahba (1979), "Generalized cross-validation as a method for
     choosing a good ridge parameter".
     """
-    scales, constant = scales_of(data, standardize=standardize), constants(data)
-    matrix = data.gram / np.multiply.outer(scales, scales)
-    matrix[constant, :] = 0
-    matrix[:, constant] = 0
-    cross = np.where(constant, 0.0, data.cross[:, 0] / scales)
+    scales, _, matrix, cross = _scaled(data, standardize=standardize)
     values, vectors = np.linalg.eigh(matrix)
     values = np.maximum(values, 0)
     penalties = penalties_from(matrix.diagonal())

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 
 import jax
 
 from jaxdescent import processes
 from jaxdescent.data import DataError
 from jaxdescent.fit import by_sums, in_files, in_memory
+from jaxdescent.fit.budget import FitPlan
 from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.fitted import Fitted
 from jaxdescent.fit.job import Job
-from jaxdescent.fit.methods import DIRECT, IN_FILES, ITERATIVE, method_of
-from jaxdescent.fit.model import Model
-from jaxdescent.fit.roles import AUTO
-from jaxdescent.fit.start import Start, start_of
+from jaxdescent.fit.methods import AUTO, DIRECT, IN_FILES, ITERATIVE, method_of
+from jaxdescent.fit.sums import products_side
 from jaxdescent.machine.memory import readable_bytes
 
 MOST_COLUMNS = 2000
@@ -26,17 +25,16 @@ MEMORY, FILES = "rows in memory", "rows in the files"
 """The names of the iterative ways of fitting in the description of a fit that is kept."""
 
 
-def fit_within_memory(job: Job, encoding: Encoding, model: Model | None) -> tuple[Fitted, int]:
+def fit_within_memory(job: Job) -> tuple[Fitted, int]:
     """The fit, and how many more passes it took to plan it.
 
     Raises:
       DataError: where the data or the options cannot be used.
       ProblemTooLarge: where no way fits the memory.
     """
-    start = None if model is None else start_of(model, encoding)
-    sums = by_sums.plan_sums(job, encoding)
-    method = job.request.method
-    _check_direct(job, encoding, sums)
+    encoding, method, sums = job.encoding, job.request.method, by_sums.plan_sums(job)
+    if method == DIRECT:
+        _check_direct(job, sums)
     # A fit that is resumed goes on in its way, whatever the memory has room for today.
     way = None if job.checkpoint is None else job.checkpoint.way
     others = 0
@@ -44,29 +42,33 @@ def fit_within_memory(job: Job, encoding: Encoding, model: Model | None) -> tupl
     needs_rows = needs_rows or method in ITERATIVE or way is not None
     is_alone = processes.is_alone()
     if method != DIRECT and (needs_rows or (is_alone and _is_long(encoding))):
-        in_designs, counted = in_memory.plan_in_memory(job, encoding)
+        in_designs, counted = in_memory.plan_in_memory(job)
         others = int(counted > 0)
         # Several processes read their rows again, as one does where they do not fit.
         if is_alone and in_designs.bytes <= job.memory.limit and way != FILES:
-            return _in_memory(job, encoding, in_designs, start), others
+            line = (
+                "The rows are kept in memory, one-hot columns unwritten, and "
+                f"{method_of(method)!r} minimises; about {_bytes(job, in_designs)}."
+            )
+            return _descent(job, in_memory.fit_in_memory, MEMORY, in_designs, [line]), others
         if needs_rows:
-            return _in_files(job, encoding, sums, in_designs, start), others
+            return _in_files(job, sums, in_designs), others
+    side = products_side(job)
     plan = [
-        f"One pass adds up a {sums.side:,} x {sums.side:,} matrix in float64, and its spectrum "
-        f"solves; at most {_bytes(job, sums.bytes)}."
+        f"One pass adds up a {side:,} x {side:,} matrix in float64, and its spectrum solves; at "
+        f"most {_bytes(job, sums)}."
     ]
     if job.checkpoint is not None:
         plan.append("--checkpoint keeps nothing of one pass: if interrupted, it begins anew.")
-    job.watch.planned([_described(job, encoding), *plan])
-    fitted = by_sums.fit_by_sums(job, encoding, sums)
-    if start is not None:
+    job.watch.planned([_described(job), *plan])
+    fitted = by_sums.fit_by_sums(job, sums)
+    if job.start is not None:
         fitted.notes.append("The sums' solve needs no start: --start changed nothing.")
     return fitted, others
 
 
-def _check_direct(job: Job, encoding: Encoding, sums: by_sums.SumsPlan) -> None:
-    if job.request.method != DIRECT:
-        return
+def _check_direct(job: Job, sums: FitPlan) -> None:
+    encoding = job.encoding
     if encoding.sparse is not None:
         raise DataError(
             f"--method direct adds up products of all columns, and {encoding.sparse!r} holds too "
@@ -77,42 +79,30 @@ def _check_direct(job: Job, encoding: Encoding, sums: by_sums.SumsPlan) -> None:
         raise job.memory.refuse(what, sums.bytes, _read_so_far(encoding))
 
 
-def _in_memory(
-    job: Job, encoding: Encoding, plan: in_memory.MemoryPlan, start: Start | None
+def _descent(
+    job: Job, fit: Callable[[Job, FitPlan], Fitted], way: str, plan: FitPlan, lines: list[str]
 ) -> Fitted:
-    way = (
-        "The rows are kept in memory, one-hot columns unwritten, and "
-        f"{method_of(job.request.method)!r} minimises; about {_bytes(job, plan.bytes)}."
-    )
-    job.watch.planned([_described(job, encoding), way])
+    """A fit that iterates, in arrays of JAX that can have the dtype of the iterations."""
+    job.watch.planned([_described(job), *lines])
     if job.checkpoint is not None:
-        job.checkpoint.begin(MEMORY, 1)
-    with _precision(job):
-        return in_memory.fit_in_memory(job, encoding, plan, start)
-
-
-def _precision(job: Job) -> AbstractContextManager[object]:
-    """A context in which arrays of JAX can have the dtype of the iterations."""
+        job.checkpoint.begin(way, plan.width)
     is_double = job.request.dtype == "float64"
-    return jax.enable_x64(True) if is_double else contextlib.nullcontext()
+    with jax.enable_x64(True) if is_double else contextlib.nullcontext():
+        return fit(job, plan)
 
 
-def _in_files(
-    job: Job,
-    encoding: Encoding,
-    sums: by_sums.SumsPlan,
-    in_designs: in_memory.MemoryPlan,
-    start: Start | None,
-) -> Fitted:
+def _in_files(job: Job, sums: FitPlan, in_designs: FitPlan) -> Fitted:
     """The fit on rows that stay in the files.
 
     Raises:
       ProblemTooLarge: where no way fits the memory, with the bytes that the smallest one needs.
     """
+    request, encoding = job.request, job.encoding
     way = None if job.checkpoint is None else job.checkpoint.way
-    plan = in_files.plan_in_files(job, encoding, in_designs.rows)
-    obstacle = in_files.obstacle(job)
-    if not processes.is_alone() and job.request.l2 == AUTO:
+    plan, obstacle = in_files.plan_in_files(job, in_designs.rows), ""
+    if not job.source.can_restart:
+        obstacle = "from a reader that gives its rows only once: pass a table"
+    if not processes.is_alone() and request.l2 == AUTO:
         raise DataError(
             "--distributed searches for l2 by sums alone, and these features need iterations: say "
             f"--l2 with a number, or fit in one process: {_read_so_far(encoding)}."
@@ -120,24 +110,19 @@ def _in_files(
     if job.memory.fits(plan.bytes) and not obstacle and way != MEMORY:
         lines = [
             "The rows stay in the files and are read again in each pass, and "
-            f"{method_of(job.request.method, IN_FILES)!r} minimises; about "
-            f"{_bytes(job, plan.bytes)}."
+            f"{method_of(request.method, IN_FILES)!r} minimises; about {_bytes(job, plan)}."
         ]
-        if job.request.l2 == AUTO:
+        if request.l2 == AUTO:
             lines.append(
                 f"l2 is searched for by LSMR, which multiplies for {plan.width} penalties in each "
                 "pass."
             )
-        job.watch.planned([_described(job, encoding), *lines])
-        if job.checkpoint is not None:
-            job.checkpoint.begin(FILES, plan.width)
-        with _precision(job):
-            return in_files.fit_in_files(job, encoding, plan, start)
+        return _descent(job, in_files.fit_in_files, FILES, plan, lines)
     least, read = in_designs.bytes, _read_so_far(encoding)
     if way == MEMORY:
         read += ", and the fit that is gone on with has them in memory"
     else:
-        if job.request.method not in ITERATIVE and encoding.sparse is None:
+        if request.method not in ITERATIVE and encoding.sparse is None:
             least = min(sums.bytes, least)
         if not obstacle:
             least = min(plan.bytes, least)
@@ -149,9 +134,9 @@ def _in_files(
     raise job.memory.refuse(f"a fit of {encoding.size:,} features", least, read)
 
 
-def _bytes(job: Job, needed: float) -> str:
+def _bytes(job: Job, plan: FitPlan) -> str:
     limit = "the limit is" if job.memory.is_given else "available are"
-    return f"{readable_bytes(needed)} of memory, {limit} {readable_bytes(job.memory.limit)}"
+    return f"{readable_bytes(plan.bytes)} of memory, {limit} {readable_bytes(job.memory.limit)}"
 
 
 def _read_so_far(encoding: Encoding) -> str:
@@ -163,7 +148,7 @@ def _is_long(encoding: Encoding) -> bool:
     return bool(encoding.labelled) and encoding.size > MOST_COLUMNS
 
 
-def _described(job: Job, encoding: Encoding) -> str:
+def _described(job: Job) -> str:
     source, share = job.source, job.request.test
     own = processes.told_by_all(source.rows)
     rows = "" if None in own else f"{sum(own):,} rows of "
@@ -173,7 +158,6 @@ def _described(job: Job, encoding: Encoding) -> str:
     if job.test_source is not None:
         held_out = ", and the rows of other data held out"
     what = f"{rows}{source.form}{size if files else ''}{source.description}"
-    sharing = ""
-    if not processes.is_alone():
-        sharing = f", shared by {jax.process_count()} processes"
-    return f"{what}{sharing}: {encoding.size:,} features{held_out}."
+    count = jax.process_count()
+    sharing = "" if processes.is_alone() else f", shared by {count} processes"
+    return f"{what}{sharing}: {job.encoding.size:,} features{held_out}."

@@ -7,15 +7,16 @@ import numpy as np
 from jaxdescent import processes
 from jaxdescent.data import DataError, NormalSums
 from jaxdescent.data.chunk import product_rows
-from jaxdescent.fit.encoded_rows import shifted_numbers
-from jaxdescent.fit.encoding import Encoding, Policy
-from jaxdescent.fit.prepared import TEST, TRAIN, Prepared
+from jaxdescent.fit.checks import RowCounts
+from jaxdescent.fit.encoding import Encoding
+from jaxdescent.fit.job import Job
+from jaxdescent.fit.prepared import TRAIN, Prepared, shifted_numbers
 
 
-def products_side(encoding: Encoding, policy: Policy) -> int:
+def products_side(job: Job) -> int:
     """The side of a matrix of sums: features, marks of missing numbers, the target, and ones."""
-    extra = len(encoding.numbers) if policy.missing == "mean" else 0
-    return encoding.size + extra + 2
+    extra = len(job.encoding.numbers) if job.request.missing == "mean" else 0
+    return job.encoding.size + extra + 2
 
 
 class ProductSums:
@@ -27,17 +28,16 @@ class ProductSums:
     the host: JAX would need 64-bit mode for the whole process, and compile for each block's size.
     """
 
-    def __init__(self, encoding: Encoding, policy: Policy) -> None:
-        self.encoding = encoding
-        self.fills_means = policy.missing == "mean"
-        self.side = products_side(encoding, policy)
+    def __init__(self, job: Job) -> None:
+        self._job, self.encoding = job, job.encoding
+        self.fills_means = job.request.missing == "mean"
+        self.side = products_side(job)
         # Coded columns are not written out.
-        self._at_once = product_rows(self.side - encoding.size + len(encoding.numbers))
+        self._at_once = product_rows(self.side - self.encoding.size + len(self.encoding.numbers))
         self.matrices: list[np.ndarray | None] = [None, None]
-        self.rows = [0, 0]
-        self.dropped = 0
-        self.unseen = 0
+        self.counts = RowCounts()
         self.shift: np.ndarray | None = None  # of the features and the target
+        self.fills: np.ndarray | None = None  # means of the numbers less the shift
 
     def add(self, prepared: Prepared) -> None:
         """Add a block's rows.
@@ -49,32 +49,51 @@ class ProductSums:
             self.shift = np.zeros(self.encoding.size + 1)
             self.shift[[*range(len(self.encoding.numbers)), -1]] = prepared.means
             self.shift = processes.array_of_first(self.shift)
-        self.dropped += prepared.dropped
-        self.unseen += prepared.encoded.unseen
-        for part in (TRAIN, TEST):
+        self.counts.add(prepared)
+        for part, rows in enumerate(prepared.parts):
             count = prepared.rows_of(part)
-            self.rows[part] += count
-            rows = prepared.parts[part]
             for start in range(0, count, self._at_once):
                 chosen = slice(start, min(start + self._at_once, count))
                 self._add_rows(prepared, chosen if rows is None else rows[chosen], part)
 
-    def put_together(self) -> None:
-        """Add the sums that the other processes of a fit have of their own rows."""
-        if processes.is_alone():
-            return
-        counts = np.array([*self.rows, self.dropped, self.unseen])
-        *self.rows, self.dropped, self.unseen = processes.added(counts).tolist()
+    def close(self) -> None:
+        """Add the sums that the other processes of a fit have of their own rows, refuse rows that
+        no fit can use, and put the training rows' means where numbers are missing.
+        """
         for part, own in enumerate(self.matrices):
-            if any(processes.told_by_all(own is not None)):
+            if not processes.is_alone() and any(processes.told_by_all(own is not None)):
                 none = np.zeros((self.side, self.side))
                 self.matrices[part] = processes.added(none if own is None else own)
+        self.counts.close(self._job)
+        total = self.matrices[TRAIN]
+        if self.fills_means and total is not None:
+            size, numbers = self.encoding.size, len(self.encoding.numbers)
+            weight = total[-1, -1] - total[size : size + numbers, -1]
+            there = np.where(weight > 0, weight, 1)
+            fills = self.fills = np.where(weight > 0, total[:numbers, -1] / there, 0.0)
+            for part, own in enumerate(self.matrices):
+                self.matrices[part] = None if own is None else _filled(own, fills, size)
+
+    def moments(self) -> NormalSums:
+        """The sums of the training rows about their means, after all rows."""
+        total = self.matrices[TRAIN]
+        assert total is not None
+        assert self.shift is not None
+        return NormalSums.about_means(total, self.shift, self.encoding.size)
+
+    def squared_error(self, part: int, weights: np.ndarray, b: float) -> float:
+        """``sum_i s_i (w.x_i + b - y_i)^2`` from the sums alone."""
+        total = self.matrices[part]
+        assert total is not None
+        assert self.shift is not None
+        constant = b + weights @ self.shift[:-1] - self.shift[-1]
+        residual = np.concatenate([weights, [-1.0, constant]])
+        return max(float(residual @ (total @ residual)), 0.0)
 
     def _add_rows(self, prepared: Prepared, rows: slice | np.ndarray, part: int) -> None:
         assert self.shift is not None
         encoded, count = prepared.encoded, len(self.encoding.numbers)
-        shift, none = self.shift[:count], np.zeros(count)
-        numbers = shifted_numbers(encoded, rows, shift, none, np.float64)
+        numbers = shifted_numbers(encoded, rows, self.shift[:count], np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
             target = prepared.target.values[rows] - self.shift[-1]
         marks = [
@@ -116,43 +135,14 @@ def not_finite(prepared: Prepared, encoding: Encoding, chosen: slice | np.ndarra
     )
 
 
-def fills_of(sums: ProductSums) -> np.ndarray | None:
-    """Means of the numbers over the training rows where they are there, less the shift."""
-    total = sums.matrices[TRAIN]
-    if not sums.fills_means or total is None:
-        return None
-    size, numbers = sums.encoding.size, len(sums.encoding.numbers)
-    weight = total[-1, -1] - total[size : size + numbers, -1]
-    there = np.where(weight > 0, weight, 1)
-    return np.where(weight > 0, total[:numbers, -1] / there, 0.0)
-
-
-def filled(sums: ProductSums, part: int) -> np.ndarray:
-    """A part's matrix of sums where missing values are replaced by means, exactly as if they had
-    been known before the pass: ``z_j + fill_j * missing_j`` is linear in what was added up.
+def _filled(total: np.ndarray, fills: np.ndarray, size: int) -> np.ndarray:
+    """A matrix of sums where missing values are replaced by means, exactly as if they had been
+    known before the pass: ``z_j + fill_j * missing_j`` is linear in what was added up.
     """
-    total = sums.matrices[part]
-    assert total is not None
-    fills = fills_of(sums)
-    if fills is None:
-        return total
-    size, numbers = sums.encoding.size, len(fills)
+    numbers = len(fills)
     marks = slice(size, size + numbers)
     total = total.copy()
     total[:numbers] += fills[:, None] * total[marks]
     total[:, :numbers] += total[:, marks] * fills[None, :]
-    kept = np.r_[0:size, size + numbers : sums.side]
+    kept = np.r_[0:size, size + numbers : len(total)]
     return total[np.ix_(kept, kept)]
-
-
-def moments(sums: ProductSums, part: int) -> NormalSums:
-    """The sums about the part's own means."""
-    assert sums.shift is not None
-    return NormalSums.about_means(filled(sums, part), sums.shift, sums.encoding.size)
-
-
-def squared_error(total: np.ndarray, shift: np.ndarray, weights: np.ndarray, b: float) -> float:
-    """``sum_i s_i (w.x_i + b - y_i)^2`` from the sums alone."""
-    constant = b + weights @ shift[:-1] - shift[-1]
-    residual = np.concatenate([weights, [-1.0, constant]])
-    return max(float(residual @ (total @ residual)), 0.0)

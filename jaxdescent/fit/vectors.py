@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from jaxdescent import processes
 from jaxdescent.data import DataError
-from jaxdescent.fit.checks import Lengths, check_rows, check_target
+from jaxdescent.fit.checks import Lengths, RowCounts, check_target
 from jaxdescent.fit.column_squares import ColumnSquares, deviations
-from jaxdescent.fit.encoded_rows import shifted_numbers
+from jaxdescent.fit.encoding import Encoded
 from jaxdescent.fit.job import Job
-from jaxdescent.fit.prepared import TRAIN, Prepared, Preparing
-from jaxdescent.fit.roles import AUTO
+from jaxdescent.fit.methods import AUTO
+from jaxdescent.fit.prepared import TRAIN, Prepared, Preparing, prepared_blocks, shifted_numbers
 from jaxdescent.fit.sums import not_finite
 
 
@@ -24,7 +24,6 @@ class Vectors:
 
     Args:
       job: the job of the fit.
-      preparing: prepares blocks.
       rows: how many rows there are at most.
       has_others: whether the descent multiplies rows of other data, which are held out.
       shift: (numbers,), subtracted from the columns of numbers; the means of the first block by
@@ -32,17 +31,12 @@ class Vectors:
     """
 
     def __init__(
-        self,
-        job: Job,
-        preparing: Preparing,
-        rows: int,
-        *,
-        has_others: bool,
-        shift: np.ndarray | None = None,
+        self, job: Job, rows: int, *, has_others: bool, shift: np.ndarray | None = None
     ) -> None:
-        self._job, self._preparing, self._has_others = job, preparing, has_others
-        self._dtype = dtype = np.dtype(job.request.dtype or "float32")
-        numbers = len(preparing.encoding.numbers)
+        encoding = job.encoding
+        self._job, self._has_others = job, has_others
+        self.dtype = np.dtype(job.request.dtype or "float32")
+        numbers = len(encoding.numbers)
         self.target = np.empty(rows)
         self._weight = np.empty(rows) if job.roles.weights is not None else None
         has_test = job.is_tested if has_others else job.request.test > 0
@@ -50,41 +44,50 @@ class Vectors:
         self.shift = self.fills = np.zeros(numbers)
         self._given_shift = shift
         self._absent = np.zeros(numbers)  # the summed weights of the rows without the number
-        encoding = preparing.encoding
         has_moments = job.request.standardize or job.request.l2 == AUTO
-        self._moments = ColumnSquares(encoding.size, dtype) if has_moments else None
-        self._lengths = Lengths([*encoding.numbers, *encoding.sloped], dtype)
+        self._moments = ColumnSquares(encoding.size, self.dtype) if has_moments else None
+        self._lengths = Lengths([*encoding.numbers, *encoding.sloped], self.dtype)
         self._sums = np.zeros(numbers)
-        self._counts, self._weights = [0, 0], [0.0, 0.0]
-        self.filled = self.read = self.dropped = self.unseen = 0
+        self.counts, self.filled = RowCounts(), 0
 
-    def add(self, prepared: Prepared, *, is_other: bool) -> np.ndarray:
-        """Keep a block's target and weights, and refuse values that cannot be used.
+    def read_all(
+        self,
+        at_once: int,
+        keep: Callable[[Encoded, np.ndarray, slice], None] = lambda encoded, numbers, place: None,
+    ) -> None:
+        """Make the pass, and refuse values and rows that no fit can use.
 
-        Returns:
-          The block's numbers less the shift, (kept rows, numbers), zero where one is missing.
+        ``keep`` gets the features of each block whose rows a descent multiplies, their numbers less
+        the shift, (kept rows, numbers), zero where one is missing, and the place of the rows.
         """
-        block, encoded, dtype = prepared.block, prepared.encoded, self._dtype
-        if not self.read:
+        for prepared, is_other in prepared_blocks(self._job, Preparing.of(self._job), at_once):
+            numbers = self._add(prepared)
+            if self._has_others or not is_other:
+                keep(prepared.encoded, numbers, self._place(prepared, numbers))
+            del prepared, numbers
+        self._close()
+
+    def _add(self, prepared: Prepared) -> np.ndarray:
+        """Count a block's rows, refuse values that cannot be used, and return its numbers."""
+        encoded, rows = prepared.encoded, prepared.encoded.kept
+        if not self.counts.read:
             # Every process must take part in the exchange, or none.
             given = self._given_shift
             own = prepared.means[:-1]
             self.shift = processes.array_of_first(own) if given is None else given
-        rows = encoded.kept
-        numbers = shifted_numbers(encoded, rows, self.shift, np.zeros_like(self.shift), dtype)
+        numbers = shifted_numbers(encoded, rows, self.shift, self.dtype)
         target = np.asarray(prepared.target.values[rows], np.float64)
         slopes = [each.values[rows] for each in encoded.coded if each.values is not None]
         if not (self._lengths.add(numbers, slopes) and np.isfinite(target).all()):
-            raise not_finite(prepared, self._preparing.encoding, rows)
+            raise not_finite(prepared, self._job.encoding, rows)
+        self.counts.add(prepared)
+        return numbers
+
+    def _place(self, prepared: Prepared, numbers: np.ndarray) -> slice:
+        """Keep a block's target and weights, add up its numbers, and return where they are."""
+        block, encoded = prepared.block, prepared.encoded
+        rows, target = encoded.kept, prepared.target.values[encoded.kept]
         weight = np.ones(block.rows) if prepared.weight is None else prepared.weight
-        for part, own in enumerate(prepared.parts):
-            self._counts[part] += prepared.rows_of(part)
-            self._weights[part] += float(np.sum(weight if own is None else weight[own]))
-        self.read += block.rows
-        self.dropped += prepared.dropped
-        self.unseen += encoded.unseen
-        if is_other and not self._has_others:
-            return numbers
         train = np.zeros(block.rows, bool)
         chosen = prepared.parts[TRAIN]
         train[slice(None) if chosen is None else chosen] = True
@@ -99,56 +102,43 @@ class Vectors:
             self._is_test[place] = ~train
         self.filled = place.stop
         s = np.where(train, weight[rows], 0.0)
-        if self._preparing.policy.missing == "mean":
+        if self._job.request.missing == "mean":
             self._sums += s @ numbers
             for j, number in enumerate(encoded.numbers):
                 if number.missing is not None:
                     self._absent[j] += s[number.missing[rows]].sum()
         if self._moments is not None:
-            chunk = self._preparing.encoding.chunk(encoded, numbers, rows, block)
+            chunk = self._job.encoding.chunk(encoded, numbers, rows, block)
             self._moments.add(chunk, s)
-        return numbers
+        return place
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """Cut off the places that dropped rows left, add the sums of other processes, and refuse
         rows, weights or a target that no fit can use.
         """
         job, kept = self._job, slice(0, self.filled)
-        numbers = np.array([*self._counts, self.dropped, self.unseen])
-        train, test, self.dropped, self.unseen = processes.added(numbers).tolist()
-        train_weight, test_weight = processes.added(np.array(self._weights)).tolist()
-        counts, weights = (train, test), (train_weight, test_weight)
         self._absent, self._sums = processes.added(np.stack([self._absent, self._sums]))
-        if self._moments is not None:
-            self._moments.put_together()
-        check_rows(
-            counts,
-            weights,
-            self.dropped,
-            job.request,
-            is_tested=job.is_tested,
-            dtype=self._dtype,
-        )
+        self.counts.close(job, self.dtype)
+        total = self.counts.weights[TRAIN]
         self._lengths.check(self.shift)
         self.target = self.target[kept]
         self._weight = None if self._weight is None else self._weight[kept]
         self._is_test = None if self._is_test is None else self._is_test[kept]
         weight = self.training_weight
         s = np.ones(self.filled) if weight is None else weight
-        self.mean = float(processes.added(np.array([s @ self.target]))[0] / weights[TRAIN])
+        self.mean = float(processes.added(np.array([s @ self.target]))[0] / total)
         squares = processes.added(np.array([s @ np.square(self.target - self.mean)]))
-        variance = float(squares[0]) / weights[TRAIN]
-        check_target(job.roles.target, counts[TRAIN], variance, self.mean)
+        variance = float(squares[0]) / total
+        check_target(job.roles.target, self.counts.rows[TRAIN], variance, self.mean)
         self.spread = float(np.sqrt(variance))
-        there = weights[TRAIN] - self._absent
-        is_there = there > 1e-12 * weights[TRAIN]
+        there = total - self._absent
+        is_there = there > 1e-12 * total
         self.fills = np.where(is_there, self._sums / np.where(is_there, there, 1.0), 0.0)
-        self.counts = counts
         self.scales: np.ndarray | None = None
         if self._moments is not None:
             self.squares = self._moments.squares(self.shift, self.fills, self._absent)
             if job.request.standardize:
-                self.scales = deviations(self.squares, weights[TRAIN])
+                self.scales = deviations(self.squares, total)
 
     @property
     def units(self) -> dict[str, Any]:
