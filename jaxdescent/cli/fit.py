@@ -27,6 +27,7 @@ from jaxdescent.cli.options import (
     Processes,
     Resume,
     Where,
+    check_picture,
 )
 
 Cached = Annotated[
@@ -193,12 +194,11 @@ def fit(
             raise DataError("--features names no column: leave it out to take all others.")
         if out is not None and is_first:
             check_output(out, overwrite=overwrite)
+        check_picture(plot)
         picture = None
         if plot is not None:
             # Imported before memory is measured, since the process holds matplotlib then.
             from jaxdescent.fit import plot as picture
-
-            picture.check_picture(plot)
         with Screen(is_quiet=as_json or not is_first, keeps_course=plot is not None) as screen:
             model = fit_model(
                 list(data),

@@ -86,7 +86,9 @@ def count(text: str) -> int:
 
 def check_picture(path: File) -> None:
     """Refuse a name that no picture can be written to."""
-    if path is not None and (path.suffix.lower() != ".png" or not path.parent.is_dir()):
+    if path is None:
+        return
+    if path.suffix.lower() != ".png" or not path.parent.is_dir() or path.is_dir():
         raise typer.BadParameter(
             f"must be a .png file in a folder that exists, got {path}.", param_hint="--plot"
         )

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxdescent.data import DataError, Source, located, read_ahead
+from jaxdescent.data import Source, located, read_ahead
 from jaxdescent.fit.budget import Memory, reading_of
 from jaxdescent.fit.encoding import Policy
 from jaxdescent.fit.model import Model
@@ -34,12 +34,6 @@ class Sample(NamedTuple):
     observed: np.ndarray
     predicted: np.ndarray
     is_test: np.ndarray
-
-
-def check_picture(path: pathlib.Path) -> None:
-    """Refuse a name that no picture can be written to, before anything is read."""
-    if path.suffix.lower() != ".png" or not path.parent.is_dir() or path.is_dir():
-        raise DataError(f"--plot must be a .png file in a folder that exists, got {path}.")
 
 
 def sample_of(model: Model, source: Source, memory: Memory) -> Sample:
