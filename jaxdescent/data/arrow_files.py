@@ -15,6 +15,8 @@ from jaxdescent.data.protocol import Block
 class ArrowFiles(GroupedFiles):
     """Some files of Arrow's IPC format. A batch is read as a whole, as a page of Parquet is."""
 
+    form = "Arrow"
+
     def _looked_at(self, path: pathlib.Path) -> tuple[Any, list[int]]:
         import pyarrow as pa
 
@@ -38,10 +40,6 @@ class ArrowFiles(GroupedFiles):
                     )
         return schema, sizes
 
-    @property
-    def form(self) -> str:
-        return "Arrow"
-
     def _extent(self, name: str) -> ColumnExtent:
         return self._extents.get(name, ColumnExtent())
 
@@ -49,7 +47,7 @@ class ArrowFiles(GroupedFiles):
         import pyarrow as pa
 
         group = before = 0
-        for path in self._paths:
+        for path in self.files:
             with reading(path), contextlib.closing(pa.OSFile(str(path))) as file:
                 schema = _opened(file, path).schema
                 wanted = [schema.get_field_index(name) for name in names]
@@ -60,8 +58,7 @@ class ArrowFiles(GroupedFiles):
                     group += 1
                     if before < self._first:
                         continue
-                    with reading(path):
-                        batch = reader.get_batch(index)
+                    batch = reader.get_batch(index)
                     columns = {name: batch.column(name) for name in names}
                     yield Block(columns, batch.num_rows, 0, path.name, before - start)
 

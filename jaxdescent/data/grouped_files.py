@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from jaxdescent.data.arrow_types import common_kinds, kinds_of, nulls_of
@@ -42,30 +42,29 @@ class GroupedFiles(Source):
 
     def __init__(self, paths: Sequence[pathlib.Path]) -> None:
         need_arrow()
-        self._paths = list(paths)
-        self._kinds: dict[str, Kind] = {}
-        self._rows = 0
+        self.files, self.kinds = list(paths), {}
+        rows = 0
         self._group_starts: list[int] = []
         self._extents: dict[str, ColumnExtent] = {}
         nothing: set[str] = set()  # columns that were empty in all files so far
-        for index, path in enumerate(self._paths):
+        for index, path in enumerate(self.files):
             with reading(path):
                 schema, sizes = self._looked_at(path)
             kinds = kinds_of(schema, path)
             empty = nulls_of(schema)
             for size in sizes:
-                self._group_starts.append(self._rows)
-                self._rows += size
+                self._group_starts.append(rows)
+                rows += size
             # A column without any value has no type: it takes that of the other files.
-            before = self._kinds if index else kinds
+            before = self.kinds if index else kinds
             kinds |= {name: before[name] for name in empty & before.keys()}
             nothing = empty if index == 0 else nothing
-            before = before | {name: kinds[name] for name in nothing & kinds.keys()}
+            before = {**before, **{name: kinds[name] for name in nothing & kinds.keys()}}
             nothing = nothing & empty
-            self._kinds = common_kinds(before, kinds, str(self._paths[0]), str(path))
-        if not self._rows:
-            raise DataError(f"{self._paths[0]} has no rows.")
-        self._starts = self._group_starts
+            self.kinds = common_kinds(before, kinds, str(self.files[0]), str(path))
+        if not rows:
+            raise DataError(f"{self.files[0]} has no rows.")
+        self.rows, self._starts = rows, self._group_starts
 
     @abc.abstractmethod
     def _looked_at(self, path: pathlib.Path) -> tuple[Any, list[int]]:
@@ -93,16 +92,4 @@ class GroupedFiles(Source):
 
     def _is_long(self, name: str) -> bool:
         """Whether a column is text that blocks hold in full rather than as dictionary indices."""
-        return self._kinds[name] is Kind.TEXT and not self._extent(name).points
-
-    @property
-    def kinds(self) -> Mapping[str, Kind]:
-        return self._kinds
-
-    @property
-    def rows(self) -> int:
-        return self._rows
-
-    @property
-    def files(self) -> Sequence[pathlib.Path]:
-        return self._paths
+        return self.kinds[name] is Kind.TEXT and not self._extent(name).points

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from jaxdescent.data.conditions import MISSING, THERE
-from jaxdescent.data.errors import reading
+import numpy as np
+
+from jaxdescent.data.conditions import Bounds, Condition
+from jaxdescent.data.errors import need_arrow, reading
 from jaxdescent.data.grouped_files import ColumnExtent, GroupedFiles
 from jaxdescent.data.parquet_pages import Page, pages_of
 from jaxdescent.data.protocol import Block, Kind, Source
@@ -18,8 +21,8 @@ SMALL_BYTES = 1 << 20
 """The format's default size of a page and of a dictionary; smaller columns count as one page."""
 
 MOST_LOOKED = 100
-"""The most conditions that are compared with statistics of row groups: many more would take longer
-than reading the groups."""
+"""The most comparisons of a condition that are made with statistics of row groups: many more would
+take longer than reading the groups."""
 
 BUFFER_BYTES = 1 << 16
 
@@ -32,9 +35,11 @@ class ParquetFiles(GroupedFiles):
     same speed from 60 MB. So this class uses the file reader.
     """
 
+    form = "Parquet"
+
     def __init__(self, paths: Sequence[pathlib.Path]) -> None:
         super().__init__(paths)
-        self._condition: Any = None
+        self._condition: Condition | None = None
         self._as_read: frozenset[str] = frozenset()
 
     def _looked_at(self, path: pathlib.Path) -> tuple[Any, list[int]]:
@@ -60,8 +65,8 @@ class ParquetFiles(GroupedFiles):
         """
         if name in self._extents:
             return self._extents[name]
-        found, is_text = ColumnExtent(), self._kinds[name] is Kind.TEXT
-        for path in self._paths:
+        found, is_text = ColumnExtent(), self.kinds[name] is Kind.TEXT
+        for path in self.files:
             with reading(path), self._opened(path) as parquet, path.open("rb") as file:
                 of_file = parquet.metadata
                 for group in map(of_file.row_group, range(of_file.num_row_groups)):
@@ -79,17 +84,13 @@ class ParquetFiles(GroupedFiles):
         self._extents[name] = found
         return found
 
-    @property
-    def form(self) -> str:
-        return "Parquet"
-
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
         # Text comes as dictionaries where it is stored so: an entry of few levels takes four bytes.
         # Of other text pyarrow would keep all different values of a group of rows.
-        text = [n for n in names if self._kinds[n] is Kind.TEXT and n not in self._as_read]
+        text = [n for n in names if self.kinds[n] is Kind.TEXT and n not in self._as_read]
         text = [name for name in text if not self._is_long(name)]
         behind = 0
-        for path in self._paths:
+        for path in self.files:
             with reading(path), self._opened(path, text) as file:
                 before, behind = behind, behind + file.metadata.num_rows
                 for start, groups in self._runs(file, self._first - before):
@@ -97,11 +98,7 @@ class ParquetFiles(GroupedFiles):
                     batches = file.iter_batches(
                         rows, row_groups=groups, columns=list(names), use_threads=True
                     )
-                    while True:
-                        with reading(path):
-                            batch = next(batches, None)
-                        if batch is None:
-                            break
+                    for batch in batches:
                         columns = {name: batch.column(name) for name in names}
                         yield Block(columns, batch.num_rows, 0, path.name, at)
                         at += batch.num_rows
@@ -111,7 +108,7 @@ class ParquetFiles(GroupedFiles):
         new._as_read = frozenset(names)
         return new
 
-    def skipping(self, condition: Any) -> ParquetFiles:
+    def skipping(self, condition: Condition | None) -> ParquetFiles:
         new = copy.copy(self)
         new._condition = condition
         # With a condition some groups are passed over.
@@ -125,31 +122,45 @@ class ParquetFiles(GroupedFiles):
         metadata = file.metadata
         sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         starts = [0, *itertools.accumulate(sizes)]
-        chosen = [g for g in self._possible(file) if starts[g] >= first]
-        for group in chosen:
-            if group - 1 in chosen:
-                continue
-            stop = group
-            while stop in chosen:
-                stop += 1
-            yield starts[group], list(range(group, stop))
+        chosen = (g for g in self._possible(file) if starts[g] >= first)
+        for _, run in itertools.groupby(enumerate(chosen), lambda each: each[1] - each[0]):
+            groups = [group for _, group in run]
+            yield starts[groups[0]], groups
 
-    def _possible(self, file: Any) -> list[int]:
+    def _possible(self, file: Any) -> Sequence[int]:
         """The row groups that can hold rows that meet the condition, by their statistics."""
-        groups = range(file.metadata.num_row_groups)
-        if not groups or self._condition is None or self._condition.leaves > MOST_LOOKED:
-            return list(groups)
-        schema, first = file.schema_arrow, file.metadata.row_group(0)
-        paths = [first.column(index).path_in_schema for index in range(first.num_columns)]
+        groups = [file.metadata.row_group(group) for group in range(file.metadata.num_row_groups)]
+        condition = self._condition
+        if not groups or condition is None or len(condition.comparisons) > MOST_LOOKED:
+            return range(len(groups))
+        paths = [groups[0].column(index).path_in_schema for index in range(groups[0].num_columns)]
+        bounds = dict[str, Bounds]()
+        for name in condition.columns:
+            columns = [None] * len(groups)  # a nested column is not stored as one
+            if name in paths:
+                columns = [group.column(paths.index(name)) for group in groups]
+            bounds[name] = _bounds_of(columns, file.schema_arrow.field(name).type)
+        return np.flatnonzero(condition.is_possible(bounds)).tolist()
 
-        def possible(condition: Any) -> set[int]:
-            if condition.column not in paths:  # the column is not stored as one
-                return set(groups)
-            of_type, index = schema.field(condition.column).type, paths.index(condition.column)
-            columns = ((group, file.metadata.row_group(group).column(index)) for group in groups)
-            return {group for group, column in columns if _may_hold(column, condition, of_type)}
 
-        return sorted(self._condition.chosen(possible))
+def _bounds_of(columns: Sequence[Any], of_type: Any) -> Bounds:
+    """The bounds of a column in some row groups, from its metadata in each."""
+    pa = need_arrow()
+    known = [None if column is None else column.statistics for column in columns]
+    nulls = [None if own is None or not own.has_null_count else own.null_count for own in known]
+    can_lack = [count != 0 or pa.types.is_floating(of_type) for count in nulls]  # NaN is missing
+    has_values = [
+        count is None or count < column.num_values
+        for count, column in zip(nulls, columns, strict=True)
+    ]
+    least = most = pa.nulls(len(columns), of_type)
+    # Neither Python nor Arrow holds some bounds, such as timestamps of nanoseconds.
+    with contextlib.suppress(pa.ArrowException, OverflowError, ValueError):
+        if not pa.types.is_time64(of_type):  # Python's times have no nanoseconds
+            there = [own if own is not None and own.has_min_max else None for own in known]
+            ends = ([own and own.min for own in there], [own and own.max for own in there])
+            least, most = (pa.array(each, of_type) for each in ends)
+    return Bounds(least, most, pa.array(can_lack), pa.array(has_values))
 
 
 def _larger(extent: ColumnExtent, pages: Iterable[Page]) -> ColumnExtent:
@@ -167,26 +178,3 @@ def _larger(extent: ColumnExtent, pages: Iterable[Page]) -> ColumnExtent:
                 page=max(extent.page, page.bytes), value=value, points=extent.points and page.points
             )
     return extent
-
-
-def _may_hold(column: Any, condition: Any, of_type: Any) -> bool:
-    """Whether a row group can hold rows that meet a condition on a column; ``column`` is its
-    metadata in the group.
-    """
-    import pyarrow as pa
-
-    known = column.statistics
-    if known is None:
-        return True
-    has_missing = not known.has_null_count or known.null_count > 0
-    has_values = not known.has_null_count or known.null_count < column.num_values
-    if condition.op == MISSING:
-        return has_missing or pa.types.is_floating(of_type)  # NaN is missing too
-    if condition.op == THERE or not has_values or not known.has_min_max:
-        return has_values
-    if pa.types.is_time64(of_type) or known.min != known.min or known.max != known.max:
-        return True  # Python's times have no nanoseconds, and bounds that are NaN say nothing
-    try:
-        return condition.may_be_met(known.min, known.max, of_type)
-    except (pa.ArrowException, OverflowError, ValueError):
-        return True  # bounds that Python or Arrow cannot hold, such as times of nanoseconds

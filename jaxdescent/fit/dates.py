@@ -132,7 +132,6 @@ class Dated(WrappedSource):
     """
 
     def __init__(self, base: Source, dates: dict[str, Dates], who: str = "the data") -> None:
-        super().__init__(base)
         check_columns(dates, base.kinds, who=who)
         for name in dates:
             if base.kinds[name] is not Kind.TEXT:
@@ -142,18 +141,19 @@ class Dated(WrappedSource):
                 )
         self.dates = dates
         self._outside = dict.fromkeys(dates, 0)
+        super().__init__(base)
 
-    @property
-    def kinds(self) -> Mapping[str, Kind]:
+    def _wrap(self, base: Source) -> None:
+        super()._wrap(base)
         own = {
             part_name(name, part): Kind.NUMBER if part == TREND else Kind.TEXT
             for name, each in self.dates.items()
             for part in each.parts
         }
-        twice = [name for name in own if name in self.base.kinds]
+        twice = [name for name in own if name in base.kinds]
         if twice:
             raise DataError(f"there is a column called {twice[0]!r}: rename it to take --date.")
-        return {n: kind for n, kind in self.base.kinds.items() if n not in self.dates} | own
+        self.kinds = {n: kind for n, kind in base.kinds.items() if n not in self.dates} | own
 
     def _read(self, names: Sequence[str]) -> list[str]:
         of_part = {

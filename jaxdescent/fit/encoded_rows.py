@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdescent.data import Block, Kind, SparseColumn, located
+from jaxdescent.data import Block, Kind, Source, SparseColumn, located
 from jaxdescent.data.decoding import matrix_of
 from jaxdescent.data.entries import Coded
 from jaxdescent.data.freeing import Passing
@@ -54,22 +54,23 @@ class EncodedRows(WrappedSource):
         fills: np.ndarray,
         dtype: Any,
     ) -> None:
-        super().__init__(job.source)
         self.rows_read = 0
         self._passing = Passing()
         self._job, self._preparing, self._rows = job, preparing, rows
         self._at_once, self._shift, self._fills, self._dtype = at_once, shift, fills, dtype
+        super().__init__(job.source)
 
     @property
     def encoding(self) -> Encoding:
         """How columns become features."""
         return self._preparing.encoding
 
-    @property
-    def kinds(self) -> Mapping[str, Kind]:
+    def _wrap(self, base: Source) -> None:
+        super()._wrap(base)
+        self.rows = self._rows
         numbers = dict.fromkeys(self.encoding.numbers, Kind.NUMBER)
         codes = dict.fromkeys(self.categorical, Kind.WHOLE)
-        return numbers | codes | dict.fromkeys(self.sparse, Kind.SPARSE)
+        self.kinds = numbers | codes | dict.fromkeys(self.sparse, Kind.SPARSE)
 
     @property
     def categorical(self) -> dict[str, int]:
@@ -100,10 +101,6 @@ class EncodedRows(WrappedSource):
     @property
     def _is_one_bucket(self) -> bool:
         return len(self.encoding.hashed) == 1
-
-    @property
-    def rows(self) -> int:
-        return self._rows
 
     def row_bytes(self, names: Sequence[str]) -> int:
         kinds, itemsize = self.kinds, np.dtype(self._dtype).itemsize

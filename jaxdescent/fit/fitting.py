@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import platform
 import time
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from jaxdescent import processes, provenance
 from jaxdescent.data import DataError, Source, open_source
 from jaxdescent.data.arrays import TARGET
 from jaxdescent.data.arrow_types import common_kinds
+from jaxdescent.data.csv_files import first_text
 from jaxdescent.data.errors import listed
 from jaxdescent.data.protocol import unchanged
 from jaxdescent.fit import shared_rows
@@ -250,7 +252,7 @@ def _roles(source: Source, request: Request, dates: Mapping[str, Dates]) -> Role
         hashed=request.hashed,
         interact=request.interact,
         weights=request.weights,
-        first_text=source.first_text,
+        first_text=functools.partial(first_text, source),
     )
 
 
