@@ -163,9 +163,7 @@ def cut_source(like: RowStream, share_rows: int, shares: range, first: int) -> S
         if begin >= stop:
             streams.append(None)
             continue
-        part = Share(like.source, begin, stop)
-        numbers, levels = decoding.numbers, decoding.levels
-        stream = ShareStream(part, numbers, levels, decoding.dtype, decoding.sparse)
+        stream = ShareStream(Share(like.source, begin, stop), decoding)
         stream.block = min(block, stream.rows)
         streams.append(stream)
     return Shares(first, tuple(streams), share_rows, block, like.features, decoding.dtype)

@@ -145,7 +145,7 @@ class EncodedRows(WrappedSource):
 
     def _encoded(self, encoded: Encoded) -> list[Any]:
         """Codes, and then entries, in the order of the features."""
-        coded = [column.take(encoded.kept) for column in encoded.coded]
+        coded = [column[encoded.kept] for column in encoded.coded]
         count = len(self.encoding.levels)
         levels, hashed = coded[:count], coded[count:]
         found: list[Any] = [
@@ -154,7 +154,7 @@ class EncodedRows(WrappedSource):
         if hashed:
             is_code = self._is_one_bucket and not self._has_slopes
             found.append(hashed[0].codes if is_code else entries_of(hashed))
-        for entries in (column.take(encoded.kept) for column in encoded.entries):
+        for entries in (column[encoded.kept] for column in encoded.entries):
             assert entries.values is not None  # of a sparse column
             found.append(SparseColumn(entries.starts, entries.index, entries.values))
         return found

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent.data.entries import Coded, RowEntries
-from jaxdescent.data.sparse_decoding import joined
 from jaxdescent.designs import Concatenated, Sparse
 from jaxdescent.designs.reference_levels import references
 from jaxdescent.fit.encoding import Encoding
@@ -49,18 +48,19 @@ class Rows:
                 kept.codes[place] = new.codes[rows]
                 if kept.values is not None and new.values is not None:
                     kept.values[place] = new.values[rows]
-            taken = [column.take(rows) for column in encoded.entries]
+            taken = [column[rows] for column in encoded.entries]
             self.entries.append([column.in_dtype(self.dtype) for column in taken])
 
     def close(self) -> None:
         """Cut off the places that dropped rows left, and put means where numbers are missing."""
         kept = slice(0, self._vectors.filled)
         self.numbers = self.numbers[kept]
-        self.coded = [column.take(kept) for column in self.coded]
+        self.coded = [column[kept] for column in self.coded]
         for j, places in enumerate(self.missing):
             for each in places:
                 self.numbers[each, j] = self._vectors.fills[j]
-        self.entries = [joined(self.entries)]
+        columns = zip(*self.entries, strict=True)
+        self.entries = [[first.followed_by(others) for first, *others in columns]]
 
     def design(self) -> Concatenated:
         """The features side by side, one-hot columns in sparse form.
