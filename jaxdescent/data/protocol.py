@@ -22,21 +22,26 @@ HEAD_BYTES = 1 << 16
 """Bytes of a file's beginning, and of its end, that go into its fingerprint."""
 
 
-Stamps = list[tuple[int, ...]]
+Stamps = dict[pathlib.Path, tuple[int, ...]]
 
 
 def stamps_of(paths: Iterable[pathlib.Path]) -> Stamps:
-    """Size, times of change and inode of each file; a file that is gone has a size of -1."""
-    found: Stamps = []
+    """Size, times of change and inode of each file; a file that is gone has a size of 0 only."""
+    found: Stamps = {}
     for path in paths:
         try:
             status = path.stat()
         except OSError:
-            found.append((-1,))
+            found[path] = (0,)
         else:
             times = status.st_mtime_ns, status.st_ctime_ns
-            found.append((status.st_size, *times, status.st_ino))
+            found[path] = status.st_size, *times, status.st_ino
     return found
+
+
+def changed_since(stamps: Stamps) -> list[str]:
+    """The files whose stamps differ from these earlier ones."""
+    return [str(path) for path, now in stamps_of(stamps).items() if now != stamps[path]]
 
 
 class Kind(enum.StrEnum):
@@ -250,19 +255,10 @@ class Source(abc.ABC):
                 digest.update(file.read(HEAD_BYTES))
         return f"sha256:{digest.hexdigest()}"
 
-    def stamps(self) -> Stamps:
-        """The stamps of the files now; a file whose stamp differs later was changed."""
-        return stamps_of(self.files)
-
-    def changed_since(self, stamps: Stamps) -> list[str]:
-        """The files whose stamps differ from these earlier ones."""
-        now = zip(self.files, self.stamps(), stamps, strict=True)
-        return [str(path) for path, later, then in now if later != then]
-
     @property
     def file_bytes(self) -> int:
         """The size of all files."""
-        return sum(max(stamp[0], 0) for stamp in self.stamps())
+        return sum(size for size, *_ in stamps_of(self.files).values())
 
 
 @contextlib.contextmanager
@@ -272,10 +268,10 @@ def unchanged(sources: Iterable[Source], advice: str) -> Iterator[None]:
     Raises:
       DataError: for a file that changed, also in place of an error that may come from the change.
     """
-    before = [(each, each.opened or each.stamps()) for each in sources]
+    before = [each.opened or stamps_of(each.files) for each in sources]
 
     def check() -> None:
-        changed = [path for source, stamps in before for path in source.changed_since(stamps)]
+        changed = [path for stamps in before for path in changed_since(stamps)]
         if changed:
             raise DataError(f"{changed[0]} was changed while it was read: {advice}.")
 

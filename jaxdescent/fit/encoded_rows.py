@@ -16,10 +16,6 @@ from jaxdescent.fit.encoding import Encoded, Encoding
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.prepared import Preparing
 
-RETURNING = 64
-"""Freed memory is returned to the system after this many blocks: it takes some milliseconds."""
-
-
 BUCKETS = "the buckets of {}"
 """The name of the column that holds the codes or entries of all hashed columns."""
 
@@ -116,10 +112,8 @@ class EncodedRows(WrappedSource):
         del names  # a product needs all features
         columns, at_once = self._job.roles.columns, min(rows, self._at_once)
         row_bytes = self.base.row_bytes(columns)
-        for index, block in enumerate(located(self.base, columns, at_once)):
-            if not index % RETURNING:
-                self._passing.return_some()
-            self._passing.bytes += block.rows * row_bytes
+        for block in located(self.base, columns, at_once):
+            self._passing.add(block.rows * row_bytes)
             self._job.memory.check()
             self.rows_read += block.rows
             encoding, whole = self.encoding, None
