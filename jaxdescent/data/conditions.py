@@ -1,5 +1,5 @@
-"""Conditions on single columns, joined by and/or: the rows that meet them, by pyarrow's
-functions, and the parts of a source that can have such rows.
+"""Conditions on single columns, joined by and/or: the rows that meet them, by pyarrow's functions,
+and the parts of a source that can have such rows.
 """
 
 from __future__ import annotations

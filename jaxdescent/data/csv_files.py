@@ -22,6 +22,7 @@ from jaxdescent.data.csv_places import (
 )
 from jaxdescent.data.errors import DataError, need_arrow, one_line, reading
 from jaxdescent.data.protocol import Block, Kind, Source
+from jaxdescent.data.wrapped import WrappedSource
 
 CHUNKS_HELD = 48
 """Bytes that parsing holds, in chunks: the text, its places, the columns, and chunks read ahead."""
@@ -49,7 +50,7 @@ class CsvFiles(Source):
         self._schemas: list[Any] = []  # of each file
         self._places: list[Place] = []
         has_rows = False
-        for index, path in enumerate(self.files):
+        for path in self.files:
             with _parsing(path), self._opened(path, None, {}) as reader:
                 kinds = kinds_of(reader.schema, path)
                 others = [mark for mark in (";", "\t", "|") if mark in reader.schema.names[0]]
@@ -60,7 +61,7 @@ class CsvFiles(Source):
                 has_rows = has_rows or any(batch.num_rows for batch in reader)
                 self._schemas.append(reader.schema)
             first = str(self.files[0])
-            before = self.kinds if index else kinds
+            before = self.kinds or kinds
             # A column that is text in one file is read as text in all files.
             text = [n for n in kinds if Kind.TEXT in (kinds[n], before.get(n))]
             kinds = kinds | dict.fromkeys(text, Kind.TEXT)
@@ -161,9 +162,11 @@ def first_text(source: Source, name: str) -> str:
     """The place of the first value that is no number, in a column of CSV files that begins with
     numbers; empty for other data.
     """
-    blocks = source.as_text([name]).blocks([name], 1) if source.form == CsvFiles.form else ()
-    for index, block in enumerate(blocks):
-        assert isinstance(block, Block)  # as CSV files give them
+    while isinstance(source, WrappedSource):
+        source = source.base
+    if not isinstance(source, CsvFiles):
+        return ""
+    for index, block in enumerate(source.as_text([name]).blocks([name], 1)):
         for row, value in enumerate(block.columns[name].to_pylist()):
             if value is None or not isinstance(value, str):
                 continue

@@ -60,13 +60,13 @@ class _Parser:
     """Reads a text by recursive descent."""
 
     def __init__(self, text: str, kinds: Mapping[str, Kind]) -> None:
-        self._text, self._kinds = text, kinds
-        self._tokens, self._at = list(_tokens(text)), 0
+        self._text, self._kinds, self._at = text, kinds, 0
+        self._tokens = [*_tokens(text), *[("end", "")] * 3]
 
     def parsed(self) -> Condition:
         """The condition that the whole text states."""
         found = self._joined("or", 0)
-        if self._at < len(self._tokens):
+        if not self._takes("end", ""):
             raise self._unreadable("; text with spaces stands between quotes")
         return found
 
@@ -87,40 +87,38 @@ class _Parser:
             if not self._takes("bracket", ")"):
                 raise self._unreadable()
             return found
-        kinds = [kind for kind, _ in self._tokens[self._at : self._at + 3]]
-        if kinds[:1] not in (["word"], ["column"]):
+        (kind, column), (then, op), (form, value) = self._tokens[self._at : self._at + 3]
+        if kind not in ("word", "column"):
             raise self._unreadable()
-        column = self._tokens[self._at][1]
-        if kinds[1:2] == ["word"]:
+        if then == "word":
             self._at += 1
             return self._presence(column)
-        if kinds[1:] not in (["operator", "word"], ["operator", "quoted"]):
+        if then != "operator" or form not in ("word", "quoted"):
             raise self._unreadable()
         check_columns([column], self._kinds)
-        (_, op), (kind, value) = self._tokens[self._at + 1 : self._at + 3]
         self._at += 3
-        return Comparison(column, op, _value(column, value, kind, self._kinds[column]))
+        return Comparison(column, op, _value(column, value, form, self._kinds[column]))
 
     def _presence(self, column: str) -> Comparison:
-        for op in (THERE, MISSING):
-            words = op.split()
-            ahead = self._tokens[self._at : self._at + len(words)]
-            if [(kind, text.lower()) for kind, text in ahead] == [("word", word) for word in words]:
-                self._at += len(words)
-                check_columns([column], self._kinds)
-                if self._kinds[column] is Kind.SPARSE:
-                    raise DataError(f"--where: {column!r} holds sparse numbers: none is named.")
-                return Comparison(column, op)
-        raise self._unreadable()
+        tokens = self._tokens[self._at : self._at + 3]
+        ahead = [text.lower() if kind == "word" else "" for kind, text in tokens]
+        op = THERE if ahead == THERE.split() else MISSING
+        if ahead[: len(op.split())] != op.split():
+            raise self._unreadable()
+        self._at += len(op.split())
+        check_columns([column], self._kinds)
+        if self._kinds[column] is Kind.SPARSE:
+            raise DataError(f"--where: {column!r} holds sparse numbers: none is named.")
+        return Comparison(column, op)
 
     def _takes(self, kind: str, *texts: str) -> bool:
-        is_there = self._tokens[self._at : self._at + 1] in [[(kind, text)] for text in texts]
+        is_there = self._tokens[self._at] in [(kind, text) for text in texts]
         self._at += is_there
         return is_there
 
     def _unreadable(self, advice: str = "") -> DataError:
-        rest = self._tokens[self._at : self._at + 1]
-        where = f" at {rest[0][1]!r}" if rest and self._at else ""
+        kind, rest = self._tokens[self._at]
+        where = f" at {rest!r}" if kind != "end" and self._at else ""
         return DataError(f"--where {self._text!r} cannot be read{where}: {GRAMMAR}{advice}.")
 
 
@@ -163,7 +161,7 @@ class Filtered(WrappedSource):
         self._counted: int | None = None
         # For each met row at which reading can begin, the row of the base at which its block does.
         self._places: list[int] = []
-        super().__init__(base.skipping(self._condition))
+        super().__init__(base)
 
     def _wrap(self, base: Source) -> None:
         super()._wrap(base)
@@ -171,7 +169,7 @@ class Filtered(WrappedSource):
         self.description = f" where {self._text}"
 
     def can_share(self, parts: int) -> bool:
-        return self.base.skipping(None).can_share(parts)
+        return self.base.can_share(parts)
 
     def counted(self, part: int, parts: int, tell: Callable[[bytes], list[bytes]]) -> Source:
         """The source with its rows counted: it reads the condition's columns in this part of them.
@@ -179,8 +177,7 @@ class Filtered(WrappedSource):
         Raises:
           DataError: where no row of any part meets the condition.
         """
-        # Without the parts that are passed over, the numbers of later rows are unknown.
-        base = self.base.skipping(None).counted(part, parts, tell)
+        base = self.base.counted(part, parts, tell)
         if base.rows is None:
             return self
         own = Share(base, base.rows * part // parts, base.rows * (part + 1) // parts)
@@ -215,7 +212,9 @@ class Filtered(WrappedSource):
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
         base, is_empty = self.base, True
-        if self._first:
+        if self._counted is None:  # parts that are passed over would have no place in the count
+            base = base.skipping(self._condition)
+        elif self._first:
             assert base.rows is not None  # rows were counted
             base = Share(base, self._places[self._starts.index(self._first)], base.rows)
         for block in located(base, self._read(names), rows):

@@ -6,19 +6,16 @@ import contextlib
 import copy
 import itertools
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxdescent.data.conditions import Bounds, Condition
 from jaxdescent.data.errors import need_arrow, reading
-from jaxdescent.data.grouped_files import ColumnExtent, GroupedFiles
+from jaxdescent.data.grouped_files import SMALL_BYTES, GroupedFiles
 from jaxdescent.data.parquet_pages import Page, pages_of
 from jaxdescent.data.protocol import Block, Kind, Source
-
-SMALL_BYTES = 1 << 20
-"""The format's default size of a page and of a dictionary; smaller columns count as one page."""
 
 MOST_LOOKED = 100
 """The most comparisons of a condition that are made with statistics of row groups: many more would
@@ -59,30 +56,26 @@ class ParquetFiles(GroupedFiles):
             read_dictionary=list(text),
         )
 
-    def _extent(self, name: str) -> ColumnExtent:
-        """The extent of a text column from all its pages; of a column of numbers, whose pages are
-        alike, from the first page in each row group.
+    def _pages_of(self, name: str) -> tuple[list[Page], int]:
+        """All pages of a text column; of a column of numbers, whose pages are alike, the first ones
+        in each row group.
         """
-        if name in self._extents:
-            return self._extents[name]
-        found, is_text = ColumnExtent(), self.kinds[name] is Kind.TEXT
+        pages, total = list[Page](), 0
         for path in self.files:
             with reading(path), self._opened(path) as parquet, path.open("rb") as file:
                 of_file = parquet.metadata
                 for group in map(of_file.row_group, range(of_file.num_row_groups)):
-                    columns = map(group.column, range(group.num_columns))
-                    for column in columns:
+                    for column in map(group.column, range(group.num_columns)):
                         if column.path_in_schema.split(".")[0] != name or not column.num_values:
                             continue
                         size = column.total_uncompressed_size
-                        found = found._replace(bytes=found.bytes + size)
+                        total += size
                         if size <= SMALL_BYTES:
-                            found = _larger(found, [Page(size, column.num_values, False, True)])
+                            pages.append(Page(size, column.num_values, False, True))
                         else:
-                            pages = pages_of(file, column)
-                            found = _larger(found, pages if is_text else itertools.islice(pages, 2))
-        self._extents[name] = found
-        return found
+                            most = None if self.kinds[name] is Kind.TEXT else 2
+                            pages += itertools.islice(pages_of(file, column), most)
+        return pages, total
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
         # Text comes as dictionaries where it is stored so: an entry of few levels takes four bytes.
@@ -108,11 +101,9 @@ class ParquetFiles(GroupedFiles):
         new._as_read = frozenset(names)
         return new
 
-    def skipping(self, condition: Condition | None) -> ParquetFiles:
+    def skipping(self, condition: Condition) -> ParquetFiles:
         new = copy.copy(self)
         new._condition = condition
-        # With a condition some groups are passed over.
-        new._starts = self._group_starts if condition is None else (0,)
         return new
 
     def _runs(self, file: Any, first: int) -> Iterator[tuple[int, list[int]]]:
@@ -161,20 +152,3 @@ def _bounds_of(columns: Sequence[Any], of_type: Any) -> Bounds:
             ends = ([own and own.min for own in there], [own and own.max for own in there])
             least, most = (pa.array(each, of_type) for each in ends)
     return Bounds(least, most, pa.array(can_lack), pa.array(has_values))
-
-
-def _larger(extent: ColumnExtent, pages: Iterable[Page]) -> ColumnExtent:
-    """An extent enlarged to hold some pages."""
-    for page in pages:
-        value = max(extent.value, page.bytes / max(page.values, 1))
-        if page.is_dictionary:
-            small = page.bytes <= 2 * SMALL_BYTES
-            dictionary = max(extent.dictionary, page.bytes)
-            extent = extent._replace(
-                dictionary=dictionary, value=value, points=extent.points and small
-            )
-        else:
-            extent = extent._replace(
-                page=max(extent.page, page.bytes), value=value, points=extent.points and page.points
-            )
-    return extent
