@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -75,7 +76,7 @@ class Chunk:
             numbers=self.numbers[rows],
             coded=[column[rows] for column in self.coded],
             entries=[entries[rows] for entries in self.entries],
-            whole=self,
+            whole=self.whole or self,
         )
 
     def own(self, rows: np.ndarray | None) -> np.ndarray:
@@ -128,8 +129,13 @@ class Chunk:
             Z = self._centred(rows, center).astype(np.float64)
             with np.errstate(over="ignore", invalid="ignore"):
                 total[: Z.shape[1]] += np.square(Z).T @ s[rows]
-        coded = (column.as_entries() for column in self.coded)
-        add_squares([*coded, *self.entries], s, center, total)
+        shared, pieces = Counter(column.first for column in self.coded), [*self.entries]
+        for column in self.coded:
+            if shared[column.first] == 1:
+                column.add_squares(s, center, total)
+            else:
+                pieces.append(column.as_entries())
+        add_squares(pieces, s, center, total)
         if not np.isfinite(total).all():
             self.refuse_not_finite()
 
@@ -201,12 +207,9 @@ class Chunk:
 
     def written_out(self) -> np.ndarray:
         """All features in float64, column by column."""
-        made = self._written_out(slice(None), None, np.arange(self.features + 1))[:, :-1]
-        for column in self.coded:
-            there = np.flatnonzero(column.codes >= 0)
-            values = 1.0 if column.values is None else column.values[there]
-            np.add.at(made, (there, column.first + column.codes[there]), values)
-        return made
+        entries = [*self.entries, *(column.as_entries() for column in self.coded)]
+        whole = dataclasses.replace(self, coded=[], entries=entries)
+        return whole._written_out(slice(None), None, np.arange(self.features + 1))[:, :-1]
 
     def _dense(self, side: int) -> np.ndarray:
         """The places among the first ``side`` ones that are not of coded features."""
@@ -237,24 +240,19 @@ class Chunk:
 
     def refuse_not_finite(self) -> None:
         """Raise if a value is NaN or infinite, with its row."""
-        if self.whole is not None:
-            return self.whole.refuse_not_finite()
-        for part in self.parts:
-            for j, name in enumerate(self.names):
-                check_finite(self.numbers[part.rows, j], name, part.block)
-        for entries in self.entries:
-            if entries.values is None:
-                continue
-            wrong = ~np.isfinite(entries.values)
+        whole = self.whole or self
+        for part in whole.parts:
+            for j, name in enumerate(whole.names):
+                check_finite(whole.numbers[part.rows, j], name, part.block)
+        for entries in whole.entries:
+            wrong = np.zeros(0) if entries.values is None else ~np.isfinite(entries.values)
             if wrong.any():
                 at = int(np.argmax(wrong))
-                row = int(np.searchsorted(entries.starts, at, "right")) - 1
                 what = "NaN" if np.isnan(entries.values[at]) else "infinite"
-                place = place_in(self.parts, row)
+                place = place_in(whole.parts, entries.row[at])
                 raise DataError(
                     f"{entries.name!r} has an entry that is {what} in {place}: correct the data."
                 )
-        return None
 
     def _spans(self) -> list[slice]:
         """The ranges of the features that are no columns of numbers, each of them once."""

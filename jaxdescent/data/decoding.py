@@ -56,12 +56,9 @@ class Decoding:
     @property
     def row_bytes(self) -> int:
         """About how many bytes a row takes as numbers."""
-        own = len(self.numbers) * self.dtype.itemsize + 4 * len(self.levels)
-        return own + self.row_entries * (4 + self._value_bytes)
-
-    @property
-    def _value_bytes(self) -> int:
-        return self.dtype.itemsize if self.sparse.listed else 0
+        size = self.dtype.itemsize
+        entry = 4 + (size if self.sparse.listed else 0)
+        return len(self.numbers) * size + 4 * len(self.levels) + self.row_entries * entry
 
     @property
     def hashed_entries(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -70,6 +70,16 @@ class SparseColumn:
             index=np.concatenate([each.index for each in pieces]),
             values=np.concatenate(values) if values else None,
         )
+
+
+def row_ranges(starts: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
+    """Ranges of rows of about ``most`` entries; a longer row has its own range."""
+    first, rows = 0, len(starts) - 1
+    while first < rows:
+        last = int(np.searchsorted(starts, starts[first] + most, "right")) - 1
+        last = min(max(last, first + 1), rows)
+        yield first, last
+        first = last
 
 
 def sparse_column(given: Any, name: str) -> SparseColumn:

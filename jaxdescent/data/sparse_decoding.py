@@ -76,7 +76,7 @@ class SparseDecoding:
             outside = (column.index < 0) | (column.index >= size)
             if outside.any():
                 at = int(np.argmax(outside))
-                row = int(np.searchsorted(column.starts, at, "right")) - 1
+                row = column.row[at]
                 raise DataError(
                     f"{name!r} has the index {column.index[at]} in {block.place(row)}: those of "
                     f"{size:,} features are from 0 to {size - 1:,}."
@@ -134,12 +134,8 @@ def _arrow(column: Any, name: str, block: Block) -> Any:
         column = column.cast(column.type.value_type)
     if types.is_integer(column.type) or types.is_boolean(column.type):
         return column.to_numpy(zero_copy_only=False)
-    return column if _is_plain(column.type) else column.cast(pa.large_string())
-
-
-def _is_plain(arrow_type: Any) -> bool:
-    types = need_arrow().types
-    return types.is_string(arrow_type) or types.is_large_string(arrow_type)
+    is_plain = types.is_string(column.type) or types.is_large_string(column.type)
+    return column if is_plain else column.cast(pa.large_string())
 
 
 def _bytes_of(column: Any) -> tuple[np.ndarray, np.ndarray]:
