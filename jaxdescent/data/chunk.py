@@ -245,10 +245,11 @@ class Chunk:
             for j, name in enumerate(whole.names):
                 check_finite(whole.numbers[part.rows, j], name, part.block)
         for entries in whole.entries:
-            wrong = np.zeros(0) if entries.values is None else ~np.isfinite(entries.values)
+            values = np.zeros(0) if entries.values is None else entries.values
+            wrong = ~np.isfinite(values)
             if wrong.any():
                 at = int(np.argmax(wrong))
-                what = "NaN" if np.isnan(entries.values[at]) else "infinite"
+                what = "NaN" if np.isnan(values[at]) else "infinite"
                 place = place_in(whole.parts, entries.row[at])
                 raise DataError(
                     f"{entries.name!r} has an entry that is {what} in {place}: correct the data."

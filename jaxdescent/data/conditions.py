@@ -43,7 +43,7 @@ class Comparison(NamedTuple):
     value: float | str = ""
 
 
-class Bounds(NamedTuple):
+class ColumnBounds(NamedTuple):
     """The range of a column's values in each of some parts of a source: four arrays of Arrow.
 
     Attributes:
@@ -82,7 +82,7 @@ class Condition(NamedTuple):
         met = self._joined(lambda comparison: _met(comparison, forms[comparison.column]))
         return met.to_numpy(zero_copy_only=False)
 
-    def is_possible(self, bounds: Mapping[str, Bounds]) -> np.ndarray:
+    def is_possible(self, bounds: Mapping[str, ColumnBounds]) -> np.ndarray:
         """Which parts of a source can have rows that meet the condition, by the columns' bounds."""
         met = self._joined(lambda comparison: _is_possible(comparison, bounds[comparison.column]))
         return met.to_numpy(zero_copy_only=False)
@@ -172,7 +172,7 @@ def _order(text: str, point: TimePoint) -> int | None:
     return (own.utc > point.utc) - (own.utc < point.utc)
 
 
-def _is_possible(comparison: Comparison, bounds: Bounds) -> Any:
+def _is_possible(comparison: Comparison, bounds: ColumnBounds) -> Any:
     """Which parts can have rows that meet a comparison with a column of these bounds."""
     both, either = _function("and_"), _function("or_")
     name, op, value = comparison

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdescent.data.conditions import Bounds, Condition
+from jaxdescent.data.conditions import ColumnBounds, Condition
 from jaxdescent.data.errors import need_arrow, reading
 from jaxdescent.data.grouped_files import SMALL_BYTES, GroupedFiles
 from jaxdescent.data.parquet_pages import Page, pages_of
@@ -125,7 +125,7 @@ class ParquetFiles(GroupedFiles):
         if not groups or condition is None or len(condition.comparisons) > MOST_LOOKED:
             return range(len(groups))
         paths = [groups[0].column(index).path_in_schema for index in range(groups[0].num_columns)]
-        bounds = dict[str, Bounds]()
+        bounds = dict[str, ColumnBounds]()
         for name in condition.columns:
             columns = [None] * len(groups)  # a nested column is not stored as one
             if name in paths:
@@ -134,7 +134,7 @@ class ParquetFiles(GroupedFiles):
         return np.flatnonzero(condition.is_possible(bounds)).tolist()
 
 
-def _bounds_of(columns: Sequence[Any], of_type: Any) -> Bounds:
+def _bounds_of(columns: Sequence[Any], of_type: Any) -> ColumnBounds:
     """The bounds of a column in some row groups, from its metadata in each."""
     pa = need_arrow()
     known = [None if column is None else column.statistics for column in columns]
@@ -151,4 +151,4 @@ def _bounds_of(columns: Sequence[Any], of_type: Any) -> Bounds:
             there = [own if own is not None and own.has_min_max else None for own in known]
             ends = ([own and own.min for own in there], [own and own.max for own in there])
             least, most = (pa.array(each, of_type) for each in ends)
-    return Bounds(least, most, pa.array(can_lack), pa.array(has_values))
+    return ColumnBounds(least, most, pa.array(can_lack), pa.array(has_values))
