@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import jaxdescent as jd
 from jaxdescent.cli.commands import app
-from jaxdescent.data import DataError, open_source
+from jaxdescent.data import DataError, located, open_source
 from jaxdescent.data.shares import Share
 
 
@@ -100,6 +100,14 @@ class TestArrowFiles:
         share = Share(source, 290, 450)
         rows = np.concatenate([block.columns["a"] for block in share.blocks(["a"], 50)])
         np.testing.assert_array_equal(rows, np.concatenate([table["a"], table["a"]])[290:450])
+
+    def test_files_without_batches_have_no_rows(self, table, tmp_path):
+        WRITERS["d.feather"](table, tmp_path / "a.feather")
+        with pa.ipc.new_file(tmp_path / "b.feather", table.to_arrow().schema):
+            pass
+        source = open_source(tmp_path)
+        assert source.rows == 300
+        assert sum(block.rows for block in located(source, ["price"], 64)) == 300
 
     def test_a_stream_is_refused(self, table, tmp_path):
         table.write_ipc_stream(tmp_path / "s.arrow")

@@ -35,13 +35,16 @@ SMALL = """
     last, before = kept(100_000, 640)  # below the size that has a mapping of its own
     assert resident() - before > 0.9 * 64e6  # the last one keeps the heap from shrinking
     passing = freeing.Passing()
-    passing.bytes = freeing.LEAST_BYTES - 1
-    passing.return_some()
+    for _ in range(freeing.RETURNING - 1):
+        passing.add(freeing.LEAST_BYTES // freeing.RETURNING)
     assert resident() - before > 0.9 * 64e6
-    passing.bytes += 1
-    passing.return_some()
+    passing.add(freeing.LEAST_BYTES)
     assert resident() - before < 0.1 * 64e6
-    assert passing.bytes == 0
+    last, before = kept(100_000, 640)
+    passing.add(freeing.LEAST_BYTES - 1, is_last=True)
+    assert resident() - before > 0.9 * 64e6
+    passing.add(1, is_last=True)
+    assert resident() - before < 0.1 * 64e6
 """
 LARGE = """
     # Of the sizes that are freed the library learns to keep larger and larger ones, to 32 MB.

@@ -14,16 +14,17 @@ from typing import Any
 
 import jax
 
-from jaxdescent.data import RowStream
+from jaxdescent.data import RowStream, Shares
 from jaxdescent.processes.signals import on_a_thread
 
 
 def streams_in(structure: Any) -> tuple[RowStream, ...]:
     """The streams of rows in a tree's structure, each of them once."""
     found: dict[RowStream, None] = {}
-    data = structure.node_data()
-    if data is not None and isinstance(data[1], RowStream):
-        found[data[1]] = None
+    _, held = structure.node_data() or (None, None)
+    for each in held if isinstance(held, tuple) else (held,):
+        own = each.streams if isinstance(each, Shares) else (each,)
+        found |= {stream: None for stream in own if isinstance(stream, RowStream)}
     for child in structure.children():
         found |= dict.fromkeys(streams_in(child))
     return tuple(found)

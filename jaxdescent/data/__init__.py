@@ -6,6 +6,7 @@
 (['x0', 'x1', 'y'], 10)
 """
 
+from jaxdescent.data.decoding import Decoding as Decoding
 from jaxdescent.data.errors import DataError as DataError
 from jaxdescent.data.filters import Filtered as Filtered
 from jaxdescent.data.hashing import MOST_BITS as MOST_BITS

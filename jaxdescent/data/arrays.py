@@ -31,6 +31,8 @@ class Arrays(Source):
     columns x0, x1, ... where it is called ``X``. A sparse matrix of SciPy is one sparse column.
     """
 
+    form = "arrays"
+
     def __init__(self, arrays: Mapping[str, Any]) -> None:
         self._columns: dict[str, Any] = {}
         for name, given in arrays.items():
@@ -57,37 +59,25 @@ class Arrays(Source):
                     f"{name} gives a column {twice[0]!r}, which is there already: rename one."
                 )
             self._columns |= own
-        self._kinds = {
+        self.kinds = {
             name: Kind.SPARSE if isinstance(each, SparseColumn) else _kind(each.dtype, name)
             for name, each in self._columns.items()
         }
         lengths = {name: len(array) for name, array in self._columns.items()}
         if len(set(lengths.values())) != 1:
             raise DataError(f"the arrays must have as many rows each, got {lengths or 'none'}.")
-        self._rows = next(iter(lengths.values()))
-        self._starts = range(self._rows)
-        if not self._rows:
+        self.rows = next(iter(lengths.values()))
+        self._starts = range(self.rows)
+        if not self.rows:
             raise DataError("the arrays have no rows.")
-
-    @property
-    def kinds(self) -> Mapping[str, Kind]:
-        return self._kinds
-
-    @property
-    def rows(self) -> int:
-        return self._rows
-
-    @property
-    def form(self) -> str:
-        return "arrays"
 
     def row_bytes(self, names: Sequence[str]) -> int:
         return 0  # blocks are views
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
-        for start in range(self._first, self._rows, rows):
+        for start in self._starts[self._first :: rows]:
             columns = {name: self._columns[name][start : start + rows] for name in names}
-            yield Block(columns, min(rows, self._rows - start), 0, "", start)
+            yield Block(columns, min(rows, len(self._starts) - start), 0, "", start)
 
 
 class _NpyFile:
@@ -114,34 +104,38 @@ class _NpyFile:
                 f"{path.stat().st_size:,}."
             )
 
-    def read(self, file: Any, start: int, rows: int) -> np.ndarray:
+    def read(self, start: int, rows: int) -> np.ndarray:
         """Rows by position, (rows, columns), read into memory of their own.
 
         A memory map's pages would count as resident until the system wants them back, up to the
         whole file: a limit of memory could not be kept.
         """
-        if not self.is_by_column or self.columns == 1:
-            size = self.columns * self.dtype.itemsize
-            file.seek(self.offset + start * size)
-            block = np.fromfile(file, self.dtype, rows * self.columns)
-            return block.reshape(rows, self.columns)
-        block = np.empty((self.columns, rows), self.dtype)
-        for j in range(self.columns):
-            file.seek(self.offset + (j * self.rows + start) * self.dtype.itemsize)
-            block[j] = np.fromfile(file, self.dtype, rows)
-        return block.T
+        with reading(self.path), self.path.open("rb") as file:
+            if not self.is_by_column or self.columns == 1:
+                size = self.columns * self.dtype.itemsize
+                file.seek(self.offset + start * size)
+                block = np.fromfile(file, self.dtype, rows * self.columns)
+                return block.reshape(rows, self.columns)
+            block = np.empty((self.columns, rows), self.dtype)
+            for j in range(self.columns):
+                file.seek(self.offset + (j * self.rows + start) * self.dtype.itemsize)
+                block[j] = np.fromfile(file, self.dtype, rows)
+            return block.T
 
 
 class NpyFiles(Source):
     """``X.npy`` with the columns x0, x1, ..., and the target y in a file beside it."""
 
+    form = ".npy"
+
     def __init__(self, features: pathlib.Path, target: pathlib.Path | None = None) -> None:
         self._features = _NpyFile(features)
         self._target = None if target is None else _NpyFile(target)
-        self._starts = range(self._features.rows)
+        self.rows, self._starts = self._features.rows, range(self._features.rows)
+        self.files = [features] if target is None else [features, target]
         kind = _kind(self._features.dtype, features)
         self._index = {f"x{j}": j for j in range(self._features.columns)}
-        self._kinds = dict.fromkeys(self._index, kind)
+        kinds = dict.fromkeys(self._index, kind)
         if self._target is not None:
             if self._target.columns != 1:
                 raise DataError(
@@ -152,23 +146,8 @@ class NpyFiles(Source):
                     f"{features} has {self._features.rows:,} rows and {target} has "
                     f"{self._target.rows:,}: they must have as many."
                 )
-            self._kinds[TARGET] = _kind(self._target.dtype, target)
-
-    @property
-    def kinds(self) -> Mapping[str, Kind]:
-        return self._kinds
-
-    @property
-    def rows(self) -> int:
-        return self._features.rows
-
-    @property
-    def form(self) -> str:
-        return ".npy"
-
-    @property
-    def files(self) -> Sequence[pathlib.Path]:
-        return [file.path for file in (self._features, self._target) if file is not None]
+            kinds[TARGET] = _kind(self._target.dtype, target)
+        self.kinds = kinds
 
     def row_bytes(self, names: Sequence[str]) -> int:
         # Whole rows of features are read, whichever are asked for, and 16 bytes of the target.
@@ -176,22 +155,12 @@ class NpyFiles(Source):
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
         X, y = self._features, self._target
-        name = X.path.name
-        own = [n for n in names if n in self._index]
-        with reading(X.path), X.path.open("rb") as x_file:
-            y_file = None if y is None else y.path.open("rb")
-            try:
-                for start in range(self._first, X.rows, rows):
-                    size = min(rows, X.rows - start)
-                    columns = {}
-                    if own:  # the target alone needs no features
-                        with reading(X.path):
-                            block = X.read(x_file, start, size)
-                        columns = {n: block[:, self._index[n]] for n in own}
-                    if y is not None and y_file is not None and TARGET in names:
-                        with reading(y.path):
-                            columns[TARGET] = y.read(y_file, start, size)[:, 0]
-                    yield Block(columns, size, 0, name, start)
-            finally:
-                if y_file is not None:
-                    y_file.close()
+        own = [name for name in names if name in self._index]
+        for start in self._starts[self._first :: rows]:
+            size, columns = min(rows, X.rows - start), {}
+            if own:  # the target alone needs no features
+                block = X.read(start, size)
+                columns = {name: block[:, self._index[name]] for name in own}
+            if y is not None and TARGET in names:
+                columns[TARGET] = y.read(start, size)[:, 0]
+            yield Block(columns, size, 0, X.path.name, start)

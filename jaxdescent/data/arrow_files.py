@@ -8,12 +8,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jaxdescent.data.errors import DataError, reading
-from jaxdescent.data.grouped_files import ColumnExtent, GroupedFiles
+from jaxdescent.data.grouped_files import GroupedFiles
+from jaxdescent.data.parquet_pages import Page
 from jaxdescent.data.protocol import Block
 
 
 class ArrowFiles(GroupedFiles):
     """Some files of Arrow's IPC format. A batch is read as a whole, as a page of Parquet is."""
+
+    form = "Arrow"
 
     def _looked_at(self, path: pathlib.Path) -> tuple[Any, list[int]]:
         import pyarrow as pa
@@ -29,41 +32,32 @@ class ArrowFiles(GroupedFiles):
                     column = reader.get_batch(group).column(0)
                     if index == 0:
                         sizes.append(len(column))
-                    before = self._extents.get(field.name, ColumnExtent())
-                    self._extents[field.name] = ColumnExtent(
-                        page=max(before.page, column.nbytes),
-                        value=max(before.value, column.nbytes / max(len(column), 1)),
-                        points=before.points and pa.types.is_dictionary(field.type),
-                        bytes=before.bytes + column.nbytes,
-                    )
+                    points = pa.types.is_dictionary(field.type)
+                    page = Page(column.nbytes, len(column), False, points)
+                    self._pages.setdefault(field.name, []).append(page)
         return schema, sizes
 
-    @property
-    def form(self) -> str:
-        return "Arrow"
-
-    def _extent(self, name: str) -> ColumnExtent:
-        return self._extents.get(name, ColumnExtent())
+    def _pages_of(self, name: str) -> tuple[list[Page], int]:
+        pages = self._pages.get(name, [])
+        return pages, sum(page.bytes for page in pages)
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
         import pyarrow as pa
 
-        group = before = 0
-        for path in self._paths:
+        group = 0
+        for path in self.files:
             with reading(path), contextlib.closing(pa.OSFile(str(path))) as file:
                 schema = _opened(file, path).schema
                 wanted = [schema.get_field_index(name) for name in names]
                 reader = _opened(file, path, wanted)
-                start = self._group_starts[group]
-                for index in range(reader.num_record_batches):
-                    before = self._group_starts[group]
-                    group += 1
+                starts = self._starts[group : group + reader.num_record_batches]
+                group += len(starts)
+                for index, before in enumerate(starts):
                     if before < self._first:
                         continue
-                    with reading(path):
-                        batch = reader.get_batch(index)
+                    batch = reader.get_batch(index)
                     columns = {name: batch.column(name) for name in names}
-                    yield Block(columns, batch.num_rows, 0, path.name, before - start)
+                    yield Block(columns, batch.num_rows, 0, path.name, before - starts[0])
 
 
 def _opened(file: Any, path: pathlib.Path, fields: Sequence[int] = ()) -> Any:

@@ -109,9 +109,10 @@ def _nameless_index(schema: Any) -> set[str]:
 
 
 def common_kinds(
-    first: Mapping[str, Kind], other: Mapping[str, Kind], first_name: str, other_name: str
-) -> dict[str, Kind]:
-    """The kinds of columns that two files share, which must be the same but for their order.
+    first: Mapping[str, Any], other: Mapping[str, Any], first_name: str, other_name: str
+) -> dict[str, Any]:
+    """The kinds of columns that two files share, which must be the same but for their order. None
+    is the kind of a column without any value, and agrees with every kind.
 
     Raises:
       DataError: naming the columns that one of them lacks, or that are numbers in one only.
@@ -126,9 +127,11 @@ def common_kinds(
                 f"the files have different columns: {there} has no {listed(map(repr, lacking))}, "
                 f"which {here} has."
             )
-    merged: dict[str, Kind] = {}
+    merged: dict[str, Kind | None] = {}
     for name, kind in first.items():
-        if kind is other[name] or (kind.is_number and other[name].is_number):
+        if kind is None or other[name] is None:
+            merged[name] = kind or other[name]
+        elif kind is other[name] or (kind.is_number and other[name].is_number):
             merged[name] = kind if kind is other[name] else Kind.NUMBER
         else:
             raise DataError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,19 +23,21 @@ themselves at a time: they stay in a core's own cache. There are at least as man
 up to ``SQUARE``, since the addition of a product would outweigh that of fewer rows."""
 
 
-@dataclasses.dataclass(frozen=True)
-class ChunkPart:
-    """The origin of some rows of a chunk in a block of the source.
+class ChunkPart(NamedTuple):
+    """Some rows of a chunk as the source has them.
 
     Attributes:
       here: the place of the first of these rows in the chunk.
-      there: the place of that row in the source's block.
-      block: the source's block.
+      block: the rows.
     """
 
     here: int
-    there: int
     block: Block
+
+    @property
+    def rows(self) -> slice:
+        """The places of these rows in the chunk."""
+        return slice(self.here, self.here + self.block.rows)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,15 +74,10 @@ class Chunk:
         return dataclasses.replace(
             self,
             numbers=self.numbers[rows],
-            coded=[column.take(rows) for column in self.coded],
-            entries=[entries.take(rows) for entries in self.entries],
-            whole=self,
+            coded=[column[rows] for column in self.coded],
+            entries=[entries[rows] for entries in self.entries],
+            whole=self.whole or self,
         )
-
-    def place(self, row: int) -> str:
-        """A row's file and number in words, for messages."""
-        part = next(part for part in reversed(self.parts) if part.here <= row)
-        return part.block.place(part.there + row - part.here)
 
     def own(self, rows: np.ndarray | None) -> np.ndarray:
         """This chunk's part of a vector over all rows, in float64; None stands for ones."""
@@ -179,7 +177,7 @@ class Chunk:
         """The products with coded features; Z has the others, multiplied by the weights s."""
         flat = total.reshape(-1)  # a view: one index finds its place faster than two
         seen: list[tuple[np.ndarray, np.ndarray]] = []
-        for column in (column.take(rows) for column in self.coded):
+        for column in (column[rows] for column in self.coded):
             is_there = column.codes >= 0
             codes = np.where(is_there, column.codes, 0)
             x = is_there * (1.0 if column.values is None else column.values)
@@ -207,14 +205,11 @@ class Chunk:
             means[dense] += share[rows] @ self._written_out(rows, targets, dense)
         return means[:-1]
 
-    def written_out(self, rows: slice | np.ndarray) -> np.ndarray:
-        """All features of these rows in float64, column by column."""
-        made = self._written_out(rows, None, np.arange(self.features + 1))[:, :-1]
-        for column in (column.take(rows) for column in self.coded):
-            there = np.flatnonzero(column.codes >= 0)
-            values = 1.0 if column.values is None else column.values[there]
-            np.add.at(made, (there, column.first + column.codes[there]), values)
-        return made
+    def written_out(self) -> np.ndarray:
+        """All features in float64, column by column."""
+        entries = [*self.entries, *(column.as_entries() for column in self.coded)]
+        whole = dataclasses.replace(self, coded=[], entries=entries)
+        return whole._written_out(slice(None), None, np.arange(self.features + 1))[:, :-1]
 
     def _dense(self, side: int) -> np.ndarray:
         """The places among the first ``side`` ones that are not of coded features."""
@@ -234,7 +229,7 @@ class Chunk:
         if not np.isfinite(numbers).all():
             self.refuse_not_finite()
         for entries in self.entries:
-            taken = entries.take(rows)
+            taken = entries[rows]
             values = 1.0 if taken.values is None else taken.values
             np.add.at(made, (taken.row, taken.first - left_out + taken.index), values)
         if targets is not None:
@@ -245,25 +240,20 @@ class Chunk:
 
     def refuse_not_finite(self) -> None:
         """Raise if a value is NaN or infinite, with its row."""
-        if self.whole is not None:
-            return self.whole.refuse_not_finite()
-        for part, after in zip(self.parts, [*self.parts[1:], None], strict=True):
-            rows = slice(part.here, self.rows if after is None else after.here)
-            for j, name in enumerate(self.names):
-                check_finite(self.numbers[rows, j], name, part.block, part.there)
-        for entries in self.entries:
-            if entries.values is None:
-                continue
-            wrong = ~np.isfinite(entries.values)
+        whole = self.whole or self
+        for part in whole.parts:
+            for j, name in enumerate(whole.names):
+                check_finite(whole.numbers[part.rows, j], name, part.block)
+        for entries in whole.entries:
+            values = np.zeros(0) if entries.values is None else entries.values
+            wrong = ~np.isfinite(values)
             if wrong.any():
                 at = int(np.argmax(wrong))
-                row = int(np.searchsorted(entries.starts, at, "right")) - 1
-                what = "NaN" if np.isnan(entries.values[at]) else "infinite"
+                what = "NaN" if np.isnan(values[at]) else "infinite"
+                place = place_in(whole.parts, entries.row[at])
                 raise DataError(
-                    f"{entries.name!r} has an entry that is {what} in {self.place(row)}: correct "
-                    "the data."
+                    f"{entries.name!r} has an entry that is {what} in {place}: correct the data."
                 )
-        return None
 
     def _spans(self) -> list[slice]:
         """The ranges of the features that are no columns of numbers, each of them once."""
@@ -287,16 +277,22 @@ class Chunk:
         return Z.astype(wide) - center[: Z.shape[1]].astype(wide)
 
 
+def place_in(parts: list[ChunkPart], row: int) -> str:
+    """The file and number of a chunk's row in words, for messages."""
+    part = next(part for part in reversed(parts) if part.here <= row)
+    return part.block.place(row - part.here)
+
+
 def product_rows(side: int) -> int:
     """How many rows of ``side`` columns are multiplied with themselves at a time."""
     fitting = min(PRODUCT_BYTES // (8 * side), MOST_PRODUCT_ROWS)
     return max(fitting, LEAST_PRODUCT_ROWS, min(side, SQUARE))
 
 
-def check_finite(values: np.ndarray, name: str, block: Block, first: int) -> None:
-    """Raise if one of these values, which begin at a block's row ``first``, is NaN or infinite."""
+def check_finite(values: np.ndarray, name: str, block: Block) -> None:
+    """Raise if one of a block's values is NaN or infinite."""
     wrong = ~np.isfinite(values)
     if wrong.any():
         row = int(np.argmax(wrong))
         what = "NaN" if np.isnan(values[row]) else "infinite"
-        raise DataError(f"{name!r} is {what} in {block.place(first + row)}: correct the data.")
+        raise DataError(f"{name!r} is {what} in {block.place(row)}: correct the data.")

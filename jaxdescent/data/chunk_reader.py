@@ -14,15 +14,12 @@ from jaxdescent.data.chunk import Chunk
 from jaxdescent.data.decoding import Decoding
 from jaxdescent.data.errors import DataError, listed
 from jaxdescent.data.freeing import Passing
-from jaxdescent.data.protocol import Source
+from jaxdescent.data.protocol import Source, changed_since, stamps_of
 from jaxdescent.data.read_ahead import read_ahead
 
 SECTIONS, LONGEST_SECTION = 16, 8
 """Out of order, chunks are read by sections of consecutive ones, because reading ahead reads one
 more than is wanted: at least ``SECTIONS`` of them, of up to ``LONGEST_SECTION`` chunks each."""
-
-RETURNING = 64
-"""Freed memory is returned to the system after this many chunks, and at the end."""
 
 
 class ChunkReader:
@@ -42,7 +39,7 @@ class ChunkReader:
         self.passes = 0
         self._passing = Passing()
         self._row_bytes = source.row_bytes(decoding.columns) + decoding.row_bytes
-        self._stamps = source.opened or source.stamps()
+        self._stamps = source.opened or stamps_of(source.files)
         self._lock = threading.RLock()
         self._reading: Iterator[Chunk] | None = None
         self._next = 0
@@ -108,9 +105,7 @@ class ChunkReader:
         self._check_rows(found, before + self.size_of(self._next))
         assert chunk is not None  # the check of the rows has passed
         self._next += 1
-        self._passing.bytes += chunk.rows * self._row_bytes
-        if not self._next % RETURNING or self._next == self.blocks:
-            self._passing.return_some()
+        self._passing.add(chunk.rows * self._row_bytes, is_last=self._next == self.blocks)
         return chunk
 
     def _end(self) -> None:
@@ -179,7 +174,7 @@ class ChunkReader:
         return tuple(sections)
 
     def _check_unchanged(self) -> None:
-        changed = self.source.changed_since(self._stamps)
+        changed = changed_since(self._stamps)
         if changed:
             raise DataError(
                 f"{listed(changed)} changed since the design was made: make it again from files "

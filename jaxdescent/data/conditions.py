@@ -1,32 +1,25 @@
-"""Conditions on single columns, joined by and/or: the rows that meet them, and parts that can."""
+"""Conditions on single columns, joined by and/or: the rows that meet them, by pyarrow's functions,
+and the parts of a source that can have such rows.
+"""
 
 from __future__ import annotations
 
 import functools
 import importlib
 import math
-import operator
 from collections.abc import Callable, Mapping
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxdescent.data.arrow_types import decoded, kind_of, text_of
-from jaxdescent.data.decoding import NumberColumn, values_of
 from jaxdescent.data.errors import DataError, need_arrow, one_line
-from jaxdescent.data.times import holds_times, time_of, units_of
+from jaxdescent.data.protocol import Kind
+from jaxdescent.data.times import TimePoint, holds_times, time_of, units_of
 
-OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
-    "<=": operator.le,
-    ">=": operator.ge,
-    "==": operator.eq,
-    "!=": operator.ne,
-    "=": operator.eq,
-    "<": operator.lt,
-    ">": operator.gt,
-}
-
-NAMES = {
+OPERATORS = {
     "<=": "less_equal",
     ">=": "greater_equal",
     "==": "equal",
@@ -35,190 +28,230 @@ NAMES = {
     "<": "less",
     ">": "greater",
 }
-"""The operators as pyarrow calls them."""
+"""The operators, and pyarrow's functions for them."""
 
 MISSING, THERE = "is missing", "is not missing"
 
 
 class Comparison(NamedTuple):
-    """The condition ``column op value`` on a row; a row without a value does not meet it, unless
-    ``op`` is "is missing".
+    """``column op value`` for a row; a row without a value does not meet it, unless ``op`` is "is
+    missing".
     """
 
     column: str
     op: str
     value: float | str = ""
 
+
+class ColumnBounds(NamedTuple):
+    """The range of a column's values in each of some parts of a source: four arrays of Arrow.
+
+    Attributes:
+      least: values that are at most the least one of each part, null where none is known.
+      most: values that are at least the greatest one, likewise.
+      can_lack: whether a value may be missing.
+      has_values: whether some value may be there.
+    """
+
+    least: Any
+    most: Any
+    can_lack: Any
+    has_values: Any
+
+
+class Condition(NamedTuple):
+    """Comparisons joined by "and" (all have to be met) or by "or" (one of them does)."""
+
+    parts: tuple[Comparison | Condition, ...]
+    is_all: bool = True
+
     @property
-    def leaves(self) -> int:
-        """How many conditions this is: one."""
-        return 1
+    def comparisons(self) -> list[Comparison]:
+        """All comparisons that are joined."""
+        each = (part.comparisons if isinstance(part, Condition) else [part] for part in self.parts)
+        return [comparison for comparisons in each for comparison in comparisons]
 
     @property
     def columns(self) -> list[str]:
-        """The column that the condition is about."""
-        return [self.column]
+        """The columns that the condition is about."""
+        return list(dict.fromkeys(comparison.column for comparison in self.comparisons))
 
     def is_met(self, columns: Mapping[str, Any]) -> np.ndarray:
         """Which rows of a block's columns meet the condition."""
-        column = Columns.of(columns)[self.column]
-        if self.op in (MISSING, THERE):
-            return column.is_missing == (self.op == MISSING)
-        number = number_of(self.value) if isinstance(self.value, str) else self.value
-        if isinstance(self.value, float | int) or (column.is_number_encoded and number is not None):
-            return self._numbers_compared(column.numbers, number)
-        if holds_times(column.decoded.type):
-            op, count = self._in_units(column.decoded.type)
-            return self._replace(op=op)._numbers_compared(column.counts, count)
-        return self._texts_compared(column.texts, self.value)
+        forms = {name: _Column(columns[name], name) for name in self.columns}
+        met = self._joined(lambda comparison: _met(comparison, forms[comparison.column]))
+        return met.to_numpy(zero_copy_only=False)
 
-    def _numbers_compared(self, numbers: NumberColumn, value: Any) -> np.ndarray:
-        values, missing = numbers
-        op = self.op
-        if np.issubdtype(values.dtype, np.floating) and isinstance(value, int):
-            low, high = neighbours(value, values.dtype)
-            op, value = rounded(op, low, high, low == high, -np.inf)
-        with np.errstate(invalid="ignore", over="ignore"):
-            met = OPERATORS[op](values, value)
-        return met if missing is None else met & ~missing
+    def is_possible(self, bounds: Mapping[str, ColumnBounds]) -> np.ndarray:
+        """Which parts of a source can have rows that meet the condition, by the columns' bounds."""
+        met = self._joined(lambda comparison: _is_possible(comparison, bounds[comparison.column]))
+        return met.to_numpy(zero_copy_only=False)
 
-    def _texts_compared(self, texts: Any, value: str) -> np.ndarray:
-        """Compare texts with a value: by code points, or as times where the value is a time."""
-        if time_of(value) is None:
-            compare = getattr(importlib.import_module("pyarrow.compute"), NAMES[self.op])
-            met = compare(texts, need_arrow().scalar(value))
-        else:
-            encoded = texts.dictionary_encode()
-            each = (
-                _compare(text, value, OPERATORS[self.op]) for text in encoded.dictionary.to_pylist()
-            )
-            met = need_arrow().array(each, "bool").take(encoded.indices)
-        return met.fill_null(False).to_numpy(zero_copy_only=False)
-
-    def _in_units(self, of_type: Any) -> tuple[str, int]:
-        """The operator and the value for whole numbers of a type's unit."""
-        value = units_of(str(self.value), of_type, self.column)
-        low, high = math.floor(value), math.ceil(value)
-        return rounded(self.op, low, high, value.denominator == 1, -(2**63))
-
-    def chosen(self, of: Callable[[Comparison], set[int]]) -> set[int]:
-        """The parts of a source that can hold rows that meet the condition, as ``of`` tells."""
-        return of(self)
-
-    def may_be_met(self, least: Any, most: Any, of_type: Any) -> bool:
-        """Whether a row with a value from ``least`` to ``most`` in a column of this type can meet
-        the condition.
-        """
-        ends = {self.column: need_arrow().array([least, most], of_type)}
-        low, high = self.is_met(ends).tolist()
-        if isinstance(least, str) and time_of(str(self.value)) is not None:
-            return True  # texts may be compared as times, which have another order
-        if self.op in ("<", "<="):
-            return low
-        if self.op in (">", ">="):
-            return high
-        if self.op == "!=":
-            # Bounds of text may be cut off.
-            return low or high or isinstance(least, str)
-        reaches = (self._replace(op=op).is_met(ends).tolist() for op in ("<=", ">="))
-        return next(reaches)[0] and next(reaches)[1]
+    def _joined(self, of: Callable[[Comparison], Any]) -> Any:
+        """``of`` all comparisons, arrays of Arrow, joined as these are."""
+        join = _function("and_" if self.is_all else "or_")
+        each = (p._joined(of) if isinstance(p, Condition) else of(p) for p in self.parts)
+        return functools.reduce(join, each)
 
 
-class Column:
+def _function(name: str) -> Any:
+    """A function of pyarrow on arrays."""
+    return getattr(importlib.import_module("pyarrow.compute"), name)
+
+
+class _Column:
     """A column of a block in the forms that conditions compare, each form made once."""
 
     def __init__(self, given: Any, name: str) -> None:
-        self._given, self._name = given, name
-
-    @functools.cached_property
-    def decoded(self) -> Any:
-        """The column as an array of Arrow without a dictionary."""
-        return decoded(self._given)
-
-    @property
-    def is_number_encoded(self) -> bool:
-        """Whether the column was given as a dictionary of numbers."""
-        is_number = kind_of(self.decoded.type).is_number
-        return is_number and self.decoded.type != self._given.type
-
-    @functools.cached_property
-    def is_missing(self) -> np.ndarray:
-        """Which rows have no value; NaN counts as none."""
-        if isinstance(self._given, np.ndarray):
-            is_float = np.issubdtype(self._given.dtype, np.floating)
-            return np.isnan(self._given) if is_float else np.zeros(len(self._given), bool)
-        return self.decoded.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
-
-    @functools.cached_property
-    def numbers(self) -> NumberColumn:
-        """The column's numbers, and which of them are missing."""
-        column = self._given
-        if not isinstance(column, np.ndarray):
-            pa, column = need_arrow(), self.decoded
-            if pa.types.is_decimal(column.type):
-                column = column.cast(pa.string())  # which is read as the number that is written
-            if pa.types.is_string(column.type):  # of CSV, read as text to be levels
-                try:
-                    column = column.cast(pa.float64())
-                except pa.ArrowInvalid as error:
-                    raise DataError(f"--where: {one_line(error)}.") from error
-        values, missing = values_of(column)
-        if np.issubdtype(values.dtype, np.floating):
-            missing = self.is_missing | np.isnan(values)  # a text may be "NaN"
-        is_bool = values.dtype == np.bool_
-        return NumberColumn(values.astype(np.uint8) if is_bool else values, missing)
-
-    @functools.cached_property
-    def counts(self) -> NumberColumn:
-        """The column's times as whole numbers of their unit, and which of them are missing."""
-        pa, column = need_arrow(), self.decoded
-        if pa.types.is_date32(column.type) or pa.types.is_time32(column.type):
-            column = column.cast(pa.int32())
-        return values_of(column.cast(pa.int64()))
+        self.name = name
+        self.plain = decoded(given)
+        self.type = self.plain.type
+        if need_arrow().types.is_floating(self.type):
+            self.plain = _without_nan(self.plain)
 
     @functools.cached_property
     def texts(self) -> Any:
-        """The column as an array of Arrow of texts."""
-        return text_of(self.decoded, repr(self._name))
+        """The values as texts."""
+        return text_of(self.plain, repr(self.name))
+
+    @functools.cached_property
+    def numbers(self) -> Any:
+        """The values of a column of texts, which CSV has of levels, or of nothing as numbers."""
+        pa = need_arrow()
+        try:
+            return _without_nan(self.plain.cast(pa.float64()))
+        except pa.ArrowInvalid as error:
+            raise DataError(f"--where: {one_line(error)}.") from error
 
 
-class Columns(dict[str, Column]):
-    """A block's columns as conditions compare them."""
-
-    @classmethod
-    def of(cls, columns: Mapping[str, Any]) -> Columns:
-        """Columns for conditions, made of a block's columns unless they are such already."""
-        if isinstance(columns, Columns):
-            return columns
-        return cls({name: Column(column, name) for name, column in columns.items()})
+def _without_nan(numbers: Any) -> Any:
+    """Floating-point numbers, none of them NaN, which counts as a missing value."""
+    pa = need_arrow()
+    if pa.types.is_float16(numbers.type):
+        numbers = numbers.cast(pa.float32())  # pyarrow compares no shorter ones
+    is_nan = _function("is_nan")(numbers)
+    return _function("if_else")(is_nan, None, numbers) if is_nan.true_count else numbers
 
 
-class Joined(NamedTuple):
-    """Conditions joined by "and" (all have to be met) or by "or" (one of them does)."""
+def _met(comparison: Comparison, column: _Column) -> Any:
+    """Which rows of a column meet a condition, as an array of Arrow."""
+    op, value = comparison.op, comparison.value
+    if op in (MISSING, THERE):
+        return column.plain.is_null() if op == MISSING else column.plain.is_valid()
+    values, of_type = column.plain, column.type
+    if isinstance(value, str) and kind_of(of_type).is_number:  # a dictionary of numbers
+        value = value if number_of(value) is None else number_of(value)
+    if isinstance(value, str):
+        if not holds_times(of_type):
+            return _text_met(op, column.texts, value).fill_null(False)
+    elif not kind_of(of_type).is_number or need_arrow().types.is_null(of_type):
+        values, of_type = column.numbers, column.numbers.type
+    op, scalar = scalar_of(comparison._replace(value=value), of_type)
+    return _function(OPERATORS[op])(values, scalar).fill_null(False)
 
-    parts: tuple[Comparison | Joined, ...]
-    is_all: bool
 
-    @property
-    def leaves(self) -> int:
-        """How many conditions are joined."""
-        return sum(part.leaves for part in self.parts)
+def _text_met(op: str, texts: Any, value: str) -> Any:
+    """Which texts meet a condition: by code points, or as times where both are times."""
+    pa, compare, point = need_arrow(), _function(OPERATORS[op]), time_of(value)
+    if point is None:
+        return compare(texts, pa.scalar(value, texts.type))
+    encoded = texts.dictionary_encode()
+    as_times = pa.array((_order(text, point) for text in encoded.dictionary.to_pylist()), pa.int8())
+    met = compare(as_times, pa.scalar(0, pa.int8()))
+    as_texts = compare(encoded.dictionary, pa.scalar(value, texts.type))
+    return _function("coalesce")(met, as_texts).take(encoded.indices)
 
-    @property
-    def columns(self) -> list[str]:
-        """The columns that the conditions are about."""
-        return list(dict.fromkeys(name for part in self.parts for name in part.columns))
 
-    def is_met(self, columns: Mapping[str, Any]) -> np.ndarray:
-        """Which rows of a block's columns meet the joined conditions."""
-        columns = Columns.of(columns)
-        join = np.logical_and if self.is_all else np.logical_or
-        return functools.reduce(join, (part.is_met(columns) for part in self.parts))
+def _order(text: str, point: TimePoint) -> int | None:
+    """-1 if the time that a text states is before another one, 0 if it is that, 1 if it is after;
+    None if the text states none.
+    """
+    own = time_of(text)
+    if own is None or own.is_time != point.is_time:
+        return None
+    return (own.utc > point.utc) - (own.utc < point.utc)
 
-    def chosen(self, of: Callable[[Comparison], set[int]]) -> set[int]:
-        """The parts that can hold rows that meet the joined conditions; ``of`` knows one's."""
-        join = set.intersection if self.is_all else set.union
-        return join(*(part.chosen(of) for part in self.parts))
+
+def _is_possible(comparison: Comparison, bounds: ColumnBounds) -> Any:
+    """Which parts can have rows that meet a comparison with a column of these bounds."""
+    both, either = _function("and_"), _function("or_")
+    name, op, value = comparison
+    if op in (MISSING, THERE):
+        return bounds.can_lack if op == MISSING else bounds.has_values
+    least, most = _Column(bounds.least, name), _Column(bounds.most, name)
+    is_text = kind_of(least.type) is Kind.TEXT and not holds_times(least.type)
+    if is_text and (op == "!=" or time_of(str(value)) is not None):
+        return bounds.has_values  # bounds may be cut off, and times have another order than texts
+    if op in ("=", "=="):
+        reaches = (comparison._replace(op=each) for each in ("<=", ">="))
+        met = both(*map(_met, reaches, (least, most)))
+    elif op == "!=":
+        met = either(_met(comparison, least), _met(comparison, most))
+    else:
+        met = _met(comparison, least if op in ("<", "<=") else most)
+    is_unknown = either(least.plain.is_null(), most.plain.is_null())
+    return both(bounds.has_values, either(met, is_unknown))
+
+
+@functools.lru_cache(1 << 16)
+def scalar_of(comparison: Comparison, of_type: Any) -> tuple[str, Any]:
+    """The comparison as one with a value of a column's type: the operator and a scalar of Arrow."""
+    pa, (name, op, value) = need_arrow(), comparison
+    types = pa.types
+    exact: Any = value
+    if holds_times(of_type):
+        exact = units_of(str(value), of_type, name)
+    elif isinstance(value, str):
+        return op, pa.scalar(value, of_type)
+    elif types.is_floating(of_type):
+        near = _float_near(value, of_type.to_pandas_dtype())
+        # A float is rounded as the column's own numbers are, and a whole number is not.
+        op, near = nearest(op, near, near if isinstance(value, float) else value, -math.inf)
+        return op, pa.scalar(near, pa.float32() if types.is_float16(of_type) else of_type)
+    elif types.is_decimal(of_type):
+        exact = value if abs(value) == math.inf else Fraction(repr(value))
+        exact *= Fraction(10) ** of_type.scale
+    least, most = _counts_of(of_type)
+    op, count = nearest(op, math.floor(min(max(exact, least), most)), exact, least)
+    if types.is_decimal(of_type):
+        return op, pa.scalar(Decimal(f"{count}E{-of_type.scale}"), of_type)
+    return op, pa.scalar(bool(count) if types.is_boolean(of_type) else count, of_type)
+
+
+def _float_near(value: float, dtype: Any) -> float:
+    """A number as a floating-point number of this type, infinite if it is too large."""
+    try:
+        with np.errstate(over="ignore"):
+            return float(dtype(value))
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def _counts_of(of_type: Any) -> tuple[int, int]:
+    """The least and the largest number that a type which counts units can hold."""
+    types = need_arrow().types
+    if types.is_decimal(of_type):
+        return 1 - 10**of_type.precision, 10**of_type.precision - 1
+    if types.is_boolean(of_type) or types.is_unsigned_integer(of_type):
+        return 0, (1 << of_type.bit_width) - 1
+    half = 1 << of_type.bit_width - 1
+    return -half, half - 1
+
+
+def nearest(op: str, near: Any, value: Any, least: Any) -> tuple[str, Any]:
+    """The comparison with a value as one with a number near it, such that the column's type has no
+    number between the two; ``least`` is the type's least number.
+
+    >>> nearest("<", 5, 5.5, 0), nearest(">", 5, 5.5, 0), nearest("=", 5, 5.5, 0)
+    (('<=', 5), ('>', 5), ('<', 0))
+    """
+    if near == value:
+        return op, near
+    if op in ("<", "<="):
+        return ("<=" if near < value else "<"), near
+    if op in (">", ">="):
+        return (">" if near < value else ">="), near
+    return (">=" if op == "!=" else "<"), least  # all, or none
 
 
 def number_of(text: str) -> float | None:
@@ -239,41 +272,3 @@ def number_of(text: str) -> float | None:
         return None
     # As an int, it is compared exactly with whole numbers beyond 2**53.
     return int(number) if number.is_integer() and abs(number) < 2**64 else number
-
-
-def neighbours(value: int, dtype: np.dtype[Any]) -> tuple[Any, Any]:
-    """The nearest floats at or below, and at or above, a whole number; both equal it if it is one.
-
-    >>> neighbours(2**53 + 1, np.dtype(np.float64)) == (2**53, 2**53 + 2)
-    True
-    """
-    try:
-        near = float(value)
-    except OverflowError:
-        near = math.inf if value > 0 else -math.inf
-    with np.errstate(over="ignore"):
-        found = dtype.type(near)
-        own = float(found)
-        low = found if own <= value else np.nextafter(found, dtype.type(-np.inf))
-        high = found if own >= value else np.nextafter(found, dtype.type(np.inf))
-    return low, high
-
-
-def rounded(op: str, low: Any, high: Any, is_exact: bool, least: Any) -> tuple[str, Any]:
-    """The comparison with a value as one with numbers of a grid, on which ``low`` and ``high``
-    enclose the value, and ``least`` is the least number.
-    """
-    if op in ("<", "<=") and not is_exact:
-        return "<=", low
-    if op in (">", ">=") and not is_exact:
-        return ">=", high
-    if is_exact:
-        return op, low
-    return ("<" if op in ("=", "==") else ">="), least  # none, or all
-
-
-def _compare(text: str, value: str, compare: Callable[[Any, Any], Any]) -> bool:
-    own, point = time_of(text), time_of(value)
-    if own is None or point is None or own.is_time != point.is_time:
-        return compare(text, value)  # by code points, as lists are compared
-    return compare(own.utc, point.utc)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from jaxdescent.data.arrow_types import common_kinds, kinds_of
 from jaxdescent.data.csv_places import (
     CHUNK_BYTES,
-    Places,
+    Place,
     is_packed,
     numbered,
     opened,
@@ -23,6 +22,7 @@ from jaxdescent.data.csv_places import (
 )
 from jaxdescent.data.errors import DataError, need_arrow, one_line, reading
 from jaxdescent.data.protocol import Block, Kind, Source
+from jaxdescent.data.wrapped import WrappedSource
 
 CHUNKS_HELD = 48
 """Bytes that parsing holds, in chunks: the text, its places, the columns, and chunks read ahead."""
@@ -42,15 +42,15 @@ class CsvFiles(Source):
     followed by others. An empty value is a missing one, as are NA, NaN and null.
     """
 
+    form = "CSV"
+
     def __init__(self, paths: Sequence[pathlib.Path]) -> None:
         need_arrow()
-        self._paths = list(paths)
-        self._kinds: dict[str, Kind] = {}
-        self._booleans: list[set[str]] = []  # of each file
-        self._names: list[list[str]] = []
-        self._places: Places | None = None
+        self.files, self.kinds = list(paths), {}
+        self._schemas: list[Any] = []  # of each file
+        self._places: list[Place] = []
         has_rows = False
-        for index, path in enumerate(self._paths):
+        for path in self.files:
             with _parsing(path), self._opened(path, None, {}) as reader:
                 kinds = kinds_of(reader.schema, path)
                 others = [mark for mark in (";", "\t", "|") if mark in reader.schema.names[0]]
@@ -59,17 +59,16 @@ class CsvFiles(Source):
                         f"{path}: commas must stand between columns, not {others[0]!r}."
                     )
                 has_rows = has_rows or any(batch.num_rows for batch in reader)
-                self._names.append(reader.schema.names)
-                self._booleans.append({f.name for f in reader.schema if str(f.type) == "bool"})
-            first = str(self._paths[0])
-            before = self._kinds if index else kinds
+                self._schemas.append(reader.schema)
+            first = str(self.files[0])
+            before = self.kinds or kinds
             # A column that is text in one file is read as text in all files.
             text = [n for n in kinds if Kind.TEXT in (kinds[n], before.get(n))]
             kinds = kinds | dict.fromkeys(text, Kind.TEXT)
             before = {n: Kind.TEXT if n in text else kind for n, kind in before.items()}
-            self._kinds = common_kinds(before, kinds, first, str(path))
+            self.kinds = common_kinds(before, kinds, first, str(path))
         if not has_rows:
-            raise DataError(f"{self._paths[0]} has a header and no rows.")
+            raise DataError(f"{self.files[0]} has a header and no rows.")
 
     def _opened(
         self,
@@ -103,18 +102,6 @@ class CsvFiles(Source):
             ),
         )
 
-    @property
-    def kinds(self) -> Mapping[str, Kind]:
-        return self._kinds
-
-    @property
-    def rows(self) -> int | None:
-        return None if self._places is None else self._places.rows
-
-    @property
-    def looks(self) -> int:
-        return int(self._places is not None)
-
     def can_share(self, parts: int) -> bool:
         return True
 
@@ -126,34 +113,15 @@ class CsvFiles(Source):
           DataError: for rows of more or fewer values than columns, and line breaks within values.
         """
         new = copy.copy(self)
-        new._places = places_of(self._paths, self._names, part, parts, tell)
-        new._starts = [place.row for place in new._places.places]
+        names = [schema.names for schema in self._schemas]
+        new.rows, new._places = places_of(self.files, names, part, parts, tell)
+        new._starts, new.looks = [place.row for place in new._places], 1
         return new
-
-    @property
-    def form(self) -> str:
-        return "CSV"
-
-    @property
-    def files(self) -> Sequence[pathlib.Path]:
-        return self._paths
 
     def as_text(self, names: Sequence[str]) -> CsvFiles:
         new = copy.copy(self)
-        new._kinds = {n: Kind.TEXT if n in names else kind for n, kind in self._kinds.items()}
+        new.kinds = {n: Kind.TEXT if n in names else kind for n, kind in self.kinds.items()}
         return new
-
-    def first_text(self, name: str) -> str:
-        for index, block in enumerate(self.as_text([name]).blocks([name], 1)):
-            for row, value in enumerate(block.columns[name].to_pylist()):
-                if value is None or not isinstance(value, str):
-                    continue
-                try:
-                    float(value)
-                except ValueError:
-                    place = f"row {block.start_in_file + row + 1:,} of {block.file}"
-                    return f"{place} holds {value!r}" if index or row else ""
-        return ""
 
     def reading_bytes(self, names: Sequence[str], rows: int) -> int:
         return CHUNKS_HELD * CHUNK_BYTES
@@ -161,40 +129,53 @@ class CsvFiles(Source):
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
         import pyarrow as pa
 
-        first = None
-        if self._first and self._places is not None:
-            first = self._places.places[self._starts.index(self._first)]
-        each = zip(self._paths, self._names, self._booleans, strict=True)
-        for index, (path, header, booleans) in enumerate(each):
-            byte = start = 0
-            if first is not None and index <= first.file:
-                if index < first.file:
-                    continue
-                byte, start = first.byte, first.row_in_file
+        first = Place(0, 0, 0, 0)
+        if self._first:
+            first = self._places[self._starts.index(self._first)]
+        for index in range(first.file, len(self.files)):
+            path, schema = self.files[index], self._schemas[index]
+            _, byte, start, _ = first if index == first.file else Place(index, 0, 0, 0)
             types = {
                 name: pa.string()
-                if not self._kinds[name].is_number
+                if not self.kinds[name].is_number
                 else pa.bool_()
-                if name in booleans
+                if schema.field(name).type == pa.bool_()
                 else pa.float64()
                 for name in names
             }
-            types.setdefault(header[-1], pa.string())
-            last = None
+            end, last = schema.names[-1], None
+            types.setdefault(end, pa.string())
             # The header counts as a row where it is read.
-            parsing = functools.partial(_parsing, path, header, start if byte else -1)
-            with parsing(), self._opened(path, list(types), types, byte, header) as reader:
-                while True:
-                    with parsing():
-                        try:
-                            batch = reader.read_next_batch()
-                        except StopIteration:
-                            break
-                    last = batch.column(header[-1])[-1:].to_pylist() or last
+            with (
+                _parsing(path, schema.names, start if byte else -1),
+                self._opened(path, list(types), types, byte, schema.names) as reader,
+            ):
+                for batch in reader:
+                    last = batch.column(end)[-1:].to_pylist() or last
                     columns = {name: batch.column(name) for name in names}
                     yield Block(columns, batch.num_rows, 0, path.name, start)
                     start += batch.num_rows
                 _check_closed(path, last, start)
+
+
+def first_text(source: Source, name: str) -> str:
+    """The place of the first value that is no number, in a column of CSV files that begins with
+    numbers; empty for other data.
+    """
+    while isinstance(source, WrappedSource):
+        source = source.base
+    if not isinstance(source, CsvFiles):
+        return ""
+    for index, block in enumerate(source.as_text([name]).blocks([name], 1)):
+        for row, value in enumerate(block.columns[name].to_pylist()):
+            if value is None or not isinstance(value, str):
+                continue
+            try:
+                float(value)
+            except ValueError:
+                place = f"row {block.start_in_file + row + 1:,} of {block.file}"
+                return f"{place} holds {value!r}" if index or row else ""
+    return ""
 
 
 def _check_closed(path: pathlib.Path, last: Any, row: int) -> None:

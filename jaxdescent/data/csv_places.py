@@ -1,9 +1,9 @@
 """Where rows of CSV files begin: lines are counted part by part, and some bytes are noted at which
 reading can begin.
 
-A line is a row unless it is empty, or a value between quotation marks has a line break. Pyarrow
-counts the rows of a piece of lines with one more line appended: a number other than that of the
-lines means that a value goes on after its line. If none does, no piece begins within a value.
+A line is a row unless it is empty, a header, or a value between quotation marks has a line break.
+Pyarrow counts the rows of a piece of lines with one more line appended: a number other than that of
+the lines means that a value goes on after its line. If none does, no piece begins within a value.
 """
 
 from __future__ import annotations
@@ -52,21 +52,14 @@ class Place(NamedTuple):
     row: int
 
 
-class Places(NamedTuple):
-    """All places in the order of the rows, and how many rows there are."""
-
-    rows: int
-    places: list[Place]
-
-
 def places_of(
     paths: Sequence[pathlib.Path],
     names: Sequence[Sequence[str]],
     part: int,
     parts: int,
     tell: Callable[[bytes], list[bytes]],
-) -> Places:
-    """The places in some files, of whose bytes each process looks at a part.
+) -> tuple[int, list[Place]]:
+    """How many rows some files have, and places in them; each process looks at a part of the bytes.
 
     Args:
       paths: the files.
@@ -83,30 +76,34 @@ def places_of(
     failure: tuple[int, str] | None = None
     for file, start, stop in _ranges(paths, part, parts):
         with reading(paths[file]):
-            for byte, text in _pieces(paths[file], names[file], start, stop):
+            for byte, text in _pieces(paths[file], start, stop):
                 try:
-                    own = _rows_of(text, names[file])
+                    lines = _lines_of(text, names[file])
                 except ValueError as error:
                     failure = file, one_line(error)
                     break
-                if own:
-                    pieces.append((file, byte, own))
+                if lines:
+                    pieces.append((file, byte, lines))
         if failure is not None:
             break
     places: list[Place] = []
-    counts, total = [0] * len(paths), 0
+    # The first line of a file is its header, and no row.
+    counts, total = [-1] * len(paths), 0
     for told in tell(json.dumps([pieces, failure]).encode()):
         pieces, failure = json.loads(told)
-        for file, byte, rows in pieces:
-            places.append(Place(file, byte, counts[file], total))
-            counts[file], total = counts[file] + rows, total + rows
+        for file, byte, lines in pieces:
+            before = counts[file]
+            counts[file] += lines
+            if counts[file]:
+                places.append(Place(file, 0 if before < 0 else byte, max(before, 0), total))
+            total += counts[file] - max(before, 0)
         if failure is not None:
             # The number of the rows before the failure is known only now.
             file, message = failure
             ragged = wrong_width(paths[file], message, counts[file])
             told_of = f"{paths[file]} cannot be read: {numbered(message, counts[file])}."
             raise DataError(told_of) if ragged is None else ragged
-    return Places(total, places)
+    return total, places
 
 
 def opened(path: pathlib.Path, byte: int) -> Any:
@@ -153,84 +150,52 @@ def _ranges(
             yield file, 0, None
 
 
-def _pieces(
-    path: pathlib.Path, names: Sequence[str], start: int, stop: int | None
-) -> Iterator[tuple[int, bytes]]:
-    """The lines that begin from byte ``start`` to before ``stop``, without the header, in pieces of
-    about :data:`CHUNK_BYTES`, each with the byte at which it begins.
+def _pieces(path: pathlib.Path, start: int, stop: int | None) -> Iterator[tuple[int, bytes]]:
+    """The lines that begin from byte ``start`` to before ``stop``, in pieces of about
+    :data:`CHUNK_BYTES`, each with the byte at which it begins.
     """
-    with opened(path, 0) as file:
-        header = _header_end(path, file, names)
-    at = max(start, header)
+    for at, text in _lines_from(path, start):
+        wanted = len(text) if stop is None else stop - at
+        if wanted <= 0:
+            return
+        end = LINE_END.search(text, wanted - 1)
+        yield at, text if end is None else text[: end.end()]
+
+
+def _lines_from(path: pathlib.Path, start: int) -> Iterator[tuple[int, bytes]]:
+    """Whole lines, the first of which begins at or after a byte, in pieces and with their bytes."""
     # A line begins after the end of another one, which may be the byte before.
-    with opened(path, at - 1) as file:
-        at, rest, is_line = at - 1, b"", False
-        while stop is None or at < stop:
-            more = file.read(CHUNK_BYTES)
+    at, rest, is_line = max(start - 1, 0), b"", not start
+    with opened(path, at) as file:
+        while more := file.read(CHUNK_BYTES):
             text = rest + more
             if not is_line:
                 end = LINE_END.search(text)
                 cut = len(text) if end is None else end.end()
                 at, text, is_line = at + cut, text[cut:], end is not None
-                if not more:
-                    return
-            elif not more:
-                if text:
-                    yield at, text
-                return
-            if not is_line:
-                continue
-            wanted = None if stop is None else stop - at
-            if wanted is not None and wanted <= 0:
-                return
-            if wanted is not None and len(text) >= wanted:
-                end = LINE_END.search(text, wanted - 1)
-                if end is not None:
-                    yield at, text[: end.end()]
-                    return
             cut = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
             if cut:
                 yield at, text[:cut]
             at, rest = at + cut, text[cut:]
             if len(rest) > 2 * CHUNK_BYTES:
                 raise too_long(path)
+    if rest:
+        yield at, rest
 
 
-def _header_end(path: pathlib.Path, file: Any, names: Sequence[str]) -> int:
-    """The byte after the header's line."""
-    from pyarrow import csv
-
-    text = b""
-    while True:
-        more = file.read(CHUNK_BYTES)
-        text += more
-        # Empty lines before the header are passed over, as they are elsewhere.
-        start = len(text) - len(text.removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n"))
-        end = LINE_END.search(text, start)
-        if end is not None or not more:
-            break
-    found = len(text) if end is None else end.end()
-    try:
-        with csv.open_csv(need_arrow().BufferReader(text[:found])) as reader:
-            is_whole = reader.schema.names == list(names)
-    except ValueError:
-        is_whole = False
-    if not is_whole:  # the file was opened with these names
-        raise DataError(f"{path} cannot be read: {BROKEN.format('name')}.")
-    return found
-
-
-def _rows_of(text: bytes, names: Sequence[str]) -> int:
-    """How many rows a piece of lines has.
+def _lines_of(text: bytes, names: Sequence[str]) -> int:
+    """How many lines a piece has, the empty ones not counted.
 
     Raises:
-      ValueError: where a row has not as many values as there are columns, with its number; where a
-        value has a line break.
+      ValueError: where a line has not as many values as there are columns, with its number; where a
+        value or a name has a line break.
     """
     pa = need_arrow()
     from pyarrow import csv
 
-    lines = sum(map(bool, text.splitlines()))
+    if any("\n" in name or "\r" in name for name in names):
+        raise ValueError(BROKEN.format("name"))
+    lines = sum(map(bool, text.removeprefix(codecs.BOM_UTF8).splitlines()))
     if not lines:
         return 0
     # A value that goes on after the last line would take in the line that is appended.

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdescent.data.arrow_types import array_of
-from jaxdescent.data.chunk import Chunk, ChunkPart
+from jaxdescent.data.chunk import Chunk, ChunkPart, place_in
 from jaxdescent.data.entries import NONE, Coded
 from jaxdescent.data.errors import DataError, need_arrow
 from jaxdescent.data.protocol import Block, Source, located
-from jaxdescent.data.sparse_decoding import SparseDecoding, joined
+from jaxdescent.data.sparse_decoding import SparseDecoding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,12 +56,9 @@ class Decoding:
     @property
     def row_bytes(self) -> int:
         """About how many bytes a row takes as numbers."""
-        own = len(self.numbers) * self.dtype.itemsize + 4 * len(self.levels)
-        return own + self.row_entries * (4 + self._value_bytes)
-
-    @property
-    def _value_bytes(self) -> int:
-        return self.dtype.itemsize if self.sparse.listed else 0
+        size = self.dtype.itemsize
+        entry = 4 + (size if self.sparse.listed else 0)
+        return len(self.numbers) * size + 4 * len(self.levels) + self.row_entries * entry
 
     @property
     def hashed_entries(self) -> int:
@@ -81,7 +78,7 @@ class Decoding:
             first = min(max(row - block.start, 0), block.rows)
             while first < block.rows:
                 taken = min(block.rows - first, size - have)
-                parts.append(ChunkPart(have, first, block))
+                parts.append(ChunkPart(have, block.cut(first, first + taken)))
                 have, first = have + taken, first + taken
                 if have == size:
                     yield self._decoded(start, have, parts)
@@ -90,57 +87,34 @@ class Decoding:
             yield self._decoded(start, have, parts)
 
     def _decoded(self, start: int, rows: int, parts: list[ChunkPart]) -> Chunk:
-        numbers = self._as_stored(rows, parts)
+        numbers = self._as_stored(parts)
         if numbers is None:  # In column-major order, as columns are read: nothing is transposed.
             numbers = np.empty((len(self.numbers), rows), self.dtype).T
             for j, name in enumerate(self.numbers):
                 _fill(numbers[:, j], name, parts, is_whole=name in self.whole)
         coded, first = list[Coded](), len(self.numbers)
-        for levels in self.levels.values():
-            coded.append(Coded(first, levels, np.empty(rows, np.int64)))
-            first += levels
-        ends = [part.here for part in parts[1:]] + [rows]
-        pieces = [
-            list(
-                self.sparse.entries_of(
-                    part.block,
-                    self._listed,
-                    self.dtype,
-                    slice(part.there, part.there + end - part.here),
-                )
-            )
-            for part, end in zip(parts, ends, strict=True)
-        ]
-        chunk = Chunk(
-            start,
-            self.numbers,
-            numbers,
-            coded,
-            parts,
-            self.features,
-            joined(pieces) if self.sparse.columns else [],
-        )
-        for column, (name, levels) in zip(coded, self.levels.items(), strict=True):
-            own = column.codes
-            _fill(own, name, parts)
-            wrong = (own < NONE) | (own >= levels)
+        for name, levels in self.levels.items():
+            codes = np.empty(rows, np.int64)
+            _fill(codes, name, parts)
+            wrong = (codes < NONE) | (codes >= levels)
             if wrong.any():
                 row = int(np.argmax(wrong))
                 raise DataError(
-                    f"{name!r} is {own[row]} in {chunk.place(row)}: codes of {levels:,} levels are "
-                    f"from 0 to {levels - 1:,}, or -1 for none of them."
+                    f"{name!r} is {codes[row]} in {place_in(parts, row)}: codes of {levels:,} "
+                    f"levels are from 0 to {levels - 1:,}, or -1 for none of them."
                 )
-        return chunk
+            coded.append(Coded(first, levels, codes))
+            first += levels
+        pieces = (self.sparse.entries_of(each, self._listed, self.dtype) for _, each in parts)
+        entries = [first.followed_by(others) for first, *others in zip(*pieces, strict=True)]
+        return Chunk(start, self.numbers, numbers, coded, parts, self.features, entries)
 
-    def _as_stored(self, rows: int, parts: list[ChunkPart]) -> np.ndarray | None:
+    def _as_stored(self, parts: list[ChunkPart]) -> np.ndarray | None:
         """The numbers without a copy, where they are columns of one matrix; else None."""
         if len(parts) > 1:
             return None
-        whole = matrix_of([parts[0].block.columns[name] for name in self.numbers])
-        if whole is None:
-            return None
-        own = whole[parts[0].there : parts[0].there + rows]
-        if self.whole and _may_be_rounded(own, self.dtype):
+        own = matrix_of([parts[0].block.columns[name] for name in self.numbers])
+        if own is None or (self.whole and _may_be_rounded(own, self.dtype)):
             return None  # the way column by column names the column that would be rounded
         with np.errstate(over="ignore"):  # values that become infinite are refused later
             return own.astype(self.dtype, order="K", copy=False)
@@ -185,8 +159,8 @@ def values_of(column: Any) -> NumberColumn:
     return NumberColumn(column.to_numpy(zero_copy_only=False), missing)
 
 
-def fill_exactly(into: np.ndarray, values: np.ndarray, name: str, block: Block, there: int) -> None:
-    """Put whole numbers, which begin at a block's row ``there``, into an array of another dtype.
+def fill_exactly(into: np.ndarray, values: np.ndarray, name: str, block: Block) -> None:
+    """Put a block's whole numbers into an array of another dtype.
 
     Raises:
       DataError: for the first one that the dtype would round: ids and times would become alike.
@@ -201,7 +175,7 @@ def fill_exactly(into: np.ndarray, values: np.ndarray, name: str, block: Block, 
     if wrong.any():
         row = int(np.argmax(wrong))
         raise DataError(
-            f"{name!r} is {int(values[row])} in {block.place(there + row)}, and {into.dtype} would "
+            f"{name!r} is {int(values[row])} in {block.place(row)}, and {into.dtype} would "
             "round it: subtract a whole number near all of its values, stream it as levels or "
             "hashed, or stream float64 with JAX's 64-bit mode."
         )
@@ -216,14 +190,13 @@ def _may_be_rounded(values: np.ndarray, dtype: np.dtype[Any]) -> bool:
 
 
 def _fill(into: np.ndarray, name: str, parts: list[ChunkPart], *, is_whole: bool = False) -> None:
-    ends = [part.here for part in parts[1:]] + [into.shape[0]]
-    for part, end in zip(parts, ends, strict=True):
-        values = complete_numbers(part.block, name)[part.there : part.there + end - part.here]
+    for part in parts:
+        values = complete_numbers(part.block, name)
         if is_whole:
-            fill_exactly(into[part.here : end], values, name, part.block, part.there)
+            fill_exactly(into[part.rows], values, name, part.block)
             continue
         with np.errstate(over="ignore"):
-            into[part.here : end] = values
+            into[part.rows] = values
 
 
 def matrix_of(columns: list[Any]) -> np.ndarray | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdescent.data.sparse_column import rows_taken
+from jaxdescent.data.sparse_column import SparseColumn, row_ranges
 
 SLICE_ENTRIES = 1 << 16
 """How many entries are multiplied at a time: they stay in a core's cache. The sums of slices are
@@ -42,7 +42,7 @@ class Coded:
         """The features among all."""
         return slice(self.first, self.first + self.size)
 
-    def take(self, rows: slice | np.ndarray) -> Coded:
+    def __getitem__(self, rows: slice | np.ndarray) -> Coded:
         """The codes of these rows, in their order."""
         values = None if self.values is None else self.values[rows]
         return dataclasses.replace(self, codes=self.codes[rows], values=values)
@@ -58,70 +58,51 @@ class Coded:
         """Add ``X' @ residual`` to ``total``, (features, k) in float64."""
         for k in range(residual.shape[1]):
             column = residual[:, k].astype(np.float64)
-            total[self.span, k] += self.sums(
+            total[self.span, k] += self._sums(
                 column if self.values is None else column * self.values
             )
 
-    def sums(self, values: np.ndarray) -> np.ndarray:
+    def _sums(self, values: np.ndarray) -> np.ndarray:
         """The sum of values of each feature's rows, in float64 and in the order of the rows."""
         return np.bincount(self.codes + 1, values, minlength=self.size + 1)[1:]
 
     def add_squares(self, s: np.ndarray, center: np.ndarray | None, total: np.ndarray) -> None:
         """Add ``sum_i s_i (x_ij - center_j)^2`` to ``total``, (features,) in float64, where no
-        other column has these features.
+        other column has these features: entries take several times as long.
         """
         c = np.zeros(self.size) if center is None else center[self.span].astype(np.float64)
         x = 1.0 if self.values is None else self.values
-        total[self.span] += self.sums(s * np.square(x - np.append(c, 0.0)[self.codes]))
-        total[self.span] += (s.sum() - self.sums(s)) * c**2
+        total[self.span] += self._sums(s * np.square(x - np.append(c, 0.0)[self.codes]))
+        total[self.span] += (s.sum() - self._sums(s)) * c**2
 
     def as_entries(self) -> RowEntries:
         """The codes as entries."""
         is_there = self.codes >= 0
         starts = np.concatenate([[0], np.cumsum(is_there)])
         values = None if self.values is None else self.values[is_there]
-        return RowEntries("", self.first, self.size, starts, self.codes[is_there], values)
+        return RowEntries(starts, self.codes[is_there], values, "", self.first, self.size)
 
 
-@dataclasses.dataclass(frozen=True)
-class RowEntries:
+@dataclasses.dataclass(frozen=True, eq=False)
+class RowEntries(SparseColumn):
     """The nonzero entries of some rows in some features; one that a row has twice counts twice.
 
     Attributes:
+      index: (entries,), int32, from 0 to ``size - 1``.
+      values: (entries,), or None for ones.
       name: the name of the column that the entries are from.
       first: the number of the first of the features among all.
       size: how many features these are.
-      starts: (rows + 1,), where the entries of each row begin, and the last one's end.
-      index: (entries,), int32, from 0 to ``size - 1``.
-      values: (entries,), or None for ones.
     """
 
     name: str
     first: int
     size: int
-    starts: np.ndarray
-    index: np.ndarray
-    values: np.ndarray | None
 
     @property
     def span(self) -> slice:
         """The features among all."""
         return slice(self.first, self.first + self.size)
-
-    @property
-    def rows(self) -> int:
-        """How many rows there are."""
-        return len(self.starts) - 1
-
-    @property
-    def row(self) -> np.ndarray:
-        """The row of each entry, (entries,)."""
-        return np.repeat(np.arange(self.rows), np.diff(self.starts))
-
-    def take(self, rows: slice | np.ndarray) -> RowEntries:
-        """The entries of these rows, in their order."""
-        starts, index, values = rows_taken(self.starts, self.index, self.values, rows)
-        return dataclasses.replace(self, starts=starts, index=index, values=values)
 
     def in_dtype(self, dtype: Any) -> RowEntries:
         """The entries with values of this dtype."""
@@ -154,14 +135,11 @@ class RowEntries:
 
     def _slices(self) -> Iterator[tuple[slice, np.ndarray | slice, slice]]:
         """About :data:`SLICE_ENTRIES` entries at a time: rows, which have entries, the entries."""
-        first, starts = 0, self.starts
-        while first < self.rows:
-            last = int(np.searchsorted(starts, starts[first] + SLICE_ENTRIES, "right")) - 1
-            last = min(max(last, first + 1), self.rows)
-            counts = np.diff(starts[first : last + 1])
+        for first, last in row_ranges(self.starts, SLICE_ENTRIES):
+            counts = np.diff(self.starts[first : last + 1])
             there = slice(None) if counts.all() else np.flatnonzero(counts)
-            yield slice(first, last), there, slice(int(starts[first]), int(starts[last]))
-            first = last
+            entries = slice(int(self.starts[first]), int(self.starts[last]))
+            yield slice(first, last), there, entries
 
 
 def add_squares(
@@ -179,19 +157,20 @@ def add_squares(
     for piece in pieces:
         by_place.setdefault((piece.first, piece.size), []).append(piece)
     for (first, size), group in by_place.items():
-        place = np.concatenate([piece.row * size + piece.index for piece in group])
-        ones = (np.ones(p.index.size) if p.values is None else p.values for p in group)
-        values = np.concatenate([each.astype(np.float64) for each in ones])
-        order = np.argsort(place, kind="stable")
-        place, values = place[order], values[order]
-        begins = np.flatnonzero(np.concatenate([[True], place[1:] != place[:-1]]))
-        x = np.add.reduceat(values, begins) if place.size else np.zeros(0)
-        row, index = np.divmod(place[begins] if place.size else place, size)
+        row = np.concatenate([piece.row for piece in group])
+        index = np.concatenate([piece.index for piece in group])
+        ones = [np.ones(p.index.size) if p.values is None else p.values for p in group]
+        x = np.concatenate(ones, dtype=np.float64)
+        place = row * size + index
+        if np.any(place[1:] <= place[:-1]):  # a row may have a feature twice
+            order = np.argsort(place, kind="stable")
+            begins = np.flatnonzero(np.diff(place[order], prepend=-1))
+            x, own = np.add.reduceat(x[order], begins), order[begins]
+            row, index = row[own], index[own]
         with np.errstate(over="ignore", invalid="ignore"):
-            own = np.bincount(index, s[row] * np.square(x), size)
+            c = 0.0
             if center is not None:
                 c = center[first : first + size].astype(np.float64)
-                # Rounding must not bring these sums of squares below zero.
-                own += s.sum() * c**2 - 2 * c * np.bincount(index, s[row] * x, size)
-                own = np.maximum(own, 0)
-        total[first : first + size] += own
+                x = x - c[index]
+                total[first : first + size] += (s.sum() - np.bincount(index, s[row], size)) * c**2
+            total[first : first + size] += np.bincount(index, s[row] * np.square(x), size)

@@ -7,6 +7,7 @@ import difflib
 import os
 import re
 import tokenize
+import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ CONTROLS = re.compile(
 """Control characters but line feeds, and characters that turn the direction of writing."""
 
 
-DAMAGED = (ValueError, EOFError, SyntaxError, tokenize.TokenError)
+DAMAGED = (ValueError, EOFError, SyntaxError, tokenize.TokenError, zlib.error)
 """The errors that readers raise for damaged files, NumPy's for damaged headers included."""
 
 

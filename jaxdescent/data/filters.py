@@ -6,12 +6,12 @@ import copy
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from jaxdescent.data.arrow_types import array_of
-from jaxdescent.data.conditions import MISSING, THERE, Comparison, Joined, number_of
+from jaxdescent.data.conditions import MISSING, THERE, Comparison, Condition, number_of
 from jaxdescent.data.errors import DataError, check_columns, need_arrow
 from jaxdescent.data.protocol import Block, Kind, Source, located
 from jaxdescent.data.read_ahead import read_ahead
@@ -36,8 +36,8 @@ GRAMMAR = (
 )
 
 
-def condition_of(text: str, kinds: Mapping[str, Kind]) -> Comparison | Joined:
-    """The conditions that a text states about columns of these kinds; ``and`` binds before ``or``.
+def condition_of(text: str, kinds: Mapping[str, Kind]) -> Condition:
+    """The condition that a text states about columns of these kinds; ``and`` binds before ``or``.
 
     Columns with spaces, operators or parentheses in their names stand between backquotes; text may
     stand between quotes, and must where it has spaces or parentheses. Numeric columns are compared
@@ -48,8 +48,8 @@ def condition_of(text: str, kinds: Mapping[str, Kind]) -> Comparison | Joined:
       DataError: where the text cannot be read, a column is not there, or a value is of another
       kind.
 
-    >>> condition_of("month <= 6", {"month": Kind.WHOLE})
-    Comparison(column='month', op='<=', value=6)
+    >>> condition_of("month <= 6", {"month": Kind.WHOLE}).parts
+    (Comparison(column='month', op='<=', value=6),)
     >>> condition_of("a = x or a is missing", {"a": Kind.TEXT}).is_all
     False
     """
@@ -60,66 +60,65 @@ class _Parser:
     """Reads a text by recursive descent."""
 
     def __init__(self, text: str, kinds: Mapping[str, Kind]) -> None:
-        self._text, self._kinds = text, kinds
-        self._tokens, self._at = list(_tokens(text)), 0
+        self._text, self._kinds, self._at = text, kinds, 0
+        self._tokens = [*_tokens(text), *[("end", "")] * 3]
 
-    def parsed(self) -> Comparison | Joined:
-        """The conditions of the whole text."""
+    def parsed(self) -> Condition:
+        """The condition that the whole text states."""
         found = self._joined("or", 0)
-        if self._at < len(self._tokens):
+        if not self._takes("end", ""):
             raise self._unreadable("; text with spaces stands between quotes")
         return found
 
-    def _joined(self, word: str, depth: int) -> Comparison | Joined:
-        parts: list[Comparison | Joined] = []
-        while not parts or self._takes(word):
+    def _joined(self, word: str, depth: int) -> Condition:
+        parts: list[Comparison | Condition] = []
+        while not parts or self._takes("word", word, word.upper()):
             parts.append(self._joined("and", depth) if word == "or" else self._single(depth))
-        return parts[0] if len(parts) == 1 else Joined(tuple(parts), word == "and")
+        first, *others = parts
+        if isinstance(first, Condition) and not others:
+            return first
+        return Condition(tuple(parts), word == "and")
 
-    def _single(self, depth: int) -> Comparison | Joined:
-        if self._kinds_ahead(1) == ["bracket"] and self._tokens[self._at][1] == "(":
+    def _single(self, depth: int) -> Comparison | Condition:
+        if self._takes("bracket", "("):
             if depth >= MOST_DEEP:
                 raise DataError(f"--where has more than {MOST_DEEP} parentheses in each other.")
-            self._at += 1
             found = self._joined("or", depth + 1)
-            if self._tokens[self._at : self._at + 1] != [("bracket", ")")]:
+            if not self._takes("bracket", ")"):
                 raise self._unreadable()
-            self._at += 1
             return found
-        first, *others = self._kinds_ahead(3) or [""]
-        if first not in ("word", "column"):
+        (kind, column), (then, op), (form, value) = self._tokens[self._at : self._at + 3]
+        if kind not in ("word", "column"):
             raise self._unreadable()
-        column = self._tokens[self._at][1]
-        if others[:1] == ["word"]:
+        if then == "word":
             self._at += 1
-            for op, words in ((THERE, ["is", "not", "missing"]), (MISSING, ["is", "missing"])):
-                ahead = self._tokens[self._at : self._at + len(words)]
-                if [(k, t.lower()) for k, t in ahead] == [("word", word) for word in words]:
-                    self._at += len(words)
-                    check_columns([column], self._kinds)
-                    if self._kinds[column] is Kind.SPARSE:
-                        raise DataError(f"--where: {column!r} holds sparse numbers: none is named.")
-                    return Comparison(column, op)
-            raise self._unreadable()
-        if others not in (["operator", "word"], ["operator", "quoted"]):
+            return self._presence(column)
+        if then != "operator" or form not in ("word", "quoted"):
             raise self._unreadable()
         check_columns([column], self._kinds)
-        (_, op), (kind, value) = self._tokens[self._at + 1 : self._at + 3]
         self._at += 3
-        return Comparison(column, op, _value(column, value, kind, self._kinds[column]))
+        return Comparison(column, op, _value(column, value, form, self._kinds[column]))
 
-    def _takes(self, word: str) -> bool:
-        if self._tokens[self._at : self._at + 1] in ([("word", word)], [("word", word.upper())]):
-            self._at += 1
-            return True
-        return False
+    def _presence(self, column: str) -> Comparison:
+        tokens = self._tokens[self._at : self._at + 3]
+        ahead = [text.lower() if kind == "word" else "" for kind, text in tokens]
+        op = THERE if ahead == THERE.split() else MISSING
+        if ahead[: len(op.split())] != op.split():
+            raise self._unreadable()
+        self._at += len(op.split())
+        check_columns([column], self._kinds)
+        if self._kinds[column] is Kind.SPARSE:
+            raise DataError(f"--where: {column!r} holds sparse numbers: none is named.")
+        return Comparison(column, op)
 
-    def _kinds_ahead(self, count: int) -> list[str]:
-        return [kind for kind, _ in self._tokens[self._at : self._at + count]]
+    def _takes(self, kind: str, *texts: str) -> bool:
+        is_there = self._tokens[self._at] in [(kind, text) for text in texts]
+        self._at += is_there
+        return is_there
 
     def _unreadable(self, advice: str = "") -> DataError:
-        rest = self._tokens[self._at : self._at + 1]
-        where = f" at {rest[0][1]!r}" if rest and self._at else ""
+        kind, rest = self._tokens[self._at]
+        where = f" at {rest!r}" if kind != "end" and self._at else ""
         return DataError(f"--where {self._text!r} cannot be read{where}: {GRAMMAR}{advice}.")
 
 
@@ -149,19 +148,6 @@ def _value(column: str, text: str, token: str, kind: Kind) -> float | str:
     return number
 
 
-class _Count(NamedTuple):
-    """How many rows meet a condition, and places at which reading them can begin.
-
-    Attributes:
-      rows: how many rows meet the condition.
-      places: for each met row at which reading can begin, the row of the source at which its block
-        begins.
-    """
-
-    rows: int
-    places: list[int]
-
-
 class Filtered(WrappedSource):
     """The rows of a source that meet a condition; their numbers in the files stay known.
 
@@ -172,19 +158,18 @@ class Filtered(WrappedSource):
     def __init__(self, base: Source, text: str) -> None:
         self._text = text
         self._condition = condition_of(text, base.kinds)
-        self._count: _Count | None = None
-        super().__init__(base.skipping(self._condition))
+        self._counted: int | None = None
+        # For each met row at which reading can begin, the row of the base at which its block does.
+        self._places: list[int] = []
+        super().__init__(base)
 
-    @property
-    def rows(self) -> int | None:
-        return None if self._count is None else self._count.rows
-
-    @property
-    def looks(self) -> int:
-        return self.base.looks + (self._count is not None)
+    def _wrap(self, base: Source) -> None:
+        super()._wrap(base)
+        self.rows, self.looks = self._counted, base.looks + (self._counted is not None)
+        self.description = f" where {self._text}"
 
     def can_share(self, parts: int) -> bool:
-        return self.base.skipping(None).can_share(parts)
+        return self.base.can_share(parts)
 
     def counted(self, part: int, parts: int, tell: Callable[[bytes], list[bytes]]) -> Source:
         """The source with its rows counted: it reads the condition's columns in this part of them.
@@ -192,8 +177,7 @@ class Filtered(WrappedSource):
         Raises:
           DataError: where no row of any part meets the condition.
         """
-        # Without the parts that are passed over, the numbers of later rows are unknown.
-        base = self.base.skipping(None).counted(part, parts, tell)
+        base = self.base.counted(part, parts, tell)
         if base.rows is None:
             return self
         own = Share(base, base.rows * part // parts, base.rows * (part + 1) // parts)
@@ -214,12 +198,8 @@ class Filtered(WrappedSource):
         if not rows:
             raise self._nothing_left()
         new = copy.copy(self)
-        new.base, new._count, new._starts = base, _Count(rows, places), firsts
-        return new
-
-    @property
-    def description(self) -> str:
-        return f" where {self._text}"
+        new._counted, new._places, new._starts = rows, places, firsts
+        return new.around(base)
 
     def fingerprint(self) -> str:
         return f"{self.base.fingerprint()} where {self._text}"
@@ -232,21 +212,19 @@ class Filtered(WrappedSource):
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
         base, is_empty = self.base, True
-        if self._first and self._count is not None:
+        if self._counted is None:  # parts that are passed over would have no place in the count
+            base = base.skipping(self._condition)
+        elif self._first:
             assert base.rows is not None  # rows were counted
-            base = Share(base, self._count.places[self._starts.index(self._first)], base.rows)
+            base = Share(base, self._places[self._starts.index(self._first)], base.rows)
         for block in located(base, self._read(names), rows):
             met = self._condition.is_met(block.columns)
             if not met.any():
                 continue
             is_empty = False
             columns = {name: block.columns[name] for name in names}
-            where = np.flatnonzero(met)
-            first = block.start_in_file if block.file else block.start
-            if isinstance(block.origin, range):  # rows that follow each other, of a share
-                origin = block.origin.start + where
-            else:
-                origin = first + where if block.origin is None else block.origin[where]
+            where, numbers = np.flatnonzero(met), block.numbers
+            origin = numbers.start + where if isinstance(numbers, range) else numbers[where]
             if where.size < block.rows:
                 columns = {name: _kept(column, met) for name, column in columns.items()}
             yield Block(columns, where.size, 0, block.file, block.start_in_file, origin)

@@ -14,21 +14,22 @@ import sys
 M_MMAP_THRESHOLD, RETURNED_BYTES = -3, 1 << 20
 """The option's name in malloc.h, and the size from which on memory is returned."""
 
-LEAST_BYTES = 1 << 24
-"""Bytes that are read before freed memory is returned: the return takes milliseconds, more than a
-pass over fewer bytes does."""
+LEAST_BYTES, RETURNING = 1 << 24, 64
+"""Bytes, and blocks, that are read before freed memory is returned: the return takes milliseconds,
+more than a pass over fewer bytes does."""
 
 
 class Passing:
-    """The bytes that a reader has read since freed memory was last returned to the system."""
+    """The blocks and bytes that a reader has read since freed memory was last returned."""
 
     def __init__(self) -> None:
-        self.bytes = 0
+        self._blocks = self._bytes = 0
 
-    def return_some(self) -> None:
-        """Return freed memory to the system once enough bytes have been read."""
-        if self.bytes >= LEAST_BYTES:
-            self.bytes = 0
+    def add(self, bytes_read: int, *, is_last: bool = False) -> None:
+        """Count a block, and return freed memory to the system once enough has been read."""
+        self._blocks, self._bytes = self._blocks + 1, self._bytes + bytes_read
+        if self._bytes >= LEAST_BYTES and (is_last or self._blocks >= RETURNING):
+            self._blocks = self._bytes = 0
             return_what_was_freed()
 
 

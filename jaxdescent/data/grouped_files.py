@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import abc
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from jaxdescent.data.arrow_types import common_kinds, kinds_of, nulls_of
 from jaxdescent.data.errors import DataError, need_arrow, reading
+from jaxdescent.data.parquet_pages import Page
 from jaxdescent.data.protocol import Kind, Source
 
 PAGES_HELD = 3
@@ -17,6 +18,10 @@ PAGES_HELD = 3
 TEXT_COPIES = 8
 """Copies of a block's text that pyarrow holds beside the block, while it builds the block and finds
 the different texts."""
+
+
+SMALL_BYTES = 1 << 20
+"""Parquet's default size of a page and of a dictionary; smaller columns count as one page."""
 
 
 class ColumnExtent(NamedTuple):
@@ -36,44 +41,58 @@ class ColumnExtent(NamedTuple):
     points: bool = True
     bytes: int = 0
 
+    @classmethod
+    def of(cls, pages: Sequence[Page], total: int) -> ColumnExtent:
+        """The extent of a column with these pages, among others like them, of ``total`` bytes."""
+        small = (p.bytes <= 2 * SMALL_BYTES if p.is_dictionary else p.points for p in pages)
+        return cls(
+            page=max((p.bytes for p in pages if not p.is_dictionary), default=0),
+            dictionary=max((p.bytes for p in pages if p.is_dictionary), default=0),
+            value=max((p.bytes / max(p.values, 1) for p in pages), default=0.0),
+            points=all(small),
+            bytes=total,
+        )
+
 
 class GroupedFiles(Source):
     """Some files, one after another; only the columns asked for are read."""
 
     def __init__(self, paths: Sequence[pathlib.Path]) -> None:
         need_arrow()
-        self._paths = list(paths)
-        self._kinds: dict[str, Kind] = {}
-        self._rows = 0
-        self._group_starts: list[int] = []
+        self.files = list(paths)
+        rows, starts = 0, list[int]()
         self._extents: dict[str, ColumnExtent] = {}
-        nothing: set[str] = set()  # columns that were empty in all files so far
-        for index, path in enumerate(self._paths):
+        self._pages: dict[str, list[Page]] = {}
+        common: dict[str, Any] = {}
+        for path in self.files:
             with reading(path):
                 schema, sizes = self._looked_at(path)
-            kinds = kinds_of(schema, path)
-            empty = nulls_of(schema)
             for size in sizes:
-                self._group_starts.append(self._rows)
-                self._rows += size
+                starts.append(rows)
+                rows += size
+            kinds = kinds_of(schema, path)
             # A column without any value has no type: it takes that of the other files.
-            before = self._kinds if index else kinds
-            kinds |= {name: before[name] for name in empty & before.keys()}
-            nothing = empty if index == 0 else nothing
-            before = before | {name: kinds[name] for name in nothing & kinds.keys()}
-            nothing = nothing & empty
-            self._kinds = common_kinds(before, kinds, str(self._paths[0]), str(path))
-        if not self._rows:
-            raise DataError(f"{self._paths[0]} has no rows.")
-        self._starts = self._group_starts
+            kinds |= dict.fromkeys(nulls_of(schema) & kinds.keys())
+            common = common_kinds(common or kinds, kinds, str(self.files[0]), str(path))
+        self.kinds = {name: kind or Kind.NUMBER for name, kind in common.items()}
+        if not rows:
+            raise DataError(f"{self.files[0]} has no rows.")
+        self.rows, self._starts = rows, starts
 
     @abc.abstractmethod
     def _looked_at(self, path: pathlib.Path) -> tuple[Any, list[int]]:
         """The schema of a file, and how many rows each of its groups has."""
 
     @abc.abstractmethod
+    def _pages_of(self, name: str) -> tuple[list[Page], int]:
+        """The pages of a column, or some where all are alike, and how many bytes all of them take.
+        A page is what is read at once.
+        """
+
     def _extent(self, name: str) -> ColumnExtent:
-        """The bytes that parts of a column take."""
+        if name not in self._extents:
+            self._extents[name] = ColumnExtent.of(*self._pages_of(name))
+        return self._extents[name]
 
     def row_bytes(self, names: Sequence[str]) -> int:
         own = super().row_bytes(names)
@@ -93,16 +112,4 @@ class GroupedFiles(Source):
 
     def _is_long(self, name: str) -> bool:
         """Whether a column is text that blocks hold in full rather than as dictionary indices."""
-        return self._kinds[name] is Kind.TEXT and not self._extent(name).points
-
-    @property
-    def kinds(self) -> Mapping[str, Kind]:
-        return self._kinds
-
-    @property
-    def rows(self) -> int:
-        return self._rows
-
-    @property
-    def files(self) -> Sequence[pathlib.Path]:
-        return self._paths
+        return self.kinds[name] is Kind.TEXT and not self._extent(name).points

@@ -16,6 +16,8 @@ import hashlib
 
 import numpy as np
 
+from jaxdescent.data.sparse_column import row_ranges
+
 LAST_SPACE = 32
 """The largest byte that separates words: the space, tabs, ends of lines and control characters."""
 
@@ -57,7 +59,7 @@ def places_of_words(
     offsets = np.asarray(offsets, np.int64)
     seed, rows = seed_of(column), len(offsets) - 1
     counts, places = np.zeros(rows + 1, np.int64), [np.zeros(0, np.int32)]
-    for first, last in _slices(offsets):
+    for first, last in row_ranges(offsets, SLICE_BYTES):
         own = offsets[first : last + 1] - offsets[first]
         begins, ends = _words(text[offsets[first] : offsets[last]], own)
         counts[first + 1 : last + 1] = np.diff(np.searchsorted(begins, own))
@@ -70,7 +72,7 @@ def places_of_texts(text: np.ndarray, offsets: np.ndarray, *, column: str, bits:
     """The hashed feature of each text as a whole, (rows,); arguments as for words."""
     offsets = np.asarray(offsets, np.int64)
     seed, places = seed_of(column), [np.zeros(0, np.int32)]
-    for first, last in _slices(offsets):
+    for first, last in row_ranges(offsets, SLICE_BYTES):
         own = offsets[first : last + 1] - offsets[first]
         piece = text[offsets[first] : offsets[last]]
         places.append(_placed(_hashed(piece, own[:-1], np.diff(own), seed), bits))
@@ -87,17 +89,6 @@ def seed_of(column: str) -> np.uint64:
     """The seed of a column's hashes, so that equal values of two columns differ."""
     digest = hashlib.blake2b(column.encode(), digest_size=8).digest()
     return np.uint64(int.from_bytes(digest, "little"))
-
-
-def _slices(offsets: np.ndarray) -> list[tuple[int, int]]:
-    """Ranges of rows of about :data:`SLICE_BYTES` bytes; a longer text has its own range."""
-    rows, found, first = len(offsets) - 1, [], 0
-    while first < rows:
-        last = int(np.searchsorted(offsets, offsets[first] + SLICE_BYTES, "right")) - 1
-        last = min(max(last, first + 1), rows)
-        found.append((first, last))
-        first = last
-    return found
 
 
 def _words(text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

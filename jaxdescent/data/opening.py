@@ -93,7 +93,7 @@ def _open_files(paths: list[pathlib.Path], target_file: Any) -> Source:
         )
     before = stamps_of(files)
     source = _reader(form, files, target_file)
-    source.opened = before if source.files == files else source.stamps()
+    source.opened = before if source.files == files else stamps_of(source.files)
     return source
 
 

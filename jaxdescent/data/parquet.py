@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from jaxdescent.data.conditions import MISSING, THERE
-from jaxdescent.data.errors import reading
-from jaxdescent.data.grouped_files import ColumnExtent, GroupedFiles
+import numpy as np
+
+from jaxdescent.data.conditions import ColumnBounds, Condition
+from jaxdescent.data.errors import need_arrow, reading
+from jaxdescent.data.grouped_files import SMALL_BYTES, GroupedFiles
 from jaxdescent.data.parquet_pages import Page, pages_of
 from jaxdescent.data.protocol import Block, Kind, Source
 
-SMALL_BYTES = 1 << 20
-"""The format's default size of a page and of a dictionary; smaller columns count as one page."""
-
 MOST_LOOKED = 100
-"""The most conditions that are compared with statistics of row groups: many more would take longer
-than reading the groups."""
+"""The most comparisons of a condition that are made with statistics of row groups: many more would
+take longer than reading the groups."""
 
 BUFFER_BYTES = 1 << 16
 
@@ -32,9 +32,11 @@ class ParquetFiles(GroupedFiles):
     same speed from 60 MB. So this class uses the file reader.
     """
 
+    form = "Parquet"
+
     def __init__(self, paths: Sequence[pathlib.Path]) -> None:
         super().__init__(paths)
-        self._condition: Any = None
+        self._condition: Condition | None = None
         self._as_read: frozenset[str] = frozenset()
 
     def _looked_at(self, path: pathlib.Path) -> tuple[Any, list[int]]:
@@ -54,42 +56,34 @@ class ParquetFiles(GroupedFiles):
             read_dictionary=list(text),
         )
 
-    def _extent(self, name: str) -> ColumnExtent:
-        """The extent of a text column from all its pages; of a column of numbers, whose pages are
-        alike, from the first page in each row group.
+    def _pages_of(self, name: str) -> tuple[list[Page], int]:
+        """All pages of a text column; of a column of numbers, whose pages are alike, the first ones
+        in each row group.
         """
-        if name in self._extents:
-            return self._extents[name]
-        found, is_text = ColumnExtent(), self._kinds[name] is Kind.TEXT
-        for path in self._paths:
+        pages, total = list[Page](), 0
+        for path in self.files:
             with reading(path), self._opened(path) as parquet, path.open("rb") as file:
                 of_file = parquet.metadata
                 for group in map(of_file.row_group, range(of_file.num_row_groups)):
-                    columns = map(group.column, range(group.num_columns))
-                    for column in columns:
+                    for column in map(group.column, range(group.num_columns)):
                         if column.path_in_schema.split(".")[0] != name or not column.num_values:
                             continue
                         size = column.total_uncompressed_size
-                        found = found._replace(bytes=found.bytes + size)
+                        total += size
                         if size <= SMALL_BYTES:
-                            found = _larger(found, [Page(size, column.num_values, False, True)])
+                            pages.append(Page(size, column.num_values, False, True))
                         else:
-                            pages = pages_of(file, column)
-                            found = _larger(found, pages if is_text else itertools.islice(pages, 2))
-        self._extents[name] = found
-        return found
-
-    @property
-    def form(self) -> str:
-        return "Parquet"
+                            most = None if self.kinds[name] is Kind.TEXT else 2
+                            pages += itertools.islice(pages_of(file, column), most)
+        return pages, total
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
         # Text comes as dictionaries where it is stored so: an entry of few levels takes four bytes.
         # Of other text pyarrow would keep all different values of a group of rows.
-        text = [n for n in names if self._kinds[n] is Kind.TEXT and n not in self._as_read]
+        text = [n for n in names if self.kinds[n] is Kind.TEXT and n not in self._as_read]
         text = [name for name in text if not self._is_long(name)]
         behind = 0
-        for path in self._paths:
+        for path in self.files:
             with reading(path), self._opened(path, text) as file:
                 before, behind = behind, behind + file.metadata.num_rows
                 for start, groups in self._runs(file, self._first - before):
@@ -97,11 +91,7 @@ class ParquetFiles(GroupedFiles):
                     batches = file.iter_batches(
                         rows, row_groups=groups, columns=list(names), use_threads=True
                     )
-                    while True:
-                        with reading(path):
-                            batch = next(batches, None)
-                        if batch is None:
-                            break
+                    for batch in batches:
                         columns = {name: batch.column(name) for name in names}
                         yield Block(columns, batch.num_rows, 0, path.name, at)
                         at += batch.num_rows
@@ -111,11 +101,9 @@ class ParquetFiles(GroupedFiles):
         new._as_read = frozenset(names)
         return new
 
-    def skipping(self, condition: Any) -> ParquetFiles:
+    def skipping(self, condition: Condition) -> ParquetFiles:
         new = copy.copy(self)
         new._condition = condition
-        # With a condition some groups are passed over.
-        new._starts = self._group_starts if condition is None else (0,)
         return new
 
     def _runs(self, file: Any, first: int) -> Iterator[tuple[int, list[int]]]:
@@ -125,68 +113,42 @@ class ParquetFiles(GroupedFiles):
         metadata = file.metadata
         sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         starts = [0, *itertools.accumulate(sizes)]
-        chosen = [g for g in self._possible(file) if starts[g] >= first]
-        for group in chosen:
-            if group - 1 in chosen:
-                continue
-            stop = group
-            while stop in chosen:
-                stop += 1
-            yield starts[group], list(range(group, stop))
+        chosen = (g for g in self._possible(file) if starts[g] >= first)
+        for _, run in itertools.groupby(enumerate(chosen), lambda each: each[1] - each[0]):
+            groups = [group for _, group in run]
+            yield starts[groups[0]], groups
 
-    def _possible(self, file: Any) -> list[int]:
+    def _possible(self, file: Any) -> Sequence[int]:
         """The row groups that can hold rows that meet the condition, by their statistics."""
-        groups = range(file.metadata.num_row_groups)
-        if not groups or self._condition is None or self._condition.leaves > MOST_LOOKED:
-            return list(groups)
-        schema, first = file.schema_arrow, file.metadata.row_group(0)
-        paths = [first.column(index).path_in_schema for index in range(first.num_columns)]
-
-        def possible(condition: Any) -> set[int]:
-            if condition.column not in paths:  # the column is not stored as one
-                return set(groups)
-            of_type, index = schema.field(condition.column).type, paths.index(condition.column)
-            columns = ((group, file.metadata.row_group(group).column(index)) for group in groups)
-            return {group for group, column in columns if _may_hold(column, condition, of_type)}
-
-        return sorted(self._condition.chosen(possible))
+        groups = [file.metadata.row_group(group) for group in range(file.metadata.num_row_groups)]
+        condition = self._condition
+        if not groups or condition is None or len(condition.comparisons) > MOST_LOOKED:
+            return range(len(groups))
+        paths = [groups[0].column(index).path_in_schema for index in range(groups[0].num_columns)]
+        bounds = dict[str, ColumnBounds]()
+        for name in condition.columns:
+            columns = [None] * len(groups)  # a nested column is not stored as one
+            if name in paths:
+                columns = [group.column(paths.index(name)) for group in groups]
+            bounds[name] = _bounds_of(columns, file.schema_arrow.field(name).type)
+        return np.flatnonzero(condition.is_possible(bounds)).tolist()
 
 
-def _larger(extent: ColumnExtent, pages: Iterable[Page]) -> ColumnExtent:
-    """An extent enlarged to hold some pages."""
-    for page in pages:
-        value = max(extent.value, page.bytes / max(page.values, 1))
-        if page.is_dictionary:
-            small = page.bytes <= 2 * SMALL_BYTES
-            dictionary = max(extent.dictionary, page.bytes)
-            extent = extent._replace(
-                dictionary=dictionary, value=value, points=extent.points and small
-            )
-        else:
-            extent = extent._replace(
-                page=max(extent.page, page.bytes), value=value, points=extent.points and page.points
-            )
-    return extent
-
-
-def _may_hold(column: Any, condition: Any, of_type: Any) -> bool:
-    """Whether a row group can hold rows that meet a condition on a column; ``column`` is its
-    metadata in the group.
-    """
-    import pyarrow as pa
-
-    known = column.statistics
-    if known is None:
-        return True
-    has_missing = not known.has_null_count or known.null_count > 0
-    has_values = not known.has_null_count or known.null_count < column.num_values
-    if condition.op == MISSING:
-        return has_missing or pa.types.is_floating(of_type)  # NaN is missing too
-    if condition.op == THERE or not has_values or not known.has_min_max:
-        return has_values
-    if pa.types.is_time64(of_type) or known.min != known.min or known.max != known.max:
-        return True  # Python's times have no nanoseconds, and bounds that are NaN say nothing
-    try:
-        return condition.may_be_met(known.min, known.max, of_type)
-    except (pa.ArrowException, OverflowError, ValueError):
-        return True  # bounds that Python or Arrow cannot hold, such as times of nanoseconds
+def _bounds_of(columns: Sequence[Any], of_type: Any) -> ColumnBounds:
+    """The bounds of a column in some row groups, from its metadata in each."""
+    pa = need_arrow()
+    known = [None if column is None else column.statistics for column in columns]
+    nulls = [None if own is None or not own.has_null_count else own.null_count for own in known]
+    can_lack = [count != 0 or pa.types.is_floating(of_type) for count in nulls]  # NaN is missing
+    has_values = [
+        count is None or count < column.num_values
+        for count, column in zip(nulls, columns, strict=True)
+    ]
+    least = most = pa.nulls(len(columns), of_type)
+    # Neither Python nor Arrow holds some bounds, such as timestamps of nanoseconds.
+    with contextlib.suppress(pa.ArrowException, OverflowError, ValueError):
+        if not pa.types.is_time64(of_type):  # Python's times have no nanoseconds
+            there = [own if own is not None and own.has_min_max else None for own in known]
+            ends = ([own and own.min for own in there], [own and own.max for own in there])
+            least, most = (pa.array(each, of_type) for each in ends)
+    return ColumnBounds(least, most, pa.array(can_lack), pa.array(has_values))

@@ -6,11 +6,9 @@ A header is a struct of Thrift's compact protocol, as parquet.thrift declares it
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
-
-HEADER_BYTES = 1 << 10
-"""The bytes that are first read of a page; a header with long statistics takes more."""
 
 DICTIONARY_PAGE = 2
 DICTIONARY_ENCODINGS = (2, 8)
@@ -38,65 +36,57 @@ def pages_of(file: Any, column: Any) -> Iterator[Page]:
     at = min(start for start in starts if start)
     stop = at + column.total_compressed_size
     while at < stop:
-        header, size = _header(file, at)
+        file.seek(at)
+        header = _struct(file)
+        at = file.tell() + header[3]
         # A data page of the first or the second version, or a dictionary.
         about = header.get(5) or header.get(8) or header.get(7) or {}
         encoding = about.get(4 if 8 in header else 2)
         is_dictionary = header[1] == DICTIONARY_PAGE
         points = not is_dictionary and encoding in DICTIONARY_ENCODINGS
         yield Page(header[2], about.get(1, 0), is_dictionary, points)
-        at += size + header[3]
 
 
-def _header(file: Any, at: int) -> tuple[dict[int, Any], int]:
-    """The fields of the header at a byte of the file, and how many bytes the header has."""
-    size = HEADER_BYTES
-    while True:
-        file.seek(at)
-        text = file.read(size)
-        try:
-            return _struct(text, 0)
-        except IndexError:
-            if len(text) < size:
-                raise ValueError("a page's header is damaged") from None
-            size *= 16
-
-
-def _struct(text: bytes, at: int) -> tuple[dict[int, Any], int]:
+def _struct(file: Any) -> dict[int, Any]:
+    """The fields of a struct by their numbers, from the file's position on."""
     fields: dict[int, Any] = {}
     number = 0
-    while text[at]:
-        step, kind = text[at] >> 4, text[at] & 15
-        number, at = (number + step, at + 1) if step else _integer(text, at + 1)
-        fields[number], at = _value(text, at, kind)
-    return fields, at + 1
+    while byte := _byte(file):
+        step, kind = byte >> 4, byte & 15
+        number = number + step if step else _integer(file)
+        fields[number] = _value(file, kind)
+    return fields
 
 
-def _value(text: bytes, at: int, kind: int) -> tuple[Any, int]:
+def _value(file: Any, kind: int) -> Any:
     if kind in (1, 2):  # true and false
-        return kind == 1, at
+        return kind == 1
     if kind == 3:
-        return text[at], at + 1
+        return _byte(file)
     if kind in (4, 5, 6):
-        return _integer(text, at)
+        return _integer(file)
     if kind == 8:  # bytes, such as a page's least value
-        size, at = _unsigned(text, at)
-        text[at + size - 1 : at + size][0]  # raises where more has to be read
-        return None, at + size
+        return file.seek(_unsigned(file), os.SEEK_CUR)
     if kind == 12:
-        return _struct(text, at)
+        return _struct(file)
     raise ValueError(f"a page's header has a field of kind {kind}")
 
 
-def _integer(text: bytes, at: int) -> tuple[int, int]:
-    value, at = _unsigned(text, at)
-    return (value >> 1) ^ -(value & 1), at
+def _integer(file: Any) -> int:
+    value = _unsigned(file)
+    return (value >> 1) ^ -(value & 1)
 
 
-def _unsigned(text: bytes, at: int) -> tuple[int, int]:
+def _unsigned(file: Any) -> int:
     value = shift = 0
-    while True:
-        value |= (text[at] & 127) << shift
-        at, shift = at + 1, shift + 7
-        if text[at - 1] < 128:
-            return value, at
+    while (byte := _byte(file)) > 127:
+        value |= (byte & 127) << shift
+        shift += 7
+    return value | byte << shift
+
+
+def _byte(file: Any) -> int:
+    byte = file.read(1)
+    if not byte:
+        raise ValueError("a page's header is damaged")
+    return byte[0]

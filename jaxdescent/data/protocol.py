@@ -22,21 +22,26 @@ HEAD_BYTES = 1 << 16
 """Bytes of a file's beginning, and of its end, that go into its fingerprint."""
 
 
-Stamps = list[tuple[int, ...]]
+Stamps = dict[pathlib.Path, tuple[int, ...]]
 
 
 def stamps_of(paths: Iterable[pathlib.Path]) -> Stamps:
-    """Size, times of change and inode of each file; a file that is gone has a size of -1."""
-    found: Stamps = []
+    """Size, times of change and inode of each file; a file that is gone has a size of 0 only."""
+    found: Stamps = {}
     for path in paths:
         try:
             status = path.stat()
         except OSError:
-            found.append((-1,))
+            found[path] = (0,)
         else:
             times = status.st_mtime_ns, status.st_ctime_ns
-            found.append((status.st_size, *times, status.st_ino))
+            found[path] = status.st_size, *times, status.st_ino
     return found
+
+
+def changed_since(stamps: Stamps) -> list[str]:
+    """The files whose stamps differ from these earlier ones."""
+    return [str(path) for path, now in stamps_of(stamps).items() if now != stamps[path]]
 
 
 class Kind(enum.StrEnum):
@@ -74,6 +79,19 @@ class Block:
     start_in_file: int = 0
     origin: Any = None
 
+    @property
+    def numbers(self) -> Any:
+        """The number of each row in its file, or in the source where there is none."""
+        first = self.start_in_file if self.file else self.start
+        return range(first, first + self.rows) if self.origin is None else self.origin
+
+    def cut(self, first: int, stop: int) -> Block:
+        """Consecutive rows of these."""
+        columns = {name: column[first:stop] for name, column in self.columns.items()}
+        origin = None if self.origin is None else self.origin[first:stop]
+        start, start_in_file = self.start + first, self.start_in_file + first
+        return Block(columns, stop - first, start, self.file, start_in_file, origin)
+
     def place(self, row: int) -> str:
         """A row's file and number in words, for messages; numbers count from one."""
         if self.origin is not None:
@@ -101,10 +119,41 @@ class Source(abc.ABC):
     300
     """
 
-    @property
-    @abc.abstractmethod
-    def kinds(self) -> Mapping[str, Kind]:
-        """The columns in their order, with their kinds."""
+    kinds: Mapping[str, Kind]
+    """The columns in their order, with their kinds."""
+
+    rows: int | None = None
+    """How many rows there are, where that is known without reading them."""
+
+    form: str = ""
+    """The form of the data, in a word or two; by default the name of the class."""
+
+    files: Sequence[pathlib.Path] = ()
+    """The files that the source is read from, if any."""
+
+    can_restart: bool = True
+    """Whether the source can be read more than once."""
+
+    entries: int = 0
+    """How many entries a sparse column has in all rows."""
+
+    looks: int = 0
+    """How many times the whole source was read before a fit to learn what it holds."""
+
+    description: str = ""
+    """The selection of rows in words, with a space before it; empty for all rows."""
+
+    opened: Stamps | None = None
+    """The stamps of the files before the first look into them, where that is known."""
+
+    _starts: Sequence[int] = (0,)
+    """The numbers of the rows at which reading can begin, in their order."""
+
+    _first: int = 0
+    """The number of the row at which reading begins."""
+
+    def __init_subclass__(cls) -> None:
+        cls.form = cls.form or cls.__name__
 
     @abc.abstractmethod
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block | Mapping[str, Any]]:
@@ -113,26 +162,6 @@ class Source(abc.ABC):
         The order of the rows is the same each time. A block may be a dictionary of arrays, and may
         be larger: it is cut then, but holds its memory.
         """
-
-    @property
-    def rows(self) -> int | None:
-        """How many rows there are, where that is known without reading them."""
-        return None
-
-    @property
-    def form(self) -> str:
-        """The form of the data, in a word or two."""
-        return type(self).__name__
-
-    @property
-    def files(self) -> Sequence[pathlib.Path]:
-        """The files that the source is read from, if any."""
-        return ()
-
-    @property
-    def can_restart(self) -> bool:
-        """Whether the source can be read more than once."""
-        return True
 
     def as_text(self, names: Sequence[str]) -> Source:
         """The source with these columns as the text in the file, where the file is text: whole
@@ -154,12 +183,6 @@ class Source(abc.ABC):
         """
         del names
         return self
-
-    _starts: Sequence[int] = (0,)
-    """The numbers of the rows at which reading can begin, in their order."""
-
-    _first = 0
-    """The number of the row at which reading begins."""
 
     def start_before(self, row: int) -> int:
         """The last row, up to and including this one, at which reading can begin."""
@@ -197,32 +220,12 @@ class Source(abc.ABC):
         del part, parts, tell
         return self
 
-    @property
-    def entries(self) -> int:
-        """How many entries a sparse column has in all rows."""
-        return 0
-
-    @property
-    def looks(self) -> int:
-        """How many times the whole source was read before a fit to learn what it holds."""
-        return 0
-
     def skipping(self, condition: Any) -> Source:
         """The source without the parts that are known, before they are read, to have no row that
         meets a condition (:func:`jaxdescent.data.filters.condition_of`).
         """
         del condition
         return self
-
-    @property
-    def description(self) -> str:
-        """The selection of rows in words, with a space before it; empty for all rows."""
-        return ""
-
-    def first_text(self, name: str) -> str:
-        """The place of the first value that is no number, in a column that begins with numbers."""
-        del name
-        return ""
 
     def row_bytes(self, names: Sequence[str]) -> int:
         """The most bytes that a row of these columns takes in a block."""
@@ -252,22 +255,10 @@ class Source(abc.ABC):
                 digest.update(file.read(HEAD_BYTES))
         return f"sha256:{digest.hexdigest()}"
 
-    def stamps(self) -> Stamps:
-        """The stamps of the files now; a file whose stamp differs later was changed."""
-        return stamps_of(self.files)
-
-    opened: Stamps | None = None
-    """The stamps of the files before the first look into them, where that is known."""
-
-    def changed_since(self, stamps: Stamps) -> list[str]:
-        """The files whose stamps differ from these earlier ones."""
-        now = zip(self.files, self.stamps(), stamps, strict=True)
-        return [str(path) for path, later, then in now if later != then]
-
     @property
     def file_bytes(self) -> int:
         """The size of all files."""
-        return sum(max(stamp[0], 0) for stamp in self.stamps())
+        return sum(size for size, *_ in stamps_of(self.files).values())
 
 
 @contextlib.contextmanager
@@ -277,10 +268,10 @@ def unchanged(sources: Iterable[Source], advice: str) -> Iterator[None]:
     Raises:
       DataError: for a file that changed, also in place of an error that may come from the change.
     """
-    before = [(each, each.opened or each.stamps()) for each in sources]
+    before = [each.opened or stamps_of(each.files) for each in sources]
 
     def check() -> None:
-        changed = [path for source, stamps in before for path in source.changed_since(stamps)]
+        changed = [path for stamps in before for path in changed_since(stamps)]
         if changed:
             raise DataError(f"{changed[0]} was changed while it was read: {advice}.")
 
@@ -301,17 +292,13 @@ def located(source: Source, names: Sequence[str], rows: int, start: int = 0) -> 
     for given in source.blocks(names, rows):
         stop_if_unwanted()
         block = given if isinstance(given, Block) else _of_mapping(given, names, source.kinds)
-        for first in range(0, block.rows, rows):
-            size = min(rows, block.rows - first)
-            columns, origin = block.columns, block.origin
-            if size < block.rows:
-                cut = slice(first, first + size)
-                columns = {name: column[cut] for name, column in columns.items()}
-                origin = None if origin is None else origin[cut]
-            yield Block(
-                columns, size, start + first, block.file, block.start_in_file + first, origin
-            )
+        block = dataclasses.replace(block, start=start)
         start += block.rows
+        if block.rows <= rows:
+            yield block
+            continue
+        for first in range(0, block.rows, rows):
+            yield block.cut(first, min(first + rows, block.rows))
 
 
 def _of_mapping(given: Mapping[str, Any], names: Sequence[str], kinds: Mapping[str, Kind]) -> Block:

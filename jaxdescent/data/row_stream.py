@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -20,7 +19,6 @@ from jaxdescent.data.errors import DataError, check_columns, listed
 from jaxdescent.data.normal_sums import NormalSums
 from jaxdescent.data.protocol import Kind, Source, located
 from jaxdescent.data.read_ahead import BLOCKS_HELD, read_ahead
-from jaxdescent.data.sparse_decoding import SparseDecoding
 
 BLOCK_BYTES = 8 << 20
 """About how many bytes a chunk takes: larger ones are no faster, and three are held at a time."""
@@ -44,33 +42,23 @@ class RowStream(ChunkReader):
 
     Args:
       source: where the rows are.
-      numbers: the columns that are features themselves.
-      levels: for each categorical column of codes, how many levels it has, a feature each.
-      dtype: float32 or float64, in which numbers are multiplied.
-      sparse: other columns, and how they become features.
+      decoding: how columns become numbers.
 
     Raises:
       DataError: for columns that are not there or no numbers, and a source that has no rows or
         gives them only once.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        numbers: Sequence[str],
-        levels: Mapping[str, int],
-        dtype: Any,
-        sparse: SparseDecoding | None = None,
-    ) -> None:
-        sparse = SparseDecoding() if sparse is None else sparse
-        self.source = source.as_read(sparse.words) if sparse.words else source
-        whole = frozenset(n for n in numbers if source.kinds.get(n) is Kind.WHOLE)
-        self.decoding = Decoding(tuple(numbers), dict(levels), np.dtype(dtype), sparse, whole=whole)
+    def __init__(self, source: Source, decoding: Decoding) -> None:
+        words, kinds = decoding.sparse.words, source.kinds
+        self.source = source.as_read(words) if words else source
+        whole = frozenset(name for name in decoding.numbers if kinds.get(name) is Kind.WHOLE)
+        self.decoding = dataclasses.replace(decoding, whole=whole)
         self._check_columns()
         self.rows = self._counted() if source.rows is None else source.rows
         if not self.rows:
             raise DataError("the data have no rows.")
-        if sparse.columns:
+        if decoding.sparse.columns:
             self.decoding = dataclasses.replace(self.decoding, row_entries=self._row_entries())
         bytes_at_once = block_bytes(self.features)
         fitting = max(min(bytes_at_once // max(self.decoding.row_bytes, 1), MOST_ROWS), 1)
@@ -201,10 +189,8 @@ class RowStream(ChunkReader):
     def rows_at(self, index: np.ndarray) -> np.ndarray:
         """Rows by number, (indices, features); rows after the last of them are not read."""
         made = np.zeros((index.size, self.features), self.decoding.dtype)
-        for at in sorted({int(i) // self.block for i in index}):
-            places = index // self.block == at
-            chunk = self.chunk(at)
-            made[places] = chunk.written_out(index[places] - chunk.start)
+        for places, chunk in self._rows_taken(index):
+            made[places] = chunk.written_out()
         return made
 
     def column(self, name: str) -> np.ndarray:
@@ -216,11 +202,11 @@ class RowStream(ChunkReader):
         self._check_unchanged()
         for block in read_ahead(lambda: located(self.source, [name], self._rows_of([name]))):
             values = complete_numbers(block, name)
-            check_finite(values, name, block, 0)
+            check_finite(values, name, block)
             self._check_rows(max(filled + block.rows, self.rows), self.rows)
             own = made[filled : filled + block.rows]
             if self.source.kinds[name] is Kind.WHOLE:
-                fill_exactly(own, values, name, block, 0)
+                fill_exactly(own, values, name, block)
             else:
                 own[:] = values
             filled += block.rows

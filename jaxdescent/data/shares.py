@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -22,12 +23,12 @@ class Share(WrappedSource):
     """
 
     def __init__(self, base: Source, first: int, stop: int) -> None:
-        super().__init__(base)
         self.first, self.stop = first, stop
+        super().__init__(base)
 
-    @property
-    def rows(self) -> int:
-        return self.stop - self.first
+    def _wrap(self, base: Source) -> None:
+        super()._wrap(base)
+        self.rows = self.stop - self.first
 
     def start_before(self, row: int) -> int:
         return max(self.base.start_before(self.first + row) - self.first, 0)
@@ -46,11 +47,7 @@ class Share(WrappedSource):
             low = max(self.first - block.start, 0)
             high = min(self.stop - block.start, block.rows)
             if low < high:
-                columns = {name: column[low:high] for name, column in block.columns.items()}
-                begin = block.start_in_file if block.file else block.start
-                origin: Any = range(begin, begin + block.rows)
-                origin = (origin if block.origin is None else block.origin)[low:high]
-                yield Block(columns, high - low, 0, block.file, begin + low, origin)
+                yield dataclasses.replace(block, origin=block.numbers).cut(low, high)
             if block.start + block.rows >= self.stop:
                 return
 
@@ -166,9 +163,7 @@ def cut_source(like: RowStream, share_rows: int, shares: range, first: int) -> S
         if begin >= stop:
             streams.append(None)
             continue
-        part = Share(like.source, begin, stop)
-        numbers, levels = decoding.numbers, decoding.levels
-        stream = ShareStream(part, numbers, levels, decoding.dtype, decoding.sparse)
+        stream = ShareStream(Share(like.source, begin, stop), decoding)
         stream.block = min(block, stream.rows)
         streams.append(stream)
     return Shares(first, tuple(streams), share_rows, block, like.features, decoding.dtype)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
 
 import numpy as np
 
 from jaxdescent.data.errors import DataError
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class SparseColumn:
     """The entries of some rows, in the order of the rows.
 
@@ -18,17 +21,34 @@ class SparseColumn:
       values: (entries,), float64.
     """
 
-    def __init__(self, starts: np.ndarray, index: np.ndarray, values: np.ndarray) -> None:
-        self.starts, self.index, self.values = starts, index, values
+    starts: np.ndarray
+    index: np.ndarray
+    values: Any
 
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    def __getitem__(self, rows: slice | np.ndarray) -> SparseColumn:
-        """The entries of these rows, in their order."""
-        return SparseColumn(*rows_taken(self.starts, self.index, self.values, rows))
+    def __getitem__(self, rows: slice | np.ndarray) -> Self:
+        """The entries of these rows, in their order; those of consecutive rows are not copied."""
+        if isinstance(rows, slice):
+            begin, end, step = rows.indices(len(self))
+            end = max(end, begin)
+            if step == 1:
+                begins = self.starts[begin : end + 1]
+                return self._with(begins - begins[0], slice(int(begins[0]), int(begins[-1])))
+            rows = np.arange(begin, end, step)
+        counts = self.starts[rows + 1] - self.starts[rows]
+        begins = np.concatenate([[0], np.cumsum(counts)])
+        # For each entry of the result, in the order of the rows, its place among the entries here.
+        return self._with(
+            begins, np.arange(begins[-1]) + np.repeat(self.starts[rows] - begins[:-1], counts)
+        )
 
-    def filter(self, met: Any) -> SparseColumn:
+    def _with(self, starts: np.ndarray, own: slice | np.ndarray) -> Self:
+        values = None if self.values is None else self.values[own]
+        return dataclasses.replace(self, starts=starts, index=self.index[own], values=values)
+
+    def filter(self, met: Any) -> Self:
         """The entries of the rows for which ``met`` is true."""
         return self[np.flatnonzero(np.asarray(met))]
 
@@ -37,26 +57,29 @@ class SparseColumn:
         """The row of each entry, (entries,)."""
         return np.repeat(np.arange(len(self)), np.diff(self.starts))
 
+    def followed_by(self, others: Sequence[Self]) -> Self:
+        """The entries of these rows, and then of those of other columns."""
+        if not others:
+            return self
+        pieces = [self, *others]
+        counts = np.concatenate([np.diff(each.starts) for each in pieces])
+        values = [each.values for each in pieces if each.values is not None]
+        return dataclasses.replace(
+            self,
+            starts=np.concatenate([[0], np.cumsum(counts)]),
+            index=np.concatenate([each.index for each in pieces]),
+            values=np.concatenate(values) if values else None,
+        )
 
-def rows_taken(
-    starts: np.ndarray, index: np.ndarray, values: Any, rows: slice | np.ndarray
-) -> tuple[np.ndarray, np.ndarray, Any]:
-    """The starts of some rows, and the entries of these rows, in the order of the rows;
-    ``values`` may be None for ones. Entries of consecutive rows are not copied.
-    """
-    if isinstance(rows, slice):
-        begin, end, step = rows.indices(len(starts) - 1)
-        end = max(end, begin)
-        if step == 1:
-            own: Any = slice(int(starts[begin]), int(starts[end]))
-            own_values = None if values is None else values[own]
-            return starts[begin : end + 1] - starts[begin], index[own], own_values
-        rows = np.arange(begin, end, step)
-    counts = starts[rows + 1] - starts[rows]
-    begins = np.concatenate([[0], np.cumsum(counts)])
-    # For each entry of the result, in the order of the rows, its place in the arrays given.
-    own = np.arange(begins[-1]) + np.repeat(starts[rows] - begins[:-1], counts)
-    return begins, index[own], None if values is None else values[own]
+
+def row_ranges(starts: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
+    """Ranges of rows of about ``most`` entries; a longer row has its own range."""
+    first, rows = 0, len(starts) - 1
+    while first < rows:
+        last = int(np.searchsorted(starts, starts[first] + most, "right")) - 1
+        last = min(max(last, first + 1), rows)
+        yield first, last
+        first = last
 
 
 def sparse_column(given: Any, name: str) -> SparseColumn:

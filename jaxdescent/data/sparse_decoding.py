@@ -64,48 +64,41 @@ class SparseDecoding:
                         f"{name!r} holds {kinds[name]}, and columns of {option}= must hold {what}."
                     )
 
-    def entries_of(
-        self, block: Block, first: int, dtype: np.dtype[Any], rows: slice
-    ) -> Iterator[RowEntries]:
-        """The entries of some rows of a block, column by column; ``first`` is the number of the
-        first feature.
+    def entries_of(self, block: Block, first: int, dtype: np.dtype[Any]) -> Iterator[RowEntries]:
+        """The entries of a block's rows, column by column; ``first`` is the number of the first
+        feature.
 
         Raises:
           DataError: for a missing value, and an index that is none of the features, with their row.
         """
         for name, size in self.listed.items():
-            column = block.columns[name][rows]
+            column = block.columns[name]
             outside = (column.index < 0) | (column.index >= size)
             if outside.any():
                 at = int(np.argmax(outside))
-                row = int(np.searchsorted(column.starts, at, "right")) - 1
+                row = column.row[at]
                 raise DataError(
-                    f"{name!r} has the index {column.index[at]} in "
-                    f"{block.place(rows.start + row)}: those of {size:,} features are from 0 to "
-                    f"{size - 1:,}."
+                    f"{name!r} has the index {column.index[at]} in {block.place(row)}: those of "
+                    f"{size:,} features are from 0 to {size - 1:,}."
                 )
             index = column.index.astype(np.int32)
-            yield RowEntries(name, first, size, column.starts, index, _cast(column.values, dtype))
+            values = _cast(column.values, dtype)
+            yield RowEntries(column.starts, index, values, name, first, size)
             first += size
         for name in [*self.hashed, *self.words]:
-            yield self._hashed(name, block, first, dtype, rows)
+            yield self._hashed(name, block, first, dtype)
 
-    def _hashed(
-        self, name: str, block: Block, first: int, dtype: np.dtype[Any], rows: slice
-    ) -> RowEntries:
-        size, key = 1 << self.bits, {"column": name, "bits": self.bits}
-        column = block.columns[name][rows]
+    def _hashed(self, name: str, block: Block, first: int, dtype: np.dtype[Any]) -> RowEntries:
+        of, key = (name, first, 1 << self.bits), {"column": name, "bits": self.bits}
+        column = block.columns[name]
         if hasattr(column, "starts"):
             index = hashing.places_of_numbers(column.index, **key)
-            return RowEntries(name, first, size, column.starts, index, _cast(column.values, dtype))
-        count = rows.stop - rows.start
+            return RowEntries(column.starts, index, _cast(column.values, dtype), *of)
         if not isinstance(column, np.ndarray):
-            column = _arrow(column, name, block, rows.start)
+            column = _arrow(column, name, block)
         if isinstance(column, np.ndarray):
-            each = np.arange(count + 1)
-            return RowEntries(
-                name, first, size, each, hashing.places_of_numbers(column, **key), None
-            )
+            index = hashing.places_of_numbers(column, **key)
+            return RowEntries(np.arange(block.rows + 1), index, None, *of)
         codes = None
         if need_arrow().types.is_dictionary(column.type):
             codes, column = column.indices.to_numpy(zero_copy_only=False), column.dictionary
@@ -113,12 +106,10 @@ class SparseDecoding:
         if name in self.words:
             starts, index = hashing.places_of_words(text, offsets, **key)
         else:
-            starts, index = (
-                np.arange(len(offsets)),
-                hashing.places_of_texts(text, offsets, **key),
-            )
-        entries = RowEntries(name, first, size, starts, index, None)
-        return entries if codes is None else entries.take(codes)
+            index = hashing.places_of_texts(text, offsets, **key)
+            starts = np.arange(len(offsets))
+        entries = RowEntries(starts, index, None, *of)
+        return entries if codes is None else entries[codes]
 
 
 def _cast(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
@@ -126,14 +117,14 @@ def _cast(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
         return values.astype(dtype, copy=False)
 
 
-def _arrow(column: Any, name: str, block: Block, first: int) -> Any:
+def _arrow(column: Any, name: str, block: Block) -> Any:
     """A column as Arrow text, as a dictionary of few texts, or as a NumPy array of numbers."""
     pa = need_arrow()
     types, column = pa.types, array_of(column)
     if column.null_count:
         row = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
         raise DataError(
-            f"{name!r} has no value in {block.place(first + row)}: leave out such rows, or fill "
+            f"{name!r} has no value in {block.place(row)}: leave out such rows, or fill "
             "them, before they are streamed."
         )
     if types.is_dictionary(column.type):
@@ -143,12 +134,8 @@ def _arrow(column: Any, name: str, block: Block, first: int) -> Any:
         column = column.cast(column.type.value_type)
     if types.is_integer(column.type) or types.is_boolean(column.type):
         return column.to_numpy(zero_copy_only=False)
-    return column if _is_plain(column.type) else column.cast(pa.large_string())
-
-
-def _is_plain(arrow_type: Any) -> bool:
-    types = need_arrow().types
-    return types.is_string(arrow_type) or types.is_large_string(arrow_type)
+    is_plain = types.is_string(column.type) or types.is_large_string(column.type)
+    return column if is_plain else column.cast(pa.large_string())
 
 
 def _bytes_of(column: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -161,22 +148,3 @@ def _bytes_of(column: Any) -> tuple[np.ndarray, np.ndarray]:
     at = np.frombuffer(offsets, width)[column.offset : column.offset + len(column) + 1]
     whole = np.zeros(0, np.uint8) if text is None else np.frombuffer(text, np.uint8)
     return whole[at[0] : at[-1]], at.astype(np.int64) - at[0]
-
-
-def joined(pieces: list[list[RowEntries]]) -> list[RowEntries]:
-    """The entries of consecutive rows, joined column by column from pieces of some rows each."""
-    if len(pieces) == 1:
-        return pieces[0]
-    made: list[RowEntries] = []
-    for column in zip(*pieces, strict=True):
-        counts = np.concatenate([np.diff(each.starts) for each in column])
-        values = [each.values for each in column if each.values is not None]
-        made.append(
-            dataclasses.replace(
-                column[0],
-                starts=np.concatenate([[0], np.cumsum(counts)]),
-                index=np.concatenate([each.index for each in column]),
-                values=np.concatenate(values) if values else None,
-            )
-        )
-    return made

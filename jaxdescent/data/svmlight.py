@@ -8,13 +8,12 @@ import copy
 import gzip
 import pathlib
 import re
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from jaxdescent.data.errors import DataError, one_line, reading
+from jaxdescent.data.errors import DataError, reading
 from jaxdescent.data.protocol import Block, Kind, Source
 from jaxdescent.data.sparse_column import SparseColumn
 
@@ -38,15 +37,6 @@ LARGEST = 2**53
 """The largest index: larger ones cannot be told apart, since indices are read as float64."""
 
 
-class _Looked(NamedTuple):
-    """The results of a look at all lines: counts of rows and entries, and the range of indices."""
-
-    rows: int
-    entries: int
-    smallest: int
-    largest: int
-
-
 class SvmlightFiles(Source):
     """Some files of svmlight's format, one after another; ``.gz`` ones too.
 
@@ -56,11 +46,13 @@ class SvmlightFiles(Source):
     read through when they are opened, for the largest index.
     """
 
+    form, looks = "svmlight text", 1
+
     def __init__(self, paths: Sequence[pathlib.Path]) -> None:
-        self._paths = list(paths)
+        self.files = list(paths)
         rows = entries = 0
         smallest, largest = LARGEST, -1
-        for path in self._paths:
+        for path in self.files:
             if path.stat().st_size == 0:
                 raise DataError(f"{path} is empty.")
             for _, column, _ in _parsed(path):
@@ -69,57 +61,30 @@ class SvmlightFiles(Source):
                     smallest = min(smallest, int(column.index.min()))
                     largest = max(largest, int(column.index.max()))
         if not rows:
-            raise DataError(f"{self._paths[0]} has no rows.")
-        self._looked = _Looked(rows, entries, smallest, largest)
+            raise DataError(f"{self.files[0]} has no rows.")
+        self.rows, self.entries = rows, entries
+        # The mean of a row: the length of single rows cannot be known beforehand.
+        self._row_bytes = 32 * entries // rows + 16
         is_wide = largest - smallest >= MOST_COLUMNS
         names = [] if is_wide else [f"{FEATURES}{j}" for j in range(smallest, largest + 1)]
-        self._columns = names or [FEATURES]
-
-    @property
-    def kinds(self) -> Mapping[str, Kind]:
-        kind = Kind.SPARSE if self._columns == [FEATURES] else Kind.NUMBER
-        return dict.fromkeys(self._columns, kind) | {TARGET: Kind.NUMBER}
-
-    @property
-    def rows(self) -> int:
-        return self._looked.rows
-
-    @property
-    def entries(self) -> int:
-        return self._looked.entries
-
-    @property
-    def looks(self) -> int:
-        return 1
-
-    @property
-    def form(self) -> str:
-        return "svmlight text"
-
-    @property
-    def files(self) -> Sequence[pathlib.Path]:
-        return self._paths
+        self.kinds = _kinds(names)
 
     def offering(self, names: Sequence[str]) -> SvmlightFiles:
         new = copy.copy(self)
         numbers = [name for name in names if COLUMN.fullmatch(name)]
-        if FEATURES in names and not numbers:
-            new._columns = [FEATURES]
-        elif numbers:
-            own = [] if self._columns == [FEATURES] else self._columns
-            new._columns = list(dict.fromkeys([*own, *numbers]))
+        if numbers or FEATURES in names:
+            own = [name for name in self.kinds if COLUMN.fullmatch(name)] if numbers else []
+            new.kinds = _kinds([*own, *numbers])
         return new
 
     def row_bytes(self, names: Sequence[str]) -> int:
-        # The mean of a row: the length of single rows cannot be known beforehand.
-        own = 32 * self._looked.entries // self._looked.rows + 16
-        return own + 8 * len(names)
+        return self._row_bytes + 8 * len(names)
 
     def reading_bytes(self, names: Sequence[str], rows: int) -> int:
         return CHUNKS_HELD * CHUNK_BYTES
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
-        for path in self._paths:
+        for path in self.files:
             start = 0
             for target, column, lines in _parsed(path):
                 for first in range(0, len(column), rows):
@@ -136,6 +101,12 @@ class SvmlightFiles(Source):
                     # Lines are numbered as in an editor: comments and empty lines count.
                     yield Block(columns, len(part), 0, path.name, start + first, lines[own])
                 start += len(column)
+
+
+def _kinds(numbers: Sequence[str]) -> dict[str, Kind]:
+    """The kinds of columns of numbers, or without any of the sparse column, and of the target."""
+    own = dict.fromkeys(numbers, Kind.NUMBER) or {FEATURES: Kind.SPARSE}
+    return own | {TARGET: Kind.NUMBER}
 
 
 def _columns_of(part: SparseColumn, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -156,25 +127,13 @@ def _parsed(path: pathlib.Path) -> Iterator[tuple[np.ndarray, SparseColumn, np.n
     line = 0
     opened = gzip.open if path.name.lower().endswith(".gz") else open
     with reading(path), opened(path, "rb") as file:
-        rest = b""
-        while True:
-            try:
-                chunk = file.read(CHUNK_BYTES)
-            except (EOFError, zlib.error) as error:
-                raise DataError(f"{path} cannot be read: {one_line(error)}.") from error
-            text = rest + chunk
-            if chunk:
-                end = text.rfind(b"\n") + 1
-                text, rest = text[:end], text[end:]
-                if len(rest) > LONGEST_LINE:
-                    raise DataError(f"{path} has a line of more than {len(rest):,} bytes.")
-            if text:
-                found = _rows_of(text, path, line)
-                if len(found[1]):
-                    yield found
-                line += text.count(b"\n")
-            if not chunk:
-                return
+        while text := file.read(CHUNK_BYTES) + file.readline(LONGEST_LINE):
+            if len(text) >= CHUNK_BYTES + LONGEST_LINE:
+                raise DataError(f"{path} has a line of more than {LONGEST_LINE:,} bytes.")
+            found = _rows_of(text, path, line)
+            if len(found[1]):
+                yield found
+            line += text.count(b"\n")
 
 
 COMMENT, QUERY = re.compile(rb"#[^\n]*"), re.compile(rb"[ \t]qid:[^ \t\r\n]*")
@@ -233,7 +192,7 @@ def _rows_of(
     column = SparseColumn(starts, index.astype(np.int64), values)
     order = np.lexsort((column.index, row)) if np.any(np.diff(column.index) <= 0) else None
     if order is not None:
-        column.index, column.values = column.index[order], values[order]
+        column = SparseColumn(starts, column.index[order], values[order])
         twice = (np.diff(column.index) == 0) & (np.diff(row) == 0)
         if twice.any():
             at = int(np.argmax(twice))

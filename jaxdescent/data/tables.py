@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jaxdescent.data.arrow_types import kinds_of
 from jaxdescent.data.errors import DataError, need_arrow, one_line, reading
-from jaxdescent.data.protocol import Block, Kind, Source
+from jaxdescent.data.protocol import Block, Source
 
 NAME = "the table"
 
@@ -25,10 +25,11 @@ class ArrowStream(Source):
         self._is_reader = isinstance(table, self._arrow.RecordBatchReader)
         self._is_read = False
         schema = table.schema if self._is_reader else self._reader().schema
-        self._kinds = kinds_of(schema, NAME)
+        self.kinds, self.can_restart = kinds_of(schema, NAME), not self._is_reader
+        self.form = f"a table of {type(table).__module__.split('.')[0]}"
         shape = getattr(table, "shape", None)
-        self._rows = int(shape[0]) if isinstance(shape, tuple) and len(shape) == 2 else None
-        if self._rows == 0:
+        self.rows = int(shape[0]) if isinstance(shape, tuple) and len(shape) == 2 else None
+        if self.rows == 0:
             raise DataError("the table has no rows.")
 
     def _reader(self) -> Any:
@@ -37,22 +38,6 @@ class ArrowStream(Source):
                 return self._arrow.RecordBatchReader.from_stream(self._table)
             except TypeError as error:  # pandas raises it for columns that Arrow has no type for
                 raise DataError(f"{NAME} cannot be read: {one_line(error)}.") from error
-
-    @property
-    def kinds(self) -> Mapping[str, Kind]:
-        return self._kinds
-
-    @property
-    def rows(self) -> int | None:
-        return self._rows
-
-    @property
-    def form(self) -> str:
-        return f"a table of {type(self._table).__module__.split('.')[0]}"
-
-    @property
-    def can_restart(self) -> bool:
-        return not self._is_reader
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
         if self._is_reader and self._is_read:

@@ -14,6 +14,7 @@ import numpy as np
 from jaxdescent.data import (
     MOST_BITS,
     DataError,
+    Decoding,
     NormalSolution,
     NormalSums,
     RowStream,
@@ -148,7 +149,8 @@ class Streamed(ReadRows):
         if not counts:
             raise DataError("no column is left as a feature.")
         dtype = jax.dtypes.canonicalize_dtype(dtype)
-        object.__setattr__(self, "stream", RowStream(source, columns, levels, dtype, entries))
+        decoding = Decoding(tuple(columns), levels, np.dtype(dtype), entries)
+        object.__setattr__(self, "stream", RowStream(source, decoding))
         object.__setattr__(self, "center", None)
 
     def tree_flatten(self) -> tuple[Any, Any]:

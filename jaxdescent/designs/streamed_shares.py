@@ -14,7 +14,7 @@ from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxdescent import processes
-from jaxdescent.data import DataError, Shares, ShareStream, cut_source
+from jaxdescent.data import DataError, ShareStream, cut_source
 from jaxdescent.designs.operands import sum_of_centers
 from jaxdescent.designs.protocol import Reading
 from jaxdescent.designs.read_rows import ReadRows, StreamFacts
@@ -25,22 +25,6 @@ from jaxdescent.kernels.host_calls import host_call
 
 ALL = PartitionSpec()
 """The sharding of a replicated array: each device has all of it."""
-
-
-@jax.tree_util.register_pytree_node_class
-class _Stream:
-    """A stream as a node without leaves, by which a program finds the streams that it reads."""
-
-    def __init__(self, stream: ShareStream | None) -> None:
-        self.stream = stream
-
-    def tree_flatten(self) -> tuple[Any, Any]:
-        return (), self.stream
-
-    @classmethod
-    def tree_unflatten(cls, stream: ShareStream | None, leaves: Any) -> _Stream:
-        del leaves
-        return cls(stream)
 
 
 class _Told(NamedTuple):
@@ -163,15 +147,14 @@ class StreamedShares(ReadRows):
 
     def tree_flatten(self) -> tuple[Any, Any]:
         """The means that are subtracted as a leaf; the streams are structure."""
-        streams = [_Stream(stream) for stream in self.shares.streams]
-        return (self.center, streams), (self.shares, self._facts, self._reading, self._names)
+        return (self.center,), (self.shares, self._facts, self._reading, self._names)
 
     @classmethod
     def tree_unflatten(cls, structure: Any, leaves: Any) -> StreamedShares:
         """The design from the streams and the means of :meth:`tree_flatten`."""
         new = object.__new__(cls)
         new.shares, new._facts, new._reading, new._names = structure
-        new.center = leaves[0]
+        (new.center,) = leaves
         return new
 
     def _arguments(self) -> list[str]:
@@ -217,9 +200,12 @@ class StreamedShares(ReadRows):
         rows: int | None = None,
         after: jax.Array | None = None,
     ) -> jax.Array:
-        def of_share(share: _Share, operand: jax.Array, block: Any, after: Any) -> jax.Array:
-            here: dict[str, Any] = {"block": block, "rows": rows, "after": after}
-            made = share.multiplied(operand, is_transposed=is_transposed, **here)
+        shares: Any = self.shares
+
+        def of_share(number: Any, center: Any, operand: Any, block: Any, after: Any) -> jax.Array:
+            here: dict[str, Any] = {"block": shares.code(number, block), "rows": rows}
+            here |= {"is_transposed": is_transposed, "after": after}
+            made = multiplied(shares, operand, center, **here)
             if not is_transposed:
                 return made
             return self._sum(made) if block is None else made[None]  # stays on its device
@@ -259,20 +245,20 @@ class StreamedShares(ReadRows):
         def on_host(number: Any, *operands: Any) -> np.ndarray:
             return compute(int(number), *operands).astype(self.dtype)
 
-        def of_share(share: _Share, *operands: Any) -> jax.Array:
-            operands = share.number, *operands
-            return self._sum(host_call(on_host, like, *operands, vmap_method="sequential"))
+        def of_share(number: Any, center: Any, *operands: Any) -> jax.Array:
+            del center
+            made = host_call(on_host, like, number, *operands, vmap_method="sequential")
+            return self._sum(made)
 
         return self._on_each(of_share, ALL, specs, *operands)
 
     def _on_each(
         self, function: Callable[..., Any], outside: Any, specs: Any, *operands: Any
     ) -> Any:
-        """``function(share, *operands)`` on each device, with its own share."""
-        shares, axes = self.shares, self.facts.over.axes
+        """``function(number, center, *operands)`` on each device, with the number of its share."""
 
         def on_device(center: Any, *operands: Any) -> Any:
-            return function(_Share(shares, center, lax.axis_index(axes)), *operands)
+            return function(lax.axis_index(self.facts.over.axes), center, *operands)
 
         mapped = jax.shard_map(
             on_device,
@@ -301,17 +287,3 @@ class StreamedShares(ReadRows):
 
         sharding = NamedSharding(over.mesh, self._rows)
         return jax.make_array_from_callback((over.rows,), sharding, of_share)
-
-
-class _Share(NamedTuple):
-    """The rows of one device, in a program that runs on each; the share's number is traced."""
-
-    shares: Shares
-    center: jax.Array | None
-    number: jax.Array
-
-    def multiplied(self, operand: jax.Array, *, block: Any, **options: Any) -> jax.Array:
-        """A product with these rows, or with a block of them."""
-        shares: Any = self.shares
-        code = shares.code(self.number, block)
-        return multiplied(shares, operand, self.center, block=code, **options)

@@ -133,7 +133,6 @@ class Dated(WrappedSource):
     """
 
     def __init__(self, base: Source, dates: dict[str, Dates], who: str = "the data") -> None:
-        super().__init__(base)
         check_columns(dates, base.kinds, who=who)
         for name in dates:
             if base.kinds[name] is not Kind.TEXT:
@@ -143,15 +142,16 @@ class Dated(WrappedSource):
                 )
         self.dates = dates
         self._outside = dict.fromkeys(dates, 0)
+        super().__init__(base)
 
-    @property
-    def kinds(self) -> Mapping[str, Kind]:
+    def _wrap(self, base: Source) -> None:
+        super()._wrap(base)
         made = columns_made(self.dates)
         own = {n: Kind.NUMBER if part == TREND else Kind.TEXT for n, (_, part) in made.items()}
-        twice = [name for name in own if name in self.base.kinds]
+        twice = [name for name in own if name in base.kinds]
         if twice:
             raise DataError(f"there is a column called {twice[0]!r}: rename it to take --date.")
-        return {n: kind for n, kind in self.base.kinds.items() if n not in self.dates} | own
+        self.kinds = {n: kind for n, kind in base.kinds.items() if n not in self.dates} | own
 
     def _read(self, names: Sequence[str]) -> list[str]:
         made = columns_made(self.dates)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdescent.data import Block, Kind, SparseColumn, located
+from jaxdescent.data import Block, Kind, Source, SparseColumn, located
 from jaxdescent.data.decoding import matrix_of
 from jaxdescent.data.entries import NONE, Coded, RowEntries
 from jaxdescent.data.freeing import Passing
@@ -16,10 +16,6 @@ from jaxdescent.fit.encoding import Encoded
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.prepared import Preparing, less, shifted_numbers
 from jaxdescent.fit.vectors import Vectors
-
-RETURNING = 64
-"""Freed memory is returned to the system after this many blocks: it takes some milliseconds."""
-
 
 BUCKETS = "the buckets of {}"
 """The name of the column that holds the codes or entries of all hashed columns."""
@@ -46,7 +42,6 @@ class EncodedRows(WrappedSource):
     """
 
     def __init__(self, job: Job, vectors: Vectors, at_once: int) -> None:
-        super().__init__(job.source)
         self._job, self._vectors, self._at_once = job, vectors, at_once
         self._preparing, self._passing = Preparing.of(job), Passing()
         self.rows_read = 0
@@ -65,16 +60,14 @@ class EncodedRows(WrappedSource):
             (self.categorical if is_code else self.sparse)[name] = size
         if encoding.sparse is not None:
             self.sparse[encoding.sparse] = len(encoding.indices)
+        super().__init__(job.source)
 
-    @property
-    def kinds(self) -> Mapping[str, Kind]:
+    def _wrap(self, base: Source) -> None:
+        super()._wrap(base)
+        self.rows = self._vectors.filled
         numbers = dict.fromkeys(self._job.encoding.numbers, Kind.NUMBER)
         codes = dict.fromkeys(self.categorical, Kind.WHOLE)
-        return numbers | codes | dict.fromkeys(self.sparse, Kind.SPARSE)
-
-    @property
-    def rows(self) -> int:
-        return self._vectors.filled
+        self.kinds = numbers | codes | dict.fromkeys(self.sparse, Kind.SPARSE)
 
     def row_bytes(self, names: Sequence[str]) -> int:
         kinds, itemsize = self.kinds, self._vectors.dtype.itemsize
@@ -92,10 +85,8 @@ class EncodedRows(WrappedSource):
         row_bytes = self.base.row_bytes(columns)
         is_plain = not (encoding.one_hot or encoding.interactions) and encoding.sparse is None
         is_plain &= self._job.request.missing == "error"
-        for index, block in enumerate(located(self.base, columns, min(rows, self._at_once))):
-            if not index % RETURNING:
-                self._passing.return_some()
-            self._passing.bytes += block.rows * row_bytes
+        for block in located(self.base, columns, min(rows, self._at_once)):
+            self._passing.add(block.rows * row_bytes)
             self._job.memory.check()
             self.rows_read += block.rows
             whole, others = None, dict[str, Any]()
@@ -116,9 +107,9 @@ class EncodedRows(WrappedSource):
     def _others(self, encoded: Encoded) -> dict[str, Any]:
         """Codes and entries by name."""
         found = dict[str, Any]()
-        entries = {each.name: each.take(encoded.kept) for each in encoded.entries}
+        entries = {each.name: each[encoded.kept] for each in encoded.entries}
         for name, (columns, _) in self._groups.items():
-            own = [column.take(encoded.kept) for column in encoded.coded[columns]]
+            own = [column[encoded.kept] for column in encoded.coded[columns]]
             if name in self.categorical:
                 found[name] = own[0].codes
             else:
@@ -142,4 +133,4 @@ def entries_of(columns: Sequence[Coded]) -> RowEntries:
         values = np.stack(given, axis=1)[there]
     starts = np.concatenate([[0], np.cumsum(np.count_nonzero(there, axis=1))])
     size = columns[-1].span.stop - first
-    return RowEntries("", first, size, starts, index[there], values)
+    return RowEntries(starts, index[there], values, "", first, size)

@@ -279,7 +279,7 @@ class Encoding:
         place = np.minimum(place, max(len(self.indices) - 1, 0))
         here = self.indices[place] == given.index
         if here.all():
-            return [RowEntries(self.sparse, first, size, given.starts, place, given.values)], 0
+            return [RowEntries(given.starts, place, given.values, self.sparse, first, size)], 0
         unknown = ~here & (given.values != 0)
         if policy.unseen == "error" and unknown.any():
             at = int(np.argmax(unknown))
@@ -289,7 +289,7 @@ class Encoding:
                 "weight zero."
             )
         starts = np.concatenate([[0], np.cumsum(here)])[given.starts]
-        kept = RowEntries(self.sparse, first, size, starts, place[here], given.values[here])
+        kept = RowEntries(starts, place[here], given.values[here], self.sparse, first, size)
         return [kept], int(unknown.sum())
 
     def _multiplier(
@@ -328,9 +328,9 @@ class Encoding:
         self, encoded: Encoded, numbers: np.ndarray, rows: slice | np.ndarray, block: Block
     ) -> Chunk:
         """A chunk of some rows of a block, whose numbers are given."""
-        coded = [column.take(rows) for column in encoded.coded]
-        entries = [column.take(rows) for column in encoded.entries]
-        parts = [ChunkPart(0, 0, block)]
+        coded = [column[rows] for column in encoded.coded]
+        entries = [column[rows] for column in encoded.entries]
+        parts = [ChunkPart(0, block)]
         return Chunk(0, self.numbers, numbers, coded, parts, self.size, entries)
 
 

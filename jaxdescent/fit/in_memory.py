@@ -10,7 +10,6 @@ import numpy as np
 
 from jaxdescent.data import DataError, Source, located
 from jaxdescent.data.entries import Coded, RowEntries
-from jaxdescent.data.sparse_decoding import joined
 from jaxdescent.designs import Concatenated, Sparse
 from jaxdescent.designs.reference_levels import references
 from jaxdescent.fit.budget import FitPlan, reading_of
@@ -143,7 +142,7 @@ class Rows:
                 kept.codes[place] = new.codes[rows]
                 if kept.values is not None and new.values is not None:
                     kept.values[place] = new.values[rows]
-            taken = [column.take(rows) for column in encoded.entries]
+            taken = [column[rows] for column in encoded.entries]
             self.entries.append([column.in_dtype(self.dtype) for column in taken])
 
     def design(self, filled: int, fills: np.ndarray) -> Concatenated:
@@ -154,7 +153,7 @@ class Rows:
         seconds to compile.
         """
         kept, parts = slice(0, filled), {}
-        self.coded = [column.take(kept) for column in self.coded]
+        self.coded = [column[kept] for column in self.coded]
         for j, places in enumerate(self.missing):
             for each in places:
                 self.numbers[each, j] = fills[j]
@@ -177,8 +176,8 @@ class Rows:
             yield "levels", entries_of(self.coded[:count])
         if self.encoding.hashed:
             yield "buckets", entries_of(self.coded[count:])
-        for entries in joined(self.entries):
-            yield "sparse", entries
+        for first, *others in zip(*self.entries, strict=True):
+            yield "sparse", first.followed_by(others)
 
     def free_constants(self) -> int:
         """How many constants the levels leave free: numbers that can be added to all weights of

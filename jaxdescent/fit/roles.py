@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from jaxdescent.data import DataError, Kind, Source
 from jaxdescent.data.arrays import TARGET
+from jaxdescent.data.csv_files import first_text
 from jaxdescent.data.errors import check_columns, listed
 from jaxdescent.fit.dates import TREND, Dates, columns_made
 from jaxdescent.fit.encoding import Encoding
@@ -163,7 +164,8 @@ def _check_kinds(
     nameless = [name for name in used if name not in known and not kinds[name].is_number]
     if nameless:
         # The source may know where a column that looked like numbers holds something else.
-        where = next((f" ({text})" for text in map(source.first_text, nameless) if text), "")
+        found = (first_text(source, name) for name in nameless)
+        where = next((f" ({text})" for text in found if text), "")
         verb = "is" if len(nameless) == 1 else "are"
         raise DataError(
             f"{listed(map(repr, nameless))} {verb} not numeric{where}: "
