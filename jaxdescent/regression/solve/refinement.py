@@ -112,18 +112,11 @@ def refined(factor: InverseFactor, objective: Any, params: Params) -> Params:
         # The barrier ties X to the loop's state: otherwise XLA would split every entry of X into
         # halves before the loop, and store them.
         rows, old = kept_apart((X, old))
-        residual = double_length.subtract(y, double_length.product(rows, old.weights))
-        residual = double_length.subtract(residual, old.intercept)
-        if weight is not None:
-            residual = double_length.multiply(weight, residual)
-        gradient = double_length.subtract(
-            double_length.transposed_product(rows, residual),
-            double_length.multiply(l2, old.weights),
-        ).high
-        total = double_length.total(residual, axis=0).high[None, :]
+        at = old.weights, old.intercept
+        slope, total = slope_in_double_length(rows, y, *at, l2=l2, sample_weight=weight)
         if objective.intercept:
-            gradient = gradient - mean * total
-        return jnp.matmul(factor.basis.T, gradient, precision=HIGHEST), total
+            slope = slope - mean * total[None, :]
+        return jnp.matmul(factor.basis.T, slope, precision=HIGHEST), total[None, :]
 
     root = jnp.ones((1, 1), dtype) if weight is None else jnp.sqrt(weight)
     is_small = X.size * y.high.shape[1] <= DOUBLE_ENTRIES
@@ -156,9 +149,9 @@ def refined(factor: InverseFactor, objective: Any, params: Params) -> Params:
         energy = jnp.sum(factor.gain * jnp.square(rotated))
         energy = energy + weight_total * jnp.sum(jnp.square(shift))
         shift = shift - jnp.matmul(mean.T, step, precision=HIGHEST)
-        new = _advanced(old.weights, step), _advanced(old.intercept, shift)
+        new = advanced(old.weights, step), advanced(old.intercept, shift)
         is_better = energy < old.energy / 4
-        is_settled = _is_negligible(step, new[0].high) & _is_negligible(shift, new[1].high)
+        is_settled = is_negligible(step, new[0]) & is_negligible(shift, new[1])
         kept = jax.tree.map(
             lambda a, b: jnp.where(is_better, a, b), new, (old.weights, old.intercept)
         )
@@ -188,14 +181,30 @@ class _Iterate(NamedTuple):
     goes_on: jax.Array
 
 
-def _advanced(x: Double, step: jax.Array) -> Double:
+def slope_in_double_length(
+    X: Any, y: Double, weights: Double, intercept: Double, *, l2: Any, sample_weight: Any
+) -> tuple[Any, Any]:
+    """``X'S r - l2 w``, (features, outputs), and the sums of ``S r``, (outputs,), for the residual
+    ``r = y - X w - b``.
+    """
+    residual = double_length.subtract(y, double_length.product(X, weights))
+    residual = double_length.subtract(residual, intercept)
+    if sample_weight is not None:
+        residual = double_length.multiply(sample_weight, residual)
+    pulled = double_length.transposed_product(X, residual)
+    slope = double_length.subtract(pulled, double_length.multiply(l2, weights))
+    return slope.high, double_length.total(residual, axis=0).high
+
+
+def advanced(x: Double, step: Any) -> Double:
     """``x + step``, where the rounding error of the high part is added to the low part."""
     high = double_length.two_sum(x.high, step)
     return double_length.two_sum(high.high, high.low + x.low)
 
 
-def _is_negligible(step: jax.Array, x: jax.Array) -> jax.Array:
-    return jnp.all(jnp.abs(step) <= jnp.finfo(x.dtype).eps / 16 * jnp.abs(x))
+def is_negligible(step: Any, x: Double) -> Any:
+    """Whether the step changes no digit of any unknown."""
+    return (abs(step) <= float(jnp.finfo(step.dtype).eps) / 16 * abs(x.high)).all()
 
 
 def _columns(array: jax.Array) -> jax.Array:
