@@ -18,6 +18,8 @@ from jaxdescent.kernels.double_length import Double, double
 from jaxdescent.regression.solve.cholesky import least_singular_value
 from jaxdescent.regression.solve.factor import null_level
 from jaxdescent.regression.solve.refinement import (
+    MAX_REFINEMENTS,
+    SMALL,
     advanced,
     is_negligible,
     slope_in_double_length,
@@ -27,13 +29,6 @@ from jaxdescent.regression.solve.stored_regression import StoredRegression
 MOST_ENTRIES, MOST_UNKNOWNS, MOST_OUTPUTS = 1 << 20, 256, 64
 """The most entries of X, the largest smaller side of X, and the most targets for each row, up to
 which LAPACK on one core is no slower than XLA's own factorisations."""
-
-SMALL = 1 << 14
-"""The largest ``rows * features^2`` up to which all float64 data are refined in double length,
-ill-conditioned or not."""
-
-MOST_STEPS = 30
-"""The most steps of refinement."""
 
 Array = np.ndarray
 
@@ -80,7 +75,7 @@ class Minimiser:
     @property
     def weights(self) -> Array:
         """The minimiser in float64, (features, outputs)."""
-        return self.exact.high / self._ratio
+        return self.exact.high / self.ratio
 
     @property
     def intercept(self) -> Array:
@@ -101,7 +96,7 @@ class Minimiser:
     def height(self, weights: Array, offset: Array) -> float:
         """The value at these params minus the minimum."""
         own, unit = self.regression, self.units[1]
-        moved = (weights * self._ratio - self.exact.high) - self.exact.low
+        moved = (weights * self.ratio - self.exact.high) - self.exact.low
         squares = np.sum(np.square(own.centred @ moved)) + np.sum(own.l2 * np.square(moved))
         if own.intercept:
             shift = (offset / unit - self.offset.high) - self.offset.low + own.mean @ moved
@@ -109,7 +104,8 @@ class Minimiser:
         return (0.5 * float(squares) + self.uncertainty) * unit**2
 
     @property
-    def _ratio(self) -> float:
+    def ratio(self) -> float:
+        """The factor from weights to weights in units."""
         return self.units[0] / self.units[1]
 
 
@@ -223,7 +219,7 @@ def _refined(regression: StoredRegression, factor: Inverse) -> tuple[Double, Dou
     is_long = regression.digits == np.float64 and (factor.is_ill or is_small)
     weights, energy = Double(np.zeros(shape), np.zeros(shape)), np.inf
     offset = Double(regression.target_mean, np.zeros(shape[1]))
-    for _ in range(MOST_STEPS):
+    for _ in range(MAX_REFINEMENTS):
         slope, sums = _slope(regression, weights, offset, is_long=is_long)
         rotated = factor.basis.T @ (slope - np.outer(regression.mean, sums))
         step = factor.basis @ (factor.gain * rotated)

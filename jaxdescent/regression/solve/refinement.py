@@ -31,6 +31,7 @@ from jaxdescent.kernels.double_length import Double, double
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.kernels.platform import kept_apart, on_one_cpu
 from jaxdescent.regression.solve.by_gram import turned_product
+from jaxdescent.regression.solve.centred import columns
 from jaxdescent.regression.solve.factor import (
     InverseFactor,
     deficient_factor,
@@ -42,6 +43,11 @@ from jaxdescent.regression.solve.factor import (
 Params = Any
 
 MAX_REFINEMENTS = 30
+"""The most steps of refinement."""
+
+SMALL = 1 << 14
+"""The largest ``rows * features^2`` up to which every solution is refined in double length,
+ill-conditioned or not: this takes less time than the overhead of the call."""
 
 DOUBLE_ENTRIES = 1 << 20
 """The most entries of X, times outputs, for which residuals are computed in double length, which
@@ -101,7 +107,7 @@ def refined(factor: InverseFactor, objective: Any, params: Params) -> Params:
     design = as_design(objective.X)
     X, is_whole = design.to_dense(), design.is_whole
     dtype = X.dtype
-    y = double(_columns(objective.y).astype(dtype))
+    y = double(columns(objective.y).astype(dtype))
     l2 = jnp.asarray(objective.l2, dtype).reshape(1, -1)
     has_weight = objective.sample_weight is not None
     weight = objective.sample_weight.astype(dtype)[:, None] if has_weight else None
@@ -157,7 +163,7 @@ def refined(factor: InverseFactor, objective: Any, params: Params) -> Params:
         )
         return _Iterate(kept[0], kept[1], energy, old.steps + 1, is_better & ~is_settled)
 
-    start = _columns(params["weights"])
+    start = columns(params["weights"])
     start = jnp.where(factor.is_deficient, jnp.zeros_like(start), start)
     offset = (
         params["intercept"].reshape(1, -1) if objective.intercept else jnp.zeros_like(start[:1])
@@ -205,7 +211,3 @@ def advanced(x: Double, step: Any) -> Double:
 def is_negligible(step: Any, x: Double) -> Any:
     """Whether the step changes no digit of any unknown."""
     return (abs(step) <= float(jnp.finfo(step.dtype).eps) / 16 * abs(x.high)).all()
-
-
-def _columns(array: jax.Array) -> jax.Array:
-    return array.reshape(array.shape[0], -1)
