@@ -262,9 +262,9 @@ def test_of_a_small_regression_the_minimum_is_known_however_a_descent_ends(metho
 
 @pytest.mark.parametrize("name", ["conjugate gradients", "with Jacobi", "LSMR", "LBFGS"])
 def test_an_unfinished_descent_seldom_says_too_little(name, rng):
-    """What an estimate says without a claim has been confirmed, or is a bound."""
+    """What is said without a claim has been steady, or is a bound."""
     pairs = list(unfinished_regressions(UNFINISHED[name], (400, 80), rng))
     assert len(pairs) >= 15
     assert all(np.isfinite(said) for said, _, _ in pairs)  # no sum of squares is negative
-    too_little = sum(said < true / 10 for said, true, _ in pairs)
+    too_little = sum(said < true / 30 for said, true, _ in pairs)
     assert too_little <= 0.1 * len(pairs)

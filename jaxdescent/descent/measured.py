@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdescent.descent.loop_state import Loop
-from jaxdescent.descent.nearness import ROUNDED, Point
+from jaxdescent.descent.nearness import ROUNDED, CheckedPoint
 from jaxdescent.descent.stopping import judge, measured
 from jaxdescent.inputs.functions import anew
 from jaxdescent.kernels import branches, loops
@@ -155,7 +155,7 @@ class Measured(NamedTuple):
         norm = jnp.asarray(progress.gradient_norm, loop.norm.dtype)
         is_last, looks = loop.iteration >= self.max_iterations, loop.watch.looks
         check = Check(self.objective.unpacked(loop.params), value, norm, loop.iteration)
-        point = Point(
+        point = CheckedPoint(
             self.objective,
             self.tolerance,
             progress._replace(value=value, gradient_norm=norm),

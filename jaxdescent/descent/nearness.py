@@ -1,8 +1,8 @@
 """How near a minimum the params of a check are, by the suboptimality that is estimated there.
 
-Where a descent ends without a claim, nothing has tested the estimate. It is reported if this check
-confirmed the one before: the value did not fall by more than was left, and the estimate did not
-fall suddenly. What the structure bounds is reported otherwise, or that nothing is known.
+Where a descent ends without a claim, nothing has tested the estimate. It is reported if it has been
+steady for a while: the value did not fall by more than was left, and the estimate did not fall or
+rise suddenly. What the structure bounds is reported otherwise, or that nothing is known.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ SURPRISE = 4
 """The factor by which a decrease may exceed the expected one without refuting the estimate."""
 
 SUDDEN = 10
-"""The factor by which an estimate may fall from one check to the next and still be reported where a
-descent ends without a claim: the curvatures that were seen may be those of steep directions alone,
-along which the gradient has just become small."""
+"""The factor by which a steady estimate may change from one check to the next. Where it falls by
+more, the curvatures that were seen may be those of steep directions alone, along which the gradient
+has just become small; where it rises by more, a flat direction has just been seen."""
 
 
-class Point(NamedTuple):
+class CheckedPoint(NamedTuple):
     """A point that a descent checks.
 
     Attributes:
@@ -63,7 +63,7 @@ class Point(NamedTuple):
 
 
 def with_estimate(
-    watch: Watch, point: Point
+    watch: Watch, point: CheckedPoint
 ) -> tuple[tuple[Watch, jax.Array | bool, jax.Array | bool], Bound | None]:
     """The watch with suboptimality and scales, and two verdicts; and what to say of the
     suboptimality without a claim, if that may be something else.
@@ -123,11 +123,15 @@ def with_estimate(
     noise = NOISE_ULPS * eps * height
     is_kept = last.value - value <= SURPRISE * expected + noise
     if bound is not None:
-        is_gradual = left >= expected / SUDDEN
+        is_gradual = (left >= expected / SUDDEN) & (left <= SUDDEN * expected)
+        unsteady_at = jnp.where(is_kept & is_gradual, watch.unsteady_at, point.checks)
+        watch = watch._replace(unsteady_at=unsteady_at)
+        # It has been steady for half of the checks before it was, and for two at least.
+        is_steady = 2 * point.checks > 3 * unsteady_at + 1
         if watch.falling is not None:
-            is_gradual &= estimate.caution <= 1
+            is_steady &= estimate.caution <= 1
         is_certain = (norm == 0) | (watch.evidence <= FACTORISED)
-        without = Bound(bound, is_certain | (is_kept & is_gradual))
+        without = Bound(bound, is_certain | is_steady)
     off = tolerance.off
     if off.both is True:
         return (watch, False, False), without
@@ -172,14 +176,14 @@ def is_near_by(
 
 
 class Bound(NamedTuple):
-    """What is known without an estimate, and whether the estimate was confirmed by this check."""
+    """What is known without an estimate, and whether the estimate has been steady for a while."""
 
     estimate: Estimate
-    is_confirmed: jax.Array
+    is_steady: jax.Array
 
     def instead_in(self, watch: Watch, is_no_claim: jax.Array) -> Watch:
-        """The watch without an unconfirmed estimate, if the descent ends there without a claim."""
-        is_unknown = is_no_claim & ~self.is_confirmed
+        """The watch without an unsteady estimate, if the descent ends there without a claim."""
+        is_unknown = is_no_claim & ~self.is_steady
         bound = self.estimate.suboptimality.astype(watch.suboptimality.dtype)
         code = jnp.where(bound < jnp.inf, jnp.asarray(self.estimate.evidence, jnp.int32), 0)
         return watch._replace(

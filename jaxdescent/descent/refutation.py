@@ -154,7 +154,8 @@ class Refutation(NamedTuple):
     def unless_refuted(self, loop: Loop) -> Loop:
         """The loop after a look at its claim. A refuted descent runs again, or has stagnated if its
         method makes no more progress. For a descent that stagnated, the estimate is raised to the
-        decrease that a step would bring, or the status becomes CONVERGED if a look proves it.
+        decrease that a step would bring, or the status becomes CONVERGED if a look proves it. Of
+        a small regression the estimate becomes how far the minimum is, at the last iteration too.
         """
 
         def answer() -> tuple[jax.Array, Watch]:

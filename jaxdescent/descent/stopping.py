@@ -43,7 +43,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent.descent.nearness import FACTORISED, Point, is_near_by, with_estimate
+from jaxdescent.descent.nearness import FACTORISED, CheckedPoint, is_near_by, with_estimate
 from jaxdescent.descent.suboptimality import NOISE_ULPS
 from jaxdescent.descent.watch import SLACK, Watch
 from jaxdescent.methods import Progress
@@ -53,7 +53,7 @@ from jaxdescent.tolerance import ResolvedTolerance
 
 def judge(
     watch: Watch,
-    point: Point,
+    point: CheckedPoint,
     *,
     is_start: Any,
     is_last: Any,

@@ -27,7 +27,7 @@ class Double(NamedTuple):
     low: Any
 
 
-def double(x: jax.Array) -> Double:
+def double(x: jax.Array | np.ndarray) -> Double:
     """``x`` as a double-length number, with a low part of zero."""
     zeros = np.zeros_like(x) if isinstance(x, np.ndarray) else jnp.zeros_like(x)
     return Double(x, zeros)
@@ -108,7 +108,7 @@ def transposed_product(X: jax.Array, r: Double) -> Double:
     return total(multiply(X[:, :, None], wide), axis=0)
 
 
-def _halves(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _halves(x: Any) -> tuple[Any, Any]:
     """``x = high + low``, two numbers of half as many bits each, so that their products are exact.
 
     The high half is rounded by ``reduce_precision``. Veltkamp's splitting multiplies, and a fused

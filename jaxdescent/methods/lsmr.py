@@ -261,10 +261,13 @@ class LSMR(Method):
         height = height + offset
         code = Evidence.RITZ_VALUES.value
         estimate = Estimate(height, curvature, code, caution(height.dtype))
-        if regression.means is not None:
-            estimate = estimate._replace(steepness=regression.means.steepness() + curvature)
         if state.factor is None:
             estimate = estimate._replace(rounding=curvature)
+        if regression.means is not None:
+            estimate = estimate._replace(
+                steepness=regression.means.steepness() + curvature,
+                rounding=regression.means.rounding() + estimate.rounding,
+            )
         least = jnp.min(regression.shift)
         return Progress(
             0.5 * jnp.sum(jnp.square(scalars.residual)) + offset,

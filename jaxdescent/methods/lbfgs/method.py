@@ -206,7 +206,10 @@ class LBFGS(LookingAhead):
             estimate = estimate._replace(suboptimality=left, rounding=curvature)
         if state.means is None:
             return estimate
-        estimate = estimate._replace(steepness=state.means.steepness() + curvature)
+        estimate = estimate._replace(
+            steepness=state.means.steepness() + curvature,
+            rounding=state.means.rounding() + estimate.rounding,
+        )
         least = _weights_alone(objective, state.means).least_curvature()
         return estimate.at_least_curvature(least, state.norm)
 
