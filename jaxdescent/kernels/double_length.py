@@ -115,8 +115,9 @@ def _halves(x: Any) -> tuple[Any, Any]:
     multiply-add would invalidate it.
     """
     if isinstance(x, (np.ndarray, np.generic)):
-        high = (np.asarray(x).view(np.int64) & np.int64(-(1 << 27))).view(np.float64)
-        return high, x - high
+        whole = np.asarray(x, np.float64)
+        high = (whole.view(np.int64) & np.int64(-(1 << 27))).view(np.float64)
+        return high, whole - high
     info = jnp.finfo(x.dtype)
     high = lax.reduce_precision(x, exponent_bits=info.nexp, mantissa_bits=(info.nmant - 1) // 2)
     return high, x - high
