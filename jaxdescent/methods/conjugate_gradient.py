@@ -236,10 +236,7 @@ class ConjugateGradient(LookingAhead):
         )
         inner = objective
         if state.means is not None:
-            estimate = estimate._replace(
-                steepness=state.means.steepness() + state.largest,
-                rounding=state.means.rounding() + state.largest,
-            )
+            estimate = estimate._replace(steepness=state.means.steepness() + state.largest)
             elimination = objective.eliminated(state.means)
             inner = objective if elimination is None else elimination.objective
         return estimate.at_least_curvature(inner.least_curvature(), state.norm)

@@ -261,12 +261,10 @@ class LSMR(Method):
         height = height + offset
         code = Evidence.RITZ_VALUES.value
         estimate = Estimate(height, curvature, code, caution(height.dtype))
-        means = regression.means
-        if means is not None:
-            estimate = estimate._replace(steepness=means.steepness() + curvature)
+        if regression.means is not None:
+            estimate = estimate._replace(steepness=regression.means.steepness() + curvature)
         if state.factor is None:
-            rounding = curvature if means is None else curvature + means.rounding()
-            estimate = estimate._replace(rounding=rounding)
+            estimate = estimate._replace(rounding=curvature)
         least = jnp.min(regression.shift)
         return Progress(
             0.5 * jnp.sum(jnp.square(scalars.residual)) + offset,

@@ -42,12 +42,6 @@ class Means(NamedTuple):
         """``S (1 + |x_bar|^2)``: the curvature that features far from zero add if b is unknown."""
         return self.weight_total * (1 + jnp.sum(jnp.square(self.features.mean)))
 
-    def rounding(self) -> jax.Array:
-        """The curvature along the rounding of the products ``x_bar_j w_j``, whose sum is taken off
-        the mean target: the intercept has their rounding, however small it is itself.
-        """
-        return self.steepness() / self.features.mean.shape[0]
-
     def excess(self, params: Params) -> jax.Array:
         """S times the best intercept minus that of ``params``: the negative gradient for b."""
         best = self.with_intercept(params["weights"])["intercept"]

@@ -206,10 +206,7 @@ class LBFGS(LookingAhead):
             estimate = estimate._replace(suboptimality=left, rounding=curvature)
         if state.means is None:
             return estimate
-        estimate = estimate._replace(
-            steepness=state.means.steepness() + curvature,
-            rounding=state.means.rounding() + estimate.rounding,
-        )
+        estimate = estimate._replace(steepness=state.means.steepness() + curvature)
         least = _weights_alone(objective, state.means).least_curvature()
         return estimate.at_least_curvature(least, state.norm)
 
