@@ -216,3 +216,55 @@ def test_a_bound_is_no_claim_that_has_to_wait(rng, monkeypatch):
     assert status(result) == "CONVERGED"
     assert jd.Evidence(int(result.evidence)) is jd.Evidence.BOUND
     assert int(result.iterations) < 100
+
+
+UNFINISHED = {
+    "conjugate gradients": jd.ConjugateGradient(),
+    "with Jacobi": jd.ConjugateGradient(jd.Jacobi()),
+    "LSMR": jd.LSMR(),
+    "LBFGS": jd.LBFGS(),
+    "gradient descent": jd.GradientDescent(),
+}
+
+
+def unfinished_regressions(method, shape, rng, count=40):
+    """Of descents that end at a random iteration, what they say and what is true."""
+    rows, features = shape
+    for _ in range(count):
+        U, _ = np.linalg.qr(rng.normal(size=shape))
+        V, _ = np.linalg.qr(rng.normal(size=(features, features)))
+        least = 10 ** -rng.uniform(0, 4)
+        halves = np.where(np.arange(features) < features // 2, 1, least)
+        sizes = np.geomspace(1, least, features) if rng.random() < 0.5 else halves
+        X = (U * sizes) @ V.T * np.sqrt(rows) + rng.choice([0, 0, 10, 3000])
+        y = X @ rng.normal(size=features) + 10 ** rng.uniform(-3, 1) * rng.normal(size=rows)
+        X, y = X.astype(np.float32), y.astype(np.float32)
+        limit = int(np.ceil(10 ** rng.uniform(0, 2.5)))
+        result = jd.minimize(jd.LinearRegression(X, y), method=method, max_iterations=limit)
+        if status(result) != "MAX_ITERATIONS":
+            continue
+        wide, aim = np.asarray(X, np.float64), np.asarray(y, np.float64)
+        mean, centred = wide.mean(axis=0), wide - wide.mean(axis=0)
+        best = np.linalg.lstsq(centred, aim - aim.mean())[0]
+        weights = np.asarray(result.params["weights"], np.float64)
+        off = float(result.params["intercept"]) - (aim.mean() - mean @ weights)
+        true = 0.5 * np.sum((centred @ (weights - best)) ** 2) + 0.5 * rows * off**2
+        yield float(result.suboptimality), true, float(result.value)
+
+
+@pytest.mark.parametrize("method", UNFINISHED.values(), ids=UNFINISHED.keys())
+def test_of_a_small_regression_the_minimum_is_known_however_a_descent_ends(method, rng):
+    pairs = list(unfinished_regressions(method, (60, 7), rng))
+    assert len(pairs) >= 10
+    for said, true, value in pairs:
+        assert said == pytest.approx(true, rel=1e-4, abs=1e-10 * value)
+
+
+@pytest.mark.parametrize("name", ["conjugate gradients", "with Jacobi", "LSMR", "LBFGS"])
+def test_an_unfinished_descent_seldom_says_too_little(name, rng):
+    """What is said without a claim has been steady, or is a bound."""
+    pairs = list(unfinished_regressions(UNFINISHED[name], (400, 80), rng))
+    assert len(pairs) >= 15
+    assert all(np.isfinite(said) for said, _, _ in pairs)  # no sum of squares is negative
+    too_little = sum(said < true / 30 for said, true, _ in pairs)
+    assert too_little <= 0.1 * len(pairs)

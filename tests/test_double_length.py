@@ -87,3 +87,15 @@ def test_matrix_products_are_right_to_twice_the_digits(rng, dtype, shape):
                 terms = [a * b for a, b in zip(row, column, strict=True)]
                 bound = 4 * eps**2 * sum(abs(term) for term in terms)
                 assert abs(value - sum(terms)) <= bound
+
+
+def test_numpy_computes_to_twice_the_digits_too(rng):
+    X, eps = wild(rng, np.float64, 41, 6), Fraction(float(np.finfo(np.float64).eps))
+    with jax.enable_x64(True):
+        w, r = (Double(*map(np.asarray, pair(rng, np.float64, size, 1))) for size in (6, 41))
+    image, back = double_length.product(X, w), double_length.transposed_product(X, r)
+    assert all(type(part) is np.ndarray for part in (*image, *back))
+    for matrix, vector, found in ((X, w, image), (X.T, r, back)):
+        for row, value in zip(matrix, exactly(found), strict=True):
+            terms = [Fraction(float(a)) * b for a, b in zip(row, exactly(vector), strict=True)]
+            assert abs(value - sum(terms)) <= 4 * eps**2 * sum(abs(term) for term in terms)

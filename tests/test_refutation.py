@@ -21,6 +21,8 @@ from benchmarks.problems.exact_regression import (
 from jaxdescent.descent.looks import singular_values
 from jaxdescent.descent.looks.scaled_step import look_at_quadratic, look_at_regression
 from jaxdescent.designs import Dense
+from jaxdescent.regression.solve import by_lapack
+from jaxdescent.regression.solve.stored_regression import StoredRegression
 from tests.results import status
 
 SHAPE = SHAPES[0]
@@ -210,16 +212,14 @@ def test_directions_of_nearly_equal_columns_are_seen(dtype, gap, x64):
 
 
 def taken_apart(regression, weights, allowed=0.0):
-    weight = regression.sample_weight
-    return singular_values.largest_decrease(
-        np.asarray(regression.X),
-        np.asarray(regression.y),
-        weights,
-        l2=regression.l2,
-        sample_weight=None if weight is None else np.asarray(weight),
+    stored = StoredRegression.of(
+        regression.X,
+        regression.y,
+        regression.l2,
+        regression.sample_weight,
         intercept=regression.intercept,
-        allowed=allowed,
     )
+    return singular_values.largest_decrease(by_lapack.solve(stored), weights, allowed)
 
 
 def test_a_program_calls_the_host_for_what_singular_vectors_show():
@@ -242,7 +242,7 @@ def test_a_program_calls_the_host_for_what_singular_vectors_show():
     both = jax.vmap(in_program)(jnp.stack([weights, weights]))
     np.testing.assert_allclose(both.falls, above, rtol=1e-5)
     assert both.is_false.all()
-    assert not both.is_proven.any()
+    assert both.is_exact.all()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

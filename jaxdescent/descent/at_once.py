@@ -247,15 +247,7 @@ def _judged(
     is_near, rest, evidence = judged(end, max(start.size, end.size))
     falls, allowed = 0.0, float(tolerance.allowed(rest["value"], floor, np))
     if is_near and is_looked_at and not (tolerance.off.suboptimality or solution.is_whole):
-        falls = singular_values.largest_decrease(
-            given["X"],
-            given["y"],
-            weights.reshape(given["params"]["weights"].shape),
-            l2=given["l2"],
-            sample_weight=given["sample_weight"],
-            intercept=regression.intercept,
-            allowed=allowed,
-        )
+        falls = singular_values.largest_decrease(solution, weights, allowed)
     if is_near and not falls > allowed:
         return end, numbers(Status.CONVERGED, evidence, 1, **rest)
     if falls > rest["suboptimality"]:

@@ -63,17 +63,18 @@ def settled(
     def run(function: Callable[..., Any], *inputs: Any) -> Any:
         return program.following(function, inputs, **own)(*inputs)
 
-    is_measured = descent.is_measured(loop)
+    is_measured = descent.method.is_estimate(loop.state) is False
+    refutation = descent.refutation
     while descent.is_claimed(loop):
         seen = None
-        if descent.is_seen_by_host(loop):
+        if not descent.may_go_on and refutation.is_seen_by_host(loop):
             if not is_measured:
                 loop = run(_measured, loop, problem, limit)
-            seen = descent.seen_by_host(loop)
+            seen = refutation.seen_by_host(loop)
         if seen is None:
             loop = run(_confirmed, loop, problem, limit)
         else:
-            loop = descent.answered_by_host(loop, seen)
+            loop = refutation.answered_by_host(loop, seen)
         if int(loop.status) != RUNNING:
             return run(_finished, loop, problem, limit) if loop.history else descent.result(loop)
         loop = run(_advanced, loop, problem, limit)

@@ -20,7 +20,6 @@ from jaxdescent.calls.problem import Problem
 from jaxdescent.descent import at_once
 from jaxdescent.descent.fused_steps import Passes, Steps, fuses
 from jaxdescent.descent.host_params import initial_state, run_in_chunks
-from jaxdescent.descent.looks.look import Look
 from jaxdescent.descent.loop_state import Loop
 from jaxdescent.descent.measured import Measured
 from jaxdescent.descent.refutation import Refutation
@@ -95,7 +94,7 @@ class Descent(Measured):
             own_value=self.objective.start_value(),
             judges_steps=self.tolerance.step is not None,
             judges_rate=not self.has_estimates,
-            is_refutable=self._refutation.is_possible(params, is_tried=self.looks),
+            is_refutable=self.refutation.is_possible(params, is_tried=self.looks),
         )
         zero = jnp.zeros((), jnp.int32)
         loop = Loop(
@@ -142,32 +141,14 @@ class Descent(Measured):
         """
         had_converged = loop.status == Status.CONVERGED.value
         loop = self.measured_at_end(loop)
-        if loop.watch.looks is not None and self._refutation.is_possible(loop.params):
-            loop = self._refutation.unless_refuted(loop)
+        if loop.watch.looks is not None and self.refutation.is_possible(loop.params):
+            loop = self.refutation.unless_refuted(loop)
         return self._by_another_way(loop, had_converged) if self.may_go_on else loop
-
-    def is_seen_by_host(self, loop: Loop) -> bool:
-        """Whether the host can look at a claim of this loop, whose arrays are concrete."""
-        has_claim = loop.watch.looks is not None and int(loop.status) in CLAIMS
-        return has_claim and not self.may_go_on and self._refutation.is_seen_by_host(loop)
-
-    def seen_by_host(self, loop: Loop) -> Look | None:
-        """The host's look at a claim; None if the function is another one in float64, so that a
-        program must look.
-        """
-        return self._refutation.seen_by_host(loop)
-
-    def answered_by_host(self, loop: Loop, seen: Look) -> Loop:
-        """:meth:`confirmed` without a program, for a method with no other way to continue."""
-        return self._refutation.answered_by_host(loop, seen)
 
     def is_claimed(self, loop: Loop) -> bool:
         """Whether the end of this loop, whose arrays are concrete, needs to be confirmed."""
-        return self.may_go_on or int(loop.status) in CLAIMS
-
-    def is_measured(self, loop: Loop) -> bool:
-        """Whether the progress of this loop is never an estimate."""
-        return self.method.is_estimate(loop.state) is False
+        is_claim = self.may_go_on or int(loop.status) in CLAIMS
+        return is_claim or self.refutation.is_known_to_host(loop)
 
     def is_doubtful(self, loop: Loop) -> bool:
         """Whether a claim at the end of this loop may not be confirmed."""
@@ -290,7 +271,8 @@ class Descent(Measured):
         return type(self.method).disproved is not Method.disproved
 
     @property
-    def _refutation(self) -> Refutation:
+    def refutation(self) -> Refutation:
+        """The looks at claims of this descent."""
         return Refutation(self.objective, self.method, self.tolerance, self.max_iterations)
 
     def _by_another_way(self, loop: Loop, had_converged: jax.Array) -> Loop:

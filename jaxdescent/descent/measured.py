@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxdescent.descent.loop_state import Loop
-from jaxdescent.descent.stopping import ROUNDED, judge, measured
+from jaxdescent.descent.nearness import ROUNDED, CheckedPoint
+from jaxdescent.descent.stopping import judge, measured
 from jaxdescent.inputs.functions import anew
 from jaxdescent.kernels import branches, loops
 from jaxdescent.kernels.platform import is_on_one_cpu
@@ -154,22 +155,25 @@ class Measured(NamedTuple):
         norm = jnp.asarray(progress.gradient_norm, loop.norm.dtype)
         is_last, looks = loop.iteration >= self.max_iterations, loop.watch.looks
         check = Check(self.objective.unpacked(loop.params), value, norm, loop.iteration)
+        point = CheckedPoint(
+            self.objective,
+            self.tolerance,
+            progress._replace(value=value, gradient_norm=norm),
+            last=Progress(loop.value, loop.norm),
+            checks=loop.checks,
+            size=size.astype(norm.dtype),
+            rounding=self._rounding_beside(loop.params, value.dtype),
+            norms=self._norms(loop.params, norm),
+            eps=precision.epsilon(loop.params),
+        )
         judged = functools.partial(
             judge,
             loop.watch,
-            Progress(loop.value, loop.norm),
-            progress._replace(value=value, gradient_norm=norm),
-            objective=self.objective,
-            size=size.astype(norm.dtype),
-            rounding=self._rounding_beside(loop.params, value.dtype),
-            checks=loop.checks,
+            point,
             is_start=loop.iteration == 0,
             is_last=is_last,
             is_early=False if looks is None else (loop.iteration < looks.next) & ~is_last,
-            tolerance=self.tolerance,
-            norms=self._norms(loop.params, norm),
             is_stopped=self.tolerance.asks_to_stop(check),
-            eps=precision.epsilon(loop.params),
             patience=self.method.patience,
         )
         # If the objective calls a library, XLA for CPUs would compile each comparison separately.

@@ -113,6 +113,7 @@ class Refutation(NamedTuple):
     def is_seen_by_host(self, loop: Loop) -> bool:
         """Whether the host can look at a claim of a loop whose arrays are concrete."""
         is_possible = self.is_possible(loop.params, is_tried=False)
+        is_possible &= loop.watch.looks is not None
         if not (is_possible and at_once.is_at_hand((loop.params, self.objective))):
             return False
         if self.objective.linear_regression is not None:
@@ -120,6 +121,13 @@ class Refutation(NamedTuple):
         from jaxdescent.second_order import few_unknowns  # regressions go without it
 
         return few_unknowns.is_possible(self.objective, loop.params)
+
+    def is_known_to_host(self, loop: Loop) -> bool:
+        """Whether the host knows the minimum at the end of this loop, so that there is something to
+        say about a descent that claims nothing.
+        """
+        is_last = int(loop.status) == Status.MAX_ITERATIONS.value
+        return is_last and self._is_small and self.is_seen_by_host(loop)
 
     def seen_by_host(self, loop: Loop) -> Look | None:
         """The host's look at the claim; None if a program must look instead."""
@@ -146,7 +154,8 @@ class Refutation(NamedTuple):
     def unless_refuted(self, loop: Loop) -> Loop:
         """The loop after a look at its claim. A refuted descent runs again, or has stagnated if its
         method makes no more progress. For a descent that stagnated, the estimate is raised to the
-        decrease that a step would bring, or the status becomes CONVERGED if a look proves it.
+        decrease that a step would bring, or the status becomes CONVERGED if a look proves it. Of
+        a small regression the estimate becomes how far the minimum is, at the last iteration too.
         """
 
         def answer() -> tuple[jax.Array, Watch]:
@@ -161,33 +170,19 @@ class Refutation(NamedTuple):
 
     def answered_by_host(self, loop: Loop, seen: Look) -> Loop:
         """:meth:`unless_refuted` without a program, for a loop whose arrays are concrete."""
-
-        def own(loop: Loop) -> tuple[Any, ...]:
-            watch = loop.watch
-            return loop.status, watch.suboptimality, watch.evidence, watch.looks
-
-        watch = loop.watch
-        scales = watch.floor, watch.scale, watch.checks_without_progress
-        read = loop.iteration, loop.value, loop.norm, scales
-        before, (iteration, value, norm, scales) = jax.device_get((own(loop), read))
-        status, left, evidence, looks = before
-        floor, scale, checks = scales
-        watch = watch._replace(suboptimality=left, evidence=evidence, looks=looks, floor=floor)
-        watch = watch._replace(scale=scale, checks_without_progress=checks)
-        there = loop._replace(
-            status=status, iteration=iteration, value=value, norm=norm, watch=watch
-        )
-        asked = self._asked(there, np)
-        status, watch = self._answered(there, asked, seen, np)
+        scalars = loop._replace(params=(), state=(), history=())
+        scalars = scalars._replace(watch=loop.watch._replace(falling=None))
+        before = jax.device_get(scalars)
+        status, watch = self._answered(before, self._asked(before, np), seen, np)
 
         def as_before(new: Any, number: Any, old: Any) -> Any:
             new = np.asarray(new, number.dtype)
             return old if new == number else jax.device_put(new, old.sharding)
 
-        after = own(there._replace(status=status, watch=watch))
-        status, left, evidence, looks = jax.tree.map(as_before, after, before, own(loop))
-        watch = loop.watch._replace(suboptimality=left, evidence=evidence, looks=looks)
-        return loop._replace(status=status, watch=watch)
+        after = before._replace(status=status, watch=watch)
+        after = jax.tree.map(as_before, after, before, scalars)
+        watch = after.watch._replace(falling=loop.watch.falling)
+        return loop._replace(status=after.status, watch=watch)
 
     def _asked(self, loop: Loop, xp: Any = jnp) -> _Asked:
         """Whether there is a claim, whether it is looked at, and the suboptimality it allows."""
@@ -201,8 +196,10 @@ class Refutation(NamedTuple):
         allowed = self.tolerance.allowed(loop.value, watch.floor, xp)
         is_claim = (loop.status == Status.CONVERGED.value) & (watch.suboptimality <= allowed)
         is_claim = is_claim & is_judged
-        is_stuck = (loop.status == Status.STAGNATED.value) & (watch.suboptimality < xp.inf)
-        is_stuck = is_stuck & is_judged
+        is_stuck = loop.status == Status.STAGNATED.value
+        if self._is_small:
+            is_stuck = is_stuck | (loop.status == Status.MAX_ITERATIONS.value)
+        is_stuck = is_stuck & xp.logical_not(self.tolerance.off.suboptimality)
         known = xp.maximum(allowed, xp.where(is_stuck, watch.suboptimality, allowed))
         return _Asked(is_claim, is_claim | is_stuck, allowed, known)
 
@@ -216,7 +213,7 @@ class Refutation(NamedTuple):
         seen = xp.where(asked.is_looked_at & xp.isfinite(falls), loop.value - falls, xp.inf)
         lowest = xp.minimum(looks.lowest, seen)
         falls = xp.maximum(falls, loop.value - lowest)
-        was_lower = (loop.value - looks.lowest > asked.allowed) & xp.logical_not(look.is_proven)
+        was_lower = (loop.value - looks.lowest > asked.allowed) & xp.logical_not(look.is_exact)
         is_false = (asked.is_looked_at & look.is_false) | was_lower
         is_refuted = asked.is_claim & is_false
         stands = (falls >= looks.nearest) & xp.isfinite(falls)
@@ -236,13 +233,18 @@ class Refutation(NamedTuple):
         known = Evidence.FACTORISATION if has_rows else Evidence.NEWTON_DECREMENT
         # A claim with stronger evidence than the look keeps its own.
         is_stronger = (status == Status.CONVERGED.value) & (watch.evidence < known.value)
-        is_ended = asked.is_claim | (loop.status == Status.STAGNATED.value)
-        is_proven = look.is_proven & is_ended & self._is_level(loop, xp)
-        is_proven = is_proven & xp.logical_not(is_stronger | self.tolerance.off.suboptimality)
+        is_exact = look.is_exact & asked.is_looked_at & xp.logical_not(is_stronger)
+        is_exact = is_exact & (status != RUNNING)
+        is_proven = is_exact & xp.logical_not(look.is_false) & self._is_level(loop, xp)
+        is_proven = is_proven & (status != Status.MAX_ITERATIONS.value)
         status = xp.where(is_proven, np.int32(Status.CONVERGED.value), status)
         above = xp.where(is_low, falls, watch.suboptimality)
-        above = xp.where(is_proven, look.falls, above)
-        evidence = xp.where(is_low | is_proven, np.int32(known.value), watch.evidence)
+        above = xp.where(is_exact, look.falls, above)
+        if not self._has_diagonal:
+            # Where a function's own method does not get further, its expansion does not lead on.
+            is_lost = (status == Status.STAGNATED.value) & look.is_false
+            above = xp.where(is_lost, xp.inf, above)
+        evidence = xp.where(is_low | is_exact, np.int32(known.value), watch.evidence)
         evidence = xp.where(above < xp.inf, evidence, np.int32(Evidence.NONE.value))
         return status, watch._replace(suboptimality=above, evidence=evidence, looks=looks)
 
@@ -261,70 +263,30 @@ class Refutation(NamedTuple):
         return xp.where(is_stuck, Status.STAGNATED.value, again).astype(xp.int32)
 
     def _look_at_function(self, loop: Loop, asked: _Asked) -> Look:
-        """The look at the claim by the function."""
+        """The look at the claim by the function: in float64 where its unknowns are few."""
         from jaxdescent.second_order import few_unknowns
 
         # The branches take arrays alone: JAX would keep the objective's function beyond the
         # program, and a function of a batch's member may still close over the member's arrays.
         objective = self.objective.hoisted(loop.params)
-        numbers, structure = jax.tree.flatten((objective, loop.params))
+        parts = objective, self.tolerance, loop._replace(state=(), history=()), asked
+        numbers, structure = jax.tree.flatten(parts)
 
-        def in_own_dtype() -> Look:
-            def look(*numbers: jax.Array) -> newton_steps.Seen:
-                return newton_steps.seen_at(*structure.unflatten(numbers))
+        def by(look: Any) -> Look:
+            def made(*numbers: jax.Array) -> Look:
+                return look(*structure.unflatten(numbers))
 
-            def no_look(*numbers: jax.Array) -> newton_steps.Seen:
-                return newton_steps.nothing_seen(*structure.unflatten(numbers))
+            def none(*numbers: jax.Array) -> Look:
+                del numbers
+                return Look.nothing(dtype)
 
-            seen = seldom(asked.is_looked_at, look, no_look, *numbers)
-            falls, allowed = self._measured_decrease(loop, asked, seen)
-            return Look.refuting(falls, allowed)
+            return seldom(asked.is_looked_at, made, none, *numbers)
 
-        def in_double() -> Look:
-            def look(value: Any, size: Any, tolerance: Any, *numbers: jax.Array) -> Look:
-                at = structure.unflatten(numbers)
-                how = {"value": value, "size": size, "tolerance": tolerance}
-                found = few_unknowns.found_in_program(*at, **how)
-                return _look_of(found, jnp)
-
-            def no_look(value: Any, *rest: Any) -> Look:
-                del rest
-                return Look.refuting(jnp.zeros_like(value), jnp.zeros_like(value))
-
-            watch, tolerance = loop.watch, jnp.asarray(self.tolerance.suboptimality)
-            is_asked = asked.is_claim | (loop.status == Status.STAGNATED.value)
-            given = loop.value, watch.size.scale, tolerance, *numbers
-            return seldom(is_asked, look, no_look, *given)
-
+        dtype = loop.value.dtype
         is_small = few_unknowns.is_possible(objective, loop.params)
         if not is_small or not few_unknowns.is_traceable(objective, loop.params):
-            return in_own_dtype()
-        return on_one_cpu(in_double, in_own_dtype)
-
-    def _measured_decrease(
-        self, loop: Loop, asked: _Asked, seen: newton_steps.Seen
-    ) -> tuple[jax.Array, jax.Array]:
-        """By how much a step lowered the value, and the decrease that is allowed by the measured
-        curvature, which no kink enters. The decrease is infinite where the gradient is not small by
-        this curvature.
-        """
-        watch, tolerance = loop.watch, self.tolerance
-        size, height = watch.size.scale, jnp.abs(loop.value)
-        worth = (0.5 * seen.curvature * size * size).astype(height.dtype)
-        floor = jnp.minimum(watch.floor, precision.epsilon(loop.params) * worth)
-        allowed = jnp.minimum(asked.allowed, tolerance.allowed(height, floor))
-        # The difference of two values has the rounding of both.
-        noise = NOISE_ULPS * float(jnp.finfo(height.dtype).eps) * height
-        falls = loop.value - seen.lowest
-        falls = jnp.where(falls > noise, falls, 0)
-        if tolerance.off.gradient is not True and not tolerance.is_by_leaf:
-            own = height.astype(size.dtype) / jnp.where(size > 0, size, 1)
-            own = jnp.maximum(own, seen.curvature * size)
-            scale = STEEP * jnp.maximum(watch.reference, own)
-            is_steep = jnp.logical_not(tolerance.is_small_gradient(loop.norm, scale))
-            is_steep = is_steep & (loop.status != Status.STAGNATED.value)
-            falls = jnp.where(is_steep, jnp.inf, falls)
-        return jnp.where(asked.is_looked_at & (falls > 0), falls, 0), allowed
+            return by(_look_in_own_dtype)
+        return on_one_cpu(lambda: by(_look_in_double), lambda: by(_look_in_own_dtype))
 
     def _look_at_structure(self, loop: Loop, asked: _Asked) -> Look:
         """The look at the claim by the structure. Under ``vmap`` a plain branch would copy X for
@@ -339,7 +301,44 @@ class Refutation(NamedTuple):
         if regression is None:
             look, of = scaled_step.look_at_quadratic, self.objective
         inputs = of, params, seen, allowed.astype(jnp.result_type(*jax.tree.leaves(params)))
-        return seldom(asked.is_looked_at, look, scaled_step.no_look, *inputs)
+        dtype = inputs[-1].dtype
+        return seldom(asked.is_looked_at, look, lambda *inputs: Look.nothing(dtype), *inputs)
+
+
+def _look_in_double(
+    objective: Objective, tolerance: ResolvedTolerance, loop: Loop, asked: _Asked
+) -> Look:
+    """The look in a program for one CPU, by the rule of certificates."""
+    from jaxdescent.second_order import few_unknowns
+
+    del asked
+    how = {"value": loop.value, "size": loop.watch.size.scale, "tolerance": tolerance.suboptimality}
+    return _look_of(few_unknowns.found_in_program(objective, loop.params, **how), jnp)
+
+
+def _look_in_own_dtype(
+    objective: Objective, tolerance: ResolvedTolerance, loop: Loop, asked: _Asked
+) -> Look:
+    """The look by how far a step lowers the value, beside what is allowed by the measured
+    curvature, which no kink enters. The decrease is infinite where the gradient is not small by
+    this curvature.
+    """
+    watch, seen = loop.watch, newton_steps.seen_at(objective, loop.params)
+    size, height = watch.size.scale, jnp.abs(loop.value)
+    worth = (0.5 * seen.curvature * size * size).astype(height.dtype)
+    floor = jnp.minimum(watch.floor, precision.epsilon(loop.params) * worth)
+    allowed = jnp.minimum(asked.allowed, tolerance.allowed(height, floor))
+    # The difference of two values has the rounding of both.
+    noise = NOISE_ULPS * float(jnp.finfo(height.dtype).eps) * height
+    falls = loop.value - seen.lowest
+    falls = jnp.where(falls > noise, falls, 0)
+    if tolerance.off.gradient is not True and not tolerance.is_by_leaf:
+        own = height.astype(size.dtype) / jnp.where(size > 0, size, 1)
+        own = jnp.maximum(own, seen.curvature * size)
+        scale = STEEP * jnp.maximum(watch.reference, own)
+        is_steep = jnp.logical_not(tolerance.is_small_gradient(loop.norm, scale))
+        falls = jnp.where(is_steep & (loop.status != Status.STAGNATED.value), jnp.inf, falls)
+    return Look.refuting(falls, allowed)
 
 
 def _look_of(found: few_unknowns.Found, xp: Any) -> Look:

@@ -37,80 +37,49 @@ A tolerance of zero asks for every iteration: neither CONVERGED nor STAGNATED en
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent.descent.suboptimality import NOISE_ULPS, known_by_structure
+from jaxdescent.descent.nearness import FACTORISED, CheckedPoint, is_near_by, with_estimate
+from jaxdescent.descent.suboptimality import NOISE_ULPS
 from jaxdescent.descent.watch import SLACK, Watch
 from jaxdescent.methods import Progress
-from jaxdescent.objectives import Objective
-from jaxdescent.status import RUNNING, Evidence, Status
+from jaxdescent.status import RUNNING, Status
 from jaxdescent.tolerance import ResolvedTolerance
-
-ROUNDED = 0.2
-"""The mean rounding error of a number, in eps times the number."""
-
-SURPRISE = 4
-"""The factor by which a decrease may exceed the expected one without refuting the estimate."""
 
 
 def judge(
     watch: Watch,
-    last: Progress,
-    progress: Progress,
+    point: CheckedPoint,
     *,
-    objective: Objective,
-    size: jax.Array,
-    rounding: Any,
-    checks: jax.Array,
     is_start: Any,
     is_last: Any,
     is_early: Any,
-    tolerance: ResolvedTolerance,
-    norms: Any,
     is_stopped: jax.Array | bool,
-    eps: float,
     patience: int,
 ) -> tuple[Watch, jax.Array]:
-    """The status at the params of ``progress``; ``RUNNING`` if no rule ends the descent there.
+    """The status at a point; ``RUNNING`` if no rule ends the descent there.
 
     Args:
       watch: the scalars that the rules keep between checks.
-      last: the values of the last check, NaN at the first.
-      progress: the values of this check.
-      objective: the objective.
-      size: the params' norm.
-      rounding: the change of the value by the rounding of params that ``size`` leaves out.
-      checks: the number of earlier checks.
-      is_start: whether these are the params of the start.
+      point: the point.
+      is_start: whether the descent starts there.
       is_last: whether no more iterations are allowed.
       is_early: whether it is too early to claim anything after a claim was refuted.
-      tolerance: the tolerances.
-      norms: the norm of the gradient, or of each leaf's, that its tolerance is compared with.
       is_stopped: whether the caller's predicate holds.
-      eps: the eps of the coarsest dtype of the stored params.
       patience: the method's patience.
     """
+    progress, last, tolerance, size = point.progress, point.last, point.tolerance, point.size
     value, norm = progress.value, progress.gradient_norm
     first_value = lax.select(is_start, value, watch.first_value)
     first_norm = lax.select(is_start, norm, watch.first_norm)
     watch = watch._replace(
-        first_value=first_value, first_norm=first_norm, size=watch.size.after(size, checks)
+        first_value=first_value, first_norm=first_norm, size=watch.size.after(size, point.checks)
     )
-    watch, is_converged, is_at_end = _with_estimate(
-        watch,
-        last,
-        progress,
-        objective=objective,
-        checks=checks,
-        tolerance=tolerance,
-        norms=norms,
-        eps=eps,
-    )
+    (watch, is_converged, is_at_end), without = with_estimate(watch, point)
 
     # The bound is relative to the arithmetic's eps, and counts only if the value rose as well: when
     # a descent leaves a saddle or a plateau, the gradient grows from almost nothing while the value
@@ -126,7 +95,7 @@ def judge(
     is_endless = False if tolerance.has_changes else off.both
     is_stagnated = gives_up = False
     if is_endless is not True:
-        watch = watch.counted(last, progress, eps)
+        watch = watch.counted(last, progress, point.eps)
         is_stagnated = watch.checks_without_progress >= SLACK * patience
         if is_endless is not False:
             is_stagnated = is_stagnated & ~is_endless
@@ -141,13 +110,13 @@ def judge(
     if is_early is not False:
         # No bound was refuted. A descent that claims repeatedly to have converged, and makes no
         # more progress, is as near to the minimum as rounding allows.
-        is_early &= watch.evidence >= Evidence.FACTORISATION.value
+        is_early &= watch.evidence >= FACTORISED
         is_stagnated |= is_converged & is_early & (watch.checks_without_progress >= patience)
         is_converged &= ~is_early
     is_converged |= is_at_end
     is_rounded = False
     if watch.own_value is not None and off.suboptimality is not True:
-        watch = watch.with_rounding(rounding, eps)
+        watch = watch.with_rounding(point.rounding, point.eps)
         is_rounded = is_converged & ~tolerance.allows(watch.suboptimality, value, watch.floor)
     is_far = (size > _huge(size)) | (value < -_huge(value))
 
@@ -179,111 +148,11 @@ def judge(
         is_lost = (status == Status.STAGNATED.value) & is_far
         status = lax.select(is_lost, _code(Status.DIVERGED), status)
 
-    return watch._replace(has_grown=norm > first_norm), status
-
-
-def _with_estimate(
-    watch: Watch,
-    last: Progress,
-    progress: Progress,
-    *,
-    objective: Objective,
-    checks: jax.Array,
-    tolerance: ResolvedTolerance,
-    norms: Any,
-    eps: float,
-) -> tuple[Watch, jax.Array | bool, jax.Array | bool]:
-    """The watch with suboptimality and scales, and two verdicts.
-
-    The first is whether the params have converged; the second whether they have if no further step
-    can be found, so that none can confirm the estimate.
-    """
-    value, norm = progress.value, progress.gradient_norm
-    estimate = progress.estimate
-    if watch.falling is not None:
-        falling = watch.falling.after(value, norm, checks, progress.curvature)
-        # A check at which nothing has changed says nothing about the rate.
-        is_same = (value == last.value) & (norm == last.gradient_norm)
-        falling = jax.tree.map(partial(jnp.where, is_same), watch.falling, falling)
-        estimate = falling.estimate(value, norm, watch.falling.norm)
-        watch = watch._replace(falling=falling)
-    assert estimate is not None
-    is_factorised = estimate.rests_on(Evidence.FACTORISATION)
-    must_repeat = estimate.rests_on(Evidence.NEWTON_DECREMENT)
-    estimate = known_by_structure(objective, value, norm, estimate)
-    left = jnp.where(norm == 0, 0, estimate.suboptimality).astype(value.dtype)
-    rounding: Any = 0.0
-    if not (isinstance(estimate.rounding, float) and estimate.rounding == 0.0):
-        rounding = 0.5 * estimate.rounding * jnp.square(ROUNDED * eps * watch.size.now)
-        rounding = rounding.astype(left.dtype)
-    seen, left = left, left + rounding
-    is_known = jnp.isfinite(value) & jnp.isfinite(norm) & ~jnp.isnan(left)
-    left = jnp.where(is_known, left, jnp.inf)
-
-    size, curvature = watch.size.scale, estimate.curvature.astype(norm.dtype)
-    height = jnp.abs(value)
-    worth = 0.5 * (curvature * size) * size  # F
-    if watch.own_value is not None:
-        worth = watch.own_value.astype(norm.dtype)
-    floor = jnp.where(worth < jnp.inf, eps * worth, 0).astype(value.dtype)
-    own = jnp.where(size > 0, height.astype(norm.dtype) / jnp.where(size > 0, size, 1), 0)
-    steepest = jnp.maximum(curvature, jnp.asarray(estimate.steepness, norm.dtype))
-    scale = jnp.maximum(watch.reference, jnp.maximum(own, steepest * size))
-    if is_factorised is not False:
-        # |g| is the norm in the user's unknowns, which are coupled by means far from zero: the
-        # rounding of one unknown is no suboptimality. The solver's estimate is exact, and decides
-        # alone.
-        is_known = (left > 0) & (left < jnp.inf) & is_factorised
-        heights = jnp.maximum(height, floor) / jnp.where(is_known, left, 1)
-        scale = jnp.maximum(scale, jnp.where(is_known, norm * heights.astype(norm.dtype), 0))
-    expected = watch.suboptimality
-    watch = watch._replace(
-        scale=scale,
-        suboptimality=left,
-        floor=floor,
-        evidence=jnp.where(left < jnp.inf, jnp.asarray(estimate.evidence, jnp.int32), 0),
-    )
-    off = tolerance.off
-    if off.both is True:
-        return watch, False, False
-
-    by_rule = is_near = _is_near(watch, value, tolerance, norms)
-    caution = estimate.caution
-    if off.suboptimality is not True and not (isinstance(caution, float) and caution == 1.0):
-        # The rounding of the products, and of the residual that they are applied to.
-        heights = jnp.sqrt(height.astype(norm.dtype)) + jnp.sqrt(worth)
-        is_rounding = norm <= jnp.finfo(norm.dtype).eps * jnp.sqrt(2 * curvature) * heights
-        cautious = seen * jnp.asarray(caution, left.dtype) + rounding
-        is_sure = tolerance.allows(cautious, value, floor)
-        if objective.is_quadratic:
-            is_rounding = False  # some methods reach a higher accuracy
-        is_near &= is_sure | is_rounding
-    was_near, watch = watch.was_near, watch._replace(was_near=is_near)
-    if off.suboptimality is not True and (must_repeat is not False or watch.falling is not None):
-        # A model of the Hessian is based on past steps, and so is a rate. So the next step must not
-        # decrease the value by more than was expected.
-        noise = NOISE_ULPS * eps * height
-        is_kept = last.value - value <= SURPRISE * expected + noise
-        is_repeated = was_near & is_kept | (norm == 0)
-        if must_repeat is not True and watch.falling is None:
-            is_repeated |= ~must_repeat
-        elif must_repeat is not True:
-            is_repeated |= watch.evidence != Evidence.RATE.value
-            # A single large |g| between two checks near convergence does not interrupt them: it is
-            # rounding.
-            bounces = norm > 100 * last.gradient_norm
-            watch = watch._replace(was_near=is_near | (was_near & by_rule & is_kept & bounces))
-        is_near &= is_repeated | off.suboptimality
-    return watch, is_near, False if watch.falling is None else by_rule
-
-
-def _is_near(watch: Watch, value: jax.Array, tolerance: ResolvedTolerance, norms: Any) -> jax.Array:
-    """Whether suboptimality and gradient are small by the watch's scales."""
-    is_near = jnp.isfinite(value)
-    is_near &= tolerance.is_small_gradient(norms, watch.scale)
-    is_near &= tolerance.allows(watch.suboptimality, value, watch.floor)
-    is_endless = tolerance.off.both
-    return is_near if is_endless is False else is_near & ~jnp.asarray(is_endless)
+    watch = watch._replace(has_grown=norm > first_norm)
+    if without is not None:
+        is_no_claim = (status == Status.MAX_ITERATIONS.value) | (status == Status.STOPPED.value)
+        watch = without.instead_in(watch, is_no_claim)
+    return watch, status
 
 
 def measured(
@@ -298,7 +167,7 @@ def measured(
     rise = truth.value - estimated.value
     rise = jnp.where(rise > noise, rise, 0)
     watch = watch._replace(suboptimality=watch.suboptimality + rise)
-    has_failed = watch.was_near & ~_is_near(watch, truth.value, *judged)
+    has_failed = watch.was_near & ~is_near_by(watch, truth.value, *judged)
     bound: ResolvedTolerance = judged[0]
     was_below = bound.is_below_bound(estimated.gradient_norm)
     if was_below is not False:

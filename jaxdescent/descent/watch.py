@@ -55,6 +55,7 @@ class Watch(NamedTuple):
       suboptimality: the estimate of the value at the last check minus the minimum.
       evidence: the kind of evidence for that estimate.
       floor: ``eps F`` at the last check, the least scale of the value.
+      unsteady_at: the number of checks before the one at which the estimate last changed suddenly.
       was_near: whether the params of the last check had converged, up to a confirmation by the next
         step if the estimate needs one.
       looks: the results of looks at earlier claims; None if claims cannot be looked at
@@ -75,6 +76,7 @@ class Watch(NamedTuple):
     suboptimality: jax.Array
     evidence: jax.Array
     floor: jax.Array
+    unsteady_at: jax.Array
     was_near: jax.Array
     looks: Looks | None
 
@@ -106,6 +108,7 @@ class Watch(NamedTuple):
             jnp.full((), jnp.inf, value_dtype),
             jnp.int32(Evidence.NONE.value),
             jnp.zeros((), value_dtype),
+            jnp.zeros((), jnp.int32),
             jnp.array(False),
             Looks.none(value_dtype) if is_refutable else None,
         )

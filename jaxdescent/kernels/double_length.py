@@ -1,7 +1,8 @@
 """Double-length arithmetic: a number as the unevaluated sum of two floating-point numbers.
 
 Such a number has twice the digits of the working precision: an operation has a relative error of a
-few ``eps^2``, where eps is the working precision's. Every product is one of numbers with half the
+few ``eps^2``, where eps is the working precision's. NumPy computes with its own float64 arrays, JAX
+with all others. Every product is one of numbers with half the
 bits, and so exact; the results do not depend on whether the compiler contracts ``a * b + c`` into a
 fused multiply-add.
 
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 
@@ -25,9 +27,10 @@ class Double(NamedTuple):
     low: Any
 
 
-def double(x: jax.Array) -> Double:
+def double(x: jax.Array | np.ndarray) -> Double:
     """``x`` as a double-length number, with a low part of zero."""
-    return Double(x, jnp.zeros_like(x))
+    zeros = np.zeros_like(x) if isinstance(x, np.ndarray) else jnp.zeros_like(x)
+    return Double(x, zeros)
 
 
 def two_sum(a: jax.Array, b: jax.Array) -> Double:
@@ -74,11 +77,23 @@ def total(x: Double, axis: int) -> Double:
     >>> float(terms.sum()), float(total(double(terms), axis=0).high)
     (0.0, 2.0)
     """
+    if isinstance(x.high, np.ndarray):
+        return _total_by_halves(*(np.moveaxis(part, axis, 0) for part in x))
     zero = jnp.zeros((), x.high.dtype)
     high, low = lax.reduce(
         (x.high, x.low), (zero, zero), lambda a, b: tuple(add(Double(*a), Double(*b))), (axis,)
     )
     return Double(high, low)
+
+
+def _total_by_halves(high: np.ndarray, low: np.ndarray) -> Double:
+    """The sum along the first axis: one half of the terms is added to the other, and so on."""
+    while (half := len(high) // 2) > 0:
+        first, second = slice(half), slice(half, 2 * half)
+        pairs = add(Double(high[first], low[first]), Double(high[second], low[second]))
+        left = high[2 * half :], low[2 * half :]
+        high, low = map(np.concatenate, zip(pairs, left, strict=True))
+    return Double(high[0], low[0])
 
 
 def product(X: jax.Array, w: Double) -> Double:
@@ -93,12 +108,16 @@ def transposed_product(X: jax.Array, r: Double) -> Double:
     return total(multiply(X[:, :, None], wide), axis=0)
 
 
-def _halves(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _halves(x: Any) -> tuple[Any, Any]:
     """``x = high + low``, two numbers of half as many bits each, so that their products are exact.
 
     The high half is rounded by ``reduce_precision``. Veltkamp's splitting multiplies, and a fused
     multiply-add would invalidate it.
     """
+    if isinstance(x, (np.ndarray, np.generic)):
+        whole = np.asarray(x, np.float64)
+        high = (whole.view(np.int64) & np.int64(-(1 << 27))).view(np.float64)
+        return high, whole - high
     info = jnp.finfo(x.dtype)
     high = lax.reduce_precision(x, exponent_bits=info.nexp, mantissa_bits=(info.nmant - 1) // 2)
     return high, x - high

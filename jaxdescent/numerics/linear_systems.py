@@ -26,6 +26,9 @@ NULL = 4.0
 """The size of an eigenvalue that may be rounding, in eps times the largest one, times the root of
 the number of unknowns."""
 
+MOST_STEPS = 10_000
+"""The most steps of an iteration."""
+
 OUTSIDE = 1e-3
 """The share of the right-hand side above which a residual counts as outside the range of H."""
 
@@ -104,18 +107,19 @@ def solve(product: Callable[[Params], Params], rhs: Params, system: System = UNK
 
 
 def conjugate_gradient(
-    product: Callable[[Params], Params], rhs: Params, null: Any
+    product: Callable[[Params], Params], rhs: Params, null: Any, *, most_steps: int = MOST_STEPS
 ) -> tuple[Params, jax.Array]:
     """Solve ``H x = rhs`` for a symmetric positive definite H given by its products.
 
-    Stops at a relative residual of ``16 eps``, after ``10 n + 100`` products (at most 10,000), or
-    at a direction whose curvature is no more than a share ``null`` of the largest one: such a
-    curvature may be rounding, unless H is known to be definite.
+    Stops at a relative residual of ``16 eps``, after ``10 n + 100`` products (at most
+    ``most_steps``), or at a direction whose curvature is no more than a share ``null`` of the
+    largest one: such a curvature may be rounding, unless H is known to be definite.
 
     Returns:
       x, and whether there was no such direction; x is no solution if there was one.
     """
     limit, target = _limits(rhs)
+    limit = min(limit, most_steps)
     squared = precision.squared_norm(rhs)
 
     def is_running(carry: Any) -> jax.Array:
@@ -245,7 +249,7 @@ def _limits(rhs: Params) -> tuple[int, jax.Array]:
     """The most iterations, and the squared residual norm at which to stop."""
     eps = jnp.finfo(jnp.result_type(*jax.tree.leaves(rhs))).eps
     size = sum(leaf.size for leaf in jax.tree.leaves(rhs))
-    return min(10 * size + 100, 10_000), (16 * eps) ** 2 * precision.squared_norm(rhs)
+    return min(10 * size + 100, MOST_STEPS), (16 * eps) ** 2 * precision.squared_norm(rhs)
 
 
 def _inverse(x: jax.Array) -> jax.Array:

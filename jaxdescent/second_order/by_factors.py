@@ -34,7 +34,8 @@ class Spectrum:
       curvature: the Hessian's products that the eigenvalues were computed from.
       newton: solves with the Hessian, if all its eigenvalues were computed, else None.
       lowest: a unit vector of the least curvature that was seen; None if none was computed.
-      holds: whether the kind would still be a minimum if ``S = D H D`` were smaller by a number.
+      holds: whether the kind would still hold if ``S = D H D`` changed by a matrix of this norm;
+        None if that is not known.
       scale: D, as one vector.
     """
 
@@ -48,6 +49,12 @@ class Spectrum:
     lowest: Params | None = None
     holds: Callable[[float], bool] | None = None
     scale: np.ndarray | float = 1.0
+
+    @classmethod
+    def unknown(cls, curvature: Curvature) -> Spectrum:
+        """The spectrum of a Hessian of which a product is not finite."""
+        evidence = "a Hessian product is not finite"
+        return cls(math.nan, math.nan, "undetermined", evidence, -math.inf, curvature)
 
     @property
     def size(self) -> float:
@@ -135,13 +142,5 @@ def _of_factors(
     def holds(less: float) -> bool:
         return factors.is_positive(1.0, -margin - less)
 
-    return Spectrum(
-        smallest,
-        largest,
-        kind,
-        evidence,
-        at_least,
-        curvature,
-        holds=holds,
-        scale=factors.scale,
-    )
+    doubted = {"holds": holds if kind == "minimum" else None, "scale": factors.scale}
+    return Spectrum(smallest, largest, kind, evidence, at_least, curvature, **doubted)

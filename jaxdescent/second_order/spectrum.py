@@ -57,8 +57,7 @@ def spectrum_at(objective: Objective, params: Params, *, seconds: float = SECOND
     known = _by_structure(objective, params)
     smallest, largest = process.ends()
     if not math.isfinite(smallest + largest):
-        evidence = "a Hessian product is not finite"
-        return Spectrum(math.nan, math.nan, "undetermined", evidence, -math.inf, curvature)
+        return Spectrum.unknown(curvature)
     if known is not None:
         kind, evidence, at_least = known
         return Spectrum(smallest, largest, kind, evidence, at_least, curvature)
@@ -101,29 +100,23 @@ def _of_diagonal(curvature: Curvature) -> Spectrum:
 def _of_all(
     curvature: Curvature, matrix: np.ndarray, known: tuple[str, str, float] | None
 ) -> Spectrum:
-    size = len(matrix)
     if not np.all(np.isfinite(matrix)):
-        evidence = "a Hessian product is not finite"
-        return Spectrum(math.nan, math.nan, "undetermined", evidence, -math.inf, curvature)
+        return Spectrum.unknown(curvature)
     values, vectors = np.linalg.eigh(matrix)
     newton = newton_of(curvature, matrix, is_known=known is not None)
-    evidence, at_least = f"all {size} eigenvalues of the Hessian", float(values[0])
+    evidence, at_least = f"all {len(matrix)} eigenvalues of the Hessian", float(values[0])
+    kind = newton.kind()
     if known is not None:
         kind, evidence, at_least = known
         at_least = max(at_least, float(values[0]))
-    else:
-        kind = newton.kind()
     lowest = curvature.as_params(_negative(values, vectors) if values[0] < 0 else vectors[:, 0])
-    return Spectrum(
-        float(values[0]),
-        float(values[-1]),
-        kind,
-        evidence,
-        at_least,
-        curvature,
-        newton,
-        lowest,
-    )
+
+    def holds(change: float) -> bool:
+        return newton.kind(change) == kind
+
+    doubted = {"newton": newton, "lowest": lowest, "holds": holds, "scale": newton.scale}
+    ends = float(values[0]), float(values[-1])
+    return Spectrum(*ends, kind, evidence, at_least, curvature, **doubted)
 
 
 def _negative(values: np.ndarray, vectors: np.ndarray) -> np.ndarray:
@@ -170,17 +163,9 @@ def _of_process(process: lanczos.Process) -> Spectrum:
         return process.failure(margin + less) <= FAILURE_PROBABILITY
 
     scale = 1.0 if process.scale is None else curvature.run(_column, process.scale)
-    return Spectrum(
-        smallest,
-        largest,
-        kind,
-        evidence,
-        at_least,
-        curvature,
-        lowest=lowest,
-        holds=holds,
-        scale=np.asarray(scale, np.float64),
-    )
+    doubted = {"holds": holds if kind == "minimum" else None, "scale": np.asarray(scale, float)}
+    ends = smallest, largest
+    return Spectrum(*ends, kind, evidence, at_least, curvature, lowest=lowest, **doubted)
 
 
 def _column(objective: Objective, params: Params, tree: Params) -> jax.Array:

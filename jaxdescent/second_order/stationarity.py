@@ -27,8 +27,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.flatten_util import ravel_pytree
 
 from jaxdescent.numerics import precision
+from jaxdescent.numerics.linear_systems import conjugate_gradient
 from jaxdescent.objectives import Objective
 from jaxdescent.second_order import hessian_matrix
 from jaxdescent.second_order.by_factors import Spectrum
@@ -157,65 +159,33 @@ class _Point(NamedTuple):
         return Verdict(is_stationary, reason, self.decrement, self.step, self.size, is_flat)
 
 
-def is_beyond_doubt(spectrum: Spectrum, step: np.ndarray) -> bool | None:
-    """Whether the kind holds for the Hessian's changes within twice a step; None if unknown."""
-    if spectrum.curvature.objective.is_quadratic or not np.any(step):
-        return True
-    if spectrum.newton is not None:
-        scale = spectrum.newton.scale
-        less = 2 * hessian_matrix.change(spectrum.curvature, step, scale)
-        return spectrum.newton.kind(less) == spectrum.kind
-    if spectrum.holds is None or spectrum.kind != "minimum":
+def is_beyond_doubt(spectrum: Spectrum, step: np.ndarray) -> bool:
+    """Whether the kind holds for the Hessian's changes within twice a step, or nothing says that it
+    may not.
+    """
+    curvature = spectrum.curvature
+    if curvature.objective.is_quadratic or not np.any(step) or spectrum.holds is None:
         return True
     scale = np.broadcast_to(spectrum.scale, step.shape)
-    return spectrum.holds(2 * hessian_matrix.change(spectrum.curvature, step, scale))
+    return spectrum.holds(2 * hessian_matrix.change(curvature, step, scale))
 
 
 def _newton_by_products(curvature: Curvature) -> tuple[np.ndarray | None, float]:
     """Newton's step and half its squared decrement; None and NaN if the curvature is negative."""
-    step, decrement, is_convex = curvature.run(_conjugate_gradients, steps=SOLVE_STEPS)
+    step, decrement, is_convex = curvature.run(_newton_step)
     if not bool(is_convex):
         return None, math.nan
     return np.asarray(step, np.float64), float(decrement)
 
 
-def _conjugate_gradients(
-    objective: Objective, params: Params, *, steps: int
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    gradient = objective.gradient(params)
-    squared = precision.squared_norm(gradient)
-    target = (16 * jnp.finfo(squared.dtype).eps) ** 2 * squared
+def _newton_step(objective: Objective, params: Params) -> tuple[jax.Array, jax.Array, jax.Array]:
+    downhill = jax.tree.map(jnp.negative, objective.gradient(params))
 
-    def iterate(carry: Any) -> Any:
-        x, residual, direction, squared, decrement, count, _ = carry
-        image = objective.hessian_product(params, direction)
-        curvature = precision.inner(direction, image)
-        is_convex = curvature > 0
-        length = jnp.where(is_convex, squared / jnp.where(is_convex, curvature, 1), 0)
-        decrement = decrement + 0.5 * length * squared
-        x = jax.tree.map(lambda x, d: x + length.astype(d.dtype) * d, x, direction)
-        residual = jax.tree.map(lambda r, i: r - length.astype(i.dtype) * i, residual, image)
-        new = precision.squared_norm(residual)
-        share = new / squared
-        direction = jax.tree.map(lambda r, d: r + share.astype(d.dtype) * d, residual, direction)
-        return x, residual, direction, new, decrement, count + 1, is_convex
+    def product(direction: Params) -> Params:
+        return objective.hessian_product(params, direction)
 
-    zeros = jax.tree.map(jnp.zeros_like, gradient)
-    downhill = jax.tree.map(jnp.negative, gradient)
-    carry = (
-        zeros,
-        downhill,
-        downhill,
-        squared,
-        jnp.zeros_like(squared),
-        jnp.zeros((), jnp.int32),
-        jnp.array(True),
-    )
-    carry = lax.while_loop(
-        lambda carry: (carry[3] > target) & (carry[5] < steps) & carry[6], iterate, carry
-    )
-    column = jnp.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(carry[0])])
-    return column, carry[4], carry[6]
+    step, is_convex = conjugate_gradient(product, downhill, 0.0, most_steps=SOLVE_STEPS)
+    return ravel_pytree(step)[0], 0.5 * precision.inner(downhill, step), is_convex
 
 
 def region(spectrum: Spectrum, step: np.ndarray | None, size: float) -> float:

@@ -13,12 +13,17 @@ class Look(NamedTuple):
     Attributes:
       falls: by how much the value can certainly be lowered.
       is_false: whether the claim is refuted: the descent has not converged.
-      is_proven: whether the claim is proven: the descent has converged to a minimum.
+      is_exact: whether ``falls`` is how far the value is above the minimum, and no lower bound.
     """
 
     falls: Any
     is_false: Any
-    is_proven: Any
+    is_exact: Any
+
+    @classmethod
+    def nothing(cls, dtype: Any) -> Look:
+        """The result in place of a look that is not needed."""
+        return cls.refuting(jnp.zeros((), dtype), jnp.zeros((), dtype))
 
     @classmethod
     def refuting(cls, falls: Any, allowed: Any) -> Look:

@@ -94,6 +94,7 @@ def seen_at(objective: Objective, params: Params) -> Seen:
     All evaluations are of one kind and stand in one loop, so that the function is compiled once.
     """
     x, unravel = ravel_pytree(params)
+    value = jax.eval_shape(anew(objective.value), params)
     steps = min(2 * x.size, STEPS)
     fractions = jnp.asarray((0.0,) * (1 + steps) + FRACTIONS, x.dtype)
     draw = randomness.normal(x.shape, randomness.fold(5), x.dtype)
@@ -105,7 +106,7 @@ def seen_at(objective: Objective, params: Params) -> Seen:
         direction=jnp.where(draw < 0, -1, 1).astype(x.dtype),
         squared=zero,
         unit=zero,
-        lowest=nothing_seen(objective, params).lowest,
+        lowest=jnp.full((), jnp.inf, value.dtype),
         curvature=zero,
     )
 
@@ -138,12 +139,6 @@ def seen_at(objective: Objective, params: Params) -> Seen:
 
     look = lax.while_loop(lambda look: look.place < fractions.size, advanced, look)
     return Seen(look.lowest, SHARE * float(x.size) ** 0.5 * look.curvature)
-
-
-def nothing_seen(objective: Objective, params: Params) -> Seen:
-    """The result in place of a look that is not needed: infinite value and curvature."""
-    lowest = jnp.full((), jnp.inf, jax.eval_shape(anew(objective.value), params).dtype)
-    return Seen(lowest, jnp.full((), jnp.inf, jnp.result_type(*jax.tree.leaves(params))))
 
 
 def _evaluated(

@@ -232,9 +232,3 @@ def _norms(columns: jax.Array) -> jax.Array:
 
 def _sums(columns: jax.Array) -> jax.Array:
     return jnp.sum(columns, axis=0, keepdims=True)
-
-
-def no_look(of: Any, params: Params, *rest: Any) -> Look:
-    """The result in place of a look that is not needed: no decrease, nothing refuted or proven."""
-    nothing = _nothing(of, params, *rest)
-    return Look.refuting(nothing, nothing)

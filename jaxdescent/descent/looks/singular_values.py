@@ -33,7 +33,7 @@ from jaxdescent.descent.looks.look import Look
 from jaxdescent.designs import as_design
 from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.regression import LinearRegression
-from jaxdescent.regression.solve import by_lapack, reserved
+from jaxdescent.regression.solve import by_lapack
 from jaxdescent.regression.solve.stored_regression import StoredRegression
 
 INDEPENDENT = 1e-3
@@ -43,17 +43,31 @@ computed: products of float32 show it to four digits."""
 ULPS = 4.0
 """The bound on the rounding of each term of a sum, in eps times the term."""
 
+MOST_ENTRIES, MOST_FEATURES, MOST_OUTPUTS = 1 << 18, 64, 64
+"""The most entries and features of X, and targets for each row, for which the singular values of X
+take some milliseconds."""
+
+LARGER = 4
+"""The factor on entries and features for a method without its own estimate, whose many steps take
+longer: singular values then take 5 to 50 ms."""
+
 
 def is_small(regression: LinearRegression, estimates: bool = True) -> bool:
-    """Whether the regression is small enough for its singular values.
+    """Whether X is stored on one device, and so small that its singular vectors, which can prove a
+    solution, cost next to nothing. The outputs must share one penalty.
 
     Args:
       regression: any regression.
       estimates: whether the method has an estimate of its own. If it has none, a claim rests on the
         rate of many steps, compared with which singular vectors are cheap for larger X too.
     """
-    outputs = int(np.prod(jnp.shape(regression.y)[1:]))
-    return reserved.is_small(as_design(regression.X), regression.l2, outputs, estimates)
+    design, outputs = as_design(regression.X), int(np.prod(jnp.shape(regression.y)[1:]))
+    rows, features = design.shape
+    times = 1 if estimates else LARGER
+    is_within = (rows + features) * features <= times * MOST_ENTRIES
+    is_within &= features <= times * MOST_FEATURES
+    is_one = jnp.ndim(regression.l2) == 0 and outputs <= MOST_OUTPUTS
+    return design.is_stored and design.is_whole and is_within and is_one
 
 
 def in_program(regression: LinearRegression, params: Any, allowed: Any) -> Look:
@@ -84,7 +98,7 @@ def _seen(given: dict[str, Any], *, intercept: bool) -> Look:
     regression = StoredRegression.of(given["X"], given["y"], l2, share, intercept=intercept)
     own = np.asarray(weights, np.float64).reshape(regression.X.shape[1], -1)
     offset = np.asarray(given.get("intercept", 0.0), np.float64).reshape(-1)
-    allowed, is_proven = float(given["allowed"]), False
+    allowed, is_exact = float(given["allowed"]), False
     with np.errstate(all="ignore"):
         is_convex = np.min(regression.l2) >= 0 and np.min(regression.share) >= 0
         if not (is_convex and np.isfinite(own).all() and np.isfinite(offset).all()):
@@ -92,65 +106,38 @@ def _seen(given: dict[str, Any], *, intercept: bool) -> Look:
         elif (solution := by_lapack.solve(regression)).is_whole:
             falls = solution.height(own, offset)
             least = falls - 2 * solution.rounding
-            is_proven = falls <= allowed
+            is_exact = True
         else:
-            falls = least = largest_decrease(
-                given["X"],
-                given["y"],
-                weights,
-                l2=l2,
-                sample_weight=share,
-                intercept=intercept,
-                allowed=allowed,
-            )
+            falls = least = largest_decrease(solution, weights, allowed)
         falls = np.asarray(falls, np.asarray(weights).dtype)
-    return Look(falls, np.asarray(least > allowed), np.asarray(is_proven))
+    return Look(falls, np.asarray(least > allowed), np.asarray(is_exact))
 
 
-def largest_decrease(
-    X: np.ndarray,
-    y: np.ndarray,
-    weights: np.ndarray,
-    *,
-    l2: Any,
-    sample_weight: np.ndarray | None = None,
-    intercept: bool,
-    allowed: Any,
-) -> float:
+def largest_decrease(solution: by_lapack.Minimiser, weights: np.ndarray, allowed: float) -> float:
     """The largest certain decrease of the value by a step, summed over the outputs.
 
     It is zero where the columns are so far from dependent that the gradient alone shows that the
     value cannot fall by more than is allowed.
 
     Args:
-      X: (rows, features).
-      y: (rows,) or (rows, outputs).
+      solution: the minimiser of the regression, whose outputs share one penalty; an intercept is at
+        its optimum.
       weights: (features,) or (features, outputs), in the dtype whose digits a step has.
-      l2: the penalty.
-      sample_weight: (rows,), or None.
-      intercept: whether there is an intercept, which is at its optimum.
       allowed: by how much the value may be above the minimum.
     """
-    dtype = np.asarray(weights).dtype
-    eps = ULPS * float(np.finfo(dtype).eps)
-    features = X.shape[1]
+    eps, features = ULPS * float(np.finfo(weights.dtype).eps), solution.regression.X.shape[1]
     with np.errstate(all="ignore"):
-        scaled, residual, moved, unit = _posed(
-            *(np.asarray(array, np.float64) for array in (X, y, weights)),
-            penalty=float(np.sqrt(max(float(l2), 0.0))),
-            share=None if sample_weight is None else np.asarray(sample_weight, np.float64),
-            intercept=intercept,
-        )
+        scaled, residual, moved = _posed(solution, weights.astype(np.float64).reshape(features, -1))
         if not (np.isfinite(scaled).all() and np.isfinite(residual).all()):
             return 0.0
         gram, slope = scaled.T @ scaled, scaled.T @ residual
-        least = np.linalg.eigvalsh(gram)[0] if features else 1.0
+        least, unit = np.linalg.eigvalsh(gram)[0] if features else 1.0, solution.units[1]
         most = float(np.sum(np.square(slope))) / (2 * INDEPENDENT)
         if least >= INDEPENDENT and most <= float(allowed) / unit / unit:
             return 0.0
         own = np.sqrt(np.where(np.diagonal(gram) > 0, np.diagonal(gram), 1))
         U, sizes, Vt = np.linalg.svd(scaled / own, full_matrices=False)
-        kept = sizes > _shares(dtype)[:, None] * sizes[0]
+        kept = sizes > _shares(weights.dtype)[:, None] * sizes[0]
         inverse = np.where(kept, 1 / np.where(sizes > 0, sizes, 1), 0)
         sought = inverse[:, :, None] * (U.T @ residual)[None]
         steps = np.einsum("fk,sko->fso", Vt.T, sought) / own[:, None, None]
@@ -159,43 +146,26 @@ def largest_decrease(
 
 
 def _posed(
-    X: np.ndarray,
-    y: np.ndarray,
-    weights: np.ndarray,
-    *,
-    penalty: float,
-    share: np.ndarray | None,
-    intercept: bool,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """The problem without its intercept, in units in which all numbers are at most one.
+    solution: by_lapack.Minimiser, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The problem without its intercept, in the units of the solution.
 
     Returns:
       A, (rows + features, features): weighted, centred and divided by the lengths that the columns
-      have with the penalty's rows below them; the residuals, (rows + features, outputs); the size
-      of their terms, (outputs,); and the unit of the residuals, so that no square overflows.
+      have with the penalty's rows below them; the residuals, (rows + features, outputs); and the
+      size of their terms, (outputs,).
     """
-    y, weights = y.reshape(len(y), -1), weights.reshape(X.shape[1], -1)
-    share = np.ones(len(X)) if share is None else np.maximum(share, 0)
-    root = np.sqrt(share)[:, None]
-    lengths = np.hypot(_norms(root * X), penalty)
-    aimed = _norms(root * y)
-    moved = lengths @ np.abs(weights) + aimed
-    unit = float(np.max(moved)) or 1.0
+    regression, weights = solution.regression, weights * solution.ratio
+    share, penalty = regression.share, np.sqrt(max(float(regression.l2[0]), 0.0))
+    root, residual = np.sqrt(share), regression.X @ weights - regression.y
+    lengths = np.hypot(np.linalg.norm(root * regression.X, axis=0), penalty)
+    moved = lengths @ np.abs(weights) + np.linalg.norm(root * regression.y, axis=0)
     scale = np.where(lengths > 0, 1 / np.where(lengths > 0, lengths, 1), 0)
-    rows = np.concatenate([X * scale, (X @ weights - y) / unit], axis=1)
     # Centred twice, because the first mean is rounded.
-    for _ in range(2 * intercept):
-        rows = rows - share @ rows / np.sum(share)
-    below = penalty * np.concatenate([np.diag(scale), weights / unit], axis=1)
-    rows = np.concatenate([root * rows, below])
-    return rows[:, : X.shape[1]], rows[:, X.shape[1] :], moved / unit, unit
-
-
-def _norms(columns: np.ndarray) -> np.ndarray:
-    """The norm of each column, also where its square would overflow or underflow."""
-    peaks = np.max(np.abs(columns), axis=0, initial=0)
-    peaks = np.where(peaks > 0, peaks, 1)
-    return peaks * np.sqrt(np.sum(np.square(columns / peaks), axis=0))
+    for _ in range(2 * regression.intercept):
+        residual = residual - np.sum(share * residual, axis=0) / regression.total
+    scaled = np.concatenate([regression.centred * scale, penalty * np.diag(scale)])
+    return scaled, np.concatenate([root * residual, penalty * weights]), moved
 
 
 def _shares(dtype: Any) -> np.ndarray:

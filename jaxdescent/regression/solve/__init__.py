@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jaxdescent.designs import Design
 from jaxdescent.regression.solve.by_sums import SumsSolver
 from jaxdescent.regression.solve.cholesky import FAIR, least_singular_value
-from jaxdescent.regression.solve.normal_equations import SMALL, GramSolver
-from jaxdescent.regression.solve.refinement import DOUBLE_ENTRIES
+from jaxdescent.regression.solve.normal_equations import GramSolver
+from jaxdescent.regression.solve.refinement import DOUBLE_ENTRIES, SMALL
 from jaxdescent.regression.solve.reserved import (
     normal_equations_bytes,
     regression_solver_bytes,

@@ -14,21 +14,21 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxdescent.designs import Design
-from jaxdescent.kernels.double_length import Double
+from jaxdescent.kernels.double_length import Double, double
 from jaxdescent.regression.solve.cholesky import least_singular_value
 from jaxdescent.regression.solve.factor import null_level
+from jaxdescent.regression.solve.refinement import (
+    MAX_REFINEMENTS,
+    SMALL,
+    advanced,
+    is_negligible,
+    slope_in_double_length,
+)
 from jaxdescent.regression.solve.stored_regression import StoredRegression
 
 MOST_ENTRIES, MOST_UNKNOWNS, MOST_OUTPUTS = 1 << 20, 256, 64
 """The most entries of X, the largest smaller side of X, and the most targets for each row, up to
 which LAPACK on one core is no slower than XLA's own factorisations."""
-
-SMALL = 1 << 14
-"""The largest ``rows * features^2`` up to which all float64 data are refined in double length,
-ill-conditioned or not."""
-
-MOST_STEPS = 30
-"""The most steps of refinement."""
 
 Array = np.ndarray
 
@@ -75,7 +75,7 @@ class Minimiser:
     @property
     def weights(self) -> Array:
         """The minimiser in float64, (features, outputs)."""
-        return self.exact.high / self._ratio
+        return self.exact.high / self.ratio
 
     @property
     def intercept(self) -> Array:
@@ -96,7 +96,7 @@ class Minimiser:
     def height(self, weights: Array, offset: Array) -> float:
         """The value at these params minus the minimum."""
         own, unit = self.regression, self.units[1]
-        moved = (weights * self._ratio - self.exact.high) - self.exact.low
+        moved = (weights * self.ratio - self.exact.high) - self.exact.low
         squares = np.sum(np.square(own.centred @ moved)) + np.sum(own.l2 * np.square(moved))
         if own.intercept:
             shift = (offset / unit - self.offset.high) - self.offset.low + own.mean @ moved
@@ -104,7 +104,8 @@ class Minimiser:
         return (0.5 * float(squares) + self.uncertainty) * unit**2
 
     @property
-    def _ratio(self) -> float:
+    def ratio(self) -> float:
+        """The factor from weights to weights in units."""
         return self.units[0] / self.units[1]
 
 
@@ -218,7 +219,7 @@ def _refined(regression: StoredRegression, factor: Inverse) -> tuple[Double, Dou
     is_long = regression.digits == np.float64 and (factor.is_ill or is_small)
     weights, energy = Double(np.zeros(shape), np.zeros(shape)), np.inf
     offset = Double(regression.target_mean, np.zeros(shape[1]))
-    for _ in range(MOST_STEPS):
+    for _ in range(MAX_REFINEMENTS):
         slope, sums = _slope(regression, weights, offset, is_long=is_long)
         rotated = factor.basis.T @ (slope - np.outer(regression.mean, sums))
         step = factor.basis @ (factor.gain * rotated)
@@ -228,8 +229,8 @@ def _refined(regression: StoredRegression, factor: Inverse) -> tuple[Double, Dou
         if not energy < last / 4:
             return weights, offset, min(last, energy)
         shift = shift - regression.mean @ step
-        weights, offset = _moved(weights, step), _moved(offset, shift)
-        if _is_negligible(step, weights) and _is_negligible(shift, offset):
+        weights, offset = advanced(weights, step), advanced(offset, shift)
+        if is_negligible(step, weights) and is_negligible(shift, offset):
             break
     return weights, offset, energy
 
@@ -243,69 +244,13 @@ def _slope(
         residual = share * (regression.y - X @ weights.high - offset.high)
         slope = X.T @ residual - regression.l2 * weights.high
         return slope, np.sum(residual, axis=0)
-    slopes, sums = [], []
-    for column in range(regression.y.shape[1]):
-        own = Double(weights.high[:, column], weights.low[:, column])
-        at = Double(offset.high[column], offset.low[column])
-        fitted = _total(_times(Double(X, 0 * X), own), axis=1)
-        residual = _minus(_minus(Double(regression.y[:, column], 0.0), fitted), at)
-        residual = _times(residual, Double(share[:, 0], 0.0))
-        l2 = regression.l2[column if regression.l2.size > 1 else 0]
-        columns = Double(residual.high[:, None], residual.low[:, None])
-        pulled = _total(_times(Double(X, 0 * X), columns), axis=0)
-        slopes.append(_minus(pulled, _times(own, Double(l2, 0.0))).high)
-        sums.append(_total(residual, axis=0).high)
-    return np.stack(slopes, axis=1), np.asarray(sums)
+    l2 = np.broadcast_to(regression.l2, regression.y.shape[1:])
 
+    def of_output(index: int) -> tuple[Array, Array]:
+        own = [index]
+        at = [Double(part.high[..., own], part.low[..., own]) for part in (weights, offset)]
+        targets, rest = double(regression.y[:, own]), {"l2": l2[own], "sample_weight": share}
+        return slope_in_double_length(X, targets, *at, **rest)
 
-def _moved(x: Double, step: Array) -> Double:
-    high = _two_sum(x.high, step)
-    return _two_sum(high.high, high.low + x.low)
-
-
-def _is_negligible(step: Array, x: Double) -> bool:
-    return bool(np.all(np.abs(step) <= np.finfo(np.float64).eps / 16 * np.abs(x.high)))
-
-
-def _two_sum(a: Array, b: Array) -> Double:
-    """``a + b`` exactly (Knuth)."""
-    high = a + b
-    part = high - a
-    return Double(high, (a - (high - part)) + (b - part))
-
-
-def _minus(a: Double, b: Double) -> Double:
-    high = _two_sum(a.high, -b.high)
-    return _two_sum(high.high, high.low + (a.low - b.low))
-
-
-def _times(a: Double, b: Double) -> Double:
-    """``a b`` up to twice the bits of float64 (Dekker)."""
-    high = a.high * b.high
-    a_long, a_short = _halves(a.high)
-    b_long, b_short = _halves(b.high)
-    low = ((a_long * b_long - high) + a_long * b_short + a_short * b_long) + a_short * b_short
-    return Double(high, low + (a.high * b.low + a.low * b.high))
-
-
-def _halves(x: Array) -> tuple[Array, Array]:
-    """``x`` as a number of 26 bits and the rest; no product of two of these is rounded by more than
-    a bit of the rest's.
-    """
-    x = np.asarray(x, np.float64)
-    long = (x.view(np.int64) & np.int64(-(1 << 27))).view(np.float64)
-    return long, x - long
-
-
-def _total(x: Double, axis: int) -> Double:
-    """The sum along an axis, pairwise."""
-    high, low = np.moveaxis(x.high, axis, 0), np.moveaxis(x.low, axis, 0)
-    while len(high) > 1:
-        half = len(high) // 2
-        pair = _two_sum(high[:half], high[half : 2 * half])
-        rest = low[:half] + low[half : 2 * half] + pair.low
-        if len(high) % 2:
-            pair = Double(np.concatenate([pair.high, high[-1:]]), rest)
-            rest = np.concatenate([rest, low[-1:]])
-        high, low = pair.high, rest
-    return _two_sum(high[0], low[0])
+    slopes, sums = zip(*map(of_output, range(len(l2))), strict=True)
+    return np.concatenate(slopes, axis=1), np.concatenate(sums)

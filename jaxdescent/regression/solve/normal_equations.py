@@ -19,16 +19,12 @@ from jaxdescent.regression.solve.by_gram import factor_by_gram
 from jaxdescent.regression.solve.centred import Centred, centre, centred_slope, columns
 from jaxdescent.regression.solve.cholesky import FAIR, cholesky_factor, least_singular_value
 from jaxdescent.regression.solve.factor import InverseFactor
-from jaxdescent.regression.solve.refinement import orthogonal_factor, refined
+from jaxdescent.regression.solve.refinement import SMALL, orthogonal_factor, refined
 
 Params = Any
 
 ROUNDING = 0.2
 """The mean size of a rounding error, in eps times the number that is rounded."""
-
-SMALL = 1 << 14
-"""The largest ``rows * features^2`` up to which every solution is refined in double length,
-ill-conditioned or not: this takes less time than the overhead of the call."""
 
 
 @jax.tree_util.register_dataclass

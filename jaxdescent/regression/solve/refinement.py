@@ -31,6 +31,7 @@ from jaxdescent.kernels.double_length import Double, double
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.kernels.platform import kept_apart, on_one_cpu
 from jaxdescent.regression.solve.by_gram import turned_product
+from jaxdescent.regression.solve.centred import columns
 from jaxdescent.regression.solve.factor import (
     InverseFactor,
     deficient_factor,
@@ -42,6 +43,11 @@ from jaxdescent.regression.solve.factor import (
 Params = Any
 
 MAX_REFINEMENTS = 30
+"""The most steps of refinement."""
+
+SMALL = 1 << 14
+"""The largest ``rows * features^2`` up to which every solution is refined in double length,
+ill-conditioned or not: this takes less time than the overhead of the call."""
 
 DOUBLE_ENTRIES = 1 << 20
 """The most entries of X, times outputs, for which residuals are computed in double length, which
@@ -101,7 +107,7 @@ def refined(factor: InverseFactor, objective: Any, params: Params) -> Params:
     design = as_design(objective.X)
     X, is_whole = design.to_dense(), design.is_whole
     dtype = X.dtype
-    y = double(_columns(objective.y).astype(dtype))
+    y = double(columns(objective.y).astype(dtype))
     l2 = jnp.asarray(objective.l2, dtype).reshape(1, -1)
     has_weight = objective.sample_weight is not None
     weight = objective.sample_weight.astype(dtype)[:, None] if has_weight else None
@@ -112,18 +118,11 @@ def refined(factor: InverseFactor, objective: Any, params: Params) -> Params:
         # The barrier ties X to the loop's state: otherwise XLA would split every entry of X into
         # halves before the loop, and store them.
         rows, old = kept_apart((X, old))
-        residual = double_length.subtract(y, double_length.product(rows, old.weights))
-        residual = double_length.subtract(residual, old.intercept)
-        if weight is not None:
-            residual = double_length.multiply(weight, residual)
-        gradient = double_length.subtract(
-            double_length.transposed_product(rows, residual),
-            double_length.multiply(l2, old.weights),
-        ).high
-        total = double_length.total(residual, axis=0).high[None, :]
+        at = old.weights, old.intercept
+        slope, total = slope_in_double_length(rows, y, *at, l2=l2, sample_weight=weight)
         if objective.intercept:
-            gradient = gradient - mean * total
-        return jnp.matmul(factor.basis.T, gradient, precision=HIGHEST), total
+            slope = slope - mean * total[None, :]
+        return jnp.matmul(factor.basis.T, slope, precision=HIGHEST), total[None, :]
 
     root = jnp.ones((1, 1), dtype) if weight is None else jnp.sqrt(weight)
     is_small = X.size * y.high.shape[1] <= DOUBLE_ENTRIES
@@ -156,15 +155,15 @@ def refined(factor: InverseFactor, objective: Any, params: Params) -> Params:
         energy = jnp.sum(factor.gain * jnp.square(rotated))
         energy = energy + weight_total * jnp.sum(jnp.square(shift))
         shift = shift - jnp.matmul(mean.T, step, precision=HIGHEST)
-        new = _advanced(old.weights, step), _advanced(old.intercept, shift)
+        new = advanced(old.weights, step), advanced(old.intercept, shift)
         is_better = energy < old.energy / 4
-        is_settled = _is_negligible(step, new[0].high) & _is_negligible(shift, new[1].high)
+        is_settled = is_negligible(step, new[0]) & is_negligible(shift, new[1])
         kept = jax.tree.map(
             lambda a, b: jnp.where(is_better, a, b), new, (old.weights, old.intercept)
         )
         return _Iterate(kept[0], kept[1], energy, old.steps + 1, is_better & ~is_settled)
 
-    start = _columns(params["weights"])
+    start = columns(params["weights"])
     start = jnp.where(factor.is_deficient, jnp.zeros_like(start), start)
     offset = (
         params["intercept"].reshape(1, -1) if objective.intercept else jnp.zeros_like(start[:1])
@@ -188,15 +187,27 @@ class _Iterate(NamedTuple):
     goes_on: jax.Array
 
 
-def _advanced(x: Double, step: jax.Array) -> Double:
+def slope_in_double_length(
+    X: Any, y: Double, weights: Double, intercept: Double, *, l2: Any, sample_weight: Any
+) -> tuple[Any, Any]:
+    """``X'S r - l2 w``, (features, outputs), and the sums of ``S r``, (outputs,), for the residual
+    ``r = y - X w - b``.
+    """
+    residual = double_length.subtract(y, double_length.product(X, weights))
+    residual = double_length.subtract(residual, intercept)
+    if sample_weight is not None:
+        residual = double_length.multiply(sample_weight, residual)
+    pulled = double_length.transposed_product(X, residual)
+    slope = double_length.subtract(pulled, double_length.multiply(l2, weights))
+    return slope.high, double_length.total(residual, axis=0).high
+
+
+def advanced(x: Double, step: Any) -> Double:
     """``x + step``, where the rounding error of the high part is added to the low part."""
     high = double_length.two_sum(x.high, step)
     return double_length.two_sum(high.high, high.low + x.low)
 
 
-def _is_negligible(step: jax.Array, x: jax.Array) -> jax.Array:
-    return jnp.all(jnp.abs(step) <= jnp.finfo(x.dtype).eps / 16 * jnp.abs(x))
-
-
-def _columns(array: jax.Array) -> jax.Array:
-    return array.reshape(array.shape[0], -1)
+def is_negligible(step: Any, x: Double) -> Any:
+    """Whether the step changes no digit of any unknown."""
+    return (abs(step) <= float(jnp.finfo(step.dtype).eps) / 16 * abs(x.high)).all()

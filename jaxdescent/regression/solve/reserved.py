@@ -8,32 +8,6 @@ import jax.numpy as jnp
 
 from jaxdescent.designs import Design
 
-MOST_ENTRIES, MOST_FEATURES, MOST_OUTPUTS = 1 << 18, 64, 64
-"""The most entries and features of X, and targets for each row, for which the singular values of X
-take some milliseconds."""
-
-LARGER = 4
-"""The factor on entries and features for a method without its own estimate, whose many steps take
-longer: singular values then take 5 to 50 ms."""
-
-
-def is_small(design: Design, l2: Any, outputs: int, estimates: bool = True) -> bool:
-    """Whether X is stored on one device, and so small that its singular vectors, which can prove a
-    solution, cost next to nothing. The outputs must share one penalty.
-
-    Args:
-      design: X.
-      l2: the penalty.
-      outputs: the number of outputs.
-      estimates: whether the method has an estimate of its own.
-    """
-    rows, features = design.shape
-    times = 1 if estimates else LARGER
-    is_within = (rows + features) * features <= times * MOST_ENTRIES
-    is_within &= features <= times * MOST_FEATURES
-    is_one = jnp.ndim(l2) == 0 and outputs <= MOST_OUTPUTS
-    return design.is_stored and design.is_whole and is_within and is_one
-
 
 def normal_equations_bytes(design: Design) -> int:
     """The bytes of a well-conditioned solve: the Gram matrix, a scaled copy, its factor and the

@@ -1,0 +1,192 @@
+"""How near a minimum the params of a check are, by the suboptimality that is estimated there.
+
+Where a descent ends without a claim, nothing has tested the estimate. It is reported if it has been
+steady for a while: the value did not fall by more than was left, and the estimate did not fall or
+rise suddenly. What the structure bounds is reported otherwise, or that nothing is known.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxdescent.descent.suboptimality import NOISE_ULPS, known_by_structure
+from jaxdescent.descent.watch import Watch
+from jaxdescent.methods import Progress
+from jaxdescent.methods.protocol import Estimate
+from jaxdescent.objectives import Objective
+from jaxdescent.status import Evidence
+from jaxdescent.tolerance import ResolvedTolerance
+
+FACTORISED = Evidence.FACTORISATION.value
+"""The last kind of evidence that does not rest on what the descent has seen of the function."""
+
+ROUNDED = 0.2
+"""The mean rounding error of a number, in eps times the number."""
+
+SURPRISE = 4
+"""The factor by which a decrease may exceed the expected one without refuting the estimate."""
+
+SUDDEN = 10
+"""The factor by which a steady estimate may change from one check to the next. Where it falls by
+more, the curvatures that were seen may be those of steep directions alone, along which the gradient
+has just become small; where it rises by more, a flat direction has just been seen."""
+
+
+class CheckedPoint(NamedTuple):
+    """A point that a descent checks.
+
+    Attributes:
+      objective: the objective.
+      tolerance: the tolerances.
+      progress: the values of this check.
+      last: the values of the last check, NaN at the first.
+      checks: the number of earlier checks.
+      size: the params' norm.
+      rounding: the change of the value by the rounding of params that ``size`` leaves out.
+      norms: the norm of the gradient, or of each leaf's, that its tolerance is compared with.
+      eps: the eps of the coarsest dtype of the stored params.
+    """
+
+    objective: Objective
+    tolerance: ResolvedTolerance
+    progress: Progress
+    last: Progress
+    checks: jax.Array
+    size: jax.Array
+    rounding: Any
+    norms: Any
+    eps: float
+
+
+def with_estimate(
+    watch: Watch, point: CheckedPoint
+) -> tuple[tuple[Watch, jax.Array | bool, jax.Array | bool], Bound | None]:
+    """The watch with suboptimality and scales, and two verdicts; and what to say of the
+    suboptimality without a claim, if that may be something else.
+
+    The first verdict is whether the params have converged; the second whether they have if no
+    further step can be found, so that none can confirm the estimate.
+    """
+    progress, last, tolerance, eps = point.progress, point.last, point.tolerance, point.eps
+    value, norm, estimate = progress.value, progress.gradient_norm, progress.estimate
+    if watch.falling is not None:
+        falling = watch.falling.after(value, norm, point.checks, progress.curvature)
+        # A check at which nothing has changed says nothing about the rate.
+        is_same = (value == last.value) & (norm == last.gradient_norm)
+        falling = jax.tree.map(partial(jnp.where, is_same), watch.falling, falling)
+        estimate = falling.estimate(value, norm, watch.falling.norm)
+        watch = watch._replace(falling=falling)
+    assert estimate is not None
+    is_factorised = estimate.rests_on(Evidence.FACTORISATION)
+    must_repeat = estimate.rests_on(Evidence.NEWTON_DECREMENT)
+    bound = without = None
+    if not (isinstance(estimate.evidence, int) and estimate.evidence <= FACTORISED):
+        bound = Estimate(jnp.full_like(value, jnp.inf), jnp.zeros_like(norm), Evidence.NONE.value)
+        bound = known_by_structure(point.objective, value, norm, bound)
+    estimate = known_by_structure(point.objective, value, norm, estimate)
+    left = jnp.where(norm == 0, 0, estimate.suboptimality).astype(value.dtype)
+    rounding: Any = 0.0
+    if not (isinstance(estimate.rounding, float) and estimate.rounding == 0.0):
+        rounding = 0.5 * estimate.rounding * jnp.square(ROUNDED * eps * watch.size.now)
+        rounding = rounding.astype(left.dtype)
+    seen, left = left, left + rounding
+    is_known = jnp.isfinite(value) & jnp.isfinite(norm) & ~jnp.isnan(left)
+    left = jnp.where(is_known, left, jnp.inf)
+
+    size, curvature = watch.size.scale, estimate.curvature.astype(norm.dtype)
+    height = jnp.abs(value)
+    worth = 0.5 * (curvature * size) * size  # F
+    if watch.own_value is not None:
+        worth = watch.own_value.astype(norm.dtype)
+    floor = jnp.where(worth < jnp.inf, eps * worth, 0).astype(value.dtype)
+    own = jnp.where(size > 0, height.astype(norm.dtype) / jnp.where(size > 0, size, 1), 0)
+    steepest = jnp.maximum(curvature, jnp.asarray(estimate.steepness, norm.dtype))
+    scale = jnp.maximum(watch.reference, jnp.maximum(own, steepest * size))
+    if is_factorised is not False:
+        # |g| is the norm in the user's unknowns, which are coupled by means far from zero: the
+        # rounding of one unknown is no suboptimality. The solver's estimate is exact, and decides
+        # alone.
+        is_known = (left > 0) & (left < jnp.inf) & is_factorised
+        heights = jnp.maximum(height, floor) / jnp.where(is_known, left, 1)
+        scale = jnp.maximum(scale, jnp.where(is_known, norm * heights.astype(norm.dtype), 0))
+    expected = watch.suboptimality
+    watch = watch._replace(
+        scale=scale,
+        suboptimality=left,
+        floor=floor,
+        evidence=jnp.where(left < jnp.inf, jnp.asarray(estimate.evidence, jnp.int32), 0),
+    )
+    noise = NOISE_ULPS * eps * height
+    is_kept = last.value - value <= SURPRISE * expected + noise
+    if bound is not None:
+        is_gradual = (left >= expected / SUDDEN) & (left <= SUDDEN * expected)
+        unsteady_at = jnp.where(is_kept & is_gradual, watch.unsteady_at, point.checks)
+        watch = watch._replace(unsteady_at=unsteady_at)
+        # It has been steady for half of the checks before it was, and for two at least.
+        is_steady = 2 * point.checks > 3 * unsteady_at + 1
+        if watch.falling is not None:
+            is_steady &= estimate.caution <= 1
+        is_certain = (norm == 0) | (watch.evidence <= FACTORISED)
+        without = Bound(bound, is_certain | is_steady)
+    off = tolerance.off
+    if off.both is True:
+        return (watch, False, False), without
+
+    by_rule = is_near = is_near_by(watch, value, tolerance, point.norms)
+    caution = estimate.caution
+    if off.suboptimality is not True and not (isinstance(caution, float) and caution == 1.0):
+        # The rounding of the products, and of the residual that they are applied to.
+        heights = jnp.sqrt(height.astype(norm.dtype)) + jnp.sqrt(worth)
+        is_rounding = norm <= jnp.finfo(norm.dtype).eps * jnp.sqrt(2 * curvature) * heights
+        cautious = seen * jnp.asarray(caution, left.dtype) + rounding
+        is_sure = tolerance.allows(cautious, value, floor)
+        if point.objective.is_quadratic:
+            is_rounding = False  # some methods reach a higher accuracy
+        is_near &= is_sure | is_rounding
+    was_near, watch = watch.was_near, watch._replace(was_near=is_near)
+    if off.suboptimality is not True and (must_repeat is not False or watch.falling is not None):
+        # A model of the Hessian is based on past steps, and so is a rate. So the next step must not
+        # decrease the value by more than was expected.
+        is_repeated = was_near & is_kept | (norm == 0)
+        if must_repeat is not True and watch.falling is None:
+            is_repeated |= ~must_repeat
+        elif must_repeat is not True:
+            is_repeated |= watch.evidence != Evidence.RATE.value
+            # A single large |g| between two checks near convergence does not interrupt them: it is
+            # rounding.
+            bounces = norm > 100 * last.gradient_norm
+            watch = watch._replace(was_near=is_near | (was_near & by_rule & is_kept & bounces))
+        is_near &= is_repeated | off.suboptimality
+    return (watch, is_near, False if watch.falling is None else by_rule), without
+
+
+def is_near_by(
+    watch: Watch, value: jax.Array, tolerance: ResolvedTolerance, norms: Any
+) -> jax.Array:
+    """Whether suboptimality and gradient are small by the watch's scales."""
+    is_near = jnp.isfinite(value)
+    is_near &= tolerance.is_small_gradient(norms, watch.scale)
+    is_near &= tolerance.allows(watch.suboptimality, value, watch.floor)
+    is_endless = tolerance.off.both
+    return is_near if is_endless is False else is_near & ~jnp.asarray(is_endless)
+
+
+class Bound(NamedTuple):
+    """What is known without an estimate, and whether the estimate has been steady for a while."""
+
+    estimate: Estimate
+    is_steady: jax.Array
+
+    def instead_in(self, watch: Watch, is_no_claim: jax.Array) -> Watch:
+        """The watch without an unsteady estimate, if the descent ends there without a claim."""
+        is_unknown = is_no_claim & ~self.is_steady
+        bound = self.estimate.suboptimality.astype(watch.suboptimality.dtype)
+        code = jnp.where(bound < jnp.inf, jnp.asarray(self.estimate.evidence, jnp.int32), 0)
+        return watch._replace(
+            suboptimality=jnp.where(is_unknown, bound, watch.suboptimality),
+            evidence=jnp.where(is_unknown, code, watch.evidence),
+        )
