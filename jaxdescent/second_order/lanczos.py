@@ -249,7 +249,8 @@ def extreme_pair(
     diagonal: list[float], off_diagonal: list[float], index: int
 ) -> tuple[float, np.ndarray]:
     """An eigenvalue of a symmetric tridiagonal matrix, of this index, and a unit eigenvector."""
-    from scipy.linalg import eigh_tridiagonal  # takes a fifth of a second to import
+    # JAX requires SciPy, whose import takes a fifth of a second.
+    from scipy.linalg import eigh_tridiagonal
 
     own = index % len(diagonal)
     values, vectors = eigh_tridiagonal(diagonal, off_diagonal, select="i", select_range=(own, own))
