@@ -73,6 +73,7 @@ class TestRows:
         fewer = taken.taken(jnp.array([5, 61]))
         np.testing.assert_allclose(fewer.product(W), A[[5, 61]] @ W, atol=2e-5)
 
+    @pytest.mark.slow
     def test_a_weight_that_is_not_finite_reaches_the_rows_that_read_it(self):
         rows, columns, values = entries_of(LENGTHS["uneven"])
         X = jd.Sparse.from_indices(rows, columns, values, shape=(ROWS, FEATURES))
@@ -157,6 +158,7 @@ def test_float64_comes_to_the_minimum_in_its_digits():
             np.testing.assert_allclose(flat(result.params)[:, k], exact[:-1], atol=1e-7)
 
 
+@pytest.mark.slow
 def test_any_transformation_and_hashed_columns():
     rows, columns, values = entries_of(LENGTHS["uneven"])
     X = jd.Hashed(rows, columns << 25, values, shape=(ROWS, 2**33))

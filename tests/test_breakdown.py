@@ -128,6 +128,7 @@ class TestExtents:
         settings = breakdown.Settings(max_params=10**9)
         assert settings.sizes.most_weights == extent.USUAL.most_weights
 
+    @pytest.mark.slow
     def test_three_sizes_show_how_both_methods_grow(self, coupled_report):
         sizes = sorted({row["unknowns"] for row in coupled_report.numbers["measured"]})
         assert sizes[:3] == [16, 48, 144]
@@ -380,6 +381,7 @@ class TestRealData:
         expected = r2_score(centred.ravel(), (predicted - observed.mean(axis=0)).ravel())
         assert real_data.r_squared(observed, predicted) == pytest.approx(expected)
 
+    @pytest.mark.slow
     def test_both_are_certified_minima(self, real_report):
         for outcome in real_report.numbers["studies"]:
             assert outcome["certificate_kind"] == "minimum"

@@ -288,6 +288,7 @@ def inside(numbers):
     return lambda x: 2 * program(x)
 
 
+@pytest.mark.slow
 @pytest.mark.first
 @pytest.mark.parametrize(
     ("make", "one", "other", "match"),

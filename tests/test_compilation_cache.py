@@ -73,6 +73,7 @@ def solved(X, y):
     return np.asarray(jd.minimize(objective, method=jd.LBFGS()).params["weights"])
 
 
+@pytest.mark.slow
 def test_another_process_uses_the_program_and_has_the_same_bits(folder, rng):
     X, y = data(rng)
     first = solved(X, y)
@@ -97,6 +98,7 @@ def test_a_run_in_chunks_whose_memory_is_taken_over_has_the_same_bits(folder, rn
     assert hits() > known
 
 
+@pytest.mark.first
 @pytest.mark.parametrize(
     "damage",
     [lambda _: b"", lambda kept: kept[: len(kept) // 2], lambda kept: b"not a program" * 99],
@@ -235,6 +237,7 @@ def test_the_folder_must_be_a_path():
         jd.cache(3)
 
 
+@pytest.mark.slow
 def test_commands_that_run_at_once_share_their_programs(tmp_path, rng):
     pytest.importorskip("typer")
     rows = np.column_stack([rng.normal(size=(60, 2)), rng.normal(size=60)])

@@ -63,6 +63,7 @@ def memory_of(*request):
     return json.loads(output)
 
 
+@pytest.mark.slow
 @pytest.mark.first
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_constant_steps_on_separable_leaves_run_in_place(dtype):

@@ -77,6 +77,7 @@ def documents(request):
         return scope, run(request.param, scope)
 
 
+@pytest.mark.slow
 def test_the_call_of_the_page_on_runs_begins_one_and_goes_on_with_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     scope = names_in_scope()

@@ -335,6 +335,7 @@ def test_part_three_joins_its_three_problems(monkeypatch):
     assert set(alone.numbers) == {"independent"}
 
 
+@pytest.mark.slow
 def test_part_three_goes_on_from_what_it_kept(tmp_path, monkeypatch):
     monkeypatch.setitem(jd.hooks.Checkpoint.__init__.__kwdefaults__, "every", 0.0)
     send = [independent_weights.SEGMENT]

@@ -59,6 +59,7 @@ def test_step_rules_find_the_minimum_in_every_kind_of_loop():
     assert max(load("step_rules_in_optax").main().values()) < 2e-3
 
 
+@pytest.mark.slow
 def test_sharded_regression_finds_the_truth():
     assert load("sharded_params").main(rows=512, features=16) < 1e-3
 

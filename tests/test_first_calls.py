@@ -267,6 +267,7 @@ def test_what_only_a_loop_has_is_left_to_it(options):
         assert at_once.is_possible(*setup.inputs[:2], setup.flags) == expected
 
 
+@pytest.mark.slow
 def test_the_rules_of_a_solve_at_once_are_those_of_the_loop(rng):
     """With a history the loop solves: status, iterations, evaluations and scales agree."""
     X = rng.normal(size=(60, 5)).astype(np.float32)

@@ -90,6 +90,7 @@ def test_the_derivative_by_l2_alone_equals_a_finite_difference(data):
     assert_trees_close(jax.jacfwd(of_l2)(data["l2"]), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_second_derivatives_of_params_equal_the_closed_forms(data):
     def by_l2(function):
         return jax.grad(jax.grad(lambda l2: function(data | {"l2": l2})))(data["l2"])
@@ -345,6 +346,7 @@ def dependent_columns(kind, rng):
     return np.eye(4)[groups]  # beside an intercept one is the rest of the others
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("kind", ["wide", "copied", "dummies"])
 @pytest.mark.parametrize(
     "method",
@@ -371,6 +373,7 @@ def test_weights_of_least_norm_and_predictions_move_as_by_the_pseudoinverse(kind
             np.testing.assert_allclose(predicted, hat, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("intercept", [True, False])
 def test_weights_of_least_norm_turn_with_a_wide_matrix(intercept, rng):
     X, by = rng.normal(size=(2, 6, 15))
@@ -389,6 +392,7 @@ def test_weights_of_least_norm_turn_with_a_wide_matrix(intercept, rng):
         np.testing.assert_allclose(moved, slope, atol=1e-3 * np.max(np.abs(slope)))
 
 
+@pytest.mark.slow
 def test_where_a_solution_jumps_it_has_no_derivative(rng):
     X = rng.normal(size=(20, 3)).astype(np.float32)
     X = np.column_stack([X, X[:, 0]])  # moved by whatever, the columns are independent

@@ -50,6 +50,7 @@ def written_out(table):
 CROSSES = ("a:b", "c:d", "a:c", "a:b:c")
 
 
+@pytest.mark.first
 @pytest.mark.parametrize(
     ("method", "standardize"),
     [

@@ -53,6 +53,7 @@ def test_a_batch_of_all_rows_is_the_full_gradient(problem):
         assert float(got.value) == float(full.value)
 
 
+@pytest.mark.slow
 def test_an_epoch_uses_every_row_once_and_in_the_scale_of_all(problem):
     X, y, _ = problem
     X = X / X.std(axis=0)

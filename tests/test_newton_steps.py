@@ -46,6 +46,7 @@ def height(function, params, A, b):
     return np.sum(np.abs(residual)) if function is absolute else np.sum(residual**2)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("name", METHODS)
 def test_nothing_converges_at_a_kink_far_from_the_minimum(name):
     rng = np.random.default_rng(1)

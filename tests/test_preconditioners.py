@@ -119,7 +119,6 @@ def test_jacobi_gives_every_column_the_norm_one_but_zero_ones(rng, x64):
     assert np.linalg.norm(A[:, 3]) < 1e-10
 
 
-@pytest.mark.core
 def test_nystrom_flattens_what_stands_above_the_penalty(rng, x64):
     X, _ = ill_conditioned(rng, 200, 40, 1e6)
     plain = conditioned(jnp.asarray(X), jd.Nystrom(1), l2=1e-6, intercept=False)

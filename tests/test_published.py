@@ -152,6 +152,7 @@ def test_scipy_finds_the_minimum_in_double_precision(name):
     assert any(found == pytest.approx(each, rel=5e-6, abs=1e-18) for each in minima), found
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("name", PUBLISHED_STARTS)
 def test_the_value_at_the_start_is_the_published_one(name):
     assert value(name, PROBLEMS[name].start) == pytest.approx(PUBLISHED_STARTS[name], rel=4e-6)

@@ -94,6 +94,7 @@ def test_a_triangle_from_gram_matrices_is_that_of_householder(size, condition, r
     assert np.abs(values - 1).max() < 8 * rounding
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("size", [3, 128, 129, 300])
 def test_cholesky_by_blocks_is_lapacks(size, rng, x64):
     A = rng.normal(size=(2 * size, size))

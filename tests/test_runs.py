@@ -667,6 +667,7 @@ def test_values_that_are_nan_elsewhere_are_a_status():
     assert bool(result.converged)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     [jd.GradientDescent(1e-3), pytest.param(jd.LBFGS(), marks=pytest.mark.slow)],

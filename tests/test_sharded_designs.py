@@ -145,6 +145,7 @@ def test_a_sharded_panel_has_the_minimum_of_the_whole_one(method, axis_type, pan
     np.testing.assert_allclose(got.value, expected.value, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_no_row_leaves_its_device(panel):
     regression = panel(rows_over())
     method = jd.ConjugateGradient(jd.Jacobi())
@@ -163,6 +164,7 @@ def test_no_row_leaves_its_device(panel):
     assert sum(sent.size for sent in large) <= 4 * features + 64
 
 
+@pytest.mark.slow
 def test_no_device_stores_more_places_of_entries_than_its_layout_has(rng):
     matrix = scipy.sparse.random(8_000, 500, 0.1, random_state=rng, dtype=np.float32)
     sharding = rows_over()

@@ -58,6 +58,7 @@ def test_outputs_over_devices_are_solved_as_on_one(data, method, layout):
     np.testing.assert_allclose(result.params["intercept"], own, rtol=1e-2, atol=2e-2)
 
 
+@pytest.mark.slow
 def test_what_is_sent_is_of_the_size_of_targets_and_weights(data):
     """No row of X leaves its device; XLA does gather outputs of rows for one of CG's branches."""
     mesh = jax.make_mesh((4, 2), ("hosts", "chips"), (AxisType.Auto,) * 2)

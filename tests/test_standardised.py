@@ -47,6 +47,7 @@ def design_of(kind, rng, shift=0.0):
     return jd.Concatenated(parts), np.concatenate([X, levels, sparse], axis=1)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize(("kind", "shift", "what"), CASES)
 def test_every_answer_is_that_of_the_entries(kind, shift, what, rng):
     design, X = design_of(kind, rng, shift)

@@ -171,6 +171,7 @@ def test_updates_recompute_what_they_are_not_given():
     assert_at(with_least, with_all, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_vmap_over_a_hyper_parameter_equals_a_python_loop():
     def run(decrease):
         return jd.minimize(bowl, START, GradientDescent(jd.Backtracking(decrease=decrease)))

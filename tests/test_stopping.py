@@ -51,6 +51,7 @@ def test_an_absolute_bound_of_the_gradient_does_not_follow_the_units(objective, 
     assert 1e-3 * 0.8**check_every < float(result.gradient_norm) <= 1e-3
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("method", [None, jd.LSMR(), jd.ConjugateGradient(), jd.LBFGS()], ids=repr)
 def test_an_absolute_bound_holds_of_the_gradient_that_is_measured(method):
     rng = np.random.default_rng(0)

@@ -123,6 +123,7 @@ CONVERGES_UP_TO = {
 }
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("condition", [1e2, pytest.param(1e3, marks=pytest.mark.slow), 1e4, 1e5])
 @pytest.mark.parametrize("name", METHODS)
 def test_a_float32_regression_that_converged_is_within_its_tolerance(name, condition, rng):

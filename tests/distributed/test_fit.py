@@ -195,6 +195,7 @@ def commands(*arguments, count=2):
     return ended(command("fit", *[arguments] * count))
 
 
+@pytest.mark.slow
 def test_the_command_tells_and_writes_in_the_first_process(folder):
     options = ["--target", "y", "--features", "a,b", "--test", "0.2"]
     first, other = commands(folder / "d.parquet", *options, "--json", "--out", folder / "model")

@@ -146,6 +146,7 @@ def ended_in_hooks(count, places, way, which):
             assert code == 1, errors
 
 
+@pytest.mark.slow
 def test_an_error_before_a_chunk_ends_the_run_of_all_at_once():
     """They waited a minute in the chunk, of which they were told nothing."""
     ended_in_hooks(2, ["pause"], "error", 1)
