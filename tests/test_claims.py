@@ -268,3 +268,21 @@ def test_an_unfinished_descent_seldom_says_too_little(name, rng):
     assert all(np.isfinite(said) for said, _, _ in pairs)  # no sum of squares is negative
     too_little = sum(said < true / 30 for said, true, _ in pairs)
     assert too_little <= 0.1 * len(pairs)
+
+
+def test_a_descent_that_a_hook_ends_says_what_one_says_that_ends_there(rng):
+    method, alike, stopped = jd.ConjugateGradient(), 0, 0
+    for limit in range(1, 31):
+        X = (rng.normal(size=(400, 80)) * np.repeat([1, 1e-3], 40)).astype(np.float32)
+        y = (X @ rng.normal(size=80) * 30 + rng.normal(size=400)).astype(np.float32)
+        regression = jd.LinearRegression(X, y)
+        stop = jd.hooks.StopWhen(lambda record, limit=limit: record.iteration >= limit)
+        halted = jd.run(regression, method=method, chunk=1, hooks=[stop], tolerance=1e-12)
+        if status(halted) != "STOPPED":
+            continue
+        options = {"max_iterations": int(halted.iterations), "tolerance": 1e-12}
+        last = jd.minimize(regression, method=method, **options)
+        stopped += 1
+        alike += int(halted.evidence) == int(last.evidence)
+    assert stopped > 15
+    assert alike > 0.8 * stopped, (alike, stopped)

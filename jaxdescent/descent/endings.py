@@ -10,6 +10,8 @@ from jax import lax
 
 from jaxdescent.descent.loop import Descent
 from jaxdescent.descent.loop_state import Loop
+from jaxdescent.descent.nearness import said_without_claim
+from jaxdescent.methods import Progress
 from jaxdescent.result import Result
 from jaxdescent.status import RUNNING
 
@@ -19,6 +21,7 @@ def ended(descent: Descent, loop: Loop, status: jax.Array) -> Result:
 
     A loop that a rule has ended keeps its own status. Otherwise value and gradient norm are
     measured at the loop's params: where the next step checks these, they have not been checked yet.
+    An estimate of the suboptimality is said if it has been steady.
     """
     is_running = loop.status == RUNNING
     is_behind: Any = descent.method.is_estimate(loop.state)
@@ -31,5 +34,7 @@ def ended(descent: Descent, loop: Loop, status: jax.Array) -> Result:
             return loop._replace(evaluations=loop.evaluations + 1)
 
         loop = lax.cond(is_running & is_behind, caught_up, lambda loop: loop, loop)
-    result = descent.ended(loop)
+    progress = Progress(loop.value, loop.norm)
+    watch = said_without_claim(loop.watch, descent.objective, progress, is_running)
+    result = descent.ended(loop._replace(watch=watch))
     return result._replace(status=jnp.where(is_running, status, result.status))

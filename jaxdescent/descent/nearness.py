@@ -64,9 +64,8 @@ class CheckedPoint(NamedTuple):
 
 def with_estimate(
     watch: Watch, point: CheckedPoint
-) -> tuple[tuple[Watch, jax.Array | bool, jax.Array | bool], Bound | None]:
-    """The watch with suboptimality and scales, and two verdicts; and what to say of the
-    suboptimality without a claim, if that may be something else.
+) -> tuple[Watch, jax.Array | bool, jax.Array | bool]:
+    """The watch with suboptimality and scales, and two verdicts.
 
     The first verdict is whether the params have converged; the second whether they have if no
     further step can be found, so that none can confirm the estimate.
@@ -83,10 +82,7 @@ def with_estimate(
     assert estimate is not None
     is_factorised = estimate.rests_on(Evidence.FACTORISATION)
     must_repeat = estimate.rests_on(Evidence.NEWTON_DECREMENT)
-    bound = without = None
-    if not (isinstance(estimate.evidence, int) and estimate.evidence <= FACTORISED):
-        bound = Estimate(jnp.full_like(value, jnp.inf), jnp.zeros_like(norm), Evidence.NONE.value)
-        bound = known_by_structure(point.objective, value, norm, bound)
+    may_be_unsteady = not is_certain(estimate)
     estimate = known_by_structure(point.objective, value, norm, estimate)
     left = jnp.where(norm == 0, 0, estimate.suboptimality).astype(value.dtype)
     rounding: Any = 0.0
@@ -122,19 +118,18 @@ def with_estimate(
     )
     noise = NOISE_ULPS * eps * height
     is_kept = last.value - value <= SURPRISE * expected + noise
-    if bound is not None:
+    if may_be_unsteady:
         is_gradual = (left >= expected / SUDDEN) & (left <= SUDDEN * expected)
         unsteady_at = jnp.where(is_kept & is_gradual, watch.unsteady_at, point.checks)
-        watch = watch._replace(unsteady_at=unsteady_at)
         # It has been steady for half of the checks before it was, and for two at least.
         is_steady = 2 * point.checks > 3 * unsteady_at + 1
         if watch.falling is not None:
             is_steady &= estimate.caution <= 1
-        is_certain = (norm == 0) | (watch.evidence <= FACTORISED)
-        without = Bound(bound, is_certain | is_steady)
+        is_steady |= (norm == 0) | (watch.evidence <= FACTORISED)
+        watch = watch._replace(unsteady_at=unsteady_at, is_steady=is_steady)
     off = tolerance.off
     if off.both is True:
-        return (watch, False, False), without
+        return watch, False, False
 
     by_rule = is_near = is_near_by(watch, value, tolerance, point.norms)
     caution = estimate.caution
@@ -161,7 +156,7 @@ def with_estimate(
             bounces = norm > 100 * last.gradient_norm
             watch = watch._replace(was_near=is_near | (was_near & by_rule & is_kept & bounces))
         is_near &= is_repeated | off.suboptimality
-    return (watch, is_near, False if watch.falling is None else by_rule), without
+    return watch, is_near, False if watch.falling is None else by_rule
 
 
 def is_near_by(
@@ -175,18 +170,24 @@ def is_near_by(
     return is_near if is_endless is False else is_near & ~jnp.asarray(is_endless)
 
 
-class Bound(NamedTuple):
-    """What is known without an estimate, and whether the estimate has been steady for a while."""
+def is_certain(estimate: Estimate) -> bool:
+    """Whether an estimate of this method never rests on what the descent has seen alone."""
+    return isinstance(estimate.evidence, int) and estimate.evidence <= FACTORISED
 
-    estimate: Estimate
-    is_steady: jax.Array
 
-    def instead_in(self, watch: Watch, is_no_claim: jax.Array) -> Watch:
-        """The watch without an unsteady estimate, if the descent ends there without a claim."""
-        is_unknown = is_no_claim & ~self.is_steady
-        bound = self.estimate.suboptimality.astype(watch.suboptimality.dtype)
-        code = jnp.where(bound < jnp.inf, jnp.asarray(self.estimate.evidence, jnp.int32), 0)
-        return watch._replace(
-            suboptimality=jnp.where(is_unknown, bound, watch.suboptimality),
-            evidence=jnp.where(is_unknown, code, watch.evidence),
-        )
+def said_without_claim(
+    watch: Watch, objective: Objective, progress: Progress, is_no_claim: jax.Array
+) -> Watch:
+    """The watch with a bound in place of an unsteady estimate, if the descent ends there without a
+    claim.
+    """
+    value, norm = progress.value, progress.gradient_norm
+    nothing = Estimate(jnp.full_like(value, jnp.inf), jnp.zeros_like(norm), Evidence.NONE.value)
+    bound = known_by_structure(objective, value, norm, nothing)
+    left = bound.suboptimality.astype(watch.suboptimality.dtype)
+    code = jnp.where(left < jnp.inf, jnp.asarray(bound.evidence, jnp.int32), 0)
+    is_unknown = is_no_claim & ~watch.is_steady
+    return watch._replace(
+        suboptimality=jnp.where(is_unknown, left, watch.suboptimality),
+        evidence=jnp.where(is_unknown, code, watch.evidence),
+    )

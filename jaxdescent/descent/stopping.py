@@ -43,7 +43,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent.descent.nearness import FACTORISED, CheckedPoint, is_near_by, with_estimate
+from jaxdescent.descent.nearness import (
+    FACTORISED,
+    CheckedPoint,
+    is_certain,
+    is_near_by,
+    said_without_claim,
+    with_estimate,
+)
 from jaxdescent.descent.suboptimality import NOISE_ULPS
 from jaxdescent.descent.watch import SLACK, Watch
 from jaxdescent.methods import Progress
@@ -79,7 +86,7 @@ def judge(
     watch = watch._replace(
         first_value=first_value, first_norm=first_norm, size=watch.size.after(size, point.checks)
     )
-    (watch, is_converged, is_at_end), without = with_estimate(watch, point)
+    watch, is_converged, is_at_end = with_estimate(watch, point)
 
     # The bound is relative to the arithmetic's eps, and counts only if the value rose as well: when
     # a descent leaves a saddle or a plateau, the gradient grows from almost nothing while the value
@@ -149,9 +156,9 @@ def judge(
         status = lax.select(is_lost, _code(Status.DIVERGED), status)
 
     watch = watch._replace(has_grown=norm > first_norm)
-    if without is not None:
+    if progress.estimate is None or not is_certain(progress.estimate):
         is_no_claim = (status == Status.MAX_ITERATIONS.value) | (status == Status.STOPPED.value)
-        watch = without.instead_in(watch, is_no_claim)
+        watch = said_without_claim(watch, point.objective, progress, is_no_claim)
     return watch, status
 
 

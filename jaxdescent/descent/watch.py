@@ -56,6 +56,7 @@ class Watch(NamedTuple):
       evidence: the kind of evidence for that estimate.
       floor: ``eps F`` at the last check, the least scale of the value.
       unsteady_at: the number of checks before the one at which the estimate last changed suddenly.
+      is_steady: whether the estimate may be said without a claim that rests on it.
       was_near: whether the params of the last check had converged, up to a confirmation by the next
         step if the estimate needs one.
       looks: the results of looks at earlier claims; None if claims cannot be looked at
@@ -77,6 +78,7 @@ class Watch(NamedTuple):
     evidence: jax.Array
     floor: jax.Array
     unsteady_at: jax.Array
+    is_steady: jax.Array
     was_near: jax.Array
     looks: Looks | None
 
@@ -109,6 +111,7 @@ class Watch(NamedTuple):
             jnp.int32(Evidence.NONE.value),
             jnp.zeros((), value_dtype),
             jnp.zeros((), jnp.int32),
+            jnp.array(True),
             jnp.array(False),
             Looks.none(value_dtype) if is_refutable else None,
         )
