@@ -5,6 +5,7 @@ import gzip
 import io
 import os
 import threading
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,9 +24,14 @@ from pyarrow import csv
 import jaxdescent as jd
 from jaxdescent.data import Block, DataError, Kind, Source, located, open_source, read_ahead
 from jaxdescent.data.errors import check_columns
+from jaxdescent.data.parquet import ParquetFiles
 from jaxdescent.data.parquet_pages import pages_of
+from jaxdescent.fit import fit_model
+from jaxdescent.fit.budget import Memory
 from jaxdescent.fit.columns import Labels, as_numbers, bucket_of, labels_of
+from jaxdescent.fit.look import look_at
 from jaxdescent.fit.prepared import is_held_out
+from jaxdescent.fit.progress import ProgressListener
 
 ROWS = 1000
 
@@ -706,3 +712,36 @@ def test_csv_of_zstandard_is_read(tmp_path):
     blocks = list(located(source, ["a", "t"], 1 << 16))
     assert sum(int(pc.sum(block.columns["a"]).as_py()) for block in blocks) == sum(range(rows))
     assert blocks[-1].columns["t"][-1].as_py() == f"w{(rows - 1) % 7}"
+
+
+def test_a_batch_without_rows_changes_nothing(rng):
+    """Sums are shifted by the means of the first block, which has rows."""
+    x = 1e9 + rng.normal(size=200)
+    y = 3 * (x - 1e9) + 7 + 0.1 * rng.normal(size=200)
+    rows = pa.table({"x": x, "y": y})
+    batches = [rows.slice(0, 0), rows.slice(0, 120), rows.slice(0, 0), rows.slice(120)]
+    table = pa.concat_tables(batches)
+    assert [block.rows for block in located(open_source(table), ["x"], 100)] == [100, 20, 80]
+    slope = np.polyfit(x - 1e9, y, 1)[0]
+    assert fit_model(table, "y").weights[0] == pytest.approx(slope, rel=1e-6)
+    looked = look_at(open_source(table), Memory.of(None), ProgressListener())
+    assert looked.columns["x"].first[0] == x[0]
+
+
+def test_a_source_is_of_the_form_of_its_class_or_of_the_one_it_extends():
+    class Loader(Source):
+        kinds: ClassVar = {"a": Kind.NUMBER}
+
+        def blocks(self, names, rows):
+            yield {"a": np.arange(3.0)}
+
+    class Other(Loader):
+        pass
+
+    class Special(ParquetFiles):
+        pass
+
+    assert (Loader().form, Other().form, Special.form) == ("Loader", "Other", "Parquet")
+    del Loader.kinds
+    with pytest.raises(TypeError, match="Loader must have an attribute `kinds`"):
+        open_source(Loader())

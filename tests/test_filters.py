@@ -495,3 +495,13 @@ def test_thousands_of_joined_conditions(tmp_path, kind, rng):
         where = f" {join} ".join(f"a {op} {value}" for value in text)
         source = open_source(tmp_path / "d.parquet", where=where)
         assert sum(block.rows for block in located(source, ["a"], 1 << 14)) == expected.sum()
+
+
+def test_a_value_is_compared_as_it_was_written_whatever_was_asked_before():
+    """Floats are rounded as the numbers of the column are, whole numbers are not."""
+    table = pa.table({"x": pa.array([1.0, 1e20], pa.float32()), "y": [0.0, 1.0]})
+    for _ in range(2):
+        with pytest.raises(DataError, match="no row meets"):
+            list(located(Filtered(open_source(table), "x = 100000000000000000000"), ["y"], 4))
+        (block,) = located(Filtered(open_source(table), "x = 1e20"), ["y"], 4)
+        assert np.asarray(block.columns["y"]).tolist() == [1.0]

@@ -11,6 +11,7 @@ import optax
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -309,3 +310,16 @@ class TestWhatIsWrong:
         w = rng.normal(size=9).astype(np.float32)
         np.testing.assert_allclose(S.product(w), matrix @ w, atol=1e-5)
         assert S.stream.fingerprint() == S.stream.fingerprint()
+
+
+def test_no_sum_of_squares_is_below_zero_where_a_column_does_not_vary(x64):
+    """Each row has the entry: what the other rows have is zero but for rounding."""
+    random = np.random.default_rng(0)
+    for _ in range(40):
+        weights, value = random.random(1001), 10 ** random.uniform(0, 6)
+        entries = scipy.sparse.csr_array(np.full((1001, 1), value))
+        design = jd.Streamed({"S": entries}, sparse={"S": 2})
+        center = jnp.asarray([value, 0.0])
+        squares = np.asarray(design.column_squared_norms(jnp.asarray(weights), center))
+        assert np.all(squares >= 0)
+        assert np.all(squares <= 1e-10 * value**2 * weights.sum())

@@ -34,12 +34,9 @@ class ArrowFiles(GroupedFiles):
                         sizes.append(len(column))
                     points = pa.types.is_dictionary(field.type)
                     page = Page(column.nbytes, len(column), False, points)
-                    self._pages.setdefault(field.name, []).append(page)
+                    known = self._extent(field.name).including(page)
+                    self._extents[field.name] = known._replace(bytes=known.bytes + page.bytes)
         return schema, sizes
-
-    def _pages_of(self, name: str) -> tuple[list[Page], int]:
-        pages = self._pages.get(name, [])
-        return pages, sum(page.bytes for page in pages)
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
         import pyarrow as pa

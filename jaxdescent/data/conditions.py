@@ -146,7 +146,7 @@ def _met(comparison: Comparison, column: _Column) -> Any:
             return _text_met(op, column.texts, value).fill_null(False)
     elif not kind_of(of_type).is_number or need_arrow().types.is_null(of_type):
         values, of_type = column.numbers, column.numbers.type
-    op, scalar = scalar_of(comparison._replace(value=value), of_type)
+    op, scalar = scalar_of(op, value, of_type, column.name)
     return _function(OPERATORS[op])(values, scalar).fill_null(False)
 
 
@@ -193,10 +193,10 @@ def _is_possible(comparison: Comparison, bounds: ColumnBounds) -> Any:
     return both(bounds.has_values, either(met, is_unknown))
 
 
-@functools.lru_cache(1 << 16)
-def scalar_of(comparison: Comparison, of_type: Any) -> tuple[str, Any]:
-    """The comparison as one with a value of a column's type: the operator and a scalar of Arrow."""
-    pa, (name, op, value) = need_arrow(), comparison
+@functools.lru_cache(1 << 16, typed=True)  # a whole number and a float are rounded otherwise
+def scalar_of(op: str, value: float | str, of_type: Any, name: str) -> tuple[str, Any]:
+    """A comparison as one with a value of a column's type: the operator and a scalar of Arrow."""
+    pa = need_arrow()
     types = pa.types
     exact: Any = value
     if holds_times(of_type):

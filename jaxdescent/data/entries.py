@@ -73,7 +73,8 @@ class Coded:
         c = np.zeros(self.size) if center is None else center[self.span].astype(np.float64)
         x = 1.0 if self.values is None else self.values
         total[self.span] += self._sums(s * np.square(x - np.append(c, 0.0)[self.codes]))
-        total[self.span] += (s.sum() - self._sums(s)) * c**2
+        # Rounding must not bring these sums of squares below zero.
+        total[self.span] += np.maximum(s.sum() - self._sums(s), 0) * c**2
 
     def as_entries(self) -> RowEntries:
         """The codes as entries."""
@@ -172,5 +173,7 @@ def add_squares(
             if center is not None:
                 c = center[first : first + size].astype(np.float64)
                 x = x - c[index]
-                total[first : first + size] += (s.sum() - np.bincount(index, s[row], size)) * c**2
+                # Rounding must not bring these sums of squares below zero.
+                others = np.maximum(s.sum() - np.bincount(index, s[row], size), 0)
+                total[first : first + size] += others * c**2
             total[first : first + size] += np.bincount(index, s[row] * np.square(x), size)

@@ -26,7 +26,8 @@ class DataError(ValueError):
 
 
 def need_arrow() -> Any:
-    """The pyarrow module, which reads everything but ``.npy`` and NumPy's arrays.
+    """The pyarrow module, which reads everything but ``.npy`` and NumPy's arrays, and compares the
+    values of conditions.
 
     Raises:
       ImportError: where it is not installed, with the command that installs it.
@@ -35,8 +36,8 @@ def need_arrow() -> Any:
         import pyarrow
     except ImportError as error:
         raise ImportError(
-            "reading Parquet, CSV, text columns and tables needs pyarrow, which is not installed: "
-            "pip install 'jaxdescent[data]'"
+            "Parquet, CSV, text columns, tables and conditions on rows need pyarrow, which is not "
+            "installed: pip install 'jaxdescent[data]'"
         ) from error
     return pyarrow
 

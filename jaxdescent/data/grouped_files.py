@@ -41,16 +41,14 @@ class ColumnExtent(NamedTuple):
     points: bool = True
     bytes: int = 0
 
-    @classmethod
-    def of(cls, pages: Sequence[Page], total: int) -> ColumnExtent:
-        """The extent of a column with these pages, among others like them, of ``total`` bytes."""
-        small = (p.bytes <= 2 * SMALL_BYTES if p.is_dictionary else p.points for p in pages)
-        return cls(
-            page=max((p.bytes for p in pages if not p.is_dictionary), default=0),
-            dictionary=max((p.bytes for p in pages if p.is_dictionary), default=0),
-            value=max((p.bytes / max(p.values, 1) for p in pages), default=0.0),
-            points=all(small),
-            bytes=total,
+    def including(self, page: Page) -> ColumnExtent:
+        """The extent with one more page, without its bytes."""
+        is_small = page.bytes <= 2 * SMALL_BYTES if page.is_dictionary else page.points
+        return self._replace(
+            page=self.page if page.is_dictionary else max(self.page, page.bytes),
+            dictionary=max(self.dictionary, page.bytes) if page.is_dictionary else self.dictionary,
+            value=max(self.value, page.bytes / max(page.values, 1)),
+            points=self.points and is_small,
         )
 
 
@@ -62,7 +60,6 @@ class GroupedFiles(Source):
         self.files = list(paths)
         rows, starts = 0, list[int]()
         self._extents: dict[str, ColumnExtent] = {}
-        self._pages: dict[str, list[Page]] = {}
         common: dict[str, Any] = {}
         for path in self.files:
             with reading(path):
@@ -83,15 +80,14 @@ class GroupedFiles(Source):
     def _looked_at(self, path: pathlib.Path) -> tuple[Any, list[int]]:
         """The schema of a file, and how many rows each of its groups has."""
 
-    @abc.abstractmethod
-    def _pages_of(self, name: str) -> tuple[list[Page], int]:
-        """The pages of a column, or some where all are alike, and how many bytes all of them take.
-        A page is what is read at once.
-        """
+    def _looked_up(self, name: str) -> ColumnExtent:
+        """The extent of a column that the look at the files has told nothing of."""
+        del name
+        return ColumnExtent()
 
     def _extent(self, name: str) -> ColumnExtent:
         if name not in self._extents:
-            self._extents[name] = ColumnExtent.of(*self._pages_of(name))
+            self._extents[name] = self._looked_up(name)
         return self._extents[name]
 
     def row_bytes(self, names: Sequence[str]) -> int:

@@ -45,6 +45,7 @@ def open_source(data: Any, target_file: Any = None, where: str | None = None) ->
     Raises:
       DataError: where nothing can be read from ``data``, with the reason.
       ImportError: where pyarrow is needed, and is not installed.
+      TypeError: where a source does not say the kinds of its columns.
     """
     source = _opened(data, target_file)
     return source if where is None else Filtered(source, where)
@@ -52,6 +53,11 @@ def open_source(data: Any, target_file: Any = None, where: str | None = None) ->
 
 def _opened(data: Any, target_file: Any) -> Source:
     if isinstance(data, Source):
+        if not hasattr(data, "kinds"):
+            raise TypeError(
+                f"{type(data).__name__} must have an attribute `kinds`: the Kind of each column by "
+                "its name."
+            )
         return data
     if hasattr(data, "__arrow_c_stream__"):
         return ArrowStream(data)

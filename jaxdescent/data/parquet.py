@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxdescent.data.conditions import ColumnBounds, Condition
 from jaxdescent.data.errors import need_arrow, reading
-from jaxdescent.data.grouped_files import SMALL_BYTES, GroupedFiles
+from jaxdescent.data.grouped_files import SMALL_BYTES, ColumnExtent, GroupedFiles
 from jaxdescent.data.parquet_pages import Page, pages_of
 from jaxdescent.data.protocol import Block, Kind, Source
 
@@ -56,11 +56,11 @@ class ParquetFiles(GroupedFiles):
             read_dictionary=list(text),
         )
 
-    def _pages_of(self, name: str) -> tuple[list[Page], int]:
-        """All pages of a text column; of a column of numbers, whose pages are alike, the first ones
-        in each row group.
+    def _looked_up(self, name: str) -> ColumnExtent:
+        """The extent from all pages of a text column; from the first ones of each row group of a
+        column of numbers, whose pages are alike.
         """
-        pages, total = list[Page](), 0
+        extent, total = ColumnExtent(), 0
         for path in self.files:
             with reading(path), self._opened(path) as parquet, path.open("rb") as file:
                 of_file = parquet.metadata
@@ -71,11 +71,12 @@ class ParquetFiles(GroupedFiles):
                         size = column.total_uncompressed_size
                         total += size
                         if size <= SMALL_BYTES:
-                            pages.append(Page(size, column.num_values, False, True))
-                        else:
-                            most = None if self.kinds[name] is Kind.TEXT else 2
-                            pages += itertools.islice(pages_of(file, column), most)
-        return pages, total
+                            extent = extent.including(Page(size, column.num_values, False, True))
+                            continue
+                        most = None if self.kinds[name] is Kind.TEXT else 2
+                        for page in itertools.islice(pages_of(file, column), most):
+                            extent = extent.including(page)
+        return extent._replace(bytes=total)
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
         # Text comes as dictionaries where it is stored so: an entry of few levels takes four bytes.

@@ -152,8 +152,10 @@ class Source(abc.ABC):
     _first: int = 0
     """The number of the row at which reading begins."""
 
-    def __init_subclass__(cls) -> None:
-        cls.form = cls.form or cls.__name__
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if cls.form in ("", cls.__mro__[1].__name__):  # no form of its own, nor of another class
+            cls.form = cls.__name__
 
     @abc.abstractmethod
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block | Mapping[str, Any]]:
@@ -284,7 +286,8 @@ def unchanged(sources: Iterable[Source], advice: str) -> Iterator[None]:
 
 
 def located(source: Source, names: Sequence[str], rows: int, start: int = 0) -> Iterator[Block]:
-    """A source's blocks, cut to ``rows`` rows at most and counted from ``start`` on.
+    """A source's blocks of one row and more, cut to ``rows`` rows at most and counted from
+    ``start`` on.
 
     Raises:
       DataError: where columns are missing, or of different lengths.
@@ -294,7 +297,7 @@ def located(source: Source, names: Sequence[str], rows: int, start: int = 0) -> 
         block = given if isinstance(given, Block) else _of_mapping(given, names, source.kinds)
         block = dataclasses.replace(block, start=start)
         start += block.rows
-        if block.rows <= rows:
+        if 0 < block.rows <= rows:
             yield block
             continue
         for first in range(0, block.rows, rows):

@@ -176,8 +176,11 @@ class Rows:
             yield "levels", entries_of(self.coded[:count])
         if self.encoding.hashed:
             yield "buckets", entries_of(self.coded[count:])
-        for first, *others in zip(*self.entries, strict=True):
-            yield "sparse", first.followed_by(others)
+        pieces, self.entries = [piece for pieces in self.entries for piece in pieces], []
+        if pieces:
+            entries = pieces[0].followed_by(pieces[1:])
+            del pieces
+            yield "sparse", entries
 
     def free_constants(self) -> int:
         """How many constants the levels leave free: numbers that can be added to all weights of
