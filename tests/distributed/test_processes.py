@@ -65,9 +65,9 @@ def test_two_processes_find_what_one_does(everyday):
 @pytest.mark.slow
 def test_two_and_four_processes_find_what_one_does_by_every_method(relaxed_promotion):
     own, certificate = {name: solved(name) for name in CASES}, certified()
-    for count in (2, 4):
-        first, *others = said(count, **SHARED)
-        assert set(first) == {*CASES, "certificate"}
+    for count, cases in ((2, CASES), (4, EVERYDAY)):
+        first, *others = said(count, *cases, "certificate", **SHARED)
+        assert set(first) == {*cases, "certificate"}
         assert all(other == first for other in others)
         found = json.loads(*first.pop("certificate"))
         for name in first:
