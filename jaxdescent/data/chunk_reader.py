@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ class ChunkReader:
         self._row_bytes = source.row_bytes(decoding.columns) + decoding.row_bytes
         self._stamps = source.opened or stamps_of(source.files)
         self._lock = threading.RLock()
-        self._reading: Iterator[Chunk] | None = None
+        self._reading: Generator[Chunk] | None = None
         self._next = 0
         self._held: tuple[int, Chunk] | None = None
         self._watchers = 0
@@ -82,7 +82,7 @@ class ChunkReader:
         with self._lock:
             reading, self._reading, self._held, self._next = self._reading, None, None, 0
             if reading is not None:
-                reading.close()  # pyright: ignore[reportAttributeAccessIssue]
+                reading.close()
 
     def _all(self) -> Iterator[Chunk]:
         return (self.chunk(index) for index in range(self.blocks))
@@ -114,7 +114,7 @@ class ChunkReader:
         self.passes += 1
         rest = next(self._reading, None)
         reading, self._reading, self._next = self._reading, None, 0
-        reading.close()  # pyright: ignore[reportAttributeAccessIssue]
+        reading.close()
         self._check_unchanged()
         if rest is not None:
             self._check_rows(self.rows + rest.rows, self.rows)

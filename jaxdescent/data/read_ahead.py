@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ def stop_if_unwanted() -> None:
         raise _Unwanted
 
 
-def read_ahead(start: Callable[[], Iterator[T]]) -> Iterator[T]:
+def read_ahead(start: Callable[[], Iterator[T]]) -> Generator[T]:
     """The items of ``start()`` in their order, made by a thread of their own, one ahead.
 
     Errors of the thread are raised here. Closing this generator early ends the thread. So does the
