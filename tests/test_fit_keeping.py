@@ -1,6 +1,9 @@
 """Fits that are kept while they go on: interrupted, killed, gone on with, and refused."""
 
+import contextlib
+import functools
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -24,6 +27,7 @@ from jaxdescent.fit.checkpoint import Interrupted
 from jaxdescent.fit.progress import ProgressListener
 
 OPTIONS = {"target": "y", "categorical": ("city",), "method": "lsmr", "l2": 0.1}
+SEARCH = OPTIONS | {"method": "cg", "l2": "auto", "test": 0.3}
 
 
 @pytest.fixture(scope="module")
@@ -37,15 +41,44 @@ def table():
     return pl.DataFrame(X | {"city": city, "y": y})
 
 
-@pytest.fixture
-def in_files(monkeypatch):
+@pytest.fixture(scope="module")
+def stored(table, tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "d.parquet"
+    table.write_parquet(path)
+    return path
+
+
+@contextlib.contextmanager
+def rows_in(way):
+    """Where a fit has its rows: they fit in no memory, or do."""
     real = in_memory.plan_in_memory
 
     def plan_of(job):
         plan, counted = real(job)
         return plan._replace(bytes=10**15), counted
 
-    monkeypatch.setattr(in_memory, "plan_in_memory", plan_of)
+    with pytest.MonkeyPatch.context() as patch:
+        if way == strategy.FILES:
+            patch.setattr(in_memory, "plan_in_memory", plan_of)
+        yield
+
+
+@pytest.fixture(params=[strategy.MEMORY, strategy.FILES])
+def way(request):
+    with rows_in(request.param):
+        yield request.param
+
+
+@pytest.fixture(scope="module")
+def searched(stored, tmp_path_factory):
+    """The model of a search that nothing ended, by where the rows are."""
+
+    @functools.cache
+    def of(way):
+        with rows_in(way):
+            return jd.fit_model(stored, **SEARCH, checkpoint=tmp_path_factory.mktemp("whole") / "k")
+
+    return of
 
 
 class Signalling(ProgressListener):
@@ -74,71 +107,69 @@ def same(one, other):
 
 
 @pytest.mark.first
-@pytest.mark.parametrize("way", ["rows in memory", "rows in the files"])
-def test_an_interrupted_fit_goes_on_to_the_same_weights(table, tmp_path, request, way):
+def test_an_interrupted_fit_goes_on_to_the_same_weights(table, tmp_path, way):
+    data, kept = table, {**OPTIONS, "checkpoint": tmp_path / "kept"}
     if way == strategy.FILES:
-        request.getfixturevalue("in_files")
-    whole = jd.fit_model(table, **OPTIONS, checkpoint=tmp_path / "whole")
+        data = tmp_path / "d.parquet"
+        table.write_parquet(data)
+    whole = jd.fit_model(data, **OPTIONS, checkpoint=tmp_path / "whole")
     assert whole.metrics["iterations"] > 4
     assert way.removeprefix("rows ")[:6] in whole.metrics["method"]
     assert 0 < whole.metrics["goodput"] < 1
     watch = Signalling(3, signal.SIGTERM)
     with pytest.raises(Interrupted, match=r"iteration \d is kept in .*kept; the same command"):
-        jd.fit_model(table, **OPTIONS, checkpoint=tmp_path / "kept", watch=watch)
+        jd.fit_model(data, **kept, watch=watch)
     assert json.loads((tmp_path / "kept/fit.json").read_text())["way"] == way
     with pytest.raises(DataError, match="keeps a fit: say --resume to go on with it"):
-        jd.fit_model(table, **OPTIONS, checkpoint=tmp_path / "kept")
-    other = OPTIONS | {"l2": 0.2}
+        jd.fit_model(data, **kept)
     with pytest.raises(DataError, match=r"another fit: the option l2 was 0\.1 and is 0\.2\. Give"):
-        jd.fit_model(table, **other, checkpoint=tmp_path / "kept", resume=True)
-    resumed = jd.fit_model(table, **OPTIONS, checkpoint=tmp_path / "kept", resume=True)
+        jd.fit_model(data, **kept | {"l2": 0.2}, resume=True)
+    if way == strategy.FILES:
+        table.with_columns(x0=pl.col("x0") + 1).write_parquet(data)
+        with pytest.raises(DataError, match=r"another fit: the data's fingerprint was .* and is"):
+            jd.fit_model(data, **kept, resume=True)
+        table.write_parquet(data)
+    resumed = jd.fit_model(data, **kept, resume=True)
     same(resumed, whole)
     assert 0 < resumed.metrics["resumed_at"] < whole.metrics["iterations"]
     if way == strategy.FILES:
         return
     # What has ended is there at once.
-    again = jd.fit_model(table, **OPTIONS, checkpoint=tmp_path / "kept", resume=True)
+    again = jd.fit_model(data, **kept, resume=True)
     same(again, whole)
     assert again.metrics["resumed_at"] == whole.metrics["iterations"]
-    plain = jd.fit_model(table, **OPTIONS)
+    plain = jd.fit_model(data, **OPTIONS)
     np.testing.assert_allclose(plain.weights, whole.weights, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("way", "after", "what"),
+    ("way", "interruptions"),
     [
-        (strategy.MEMORY, 8, "the search with 8 penalties tried"),
-        pytest.param(strategy.FILES, 2, r"iteration \d+", marks=pytest.mark.slow),  # of a descent
-        pytest.param(
-            strategy.FILES, 14, "the search with 15 penalties tried", marks=pytest.mark.slow
-        ),
+        (strategy.MEMORY, {"the search with 8 penalties tried": 8}),
+        # Of a descent for many penalties, and between two of them.
+        (strategy.FILES, {r"iteration \d+": 2, "the search with 15 penalties tried": 20}),
     ],
+    indirect=["way"],
 )
 def test_an_interrupted_search_goes_on_to_the_same_penalty(
-    table, tmp_path, request, way, after, what
+    stored, searched, tmp_path, way, interruptions
 ):
-    if way == strategy.FILES:
-        request.getfixturevalue("in_files")
-    options = OPTIONS | {"l2": "auto", "test": 0.3}
-    whole = jd.fit_model(table, **options, checkpoint=tmp_path / "whole")
-    with pytest.raises(Interrupted, match=f"^{what} is kept in {tmp_path / 'kept'}"):
-        jd.fit_model(
-            table, **options, checkpoint=tmp_path / "kept", watch=Signalling(after, in_search=True)
-        )
-    resumed = jd.fit_model(table, **options, checkpoint=tmp_path / "kept", resume=True)
-    same(resumed, whole)
+    kept = {**SEARCH, "checkpoint": tmp_path / "kept", "resume": True}
+    for what, after in interruptions.items():
+        with pytest.raises(Interrupted, match=f"^{what} is kept in {tmp_path / 'kept'}"):
+            jd.fit_model(stored, **kept, watch=Signalling(after, in_search=True))
+    same(jd.fit_model(stored, **kept), searched(way))
     assert not list((tmp_path / "kept").glob("search-*"))
-    plain = jd.fit_model(table, **options)
-    assert plain.metrics["l2"] == whole.metrics["l2"]
+    if way == strategy.MEMORY:
+        assert jd.fit_model(stored, **SEARCH).metrics["l2"] == searched(way).metrics["l2"]
 
 
 def test_the_command_says_how_to_go_on_and_a_second_signal_stops_at_once(
-    table, tmp_path, monkeypatch
+    stored, tmp_path, monkeypatch
 ):
-    table.write_parquet(tmp_path / "d.parquet")
     arguments = [
-        "fit", tmp_path / "d.parquet", "--target", "y", "--categorical", "city", "--method", "lsmr",
+        "fit", stored, "--target", "y", "--categorical", "city", "--method", "lsmr",
         "--l2", "0.1", "--checkpoint", tmp_path / "kept", "--out", tmp_path / "m",
     ]  # fmt: skip
     real, count = checkpoint._Following.report, 0
@@ -185,39 +216,29 @@ def test_one_pass_has_nothing_to_resume_and_says_so(table, tmp_path):
     same(jd.fit_model(table, **options, resume=True), model)
 
 
-@pytest.mark.slow
-@pytest.mark.slow
-def test_other_data_are_refused(table, tmp_path, in_files):
-    table.write_parquet(tmp_path / "d.parquet")
+def test_a_fit_goes_on_in_its_way_whatever_the_memory(table, tmp_path):
+    kept = {**OPTIONS, "checkpoint": tmp_path / "kept"}
     with pytest.raises(Interrupted):
-        jd.fit_model(
-            tmp_path / "d.parquet", **OPTIONS, checkpoint=tmp_path / "kept", watch=Signalling(2)
-        )
-    table.with_columns(x0=pl.col("x0") + 1).write_parquet(tmp_path / "d.parquet")
-    with pytest.raises(DataError, match=r"another fit: the data's fingerprint was .* and is"):
-        jd.fit_model(tmp_path / "d.parquet", **OPTIONS, checkpoint=tmp_path / "kept", resume=True)
-
-
-def test_a_fit_goes_on_in_its_way_whatever_the_memory(table, tmp_path, request):
-    with pytest.raises(Interrupted):
-        jd.fit_model(table, **OPTIONS, checkpoint=tmp_path / "kept", watch=Signalling(2))
-    request.getfixturevalue("in_files")
-    with pytest.raises(jd.ProblemTooLarge, match="gone on with has them in memory"):
-        jd.fit_model(table, **OPTIONS, checkpoint=tmp_path / "kept", resume=True)
+        jd.fit_model(table, **kept, watch=Signalling(2))
+    with (
+        rows_in(strategy.FILES),
+        pytest.raises(jd.ProblemTooLarge, match="gone on with has them in memory"),
+    ):
+        jd.fit_model(table, **kept, resume=True)
 
 
 @pytest.mark.parametrize(
-    ("content", "resume", "message"),
+    ("content", "message"),
     [
-        (None, True, "--resume goes on with what --checkpoint keeps"),
-        ({"notes.txt": "mine"}, True, "holds other things than a fit: name another"),
-        ({"fit.json": "{"}, True, r"fit\.json cannot be read"),
-        ({"fit.json": "[]"}, True, "does not describe a fit"),
-        ({"fit.json": '{"format": "jaxdescent fit", "schema": 9}'}, True, "has schema 9"),
-        ("a file", True, "is no folder"),
+        (None, "--resume goes on with what --checkpoint keeps"),
+        ({"notes.txt": "mine"}, "holds other things than a fit: name another"),
+        ({"fit.json": "{"}, r"fit\.json cannot be read"),
+        ({"fit.json": "[]"}, "does not describe a fit"),
+        ({"fit.json": '{"format": "jaxdescent fit", "schema": 9}'}, "has schema 9"),
+        ("a file", "is no folder"),
     ],
 )
-def test_folders_that_keep_no_fit_are_refused(table, tmp_path, content, resume, message):
+def test_folders_that_keep_no_fit_are_refused(table, tmp_path, content, message):
     folder = tmp_path / "kept"
     if isinstance(content, str):
         folder.write_text(content)
@@ -226,7 +247,7 @@ def test_folders_that_keep_no_fit_are_refused(table, tmp_path, content, resume, 
         for name, text in content.items():
             (folder / name).write_text(text)
     with pytest.raises(DataError, match=message):
-        jd.fit_model(table, **OPTIONS, checkpoint=folder if content else None, resume=resume)
+        jd.fit_model(table, **OPTIONS, checkpoint=folder if content else None, resume=True)
 
 
 def test_two_fits_at_once_do_not_share_a_folder(tmp_path):
@@ -266,12 +287,13 @@ def test_which_numbers_of_processes_can_go_on(tmp_path):
         later.units()
 
 
+def full(*arguments, **named):
+    raise OSError(28, "No space left on device")
+
+
 def test_units_that_cannot_be_kept_end_the_fit(tmp_path, monkeypatch):
     kept = checkpoint.FitCheckpoint(tmp_path / "kept", resume=False)
     kept.begin(strategy.FILES, 1)
-
-    def full(*arguments, **named):
-        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez", full)
     with pytest.raises(DataError, match="cannot be written: No space left on device"):
@@ -305,9 +327,6 @@ def test_a_search_that_cannot_be_kept_goes_on(tmp_path, monkeypatch):
     kept.keep_search({"a": np.arange(3)})
     assert kept.kept_search()["a"].tolist() == [0, 1, 2]
 
-    def full(*arguments, **named):
-        raise OSError(28, "No space left on device")
-
     monkeypatch.setattr(np, "savez", full)
     with pytest.warns(RuntimeWarning, match="cannot be kept in .* No space left on device"):
         kept.keep_search({"a": np.arange(4)})
@@ -323,7 +342,7 @@ import os, signal, sys, threading
 import numpy as np, jaxdescent as jd
 from jaxdescent.fit import checkpoint, in_memory
 checkpoint.EVERY = 0.0
-data, folder, way, l2, out, events, delay = sys.argv[1:]
+data, folder, way, out, events, delay = sys.argv[1:]
 left = int(events)
 
 def count():
@@ -343,34 +362,28 @@ def counted(self, found):
     count()
 
 checkpoint._Following, checkpoint.FitCheckpoint.keep_search = Counting, counted
-if way == "files":
+if way == "rows in the files":
     real = in_memory.plan_in_memory
     in_memory.plan_in_memory = lambda job: (real(job)[0]._replace(bytes=10**15), 0)
-model = jd.fit_model(data, "y", categorical="city", method="lsmr", test=0.3, checkpoint=folder,
-                     resume=True, l2="auto" if l2 == "auto" else float(l2))
+model = jd.fit_model(data, "y", categorical="city", method="cg", l2="auto", test=0.3,
+                     checkpoint=folder, resume=True)
 np.save(out, np.append(model.weights, model.intercept))
 """
 """Kills itself a moment after so many chunks of descents and penalties."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("way", "l2"), [("memory", "0"), ("memory", "auto"), ("files", "auto")])
-def test_killed_fits_go_on_to_the_same_weights(table, tmp_path, way, l2):
-    table.write_parquet(tmp_path / "d.parquet")
-    rng, kills = np.random.default_rng(5), 0
-
-    def code_of(name, events, delay):
-        arguments = (tmp_path / "d.parquet", tmp_path / name, way, l2, tmp_path / f"{name}.npy")
-        command = [sys.executable, "-c", KILLED, *arguments, events, delay]
+@pytest.mark.parametrize("way", [strategy.MEMORY, strategy.FILES])
+def test_killed_fits_go_on_to_the_same_weights(stored, searched, tmp_path, way):
+    out = tmp_path / "killed.npy"
+    arguments = [sys.executable, "-c", KILLED, stored, tmp_path / "killed", way, out]
+    programs = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "programs")}
+    programs |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    # At once, later in what was gone on with, and never.
+    for events, delay in ((1, 0.0), (7, 0.03), (0, 0.0)):
+        command = [str(each) for each in (*arguments, events, delay)]
         root = pathlib.Path(jd.__file__).parents[1]
-        return subprocess.run([str(a) for a in command], cwd=root, check=False).returncode
-
-    assert code_of("whole", 0, 0) == 0
-    while not (tmp_path / "killed.npy").exists():
-        # At once, and then later and later, so that it comes to its end.
-        events, delay = 1 + kills * rng.integers(1, 4), rng.uniform(0, 0.05) * (kills > 0)
-        code = code_of("killed", events, delay)
-        assert code in (0, -signal.SIGKILL)
-        kills += code != 0
-    assert kills
-    np.testing.assert_array_equal(np.load(tmp_path / "killed.npy"), np.load(tmp_path / "whole.npy"))
+        ended = subprocess.run(command, cwd=root, env=os.environ | programs, check=False)
+        assert ended.returncode == (-signal.SIGKILL if events else 0)
+    whole = searched(way)
+    np.testing.assert_array_equal(np.load(out), np.append(whole.weights, whole.intercept))
