@@ -1,5 +1,7 @@
 """Features far from zero: every method finds what the stored numbers say, whatever their mean."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,7 +55,7 @@ def error(result, weights):
     return np.linalg.norm(got - weights) / np.linalg.norm(weights)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "LSMR Sketch"])
 def test_the_weights_are_those_of_the_stored_numbers(name, rng):
     method = METHODS[name]()
     for shift in SHIFTS:
@@ -79,21 +81,10 @@ def test_the_weights_are_those_of_the_stored_numbers(name, rng):
         assert float(result.value) < 1.01 * value
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("CG", {"l2": 3.0, "is_weighted": True}),
-        ("CG", {"outputs": (3,)}),
-        ("LSMR", {"outputs": (3,), "l2": jnp.array([0.0, 1.0, 50.0]), "is_weighted": True}),
-        ("LBFGS", {"outputs": (3,), "l2": jnp.array([0.0, 1.0, 50.0]), "is_weighted": True}),
-        ("Gram", {"outputs": (3,), "l2": jnp.array([0.0, 1.0, 50.0]), "is_weighted": True}),
-    ],
-    ids=str,
-)
-def test_so_they_are_with_weights_outputs_and_penalties(name, options, rng):
-    X, y = data(rng, 1e4, outputs=options.get("outputs", ()))
-    l2 = options.get("l2", 0.0)
-    sample_weight = rng.random(400).astype(np.float32) if options.get("is_weighted") else None
+@pytest.mark.parametrize("name", ["CG", "LSMR", "LBFGS", "Gram"])
+def test_so_they_are_with_weights_outputs_and_penalties(name, rng):
+    X, y = data(rng, 1e4, outputs=(3,))
+    l2, sample_weight = np.float32([0, 1, 50]), rng.random(400).astype(np.float32)
     objective = jd.LinearRegression(X, y, l2=l2, sample_weight=sample_weight)
     weights, _, _ = closed_form(X, y, l2, sample_weight)
     result = jd.minimize(objective, method=METHODS[name](), tolerance=1e-6)
@@ -102,7 +93,7 @@ def test_so_they_are_with_weights_outputs_and_penalties(name, options, rng):
 
 @given(
     seed=st.integers(0, 2**16),
-    shape=st.sampled_from([(30, 1), (57, 5), (300, 20)]),
+    shape=st.sampled_from([(30, 1), (400, 8)]),
     exponent=st.floats(0, 4),
     is_steep=st.booleans(),
 )
@@ -129,25 +120,34 @@ def test_in_float64_to_as_many_digits_as_it_has(name, rng, x64):
     np.testing.assert_allclose(result.value, value, rtol=1e-7)
 
 
-@pytest.mark.parametrize("name", ["CG", "LSMR", "LBFGS"])
-def test_jit_and_vmap_do_the_same(name, rng):
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("LSMR", "jit"), ("LSMR", "shared X"), ("CG", "vmap"), ("LBFGS", "vmap")],
+    ids=str,
+)
+def test_jit_and_vmap_do_the_same(name, form, rng):
     cases = [data(rng, shift, 60, 4) for shift in (0.0, 1e3, 1e4)]
-    Xs, ys = (jnp.stack(parts) for parts in zip(*cases, strict=True))
+    exact = np.stack([closed_form(X, y)[0] for X, y in cases])
+    Xs, ys = map(np.stack, zip(*cases, strict=True))
 
+    @jax.jit
     def solve(X, y):
         objective, method = jd.LinearRegression(X, y), METHODS[name]()
         return jd.minimize(objective, method=method, tolerance=1e-6).params["weights"]
 
-    exact = np.stack([closed_form(X, y)[0] for X, y in cases])
-    for got in (jax.vmap(solve)(Xs, ys), jnp.stack([jax.jit(solve)(*case) for case in cases])):
-        np.testing.assert_allclose(got, exact, rtol=3e-4, atol=3e-4)
-    shared = jax.jit(jax.vmap(solve, in_axes=(None, 0)))(Xs[2], jnp.stack([ys[2], 2 * ys[2]]))
-    np.testing.assert_allclose(shared, [exact[2], 2 * exact[2]], rtol=3e-4, atol=3e-4)
+    if form == "jit":
+        got = [solve(*case) for case in cases]
+    elif form == "vmap":
+        got = jax.vmap(solve)(Xs, ys)
+    else:
+        got = jax.vmap(solve, in_axes=(None, 0))(Xs[2], np.stack([ys[2], 2 * ys[2]]))
+        exact = np.stack([exact[2], 2 * exact[2]])
+    np.testing.assert_allclose(got, exact, rtol=3e-4, atol=3e-4)
 
 
 @pytest.mark.parametrize(
     ("name", "outputs"),
-    [("CG", (3,)), ("LSMR Sketch", ()), ("LBFGS", (3,)), ("Gram", ())],
+    [("CG", (3,)), ("LSMR Sketch", ()), ("Gram", ())],
     ids=str,
 )
 def test_rows_on_eight_devices_do_the_same(name, outputs, rng):
@@ -160,9 +160,7 @@ def test_rows_on_eight_devices_do_the_same(name, outputs, rng):
     assert error(result, closed_form(X, y)[0]) < 2e-4
 
 
-@pytest.mark.parametrize(
-    ("name", "dtype"), [("CG", jnp.float16), ("LSMR", jnp.bfloat16), ("LBFGS", jnp.bfloat16)]
-)
+@pytest.mark.parametrize(("name", "dtype"), [("CG", jnp.float16), ("LSMR", jnp.bfloat16)])
 def test_16_bit_features_do_the_same(name, dtype, rng):
     X, y = data(rng, 0.0)
     X = jnp.asarray(20 * X + 1000, dtype)
@@ -172,8 +170,8 @@ def test_16_bit_features_do_the_same(name, dtype, rng):
 
 def test_a_column_of_ones_besides_the_intercept_is_no_reason_to_subtract(rng):
     X, y = data(rng, 0.0)
-    X = jnp.asarray(np.concatenate([X, np.ones((400, 1), np.float32)], axis=1))
-    assert not Center.of(Dense.from_array(X), None).is_far
+    X[:, -1] = 1
+    assert not Center.of(Dense.from_array(jnp.asarray(X)), None).is_far
     result = jd.minimize(jd.LinearRegression(X, y), method=jd.LSMR(), tolerance=1e-6)
     assert error(result, np.append(closed_form(X[:, :-1], y)[0], 0)) < 1e-4
 
@@ -210,7 +208,7 @@ def test_nothing_but_constant_columns_is_far_from_zero():
 
 @pytest.mark.parametrize(
     ("name", "devices", "outputs"),
-    [("CG", 1, ()), ("LSMR", 1, (2,)), ("CG", 8, (2,)), ("LSMR", 8, ())],
+    [("CG", 1, ()), ("LSMR", 1, (2,)), ("LSMR", 8, ())],
     ids=str,
 )
 def test_x_is_never_copied(name, devices, outputs):
@@ -254,7 +252,7 @@ def test_the_own_start_is_the_best_constant_model_and_its_gradient_the_scale(rng
     A = X.astype(float) - np.average(X.astype(float), axis=0, weights=sample_weight)
     target = np.average(y.astype(float), weights=sample_weight)
     slope = np.linalg.norm(A.T @ (sample_weight * (y - target)))
-    for method in (jd.ConjugateGradient(), jd.LSMR(), jd.LBFGS(), jd.Gram()):
+    for method in (jd.ConjugateGradient(), jd.LSMR(), jd.Gram()):
         halted = jd.minimize(objective, method=method, max_iterations=1, tolerance=0, history=2)
         np.testing.assert_allclose(halted.history.gradient_norm[0], slope, rtol=1e-3)
         np.testing.assert_allclose(
@@ -262,9 +260,9 @@ def test_the_own_start_is_the_best_constant_model_and_its_gradient_the_scale(rng
             0.5 * np.sum(sample_weight * (y - target) ** 2),
             rtol=1e-4,
         )
-    np.testing.assert_allclose(objective.checked().start_norm(), slope, rtol=1e-3)
-    blank = objective.checked().start()
-    placed = objective.checked().placed_start(blank)
+    start = jax.jit(lambda checked: (checked.start_norm(), checked.placed_start(checked.start())))
+    norm, placed = start(objective.checked())
+    np.testing.assert_allclose(norm, slope, rtol=1e-3)
     np.testing.assert_allclose(placed["intercept"], target, rtol=1e-6)
     assert not np.any(placed["weights"])
 
@@ -272,49 +270,42 @@ def test_the_own_start_is_the_best_constant_model_and_its_gradient_the_scale(rng
 @pytest.mark.core
 def test_a_repeated_call_with_other_targets_starts_at_their_mean(rng):
     X, y = data(rng, 0.0)
-    X, y = jnp.asarray(X), jnp.asarray(y)
+    X, weight = jnp.asarray(X), jnp.asarray(rng.random(400), jnp.float32)
     options = {"method": jd.ConjugateGradient(), "max_iterations": 1, "history": 2, "tolerance": 0}
-    for targets in (y, y + 100, y - 7):
-        result = jd.minimize(jd.LinearRegression(X, targets), **options)
-        spread = 0.5 * np.sum((np.asarray(targets, float) - np.mean(targets)) ** 2)
-        np.testing.assert_allclose(result.history.value[0], spread, rtol=1e-4)
-
-
-@pytest.mark.parametrize(
-    "what", [{"l2": -1.0}, {"sample_weight": jnp.linspace(-3.0, 1.0, 400)}], ids=["l2", "weights"]
-)
-def test_without_a_minimum_lbfgs_diverges(what, rng):
-    X, y = data(rng, 0.0, features=500 if "l2" in what else 8)
-
-    @jax.jit
-    def solve(what):
-        return jd.minimize(jd.LinearRegression(X, y, **what), method=jd.LBFGS()).status
-
-    assert Status(int(solve(what))) is Status.DIVERGED
+    for shift in (0, 100, -7):
+        targets = y + np.float32(shift)
+        regression = jd.LinearRegression(X, jnp.asarray(targets), sample_weight=weight)
+        result = jd.minimize(regression, **options)
+        apart = targets - np.average(targets.astype(float), weights=weight)
+        np.testing.assert_allclose(result.history.value[0], 0.5 * weight @ apart**2, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["regression", "form"])
 def test_what_is_left_without_the_intercept_is_the_same_function(kind, rng, x64):
     X, y = data(rng, 3.0, 50, 4, (2,), np.float64)
-    whole = jd.LinearRegression(X, y, l2=0.3, sample_weight=rng.random(50)).checked()
-    if kind == "form":
-        whole = GramForm.from_regression(whole)
-    elimination = whole.eliminated()
-    assert isinstance(elimination.means, Means)
-    weights = {"weights": jnp.asarray(rng.normal(size=(4, 2)))}
-    params = elimination.means.with_intercept(weights["weights"])
-    value, gradient = whole.value_and_gradient(params)
-    inner = elimination.objective.value_and_gradient(weights)
+    regression = jd.LinearRegression(X, y, l2=0.3, sample_weight=rng.random(50)).checked()
+    weights = rng.normal(size=(4, 2))
+
+    @jax.jit
+    def answers(regression):
+        whole = regression if kind == "regression" else GramForm.from_regression(regression)
+        elimination = whole.eliminated()
+        assert isinstance(elimination.means, Means)
+        params = elimination.means.with_intercept(weights)
+        inner = elimination.objective.value_and_gradient({"weights": weights})
+        other = params | {"intercept": params["intercept"] + jnp.array([1.0, -2.0])}
+        got = elimination.means.at_given_intercept(other, inner[0], inner[1]["weights"])
+        again = whole.eliminated(elimination.means).objective.value({"weights": weights})
+        outer = (whole.value_and_gradient(each) for each in (params, other))
+        return *outer, inner, got, again
+
+    (value, gradient), (elsewhere, slope), inner, got, again = answers(regression)
     np.testing.assert_allclose(inner[0], value, rtol=1e-10)
     np.testing.assert_allclose(inner[1]["weights"], gradient["weights"], rtol=1e-8, atol=1e-9)
     np.testing.assert_allclose(gradient["intercept"], 0, atol=1e-10)
-    other = params | {"intercept": params["intercept"] + jnp.array([1.0, -2.0])}
-    value, gradient = whole.value_and_gradient(other)
-    norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in gradient.values()))
-    got = elimination.means.at_given_intercept(other, inner[0], inner[1]["weights"])
-    np.testing.assert_allclose(got, (value, norm), rtol=1e-9)
-    again = whole.eliminated(elimination.means)
-    np.testing.assert_allclose(again.objective.value(weights), inner[0], rtol=1e-12)
+    norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in slope.values()))
+    np.testing.assert_allclose(got, (elsewhere, norm), rtol=1e-9)
+    np.testing.assert_allclose(again, inner[0], rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["CG", "LSMR", "LBFGS", "Gram"])
@@ -330,7 +321,7 @@ def test_a_wrong_intercept_alone_is_no_minimum(name, rng, x64):
 def test_a_wide_x_far_from_zero_has_its_solution_of_least_norm(rng):
     X, y = data(rng, 1e3, 20, 60)
     weights, _, _ = closed_form(X, y, 0.5)
-    for method in (jd.Dual(), jd.LSMR(), jd.ConjugateGradient(), jd.LBFGS()):
+    for method in (jd.Dual(), jd.LSMR(), jd.ConjugateGradient()):
         objective = jd.LinearRegression(X, y, l2=0.5)
         result = jd.minimize(objective, method=method, tolerance=1e-6)
         assert error(result, weights) < 2e-3
@@ -344,55 +335,53 @@ SIGNED = {
     "LSMR": jd.LSMR,
     "Gram": jd.Gram,
     "Dual": jd.Dual,
+    "LBFGS": jd.LBFGS,
 }
+ROWS = data(np.random.default_rng(0), 0.0, 60, 4)
+CENTRED, TARGETS = (part - part.mean(axis=0) for part in ROWS)
+LEAST = np.linalg.eigvalsh(CENTRED.T @ CENTRED)[0]
+ONES = np.ones(60, np.float32)
 
 
-@pytest.mark.parametrize(
-    ("name", "shape"),
-    [*((name, (60, 4)) for name in SIGNED), ("derivative", (10, 30)), ("CG", (10, 30))],
-    ids=str,
-)
-def test_a_traced_negative_penalty_without_a_minimum_ends_diverged(name, shape, rng):
-    X, y = data(rng, 0.0, *shape)
+@functools.partial(jax.jit, static_argnames="name")
+def solved(name, l2, sample_weight=None, y=ROWS[1]):
+    objective = jd.LinearRegression(ROWS[0], y, l2=l2, sample_weight=sample_weight)
+    return jd.minimize(objective, method=SIGNED[name]())
+
+
+@pytest.mark.parametrize("name", [name for name in SIGNED if name != "LBFGS"])
+def test_a_traced_negative_penalty_without_a_minimum_ends_diverged(name):
+    for l2 in (-1.2 * max(LEAST, 1), -1e5):
+        assert int(solved(name, np.float32(l2), ONES).status) == Status.DIVERGED
+    if name in ("derivative", "CG"):
+        both = np.stack([ROWS[1], 2 * ROWS[1]], axis=1)
+        assert int(solved(name, np.float32([1, -1e5]), y=both).status) == Status.DIVERGED
+
+
+@pytest.mark.parametrize("name", ["derivative", "CG", "LBFGS"])
+def test_directions_that_no_row_has_curve_down_too(name, rng):
+    X, y = data(rng, 0.0, 10, 30)
 
     @jax.jit
-    def status(y, l2):
+    def status(l2):
         return jd.minimize(jd.LinearRegression(X, y, l2=l2), method=SIGNED[name]()).status
 
-    least = np.linalg.eigvalsh((X - X.mean(axis=0)).T @ (X - X.mean(axis=0)))[0]
-    for l2 in (-1.2 * max(least, 1), -1e5):
-        assert int(status(y, jnp.float32(l2))) == Status.DIVERGED
-    if name in ("derivative", "CG"):
-        both = jnp.stack([y, 2 * y], axis=1)
-        assert int(status(both, jnp.array([1.0, -1e5]))) == Status.DIVERGED
+    for l2 in (-1.2, -1e5):
+        assert int(status(np.float32(l2))) == Status.DIVERGED
 
 
-@pytest.mark.parametrize("name", [name for name in SIGNED if name not in ("LSMR", "Dual")])
-def test_a_traced_negative_penalty_that_leaves_a_minimum_is_solved(name, rng):
-    X, y = data(rng, 0.0, 60, 4)
-    centred, targets = X - X.mean(axis=0), y - y.mean()
-    gram = (centred.T @ centred).astype(float)
-    l2 = -0.5 * np.linalg.eigvalsh(gram)[0]
-
-    @jax.jit
-    def solve(l2):
-        return jd.minimize(jd.LinearRegression(X, y, l2=l2), method=SIGNED[name]())
-
-    result = solve(jnp.float32(l2))
-    exact = np.linalg.solve(gram + l2 * np.eye(4), centred.T @ targets)
+@pytest.mark.parametrize("name", ["derivative", "CG", "Gram"])
+def test_a_traced_negative_penalty_that_leaves_a_minimum_is_solved(name):
+    result = solved(name, np.float32(-0.5 * LEAST), ONES)
+    normal = CENTRED.T.astype(float) @ CENTRED - 0.5 * LEAST * np.eye(4)
+    exact = np.linalg.solve(normal, CENTRED.T @ TARGETS)
     assert int(result.status) == Status.CONVERGED
     np.testing.assert_allclose(result.params["weights"], exact, rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", SIGNED)
-def test_traced_negative_weights_without_a_minimum_end_diverged(name, rng):
-    X, y = data(rng, 0.0, 60, 4)
-
-    @jax.jit
-    def status(sample_weight):
-        objective = jd.LinearRegression(X, y, sample_weight=sample_weight)
-        return jd.minimize(objective, method=SIGNED[name]()).status
-
-    few = jnp.ones(60).at[7].set(-100.0)
-    for sample_weight in (few, -jnp.ones(60)):
-        assert int(status(sample_weight)) == Status.DIVERGED
+def test_traced_negative_weights_without_a_minimum_end_diverged(name):
+    few = ONES.copy()
+    few[7] = -100
+    for sample_weight in (few, -ONES):
+        assert int(solved(name, np.float32(0), sample_weight).status) == Status.DIVERGED
