@@ -1,5 +1,7 @@
 """A design less the means of its columns and in other units: each answer is that of the entries."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,60 +49,76 @@ def design_of(kind, rng, shift=0.0):
     return jd.Concatenated(parts), np.concatenate([X, levels, sparse], axis=1)
 
 
+OPERANDS = np.array([3, 0, 59]), np.arange(20), np.arange(ROWS) % 7
+
+
+@functools.partial(jax.jit, static_argnames="what")
+def answers(design, scale, numbers, what):
+    """What a standardised design answers, and the center that it has."""
+    center = None if what == "scale" else Center.of(design, None)
+    made = Standardised(design, center, None if what == "mean" else scale)
+    few, many, target = OPERANDS
+    found = {"to_dense": made.to_dense(), "rows_at": made.rows_at(few)}
+    found |= {"row_block": made.row_block(4, 9), "column_block": made.column_block(1, 2)}
+    for name, index in (("few", few), ("many", many)):
+        taken = made.taken(jnp.asarray(index))
+        found[name] = None if taken is None else as_design(taken).to_dense()
+    for outputs in ("one", "two"):
+        weights, rows = numbers[f"{outputs} weights"], numbers[f"{outputs} rows"]
+        found[f"{outputs} there"] = made.product(weights)
+        found[f"{outputs} back"] = made.transposed_product(rows)
+        found[f"{outputs} both"] = made.there_and_back(weights, lambda p, y: (2 * p, p - y), rows)
+    found["sums"] = made.sums_of_rows(jnp.asarray(target), numbers["factor"], 7)
+    found["squares"] = made.column_squared_norms(numbers["s"], numbers["other"])
+    found["lengths"] = made.column_lengths(numbers["s"], numbers["other"])
+    return found, center
+
+
 @pytest.mark.first
 @pytest.mark.parametrize(("kind", "shift", "what"), CASES)
 def test_every_answer_is_that_of_the_entries(kind, shift, what, rng):
     design, X = design_of(kind, rng, shift)
     features = X.shape[1]
-    center = None if what == "scale" else Center.of(design, None)
-    scale = None if what == "mean" else jnp.asarray(rng.uniform(0.5, 2, features), jnp.float32)
-    if center is not None:
-        assert bool(jnp.any(center.is_far)) == bool(shift)
-    made = Standardised(design, center, scale)
+    scale = rng.uniform(0.5, 2, features).astype(np.float32)
+    shapes = {"one weights": features, "one rows": ROWS, "factor": ROWS, "other": features}
+    shapes |= {"two weights": (features, 2), "two rows": (ROWS, 2)}
+    numbers = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    numbers = {name: each.astype(np.float32) for name, each in numbers.items()}
+    numbers["s"] = s = rng.random(ROWS).astype(np.float32)
+    found, center = answers(design, scale, numbers, what)
     exact = X.astype(float)
-    exact = exact if center is None else exact - np.asarray(center.mean, float)
-    exact = exact if scale is None else exact * np.asarray(scale, float)
+    if center is not None:
+        assert bool(np.any(center.is_far)) == bool(shift)
+        exact = exact - np.asarray(center.mean, float)
+    exact = exact if what == "mean" else exact * scale
     size = 1 + shift * (center is None)
     close = {"rtol": 1e-4, "atol": 5e-5 * size}
-    for outputs in ((), (2,)):
-        weights = rng.normal(size=(features, *outputs)).astype(np.float32)
-        rows = rng.normal(size=(ROWS, *outputs)).astype(np.float32)
-        np.testing.assert_allclose(made.product(weights), exact @ weights, **close)
-        np.testing.assert_allclose(made.transposed_product(rows), exact.T @ rows, **close)
-        kept, back = made.there_and_back(weights, lambda p, y: (2 * p, p - y), rows)
+    for outputs in ("one", "two"):
+        weights, rows = numbers[f"{outputs} weights"], numbers[f"{outputs} rows"]
+        np.testing.assert_allclose(found[f"{outputs} there"], exact @ weights, **close)
+        np.testing.assert_allclose(found[f"{outputs} back"], exact.T @ rows, **close)
+        kept, back = found[f"{outputs} both"]
         np.testing.assert_allclose(kept, 2 * exact @ weights, **close)
-        expected = exact.T @ (exact @ weights - rows)
         loose = {"rtol": 1e-4, "atol": 1e-3 * size**2}
-        np.testing.assert_allclose(back, expected, **loose)
-    np.testing.assert_allclose(made.to_dense(), exact, **close)
-    assert made.shape == X.shape
-    for index in (np.array([3, 0, 59]), np.arange(20)):
-        taken = made.taken(jnp.asarray(index))
-        if taken is None:
-            assert kind == "map"
-            continue
-        np.testing.assert_allclose(as_design(taken).to_dense(), exact[index], **close)
-    for got, expected in (
-        (made.rows_at(jnp.array([3, 0, 59])), exact[[3, 0, 59]]),
-        (made.row_block(4, 9), exact[4:13]),
-        (made.column_block(1, 2), exact[:, 1:3]),
-    ):
-        if got is not None:
-            np.testing.assert_allclose(got, expected, **close)
-    target, factor = np.arange(ROWS) % 7, rng.normal(size=ROWS).astype(np.float32)
-    sums = made.sums_of_rows(jnp.asarray(target), jnp.asarray(factor), 7)
-    if sums is not None:
-        expected = np.eye(7)[target].T @ (factor[:, None] * exact)
-        np.testing.assert_allclose(sums, expected, rtol=1e-4, atol=5e-6 * (1 + shift))
-    s, other = rng.random(ROWS).astype(np.float32), rng.normal(size=features).astype(np.float32)
-    squares = (s[:, None] * (exact - other) ** 2).sum(axis=0)
-    got = made.column_squared_norms(jnp.asarray(s), jnp.asarray(other))
+        np.testing.assert_allclose(back, exact.T @ (exact @ weights - rows), **loose)
+    few, many, target = OPERANDS
+    parts = {"to_dense": exact, "few": exact[few], "many": exact[many], "rows_at": exact[few]}
+    parts |= {"row_block": exact[4:13], "column_block": exact[:, 1:3]}
+    may_lack = {"rows_at", "row_block", "column_block"} | (
+        {"few", "many"} if kind == "map" else set()
+    )
+    for name, part in parts.items():
+        if name not in may_lack or found[name] is not None:
+            np.testing.assert_allclose(found[name], part, **close, err_msg=name)
+    if found["sums"] is not None:
+        expected = np.eye(7)[target].T @ (numbers["factor"][:, None] * exact)
+        np.testing.assert_allclose(found["sums"], expected, rtol=1e-4, atol=5e-6 * (1 + shift))
+    squares = (s[:, None] * (exact - numbers["other"]) ** 2).sum(axis=0)
     if kind == "map":
-        assert got is None
+        assert found["squares"] is None
         return
-    np.testing.assert_allclose(got, squares, rtol=2e-4)
-    lengths = made.column_lengths(jnp.asarray(s), jnp.asarray(other))
-    np.testing.assert_allclose(lengths, np.sqrt(squares), rtol=1e-4)
+    np.testing.assert_allclose(found["squares"], squares, rtol=2e-4)
+    np.testing.assert_allclose(found["lengths"], np.sqrt(squares), rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["dense", "read"])
@@ -146,15 +164,21 @@ def test_designs_side_by_side_within_others_are_centred_as_if_all_stood_in_one_r
 
 def test_batches_are_taken_out_of_the_design_within(rng):
     design, X = design_of("entries", rng)
-    center = jnp.asarray(rng.normal(size=5), jnp.float32)
-    taken = Standardised(design.by_rows(), Center(center)).taken(jnp.arange(50))
-    again = jax.jit(lambda X: X.taken(jnp.array([5, 41])))(taken)
-    exact = (X - np.asarray(center))[[5, 41]]
+    center = rng.normal(size=5).astype(np.float32)
     W, R = rng.normal(size=(5, 2)).astype(np.float32), rng.normal(size=(2, 2)).astype(np.float32)
-    np.testing.assert_allclose(again.product(W), exact @ W, atol=2e-5)
-    np.testing.assert_allclose(again.transposed_product(R), exact.T @ R, atol=2e-5)
-    by_rows = Standardised(design, scale=center).by_rows().taken(jnp.arange(9, 12))
-    np.testing.assert_allclose(by_rows.to_dense(), X[9:12] * np.asarray(center), rtol=1e-6)
+
+    @jax.jit
+    def answers(design, center, W, R):
+        taken = Standardised(design.by_rows(), Center(center)).taken(jnp.arange(50))
+        again = taken.taken(jnp.array([5, 41]))
+        scaled = Standardised(design, scale=center).by_rows().taken(jnp.arange(9, 12))
+        return again.product(W), again.transposed_product(R), scaled.to_dense()
+
+    there, back, scaled = answers(design, center, W, R)
+    exact = (X - center)[[5, 41]]
+    np.testing.assert_allclose(there, exact @ W, atol=2e-5)
+    np.testing.assert_allclose(back, exact.T @ R, atol=2e-5)
+    np.testing.assert_allclose(scaled, X[9:12] * center, rtol=1e-6)
 
 
 def test_batches_of_designs_within_designs_keep_the_center_of_each(rng):
@@ -169,28 +193,34 @@ def test_batches_of_designs_within_designs_keep_the_center_of_each(rng):
     X = np.hstack([near, far, entries.toarray()]).astype(np.float32).astype(np.float64)
     means = X.mean(axis=0)
     center = Center(jnp.asarray(means, jnp.float32), jnp.array([False, True, False]))
-    index = jnp.array([3, 0, 41])
-    taken = Standardised(design.by_rows(), center).taken(index)
-    exact = X[index] - np.asarray(center.mean, np.float64)
-    w = rng.normal(size=6).astype(np.float32)
-    np.testing.assert_allclose(taken.product(w), exact @ w, rtol=1e-4, atol=1e-4)
+    index, w = np.array([3, 0, 41]), rng.normal(size=6).astype(np.float32)
+
+    @jax.jit
+    def product(design, center):
+        return Standardised(design.by_rows(), center).taken(jnp.asarray(index)).product(w)
+
+    exact = (X[index] - np.asarray(center.mean, np.float64)) @ w
+    np.testing.assert_allclose(product(design, center), exact, rtol=1e-4, atol=1e-4)
 
 
 def test_derivatives_by_the_scale_and_the_means_are_those_of_the_entries(rng, x64):
-    X = jnp.asarray(rng.normal(size=(ROWS, 4)))
-    mean, scale = jnp.asarray(rng.normal(size=4)), jnp.asarray(rng.uniform(1, 2, 4))
-    w, r = jnp.asarray(rng.normal(size=4)), jnp.asarray(rng.normal(size=ROWS))
+    X, r = rng.normal(size=(ROWS, 4)), rng.normal(size=ROWS)
+    mean, w, scale = rng.normal(size=4), rng.normal(size=4), rng.uniform(1, 2, 4)
 
-    def value(mean, scale, is_far):
-        made = Standardised(as_design(X), Center(mean, jnp.array(is_far)), scale)
+    @jax.jit
+    @functools.partial(jax.grad, argnums=(0, 1))
+    def slopes(mean, scale, is_far):
+        made = Standardised(as_design(X), Center(mean, is_far), scale)
         return jnp.sum(made.product(w) ** 3) + jnp.sum(jnp.sin(made.transposed_product(r)))
 
+    @jax.jit
+    @functools.partial(jax.grad, argnums=(0, 1))
     def plain(mean, scale):
         A = (X - mean[None]) * scale[None]
         return jnp.sum((A @ w) ** 3) + jnp.sum(jnp.sin(A.T @ r))
 
-    expected = jax.grad(plain, (0, 1))(mean, scale)
+    expected = plain(mean, scale)
     for is_far in (False, True):
-        got = jax.grad(value, (0, 1))(mean, scale, is_far)
+        got = slopes(mean, scale, is_far)
         for one, other in zip(got, expected, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-8)
