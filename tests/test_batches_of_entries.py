@@ -46,11 +46,27 @@ def dense_of(rows, columns, values):
     return made
 
 
+@jax.jit
+def products_of_rows(X, index, W, R):
+    taken = X.by_rows().taken(index)
+    assert taken.shape == (index.size, FEATURES)
+    fewer = taken.taken(jnp.array([5, 61]))
+    there = taken.product(W[:, 0]), taken.product(W)
+    return taken.to_dense(), *there, taken.transposed_product(R), fewer.product(W)
+
+
 class TestRows:
     @pytest.mark.slow
-    @pytest.mark.first
-    @pytest.mark.parametrize("kind", LENGTHS)
-    @pytest.mark.parametrize("has_values", [True, False])
+    @pytest.mark.parametrize(
+        ("kind", "has_values"),
+        [
+            ("uneven", True),
+            ("uneven", False),
+            ("all alike", True),
+            ("one entry", False),
+            ("none", True),
+        ],
+    )
     def test_their_products(self, kind, has_values):
         rows, columns, values = (
             entries_of(LENGTHS[kind])
@@ -62,22 +78,22 @@ class TestRows:
         rng = np.random.default_rng(1)
         index = np.r_[rng.integers(0, ROWS, 60), 3, 7, 3, 599]
         A = dense_of(rows, columns, values)[index].astype(float)
-        taken = jax.jit(lambda X: X.by_rows().taken(jnp.asarray(index)))(X)
-        assert taken.shape == A.shape
-        np.testing.assert_array_equal(taken.to_dense(), A.astype(np.float32))
         W, R = rng.normal(size=(FEATURES, 2)), rng.normal(size=(index.size, 2))
         W, R = W.astype(np.float32), R.astype(np.float32)
-        np.testing.assert_allclose(taken.product(W), A @ W, atol=2e-5)
-        np.testing.assert_allclose(taken.transposed_product(R), A.T @ R, atol=2e-5)
-        np.testing.assert_allclose(taken.product(W[:, 0]), A @ W[:, 0], atol=2e-5)
-        fewer = taken.taken(jnp.array([5, 61]))
-        np.testing.assert_allclose(fewer.product(W), A[[5, 61]] @ W, atol=2e-5)
+        taken, one, several, back, of_fewer = products_of_rows(X, index, W, R)
+        np.testing.assert_array_equal(taken, A.astype(np.float32))
+        np.testing.assert_allclose(several, A @ W, atol=2e-5)
+        np.testing.assert_allclose(back, A.T @ R, atol=2e-5)
+        np.testing.assert_allclose(one, A @ W[:, 0], atol=2e-5)
+        np.testing.assert_allclose(of_fewer, A[[5, 61]] @ W, atol=2e-5)
 
     @pytest.mark.slow
     def test_a_weight_that_is_not_finite_reaches_the_rows_that_read_it(self):
         rows, columns, values = entries_of(LENGTHS["uneven"])
         X = jd.Sparse.from_indices(rows, columns, values, shape=(ROWS, FEATURES))
-        made = X.taken(jnp.arange(ROWS)).product(jnp.zeros(FEATURES).at[11].set(jnp.nan))
+        weights = np.zeros(FEATURES, np.float32)
+        weights[11] = np.nan
+        made = jax.jit(lambda X, w: X.taken(jnp.arange(ROWS)).product(w))(X, weights)
         reads = np.zeros(ROWS, bool)
         reads[rows[columns == 11]] = True
         np.testing.assert_array_equal(np.isnan(made), reads)
@@ -93,7 +109,7 @@ class TestRows:
         assert isinstance(jd.Categorical(np.array([0, 1, 1, 0, 2]), 3).taken(index), jax.Array)
 
 
-def problem(dtype=np.float32, outputs=2):
+def problem(dtype=np.float32, sharding=None):
     """A dense, a sparse and a categorical design side by side, and all of it as an array."""
     rng = np.random.default_rng(2)
     rows, columns, values = entries_of(LENGTHS["uneven"])
@@ -101,16 +117,16 @@ def problem(dtype=np.float32, outputs=2):
     codes = rng.integers(-1, 20, ROWS)
     X = jd.Concatenated(
         {
-            "dense": jnp.asarray(dense),
+            "dense": jax.device_put(dense, sharding),
             "sparse": jd.Sparse.from_indices(
-                rows, columns, values.astype(dtype), shape=(ROWS, FEATURES)
+                rows, columns, values.astype(dtype), shape=(ROWS, FEATURES), sharding=sharding
             ),
-            "codes": jd.Categorical(codes, 20, dtype=dtype),
+            "codes": jd.Categorical(codes, 20, dtype=dtype, sharding=sharding),
         }
     )
     one_hot = np.eye(21)[codes][:, :20]
     whole = np.concatenate([dense, dense_of(rows, columns, values), one_hot], axis=1)
-    Y = whole @ rng.normal(size=(172, outputs)) + 2 + rng.normal(size=(ROWS, outputs))
+    Y = whole @ rng.normal(size=(172, 2)) + 2 + rng.normal(size=(ROWS, 2))
     weight = rng.random(ROWS) + 0.5
     data = {"l2": jnp.array([30.0, 80.0], dtype), "sample_weight": weight.astype(dtype)}
     return X, whole.astype(dtype), Y.astype(dtype), data
@@ -126,21 +142,27 @@ def flat(params):
 METHOD = jd.MiniBatches(rows=50)
 
 
+def descent(X, y, weight):
+    regression = jd.LinearRegression(X, y, l2=30.0, sample_weight=weight)
+    return jd.minimize(regression, method=METHOD, max_iterations=6, tolerance=0)
+
+
+@pytest.fixture(scope="module")
+def of_entries():
+    """The descent within a caller's jit."""
+    X, _, Y, data = problem()
+    return jax.jit(descent)(X, Y[:, 0], data["sample_weight"])
+
+
 @pytest.mark.slow
-def test_a_descent_is_that_on_a_dense_copy_of_the_same_rows():
-    X, whole, Y, data = problem()
-    Y, data = Y[:, 0], data | {"l2": 30.0}
-    fit = lambda X: jd.minimize(  # noqa: E731
-        jd.LinearRegression(X, Y, **data), method=METHOD, max_iterations=6, tolerance=0
-    )
-    own, dense = fit(X), fit(whole)
-    np.testing.assert_allclose(own.value, dense.value, rtol=1e-5)
-    np.testing.assert_allclose(flat(own.params), flat(dense.params), atol=2e-3)
-    regression = jd.LinearRegression(whole, Y, **data)
+def test_a_descent_is_that_on_a_dense_copy_of_the_same_rows(of_entries):
+    _, whole, Y, data = problem()
+    dense = descent(whole, Y[:, 0], data["sample_weight"])
+    np.testing.assert_allclose(of_entries.value, dense.value, rtol=1e-5)
+    np.testing.assert_allclose(flat(of_entries.params), flat(dense.params), atol=2e-3)
+    regression = jd.LinearRegression(whole, Y[:, 0], l2=30.0, sample_weight=data["sample_weight"])
     least = references.value(regression, references.least_squares(regression))
-    assert -1e-5 * least <= float(own.value) - least < 0.01 * least
-    jitted = jax.jit(fit)(X)
-    np.testing.assert_allclose(flat(jitted.params), flat(own.params), atol=2e-5)
+    assert -1e-5 * least <= float(of_entries.value) - least < 0.01 * least
 
 
 @pytest.mark.slow
@@ -173,18 +195,13 @@ def test_any_transformation_and_hashed_columns():
 
 
 @pytest.mark.slow
-def test_rows_over_several_devices_are_those_of_one():
+def test_rows_over_several_devices_are_those_of_one(of_entries):
     mesh = jax.make_mesh((4,), ("samples",), devices=jax.devices()[:4])
     over = NamedSharding(mesh, PartitionSpec("samples"))
-    rows, columns, values = entries_of(LENGTHS["uneven"])
-    y = dense_of(rows, columns, values) @ np.ones(FEATURES, np.float32)
-    made = []
-    for sharding, target in ((None, jnp.asarray(y)), (over, jax.device_put(y, over))):
-        X = jd.Sparse.from_indices(rows, columns, values, shape=(ROWS, FEATURES), sharding=sharding)
-        regression = jd.LinearRegression(X, target, l2=1.0)
-        made.append(jd.minimize(regression, method=METHOD, max_iterations=3, tolerance=0))
-    np.testing.assert_allclose(made[1].value, made[0].value, rtol=1e-4)
-    np.testing.assert_allclose(made[1].params["weights"], made[0].params["weights"], atol=2e-3)
+    X, _, Y, data = problem(sharding=over)
+    made = descent(X, *jax.device_put((Y[:, 0], data["sample_weight"]), over))
+    np.testing.assert_allclose(made.value, of_entries.value, rtol=1e-4)
+    np.testing.assert_allclose(flat(made.params), flat(of_entries.params), atol=2e-3)
 
 
 @pytest.mark.slow
