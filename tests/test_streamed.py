@@ -1,6 +1,7 @@
 """Designs whose rows are read at each product: as in memory, and in as few passes as is said."""
 
 import _thread
+import functools
 import gzip
 import json
 import pathlib
@@ -197,10 +198,13 @@ def test_there_and_back_is_both_products_and_reads_once(rng, x64):
     np.testing.assert_allclose(columns, X.T @ (2 * np.asarray(residual)))
     # Backwards and forwards, by what is passed and by what is closed over.
     gradients = jax.jit(jax.grad(both, (0, 1, 2)))(w, b, y)
-    for got, expected in zip(gradients, jax.grad(plain, (0, 1, 2))(w, b, y), strict=True):
+    wanted = jax.jit(jax.grad(plain, (0, 1, 2)))(w, b, y)
+    for got, expected in zip(gradients, wanted, strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9)
-    _, moved = jax.jvp(both, (w, b, y), (w, b, y))
-    np.testing.assert_allclose(moved, jax.jvp(plain, (w, b, y), (w, b, y))[1])
+    moved = jax.jit(lambda *at: jax.jvp(both, at, at)[1])(w, b, y)
+    np.testing.assert_allclose(
+        moved, sum(np.sum(g * x) for g, x in zip(wanted, (w, b, y), strict=True))
+    )
 
 
 def test_a_batch_of_operands_shares_the_pass(rng, x64):
@@ -229,10 +233,14 @@ def test_derivatives_of_products(rng, x64):
             + jnp.sum(jnp.sin(design.minus(c).transposed_product(r)))
         )
 
-    expected = jax.grad(value(jd.designs.Dense.from_array(X)), (0, 1, 2))(c, w, r)
-    for got, right in zip(jax.grad(value(S), (0, 1, 2))(c, w, r), expected, strict=True):
+    slopes = (
+        jax.jit(jax.grad(value(design), (0, 1, 2)))(c, w, r)
+        for design in (S, jd.designs.Dense.from_array(X))
+    )
+    for got, right in zip(*slopes, strict=True):
         np.testing.assert_allclose(got, right, rtol=1e-9)
-    second = jax.jvp(jax.grad(lambda w: jnp.sum(S.product(w) ** 2)), (w,), (w,))[1]
+    slope = jax.grad(lambda w: jnp.sum(S.product(w) ** 2))
+    second = jax.jit(lambda w: jax.jvp(slope, (w,), (w,))[1])(w)
     np.testing.assert_allclose(second, 2 * X.T @ (X @ w))
 
 
@@ -243,7 +251,6 @@ METHODS = {
     "DerivativeMethod()": (jd.DerivativeMethod(), 2, 1),
     "Gram()": (jd.Gram(), 2, 0),
     "LBFGS()": (jd.LBFGS(), None, None),
-    "GradientDescent(BarzilaiBorwein())": (jd.GradientDescent(jd.BarzilaiBorwein()), None, None),
 }
 
 
@@ -301,10 +308,9 @@ def test_the_default_adds_up_where_features_are_few_and_iterates_where_they_are_
     assert plan.chosen.peak_bytes < 2**29
 
 
-@pytest.mark.first
-@pytest.mark.parametrize("constants", [(0.0,), (1.0,), (2013.0, 0.0, 1e7)], ids=str)
-def test_columns_that_do_not_vary_turn_nothing(constants, rng):
+def test_columns_that_do_not_vary_turn_nothing(rng):
     """What the normal equations leave free is these columns' weights alone."""
+    constants = 2013.0, 0.0, 1e7, 1.0
     X = rng.normal(size=(600, 8)).astype(np.float32)
     y = (X @ np.arange(8.0) + rng.normal(size=600)).astype(np.float32)
     places = np.arange(len(constants)) * 2
@@ -322,7 +328,6 @@ def test_columns_that_do_not_vary_turn_nothing(constants, rng):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_columns_far_from_zero_are_centred_before_they_are_multiplied(rng):
     table = table_of(rng, far=1e4)
     table["a"] = table["a"].astype("f").astype(float)
@@ -336,18 +341,20 @@ def test_columns_far_from_zero_are_centred_before_they_are_multiplied(rng):
 @pytest.mark.slow
 def test_derivatives_of_the_minimum(rng):
     table = table_of(rng)
-    S, X = streamed(Loader(table)), jnp.asarray(written_out(table), jnp.float32)
+    S, X, y = streamed(Loader(table)), written_out(table), table["y"]
 
-    def of(design):
-        def fitted(y, l2):
-            regression = jd.LinearRegression(design, y, l2=l2)
-            return jnp.sum(jd.minimize(regression, method=jd.DerivativeMethod()).params["weights"])
+    @jax.jit
+    @functools.partial(jax.grad, argnums=(0, 1))
+    def slopes(y, l2):
+        regression = jd.LinearRegression(S, y, l2=l2)
+        return jnp.sum(jd.minimize(regression, method=jd.DerivativeMethod()).params["weights"])
 
-        return jax.jit(jax.grad(fitted, (0, 1)))
-
-    arguments = jnp.asarray(table["y"], jnp.float32), jnp.float32(2.0)
-    for got, expected in zip(of(S)(*arguments), of(X)(*arguments), strict=True):
-        np.testing.assert_allclose(got, expected, atol=2e-5)
+    centred = X - X.mean(axis=0)
+    weights, *_ = closed_form(X, y, 2.0)
+    column = np.linalg.solve(centred.T @ centred + 2 * np.eye(7), np.ones(7))
+    of_y, of_l2 = slopes(y.astype(np.float32), np.float32(2))
+    np.testing.assert_allclose(of_y, centred @ column, atol=2e-5)
+    np.testing.assert_allclose(of_l2, -column @ weights, atol=2e-5)
 
 
 @pytest.mark.slow
@@ -514,13 +521,13 @@ class TestWhatIsWrong:
     def test_a_descent_raises_it_in_one_line_and_the_next_one_runs(self, rng, capfd):
         table = table_of(rng)
         S = streamed(Loader(table))
-        regression = jd.LinearRegression(S, S.column("y"), l2=0.5)
+        regression, method = jd.LinearRegression(S, S.column("y"), l2=0.5), jd.ConjugateGradient()
         good, table["a"][300] = table["a"][300], np.nan
         with pytest.raises(DataError, match="'a' is NaN in row 301") as caught:
-            jd.minimize(regression, method=jd.LSMR())
+            jd.minimize(regression, method=method)
         assert "\n" not in str(caught.value)
         table["a"][300] = good
-        assert jd.minimize(regression, method=jd.LSMR()).converged
+        assert jd.minimize(regression, method=method).converged
         assert not capfd.readouterr().err
         assert not [t for t in threading.enumerate() if t.name == "jaxdescent-run"]
         # Under a jit of one's own nobody can raise it but XLA.
@@ -562,7 +569,8 @@ import jax.numpy as jnp
 import jaxdescent as jd
 X = jd.Streamed(sys.argv[1], exclude=["y"])
 y = X.column("y")
-result = jd.minimize(jd.LinearRegression(X, y, l2=1.0), method=jd.LSMR(), max_iterations=1)
+regression = jd.LinearRegression(X, y, l2=1.0, intercept=False)
+result = jd.minimize(regression, method=jd.ConjugateGradient(), max_iterations=1)
 status = pathlib.Path("/proc/self/status").read_text()
 peak = int(status.split("VmHWM:")[1].split()[0]) * 1024
 print(json.dumps({"peak": peak, "passes": X.passes, "first": float(result.params["weights"][0])}))
@@ -572,7 +580,7 @@ print(json.dumps({"peak": peak, "passes": X.passes, "first": float(result.params
 @pytest.mark.slow
 @pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="reads /proc")
 def test_data_ten_times_the_memory(tmp_path, rng):
-    rows, columns, limit = 530_000, 4000, 840_000_000
+    rows, columns, limit = 326_000, 4000, 520_000_000
     known = rng.normal(size=(6000, columns)).astype(np.float32)
     for name, shape, first in (
         ("X.npy", (rows, columns), known),
@@ -647,6 +655,6 @@ class TestWholeNumbers:
         y = 0.25 * (t - t[0]) + 0.01 * rng.normal(size=500)
         pq.write_table(pa.table({"t": t, "y": y}), tmp_path / "d.parquet")
         expected = np.polyfit(t - t.mean(), y, 1)[0]
-        for method in ("direct", "lsmr", "cg"):
+        for method in ("direct", "cg"):
             model = jd.fit_model(tmp_path / "d.parquet", "y", method=method)
             assert model.weights[0] == pytest.approx(expected, rel=1e-5)
