@@ -40,8 +40,15 @@ def solved(data, method, axes, shape=(4, 2)):
 
 
 @pytest.mark.first
-@pytest.mark.parametrize("layout", AXES)
-@pytest.mark.parametrize("method", [None, jd.ConjugateGradient(), jd.LSMR()], ids=repr)
+@pytest.mark.parametrize(
+    ("method", "layout"),
+    [
+        (None, "outputs alone"),
+        (jd.ConjugateGradient(), "columns and outputs"),
+        (jd.LSMR(), "rows and outputs"),
+    ],
+    ids=repr,
+)
 def test_outputs_over_devices_are_solved_as_on_one(data, method, layout):
     X, y = data
     # Of six outputs two or three devices have as many each.
