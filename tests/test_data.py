@@ -1,10 +1,14 @@
 """Sources of rows: every format gives the same numbers, whatever the blocks."""
 
+import datetime
 import gc
 import gzip
 import io
+import json
 import os
+import sys
 import threading
+import weakref
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -47,6 +51,17 @@ def table(rng):
             "flag": rng.random(ROWS) < 0.5,
         }
     )
+
+
+def loader(kinds, *blocks):
+    """A source of one's own, which gives these blocks."""
+
+    class Loader(Source):
+        def blocks(self, names, rows):
+            yield from blocks
+
+    Loader.kinds = kinds
+    return Loader()
 
 
 def written(table, form, folder):
@@ -92,21 +107,14 @@ def test_every_format_gives_the_same_rows_in_blocks_of_the_size_asked_for(form, 
     assert [*source.kinds] == ["a", "b", "c", "t", "flag"]
     assert source.kinds["t"] is Kind.TEXT
     assert all(source.kinds[name].is_number for name in "abc")
-    blocks, columns = read(source, ["c", "a", "flag"])
-    assert all(block.rows <= 64 for block in blocks)
-    assert [block.start for block in blocks] == [
-        sum(b.rows for b in blocks[:index]) for index in range(len(blocks))
-    ]
-    for name in ("a", "flag", "c"):
-        np.testing.assert_allclose(columns[name], np.asarray(table[name], float), rtol=1e-7)
-
-
-@pytest.mark.parametrize("form", [form for form in FORMS if form != "reader"])
-def test_a_source_is_read_twice_in_the_same_order(form, table, tmp_path):
-    source = open_source(written(table, form, tmp_path))
-    first, second = (read(source, ["a"], 100)[1]["a"] for _ in range(2))
-    np.testing.assert_array_equal(first, second)
-    assert source.can_restart
+    assert source.can_restart is (form != "reader")
+    for rows in (64, 100) if source.can_restart else (64,):  # in the same order again
+        blocks, columns = read(source, ["c", "a", "flag"], rows)
+        assert all(block.rows <= rows for block in blocks)
+        ends = np.cumsum([0, *(block.rows for block in blocks)])
+        assert [block.start for block in blocks] == ends[:-1].tolist()
+        for name in ("a", "flag", "c"):
+            np.testing.assert_allclose(columns[name], np.asarray(table[name], float), rtol=1e-7)
 
 
 def test_a_reader_is_read_once(table):
@@ -175,28 +183,19 @@ def test_a_loader_of_ones_own_is_a_few_lines():
     ],
 )
 def test_a_loaders_wrong_blocks_are_refused(block, message):
-    class Loader(Source):
-        kinds = {"a": Kind.NUMBER, "y": Kind.NUMBER}  # noqa: RUF012
-
-        def blocks(self, names, rows):
-            yield block
-
+    source = loader({"a": Kind.NUMBER, "y": Kind.NUMBER}, block)
     with pytest.raises(DataError, match=message):
-        list(located(Loader(), ["a", "y"], 10))
+        list(located(source, ["a", "y"], 10))
 
 
 @pytest.mark.parametrize("form", [list, pa.array, memoryview, jnp.asarray])
 def test_a_loaders_blocks_may_be_any_arrays(form):
-    class Loader(Source):
-        kinds = {"a": Kind.NUMBER, "t": Kind.TEXT, "y": Kind.WHOLE}  # noqa: RUF012
-
-        def blocks(self, names, rows):
-            a = np.arange(12)
-            texts = [f"level {i % 2}" for i in a]
-            yield {"a": form(a % 3.0), "t": texts, "y": form(a % 3 + 5 * (a % 2))}
-
-    model = jd.fit_model(Loader(), "y", categorical="t")
-    np.testing.assert_allclose(model.predict(Loader())[:3], [0, 6, 2], atol=1e-6)
+    a = np.arange(12)
+    block = {"a": form(a % 3.0), "t": [f"level {i % 2}" for i in a]}
+    block |= {"y": form(a % 3 + 5 * (a % 2))}
+    source = loader({"a": Kind.NUMBER, "t": Kind.TEXT, "y": Kind.WHOLE}, block)
+    model = jd.fit_model(source, "y", categorical="t")
+    np.testing.assert_allclose(model.predict(source)[:3], [0, 6, 2], atol=1e-6)
 
 
 def test_nulls_are_missing_and_nan_is_where_that_is_asked_for():
@@ -229,16 +228,10 @@ def test_labels_of_texts_in_all_their_forms(column):
 
 
 def test_labels_of_numbers_booleans_and_dates_are_their_text():
-    import datetime
-
-    day = datetime.date(2024, 2, 29)
-    assert labels_of(np.array([10, -1])).texts == ["10", "-1"]
+    for order_of_bytes in "<>":
+        assert labels_of(np.array([10, -1], f"{order_of_bytes}i8")).texts == ["10", "-1"]
     assert labels_of(np.array([True, False])).texts == labels_of(pa.array([True, False])).texts
-    assert labels_of(pa.array([day])).texts == ["2024-02-29"]
-
-
-def test_labels_of_numbers_in_another_order_of_bytes_are_their_text():
-    assert labels_of(np.array([10, -1], ">i8")).texts == ["10", "-1"]
+    assert labels_of(pa.array([datetime.date(2024, 2, 29)])).texts == ["2024-02-29"]
 
 
 @pytest.mark.parametrize(
@@ -251,8 +244,6 @@ def test_labels_of_numbers_in_another_order_of_bytes_are_their_text():
     ],
 )
 def test_labels_of_times_are_the_same_in_every_unit(times, expected):
-    import datetime
-
     stamp = datetime.datetime(2024, 2, 29, 3, 0, 5)
     moment = stamp.time() if pa.types.is_time(times[0]) else stamp
     for each in times:
@@ -263,8 +254,6 @@ def test_labels_of_times_are_the_same_in_every_unit(times, expected):
 
 
 def test_an_instant_is_one_level_whatever_the_units_of_the_files(tmp_path):
-    import datetime
-
     days = [datetime.datetime(2024, 1, 1 + i % 3) for i in range(12)]
     y = np.arange(12.0) % 3
     for unit, rows in (("us", slice(0, 6)), ("ns", slice(6, 12))):
@@ -395,8 +384,6 @@ class TestReadAhead:
                 alive.append(self)
 
         def items():
-            import weakref
-
             kept = []
             for _ in range(6):
                 thing = Thing()
@@ -437,8 +424,6 @@ def test_fingerprints_tell_files_apart(tmp_path):
 
 
 def test_without_pyarrow_the_error_says_what_to_install(monkeypatch, tmp_path):
-    import sys
-
     (tmp_path / "d.csv").write_text("a,y\n1,2\n")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ImportError, match=r"pip install 'jaxdescent\[data\]'"):
@@ -514,8 +499,6 @@ def test_a_table_that_cannot_be_exported_is_refused_in_one_line(error):
 
 
 def test_an_index_of_pandas_without_a_name_is_no_feature(tmp_path):
-    import json
-
     columns = {"a": np.arange(8.0) % 3, "y": np.arange(8.0) % 3, "__index_level_0__": np.arange(8)}
     described = {"index_columns": ["__index_level_0__"], "columns": []}
     plain = pa.table(columns)
@@ -601,16 +584,15 @@ class TestParquetPages:
             }
         )
         file = io.BytesIO()
+        names = "use_dictionary", "write_page_checksum", "write_page_index"
         pq.write_table(
             table,
             file,
             compression=str(rng.choice(["snappy", "zstd", "none", "gzip"])),
             data_page_version=str(rng.choice(["1.0", "2.0"])),
-            use_dictionary=bool(rng.integers(2)),
             row_group_size=-(-rows // int(rng.integers(1, 4))),
             data_page_size=int(rng.choice([100, 10_000, 1 << 20])),
-            write_page_checksum=bool(rng.integers(2)),
-            write_page_index=bool(rng.integers(2)),
+            **{name: bool(rng.integers(2)) for name in names},
         )
         metadata = pq.ParquetFile(file).metadata
         for group in range(metadata.num_row_groups):

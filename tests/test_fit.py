@@ -24,6 +24,7 @@ import jaxdescent as jd
 from jaxdescent.cli.commands import app
 from jaxdescent.data import DataError, chunk
 from jaxdescent.fit import fitting, strategy
+from jaxdescent.fit.columns import bucket_of
 from jaxdescent.fit.prepared import is_held_out
 from jaxdescent.fit.report import contents
 
@@ -87,9 +88,8 @@ class TestAgainstScikitLearn:
         assert model.metrics["train"]["r2"] == pytest.approx(expected.score(X / scale, y))
 
     def test_rows_with_weights(self, people):
-        model = jd.fit_model(
-            people, "pay", weights="w", exclude=("city",), categorical=("month",), l2=0.5
-        )
+        options = {"weights": "w", "exclude": ("city",), "categorical": ("month",), "l2": 0.5}
+        model = jd.fit_model(people, "pay", **options)
         features = np.hstack([people[["age"]].to_numpy(), dummies(people, "month")])
         # Levels are sorted as text.
         order = [0, *(1 + np.argsort([str(m) for m in range(1, 13)]))]
@@ -100,10 +100,13 @@ class TestAgainstScikitLearn:
             r2_score(target, expected.predict(features), sample_weight=s)
         )
 
-    def test_categorical_columns_are_their_dummies(self, people):
-        model = jd.fit_model(people, "pay", exclude=("w",), categorical=("city", "month"), l2=0.3)
-        names = [model.encoding.feature_name(j) for j in range(model.encoding.size)]
-        assert names[:5] == ["age", "city=Bonn", "city=Kiel", "city=Ulm", "month=1"]
+    @pytest.mark.parametrize("kind", ["categorical", "hashed"])  # 15 values in 2^20 buckets: apart
+    def test_columns_of_levels_are_their_dummies(self, people, kind):
+        model = jd.fit_model(people, "pay", exclude=("w",), l2=0.3, **{kind: ("city", "month")})
+        assert model.encoding.size == 16
+        if kind == "categorical":
+            names = [model.encoding.feature_name(j) for j in range(5)]
+            assert names == ["age", "city=Bonn", "city=Kiel", "city=Ulm", "month=1"]
         features = np.hstack([people[["age"]].to_numpy(), dummies(people, "city", "month")])
         expected = Ridge(0.3).fit(features, people["pay"])
         np.testing.assert_allclose(model.predict(people), expected.predict(features), rtol=1e-9)
@@ -116,19 +119,9 @@ class TestAgainstScikitLearn:
         assert model.metrics["rank"] == 14
         assert any("rank 14 of 16" in note for note in model.metrics["notes"])
 
-    def test_hashed_columns_are_dummies_of_buckets(self, people):
-        model = jd.fit_model(people, "pay", exclude=("w",), hashed=("city", "month"), l2=0.3)
-        features = np.hstack([people[["age"]].to_numpy(), dummies(people, "city", "month")])
-        expected = Ridge(0.3).fit(features, people["pay"])  # 15 values in 2^20 buckets: apart
-        np.testing.assert_allclose(model.predict(people), expected.predict(features), rtol=1e-9)
-        assert model.encoding.size == 16
-
     def test_hashed_values_that_share_a_bucket_add_up(self, people):
-        model = jd.fit_model(
-            people, "pay", exclude=("w",), hashed=("city", "month"), bits=2, l2=0.3
-        )
-        from jaxdescent.fit.columns import bucket_of
-
+        options = {"exclude": ("w",), "hashed": ("city", "month"), "bits": 2, "l2": 0.3}
+        model = jd.fit_model(people, "pay", **options)
         features = np.zeros((len(people), 5))
         features[:, 0] = people["age"]
         for name in ("city", "month"):
@@ -151,15 +144,12 @@ class TestAgainstScikitLearn:
         test = is_held_out(0, rows, share, 0)
         if share and (test.all() or not test.any() or (~test).sum() < 2):
             return
-        before = chunk.PRODUCT_BYTES
-        chunk.PRODUCT_BYTES = 1
-        try:
-            source = fitting.open_source({"X": X, "y": y})
-            blocks = source.blocks
-            source.blocks = lambda names, size: blocks(names, block)
+        source = fitting.open_source({"X": X, "y": y})
+        blocks = source.blocks
+        source.blocks = lambda names, size: blocks(names, block)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(chunk, "PRODUCT_BYTES", 1)
             model = jd.fit_model(source, "y", l2=l2, test=share)
-        finally:
-            chunk.PRODUCT_BYTES = before
         expected = (Ridge(l2) if l2 else LinearRegression()).fit(X[~test], y[~test])
         np.testing.assert_allclose(
             model.predict({"X": X})[~test], expected.predict(X[~test]), rtol=1e-6, atol=1e-6
@@ -296,8 +286,9 @@ class TestMissingValues:
         return a, b, y
 
     def table(self, a, b, y):
-        return pa.table({n: pa.array(v, from_pandas=True) for n, v in (("a", a), ("b", b))}
-                        | {"y": y})  # fmt: skip
+        return pa.table(
+            {"a": pa.array(a, from_pandas=True), "b": pa.array(b, from_pandas=True), "y": y}
+        )
 
     @pytest.mark.parametrize("form", ["arrow", "numpy"])
     def test_means_are_those_of_the_training_rows(self, holes, form):
@@ -338,9 +329,8 @@ class TestRowsInMemory:
     @pytest.mark.parametrize("options", [{}, {"weights": "w"}, {"test": 0.3}])
     def test_it_agrees_with_ridge(self, people, options):
         out = ("w",) if "weights" not in options else ()
-        model = jd.fit_model(
-            people, "pay", exclude=out, categorical=("city",), hashed=("month",), l2=0.5, **options
-        )
+        options = {"categorical": ("city",), "hashed": ("month",), "l2": 0.5, **options}
+        model = jd.fit_model(people, "pay", exclude=out, **options)
         assert "ConjugateGradient" in model.metrics["method"]
         assert model.metrics["status"] == "CONVERGED"
         features = np.hstack([people[["age"]].to_numpy(), dummies(people, "city", "month")])
@@ -364,10 +354,8 @@ class TestRowsInMemory:
             age=pl.when(pl.col("age") > 50).then(None).otherwise(pl.col("age"))
         )
         people.write_csv(tmp_path / "d.csv")
-        model = jd.fit_model(
-            tmp_path / "d.csv", "pay", exclude=("w",), categorical=("city", "month"), l2=0.1,
-            missing="drop",
-        )  # fmt: skip
+        options = {"exclude": ("w",), "categorical": ("city", "month"), "l2": 0.1}
+        model = jd.fit_model(tmp_path / "d.csv", "pay", missing="drop", **options)
         assert model.metrics["passes"] == 3
         whole = people.drop_nulls()
         assert model.metrics["train"]["rows"] == len(whole)

@@ -96,13 +96,18 @@ def test_other_rows_are_predicted_by_the_columns_numbers(rng):
 def test_it_stands_in_jit_vmap_and_beside_other_designs(rng):
     row, column = hashed_rows(rng)
     X = jd.Hashed(row, column, shape=(80, FEATURES))
-    weights = jnp.asarray(rng.normal(size=(3, X.shape[1])), jnp.float32)
-    expected = X.to_dense() @ weights.T
-    got = jax.jit(jax.vmap(X.product))(weights).T
-    np.testing.assert_allclose(got, expected, atol=1e-5)
-    both = jd.Concatenated({"x": jnp.ones((80, 1)), "words": X})
-    got = both.product({"x": jnp.ones(1), "words": weights[0]})
-    np.testing.assert_allclose(got, expected[:, 0] + 1, atol=1e-5)
+    weights = rng.normal(size=(3, X.shape[1])).astype(np.float32)
+    both = jd.Concatenated({"x": np.ones((80, 1), np.float32), "words": X})
+
+    @jax.jit
+    def answers(weights):
+        beside = both.product({"x": jnp.ones(1), "words": weights[0]})
+        return X.to_dense(), jax.vmap(X.product)(weights), beside
+
+    dense, products, beside = answers(weights)
+    expected = np.asarray(dense) @ weights.T
+    np.testing.assert_allclose(products.T, expected, atol=1e-5)
+    np.testing.assert_allclose(beside, expected[:, 0] + 1, atol=1e-5)
     again = jax.tree.map(lambda leaf: leaf, X)
     np.testing.assert_array_equal(again.touched, X.touched)
     assert (

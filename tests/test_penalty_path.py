@@ -58,7 +58,6 @@ class TestSearch:
         assert on_rows["iterations"] > 30
 
     @pytest.mark.slow
-    @pytest.mark.slow
     def test_without_them_the_trace_is_estimated(self, table):
         direct, found = (
             jd.fit_model(table, "y", exclude="w", l2="auto", method=method, **OPTIONS)
@@ -119,8 +118,9 @@ class TestSearch:
         before = by_descent.minimize
         monkeypatch.setattr(by_descent, "minimize", interrupted)
         arguments = [
-            "fit", tmp_path / "d.parquet", "--target", "y", "--categorical", "city,shop,day",
-            "--method", "cg", "--l2", "auto", "--out", tmp_path / "m",
+            "fit", tmp_path / "d.parquet", "--target", "y", "--categorical", "city,shop",
+            "--hash", "day", "--exclude", "w", "--method", "cg", "--l2", "auto",
+            "--out", tmp_path / "m",
         ]  # fmt: skip
         result = CliRunner().invoke(app, [str(a) for a in arguments])
         assert result.exit_code == 130
@@ -186,28 +186,28 @@ class TestStandardize:
         assert abs(weights["name=same"]) < 1e-4
         assert np.isfinite(model.weights).all()
 
-    def test_columns_moments_are_those_of_the_columns(self, table, rng):
+    def test_columns_moments_are_those_of_the_columns(self, table, monkeypatch):
         """Shared buckets too, where two columns of a row may be in one, and slopes."""
         options = {"exclude": "w", "hashed": ("city", "shop", "day"), "bits": 3, "l2": 1.0}
-        kept = {}
-        before = Vectors.read_all
+        options |= {"standardize": True, "interact": "age:city"}
+        model = jd.fit_model(table, "y", method="direct", **options)
+        kept, before = [], Vectors.read_all
 
         def noted(self, *arguments):
             before(self, *arguments)
-            kept["squares"] = self.squares
+            kept.append(self.squares)
+            raise InterruptedError
 
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Vectors, "read_all", noted)
-            model = jd.fit_model(
-                table, "y", standardize=True, method="cg", interact="age:city", **options
-            )
+        monkeypatch.setattr(Vectors, "read_all", noted)
+        with pytest.raises(InterruptedError):
+            jd.fit_model(table, "y", method="cg", **options)
         X = np.zeros((ROWS, model.encoding.size))
         X[:, 0] = table["age"]
         encoded = encoded_of(model, table)
         for column in encoded.coded:
             values = 1.0 if column.values is None else column.values
             X[np.arange(ROWS), column.first + column.codes] += values
-        np.testing.assert_allclose(kept["squares"], ((X - X.mean(0)) ** 2).sum(0), rtol=1e-6)
+        np.testing.assert_allclose(*kept, ((X - X.mean(0)) ** 2).sum(0), rtol=1e-6)
 
     def test_moments_add_up_over_blocks_with_means_for_what_is_missing(self, rng):
         rows, weight = 500, rng.integers(0, 3, 500).astype(float)
@@ -294,16 +294,9 @@ class TestMethods:
         errors = [np.abs(model.predict(table) - expected).max() for model in models]
         assert errors[1] < 1e-6 < errors[0] < 5e-2
 
-    @pytest.mark.parametrize(
-        ("options", "message"),
-        [
-            ({"method": "newton"}, "must be auto, direct, cg, lsmr, lbfgs, got 'newton'"),
-            ({"dtype": "float16"}, "--dtype must be float32 or float64, got 'float16'"),
-        ],
-    )
-    def test_others_are_refused(self, table, options, message):
-        with pytest.raises(DataError, match=message):
-            jd.fit_model(table, "y", **options)
+    def test_others_are_refused(self, table):
+        with pytest.raises(DataError, match="must be auto, direct, cg, lsmr, lbfgs, got 'newton'"):
+            jd.fit_model(table, "y", method="newton")
 
     def test_one_that_does_not_fit_is_refused(self, tmp_path, rng, monkeypatch):
         from jaxdescent.fit import by_sums
