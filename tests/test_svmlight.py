@@ -78,14 +78,17 @@ class TestManyIndices:
         assert model.encoding.feature_name(0) == f"x{touched[0] + 1}"
 
     @pytest.mark.slow
-    def test_held_out_rows_choose_a_penalty(self, data, tmp_path):
-        model = jd.fit_model(written(tmp_path, *data), test=0.25, l2="auto")
+    def test_rows_may_be_left_out_and_others_choose_a_penalty(self, data, tmp_path):
+        model = jd.fit_model(written(tmp_path, *data), test=0.25, l2="auto", where="y > 0")
         assert model.metrics["l2_chosen_by"] == "held-out rows"
-        assert model.metrics["passes"] == 3  # to look, for the indices, and to fit
+        assert model.metrics["passes"] == 4  # also to count the rows
+        rows = sum(model.metrics[part]["rows"] for part in ("train", "held_out"))
+        assert rows == (data[1] > 0).sum()
 
     def test_models_come_back_whole_and_predict_other_files(self, data, tmp_path):
         path = written(tmp_path, *data)
         model = jd.fit_model(path, l2=0.1)
+        assert model.metrics["passes"] == 3  # to look, for the indices, and to fit
         model.save(tmp_path / "m")
         loaded = jd.load_model(tmp_path / "m")
         np.testing.assert_array_equal(loaded.predict(path), model.predict(path))
@@ -115,12 +118,6 @@ class TestManyIndices:
         np.testing.assert_allclose(model.weights[:2], expected.coef_, rtol=1e-6, atol=1e-9)
         assert model.weights[2] == 0
         np.testing.assert_allclose(model.predict(path), expected.predict(X[:, [7, 3]].toarray()))
-
-    @pytest.mark.slow
-    def test_rows_may_be_left_out(self, data, tmp_path):
-        X, y = data
-        model = jd.fit_model(written(tmp_path, X, y), l2=0.1, where="y > 0")
-        assert model.metrics["train"]["rows"] == (y > 0).sum()
 
     def test_a_direct_method_is_refused(self, data, tmp_path):
         with pytest.raises(DataError, match="--method direct adds up products"):
