@@ -365,11 +365,14 @@ def test_directions_that_no_row_has_curve_down_too(name, rng):
     X, y = data(rng, 0.0, 10, 30)
 
     @jax.jit
-    def status(l2):
+    def status(y, l2):
         return jd.minimize(jd.LinearRegression(X, y, l2=l2), method=SIGNED[name]()).status
 
     for l2 in (-1.2, -1e5):
-        assert int(status(np.float32(l2))) == Status.DIVERGED
+        assert int(status(y, np.float32(l2))) == Status.DIVERGED
+    if name == "derivative":  # another solve
+        both = np.stack([y, 2 * y], axis=1)
+        assert int(status(both, np.float32([1, -1e5]))) == Status.DIVERGED
 
 
 @pytest.mark.parametrize("name", ["derivative", "CG", "Gram"])
