@@ -251,10 +251,7 @@ class TestPlan:
             (["--rows", "5", "--features", "5", "--device", "abacus"], "no device is called"),
             (["--rows", "5", "--features", "5", "--device", "v5e:16"], "write v5e:2x2"),
             (["--machine", "--device", "h100", "--recalibrate"], "a device of this host"),
-            (
-                ["--rows", "5", "--features", "5", "--density", "0.1"],
-                "what a sparse X costs",
-            ),
+            (["--rows", "5", "--features", "5", "--density", "0.1"], "what a sparse X costs"),
             (["--rows", "5", "--features", "5", "--density", "0"], "above 0 and at most 1"),
             (["--rows", "5", "--features", "5", "--density", "2"], "above 0 and at most 1"),
             (["--rows", "5", "--features", "5", "--l2", "-1"], "at least 0 and finite"),

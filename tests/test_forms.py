@@ -1,5 +1,8 @@
 """The forms of a regression: the same function, the same iterates, without the rows of X."""
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,11 +12,7 @@ from hypothesis import strategies as st
 
 import jaxdescent as jd
 from jaxdescent.kernels import symmetric
-from jaxdescent.regression.forms import (
-    DualForm,
-    GramForm,
-    ridge_path,
-)
+from jaxdescent.regression.forms import DualForm, GramForm, ridge_path
 from tests import references
 from tests.results import assert_trees_close
 
@@ -56,7 +55,13 @@ OPTIONS = [
 
 
 # In one program each: one operation after another compiles each of them.
-made = jax.jit(GramForm.from_regression, static_argnames="block")
+regression_params, progress = map(jax.jit, (DualForm.regression_params, DualForm.progress))
+path_of = jax.jit(ridge_path)
+
+
+@functools.partial(jax.jit, static_argnames=("kind", "block"))
+def made(objective, kind=GramForm, block=None):
+    return kind.from_regression(objective, block=block)
 
 
 @jax.jit
@@ -72,8 +77,16 @@ def answers(function, params, direction):
     }
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("block", [None, 60, 7, 1])
+def assert_zeros(tree, atol):
+    for leaf in jax.tree.leaves(tree):
+        np.testing.assert_allclose(leaf, 0, atol=atol)
+
+
+@pytest.mark.parametrize(
+    ("options", "block"),
+    [*((options, 7) for options in OPTIONS), (OPTIONS[4], None), (OPTIONS[2], 60), (OPTIONS[5], 1)],
+    ids=str,
+)
 def test_the_gram_form_is_the_same_function(options, block, rng, x64):
     objective = regression(rng, **options)
     form = made(objective, block=block)
@@ -88,7 +101,7 @@ def test_the_gram_form_is_the_same_function(options, block, rng, x64):
 @given(
     seed=st.integers(0, 2**16),
     # Each compiles anew.
-    size=st.sampled_from([(1, 1, 1), (1, 6, 50), (7, 3, 3), (40, 6, 9), (40, 6, 50)]),
+    size=st.sampled_from([(1, 1, 1), (1, 6, 50), (40, 6, 9)]),
     intercept=st.booleans(),
     is_weighted=st.booleans(),
 )
@@ -108,32 +121,36 @@ def test_value_and_gradient_equal_the_regressions(seed, size, intercept, is_weig
             assert_trees_close(got[name], expected[name], rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("kind", [GramForm, DualForm])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(GramForm, OPTIONS[i]) for i in (0, 3, 4)] + [(DualForm, OPTIONS[i]) for i in (1, 2, 5)],
+    ids=str,
+)
 def test_the_stationary_solver_finds_the_closed_form(options, kind, rng, x64):
-    shape = {"rows": 60, "features": 5} if kind is GramForm else {"rows": 9, "features": 30}
+    shape = {"rows": 60, "features": 5} if kind is GramForm else {"rows": 9, "features": 20}
     objective = regression(rng, **shape, **options)
-    if options.get("is_weighted"):
-        objective = objective.checked()
-    form = kind.from_regression(objective)
+    form = made(objective, kind)
     result = jd.minimize(form, method=jd.DerivativeMethod())
     params = form.regression_params(objective, result.params)
     np.testing.assert_allclose(
         params["weights"], references.least_squares(objective)["weights"], rtol=1e-7, atol=1e-8
     )
-    slope = objective.gradient(params)
-    assert_trees_close(slope, jax.tree.map(jnp.zeros_like, slope), atol=1e-6)
+    assert_zeros(answers(objective, params, params)["gradient"], atol=1e-6)
+
+
+@jax.jit
+def hessian(form, start):
+    flat, unravel = jax.flatten_util.ravel_pytree(start)
+    return jax.hessian(lambda x: form.value(unravel(x)))(flat)
 
 
 @pytest.mark.first
 @pytest.mark.parametrize("kind", [GramForm, DualForm])
 def test_curvature_bounds_enclose_every_eigenvalue(kind, rng, x64):
     for options in ({"l2": 0.3}, {"l2": 0.3, "intercept": False}):
-        form = kind.from_regression(regression(rng, 12, 4, **options))
+        form = made(regression(rng, 12, 4, **options), kind)
         start = form.start()
-        flat, unravel = jax.flatten_util.ravel_pytree(start)
-        hessian = jax.hessian(lambda x, form=form, u=unravel: form.value(u(x)))(flat)
-        eigenvalues = np.linalg.eigvalsh(hessian)
+        eigenvalues = np.linalg.eigvalsh(hessian(form, start))
         bounds = form.curvature_bounds(start)
         assert bounds.lower <= eigenvalues[0] + 1e-12
         assert eigenvalues[-1] <= bounds.upper
@@ -144,7 +161,7 @@ def test_far_from_zero_no_digits_are_lost_in_float32(rng):
     objective = regression(rng, 5000, 3, far=1e3)
     X, y = (np.asarray(a, float) for a in (objective.X.array, objective.y))
     exact = np.cov(X.T, bias=True) * len(X)
-    form = GramForm.from_regression(objective, block=100)
+    form = made(objective, block=100)
     np.testing.assert_allclose(form.gram, exact, rtol=1e-5, atol=1e-5 * np.abs(exact).max())
     np.testing.assert_allclose(form.squares, len(y) * y.var(), rtol=1e-5)
 
@@ -176,7 +193,7 @@ def test_a_symmetric_product_takes_little_more_than_half_the_operations(monkeypa
 def test_the_sums_of_several_outputs_on_one_cpu_are_numpys(rng, x64, block, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda *_: 1)
     objective = regression(rng, 4096, 300, (3,), far=2.0, is_weighted=True)
-    form = GramForm.from_regression(objective, block=block)
+    form = made(objective, block=block)
     A, t = centred(objective)
     np.testing.assert_allclose(form.gram, A.T @ A, rtol=1e-12, atol=1e-9)
     np.testing.assert_allclose(form.cross, A.T @ t, rtol=1e-12, atol=1e-9)
@@ -208,23 +225,23 @@ def test_the_sum_of_many_blocks_loses_nothing_in_float32(rng):
     X = np.asarray(1 + rng.random((rows, 2)), np.float32)
     objective = jd.LinearRegression(X, X[:, 0], intercept=False).checked()
     exact = X.T.astype(float) @ X.astype(float)
-    gram = GramForm.from_regression(objective, block=8).gram
+    gram = made(objective, block=8).gram
     np.testing.assert_allclose(gram, exact, rtol=2e-7)
 
 
 @pytest.mark.core
 def test_the_value_is_never_below_zero(rng):
     X = rng.normal(size=(500, 4)).astype(np.float32)
-    weights = jnp.array([100.0, 200.0, -300.0, 50.0])
-    objective = jd.LinearRegression(X, X @ np.asarray(weights), intercept=False).checked()
-    form = GramForm.from_regression(objective)
+    weights = np.array([100.0, 200.0, -300.0, 50.0], np.float32)
+    objective = jd.LinearRegression(X, X @ weights, intercept=False).checked()
+    form, value = made(objective), jax.jit(GramForm.value)
     for scale in np.linspace(1 - 1e-6, 1 + 1e-6, 21, dtype=np.float32):
-        assert form.value({"weights": scale * weights}) >= 0
+        assert value(form, {"weights": scale * weights}) >= 0
 
 
 @pytest.mark.core
 def test_methods_that_need_rows_say_so(rng):
-    form = GramForm.from_regression(regression(rng))
+    form = made(regression(rng))
     with pytest.raises(TypeError, match=r"LSMR needs a jd\.LinearRegression, got GramForm"):
         jd.minimize(form, method=jd.LSMR())
 
@@ -232,19 +249,26 @@ def test_methods_that_need_rows_say_so(rng):
 @pytest.mark.core
 @pytest.mark.parametrize("kind", [GramForm, DualForm])
 def test_wrong_params_are_refused(kind, rng):
-    form = kind.from_regression(regression(rng))
+    form = made(regression(rng), kind)
     with pytest.raises(ValueError, match="pass params=None"):
         jd.minimize(form, {"weights": jnp.zeros(3)})
 
 
-@pytest.mark.parametrize("options", [{}, {"l2": 0.3}, {"l2": 0.3, "is_weighted": True}], ids=str)
-@pytest.mark.parametrize("intercept", [True, False])
-@pytest.mark.parametrize("outputs", [(), (2,)])
+@pytest.mark.parametrize(
+    ("options", "intercept", "outputs"),
+    [
+        ({}, True, ()),
+        ({"l2": 0.3, "is_weighted": True}, False, (2,)),
+        ({"l2": 0.3}, True, (2,)),
+        ({"l2": 0.3, "is_weighted": True}, True, ()),
+    ],
+    ids=str,
+)
 def test_gradient_descent_on_rows_is_gradient_descent_on_features(
     options, intercept, outputs, rng, x64
 ):
     objective = regression(rng, 8, 40, outputs, intercept=intercept, **options)
-    form = DualForm.from_regression(objective, block=7)
+    form = made(objective, DualForm, block=7)
     A, t = centred(objective)
     l2, rate = float(objective.l2), 0.5 / np.linalg.norm(A, 2) ** 2
     method = jd.GradientDescent(rate, jd.HeavyBall(0.4))
@@ -254,47 +278,58 @@ def test_gradient_descent_on_rows_is_gradient_descent_on_features(
         velocity = 0.4 * velocity - rate * (A.T @ (A @ weights - t) + l2 * weights)
         weights = weights + velocity
         result = jd.minimize(form, method=method, tolerance=0, max_iterations=count)
-        params = form.regression_params(objective, result.params)
+        params = regression_params(form, objective, result.params)
         np.testing.assert_allclose(params["weights"], weights, rtol=1e-11, atol=1e-13)
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", [OPTIONS[i] for i in (0, 1, 2, 4, 5)], ids=str)
 def test_the_dual_forms_progress_is_the_regressions(options, rng, x64):
     objective = regression(rng, 9, 20, **options)
-    form = DualForm.from_regression(objective)
-    rows = jnp.asarray(rng.normal(size=form.targets.shape))
-    params = form.regression_params(objective, rows)
-    value, gradient = objective.value_and_gradient(params)
-    got = form.progress(rows)
-    np.testing.assert_allclose(got[0], value, rtol=1e-10)
-    norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in gradient.values()))
+    form = made(objective, DualForm)
+    rows = rng.normal(size=form.targets.shape)
+    params = regression_params(form, objective, rows)
+    true = answers(objective, params, params)
+    got = progress(form, rows)
+    np.testing.assert_allclose(got[0], true["value"], rtol=1e-10)
+    norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in true["gradient"].values()))
     np.testing.assert_allclose(got[1], norm, rtol=1e-8)
     minimum = references.value(objective, references.least_squares(objective))
-    assert value - minimum <= got[2] * (1 + 1e-9)
+    assert true["value"] - minimum <= got[2] * (1 + 1e-9)
     # Along an eigenvector of the kernel the bound is no more than twice the truth.
     eigenvalues, vectors = np.linalg.eigh(np.asarray(form.kernel))
     outputs = form.targets.shape[1:]
-    solved = jd.minimize(form, method=jd.DerivativeMethod()).params
+    solved = np.asarray(jd.minimize(form, method=jd.DerivativeMethod()).params)
     for index in range(len(eigenvalues)):
         step = np.broadcast_to(vectors[:, index].reshape(-1, *[1] * len(outputs)), solved.shape)
         here = solved + step
-        above = objective.value(form.regression_params(objective, here)) - minimum
-        bound = form.progress(here)[2]
+        params = regression_params(form, objective, here)
+        above = answers(objective, params, params)["value"] - minimum
+        bound = progress(form, here)[2]
         if eigenvalues[index] > 1e-9:  # the kernel is blind along the mean
             assert above <= bound * (1 + 1e-6) <= 2 * above * (1 + 1e-5)
 
 
-@pytest.mark.parametrize("block", [None, 40, 13, 1])
-def test_the_kernel_is_that_of_the_centred_rows(block, rng, x64):
-    for options in ({}, {"is_weighted": True}, {"intercept": False}):
-        objective = regression(rng, 6, 40, **options)
-        A, t = centred(objective)
-        form = DualForm.from_regression(objective, block=block)
-        np.testing.assert_allclose(form.kernel, A @ A.T, rtol=1e-11, atol=1e-11)
-        np.testing.assert_allclose(form.targets, t, rtol=1e-11, atol=1e-11)
+@pytest.mark.parametrize(
+    ("block", "options"),
+    [
+        (None, {}),
+        (40, {}),
+        (1, {}),
+        (13, {}),
+        (13, {"is_weighted": True}),
+        (13, {"intercept": False}),
+    ],
+    ids=str,
+)
+def test_the_kernel_is_that_of_the_centred_rows(block, options, rng, x64):
+    objective = regression(rng, 6, 40, **options)
+    A, t = centred(objective)
+    form = made(objective, DualForm, block=block)
+    np.testing.assert_allclose(form.kernel, A @ A.T, rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(form.targets, t, rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", [OPTIONS[i] for i in (0, 3, 4)], ids=str)
 @pytest.mark.parametrize("kind", [GramForm, DualForm])
 def test_a_matrix_free_design_gives_the_same_form(kind, options, rng, x64):
     objective = regression(rng, 12, 7, **options)
@@ -305,14 +340,8 @@ def test_a_matrix_free_design_gives_the_same_form(kind, options, rng, x64):
         features=7,
         weights_dtype=jnp.float64,
     )
-    free = jd.LinearRegression(
-        design,
-        objective.y,
-        l2=objective.l2,
-        sample_weight=objective.sample_weight,
-        intercept=objective.intercept,
-    )
-    got, expected = kind.from_regression(free), kind.from_regression(objective)
+    free = dataclasses.replace(objective, X=design)
+    got, expected = made(free, kind), made(objective, kind)
     assert_trees_close(got, expected, rtol=1e-10, atol=1e-10)
 
 
@@ -325,11 +354,9 @@ def test_jit_and_vmap_give_what_single_eager_calls_give(kind, rng, x64):
         same = jd.LinearRegression(objective.X, y, l2=0.2)
         return kind.from_regression(same, block=3)
 
-    single = [build(y) for y in ys]
     batched = jax.jit(jax.vmap(build))(ys)
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *single)
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *[build(y) for y in ys])
     assert_trees_close(batched, stacked, rtol=1e-11, atol=1e-11)
-    assert_trees_close(jax.jit(build)(ys[0]), single[0], rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("kind", [GramForm, DualForm])
@@ -357,8 +384,8 @@ def test_a_bfloat16_x_is_computed_with_in_float32_and_never_copied(kind, rng):
 
 def test_several_weight_vectors_share_one_product_with_x(rng):
     objective = regression(rng, 30, 4)
-    form = GramForm.from_regression(objective)
-    weights = jnp.ones((3, 4)), jnp.ones(3)
+    form = made(objective)
+    weights = np.ones((3, 4), np.float32), np.ones(3, np.float32)
 
     def value(weights, intercept, objective):
         return objective.value({"weights": weights, "intercept": intercept})
@@ -375,31 +402,24 @@ def test_several_weight_vectors_share_one_product_with_x(rng):
         assert (3, 4) in own[0] or (4, 3) in own[0]
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", [OPTIONS[i] for i in (0, 3, 4)], ids=str)
 def test_a_ridge_path_is_the_closed_form_of_each_penalty(options, rng, x64):
     objective = regression(rng, **options)
     penalties = np.logspace(-3, 3, 7)
-    path = ridge_path(GramForm.from_regression(objective), penalties)
+    path = jax.tree.map(np.asarray, path_of(made(objective), penalties))
     for index, l2 in enumerate(penalties):
-        same = jd.LinearRegression(
-            objective.X,
-            objective.y,
-            l2=l2,
-            sample_weight=objective.sample_weight,
-            intercept=objective.intercept,
-        ).checked()
+        same = dataclasses.replace(objective, l2=l2).checked()
         params = jax.tree.map(lambda leaf, index=index: leaf[index], path)
         np.testing.assert_allclose(
             params["weights"], references.least_squares(same)["weights"], rtol=1e-9, atol=1e-11
         )
-        slope = same.gradient(params)
-        assert_trees_close(slope, jax.tree.map(jnp.zeros_like, slope), atol=1e-8)
+        assert_zeros(answers(same, params, params)["gradient"], atol=1e-8)
 
 
 @pytest.mark.core
 def test_a_ridge_path_needs_a_list_of_penalties(rng):
     with pytest.raises(ValueError, match=r"penalties must have shape \(penalties,\), got \(\)"):
-        ridge_path(GramForm.from_regression(regression(rng)), 1.0)
+        ridge_path(made(regression(rng)), 1.0)
 
 
 @pytest.mark.core
@@ -410,8 +430,6 @@ def test_a_penalty_keeps_the_directions_of_small_eigenvalues(rng):
     X, y = basis * scales, basis @ np.array([1.0, -2, 3, -4, 5])
     penalty = 1e-4
     expected = scales * (basis.T @ y) / (scales**2 + penalty)
-    form = GramForm.from_regression(
-        jd.LinearRegression(X.astype(np.float32), y.astype(np.float32), intercept=False)
-    )
-    found = ridge_path(form, jnp.array([penalty], jnp.float32))["weights"][0]
+    form = made(jd.LinearRegression(X.astype(np.float32), y.astype(np.float32), intercept=False))
+    found = path_of(form, np.array([penalty], np.float32))["weights"][0]
     np.testing.assert_allclose(found, expected, rtol=2e-3)

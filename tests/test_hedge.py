@@ -12,6 +12,7 @@ from jaxdescent.calls import programs
 from tests.references import closed_form
 
 ROWS, FEATURES = 400, 20
+BUDGET = 15  # one for nearly all: each compiles a program of its own
 
 
 def data(rng, condition, rows=ROWS, features=FEATURES, outputs=None, spread=None):
@@ -29,32 +30,29 @@ def as_regression(X, y, dtype=jnp.float32, **options):
     return jd.LinearRegression(jnp.asarray(X, dtype), jnp.asarray(y, dtype), **options)
 
 
+value_and_gradient = jax.jit(jd.LinearRegression.value_and_gradient)
 THENS = {"direct": jd.DerivativeMethod(), "sketch": jd.LSMR(jd.Sketch())}
 
 
 @pytest.mark.first
 @pytest.mark.parametrize(
-    ("first", "then", "budget", "condition"),
-    [
-        (jd.ConjugateGradient(), "direct", 200, 300.0),
-        (jd.ConjugateGradient(), "sketch", 5, 300.0),
-        (jd.LSMR(), "direct", 5, 300.0),
-        (jd.LSMR(), "sketch", 1, 2.0),
-    ],
+    ("first", "then"),
+    [(jd.ConjugateGradient(), "direct"), (jd.LSMR(), "direct"), (jd.LSMR(), "sketch")],
 )
-def test_the_answer_is_the_closed_form_whoever_ends_it(rng, first, then, budget, condition):
-    X, y = data(rng, condition)
-    weights, intercept, value = closed_form(X, y)
-    result = jd.minimize(as_regression(X, y), method=jd.Hedge(first, THENS[then], budget))
-    assert result.converged
-    np.testing.assert_allclose(result.value, value, rtol=5e-5)
-    np.testing.assert_allclose(X @ result.params["weights"], X @ weights, atol=2e-3)
-    np.testing.assert_allclose(result.params["intercept"], intercept, atol=2e-3)
-    gradient = jax.grad(lambda p: as_regression(X, y).value(p))(result.params)
-    norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(gradient)))
-    np.testing.assert_allclose(result.gradient_norm, norm, atol=2e-4)
-    if budget <= 5:
-        assert result.method == result.ended_by.names[1]
+def test_the_answer_is_the_closed_form_whoever_ends_it(rng, first, then):
+    method = jd.Hedge(first, THENS[then], BUDGET)
+    for condition, ends in ((2.0, first), (300.0, THENS[then])):
+        X, y = data(rng, condition)
+        weights, intercept, value = closed_form(X, y)
+        result = jd.minimize(as_regression(X, y), method=method)
+        assert result.converged
+        assert result.method == repr(ends)
+        np.testing.assert_allclose(result.value, value, rtol=5e-5)
+        np.testing.assert_allclose(X @ result.params["weights"], X @ weights, atol=2e-3)
+        np.testing.assert_allclose(result.params["intercept"], intercept, atol=2e-3)
+        _, gradient = value_and_gradient(as_regression(X, y), result.params)
+        norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(gradient)))
+        np.testing.assert_allclose(result.gradient_norm, norm, atol=2e-4)
 
 
 @pytest.mark.slow
@@ -102,10 +100,18 @@ def test_an_indefinite_quadratic_ends_as_its_solve_says():
     assert int(result.state.attempt.steps) < 10  # the negative curvature ended it
 
 
+def tub(x):
+    return jnp.sum(jnp.cosh(x - 1))
+
+
+OF_A_FUNCTION = jd.Hedge(jd.LBFGS(), jd.DerivativeMethod(), 1)
+
+
 def test_a_function_goes_from_one_method_to_another():
-    method = jd.Hedge(jd.LBFGS(), jd.DerivativeMethod(), 2)
-    result = jd.minimize(lambda x: jnp.sum(jnp.cosh(x - 1)), jnp.full(3, 2.5), method)
+    result = jd.minimize(tub, np.full(3, 2.5, np.float32), OF_A_FUNCTION)
     assert result.converged
+    assert result.method == "DerivativeMethod()"
+    assert int(result.state.attempt.steps) == 1
     np.testing.assert_allclose(result.params, 1, atol=1e-3)
 
 
@@ -117,30 +123,30 @@ def test_the_setup_of_the_second_is_not_paid_where_the_first_does(rng):
     )
     alone, lsmr = passes(lambda: jd.minimize(easy, method=jd.LSMR()))
 
-    def run(counted, then):
-        return passes(lambda: jd.minimize(counted, method=jd.Hedge(jd.LSMR(), then, 12)))
-
-    for then in THENS.values():
-        hedged, result = run(easy, then)
-        assert result.method == "LSMR()"
-        assert int(result.iterations) == int(lsmr.iterations)
-        assert hedged == alone
-        np.testing.assert_array_equal(result.params["weights"], lsmr.params["weights"])
-        assert all(not np.any(leaf) for leaf in jax.tree.leaves(result.state.second))
-    hedged, result = run(hard, THENS["sketch"])
-    assert result.method == "LSMR(Sketch())"
+    method = jd.Hedge(jd.LSMR(), THENS["direct"], BUDGET)
+    hedged, result = passes(lambda: jd.minimize(easy, method=method))
+    assert result.method == "LSMR()"
+    assert int(result.iterations) == int(lsmr.iterations)
+    assert hedged == alone
+    np.testing.assert_array_equal(result.params["weights"], lsmr.params["weights"])
+    assert_second_is_zeros(result)
+    hedged, result = passes(lambda: jd.minimize(hard, method=method))
+    assert result.method == "DerivativeMethod()"
     assert hedged > alone
+
+
+def assert_second_is_zeros(result):
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(result.state.second))
 
 
 @pytest.mark.slow
 def test_the_attempt_gets_no_more_than_its_budget(rng):
     X, y = data(rng, 30.0)
-    for budget in (1, 5):  # before and after the first prediction
-        method = jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), budget)
-        result = jd.minimize(as_regression(X, y), method=method)
-        steps = int(result.state.attempt.steps)
-        assert budget / 2 <= steps <= budget
-        assert steps < int(result.iterations) <= steps + 3
+    method = jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), BUDGET)
+    result = jd.minimize(as_regression(X, y), method=method)
+    steps = int(result.state.attempt.steps)
+    assert BUDGET / 2 <= steps <= BUDGET
+    assert steps < int(result.iterations) <= steps + 3
 
 
 @pytest.mark.slow
@@ -169,20 +175,16 @@ def test_it_is_given_up_where_the_rate_shows_that_the_budget_will_not_do(rng):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("outliers", "widest", "budget"),
-    [(0, 2.2, 19), (1, 1.6, 19)],
-)
-def test_it_is_not_given_up_where_the_budget_will_do(rng, outliers, widest, budget):
+@pytest.mark.parametrize(("outliers", "widest"), [(0, 2.2), (1, 1.6)])
+def test_it_is_not_given_up_where_the_budget_will_do(rng, outliers, widest):
     """A few large singular values slow the first iterations and none that follow."""
     spread = np.r_[np.geomspace(12, 6, outliers), np.linspace(1, widest, 300 - outliers)]
     X, y = data(rng, None, rows=3000, features=300, spread=spread / spread.max())
-    alone = jd.minimize(as_regression(X, y), method=jd.LSMR())
-    assert alone.converged
-    assert budget - 5 <= int(alone.iterations) <= budget
-    result = jd.minimize(as_regression(X, y), method=jd.Hedge(jd.LSMR(), THENS["direct"], budget))
+    result = jd.minimize(as_regression(X, y), method=jd.Hedge(jd.LSMR(), THENS["direct"], 19))
+    assert result.converged
     assert result.method == "LSMR()"
-    assert int(result.iterations) == int(alone.iterations)
+    assert 14 <= int(result.iterations) <= 19
+    assert_second_is_zeros(result)
 
 
 @pytest.mark.slow
@@ -212,8 +214,6 @@ def test_a_minimum_that_a_measurement_does_not_confirm_is_not_the_end(rng, monke
         return truth._replace(value=2 * truth.value, gradient_norm=truth.gradient_norm + 1.0)
 
     monkeypatch.setattr(jd.LSMR, "measured", worse)
-    alone = jd.minimize(regression, method=jd.LSMR(conlim=1e7))
-    assert int(alone.status) == jd.Status.STAGNATED
     result = jd.minimize(regression, method=jd.Hedge(jd.LSMR(conlim=1e7), THENS["direct"], 60))
     assert times
     assert result.converged
@@ -223,16 +223,16 @@ def test_a_minimum_that_a_measurement_does_not_confirm_is_not_the_end(rng, monke
 
 @pytest.mark.slow
 def test_it_is_the_same_under_jit_and_vmap(rng):
-    problems = [data(rng, condition) for condition in (1.5, 1e3, 2.0, 50.0)]
+    problems = [data(rng, condition) for condition in (1.5, 1e3, 2.0)]
     X, y = (np.stack(each) for each in zip(*problems, strict=True))
-    method = jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), 25)
+    method = jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), BUDGET)
 
     def solve(X, y):
         return jd.minimize(as_regression(X, y), method=method)
 
     batch = jax.jit(jax.vmap(solve))(X.astype(np.float32), y.astype(np.float32))
-    assert batch.method.shape == (4,)
-    for index in range(4):
+    assert batch.method.shape == (3,)
+    for index in range(3):
         eager = solve(X[index], y[index])
         jitted = jax.jit(solve)(X[index].astype(np.float32), y[index].astype(np.float32))
         assert eager.method == jitted.method == batch.method[index]
@@ -241,14 +241,14 @@ def test_it_is_the_same_under_jit_and_vmap(rng):
             image = X[index] @ weights
             np.testing.assert_allclose(image, X[index] @ eager.params["weights"], atol=3e-3)
     assert len(set(batch.method)) == 2
-    assert "of 4 descents" in repr(batch)
+    assert "of 3 descents" in repr(batch)
     assert "ended by" in repr(batch)
 
 
 @pytest.mark.slow
 def test_a_batch_of_its_own_ends_as_single_descents_do(rng):
     X, y = (np.stack(each) for each in zip(*[data(rng, c) for c in (2.0, 200.0)], strict=True))
-    method = jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), 20)
+    method = jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), BUDGET)
     batch = jd.minimize_batch(
         jd.LinearRegression,
         (jnp.asarray(X, jnp.float32), jnp.asarray(y, jnp.float32)),
@@ -261,15 +261,14 @@ def test_a_batch_of_its_own_ends_as_single_descents_do(rng):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("then", "budget"), [("direct", 60), ("sketch", 3)])
-def test_sharded_rows_give_the_same(rng, then, budget):
-    X, y = data(rng, 1e3, rows=800)
+def test_sharded_rows_give_the_same(rng):
+    X, y = data(rng, 1e3)
     mesh = Mesh(np.array(jax.devices()), ("rows",))
     sharded = [
         jax.device_put(jnp.asarray(each, jnp.float32), NamedSharding(mesh, PartitionSpec("rows")))
         for each in (X, y)
     ]
-    method = jd.Hedge(jd.LSMR(), THENS[then], budget)
+    method = jd.Hedge(jd.LSMR(), THENS["sketch"], BUDGET)
     whole = jd.minimize(as_regression(X, y), method=method)
     result = jd.minimize(jd.LinearRegression(*sharded), method=method)
     assert result.converged
@@ -281,7 +280,7 @@ def test_sharded_rows_give_the_same(rng, then, budget):
 @pytest.mark.slow
 def test_derivatives_pass_through_it(rng):
     X, y = data(rng, 50.0)
-    method = jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), 5)
+    method = jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), BUDGET)
 
     def total(y):
         regression = jd.LinearRegression(jnp.asarray(X, jnp.float32), y)
@@ -297,7 +296,7 @@ def test_16_bit_params_are_rounded_in_both_phases(rng):
     start = {"weights": jnp.zeros(FEATURES, jnp.bfloat16), "intercept": jnp.zeros((), jnp.bfloat16)}
     for condition, ends in ((2.0, "LSMR()"), (300.0, "DerivativeMethod()")):
         X, y = data(rng, condition)
-        method = jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), 15)
+        method = jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), BUDGET)
         result = jd.minimize(as_regression(X, y), start, method)
         assert result.method == ends
         assert result.params["weights"].dtype == jnp.bfloat16
@@ -310,33 +309,31 @@ def test_16_bit_params_are_rounded_in_both_phases(rng):
 def test_the_result_names_what_ended_it(rng):
     X, y = data(rng, 1e3)
     regression = as_regression(X, y)
-    result = jd.minimize(regression, method=jd.Hedge(jd.LSMR(), THENS["sketch"], 5))
+    result = jd.minimize(regression, method=jd.Hedge(jd.LSMR(), THENS["sketch"], BUDGET))
     assert result.method == "LSMR(Sketch())"
     assert result.message.startswith("CONVERGED (by LSMR(Sketch())): ")
     assert "ended by         LSMR(Sketch())" in repr(result)
-    assert jd.minimize(regression, method=jd.LSMR()).method == "LSMR()"
-    assert "ended by" not in repr(jd.minimize(regression, method=jd.LSMR()))
-    nested = jd.Hedge(jd.LSMR(), jd.Hedge(jd.ConjugateGradient(), THENS["sketch"], 3), 2)
-    result = jd.minimize(regression, method=nested)
-    assert result.ended_by.names == ("LSMR()", "ConjugateGradient()", "LSMR(Sketch())")
+    alone = jd.minimize(regression, method=jd.LSMR())
+    assert alone.method == "LSMR()"
+    assert "ended by" not in repr(alone)
+
+    nested = jd.Hedge(jd.LBFGS(), jd.Hedge(jd.LBFGS(), jd.DerivativeMethod(), 1), 1)
+    result = jd.minimize(tub, jnp.full(3, 2.5), nested)
+    assert result.ended_by.names == ("LBFGS()", "LBFGS()", "DerivativeMethod()")
     assert result.converged
-    assert result.method == "LSMR(Sketch())"
+    assert result.method == "DerivativeMethod()"
 
-    @jax.jit
     def traced(start):
-        method = jd.Hedge(jd.LBFGS(), jd.Hedge(jd.LBFGS(3), jd.DerivativeMethod(), 1), 1)
-        result = jd.minimize(lambda x: jnp.sum(jnp.cosh(x - 1)), start, method)
         with pytest.raises(ValueError, match="read inside jit"):
-            _ = result.method
-        return result.ended_by.code
+            _ = jd.minimize(tub, start, nested).method
 
-    assert int(traced(jnp.full(3, 2.5))) == 2
+    jax.eval_shape(traced, jnp.zeros(3))
 
 
 @pytest.mark.slow
 def test_new_numbers_compile_nothing(rng):
     X, y = data(rng, 1e3)
-    method = jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), 5)
+    method = jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), BUDGET)
     jd.minimize(as_regression(X, y), method=method)
     before = jax.tree.structure(method)
     programs_before = programs._compiled.cache_info().misses
@@ -344,7 +341,7 @@ def test_new_numbers_compile_nothing(rng):
         result = jd.minimize(as_regression(2 * X, y), method=method)
     assert programs._compiled.cache_info().misses == programs_before
     assert result.converged
-    assert jax.tree.structure(jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), 5)) == before
+    assert jax.tree.structure(jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), BUDGET)) == before
 
 
 @pytest.mark.parametrize(

@@ -25,10 +25,11 @@ def data(rng, rows=80, features=6, outputs=()):
 @pytest.mark.parametrize(
     ("preconditioner", "l2", "intercept", "outputs"),
     [
-        *((preconditioner, 0.7, True, (3,)) for preconditioner in PRECONDITIONERS),
         (None, 0.0, True, ()),
         (jd.Jacobi(), 0.7, False, ()),
-        (jd.Sketch(), 0.0, True, ()),
+        (jd.Jacobi(), np.array([0.0, 1.0, 100.0]), True, (3,)),
+        (jd.Nystrom(4), 0.7, True, (3,)),
+        (jd.Sketch(), np.geomspace(0.1, 100, 9), True, (9,)),  # more outputs than features
     ],
     ids=repr,
 )
@@ -60,32 +61,22 @@ def test_iterates_are_those_of_scipy(rng, x64):
         np.testing.assert_allclose(result.gradient_norm, expected[4], rtol=1e-6)
 
 
-@pytest.mark.parametrize("preconditioner", PRECONDITIONERS, ids=repr)
+@pytest.mark.parametrize("preconditioner", [None, jd.Sketch()], ids=repr)
 def test_estimated_progress_is_the_truth_of_the_params_it_began_from(preconditioner, rng, x64):
     X, y = data(rng, outputs=(2,))
     objective = jd.LinearRegression(X, y, l2=jnp.array([0.1, 2.0])).checked()
     method = jd.LSMR(preconditioner)
     params = {"weights": jnp.asarray(rng.normal(size=(6, 2))), "intercept": jnp.ones(2)}
-    state = method.init(objective, params)
+    begin, step, value_and_gradient = map(
+        jax.jit, (method.init, method.step, jd.LinearRegression.value_and_gradient)
+    )
+    state = begin(objective, params)
     for _ in range(4):
-        value, gradient = objective.value_and_gradient(params)
+        value, gradient = value_and_gradient(objective, params)
         norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in gradient.values()))
-        params, state, progress = method.step(objective, params, state)
+        params, state, progress = step(objective, params, state)
         np.testing.assert_allclose(progress.value, value, rtol=1e-8)
         np.testing.assert_allclose(progress.gradient_norm, norm, rtol=1e-5, atol=1e-10)
-
-
-def test_every_output_has_its_own_penalty_as_if_solved_alone(rng, x64):
-    X, y = data(rng, outputs=(3,))
-    penalties = np.array([0.0, 1.0, 100.0])
-    for preconditioner in (jd.Jacobi(), jd.Sketch()):
-        method = jd.LSMR(preconditioner)
-        joint = jd.minimize(jd.LinearRegression(X, y, l2=penalties), method=method, tolerance=1e-11)
-        for k, l2 in enumerate(penalties):
-            alone = references.least_squares(jd.LinearRegression(X, y[:, k], l2=l2))
-            np.testing.assert_allclose(
-                joint.params["weights"][:, k], alone["weights"], rtol=1e-6, atol=1e-8
-            )
 
 
 def test_a_warm_start_is_corrected_and_a_wrong_intercept_alone_is_not_an_optimum(rng, x64):
@@ -101,8 +92,8 @@ def test_a_warm_start_is_corrected_and_a_wrong_intercept_alone_is_not_an_optimum
 
 
 def test_the_backward_error_ends_it_where_the_gradient_is_not_asked(rng, x64):
-    X, y = data(rng, rows=200, features=10)
-    objective = jd.LinearRegression(X, y, intercept=False)
+    X, y = data(rng)
+    objective = jd.LinearRegression(X, y, l2=0.0, intercept=False)
     result = jd.minimize(objective, method=jd.LSMR(atol=1e-4, btol=0), tolerance=0)
     assert int(result.status) == Status.CONVERGED
     assert int(result.iterations) < 30
@@ -110,15 +101,15 @@ def test_the_backward_error_ends_it_where_the_gradient_is_not_asked(rng, x64):
     error = np.linalg.norm(X.T @ residual) / np.linalg.norm(residual)
     # |A| is estimated, by less than the Frobenius norm of all that was bidiagonalised.
     assert error <= 1e-4 * np.linalg.norm(X, 2) * np.sqrt(20)
-    consistent = jd.LinearRegression(X, X @ np.ones(10), intercept=False)
+    consistent = jd.LinearRegression(X, X @ np.ones(6), l2=0.0, intercept=False)
     result = jd.minimize(consistent, method=jd.LSMR(atol=0, btol=1e-6), tolerance=0)
     assert bool(result.converged)
     np.testing.assert_allclose(result.params["weights"], 1, rtol=1e-4)
 
 
 def test_a_condition_number_beyond_conlim_ends_stagnated(rng, x64):
-    X = rng.normal(size=(50, 8)) * np.logspace(0, -6, 8)
-    objective = jd.LinearRegression(X, rng.normal(size=50), intercept=False)
+    X = rng.normal(size=(80, 6)) * np.logspace(0, -6, 6)
+    objective = jd.LinearRegression(X, rng.normal(size=80), l2=0.0, intercept=False)
     result = jd.minimize(objective, method=jd.LSMR(conlim=1e3), tolerance=1e-14)
     assert int(result.status) == Status.STAGNATED
 
@@ -137,10 +128,10 @@ def test_deficient_ranks_and_zero_columns_reach_the_least_residual(preconditione
     X = rng.normal(size=(400, 6)).astype(np.float32)
     X = np.concatenate([X, X[:, :2] + X[:, 2:4], np.zeros((400, 1), np.float32)], axis=1)
     y = rng.normal(size=400).astype(np.float32)
-    objective = jd.LinearRegression(X, y, intercept=False)
-    result = jd.minimize(objective, method=jd.LSMR(preconditioner))
-    weights, *_ = np.linalg.lstsq(X.astype(np.float64), y, rcond=1e-6)
-    least = 0.5 * np.sum((X @ weights - y) ** 2)
+    result = jd.minimize(jd.LinearRegression(X, y), method=jd.LSMR(preconditioner))
+    A, t = X - X.mean(axis=0, dtype=float), y - y.mean(dtype=float)
+    weights, *_ = np.linalg.lstsq(A, t, rcond=1e-6)
+    least = 0.5 * np.sum((A @ weights - t) ** 2)
     assert np.isfinite(np.asarray(result.params["weights"])).all()
     assert bool(result.converged)
     np.testing.assert_allclose(result.value, least, rtol=1e-5)
@@ -148,9 +139,9 @@ def test_deficient_ranks_and_zero_columns_reach_the_least_residual(preconditione
         np.testing.assert_allclose(result.params["weights"], weights, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.slow
 def test_an_optimal_start_needs_no_iteration(rng):
-    objective = jd.LinearRegression(rng.normal(size=(9, 3)).astype(np.float32), jnp.zeros(9))
+    X = rng.normal(size=(400, 9)).astype(np.float32)
+    objective = jd.LinearRegression(X, np.zeros(400, np.float32))
     for preconditioner in (None, jd.Sketch()):
         result = jd.minimize(objective, method=jd.LSMR(preconditioner))
         assert bool(result.converged)
@@ -158,60 +149,53 @@ def test_an_optimal_start_needs_no_iteration(rng):
 
 
 def test_large_means_do_not_spoil_the_condition(rng):
-    X = rng.normal(size=(300, 5)).astype(np.float32)
-    y = (X @ np.arange(5.0) + 1).astype(np.float32)
+    X = rng.normal(size=(400, 9)).astype(np.float32)
+    y = (X @ np.arange(9.0) + 1).astype(np.float32)
     result = jd.minimize(jd.LinearRegression(X + np.float32(1000), y), method=jd.LSMR())
     assert int(result.iterations) < 12
-    np.testing.assert_allclose(result.params["weights"], np.arange(5.0), atol=1e-2)
+    np.testing.assert_allclose(result.params["weights"], np.arange(9.0), atol=1e-2)
 
 
 def test_matrix_free_and_16_bit_designs(rng):
     X, y = (array.astype(np.float32) for array in data(rng))
     dense = references.least_squares(jd.LinearRegression(X, y))["weights"]
     free = jd.MatrixFree(lambda w: jnp.asarray(X) @ w, rows=80, features=6)
-    for preconditioner in (None, jd.Nystrom(3)):
-        result = jd.minimize(jd.LinearRegression(free, y), method=jd.LSMR(preconditioner))
-        np.testing.assert_allclose(result.params["weights"], dense, atol=1e-4)
+    result = jd.minimize(jd.LinearRegression(free, y), method=jd.LSMR(jd.Nystrom(3)))
+    np.testing.assert_allclose(result.params["weights"], dense, atol=1e-4)
     half = jnp.asarray(X, jnp.bfloat16)
     wide = references.least_squares(jd.LinearRegression(half, y))["weights"]
-    for preconditioner in (None, jd.Sketch()):
-        result = jd.minimize(jd.LinearRegression(half, y), method=jd.LSMR(preconditioner))
-        assert result.params["weights"].dtype == jnp.float32
-        np.testing.assert_allclose(result.params["weights"], wide, atol=1e-3)
+    result = jd.minimize(jd.LinearRegression(half, y), method=jd.LSMR(jd.Sketch()))
+    assert result.params["weights"].dtype == jnp.float32
+    np.testing.assert_allclose(result.params["weights"], wide, atol=1e-3)
 
 
-def test_jit_and_vmap_give_what_single_eager_calls_give(rng, x64):
-    X, ys = rng.normal(size=(40, 5)), rng.normal(size=(3, 40))
+def test_under_jit_and_vmap_each_has_its_exact_solution(rng, x64):
+    X, ys = rng.normal(size=(80, 6)), rng.normal(size=(3, 80))
     penalties = jnp.array([0.0, 0.1, 10.0])
 
     def solve(y, l2):
         objective = jd.LinearRegression(X, y, l2=l2)
         return jd.minimize(objective, method=jd.LSMR(jd.Sketch())).params["weights"]
 
-    single = np.stack([solve(y, l2) for y, l2 in zip(ys, penalties, strict=True)])
     exact = [
         references.least_squares(jd.LinearRegression(X, y, l2=l2))["weights"]
         for y, l2 in zip(ys, penalties, strict=True)
     ]
-    np.testing.assert_allclose(single, exact, rtol=1e-6, atol=1e-8)
-    np.testing.assert_allclose(jax.jit(jax.vmap(solve))(ys, penalties), single, atol=1e-9)
-    np.testing.assert_allclose(jax.jit(solve)(ys[0], penalties[0]), single[0], atol=1e-12)
+    np.testing.assert_allclose(jax.jit(jax.vmap(solve))(ys, penalties), exact, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("preconditioner", [None, jd.Sketch()], ids=repr)
-def test_a_sharded_design_gives_the_same(preconditioner, rng, several_devices):
-    X, y = (array.astype(np.float32) for array in data(rng))
+def test_a_sharded_design_gives_the_same(rng, several_devices):
+    X, y = (array.astype(np.float32) for array in data(rng, 400, 9))
     mesh = jax.make_mesh((8,), ("samples",), axis_types=(AxisType.Auto,))
     placed = [
         jax.device_put(array, NamedSharding(mesh, PartitionSpec("samples"))) for array in (X, y)
     ]
     exact = references.least_squares(jd.LinearRegression(X, y))
-    for method in (jd.LSMR(preconditioner), jd.ConjugateGradient(preconditioner)):
-        one = jd.minimize(jd.LinearRegression(X, y), method=method)
-        many = jd.minimize(jd.LinearRegression(*placed), method=method)
-        assert int(one.status) == int(many.status) == Status.CONVERGED
-        for result in (one, many):
-            np.testing.assert_allclose(result.params["weights"], exact["weights"], atol=1e-4)
+    one = jd.minimize(jd.LinearRegression(X, y), method=jd.LSMR(jd.Sketch()))
+    many = jd.minimize(jd.LinearRegression(*placed), method=jd.LSMR(jd.Sketch()))
+    assert int(one.status) == int(many.status) == Status.CONVERGED
+    for result in (one, many):
+        np.testing.assert_allclose(result.params["weights"], exact["weights"], atol=1e-4)
 
 
 def test_derivatives_follow_the_implicit_function(rng, x64):
@@ -282,10 +266,9 @@ def test_the_members_of_a_batch_share_one_matrix(method, rng):
     def solve(l2):
         return jd.minimize(jd.LinearRegression(X, y, l2=l2), method=method).params["weights"]
 
-    memory = jax.jit(jax.vmap(solve)).lower(penalties).compile().memory_analysis()
-    assert memory.temp_size_in_bytes < 10 * X.nbytes
-    some = penalties[::13]
-    for got, l2 in zip(jax.vmap(solve)(some), some, strict=True):
+    compiled = jax.jit(jax.vmap(solve)).lower(penalties).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 10 * X.nbytes
+    for got, l2 in zip(compiled(penalties)[::13], penalties[::13], strict=True):
         exact = references.least_squares(jd.LinearRegression(X, y, l2=float(l2)))
         np.testing.assert_allclose(got, exact["weights"], rtol=1e-3, atol=1e-4)
 
@@ -294,20 +277,12 @@ def test_a_claim_that_rounding_refutes_again_and_again_ends_the_descent(rng):
     """Features 3,000 spreads from zero: the rounding of the weights alone moves the value by more
     than the tolerance allows, which the recurrences do not know."""
     for _ in range(5):
-        X = (rng.normal(size=(400, 8)) + 3000).astype(np.float32)
+        X = (rng.normal(size=(400, 9)) + 3000).astype(np.float32)
         y = (
-            (X.astype(float) - 3000) @ rng.normal(size=8) + 0.03 * rng.normal(size=400) + 5
+            (X.astype(float) - 3000) @ rng.normal(size=9) + 0.03 * rng.normal(size=400) + 5
         ).astype(np.float32)
         result = jd.minimize(jd.LinearRegression(X, y), method=jd.LSMR())
         assert int(result.iterations) <= 60
         if not bool(result.converged):
             assert Status(int(result.status)) is Status.STAGNATED
             assert float(result.suboptimality) > 2e-5 * float(result.value)
-
-
-def test_more_outputs_than_features_are_no_obstacle_to_a_sketch(rng, x64):
-    X, y = data(rng, rows=400, features=4, outputs=(9,))
-    objective = jd.LinearRegression(X, y, l2=0.5)
-    result = jd.minimize(objective, method=jd.LSMR(jd.Sketch()), tolerance=1e-11)
-    exact = references.least_squares(objective)
-    np.testing.assert_allclose(result.params["weights"], exact["weights"], atol=1e-8)

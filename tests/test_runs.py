@@ -45,29 +45,25 @@ METHODS = {
     "separable, fused steps": (jd.SumOfSquares(), TREE, jd.GradientDescent(1e-2)),
 }
 MORE_METHODS = {
-    "separable, adam": (jd.SumOfSquares(center=1.0), TREE, optax.adam(1e-2)),
     "regression, default": (REGRESSION, None, None),
-    "regression, CG on X'X": (REGRESSION, None, jd.Gram(jd.ConjugateGradient())),
     "regression, hedge": (REGRESSION, None, jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), 2)),
     "regression, CG": (REGRESSION, None, jd.ConjugateGradient(jd.Jacobi())),
-    "regression, sketch": (REGRESSION, None, jd.LSMR(jd.Sketch())),
-    "regression, backtracking": (REGRESSION, None, jd.GradientDescent()),
     "regression, in the rows": (
         jd.LinearRegression(X, Y, l2=1.0),
         None,
         jd.Dual(jd.ConjugateGradient()),
     ),
-    "regression, line search": (REGRESSION, None, jd.GradientDescent(jd.ExactLineSearch())),
-    "function, CG": (valley, START, jd.ConjugateGradient()),
-    "function, Newton": (valley, START, jd.DerivativeMethod()),
-    "function, BB": (valley, START, jd.GradientDescent(jd.BarzilaiBorwein())),
-    "function, adaptive": (valley, START, jd.GradientDescent(jd.AdaptiveStep())),
     "function, momentum": (valley, START, jd.GradientDescent(1e-3, momentum=jd.Nesterov())),
     "residuals": (jd.LeastSquares(lambda x: x**2 - 2), START, jd.LevenbergMarquardt()),
-    "quadratic": (jd.Quadratic(jnp.diag(jnp.arange(1.0, 5)), START), START, None),
-    "separable, default": (jd.SumOfSquares(), TREE, None),
-    "separable, lengths": (jd.SumOfSquares(), TREE, jd.GradientDescent(jd.InverseLipschitz())),
 }
+
+
+def run(**options):
+    return jd.run(valley, START, METHOD, **options)
+
+
+def minimize(**options):
+    return jd.minimize(valley, START, METHOD, **options)
 
 
 @pytest.mark.first
@@ -78,7 +74,7 @@ def test_any_chunks_give_the_result_of_minimize(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MORE_METHODS)
-def test_any_chunks_give_the_result_of_minimize_for_every_method(name):
+def test_any_chunks_give_the_result_of_minimize_for_more_methods(name):
     equal_in_any_chunks(*MORE_METHODS[name])
 
 
@@ -98,12 +94,10 @@ def as_everybody_compiles():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["function, LBFGS", "regression, LSMR", "separable, fused steps", "function, Newton"]
-)
+@pytest.mark.parametrize("name", ["function, LBFGS", "separable, fused steps"])
 def test_optimised_code_gives_the_same_in_any_chunks(name, as_everybody_compiles):
     """Chunks of any length are one program; LLVM may contract that of minimize otherwise."""
-    objective, start, method = {**METHODS, **MORE_METHODS}[name]
+    objective, start, method = METHODS[name]
     options = {"max_iterations": 40, "tolerance": 0}
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         want = jd.minimize(objective, start, method, **options)
@@ -124,27 +118,29 @@ def assert_near(got, want):
 
 def equal_in_any_chunks(objective, start, method):
     is_exact = jax.config.read("jax_disable_most_optimizations")
+    # With a history a small solve by default is XLA's too, and not the host's.
+    options = {"max_iterations": 77, "history": 5 if method is None else 0}
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        want = jd.minimize(objective, start, method, max_iterations=77, history=5)
+        want = jd.minimize(objective, start, method, **options)
         for chunk in (7, None):
-            got = jd.run(objective, start, method, max_iterations=77, history=5, chunk=chunk)
+            got = jd.run(objective, start, method, chunk=chunk, **options)
             assert_same(got, want) if is_exact else assert_near(got, want)
             assert jax.tree.structure(got) == jax.tree.structure(want)
 
 
 @pytest.mark.parametrize("check_every", [1, 3])
 def test_any_chunks_give_the_same_with_several_steps_between_checks(check_every):
-    options = {"max_iterations": 50, "check_every": check_every, "tolerance": 0}
-    want = jd.minimize(valley, START, jd.GradientDescent(1e-3), **options)
+    options = {"max_iterations": 50, "check_every": check_every, "history": 5, "tolerance": 0}
+    want = minimize(**options)
     for chunk in (1, 4, 100):
-        assert_same(jd.run(valley, START, jd.GradientDescent(1e-3), chunk=chunk, **options), want)
+        assert_same(run(chunk=chunk, **options), want)
 
 
 def test_16_bits_are_rounded_at_random_as_without_chunks():
     start = jnp.linspace(-3, 3, 64, dtype=jnp.bfloat16)
     options = {"max_iterations": 200, "rounding": jd.StochasticRounding(3), "tolerance": 0}
-    want = jd.minimize(jd.SumOfSquares(), start, jd.GradientDescent(1e-3), **options)
-    got = jd.run(jd.SumOfSquares(), start, jd.GradientDescent(1e-3), chunk=32, **options)
+    want = jd.minimize(jd.SumOfSquares(), start, METHOD, **options)
+    got = jd.run(jd.SumOfSquares(), start, METHOD, chunk=32, **options)
     assert got.params.dtype == jnp.bfloat16
     assert_same(got, want)
 
@@ -179,7 +175,7 @@ def test_tolerances_predicates_and_closures():
 
 
 def test_neither_the_start_nor_the_data_are_consumed():
-    start, data = jnp.array(START), jnp.diag(jnp.arange(1.0, 5))
+    start, data = jnp.array(START), jnp.asarray(np.diag(np.arange(1, 5, dtype=np.float32)))
     objective = jd.Quadratic(data, jnp.array(START))
     for method in (jd.ConjugateGradient(), jd.GradientDescent(0.1)):
         jd.run(objective, start, method, chunk=2, max_iterations=6)
@@ -197,7 +193,7 @@ def test_no_chunk_copies_the_params(objective):
     setup = set_up(
         as_objective(objective, ()),
         jnp.ones(size),
-        jd.GradientDescent(1e-3),
+        METHOD,
         max_iterations=100,
         tolerance=0,
         check_every=None,
@@ -264,9 +260,7 @@ class Recorder(jd.hooks.Hook):
 
 def test_hooks_are_told_of_a_chunk_while_the_device_works_on_the_next():
     seen = Recorder()
-    result = jd.run(
-        valley, START, jd.GradientDescent(1e-3), max_iterations=30, chunk=12, hooks=[seen]
-    )
+    result = run(max_iterations=30, chunk=12, hooks=[seen])
     assert seen.calls == [
         "begin",
         "pause 0 at 0",
@@ -281,10 +275,9 @@ def test_hooks_are_told_of_a_chunk_while_the_device_works_on_the_next():
     last = seen.records[-1]
     assert last.status == jd.Status.MAX_ITERATIONS
     assert (last.value, last.gradient_norm) == (float(result.value), float(result.gradient_norm))
-    assert last.first_value == pytest.approx(float(valley(START)))
-    assert last.first_gradient_norm == pytest.approx(
-        float(jnp.linalg.norm(jax.grad(valley)(START)))
-    )
+    value, gradient = jax.jit(jax.value_and_grad(valley))(START)
+    assert last.first_value == pytest.approx(float(value))
+    assert last.first_gradient_norm == pytest.approx(np.linalg.norm(gradient))
     assert last.evaluations == int(result.evaluations)
     assert [record.iterations for record in seen.records] == [12, 12, 6]
     assert seen.facts == jd.hooks.Facts("Function()", "GradientDescent()", 4, 16, 30, 0, None, True)
@@ -298,8 +291,7 @@ def test_hooks_are_told_of_a_chunk_while_the_device_works_on_the_next():
 def test_the_bandwidth_is_that_of_the_cost_model():
     seen = Recorder()
     start = jnp.ones(1000)
-    method = jd.GradientDescent(1e-3)
-    jd.run(jd.SumOfSquares(), start, method, max_iterations=64, chunk=32, hooks=[seen], tolerance=0)
+    jd.run(jd.SumOfSquares(), start, METHOD, max_iterations=64, chunk=32, hooks=[seen], tolerance=0)
     assert seen.facts.bytes_per_iteration == 2 * 4000 / 16  # one pass for sixteen steps
     for record in seen.records:
         expected = 500 * record.iterations_per_second
@@ -311,10 +303,10 @@ def test_the_bandwidth_is_that_of_the_cost_model():
 
 def test_a_function_of_the_numbers_ends_a_run():
     stop = jd.hooks.StopWhen(lambda record: record.iteration >= 20)
-    result = jd.run(valley, START, jd.GradientDescent(1e-3), chunk=10, hooks=[stop])
+    result = run(chunk=10, hooks=[stop])
     assert int(result.status) == jd.Status.STOPPED
     assert int(result.iterations) == 30  # the next chunk was under way
-    want = jd.minimize(valley, START, jd.GradientDescent(1e-3), max_iterations=30)
+    want = minimize(max_iterations=30)
     np.testing.assert_array_equal(result.params, want.params)
     # The step that is checked with the next one has been measured where it led.
     assert float(result.value) == pytest.approx(float(want.value), rel=1e-6)
@@ -337,8 +329,9 @@ def test_what_is_ended_on_the_way_is_measured_there(name):
     result = jd.run(objective, start, method, chunk=1, hooks=[stop], tolerance=0)
     assert int(result.status) == jd.Status.STOPPED
     assert int(result.iterations) == 2
-    value, gradient = jax.value_and_grad(as_objective(objective, ()).value)(result.params)
-    norm = np.sqrt(sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(gradient)))
+    differentiated = jax.jit(jax.value_and_grad(as_objective(objective, ()).value))
+    value, gradient = differentiated(result.params)
+    norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(gradient)))
     assert float(result.value) == pytest.approx(float(value), rel=1e-5)
     assert float(result.gradient_norm) == pytest.approx(norm, rel=1e-3, abs=1e-4)
 
@@ -357,7 +350,7 @@ def test_an_error_in_a_hook_ends_the_run_and_closes_the_others():
     seen = Recorder()
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(ZeroDivisionError, match="the hook's own"):
-        jd.run(valley, START, jd.GradientDescent(1e-3), chunk=5, hooks=[seen, Broken()])
+        run(chunk=5, hooks=[seen, Broken()])
     assert seen.calls[-1] == "close"
     assert "end" not in seen.calls
     assert signal.getsignal(signal.SIGINT) is before
@@ -369,7 +362,7 @@ def lines_of(capsys):
 
 def test_progress_in_lines(capsys):
     hooks = [jd.hooks.Progress(every=0)]
-    jd.run(valley, START, jd.GradientDescent(1e-3), max_iterations=20, chunk=10, hooks=hooks)
+    run(max_iterations=20, chunk=10, hooks=hooks)
     first, second, last = lines_of(capsys)
     assert first.startswith("GradientDescent(), 4 unknowns: 10 of 20 iterations, value ")
     assert "iterations/s, at most" in first
@@ -389,7 +382,7 @@ def test_outside_a_terminal_there_is_a_line_every_ten_seconds(monkeypatch, capsy
     from jaxdescent.runs.hooks import progress
 
     seen = Recorder()
-    jd.run(valley, START, METHOD, max_iterations=20, chunk=20, tolerance=0, hooks=[seen])
+    run(max_iterations=20, chunk=20, tolerance=0, hooks=[seen])
     (record,), times = seen.records, (0.0, 4.0, 9.9, 10.1, 15.0, 20.0, 20.2, 39.0, 40.0)
     clock = iter(times)
     monkeypatch.setattr(progress, "time", types.SimpleNamespace(perf_counter=lambda: next(clock)))
@@ -428,7 +421,7 @@ def test_the_hooks_own_time_is_that_of_pauses_and_reports(monkeypatch):
     for module in ("run", "driver"):
         monkeypatch.setattr(sys.modules[f"jaxdescent.runs.{module}"], "time", told)
     hook = Takes(clock)
-    jd.run(valley, START, METHOD, max_iterations=40, chunk=10, tolerance=0, hooks=[hook])
+    run(max_iterations=40, chunk=10, tolerance=0, hooks=[hook])
     summary = hook.summary
     assert summary.seconds_in_hooks == 4 * 10.0 + 4 * 1.0
     assert summary.seconds == 1000.0 + 4 * 10.0 + 4 * 1.0
@@ -440,7 +433,7 @@ def test_progress_as_a_bar():
     screen = io.StringIO()
     terminal = console.Console(file=screen, force_terminal=True, width=150)
     hooks = [jd.hooks.Progress(every=0, console=terminal, label="bar")]
-    jd.run(valley, START, jd.GradientDescent(1e-3), max_iterations=20, chunk=10, hooks=hooks)
+    run(max_iterations=20, chunk=10, hooks=hooks)
     shown = screen.getvalue()
     assert "20/20" in shown
     assert "iterations/s" in shown
@@ -454,7 +447,7 @@ def test_the_history_has_every_chunk(suffix, tmp_path):
     hooks = [seen, jd.hooks.History(path)]
     for _ in range(2):  # a run that begins anew replaces the file
         seen.records = []
-        jd.run(valley, START, jd.GradientDescent(1e-3), max_iterations=25, chunk=10, hooks=hooks)
+        run(max_iterations=25, chunk=10, hooks=hooks)
     if suffix == "jsonl":
         rows = [json.loads(line) for line in path.read_text().splitlines()]
     else:
@@ -468,23 +461,10 @@ def test_the_history_has_every_chunk(suffix, tmp_path):
 
 
 def test_a_trace_of_one_chunk(tmp_path):
-    jd.run(
-        valley,
-        START,
-        jd.GradientDescent(1e-3),
-        max_iterations=30,
-        chunk=10,
-        hooks=[jd.hooks.Profile(tmp_path, chunk=1)],
-    )
+    run(max_iterations=30, chunk=10, hooks=[jd.hooks.Profile(tmp_path, chunk=1)])
     assert list(tmp_path.rglob("*.xplane.pb"))
     elsewhere = tmp_path / "none"
-    jd.run(
-        valley,
-        START,
-        jd.GradientDescent(1e-3),
-        max_iterations=10,
-        hooks=[jd.hooks.Profile(elsewhere, chunk=99)],
-    )
+    run(max_iterations=10, hooks=[jd.hooks.Profile(elsewhere, chunk=99)])
     assert not elsewhere.exists()
 
 
@@ -502,12 +482,11 @@ class Sends(jd.hooks.Hook):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_run_with_everything_so_far(number, capsys):
     before = signal.getsignal(number)
-    method = jd.GradientDescent(1e-3)
-    result = jd.run(valley, START, method, chunk=10, hooks=[Sends(1, number=number)])
+    result = run(chunk=10, hooks=[Sends(1, number=number)])
     assert int(result.status) == jd.Status.INTERRUPTED
     assert result.message.startswith("INTERRUPTED: A signal ended the run")
     assert int(result.iterations) == 30
-    want = jd.minimize(valley, START, method, max_iterations=30)
+    want = minimize(max_iterations=30)
     np.testing.assert_array_equal(result.params, want.params)
     assert float(result.value) == pytest.approx(float(want.value), rel=1e-6)
     assert f"{signal.Signals(number).name}: the steps under way" in capsys.readouterr().err
@@ -518,7 +497,7 @@ def test_a_second_signal_stops_at_once(capsys):
     before = signal.getsignal(signal.SIGINT)
     hooks = [Sends(0), Sends(0)]
     with pytest.raises(KeyboardInterrupt, match="a second SIGINT"):
-        jd.run(valley, START, jd.GradientDescent(1e-3), chunk=10, hooks=hooks)
+        run(chunk=10, hooks=hooks)
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -545,34 +524,32 @@ def test_a_second_signal_need_not_wait_for_the_device():
             valley,
             jnp.ones(size) * 0.5,
             jd.GradientDescent(1e-5),
-            max_iterations=200,
-            chunk=200,
+            max_iterations=100,
+            chunk=100,
             tolerance=0,
             hooks=[Begins(), seen],
         )
     thread.join()
-    assert "report 0 at 200" not in seen.calls
+    assert "report 0 at 100" not in seen.calls
 
 
 def test_other_threads_run_without_handlers():
     found = []
 
     def target():
-        found.append(jd.run(valley, START, jd.GradientDescent(1e-3), max_iterations=20, chunk=10))
+        found.append(run(max_iterations=20, chunk=10))
 
     thread = threading.Thread(target=target)
     thread.start()
     thread.join()
-    want = jd.minimize(valley, START, jd.GradientDescent(1e-3), max_iterations=20)
+    want = minimize(max_iterations=20)
     assert_same(found[0], want)
 
 
 def test_a_signal_that_is_ignored_stays_so():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        result = jd.run(
-            valley, START, jd.GradientDescent(1e-3), max_iterations=40, chunk=10, hooks=[Sends(0)]
-        )
+        result = run(max_iterations=40, chunk=10, hooks=[Sends(0)])
     finally:
         signal.signal(signal.SIGINT, before)
     assert int(result.status) == jd.Status.MAX_ITERATIONS
@@ -586,42 +563,34 @@ REFUSED = {
         r"run drives a descent from the host and cannot be traced.*call minimize",
     ),
     "hooks is a hook": (
-        lambda: jd.run(valley, START, hooks=jd.hooks.Progress()),
+        lambda: run(hooks=jd.hooks.Progress()),
         TypeError,
         r"hooks must be a list of hooks, got Progress\(\)",
     ),
     "a hook is a class": (
-        lambda: jd.run(valley, START, hooks=[jd.hooks.Progress]),
+        lambda: run(hooks=[jd.hooks.Progress]),
         TypeError,
         r"must be instances of jd.hooks.Hook.*Call it first",
     ),
     "a hook is a function": (
-        lambda: jd.run(valley, START, hooks=[print]),
+        lambda: run(hooks=[print]),
         TypeError,
         r"must be instances of jd.hooks.Hook.*got <built-in function print>",
     ),
-    "chunk zero": (
-        lambda: jd.run(valley, START, chunk=0),
-        ValueError,
-        r"chunk must be at least 1, got 0",
-    ),
-    "NaN in the start": (
-        lambda: jd.run(valley, {"x": NAN}["x"]),
-        ValueError,
-        r"start holds NaN",
-    ),
+    "chunk zero": (lambda: run(chunk=0), ValueError, r"chunk must be at least 1, got 0"),
+    "NaN in the start": (lambda: jd.run(valley, {"x": NAN}["x"]), ValueError, r"start holds NaN"),
     "NaN in the data": (
         lambda: jd.run(jd.LinearRegression(X.at[3, 2].set(jnp.nan), Y), method=jd.LSMR()),
         ValueError,
         r"the data.*X.* holds NaN",
     ),
     "resume without a folder": (
-        lambda: jd.run(valley, START, resume=True),
+        lambda: run(resume=True),
         ValueError,
         r"resume=True needs the folder.*checkpoint=folder",
     ),
     "checkpoint is a number": (
-        lambda: jd.run(valley, START, checkpoint=3),
+        lambda: run(checkpoint=3),
         TypeError,
         r"checkpoint must be a folder or jd.hooks.Checkpoint\(folder\), got 3",
     ),
@@ -640,11 +609,7 @@ REFUSED = {
         TypeError,
         r"Profile needs the path of a folder, got 3",
     ),
-    "no iterations": (
-        lambda: jd.run(valley, START, max_iterations=0),
-        ValueError,
-        r"max_iterations",
-    ),
+    "no iterations": (lambda: run(max_iterations=0), ValueError, r"max_iterations"),
 }
 
 
@@ -668,16 +633,11 @@ def test_values_that_are_nan_elsewhere_are_a_status():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "method",
-    [jd.GradientDescent(1e-3), pytest.param(jd.LBFGS(), marks=pytest.mark.slow)],
-    ids=["gradient", "LBFGS"],
-)
-def test_sharded_params_stay_sharded(method):
+def test_sharded_params_stay_sharded():
     mesh = jax.make_mesh((8,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("d"))
     start = jax.device_put(jnp.linspace(-1, 1, 64), sharding)
-    want = jd.minimize(bowl, start, method, max_iterations=20)
-    got = jd.run(bowl, start, method, max_iterations=20, chunk=3)
+    want = jd.minimize(bowl, start, jd.LBFGS(), max_iterations=20)
+    got = jd.run(bowl, start, jd.LBFGS(), max_iterations=20, chunk=3)
     assert got.params.sharding.is_equivalent_to(sharding, 1)
     assert_same(got, want)
