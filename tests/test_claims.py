@@ -243,12 +243,7 @@ def unfinished_regressions(method, shape, rng, count=40):
         result = jd.minimize(jd.LinearRegression(X, y), method=method, max_iterations=limit)
         if status(result) != "MAX_ITERATIONS":
             continue
-        wide, aim = np.asarray(X, np.float64), np.asarray(y, np.float64)
-        mean, centred = wide.mean(axis=0), wide - wide.mean(axis=0)
-        best = np.linalg.lstsq(centred, aim - aim.mean())[0]
-        weights = np.asarray(result.params["weights"], np.float64)
-        off = float(result.params["intercept"]) - (aim.mean() - mean @ weights)
-        true = 0.5 * np.sum((centred @ (weights - best)) ** 2) + 0.5 * rows * off**2
+        true, _ = above_minimum(X, y, result.params)
         yield float(result.suboptimality), true, float(result.value)
 
 
@@ -286,3 +281,43 @@ def test_a_descent_that_a_hook_ends_says_what_one_says_that_ends_there(rng):
         alike += int(halted.evidence) == int(last.evidence)
     assert stopped > 15
     assert alike > 0.8 * stopped, (alike, stopped)
+
+
+ROUNDED_MEANS = {
+    "conjugate gradients": jd.ConjugateGradient(),
+    "LSMR": jd.LSMR(),
+    "LBFGS": jd.LBFGS(),
+    "Gram": jd.Gram(),
+    "derivative": jd.DerivativeMethod(),
+}
+
+
+@pytest.mark.first
+@pytest.mark.parametrize("method", ROUNDED_MEANS.values(), ids=ROUNDED_MEANS.keys())
+def test_the_rounding_of_products_with_the_means_is_said(method, rng):
+    """The intercept follows from means whose products with the weights cancel, and is near zero."""
+    rows, features, hidden = 400, 80, 0
+    for _ in range(10):
+        mean = 10 ** rng.uniform(2, 4.5) * rng.normal(size=features)
+        X = (rng.normal(size=(rows, features)) + mean).astype(np.float32)
+        y = X @ rng.normal(size=features) + 10 ** rng.uniform(-2, 1) * rng.normal(size=rows)
+        y = y.astype(np.float32)
+        result = jd.minimize(jd.LinearRegression(X, y), method=method)
+        true, least = above_minimum(X, y, result.params)
+        # What the intercept's own rounding alone would have been.
+        alone = 0.5 * rows * (2.0**-23 * float(result.params["intercept"])) ** 2
+        hidden += true > 30 * alone
+        assert true <= 30 * float(result.suboptimality) + 1e-9 * least
+        assert true <= 3e-4 * least or status(result) == "STAGNATED"
+    assert hidden >= 2
+
+
+def above_minimum(X, y, params):
+    """The value at these params minus the minimum, and the minimum, in float64."""
+    X, y = np.asarray(X, np.float64), np.asarray(y, np.float64)
+    weights = np.asarray(params["weights"], np.float64)
+    mean, centred = X.mean(axis=0), X - X.mean(axis=0)
+    best = np.linalg.lstsq(centred, y - y.mean())[0]
+    off = float(params["intercept"]) - (y.mean() - mean @ weights)
+    true = 0.5 * np.sum((centred @ (weights - best)) ** 2) + 0.5 * len(y) * off**2
+    return true, 0.5 * np.sum((centred @ best - (y - y.mean())) ** 2)

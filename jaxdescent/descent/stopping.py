@@ -123,7 +123,11 @@ def judge(
     is_converged |= is_at_end
     is_rounded = False
     if watch.own_value is not None and off.suboptimality is not True:
-        watch = watch.with_rounding(point.rounding, point.eps)
+        rounding = point.rounding
+        if progress.estimate is not None:
+            squared = jnp.asarray(progress.estimate.products, value.dtype)
+            rounding += 0.5 * point.eps**2 * squared
+        watch = watch.with_rounding(rounding, point.eps)
         is_rounded = is_converged & ~tolerance.allows(watch.suboptimality, value, watch.floor)
     is_far = (size > _huge(size)) | (value < -_huge(value))
 

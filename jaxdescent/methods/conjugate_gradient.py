@@ -226,7 +226,7 @@ class ConjugateGradient(LookingAhead):
     def estimates(self, objective: Objective) -> bool:
         return objective.is_quadratic
 
-    def estimate(self, objective: Objective, state: State) -> Estimate | None:
+    def estimate(self, objective: Objective, params: Params, state: State) -> Estimate | None:
         if not objective.is_quadratic:
             return None
         height = state.height.astype(state.value.dtype)
@@ -236,7 +236,10 @@ class ConjugateGradient(LookingAhead):
         )
         inner = objective
         if state.means is not None:
-            estimate = estimate._replace(steepness=state.means.steepness() + state.largest)
+            estimate = estimate._replace(
+                steepness=state.means.steepness() + state.largest,
+                products=state.means.products(params["weights"]),
+            )
             elimination = objective.eliminated(state.means)
             inner = objective if elimination is None else elimination.objective
         return estimate.at_least_curvature(inner.least_curvature(), state.norm)

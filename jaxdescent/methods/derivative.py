@@ -63,11 +63,12 @@ class DerivativeMethod(Method):
     A well-conditioned solution is corrected once, by two more passes over X, unless the condition
     number is below about 12, where the first solve is as good as the second.
 
-    A quadratic needs one step; further steps refine it. For other functions Newton's direction
-    ``-H^+ g`` is halved until the gradient's norm decreases. This finds a stationary point near the
-    start, which may be a saddle: ``jd.certify`` tells which kind it is. CONVERGED and the
-    suboptimality are about that point then, not about a minimum. A quadratic with negative
-    curvature has no minimum and ends ``DIVERGED``.
+    A quadratic needs one step; further steps refine it, and one that does not lower the value ends
+    the descent ``STAGNATED``. For other functions Newton's direction ``-H^+ g`` is halved until the
+    gradient's norm decreases. This finds a stationary point near the start, which may be a saddle:
+    ``jd.certify`` tells which kind it is. CONVERGED and the suboptimality are about that point
+    then, not about a minimum. A quadratic with negative curvature has no minimum and ends
+    ``DIVERGED``.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> X = jnp.array([[0.0], [1.0], [2.0]])
@@ -90,7 +91,7 @@ class DerivativeMethod(Method):
             at = _At(*objective.value_and_gradient_at(params, image))
         if solver is None:
             solver = DenseSolver.from_objective(objective, params)
-        return _State(solver, at, jnp.array(False), jnp.array(False))
+        return _State(solver, at, jnp.array(False), jnp.array(False), jnp.array(False))
 
     def step(
         self, objective: Objective, params: Params, state: State
@@ -115,14 +116,19 @@ class DerivativeMethod(Method):
             new = _damped_newton(objective, solver, params, gradient)
             solver = DenseSolver.from_objective(objective, new)
         is_solution = jnp.logical_not(is_unbounded)
-        return new, _State(solver, _at(objective, new), is_unbounded, is_solution)
+        at, is_rounded = _at(objective, new), state.is_rounded
+        if at is not None and objective.is_quadratic:
+            assert state.at is not None
+            is_rounded = state.is_solution & ~(at.value < state.at.value)
+        return new, _State(solver, at, is_unbounded, is_solution, is_rounded)
 
     def progress(self, objective: Objective, params: Params, state: State) -> Progress:
         if state.at is None:
             progress = super().progress(objective, params, state)
         else:
             progress = progress_at(*state.at)
-        verdict = jnp.where(state.is_unbounded, Status.DIVERGED.value, RUNNING)
+        verdict = jnp.where(state.is_rounded, Status.STAGNATED.value, RUNNING)
+        verdict = jnp.where(state.is_unbounded, Status.DIVERGED.value, verdict)
         if state.at is not None:
             gradient = state.at.gradient
             left, curvature = state.solver.height(objective, params, gradient, state.is_solution)
@@ -162,6 +168,7 @@ class _State(NamedTuple):
     at: _At | None  # at the params; None for a separable objective, to save memory
     is_unbounded: jax.Array
     is_solution: jax.Array  # whether the params are the result of the solver
+    is_rounded: jax.Array  # whether a second solve of a quadratic did not lower the value
 
 
 def _has_own_solver(objective: Objective) -> bool:

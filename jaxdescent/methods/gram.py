@@ -99,6 +99,9 @@ class Gram(Rewritten):
         first, elimination = state.first, form.eliminated()
         if elimination is None:
             return weights, _GramState(state.form, inner_state, None), progress
+        if progress.estimate is not None:
+            products = elimination.means.products(weights["weights"])
+            progress = progress._replace(estimate=progress.estimate._replace(products=products))
         # Only the start may have an intercept that is not the best one.
         progress = first.of(progress)
         first = first._replace(is_first=jnp.zeros_like(first.is_first))
@@ -140,7 +143,7 @@ class _First(NamedTuple):
             given = Estimate(self.left, estimate.curvature, Evidence.BOUND.value)
             estimate = jax.tree.map(
                 lambda a, b: jnp.where(self.is_first, a, b).astype(jnp.result_type(b)),
-                given._replace(steepness=estimate.steepness),
+                given._replace(steepness=estimate.steepness, products=estimate.products),
                 estimate,
             )
         return progress._replace(

@@ -188,6 +188,7 @@ class Hedge(Method):
             jnp.asarray(estimate.caution, value_dtype),
             jnp.asarray(estimate.steepness, norm_dtype),
             jnp.asarray(estimate.rounding, norm_dtype),
+            jnp.asarray(estimate.products, norm_dtype),
         )
         return Progress(
             jnp.asarray(progress.value, value_dtype),

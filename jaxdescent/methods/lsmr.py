@@ -216,6 +216,9 @@ class LSMR(Method):
         regression = _regression(objective, state.means)
         weights = params["weights"].reshape(regression.size, -1)
         progress = self._progress(regression, state, *self._ends(state, weights))
+        if state.means is not None and progress.estimate is not None:
+            products = state.means.products(params["weights"])
+            progress = progress._replace(estimate=progress.estimate._replace(products=products))
         verdict = jnp.where(state.is_unbounded, Status.DIVERGED.value, progress.verdict)
         return progress._replace(verdict=verdict)
 

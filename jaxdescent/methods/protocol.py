@@ -34,6 +34,8 @@ class Estimate(NamedTuple):
         ``eps steepness |x|``.
       rounding: the curvature along the rounding errors of the params, if the suboptimality comes
         from recurrences, which do not see these errors.
+      products: for a regression whose intercept follows from means, ``S sum_j (x_bar_j w_j)^2``
+        (:meth:`jaxdescent.objectives.elimination.Means.products`).
     """
 
     suboptimality: jax.Array
@@ -42,6 +44,7 @@ class Estimate(NamedTuple):
     caution: Any = 1.0
     steepness: Any = 0.0
     rounding: Any = 0.0
+    products: Any = 0.0
 
     def rests_on(self, evidence: Evidence) -> bool | jax.Array:
         """Whether the estimate is based on this evidence; a Python bool if the code is static."""
@@ -65,6 +68,7 @@ class Estimate(NamedTuple):
             jnp.where(is_less, 1, caution),
             self.steepness,
             self.rounding,
+            self.products,
         )
 
     def at_least_curvature(self, least: jax.Array | None, norm: jax.Array) -> Estimate:
@@ -232,9 +236,9 @@ class LookingAhead(Method):
     minimum.
     """
 
-    def estimate(self, objective: Objective, state: State) -> Estimate | None:
+    def estimate(self, objective: Objective, params: Params, state: State) -> Estimate | None:
         """The estimate at the current params; None if there is none."""
-        del objective, state
+        del objective, params, state
         return None
 
     @abc.abstractmethod
@@ -246,17 +250,16 @@ class LookingAhead(Method):
     def step(
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State, Progress]:
-        params, new = self.blind_step(objective, params, state)
+        new_params, new = self.blind_step(objective, params, state)
         evaluations = state.unreported + new.unreported
-        estimate = self.estimate(objective, state)
+        estimate = self.estimate(objective, params, state)
         curvature = getattr(new, "curvature", 0.0)
         progress = Progress(state.value, state.norm, evaluations, new.verdict, estimate, curvature)
         none = jnp.zeros_like(new.unreported)
-        return params, new._replace(unreported=none, verdict=none + RUNNING), progress
+        return new_params, new._replace(unreported=none, verdict=none + RUNNING), progress
 
     def progress(self, objective: Objective, params: Params, state: State) -> Progress:
-        del params
-        estimate = self.estimate(objective, state)
+        estimate = self.estimate(objective, params, state)
         curvature = getattr(state, "curvature", 0.0)
         return Progress(
             state.value, state.norm, state.unreported, state.verdict, estimate, curvature

@@ -38,6 +38,13 @@ class Means(NamedTuple):
         offset = jnp.tensordot(self.features.mean, weights, 1, precision=HIGHEST)
         return {"weights": weights, "intercept": self.targets - offset}
 
+    def products(self, weights: jax.Array) -> jax.Array:
+        """``S sum_j (x_bar_j w_j)^2``: the rounding of ``x_bar.w``, which the best intercept has
+        however small it is itself, raises the value by about ``eps^2 / 2`` times this.
+        """
+        terms = self.features.mean * weights.T  # by output, where there are several
+        return self.weight_total * jnp.sum(jnp.square(terms))
+
     def steepness(self) -> jax.Array:
         """``S (1 + |x_bar|^2)``: the curvature that features far from zero add if b is unknown."""
         return self.weight_total * (1 + jnp.sum(jnp.square(self.features.mean)))

@@ -194,7 +194,7 @@ class LBFGS(LookingAhead):
         del objective
         return True
 
-    def estimate(self, objective: Objective, state: State) -> Estimate:
+    def estimate(self, objective: Objective, params: Params, state: State) -> Estimate:
         # In a direction without steps so far, H has the curvature of the last step. So the caution
         # is that of a Krylov space, where a direction may hardly show in the gradient.
         left, curvature = state.inverse.decrement, state.inverse.curvature
@@ -206,7 +206,10 @@ class LBFGS(LookingAhead):
             estimate = estimate._replace(suboptimality=left, rounding=curvature)
         if state.means is None:
             return estimate
-        estimate = estimate._replace(steepness=state.means.steepness() + curvature)
+        estimate = estimate._replace(
+            steepness=state.means.steepness() + curvature,
+            products=state.means.products(params["weights"]),
+        )
         least = _weights_alone(objective, state.means).least_curvature()
         return estimate.at_least_curvature(least, state.norm)
 

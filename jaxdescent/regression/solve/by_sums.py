@@ -11,8 +11,13 @@ import jax.numpy as jnp
 from jaxdescent.data import NormalSolution
 from jaxdescent.designs import Design
 from jaxdescent.kernels.dtypes import HIGHEST
-from jaxdescent.regression.solve.centred import centred_slope, columns, with_intercept
-from jaxdescent.regression.solve.normal_equations import ROUNDING
+from jaxdescent.regression.solve.centred import (
+    ROUNDING,
+    centred_slope,
+    columns,
+    rounding_of_products,
+    with_intercept,
+)
 
 Params = Any
 
@@ -60,4 +65,6 @@ class SumsSolver:
         # At the solution the computed gradient is only rounding.
         rounding = jnp.square(ROUNDING * jnp.finfo(weights.dtype).eps) * rounding
         height = 0.5 * jnp.where(is_solution, rounding, jnp.maximum(squares, 0))
+        if objective.intercept:
+            height = height + rounding_of_products(mean, weights, own.weight_total)
         return height, jnp.max(jnp.abs(own.diagonal))

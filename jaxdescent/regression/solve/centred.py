@@ -12,6 +12,9 @@ from jaxdescent.kernels.dtypes import HIGHEST
 
 Params = Any
 
+ROUNDING = 0.2
+"""The mean size of a rounding error, in eps times the number that is rounded."""
+
 
 class Centred(NamedTuple):
     """The data that the solvers use; the means are zero without an intercept."""
@@ -53,6 +56,17 @@ def with_intercept(
         shift = jnp.matmul(feature_mean, weights, precision=HIGHEST)
         new["intercept"] = (target_mean - shift).reshape(params["intercept"].shape)
     return new
+
+
+def rounding_of_products(mean: jax.Array, weights: jax.Array, weight_total: Any) -> jax.Array:
+    """How much the rounding of the means and of the weights raises the value.
+
+    It is the rounding of ``x_bar.w``, which the intercept has however small it is itself, and which
+    a computed gradient does not show: ``S sum_j (r x_bar_j w_j)^2``, r the mean rounding of a
+    number, for one half of the sum of two squares.
+    """
+    eps = jnp.finfo(weights.dtype).eps
+    return weight_total * jnp.sum(jnp.square(ROUNDING * eps * mean[:, None] * weights))
 
 
 def centred_slope(mean: jax.Array, objective: Any, gradient: Params) -> tuple[jax.Array, jax.Array]:

@@ -16,15 +16,19 @@ from jaxdescent.kernels.branches import if_any, seldom, unless_batched
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.kernels.platform import on_one_cpu
 from jaxdescent.regression.solve.by_gram import factor_by_gram
-from jaxdescent.regression.solve.centred import Centred, centre, centred_slope, columns
+from jaxdescent.regression.solve.centred import (
+    ROUNDING,
+    Centred,
+    centre,
+    centred_slope,
+    columns,
+    rounding_of_products,
+)
 from jaxdescent.regression.solve.cholesky import FAIR, cholesky_factor, least_singular_value
 from jaxdescent.regression.solve.factor import InverseFactor
 from jaxdescent.regression.solve.refinement import SMALL, orthogonal_factor, refined
 
 Params = Any
-
-ROUNDING = 0.2
-"""The mean size of a rounding error, in eps times the number that is rounded."""
 
 
 @jax.tree_util.register_dataclass
@@ -98,7 +102,11 @@ class GramSolver:
             rounding = rounding + self.weight_total * jnp.sum(jnp.square(params["intercept"]))
         rounding = jnp.square(ROUNDING * jnp.finfo(weights.dtype).eps) * rounding
         is_refined = is_solution & self.is_ill
-        return 0.5 * jnp.where(is_refined, rounding, jnp.maximum(squares, 0)), curvature
+        height = 0.5 * jnp.where(is_refined, rounding, jnp.maximum(squares, 0))
+        if objective.intercept:
+            mean = self.factor.feature_mean
+            height = height + rounding_of_products(mean, weights, self.weight_total)
+        return height, curvature
 
 
 def _refined(solver: GramSolver, objective: Any, params: Params, gradient: Params) -> Params:

@@ -14,7 +14,13 @@ from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.kernels.platform import on_one_cpu
 from jaxdescent.kernels.symmetric import kernel_matrix
 from jaxdescent.regression.solve.by_gram import dual_solution
-from jaxdescent.regression.solve.centred import centre, centred_slope, columns, with_intercept
+from jaxdescent.regression.solve.centred import (
+    centre,
+    centred_slope,
+    columns,
+    rounding_of_products,
+    with_intercept,
+)
 from jaxdescent.regression.solve.cholesky import cholesky_factor
 from jaxdescent.regression.solve.factor import InverseFactor, in_units, null_level
 
@@ -65,13 +71,14 @@ class DualSolver:
     def height(
         self, objective: Any, params: Params, gradient: Params, is_solution: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        del params, is_solution
+        del is_solution
         mean, total = self.factor.feature_mean, self.weight_total
         left, zero = _height_by_penalty(objective, gradient, mean, total)
         is_bounded = ~self.is_ill & (left > 0) & jnp.isfinite(left)
-        return seldom(
-            is_bounded, _height_by_rows, _as_it_was, left, self, objective, gradient
-        ), zero
+        left = seldom(is_bounded, _height_by_rows, _as_it_was, left, self, objective, gradient)
+        if objective.intercept:
+            left = left + rounding_of_products(mean, columns(params["weights"]), total)
+        return left, zero
 
     def targets(self, objective: Any) -> tuple[jax.Array, jax.Array]:
         """``y - y_bar`` and ``y_bar``, which is zero without an intercept."""
