@@ -24,7 +24,7 @@ SHARED = {
 }
 
 
-def run(module, count, *arguments, timeout=300, environment=None):
+def run(module, count, *arguments, timeout=600, environment=None):
     """The outputs, errors and exit codes of ``count`` processes that run ``module``."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
