@@ -35,29 +35,21 @@ SUMS = {
     "crossed": {"features": ["a", "b", "g"], "categorical": ["g"], "interact": ["a:g"], "l2": 1.0},
     # Every one in the second half.
     "filtered": {"features": ["a", "b"], "where": "a > 0 and gaps < 41", "test": 0.3, "l2": 0.1},
+    "text": {"categorical": ["g"], "where": "b > 1e3", "test": 0.3, "l2": 0.5},
 }
 FILES = {
-    "lsmr": {
+    "weighted": {
         "categorical": ["g"],
-        "exclude": ["gaps"],
         "weights": "w",
-        "test": 0.3,
-        "method": "lsmr",
-        "l2": 2.0,
-    },
-    "standardized": {"features": ["a", "b"], "method": "cg", "standardize": True, "l2": 1.0},
-    "hashed": {"hashed": ["g"], "exclude": ["w", "gaps"], "bits": 5, "method": "lbfgs", "l2": 1.0},
-    "means": {"features": ["a", "gaps"], "missing": "mean", "method": "lsmr", "test": 0.2},
-    "dropped": {"features": ["a", "gaps"], "missing": "drop", "method": "lsmr"},
-    "filtered": {
-        "categorical": ["g"],
-        "exclude": ["w"],
         "where": "g != late and b > 1e3",
         "missing": "drop",
         "test": 0.3,
         "method": "lsmr",
-        "l2": 1.0,
+        "l2": 2.0,
     },
+    "means": {"features": ["a", "gaps"], "missing": "mean", "method": "lsmr", "test": 0.2},
+    "hashed": {"hashed": ["g"], "exclude": ["w", "gaps"], "bits": 5, "method": "lbfgs", "l2": 1.0},
+    "text": {"features": ["a", "b"], "method": "cg", "standardize": True, "test": 0.3, "l2": 1.0},
 }
 FILES = {f"{name}, in files": {"dtype": "float64"} | each for name, each in FILES.items()}
 REFUSED = {
@@ -86,13 +78,23 @@ def told(model):
     return {"weights": names, "intercept": model.intercept} | figures
 
 
+def data_of(folder, name):
+    """The data of a case: rows of Parquet, or files of text."""
+    return folder / ("texts" if name.startswith("text") else "d.parquet")
+
+
+ONE_ROW = {name: np.ones(1) for name in ("x0", "x1", "y")}
+
+
 def fitted(folder, name):
     options = (SUMS | FILES | REFUSED)[name]
-    return told(fit_model(folder / "d.parquet", "y", distributed=True, **options))
+    return told(fit_model(data_of(folder, name), "y", distributed=True, **options))
 
 
 def read(folder, name):
-    """Which rows of ``X.npy`` this process has read, in each way."""
+    """Which rows of ``X.npy`` this process has read, in each way; of what is held out some
+    processes have no row.
+    """
     source = open_source(folder / "X.npy")
     seen = set()
 
@@ -109,7 +111,9 @@ def read(folder, name):
                 yield block
 
     method = name.split()[1]
-    model = fit_model(Recorded(source), distributed=True, method=method, dtype="float64")
+    model = fit_model(
+        Recorded(source), test_data=ONE_ROW, distributed=True, method=method, dtype="float64"
+    )
     return told(model) | {
         "read": [min(seen), max(seen), len(seen)],
         "rows_read": model.metrics["rows_read"],
@@ -129,16 +133,9 @@ def few(folder, name):
     return told(fit_model({"a": np.ones(1), "y": np.ones(1)}, "y", distributed=True))
 
 
-TEXT = {
-    "direct": {"categorical": ["g"], "where": "b > 1e3", "test": 0.3, "l2": 0.5},
-    "lsmr": {"features": ["a", "b"], "test": 0.3, "method": "lsmr", "dtype": "float64", "l2": 0.5},
-}
-
-
-def text(folder, name):
-    _, which, *data = name.split()
-    data = folder / (data[0] if data else "texts")
-    return told(fit_model(data, "y", distributed=True, **TEXT[which]))
+def ragged(folder, name):
+    del name
+    return told(fit_model(folder / "ragged.csv", "y", categorical=["g"], distributed=True))
 
 
 def lines(folder, name):
@@ -152,22 +149,6 @@ def options(folder, name):
     del name
     l2 = float(jax.process_index())
     return told(fit_model(folder / "d.parquet", "y", features=["a"], l2=l2, distributed=True))
-
-
-def other_rows(folder, name):
-    """Other rows that are held out, of which some processes have none."""
-    held_out = {"a": np.ones(1), "b": np.ones(1), "y": np.ones(1)}
-    method = name.split()[1]
-    model = fit_model(
-        folder / "d.parquet",
-        "y",
-        features=["a", "b"],
-        test_data=held_out,
-        method=method,
-        dtype="float64",
-        distributed=True,
-    )
-    return told(model)
 
 
 def gone(folder, name):
@@ -308,10 +289,9 @@ OWN = {
     "read": read,
     "bad": bad,
     "few": few,
-    "text": text,
+    "ragged": ragged,
     "lines": lines,
     "options": options,
-    "other": other_rows,
     "kept": kept,
     "unreadable": unreadable,
 }

@@ -14,6 +14,8 @@ import jax
 ROOT = pathlib.Path(__file__).parents[2]
 # What LLVM polishes changes nothing that processes send.
 PLAIN = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+# One device each, whose programs are compiled in one piece: the cores have other processes.
+FLAGS = {"XLA_FLAGS": "--xla_cpu_parallel_codegen_split_count=1"}
 # Process 0 compiles what all run, and the others wait for that. Where they end together each of
 # them compiles for itself, as those of users do.
 SHARED = {
@@ -22,7 +24,7 @@ SHARED = {
 }
 
 
-def run(module, count, *arguments, timeout=300, environment=None):
+def run(module, count, *arguments, timeout=600, environment=None):
     """The outputs, errors and exit codes of ``count`` processes that run ``module``."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
@@ -72,7 +74,7 @@ def command(name, *each, module="jaxdescent", environment=None):
                 *(*common, "--process", str(index)),
             ],
             cwd=ROOT,
-            env={**os.environ, "XLA_FLAGS": ""} | (environment or {}),
+            env={**os.environ} | FLAGS | (environment or {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -100,9 +102,7 @@ def _start(module, arguments, folder, environment):
             stdout=out,
             stderr=err,
             cwd=ROOT,
-            env={**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
-            | PLAIN
-            | (environment or {}),
+            env={**os.environ, "PYTHONPATH": str(ROOT)} | FLAGS | PLAIN | (environment or {}),
         )
 
 

@@ -8,25 +8,12 @@ from tests.distributed.cases import ROWS, data
 from tests.distributed.processes import answers
 
 CHILD = "tests.distributed.streams"
-EVERYDAY = ("shared", "failing", "differing")
 
 
-@pytest.fixture
-def folder(tmp_path):
-    X, y, _ = data()
-    np.save(tmp_path / "X.npy", X)
-    np.save(tmp_path / "y.npy", y)
-    (tmp_path / "odd").mkdir()
-    np.save(tmp_path / "odd" / "X.npy", X[:101, :3])
-    for count in (2, 4):
-        for part, rows in enumerate(np.split(np.arange(ROWS), count)):
-            place = tmp_path / f"of{count}" / f"part{part}"
-            place.mkdir(parents=True)
-            np.save(place / "X.npy", X[rows])
-            np.save(place / "y.npy", y[rows])
-    X[-3, 2] = np.nan
-    np.save(tmp_path / "bad.npy", X)
-    return tmp_path
+def write(folder, X, y, rows=slice(None)):
+    folder.mkdir(exist_ok=True)
+    np.save(folder / "X.npy", X[rows])
+    np.save(folder / "y.npy", y[rows])
 
 
 def assert_close(found, own):
@@ -37,39 +24,33 @@ def assert_close(found, own):
 
 
 @pytest.mark.slow
-def test_processes_read_their_own_shares_and_fail_together(folder):
-    check(answers(CHILD, 2, folder, *EVERYDAY))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("count", [2, 4])
-def test_processes_find_what_one_finds_in_every_way(folder, count):
-    for part in range(count):
-        (folder / f"part{part}").symlink_to(folder / f"of{count}" / f"part{part}")
-    found = answers(CHILD, count, folder, *EVERYDAY, "by_default", "filled", "own")
-    check(found)
+def test_three_processes_read_their_own_shares_find_what_one_finds_and_fail_together(tmp_path):
     X, y, _ = data()
+    write(tmp_path, X, y)
+    (tmp_path / "odd").mkdir()
+    np.save(tmp_path / "odd" / "X.npy", X[:101, :3])
+    for part, rows in enumerate(np.split(np.arange(ROWS), 3)):
+        write(tmp_path / f"part{part}", X, y, rows)
+    bad = X.copy()
+    bad[-3, 2] = np.nan
+    np.save(tmp_path / "bad.npy", bad)
+    names = ("shared", "failing", "differing", "by_default", "filled", "own")
+    found = answers(CHILD, 3, tmp_path, *names)
     regression = jd.LinearRegression(X, y, l2=0.5)
-    for told in found:
-        assert_close(told["by_default"], jd.minimize(regression))
-        assert_close(told["own"], jd.minimize(regression, method=jd.LSMR()))
-        assert told["filled"]["rows"] == -(-101 // count) * count
+    by_default, by_lsmr = jd.minimize(regression), jd.minimize(regression, method=jd.LSMR())
+    share = ROWS // 3
+    for index, told in enumerate(found):
+        assert_close(told["by_default"], by_default)
+        assert_close(told["own"], by_lsmr)
+        assert_close(told["shared"]["fit"], by_lsmr)
+        assert told["shared"]["read"] == [index * share, (index + 1) * share - 1, share]
+        assert told["filled"]["rows"] == 102
         assert told["filled"]["fit"]["status"] == jd.Status.CONVERGED
         np.testing.assert_allclose(told["filled"]["fit"]["params"]["weights"], 1, rtol=1e-4)
-
-
-def check(found):
-    X, y, _ = data()
-    own = jd.minimize(jd.LinearRegression(X, y, l2=0.5), method=jd.LSMR())
-    share = ROWS // len(found)
-    for index, told in enumerate(found):
-        assert_close(told["shared"]["fit"], own)
-        assert told["shared"]["read"] == [index * share, (index + 1) * share - 1, share]
+        assert "the processes see other data" in told["differing"]
+        of_first, of_others = "101, 3, float32", "240, 7, float32"
+        assert f"are {of_first}; {of_others}; {of_others}: open" in told["differing"]
     *others, last = [told["failing"] for told in found]
     assert last.startswith("DataError: ")
     assert "'x2' is NaN in row 238" in last
-    for other in others:
-        assert other == f"OtherProcessFailed: process {len(found) - 1} failed with {last}"
-    for told in found:
-        assert "the processes see other data" in told["differing"]
-        assert "are 101, 3, float32; 240, 7, float32" in told["differing"]
+    assert others == [f"OtherProcessFailed: process 2 failed with {last}"] * 2
