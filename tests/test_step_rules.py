@@ -192,10 +192,12 @@ def test_vmap_over_a_hyper_parameter_equals_a_python_loop():
         assert_at(member, single.params, atol=1e-5)
 
 
+# Those that have loops of their own.
 METHODS = {
-    name: GradientDescent(RULES[name])
-    for name in ("exact line search", "Barzilai-Borwein", "adaptive step")
-} | {name: MOVING[name] for name in ("backtracking + Nesterov", "inverse Lipschitz + heavy ball")}
+    "exact line search": GradientDescent(jd.ExactLineSearch()),
+    "Barzilai-Borwein": GradientDescent(jd.BarzilaiBorwein()),
+    "backtracking + Nesterov": RESTARTED,
+}
 
 
 @pytest.mark.first
