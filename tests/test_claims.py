@@ -106,9 +106,9 @@ def test_a_plateau_to_infinity_is_no_minimum(case, method, rng, x64):
 
 def test_what_has_no_minimum_has_not_converged():
     slope = jd.Quadratic(np.diag(np.float32([1, 0])), np.float32([1, 1]))
-    for method in (None, jd.GradientDescent(jd.BarzilaiBorwein()), jd.LBFGS()):
+    for method in (None, jd.LBFGS()):
         assert status(jd.minimize(slope, np.float32([3, 2]), method)) != "CONVERGED"
-    for method in (jd.ConjugateGradient(), jd.LBFGS(), jd.GradientDescent(jd.BarzilaiBorwein())):
+    for method in (jd.ConjugateGradient(), jd.GradientDescent(jd.BarzilaiBorwein())):
         result = jd.minimize(
             lambda p: -jnp.sum(jnp.log(p)), np.float32([1, 3]), method, max_iterations=150
         )
@@ -221,7 +221,6 @@ def test_a_bound_is_no_claim_that_has_to_wait(rng, monkeypatch):
 
 UNFINISHED = {
     "conjugate gradients": jd.ConjugateGradient(),
-    "with Jacobi": jd.ConjugateGradient(jd.Jacobi()),
     "LSMR": jd.LSMR(),
     "LBFGS": jd.LBFGS(),
     "gradient descent": jd.GradientDescent(),
@@ -253,15 +252,15 @@ def unfinished_regressions(method, shape, rng, count=40):
         yield float(result.suboptimality), true, float(result.value)
 
 
-@pytest.mark.parametrize("name", ["conjugate gradients", "LSMR", "LBFGS", "gradient descent"])
-def test_of_a_small_regression_the_minimum_is_known_however_a_descent_ends(name, rng):
-    pairs = list(unfinished_regressions(UNFINISHED[name], (300, 7), rng))
+@pytest.mark.parametrize("method", UNFINISHED.values(), ids=UNFINISHED.keys())
+def test_of_a_small_regression_the_minimum_is_known_however_a_descent_ends(method, rng):
+    pairs = list(unfinished_regressions(method, (300, 7), rng))
     assert len(pairs) >= 10
     for said, true, value in pairs:
         assert said == pytest.approx(true, rel=1e-4, abs=1e-10 * value)
 
 
-@pytest.mark.parametrize("name", ["conjugate gradients", "with Jacobi", "LSMR", "LBFGS"])
+@pytest.mark.parametrize("name", ["conjugate gradients", "LSMR", "LBFGS"])
 def test_an_unfinished_descent_seldom_says_too_little(name, rng):
     """What is said without a claim has been steady, or is a bound."""
     pairs = list(unfinished_regressions(UNFINISHED[name], (400, 80), rng))
