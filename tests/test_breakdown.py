@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import json
 import pathlib
 import shlex
@@ -101,16 +102,12 @@ def limits(sizes):
 class TestExtents:
     def test_each_is_larger_than_the_one_before(self):
         assert [each.name for each in EXTENTS] == ["quick", "usual", "thorough"]
-        for smaller, larger in (
-            (extent.QUICK, extent.USUAL),
-            (extent.USUAL, extent.THOROUGH),
-        ):
+        for smaller, larger in itertools.pairwise(EXTENTS):
             assert smaller.budget < larger.budget
             assert smaller.most_lines < larger.most_lines
             assert smaller.studies <= larger.studies
             assert max(smaller.separable_sizes) <= max(larger.separable_sizes)
-            for limit in ("most_params", "most_tied", "most_weights"):
-                own, other = getattr(smaller, limit), getattr(larger, limit)
+            for own, other in zip(limits(smaller), limits(larger), strict=True):
                 assert other is None or own <= other
 
     def test_as_usual_eight_billion_stay_and_coupled_problems_are_small(self):
@@ -144,14 +141,9 @@ class TestEstimates:
         assert list(estimates.seconds_of_parts([4, 2], asked, MACHINE)) == [4, 2]
 
     def test_they_grow_with_the_extent(self):
-        quick, usual, thorough = (
-            sum(
-                estimates.seconds_of_parts(
-                    ALL, breakdown.Settings(extent=one, budget=one.budget), MACHINE
-                ).values()
-            )
-            for one in EXTENTS
-        )
+        asked = [breakdown.Settings(extent=each, budget=each.budget) for each in EXTENTS]
+        found = [estimates.seconds_of_parts(ALL, each, MACHINE) for each in asked]
+        quick, usual, thorough = (sum(seconds.values()) for seconds in found)
         assert quick < 60 < usual < 300 < thorough
 
     def test_part_three_scales_with_its_parameters_and_the_machine(self):
@@ -191,10 +183,8 @@ class TestEstimates:
         before, after = capsys.readouterr().out.split("PART ONE RUNS")
         assert before.count("about 2 minutes") == 3  # in all, of the part, and at its head
         assert "Three things to try next" in after
-        assert (
-            json.loads((tmp_path / "breakdown.json").read_text())["parts"]["1"]["seconds_of_part"]
-            >= 0
-        )
+        written = json.loads((tmp_path / "breakdown.json").read_text())
+        assert written["parts"]["1"]["seconds_of_part"] >= 0
 
 
 class TestNextSteps:
@@ -238,9 +228,8 @@ class TestNextSteps:
         assert len(steps) == 3
         assert "fit" not in steps[1].words
         text = next_steps.shown(steps)
-        assert all(
-            step.command in text.splitlines()[3 * place + 2] for place, step in enumerate(steps)
-        )
+        for step, line in zip(steps, text.splitlines()[2::3], strict=True):
+            assert step.command in line
 
 
 class TestTutorial:
@@ -270,7 +259,6 @@ class TestTutorial:
 
 
 class TestCoupled:
-    @pytest.mark.slow
     @pytest.mark.slow
     def test_measured_rows_find_the_optimum_and_computed_rows_are_kept_apart(self, coupled_report):
         found = coupled_report
@@ -352,7 +340,6 @@ class TestChild:
 
 class TestRealData:
     @pytest.mark.slow
-    @pytest.mark.slow
     def test_both_methods_agree_with_scikit_learn(self, real_report):
         from sklearn.linear_model import Ridge
 
@@ -407,6 +394,22 @@ class TestRecord:
         assert str(pathlib.Path.home()) not in text
 
 
+# A shell's background jobs are born deaf to Ctrl-C, and so are their children.
+ANNOUNCING = """
+import signal
+from jaxdescent import cli
+from jaxdescent.breakdown import child
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+ask = child.ask
+def announced(request, tick):
+    print("measuring", flush=True)
+    return ask(request, tick)
+child.ask = announced
+cli.main()
+"""
+
+
 class TestWhole:
     def test_parts_are_shown_and_written(self, coupled_report, monkeypatch, tmp_path, capsys):
         monkeypatch.setattr(coupled, "run", lambda settings, console: coupled_report)
@@ -418,9 +421,8 @@ class TestWhole:
         commands = lines[lines.index("Three things to try next:") + 2 :: 3]
         assert len(commands) == 3
         # Names of files and commands are left whole.
-        assert all(
-            len(line) <= 80 for line in lines if "Written" not in line and line not in commands
-        )
+        short = [line for line in lines if "Written" not in line and line not in commands]
+        assert max(map(len, short)) <= 80
         assert "…" not in shown
         assert "Verdict" in shown
         assert "never breaks down" in shown
@@ -448,28 +450,12 @@ class TestWhole:
         assert len(written["parts"]["2"]["measured"]) == 2
 
     @pytest.mark.slow
-    @pytest.mark.parametrize(
-        "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
-    )
-    def test_a_real_ctrl_c_keeps_what_was_measured(self, tmp_path, number):
+    def test_a_real_ctrl_c_keeps_what_was_measured(self, tmp_path):
         # Each size is announced when its measurement begins; Ctrl-C comes during the second.
-        # A shell's background jobs are born deaf to it, and so are their children.
-        program = (
-            "import signal\n"
-            "from jaxdescent import cli\n"
-            "from jaxdescent.breakdown import child\n"
-            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-            "ask = child.ask\n"
-            "def announced(request, tick):\n"
-            "    print('measuring', flush=True)\n"
-            "    return ask(request, tick)\n"
-            "child.ask = announced\n"
-            "cli.main()\n"
-        )
         arguments = ["breakdown", "--part", "2", "--output", str(tmp_path / "kept")]
         announced = 0
         with subprocess.Popen(
-            [sys.executable, "-c", program, *arguments],
+            [sys.executable, "-c", ANNOUNCING, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -478,7 +464,7 @@ class TestWhole:
                 announced += "measuring" in line
                 if announced == 2:
                     break
-            process.send_signal(number)
+            process.send_signal(signal.SIGINT)
             shown, errors = process.communicate(timeout=600)
         assert process.returncode == 130
         assert errors == ""
@@ -495,8 +481,10 @@ class TestPlot:
             report.PlottedPoint("derivative method, coupled", 10**6, 1e13, 1e9, False),
             report.PlottedPoint("something new", 10**9, 0, None, True),
         ]
-        plot.draw(points, 25 * 10**9, tmp_path / "plot.png")
-        assert (tmp_path / "plot.png").stat().st_size > 10_000
+        alone = report.PlottedPoint(hashed_text.SERIES, 800_000, 5e8, 10.0, True)
+        for name, drawn in (("plot.png", points), ("single.png", [alone])):
+            plot.draw(drawn, 25 * 10**9, tmp_path / name)
+            assert (tmp_path / name).stat().st_size > 10_000
 
 
 class TestHashedText:
@@ -546,7 +534,7 @@ class TestHashedText:
     @pytest.mark.slow
     def test_it_is_scipys_regression_and_certified(self):
         import scipy.sparse
-        from scipy.sparse.linalg import lsmr
+        from scipy.sparse.linalg import aslinearoperator, lsmr
 
         found = hashed_text.run(TINY, QUIET)
         row = found.numbers
@@ -561,29 +549,21 @@ class TestHashedText:
         ones = np.ones(place.size)
         A = scipy.sparse.coo_matrix((ones, (kept.row, place)), (kept.y.size, names.size)).tocsr()
         mean = np.asarray(A.mean(axis=0)).ravel()
-        centred = scipy.sparse.linalg.aslinearoperator(A) - scipy.sparse.linalg.aslinearoperator(
-            np.ones((kept.y.size, 1))
-        ) @ scipy.sparse.linalg.aslinearoperator(mean[None, :])
+        means = aslinearoperator(np.ones((kept.y.size, 1))) @ aslinearoperator(mean[None, :])
+        centred = aslinearoperator(A) - means
         y = kept.y.astype(float) - kept.y.mean(dtype=float)
         exact = lsmr(centred, y, damp=hashed_text.L2**0.5, atol=1e-12, btol=1e-12, maxiter=3000)[0]
         value = (np.sum((centred @ exact - y) ** 2) + hashed_text.L2 * np.sum(exact**2)) / 2
         assert row["value"] == pytest.approx(value, rel=1e-5)
-        assert row["r2"] == pytest.approx(
-            1 - np.sum((centred @ exact - y) ** 2) / np.sum(y**2), abs=1e-3
-        )
+        r2 = 1 - np.sum((centred @ exact - y) ** 2) / np.sum(y**2)
+        assert row["r2"] == pytest.approx(r2, abs=1e-3)
         assert found.points[0].unknowns == row["touched_weights"]
         assert "zero" in found.verdict[0]
-        assert all(
-            len(cell) <= 40 for table in found.tables for cells in table.rows for cell in cells
-        )
+        cells = [cell for table in found.tables for row in table.rows for cell in row]
+        assert max(map(len, cells)) <= 40
 
     def test_a_library_without_source_code_is_told(self, monkeypatch):
         monkeypatch.setattr(source_text, "library_files", list)
         found = hashed_text.run(TINY, QUIET)
         assert found.numbers == {"lines": 0}
         assert "left out" in found.sentences[0]
-
-    def test_a_single_point_is_drawn(self, tmp_path):
-        point = report.PlottedPoint(hashed_text.SERIES, 800_000, 5e8, 10.0, True)
-        plot.draw([point], 25 * 10**9, tmp_path / "plot.png")
-        assert (tmp_path / "plot.png").stat().st_size > 10_000

@@ -1,6 +1,7 @@
 """What kind of point it is, against dense eigenvalues, known spectra and known points."""
 
 import time
+import types
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 import jaxdescent as jd
 from benchmarks.problems.classical import rosenbrock
 from jaxdescent.calls import programs
+from jaxdescent.machine import memory
 from jaxdescent.objectives import as_objective
 from jaxdescent.second_order import hessian_matrix, lanczos, spectrum
 from jaxdescent.second_order.curvature import Curvature
@@ -39,14 +41,13 @@ def tied(x):
     return chain(x) + 0.5 * jnp.sum(jnp.square(x))
 
 
-def twisted(matrix):
-    """A function of many unknowns that hides its structure: 1/2 x.Hx."""
+def form(x, matrix):
+    """A function of many unknowns that hides its structure."""
+    return 0.5 * jnp.sum(x * jnp.matmul(matrix, x, precision=jax.lax.Precision.HIGHEST))
 
-    def value(x):
-        product = jnp.matmul(matrix.astype(x.dtype), x, precision=jax.lax.Precision.HIGHEST)
-        return 0.5 * jnp.sum(x * product)
 
-    return value
+def signed(x, sign):
+    return sign * tied(x)
 
 
 def process_of(function, params, steps):
@@ -55,11 +56,16 @@ def process_of(function, params, steps):
     return process
 
 
-def polynomial(p, coefficients):
+def polynomial(p, coefficients, center, floor):
     """A sum of monomials: its kinds of points are compiled once."""
-    x, y = p
+    x, y = p - center
     monomials = [x**2, x * y, y**2, x**3, x * y**2, x**4, y**4]
-    return jnp.dot(coefficients, jnp.stack(monomials), precision=jax.lax.Precision.HIGHEST)
+    return floor + jnp.dot(coefficients, jnp.stack(monomials), precision=jax.lax.Precision.HIGHEST)
+
+
+def polynomial_at(point, coefficients, center=(0, 0), floor=0, **options):
+    args = [np.asarray(each, np.float32) for each in (coefficients, center, floor)]
+    return jd.certify(polynomial, np.asarray(point, np.float32), args=tuple(args), **options)
 
 
 # The coefficients of x^2, xy, y^2, x^3, xy^2, x^4 and y^4.
@@ -76,21 +82,25 @@ KINDS = {
 
 @pytest.mark.parametrize(("coefficients", "kind"), KINDS.values(), ids=KINDS.keys())
 def test_points_at_the_origin_are_what_calculus_says(coefficients, kind):
-    args = (np.asarray(coefficients, np.float32),)
-    found = jd.certify(polynomial, jnp.zeros(2), args=args)
+    found = polynomial_at([0, 0], coefficients)
     assert found.kind == kind
     assert found.gradient_norm == 0
     assert found.evidence == "all 2 eigenvalues of the Hessian"
+    xx, xy, yy, *_ = coefficients
+    eigenvalues = np.linalg.eigvalsh([[2 * xx, xy], [xy, 2 * yy]])
+    found = found.smallest_eigenvalue, found.largest_eigenvalue
+    np.testing.assert_allclose(found, eigenvalues, atol=1e-12)
 
 
 @pytest.mark.parametrize("x", [0.03, -1e-3])
 def test_near_a_degenerate_point_no_minimum_is_claimed(x):
     # x^4 at x: the Hessian there, 12 x^2, is positive, but not that of the stationary point.
-    assert jd.certify(lambda x: x**4, x, scale=1.0, tolerance=1e-3).kind == "degenerate"
+    found = polynomial_at([x, 0], [0, 0, 1, 0, 0, 1, 0], scale=1.0, tolerance=1e-3)
+    assert found.kind == "degenerate"
 
 
 def test_a_slope_is_no_stationary_point():
-    found = jd.certify(lambda p: p[0] ** 2 + p[0] * p[1] + p[1] ** 2, jnp.array([1.0, 0.0]))
+    found = polynomial_at([1, 0], [1, 1, 1, 0, 0, 0, 0])
     assert found.kind == "not stationary"
     assert found.gradient_norm == pytest.approx(5**0.5, rel=1e-6)
     assert found.evidence.startswith("|gradient| = 2.24: the value may change by 1, more than ")
@@ -98,28 +108,28 @@ def test_a_slope_is_no_stationary_point():
 
 
 def test_a_gradient_that_is_nan_decides_nothing():
-    found = jd.certify(lambda p: jnp.sum(jnp.sqrt(p)), jnp.array([-1.0, 1.0]))
+    found = polynomial_at([1, 0], [np.nan, 1, 1, 0, 0, 0, 0])
     assert found.kind == "undetermined"
     assert found.evidence == "the gradient is not finite"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [1, 2, 17, 300])
+@pytest.mark.parametrize("n", [1, 300])
 def test_dense_eigenvalues_are_numpys(n, rng, x64):
     matrix = rng.normal(size=(n, n))
     matrix += matrix.T
     expected = np.linalg.eigvalsh(matrix)
-    found = jd.certify(twisted(matrix), jnp.zeros(n))
+    found = jd.certify(form, np.zeros(n), args=(matrix,))
     np.testing.assert_allclose(found.smallest_eigenvalue, expected[0], atol=1e-12 * n)
     np.testing.assert_allclose(found.largest_eigenvalue, expected[-1], atol=1e-12 * n)
 
 
-@pytest.mark.parametrize("n", [600, pytest.param(1000, marks=pytest.mark.slow)])
-def test_lanczos_extremes_are_numpys(n, rng, x64):
+def test_lanczos_extremes_are_numpys(rng, x64):
+    n = 600
     matrix = rng.normal(size=(n, n)) / n**0.5
     matrix += matrix.T
     expected = np.linalg.eigvalsh(matrix)
-    found = jd.certify(twisted(jnp.asarray(matrix)), jnp.zeros(n))
+    found = jd.certify(form, np.zeros(n), args=(matrix,))
     assert found.kind == "saddle"
     assert found.evidence == "64 Lanczos steps found curvature of both signs"
     # By Lanczos the smallest is an upper bound, the largest a lower one.
@@ -127,18 +137,19 @@ def test_lanczos_extremes_are_numpys(n, rng, x64):
     assert expected[-1] - 0.02 <= found.largest_eigenvalue <= expected[-1] + 1e-12
 
 
-@pytest.mark.parametrize("n", [600, 1000])
-def test_many_lanczos_steps_find_a_known_spectrum(n, x64):
+def test_many_lanczos_steps_find_a_known_spectrum(x64):
+    n = 600
     expected = laplacian_eigenvalues(n)
-    smallest, largest = process_of(laplacian, jnp.zeros(n), steps=3 * n).ends()
+    smallest, largest = process_of(laplacian, np.zeros(n), steps=3 * n).ends()
     np.testing.assert_allclose(smallest, expected[0], atol=1e-11)
     np.testing.assert_allclose(largest, expected[-1], rtol=1e-11)
 
 
 def test_lanczos_stops_where_its_space_is_exhausted():
     # Two distinct eigenvalues: the space of Hessian powers has two dimensions.
-    weights = jnp.where(jnp.arange(600) < 200, 1.0, 3.0)
-    process = process_of(lambda x: 0.5 * jnp.sum(weights * x**2), jnp.zeros(600), steps=50)
+    weights = np.repeat(np.float32([1, 3]), (200, 400))
+    function = as_objective(lambda x, weights: 0.5 * jnp.sum(weights * x**2), (weights,))
+    process = process_of(function, np.zeros(600, np.float32), steps=50)
     assert process.is_exhausted
     assert process.steps < 10
     np.testing.assert_allclose(process.ends(), [1, 3], rtol=1e-12)
@@ -151,7 +162,7 @@ def test_lanczos_stops_where_its_space_is_exhausted():
 )
 def test_an_exhausted_space_decides_by_what_it_found(values, kind):
     weights = np.repeat(np.float32(values), (200, 400))
-    assert jd.certify(reflected, jnp.zeros(600), args=(weights,)).kind == kind
+    assert jd.certify(reflected, np.zeros(600, np.float32), args=(weights,)).kind == kind
 
 
 def reflected(x, weights):
@@ -164,7 +175,7 @@ def reflected(x, weights):
 @pytest.mark.parametrize(("sign", "kind"), [(1, "minimum"), (-1, "maximum")])
 def test_a_million_coupled_unknowns_are_certified(sign, kind):
     n = 1_000_000
-    found = jd.certify(lambda x: sign * tied(x), jnp.zeros(n))
+    found = jd.certify(signed, np.zeros(n, np.float32), args=(np.float32(sign),))
     assert found.kind == kind
     assert found.evidence == "64 Lanczos steps, probability 1 - 1e-06"
     ends = sorted([sign * found.smallest_eigenvalue, sign * found.largest_eigenvalue])
@@ -173,25 +184,41 @@ def test_a_million_coupled_unknowns_are_certified(sign, kind):
     assert ends[1] <= 5 + 1e-5
 
 
-def test_a_chain_of_many_unknowns_is_told_by_its_bands():
+@pytest.mark.parametrize(
+    ("mass", "kind"), [(4e-6, "minimum"), (-4e-6, "saddle"), (0.0, "degenerate")]
+)
+def test_a_chain_of_many_unknowns_is_told_by_its_bands(mass, kind):
     # The free chain's smallest eigenvalue is zero, the next one 1e-9.
-    found = jd.certify(chain, jnp.zeros(100_000))
-    assert (found.kind, found.evidence) == ("degenerate", "the Hessian is banded, 3 diagonals")
+    function, params, args = known_points.chain(100_000, mass)
+    found = jd.certify(function, params, args=args)
+    assert (found.kind, found.evidence) == (kind, "the Hessian is banded, 3 diagonals")
 
 
 def test_what_is_too_close_to_zero_is_left_undetermined(rng):
     # No band, no room for the Hessian, and far more steps needed than there is time for.
-    function, params, args = known_points.reflected(10_000, 1)
-    values = args[1].at[0].set(1e-12)
+    function, params, args = known_points.reflected(100_000, 1)
+    values = np.append(np.float32(1e-12), args[1][1:])
     found = spectrum.spectrum_at(as_objective(function, (args[0], values)), params, seconds=1.0)
     assert found.kind == "undetermined"
     assert "cannot tell the smallest eigenvalue from zero" in found.evidence
 
 
+def test_a_higher_bound_that_is_not_proven_is_the_margin():
+    process = types.SimpleNamespace(failure=lambda bound: 1.0)
+    assert spectrum._highest_proven(process, 0.5, 2.0) == 0.5
+
+
+def test_what_has_no_room_in_double_precision_is_not_copied(monkeypatch):
+    monkeypatch.setattr(memory, "SMALL_BYTES", 0)
+    for room in (0, 2**30):
+        monkeypatch.setattr(memory, "available_bytes", lambda device, room=room: room)
+        assert Curvature.at(as_objective(tied), np.zeros(9, np.float32)).is_double == bool(room)
+
+
 def test_a_hundred_thousand_unknowns_need_no_dense_matrix():
     # Dense would be 80 GB: the program's temporaries are a few vectors.
     n = 100_000
-    curvature = Curvature.at(as_objective(tied), jnp.zeros(n))
+    curvature = Curvature.at(as_objective(tied), np.zeros(n, np.float32))
     with jax.enable_x64(True):
         state = curvature.run(lanczos.first_state)
         inputs = (curvature.objective, curvature.params, None, state, 0.0)
@@ -200,19 +227,17 @@ def test_a_hundred_thousand_unknowns_need_no_dense_matrix():
     assert compiled.memory_analysis().temp_size_in_bytes < 12 * 8 * n
 
 
+def rows_tied(x):
+    return 0.5 * jnp.sum(jnp.square(x[1:] - x[:-1])) + jnp.sum(jnp.cosh(x))
+
+
 @pytest.mark.first
-@pytest.mark.parametrize(
-    ("axis_type", "n"), [(AxisType.Auto, 64), (AxisType.Auto, 4096), (AxisType.Explicit, 4096)]
-)
+@pytest.mark.parametrize(("axis_type", "n"), [(AxisType.Auto, 64), (AxisType.Explicit, 4096)])
 def test_sharded_params_get_the_same_certificate(axis_type, n):
     mesh = jax.make_mesh((8,), ("features",), axis_types=(axis_type,))
-    start = jnp.zeros((n // 8, 8))
+    start = np.zeros((n // 8, 8), np.float32)
     sharded = jax.device_put(start, NamedSharding(mesh, P("features")))
-
-    def function(x):
-        return 0.5 * jnp.sum(jnp.square(x[1:] - x[:-1])) + jnp.sum(jnp.cosh(x))
-
-    plain, placed = jd.certify(function, start), jd.certify(function, sharded)
+    plain, placed = jd.certify(rows_tied, start), jd.certify(rows_tied, sharded)
     assert placed.kind == plain.kind == "minimum"
     assert placed.evidence == plain.evidence
     for name in ("smallest_eigenvalue", "largest_eigenvalue"):
@@ -220,44 +245,40 @@ def test_sharded_params_get_the_same_certificate(axis_type, n):
 
 
 def test_a_separable_objective_is_decided_by_its_diagonal():
-    scale = {"a": jnp.array([1.0, 0.25]), "b": jnp.array(3.0)}
+    scale = {"a": np.float32([1.0, 0.25]), "b": np.float32(3.0)}
     found = jd.certify(jd.SumOfSquares(scale), {"a": jnp.zeros(2), "b": jnp.zeros(())})
     expected = ("minimum", 0.0, 0.5, 6.0, "the Hessian is diagonal", 0.0, np.inf)
     assert found == jd.Certificate(*expected)
-    flat = jd.certify(jd.SumOfSquares(jnp.array([1.0, 0.0])), jnp.zeros(2))
+    flat = jd.certify(jd.SumOfSquares(np.float32([1.0, 0.0])), jnp.zeros(2))
     assert (flat.kind, flat.smallest_eigenvalue) == ("degenerate", 0.0)
-    mixed = jd.certify(jd.SumOfSquares(jnp.array([1.0, -1.0])), jnp.zeros(2))
+    mixed = jd.certify(jd.SumOfSquares(np.float32([1.0, -1.0])), jnp.zeros(2))
     assert (mixed.kind, mixed.smallest_eigenvalue) == ("saddle", -2.0)
 
 
-@pytest.mark.first
-@pytest.mark.parametrize("intercept", [True, False])
-def test_a_penalised_regression_is_a_minimum_by_structure(rng, intercept):
+def test_a_penalised_regression_is_a_minimum_by_structure(rng):
     # More features than rows: without the penalty most eigenvalues would be zero.
     X, y = rng.normal(size=(50, 700)).astype(np.float32), rng.normal(size=50).astype(np.float32)
-    regression = jd.LinearRegression(X, y, l2=0.5, intercept=intercept)
-    found = jd.certify(regression, ridge_of_wide(X, y, 0.5, intercept))
+    found = jd.certify(jd.LinearRegression(X, y, l2=0.5), ridge_of_wide(X, y, 0.5))
     assert found.kind == "minimum"
     assert found.evidence.startswith("by structure every eigenvalue is at least ")
     stated = float(found.evidence.rsplit(" ", 1)[1])
-    smallest = np.linalg.eigvalsh(hessian_of_regression(X, 0.5, np.ones(50), intercept))[0]
+    smallest = np.linalg.eigvalsh(hessian_of_regression(X, 0.5, np.ones(50), True))[0]
     assert 0 < stated <= smallest * 1.01  # stated with three digits
 
 
 def test_an_unpenalised_wide_regression_is_not_called_a_minimum(rng):
     X, y = rng.normal(size=(50, 700)).astype(np.float32), rng.normal(size=50).astype(np.float32)
     regression = jd.LinearRegression(X, y)
-    assert jd.certify(regression, ridge_of_wide(X, y, 0.0, True)).kind == "degenerate"
+    assert jd.certify(regression, ridge_of_wide(X, y, 0.0)).kind == "degenerate"
 
 
-def ridge_of_wide(X, y, l2, intercept):
+def ridge_of_wide(X, y, l2):
     """The solution in the space of the rows, by NumPy in double precision."""
     X, y = X.astype(np.float64), y.astype(np.float64)
-    mean, middle = (X.mean(axis=0), y.mean()) if intercept else (np.zeros(X.shape[1]), 0.0)
-    A = X - mean
-    weights = A.T @ (np.linalg.pinv(A @ A.T + l2 * np.eye(len(A)), rcond=1e-10) @ (y - middle))
-    params = {"weights": np.float32(weights)}
-    return params | ({"intercept": np.float32(middle - mean @ weights)} if intercept else {})
+    mean, A = X.mean(axis=0), X - X.mean(axis=0)
+    dual = np.linalg.pinv(A @ A.T + l2 * np.eye(len(A)), rcond=1e-10) @ (y - y.mean())
+    weights = A.T @ dual
+    return {"weights": np.float32(weights), "intercept": np.float32(y.mean() - mean @ weights)}
 
 
 def hessian_of_regression(X, l2, sample_weight, intercept):
@@ -272,7 +293,7 @@ def hessian_of_regression(X, l2, sample_weight, intercept):
 
 @given(
     seed=st.integers(0, 2**32 - 1),
-    shape=st.sampled_from([(1, 1), (1, 4), (3, 3), (8, 1), (8, 5)]),  # each compiles anew
+    shape=st.sampled_from([(1, 1), (1, 4), (8, 5)]),  # each compiles anew
     l2=st.floats(0, 10, width=32),
     weighted=st.booleans(),
     intercept=st.booleans(),
@@ -301,24 +322,17 @@ def test_a_regressions_bounds_enclose_its_eigenvalues(seed, shape, l2, weighted,
 
 
 def test_a_scale_of_the_callers_decides():
-    def function(p):
-        return jnp.sum(p**2) + p[0] * p[1]
-
-    far = jnp.array([1e-3, 1.0])
-    assert jd.certify(function, far).kind == "not stationary"
-    assert jd.certify(function, far, scale=1e8).kind == "minimum"
-    found = jd.certify(function, far, tolerance=1e-6, scale=1.0)
+    far, coefficients = [1e-3, 1.0], [1, 1, 1, 0, 0, 0, 0]
+    assert polynomial_at(far, coefficients).kind == "not stationary"
+    assert polynomial_at(far, coefficients, scale=1e8).kind == "minimum"
+    found = polynomial_at(far, coefficients, tolerance=1e-6, scale=1.0)
     assert (found.kind, found.evidence) == ("not stationary", "|gradient| exceeds 1e-06 * 1")
 
 
-def test_args_reach_the_objective():
-    found = jd.certify(lambda p, a: a * p[0] ** 2 + p[1] ** 2, jnp.zeros(2), args=(-3.0,))
-    assert (found.kind, found.smallest_eigenvalue) == ("saddle", -6.0)
-
-
 def test_bfloat16_params_are_judged_in_float32():
-    found = jd.certify(lambda p: p[0] ** 2 + 1.25 * p[1] ** 2, jnp.zeros(2, jnp.bfloat16))
-    assert (found.kind, found.largest_eigenvalue) == ("minimum", 2.5)
+    found = jd.certify(lambda x: 1.25 * jnp.square(x - 3) + 1, jnp.array(3.0, jnp.bfloat16))
+    assert found.kind == "minimum"
+    assert found.smallest_eigenvalue == found.largest_eigenvalue == 2.5
 
 
 @pytest.mark.parametrize("transform", [jax.jit, jax.grad, jax.vmap], ids=["jit", "grad", "vmap"])
@@ -374,43 +388,57 @@ def test_a_point_of_known_kind_is_called_that(point):
     assert time.process_time() - began < 60  # of all threads, whatever else runs
 
 
-FUNCTIONS = {
-    "rosenbrock": (rosenbrock, jnp.array([-1.2, 1.0])),
-    "rosenbrock from afar": (rosenbrock, jnp.array([-100.0, 100.0])),
-    "cosh": (lambda x: jnp.cosh(x - 1), jnp.array(40.0)),
-    "cosh at zero": (lambda x: jnp.sum(jnp.cosh(x) - 1), jnp.array([1.0, -2.0])),
-    "square": (lambda x: x**2, jnp.array(1e8)),
-    "square on a floor": (lambda x: x**2 + 5, jnp.array(1e4)),
-    "large minimiser": (lambda x: jnp.sum(jnp.square(x - 1e6)), jnp.zeros(3)),
+def hanging(x, minimiser, floor):
+    return jnp.cosh(x - minimiser) + floor
+
+
+def parabola(x, minimiser, floor):
+    return (x - minimiser) ** 2 + floor
+
+
+# A function, its start and the rest of its arguments.
+DESCENTS = {
+    "rosenbrock": (rosenbrock, [-1.2, 1.0], ()),
+    "rosenbrock from afar": (rosenbrock, [-100.0, 100.0], ()),
+    "cosh": (hanging, 40.0, (1, 0)),
+    "cosh at zero": (hanging, -2.0, (0, -1)),
+    "square": (parabola, 1e8, (0, 0)),
+    "square on a floor": (parabola, 1e4, (0, 5)),
+    "large minimiser": (parabola, 0.0, (1e6, 0)),
 }
 
 
 @pytest.mark.first
 @pytest.mark.parametrize("method", [None, jd.DerivativeMethod()], ids=["default", "Newton"])
-@pytest.mark.parametrize(("function", "start"), FUNCTIONS.values(), ids=FUNCTIONS.keys())
-def test_a_result_and_its_params_are_of_one_kind(function, start, method):
-    result = jd.minimize(function, start, method)
-    found = jd.certify(function, result)
-    assert found == jd.certify(function, result.params)
+@pytest.mark.parametrize(("function", "start", "args"), DESCENTS.values(), ids=DESCENTS.keys())
+def test_a_result_and_its_params_are_of_one_kind(function, start, args, method):
+    args = tuple(np.float32(arg) for arg in args)
+    result = jd.minimize(function, np.asarray(start, np.float32), method, args=args)
+    found = jd.certify(function, result, args=args)
+    assert found == jd.certify(function, result.params, args=args)
     # Newton's way through the valley from so far away is longer than its iterations.
-    is_lost = start.size == 2 and start[0] == -100 and method is not None
+    is_lost = start == [-100.0, 100.0] and method is not None
     assert result.converged != is_lost
     assert found.kind == ("not stationary" if is_lost else "minimum")
 
 
 @pytest.mark.parametrize(
-    ("function", "point"),
+    ("coefficients", "point", "center", "floor"),
     [
-        (rosenbrock, [-10.06, 101.27]),
-        (lambda x: jnp.cosh(x[0] - 1), [1.0144]),
-        (lambda x: (x[0] - 3) ** 4, [3.0125]),
-        (lambda x: (x[0] - 3) ** 2 + 1e6, [0.0]),
-        (lambda x: (x[0] * 1e6 - 1) ** 2, [0.0]),
+        ([0, 0, 1, 0, 0, 1, 0], [3.0125, 0], [3, 0], 0),
+        ([1, 0, 1, 0, 0, 0, 0], [0, 0], [3, 0], 1e6),
+        ([1e12, 0, 1, 0, 0, 0, 0], [0, 0], [1e-6, 0], 0),
     ],
-    ids=["rosenbrock", "cosh", "quartic", "offset", "small units"],
+    ids=["quartic", "offset", "small units"],
 )
-def test_where_a_descent_stopped_early_is_not_stationary(function, point):
-    assert jd.certify(function, jnp.array(point)).kind == "not stationary"
+def test_where_a_descent_stopped_early_is_not_stationary(coefficients, point, center, floor):
+    assert polynomial_at(point, coefficients, center, floor).kind == "not stationary"
+
+
+def test_on_a_curve_a_descent_that_stopped_early_is_not_stationary():
+    assert jd.certify(rosenbrock, np.float32([-10.06, 101.27])).kind == "not stationary"
+    args = tuple(np.float32(DESCENTS["cosh"][2]))
+    assert jd.certify(hanging, np.float32(1.0144), args=args).kind == "not stationary"
 
 
 def residual_squares(w, X, y):
@@ -421,10 +449,9 @@ def residual_squares(w, X, y):
 def test_a_singular_least_squares_problem_is_never_called_a_minimum(seed):
     random = np.random.default_rng(seed)
     column = random.normal(size=(50, 1)).astype(np.float32)
-    X = jnp.asarray(np.hstack([column, 3 * column]))
-    y = jnp.asarray(random.normal(size=50), jnp.float32)
-    result = jd.minimize(residual_squares, jnp.ones(2), args=(X, y))
-    assert jd.certify(residual_squares, result, args=(X, y)).kind in ("degenerate", "undetermined")
+    args = np.hstack([column, 3 * column]), random.normal(size=50).astype(np.float32)
+    result = jd.minimize(residual_squares, np.ones(2, np.float32), args=args)
+    assert jd.certify(residual_squares, result, args=args).kind in ("degenerate", "undetermined")
 
 
 @pytest.mark.parametrize("l2", [1e-3, 0.0])
@@ -439,10 +466,11 @@ def test_features_far_from_zero_hide_no_minimum(rng, l2):
 
 @pytest.mark.parametrize("factor", [1e-30, 1e-10, 1e30])
 def test_the_units_of_the_objective_do_not_matter(factor):
-    result = jd.minimize(in_units, jnp.zeros(2), args=(np.float32(1),))
+    result = jd.minimize(in_units, np.zeros(2, np.float32), args=(np.float32(1),))
+    minimiser = np.asarray(result.params)
     args = (np.float32(factor),)
-    assert jd.certify(in_units, result.params, args=args).kind == "minimum"
-    assert jd.certify(in_units, result.params + 0.1, args=args).kind == "not stationary"
+    assert jd.certify(in_units, minimiser, args=args).kind == "minimum"
+    assert jd.certify(in_units, minimiser + 0.1, args=args).kind == "not stationary"
 
 
 def in_units(p, factor):
@@ -476,27 +504,24 @@ def test_suboptimality_is_half_the_squared_newton_decrement():
     # f = f* + 1/2 d.Hd exactly.
     H = np.array([[2.0, 1.0], [1.0, 3.0]])
     d = np.array([2e-3, -1e-3])
-    found = jd.certify(
-        lambda p: 0.5 * jnp.sum((p - 1) * jnp.matmul(jnp.asarray(H, p.dtype), p - 1)) + 1,
-        jnp.asarray(1 + d, jnp.float32),
-    )
+    found = polynomial_at(1 + d, [1, 1, 1.5, 0, 0, 0, 0], center=[1, 1], floor=1)
     assert found.kind == "minimum"
     assert found.suboptimality == pytest.approx(0.5 * d @ H @ d, rel=1e-3)
 
 
 def test_the_region_of_a_fourth_power_is_known():
     # With c x^2 + x^4 the model errs by r^4, a tenth of c r^2 at r = sqrt(c / 10).
-    found = jd.certify(lambda x: 1e-2 * x**2 + x**4, jnp.array(0.0))
+    found = jd.certify(lambda x: 1e-2 * x**2 + x**4, 0.0)
     exact = (1e-2 / 10) ** 0.5
     assert exact / 2 < found.region <= exact
-    quadratic = jd.Quadratic(jnp.eye(2), jnp.ones(2))
-    assert jd.certify(quadratic, jnp.ones(2)).region == np.inf
+    quadratic = jd.Quadratic(np.eye(2, dtype=np.float32), np.ones(2, np.float32))
+    assert jd.certify(quadratic, np.ones(2, np.float32)).region == np.inf
 
 
 @pytest.mark.slow
 @given(
     seed=st.integers(0, 2**32 - 1),
-    size=st.sampled_from([2, 11, 40]),  # each size compiles anew
+    size=st.sampled_from([2, 40]),  # each size compiles anew
     is_negative=st.booleans(),
 )
 def test_a_millionth_of_either_sign_is_told(seed, size, is_negative):
@@ -504,15 +529,6 @@ def test_a_millionth_of_either_sign_is_told(seed, size, is_negative):
     basis, _ = np.linalg.qr(random.normal(size=(size, size)))
     values = 10 ** random.uniform(-6, 0, size)
     values[:2] = (-1e-6 if is_negative else 1e-6), 1
-    matrix = jnp.asarray((basis * values) @ basis.T, jnp.float32)
-    kind = jd.certify(form, jnp.zeros(size), args=(matrix,)).kind
+    matrix = ((basis * values) @ basis.T).astype(np.float32)
+    kind = jd.certify(form, np.zeros(size, np.float32), args=(matrix,)).kind
     assert kind == ("saddle" if is_negative else "minimum")
-
-
-def form(x, matrix):
-    return 0.5 * jnp.sum(x * jnp.matmul(matrix, x, precision=jax.lax.Precision.HIGHEST))
-
-
-def test_one_unknown_in_bfloat16():
-    found = jd.certify(lambda x: jnp.square(x - 3) + 1, jnp.array(3.0, jnp.bfloat16))
-    assert (found.kind, found.smallest_eigenvalue) == ("minimum", 2.0)

@@ -26,7 +26,7 @@ def value_in_double(function, params):
 @pytest.mark.parametrize("method", [None, jd.GradientDescent()], ids=str)
 def test_the_floor_of_a_stiff_curved_valley_is_no_minimum(start, method):
     """Across Beale's valley, which falls to 0.452 at infinity, the curvature is 1e6 and more."""
-    result = jd.minimize(beale, jnp.asarray(start, jnp.float32), method)
+    result = jd.minimize(beale, np.float32(start), method)
     if status(result) == "CONVERGED":
         assert value_in_double(beale, result.params) < 1e-8
     assert float(result.suboptimality) > 0 or float(result.value) < 1e-8
@@ -76,7 +76,13 @@ def saturated(top, rate, rng):
     return x, top * (1 - np.exp(-rate * x)) + 0.02 * top * rng.normal(size=10)
 
 
-BOXBOD = np.array([1.0, 2, 3, 5, 7, 10]), np.array([109.0, 149, 149, 191, 213, 224])
+# The four zeros at the end have no residual: all cases share a program.
+BOXBOD = np.zeros((2, 10))
+BOXBOD[:, :6] = [1, 2, 3, 5, 7, 10], [109, 149, 149, 191, 213, 224]
+
+
+def off_saturation(p, x, y):
+    return p[0] * (1 - jnp.exp(-p[1] * x)) - y
 
 
 @pytest.mark.first
@@ -84,16 +90,13 @@ BOXBOD = np.array([1.0, 2, 3, 5, 7, 10]), np.array([109.0, 149, 149, 191, 213, 2
 @pytest.mark.parametrize("case", ["BoxBOD", 0, 1])
 def test_a_plateau_to_infinity_is_no_minimum(case, method, rng, x64):
     x, y = BOXBOD if case == "BoxBOD" else saturated(10 ** rng.uniform(0, 3), 0.4 + 0.3 * case, rng)
-
-    def off(p):
-        return p[0] * (1 - jnp.exp(-p[1] * x)) - y
-
     grid = np.linspace(0.01, 5, 2000)
     shapes = 1 - np.exp(-grid[:, None] * x)
     tops = shapes @ y / np.sum(shapes**2, axis=1)
     least = 0.5 * np.min(np.sum((tops[:, None] * shapes - y) ** 2, axis=1))
-    for start in ([1.0, 1.0], [y.mean(), 40.0], [y.mean(), 300.0]):
-        result = jd.minimize(jd.LeastSquares(off), jnp.asarray(start), method)
+    middle = y[x > 0].mean()
+    for start in ([1.0, 1.0], [middle, 40.0], [middle, 300.0]):
+        result = jd.minimize(jd.LeastSquares(off_saturation), np.array(start), method, args=(x, y))
         above = float(result.value) - least
         if above > 0.01 * least:
             assert status(result) != "CONVERGED"
@@ -102,12 +105,12 @@ def test_a_plateau_to_infinity_is_no_minimum(case, method, rng, x64):
 
 
 def test_what_has_no_minimum_has_not_converged():
-    slope = jd.Quadratic(jnp.diag(jnp.array([1.0, 0.0])), jnp.array([1.0, 1.0]))
-    for method in (None, jd.GradientDescent(jd.BarzilaiBorwein()), jd.LBFGS()):
-        assert status(jd.minimize(slope, jnp.array([3.0, 2.0]), method)) != "CONVERGED"
-    for method in (jd.ConjugateGradient(), jd.LBFGS(), jd.GradientDescent(jd.BarzilaiBorwein())):
+    slope = jd.Quadratic(np.diag(np.float32([1, 0])), np.float32([1, 1]))
+    for method in (None, jd.LBFGS()):
+        assert status(jd.minimize(slope, np.float32([3, 2]), method)) != "CONVERGED"
+    for method in (jd.ConjugateGradient(), jd.GradientDescent(jd.BarzilaiBorwein())):
         result = jd.minimize(
-            lambda p: -jnp.sum(jnp.log(p)), jnp.array([1.0, 3.0]), method, max_iterations=150
+            lambda p: -jnp.sum(jnp.log(p)), np.float32([1, 3]), method, max_iterations=150
         )
         assert status(result) != "CONVERGED"
 
@@ -115,7 +118,7 @@ def test_what_has_no_minimum_has_not_converged():
         return jnp.log(p) ** 2
 
     for start in (30.0, 10.0, 3.0):
-        result = jd.minimize(squared_logarithm, jnp.float32(start), jd.DerivativeMethod())
+        result = jd.minimize(squared_logarithm, np.float32(start), jd.DerivativeMethod())
         assert status(result) != "CONVERGED" or float(result.value) < 1e-6
 
 
@@ -142,18 +145,17 @@ def test_an_intercept_is_no_more_exact_than_its_dtype(method, rng):
 @pytest.mark.first
 @pytest.mark.parametrize("method", [jd.LSMR(), jd.ConjugateGradient(), jd.LBFGS()], ids=str)
 def test_targets_whose_squares_are_no_numbers_are_no_solution(method, rng):
-    X = rng.normal(size=(50, 4)).astype(np.float32)
-    y = (1e-20 * rng.normal(size=50)).astype(np.float32)
+    X = rng.normal(size=(300, 7)).astype(np.float32)
+    y = (1e-20 * rng.normal(size=300)).astype(np.float32)
     assert status(jd.minimize(jd.LinearRegression(X, y), method=method)) != "CONVERGED"
-    constant = jd.LinearRegression(X, np.full(50, 1e-20, np.float32))
+    constant = jd.LinearRegression(X, np.full(300, 1e-20, np.float32))
     assert float(jd.minimize(constant, method=method).value) == 0
 
 
-@pytest.mark.first
 @pytest.mark.parametrize("seed", range(4))
 def test_a_wide_ridge_that_is_solved_has_converged(seed):
     rng = np.random.default_rng(seed)
-    rows, features = int(rng.integers(257, 300)), int(rng.integers(400, 1000))
+    rows, features = 257, 500
     l2 = 10 ** rng.uniform(-3, 0)
     X = (rng.normal(size=(rows, features)) + seed).astype(np.float32)
     y = rng.normal(size=rows).astype(np.float32)
@@ -172,33 +174,32 @@ def test_a_wide_ridge_that_is_solved_has_converged(seed):
 
 def test_a_value_is_that_of_the_params(rng):
     X = rng.normal(size=(30, 60)).astype(np.float32)
+    value = jax.jit(lambda regression, params: regression.value(params))
     for constant in (3.0, 3.1, 1e5):
         regression = jd.LinearRegression(X, np.full(30, constant, np.float32), l2=1.0)
         result = jd.minimize(regression, method=jd.Dual())
-        np.testing.assert_allclose(result.value, regression.value(result.params), rtol=1e-5)
+        np.testing.assert_allclose(result.value, value(regression, result.params), rtol=1e-5)
 
 
 def test_of_a_value_that_is_no_number_nothing_is_known():
+    objective = jd.LeastSquares(lambda p: jnp.sqrt(p - 2) - 3)
     for start in (-1.0, 5.0):
-        result = jd.minimize(
-            jd.LeastSquares(lambda p: jnp.sqrt(p - 2) - 3),
-            jnp.array([start], jnp.float32),
-            jd.LevenbergMarquardt(),
-        )
+        result = jd.minimize(objective, np.float32([start]), jd.LevenbergMarquardt())
         assert (status(result) == "NON_FINITE") == (start < 2)
         assert (float(result.suboptimality) == np.inf) == (start < 2)
 
 
-@pytest.mark.parametrize("power", [1.0, 1.5])
-def test_a_point_at_which_curvature_jumps_is_not_called_a_minimum(power):
-    def function(p):
+def test_a_point_at_which_curvature_jumps_is_not_called_a_minimum():
+    def function(p, power):
         return jnp.sum(p * jnp.abs(p) ** power)
 
-    assert jd.certify(function, jnp.zeros(2)).kind not in ("minimum", "maximum")
+    for power in np.float32([1, 1.5]):
+        found = jd.certify(function, np.zeros(2, np.float32), args=(power,))
+        assert found.kind not in ("minimum", "maximum"), power
 
 
 def test_a_minimum_far_from_zero_keeps_its_region():
-    certificate = jd.certify(lambda p: jnp.sum(jnp.cosh(p - 4096)), jnp.full(2, 4096.0))
+    certificate = jd.certify(lambda p: jnp.sum(jnp.cosh(p - 4096)), np.full(2, 4096, np.float32))
     assert certificate.kind == "minimum"
     assert 0.1 < certificate.region < 10
 
@@ -220,7 +221,6 @@ def test_a_bound_is_no_claim_that_has_to_wait(rng, monkeypatch):
 
 UNFINISHED = {
     "conjugate gradients": jd.ConjugateGradient(),
-    "with Jacobi": jd.ConjugateGradient(jd.Jacobi()),
     "LSMR": jd.LSMR(),
     "LBFGS": jd.LBFGS(),
     "gradient descent": jd.GradientDescent(),
@@ -249,13 +249,13 @@ def unfinished_regressions(method, shape, rng, count=40):
 
 @pytest.mark.parametrize("method", UNFINISHED.values(), ids=UNFINISHED.keys())
 def test_of_a_small_regression_the_minimum_is_known_however_a_descent_ends(method, rng):
-    pairs = list(unfinished_regressions(method, (60, 7), rng))
+    pairs = list(unfinished_regressions(method, (300, 7), rng))
     assert len(pairs) >= 10
     for said, true, value in pairs:
         assert said == pytest.approx(true, rel=1e-4, abs=1e-10 * value)
 
 
-@pytest.mark.parametrize("name", ["conjugate gradients", "with Jacobi", "LSMR", "LBFGS"])
+@pytest.mark.parametrize("name", ["conjugate gradients", "LSMR", "LBFGS"])
 def test_an_unfinished_descent_seldom_says_too_little(name, rng):
     """What is said without a claim has been steady, or is a bound."""
     pairs = list(unfinished_regressions(UNFINISHED[name], (400, 80), rng))

@@ -10,8 +10,22 @@ from benchmarks.problems.classical import himmelblau
 
 
 def grid(low, high, count):
-    axis = jnp.linspace(low, high, count)
-    return jnp.stack(jnp.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    axis = np.linspace(low, high, count, dtype=np.float32)
+    return np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+
+
+def quartic(x, a, b, c, d):
+    """With as many starts each time, all of these are one program."""
+    return a * x**4 + b * x**3 + c * x**2 + d * x
+
+
+def points_of_quartic(coefficients, starts, **options):
+    starts = np.float32(starts)
+    assert starts.size == 21
+    return jd.critical_points(quartic, starts, args=tuple(np.float32(coefficients)), **options)
+
+
+WELL = 1, 0, -2, 0
 
 
 HIMMELBLAU = {
@@ -27,7 +41,7 @@ HIMMELBLAU = {
 
 
 def test_a_double_well_has_two_minima_and_a_maximum():
-    points = jd.critical_points(lambda x: x**4 - 2 * x**2, jnp.linspace(-2.0, 2.0, 21))
+    points = points_of_quartic(WELL, np.linspace(-2, 2, 21))
     assert [point.kind for point in points] == ["minimum", "minimum", "maximum"]
     np.testing.assert_allclose([p.params for p in points[:2]], [-1, 1], rtol=1e-5)
     np.testing.assert_allclose(points[2].params, 0, atol=1e-5)
@@ -50,7 +64,7 @@ def test_himmelblaus_nine_points_are_the_published_ones():
 
 
 def test_eigenvalues_are_those_of_the_hessian_at_the_point(x64):
-    for point in jd.critical_points(himmelblau, grid(-5.0, 5.0, 9)):
+    for point in jd.critical_points(himmelblau, grid(-5.0, 5.0, 9).astype(np.float64)):
         x, y = np.asarray(point.params)
         hessian = [
             [12 * x**2 + 4 * y - 42, 4 * (x + y)],
@@ -69,21 +83,25 @@ def test_rosenbrocks_valley_has_one_point():
     np.testing.assert_allclose(point.params, [1, 1], rtol=1e-4)
 
 
+def cubic(p, a, b, c):
+    """A saddle and a slope, and a monkey saddle."""
+    return a * (p[0] ** 2 - p[1] ** 2) + b * p[0] + c * (p[0] ** 3 - 3 * p[0] * p[1] ** 2)
+
+
 def test_a_saddle_is_found_from_every_start():
-    starts = grid(-3.0, 3.0, 4)
-    (point,) = jd.critical_points(lambda p: p[0] ** 2 - p[1] ** 2 + p[0], starts)
+    (point,) = jd.critical_points(cubic, grid(-3.0, 3.0, 4), args=tuple(np.float32([1, 1, 0])))
     assert (point.kind, point.starts) == ("saddle", 16)
     np.testing.assert_allclose(point.params, [-0.5, 0], atol=1e-6)
 
 
 def test_a_monkey_saddle_is_degenerate():
-    (point,) = jd.critical_points(lambda p: p[0] ** 3 - 3 * p[0] * p[1] ** 2, grid(-2.0, 2.0, 4))
+    (point,) = jd.critical_points(cubic, grid(-2.0, 2.0, 4), args=tuple(np.float32([0, 0, 1])))
     assert point.kind == "degenerate"
     np.testing.assert_allclose(point.params, [0, 0], atol=0.02)
 
 
 def test_starts_are_pytrees_with_a_leading_axis():
-    starts = {"x": jnp.linspace(-2.0, 2.0, 9), "y": jnp.ones((9, 2))}
+    starts = {"x": np.linspace(-2, 2, 9, dtype=np.float32), "y": np.ones((9, 2), np.float32)}
     points = jd.critical_points(
         lambda p: p["x"] ** 4 - 2 * p["x"] ** 2 + jnp.sum((p["y"] - 3) ** 2), starts
     )
@@ -94,26 +112,22 @@ def test_starts_are_pytrees_with_a_leading_axis():
         np.testing.assert_allclose(point.params["y"], [3, 3], rtol=1e-5)
 
 
-def test_args_and_objectives_are_taken_as_minimize_takes_them():
-    (point,) = jd.critical_points(
-        lambda x, center: (x - center) ** 2, jnp.array([0.0, 9.0]), args=(jnp.array(4.0),)
-    )
-    assert (point.kind, point.starts, float(point.params)) == ("minimum", 2, 4.0)
-    hessian = jnp.array([[1.0, 2.0], [2.0, 1.0]])
-    (point,) = jd.critical_points(jd.Quadratic(hessian, jnp.array([3.0, 3.0])), jnp.ones((1, 2)))
+def test_objectives_are_taken_as_minimize_takes_them():
+    quadratic = jd.Quadratic(np.float32([[1, 2], [2, 1]]), np.float32([3, 3]))
+    (point,) = jd.critical_points(quadratic, np.ones((1, 2), np.float32))
     assert point.kind == "saddle"
     np.testing.assert_allclose(point.params, [1, 1], rtol=1e-6)
     np.testing.assert_allclose(point.eigenvalues, [-1, 3], rtol=1e-6)
 
 
-def test_a_function_without_stationary_points_has_none():
-    assert jd.critical_points(lambda x: jnp.exp(x) + x, jnp.array([-1.0, 0.0, 1.0])) == []
+def test_args_are_taken_as_minimize_takes_them():
+    (point,) = points_of_quartic((0, 0, 1, -8), np.linspace(0, 9, 21))
+    assert (point.kind, point.starts, float(point.params)) == ("minimum", 21, 4.0)
 
 
 def test_points_closer_than_the_separation_are_one():
-    starts = jnp.linspace(-2.0, 2.0, 9)
-    (point,) = jd.critical_points(lambda x: x**4 - 2 * x**2, starts, separation=10.0)
-    assert point.starts == 9
+    (point,) = points_of_quartic(WELL, np.linspace(-2, 2, 21), separation=10.0)
+    assert point.starts == 21
 
 
 ONE_START = r"starts must have a leading axis over the starts .* x\[None\] for a single start"
@@ -137,40 +151,49 @@ def test_starts_that_make_no_sense_are_refused(starts, error, message):
 
 def test_starts_that_are_good_already_are_points():
     # Nothing is left to gain there, so that the gradient cannot fall by much.
-    starts = jnp.array([1.0, 1.0 + 1e-7, -1.0 - 1e-7])
-    points = jd.critical_points(lambda x: x**4 - 2 * x**2, starts)
+    points = points_of_quartic(WELL, [1.0, 1.0 + 1e-7, -1.0 - 1e-7] * 7)
     assert {(point.kind, round(float(point.params)), point.starts) for point in points} == {
-        ("minimum", -1, 1),
-        ("minimum", 1, 2),
+        ("minimum", -1, 7),
+        ("minimum", 1, 14),
     }
 
 
-FAR = jnp.array([-1e4, -1e3, 1e3, 1e4, 3.0, -2.0, 0.3])
+FAR = np.float32([-1e4, -1e3, 1e3, 1e4, 3.0, -2.0, 0.3] * 3)
 
 
 def test_far_starts_lead_to_the_points_and_to_nothing_else():
-    points = jd.critical_points(lambda x: x**4 - 2 * x**2, FAR)
+    points = points_of_quartic(WELL, FAR)
     assert [point.kind for point in points] == ["minimum", "minimum", "maximum"]
     np.testing.assert_allclose([point.params for point in points], [-1, 1, 0], atol=1e-6)
     assert sum(point.starts for point in points) == len(FAR)
     assert max(point.gradient_norm for point in points) < 1e-5
 
 
-@pytest.mark.parametrize("power", [3, 4])
-def test_a_power_has_one_degenerate_point_at_zero(power):
-    (point,) = jd.critical_points(lambda x: x**power, FAR)
+@pytest.mark.parametrize("coefficients", [(0, 1, 0, 0), (1, 0, 0, 0)], ids=["3", "4"])
+def test_a_power_has_one_degenerate_point_at_zero(coefficients):
+    (point,) = points_of_quartic(coefficients, FAR)
     assert (point.kind, point.starts) == ("degenerate", len(FAR))
     assert abs(float(point.params)) < 1e-12
 
 
-@pytest.mark.first
-@pytest.mark.parametrize("function", [jnp.exp, lambda x: jnp.exp(-x), lambda x: x**3 / 3 + x])
-def test_a_slope_that_levels_off_has_no_point(function):
-    assert jd.critical_points(function, FAR) == []
+def exponential(x, sign, slope):
+    return jnp.exp(sign * x) + slope * x
+
+
+@pytest.mark.parametrize(
+    ("sign", "slope", "starts"), [(1, 0, FAR), (-1, 0, FAR), (1, 1, FAR / 1e4)]
+)
+def test_a_slope_that_levels_off_has_no_point(sign, slope, starts):
+    args = np.float32(sign), np.float32(slope)
+    assert jd.critical_points(exponential, starts, args=args) == []
+
+
+def test_a_slope_that_is_least_at_zero_has_no_point():
+    assert points_of_quartic((0, 1 / 3, 0, 1), FAR) == []
 
 
 def test_all_points_of_a_sine_are_multiples():
-    points = jd.critical_points(jnp.sin, jnp.linspace(-20.0, 20.0, 41))
+    points = jd.critical_points(jnp.sin, np.linspace(-20, 20, 41, dtype=np.float32))
     multiples = np.array([point.params for point in points]) / np.pi - 0.5
     np.testing.assert_allclose(multiples, np.round(multiples), atol=1e-5)
     assert {point.kind for point in points} == {"minimum", "maximum"}

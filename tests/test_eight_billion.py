@@ -86,8 +86,11 @@ def test_less_than_the_smallest_array_is_refused(most):
 
 @pytest.mark.first
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_independent_weights_equal_a_replay_and_the_closed_form(dtype):
-    outcome = independent_weights.run(report.Settings(dtype=dtype), QUIET, small_tree)
+def test_independent_weights_equal_a_replay_and_the_closed_form(dtype, request):
+    if dtype == "float32":
+        outcome = request.getfixturevalue("part_three")
+    else:
+        outcome = independent_weights.run(report.Settings(dtype=dtype), QUIET, small_tree)
     numbers = outcome.numbers["independent"]
     assert numbers["unknowns"] == sum(math.prod(shape) for shape in SMALL.values()) > 38_000
     assert numbers["iterations"] == 1000
@@ -116,14 +119,8 @@ def test_every_weight_equals_a_replay_of_our_own(dtype):
         wide = (wide.astype(np.float64) - product).astype(np.float32)
         if (index + 1) % FUSED_STEPS == 0 or index == 999:
             wide = wide.astype(dtype).astype(np.float32)
-    result = jd.minimize(
-        jd.SumOfSquares(),
-        start,
-        jd.GradientDescent(1e-2),
-        max_iterations=1000,
-        tolerance=0,
-        check_every=FUSED_STEPS,
-    )
+    options = {"max_iterations": 1000, "tolerance": 0, "check_every": FUSED_STEPS}
+    result = jd.minimize(jd.SumOfSquares(), start, jd.GradientDescent(1e-2), **options)
     ends = np.concatenate([np.asarray(leaf).ravel() for leaf in result.params.values()])
     np.testing.assert_array_equal(ends, wide.astype(dtype))
     np.testing.assert_array_equal(independent_weights.replay(drawn, 1000, dtype), ends)
@@ -167,34 +164,37 @@ def tied_by_the_textbook(x):
 
 
 tied_value_and_gradient = jax.jit(jax.value_and_grad(tied_by_the_textbook))
-
-
-def tied_gradient(x):
-    return tied_value_and_gradient(x)[1]
-
-
+tied_optimum = jax.jit(tied_weights.optimum, static_argnums=0)
 TIED_SHAPES = [(9, 14), (1, 40), (70, 1), (30,), (1,)]
+
+
+@jax.jit
+def tied_answers(x, direction):
+    objective = tied_weights.TiedNeighbours()
+    return objective.value(x), objective.gradient(x), objective.hessian_product(x, direction)
 
 
 @pytest.mark.first
 @pytest.mark.parametrize("shape", TIED_SHAPES, ids=str)
 def test_the_tied_gradient_is_that_of_the_textbooks_formula(shape, rng):
-    x = jnp.asarray(rng.normal(size=shape) * 50, jnp.float32)
-    objective = tied_weights.TiedNeighbours()
+    x = (rng.normal(size=shape) * 50).astype(np.float32)
+    direction = rng.normal(size=shape).astype(np.float32)
+    own_value, own_gradient, own_product = tied_answers(x, direction)
     value, gradient = tied_value_and_gradient(x)
-    np.testing.assert_allclose(jax.jit(objective.value)(x), value, rtol=1e-5)
-    np.testing.assert_allclose(jax.jit(objective.gradient)(x), gradient, rtol=1e-5, atol=1e-3)
-    direction = jnp.asarray(rng.normal(size=shape), jnp.float32)
-    product = tied_gradient(tied_weights.optimum(shape) + direction)  # affine, and zero there
-    np.testing.assert_allclose(
-        objective.hessian_product(x, direction), product, rtol=1e-5, atol=1e-5
-    )
+    np.testing.assert_allclose(own_value, value, rtol=1e-5)
+    np.testing.assert_allclose(own_gradient, gradient, rtol=1e-5, atol=1e-3)
+    center = np.asarray(tied_optimum(shape))
+    _, product = tied_value_and_gradient(center + direction)  # affine, and zero at the center
+    np.testing.assert_allclose(own_product, product, rtol=1e-5, atol=1e-5)
+    assert center.shape == shape
+    assert center.min() >= -64
+    assert center.max() <= 62
+    for stationary in (tied_value_and_gradient(center), tied_answers(center, direction)):
+        np.testing.assert_array_equal(stationary[1], 0)
 
 
 def test_what_a_check_reads_is_the_value_and_the_gradients_norm(rng):
-    tree = {
-        str(shape): jnp.asarray(rng.normal(size=shape) * 50, jnp.float32) for shape in TIED_SHAPES
-    }
+    tree = {str(shape): (rng.normal(size=shape) * 50).astype(np.float32) for shape in TIED_SHAPES}
     value, squared = jax.jit(tied_weights.TiedNeighbours().value_and_squared_norm)(tree)
     values, gradients = zip(*map(tied_value_and_gradient, tree.values()), strict=True)
     np.testing.assert_allclose(value, sum(values), rtol=1e-5)
@@ -218,22 +218,13 @@ def test_tied_eigenvalues_lie_within_the_stated_bounds():
     )
 
 
-def test_the_tied_optimum_is_stationary():
-    for shape in TIED_SHAPES:
-        center = tied_weights.optimum(shape)
-        assert center.shape == shape
-        assert center.min() >= -64
-        assert center.max() <= 62
-        np.testing.assert_array_equal(tied_gradient(center), 0)
-        np.testing.assert_array_equal(jax.jit(tied_weights.TiedNeighbours().gradient)(center), 0)
-
-
 def test_no_tied_weight_moves_alone():
     # The Hessian's off-diagonal entries: every weight feels each of its neighbours.
     objective, shape = tied_weights.TiedNeighbours(), (6, 7)
     product = jax.jit(lambda d: objective.hessian_product(jnp.zeros(shape), d))
+    units = np.eye(42, dtype=np.float32).reshape(42, *shape)
     for position in ((0, 0), (2, 3), (5, 6)):
-        felt = np.asarray(product(jnp.zeros(shape).at[position].set(1.0))) < 0
+        felt = np.asarray(product(units[np.ravel_multi_index(position, shape)])) < 0
         neighbours = {
             (position[0] + di, position[1] + dj) for di, dj in ((1, 0), (-1, 0), (0, 1), (0, -1))
         }
@@ -242,10 +233,16 @@ def test_no_tied_weight_moves_alone():
         }
 
 
-def test_tied_weights_come_to_their_optimum():
-    outcome = tied_weights.run(report.Settings(), QUIET, small_tree)
-    numbers = outcome.numbers["tied"]
-    assert outcome.is_complete
+@pytest.fixture(scope="module")
+def part_three():
+    """All of it in float32: each of its problems is looked at below."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(llama, "tree", lambda *limits: small_tree(min(filter(None, limits))))
+        yield llama.run(report.Settings(max_params=40_000, dtype="float32"), QUIET)
+
+
+def test_tied_weights_come_to_their_optimum(part_three):
+    numbers = part_three.numbers["tied"]
     assert numbers["relative_gradient_norm"] <= tied_weights.TOLERANCE
     assert numbers["iterations"] <= tied_weights.MAX_ITERATIONS
     # The gradient bounds the distance: |x - c| <= |g| / LOWER.
@@ -258,13 +255,16 @@ def test_the_distance_is_numpys(rng):
     shapes = {"a": (20, 30), "b": (50,)}
     offsets = {name: rng.normal(size=shape) for name, shape in shapes.items()}
     params = {
-        name: tied_weights.optimum(shape) + jnp.asarray(offsets[name], jnp.float32)
+        name: np.asarray(tied_optimum(shape)) + offsets[name].astype(np.float32)
         for name, shape in shapes.items()
     }
     flat = np.concatenate([offset.ravel() for offset in offsets.values()])
     rms, most = tied_weights.distance(params)
     assert rms == pytest.approx(math.sqrt(np.mean(flat**2)), rel=1e-4)
     assert most == pytest.approx(np.abs(flat).max(), rel=1e-4)
+
+
+regression_optimum = jax.jit(matrix_free_regression.optimum, static_argnums=0)
 
 
 def forward_by_numpy(w):
@@ -282,10 +282,9 @@ def test_the_design_multiplies_as_its_matrix_does(rng):
     matrix = np.stack([forward_by_numpy(row) for row in np.eye(64)], axis=1)
     design = matrix_free_regression.design(64)
     w, r = rng.normal(size=(2, 64)).astype(np.float32)
-    np.testing.assert_allclose(design.product(jnp.asarray(w)), matrix @ w, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(
-        design.transposed_product(jnp.asarray(r)), matrix.T @ r, rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(jax.jit(design.product)(w), matrix @ w, rtol=1e-5, atol=1e-6)
+    back = jax.jit(design.transposed_product)(r)
+    np.testing.assert_allclose(back, matrix.T @ r, rtol=1e-5, atol=1e-6)
 
 
 def test_the_designs_eigenvalues_lie_within_the_stated_bounds():
@@ -297,40 +296,37 @@ def test_the_designs_eigenvalues_lie_within_the_stated_bounds():
 
 
 def test_a_block_regression_is_the_sum_of_its_blocks(rng):
-    targets = [jnp.asarray(rng.normal(size=64), jnp.float32) for _ in range(3)]
-    weights = [jnp.asarray(rng.normal(size=64), jnp.float32) for _ in range(3)]
-    objective = matrix_free_regression.BlockRegression(targets)
+    targets, weights = rng.normal(size=(2, 3, 64)).astype(np.float32)
     matrix = np.stack([forward_by_numpy(row) for row in np.eye(64)], axis=1)
-    residuals = [
-        matrix @ np.asarray(w) - np.asarray(y) for w, y in zip(weights, targets, strict=True)
-    ]
-    value, gradient = objective.value_and_gradient(weights)
+    residuals = [matrix @ w - y for w, y in zip(weights, targets, strict=True)]
+
+    @jax.jit
+    def value_and_gradient(targets, weights):
+        objective = matrix_free_regression.BlockRegression(targets)
+        return objective.value_and_gradient(weights)
+
+    value, gradient = value_and_gradient(list(targets), list(weights))
     np.testing.assert_allclose(value, 0.5 * sum(np.sum(r**2) for r in residuals), rtol=1e-5)
     for got, residual in zip(gradient, residuals, strict=True):
         np.testing.assert_allclose(got, matrix.T @ residual, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.slow
-def test_the_matrix_free_regression_finds_the_weights_behind_its_targets():
-    outcome = matrix_free_regression.run(report.Settings(), QUIET, 16 * 32**2)
-    numbers = outcome.numbers["matrix_free_regression"]
+def test_the_matrix_free_regression_finds_the_weights_behind_its_targets(part_three):
+    numbers = part_three.numbers["matrix_free_regression"]
     assert numbers["weights"] == 16 * 32**2
-    assert outcome.is_complete
     assert numbers["relative_gradient_norm"] <= matrix_free_regression.TOLERANCE
     assert numbers["largest_error"] < 1e-4
     for block in (0, 15):
-        weights = np.asarray(matrix_free_regression.optimum(32, block))
+        weights = np.asarray(regression_optimum(32, block))
         assert np.abs(weights).max() <= 1
         assert np.std(weights) > 0.1  # zero would be found by not moving
 
 
-@pytest.mark.slow
-def test_part_three_joins_its_three_problems(monkeypatch):
+def test_part_three_joins_its_three_problems(part_three, monkeypatch):
+    assert set(part_three.numbers) == {"independent", "tied", "matrix_free_regression"}
+    assert part_three.is_complete
+    assert len(part_three.verdict) == len(part_three.points) == 3
     monkeypatch.setattr(llama, "tree", lambda *limits: small_tree(min(filter(None, limits))))
-    outcome = llama.run(report.Settings(max_params=40_000, dtype="float32"), QUIET)
-    assert set(outcome.numbers) == {"independent", "tied", "matrix_free_regression"}
-    assert outcome.is_complete
-    assert len(outcome.verdict) == len(outcome.points) == 3
     alone = llama.run(report.Settings(everything=False, dtype="float32"), QUIET)
     assert set(alone.numbers) == {"independent"}
 
@@ -369,15 +365,10 @@ def test_part_three_goes_on_from_what_it_kept(tmp_path, monkeypatch):
 @pytest.mark.parametrize("block", range(matrix_free_regression.BLOCKS))
 def test_targets_of_the_regression_are_exact(block):
     """So they have the same bits over any devices, however a compiler contracts the products."""
-    side, place = 64, np.arange(64)
-    weights = matrix_free_regression.optimum(side, block)
+    weights = regression_optimum(64, block)
     got = jax.jit(matrix_free_regression.forward)(weights)
-    w = np.asarray(weights, np.float64).reshape(side, side)
-    own = 1 + (place * 7 % 8)[:, None] / 32 + (place * 5 % 8) / 32
-    expected = own * w
-    expected[1:] += w[:-1] / 4
-    expected[:, 1:] -= w[:, :-1] / 8
-    np.testing.assert_array_equal(np.asarray(got, np.float64).reshape(side, side), expected)
+    w = np.asarray(weights, np.float64)
+    np.testing.assert_array_equal(np.asarray(got, np.float64), forward_by_numpy(w))
     assert np.abs(w).max() == 1 - block / 32
 
 

@@ -17,10 +17,10 @@ METHODS = {"derivative": jd.DerivativeMethod(), "descent": jd.GradientDescent()}
 @pytest.fixture
 def data(rng):
     return {
-        "X": jnp.array(rng.normal(size=(7, 2))),
-        "y": jnp.array(rng.normal(size=7)),
-        "l2": jnp.array(0.8),
-        "sample_weight": jnp.array(rng.uniform(0.5, 2, size=7)),
+        "X": rng.normal(size=(7, 2)),
+        "y": rng.normal(size=7),
+        "l2": np.float64(0.8),
+        "sample_weight": rng.uniform(0.5, 2, size=7),
     }
 
 
@@ -31,7 +31,6 @@ def solution(data, method=METHODS["derivative"]):
     return jd.minimize(objective, method=method, tolerance=1e-12, max_iterations=5000)
 
 
-@jax.jit
 def closed_form(data):
     """Ridge with an unpenalised intercept, by one solve that JAX differentiates itself."""
     design = jnp.concatenate([data["X"], jnp.ones((7, 1))], axis=1)
@@ -58,78 +57,57 @@ def exact_loss(data):
     return score(closed_form(data)["params"])
 
 
+exact_gradient = jax.jit(jax.grad(exact_loss))
+
+
 @pytest.mark.first
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
 def test_gradients_by_all_data_equal_the_closed_forms(data, method):
-    assert_trees_close(
-        jax.grad(loss)(data, method), jax.jit(jax.grad(exact_loss))(data), rtol=1e-6, atol=1e-8
-    )
+    assert_trees_close(jax.grad(loss)(data, method), exact_gradient(data), rtol=1e-6, atol=1e-8)
 
 
 def test_gradients_are_the_same_under_jit(data):
-    assert_trees_close(jax.jit(jax.grad(loss))(data), jax.grad(exact_loss)(data), rtol=1e-6)
+    assert_trees_close(jax.jit(jax.grad(loss))(data), exact_gradient(data), rtol=1e-6)
 
 
 def test_forward_derivatives_equal_the_closed_forms(data):
-    tangent = jax.tree.map(jnp.cos, data)
+    tangent = jax.tree.map(np.cos, data)
     got = jax.jvp(loss, (data,), (tangent,))
-    expected = jax.jvp(exact_loss, (data,), (tangent,))
+    expected = jax.jit(lambda *way: jax.jvp(exact_loss, *way))((data,), (tangent,))
     assert_trees_close(got, expected, rtol=1e-6)
 
 
 @pytest.mark.slow
-def test_the_derivative_by_l2_alone_equals_a_finite_difference(data):
-    def of_l2(l2):
-        return solution(data | {"l2": l2}).params
-
-    derivative = jax.jacrev(of_l2)(data["l2"])
-    step = 1e-5
-    above, below = of_l2(data["l2"] + step), of_l2(data["l2"] - step)
-    expected = jax.tree.map(lambda a, b: (a - b) / (2 * step), above, below)
-    assert_trees_close(derivative, expected, rtol=1e-6)
-    assert_trees_close(jax.jacfwd(of_l2)(data["l2"]), expected, rtol=1e-6)
-
-
-@pytest.mark.slow
-def test_second_derivatives_of_params_equal_the_closed_forms(data):
-    def by_l2(function):
-        return jax.grad(jax.grad(lambda l2: function(data | {"l2": l2})))(data["l2"])
-
-    np.testing.assert_allclose(by_l2(loss), by_l2(exact_loss), rtol=1e-5)
-
-
-@pytest.mark.slow
-def test_mixed_second_derivatives_equal_the_closed_forms(data):
-    def mixed(function):
+def test_second_derivatives_forward_over_reverse_equal_the_closed_forms(data):
+    def seconds(function):
         def of(l2, y):
             return function(data | {"l2": l2, "y": y})
 
-        return jax.jacfwd(jax.grad(of), argnums=1)(data["l2"], data["y"])
+        return jax.jacfwd(jax.grad(of), argnums=(0, 1))
 
-    np.testing.assert_allclose(mixed(loss), mixed(exact_loss), rtol=1e-5, atol=1e-9)
+    found = seconds(loss)(data["l2"], data["y"])
+    expected = jax.jit(seconds(exact_loss))(data["l2"], data["y"])
+    assert_trees_close(found, expected, rtol=1e-5, atol=1e-9)
 
 
-def test_first_and_second_derivatives_of_the_value_equal_the_closed_forms(data):
-    def value(l2):
-        return solution(data | {"l2": l2}).value
+def test_second_derivatives_reverse_over_reverse_equal_the_closed_forms(data):
+    def derivatives(function):
+        return jax.value_and_grad(jax.grad(lambda l2: function(data | {"l2": l2})))
 
-    def exact(l2):
-        return closed_form(data | {"l2": l2})["value"]
-
-    np.testing.assert_allclose(jax.grad(value)(data["l2"]), jax.grad(exact)(data["l2"]), rtol=1e-8)
-    np.testing.assert_allclose(
-        jax.grad(jax.grad(value))(data["l2"]), jax.grad(jax.grad(exact))(data["l2"]), rtol=1e-5
-    )
+    exact_value = jax.jit(derivatives(lambda data: closed_form(data)["value"]))(data["l2"])
+    first, second = derivatives(lambda data: solution(data).value)(data["l2"])
+    np.testing.assert_allclose(first, exact_value[0], rtol=1e-8)
+    np.testing.assert_allclose(second, exact_value[1], rtol=1e-5)
+    found = derivatives(loss)(data["l2"])
+    np.testing.assert_allclose(found, jax.jit(derivatives(exact_loss))(data["l2"]), rtol=1e-5)
 
 
 @pytest.mark.slow
 def test_derivatives_are_batched_by_vmap(data):
-    penalties = jnp.array([0.1, 1.0, 10.0])
-
-    def slope(function):
-        return jax.vmap(jax.grad(lambda l2: function(data | {"l2": l2})))(penalties)
-
-    np.testing.assert_allclose(slope(loss), slope(exact_loss), rtol=1e-6)
+    penalties = np.array([0.1, 1.0, 10.0])
+    slopes = jax.vmap(jax.grad(lambda l2: loss(data | {"l2": l2})))(penalties)
+    expected = [exact_gradient(data | {"l2": l2})["l2"] for l2 in penalties]
+    np.testing.assert_allclose(slopes, expected, rtol=1e-6)
 
 
 def coupled(p, a):
@@ -138,14 +116,13 @@ def coupled(p, a):
 
 
 def minimum(a):
-    return jd.minimize(coupled, jnp.zeros(2), METHODS["descent"], args=(a,), tolerance=1e-13).params
+    return jd.minimize(coupled, np.zeros(2), METHODS["descent"], args=(a,), tolerance=1e-13).params
 
 
 def test_jacobians_by_args_equal_finite_differences():
-    a = jnp.array([0.3, -0.7])
-    step = 1e-4
-    columns = [(minimum(a + step * e) - minimum(a - step * e)) / (2 * step) for e in jnp.eye(2)]
-    expected = np.stack(columns, axis=1)
+    a, step = np.array([0.3, -0.7]), 1e-4
+    ends = [[np.asarray(minimum(a + off)) for off in (step * e, -step * e)] for e in np.eye(2)]
+    expected = np.stack([(above - below) / (2 * step) for above, below in ends], axis=1)
     np.testing.assert_allclose(jax.jacrev(minimum)(a), expected, rtol=1e-6, atol=1e-8)
     np.testing.assert_allclose(jax.jacfwd(minimum)(a), expected, rtol=1e-6, atol=1e-8)
 
@@ -160,7 +137,7 @@ def test_closures_are_differentiated_like_args(wrap):
             ** 2
         )
 
-    a = jnp.array([0.3, -0.7])
+    a = np.array([0.3, -0.7])
     expected = jax.grad(lambda a: jnp.sum(minimum(a) ** 2))(a)
     assert np.all(np.abs(expected) > 1e-2)
     np.testing.assert_allclose(wrap(jax.grad(closing))(a), expected, rtol=1e-8)
@@ -191,7 +168,7 @@ def test_a_sum_of_squares_moves_with_its_center():
 
 def test_a_quadratics_solution_is_differentiated_by_its_hessian(rng):
     root = rng.normal(size=(3, 3))
-    hessian, linear = jnp.array(root @ root.T + np.eye(3)), jnp.array(rng.normal(size=3))
+    hessian, linear = root @ root.T + np.eye(3), rng.normal(size=3)
 
     def of(hessian, linear):
         return jnp.sum(jnp.sin(jd.minimize(jd.Quadratic(hessian, linear)).params))
@@ -199,9 +176,8 @@ def test_a_quadratics_solution_is_differentiated_by_its_hessian(rng):
     def exact(hessian, linear):
         return jnp.sum(jnp.sin(jnp.linalg.solve((hessian + hessian.T) / 2, linear)))
 
-    assert_trees_close(
-        jax.grad(of, (0, 1))(hessian, linear), jax.grad(exact, (0, 1))(hessian, linear), rtol=1e-6
-    )
+    got, expected = (jax.jit(jax.grad(each, (0, 1)))(hessian, linear) for each in (of, exact))
+    assert_trees_close(got, expected, rtol=1e-6)
 
 
 def test_start_and_learning_rate_have_no_influence():
@@ -274,17 +250,16 @@ def test_data_that_do_not_move_are_not_differentiated():
     np.testing.assert_allclose(jax.jvp(lambda a: of(a, data), (2.0,), (1.0,))[1], 3, rtol=1e-8)
 
 
-@pytest.mark.first
-@pytest.mark.parametrize("units", [1e-20, 1e25])
-def test_derivatives_in_float32_survive_units_whose_squares_are_no_numbers(units):
-    def solution(center):
-        def function(x, center):
-            return units * (jnp.sum((x - center) ** 2) + jnp.sum(jnp.cosh(x - center)))
+def test_derivatives_in_float32_survive_units_whose_squares_are_no_numbers():
+    def function(x, center, units):
+        return units * (jnp.sum((x - center) ** 2) + jnp.sum(jnp.cosh(x - center)))
 
-        return jd.minimize(function, jnp.zeros(2, jnp.float32), args=(center,)).params
+    def solution(center, units):
+        return jd.minimize(function, np.zeros(2, np.float32), args=(center, units)).params
 
-    center = jnp.asarray([1.0, 2.0], jnp.float32)
-    np.testing.assert_allclose(jax.jacfwd(solution)(center), np.eye(2), atol=1e-5)
+    for units in np.float32([1e-20, 1e25]):
+        moved = jax.jacfwd(solution)(np.float32([1.0, 2.0]), units)
+        np.testing.assert_allclose(moved, np.eye(2), atol=1e-5, err_msg=str(units))
 
 
 def test_an_unknown_in_small_units_has_its_own_derivative():
@@ -292,9 +267,9 @@ def test_an_unknown_in_small_units_has_its_own_derivative():
         def function(x, center):
             return 1e-12 * (x[0] - center) ** 2 + 1e4 * (x[1] - center) ** 2
 
-        return jd.minimize(function, jnp.ones(2, jnp.float32), args=(center,)).params
+        return jd.minimize(function, np.ones(2, np.float32), args=(center,)).params
 
-    np.testing.assert_allclose(jax.jacfwd(solution)(jnp.float32(1.0)), [1, 1], rtol=1e-5)
+    np.testing.assert_allclose(jax.jacfwd(solution)(np.float32(1.0)), [1, 1], rtol=1e-5)
 
 
 @pytest.mark.slow
@@ -314,13 +289,14 @@ def test_weights_of_columns_in_other_units_move_as_by_the_pseudoinverse(rng):
 def test_an_indefinite_system_is_solved_in_any_units():
     matrix = np.array([[1.0, 0.5], [0.5, -2.0]])
 
-    def solution(units):
-        hessian = (units * matrix).astype(np.float32)
-        rhs = jnp.asarray([units, 0.0], jnp.float32)
+    @jax.jit
+    def solution(hessian, rhs):
         return linear_systems.solve(lambda x: hessian @ x, rhs)
 
+    expected = np.linalg.solve(matrix, [1, 0])
     for units in (1e-25, 1.0, 1e25):
-        np.testing.assert_allclose(solution(units), np.linalg.solve(matrix, [1, 0]), rtol=1e-5)
+        found = solution((units * matrix).astype(np.float32), np.float32([units, 0]))
+        np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=str(units))
 
 
 def test_a_system_whose_products_overflow_has_no_solution_in_numbers():
@@ -348,44 +324,56 @@ def dependent_columns(kind, rng):
 
 @pytest.mark.first
 @pytest.mark.parametrize("kind", ["wide", "copied", "dummies"])
-@pytest.mark.parametrize(
-    "method",
-    [None, *(pytest.param(each, marks=pytest.mark.slow) for each in (jd.LSMR(), jd.LBFGS()))],
-    ids=str,
-)
-def test_weights_of_least_norm_and_predictions_move_as_by_the_pseudoinverse(kind, method, rng):
+def test_weights_of_least_norm_and_predictions_move_as_by_the_pseudoinverse(kind, rng):
     X = dependent_columns(kind, rng).astype(np.float32)
     y = rng.normal(size=len(X)).astype(np.float32)
-    for intercept in (True, False) if method is None else (True,):
-        exact = of_least_norm(X, intercept)
+    exact = of_least_norm(X, True)
 
-        def fitted(y, intercept=intercept):
-            regression = jd.LinearRegression(X, y, intercept=intercept)
-            params = jd.minimize(regression, method=method).params
-            weights = params["weights"]
-            return weights, X @ weights + params.get("intercept", 0.0)
+    def fitted(y):
+        params = jd.minimize(jd.LinearRegression(X, y)).params
+        return params["weights"], X @ params["weights"] + params["intercept"]
 
-        hat = X @ exact + intercept / len(X)
-        hat = hat - intercept * np.mean(X @ exact, axis=0)
-        for way in (jax.jacrev, jax.jacfwd):
-            moved, predicted = way(fitted)(y)
-            np.testing.assert_allclose(moved, exact, atol=2e-5 * np.max(np.abs(exact)))
-            np.testing.assert_allclose(predicted, hat, atol=2e-5)
+    hat = X @ exact + 1 / len(X) - np.mean(X @ exact, axis=0)
+    for way in (jax.jacrev, jax.jacfwd):
+        moved, predicted = way(fitted)(y)
+        np.testing.assert_allclose(moved, exact, atol=2e-5 * np.max(np.abs(exact)))
+        np.testing.assert_allclose(predicted, hat, atol=2e-5)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("intercept", [True, False])
-def test_weights_of_least_norm_turn_with_a_wide_matrix(intercept, rng):
+@pytest.mark.parametrize(
+    ("kind", "method", "intercept"),
+    [("copied", jd.LSMR(), True), ("copied", jd.LBFGS(), True), ("wide", None, False)],
+    ids=str,
+)
+def test_weights_of_least_norm_move_so_by_every_method(kind, method, intercept, rng):
+    X = dependent_columns(kind, rng).astype(np.float32)
+    y, along = rng.normal(size=(2, len(X))).astype(np.float32)
+    back = rng.normal(size=X.shape[1]).astype(np.float32)
+    along, back = along / np.linalg.norm(along), back / np.linalg.norm(back)
+    exact = of_least_norm(X, intercept)
+
+    def weights(y):
+        regression = jd.LinearRegression(X, y, intercept=intercept)
+        return jd.minimize(regression, method=method).params["weights"]
+
+    atol = 2e-5 * np.max(np.abs(exact))
+    np.testing.assert_allclose(jax.jvp(weights, (y,), (along,))[1], exact @ along, atol=atol)
+    np.testing.assert_allclose(jax.vjp(weights, y)[1](back)[0], exact.T @ back, atol=atol)
+
+
+@pytest.mark.slow
+def test_weights_of_least_norm_turn_with_a_wide_matrix(rng):
     X, by = rng.normal(size=(2, 6, 15))
     y = rng.normal(size=6)
 
     def weights(X):
-        regression = jd.LinearRegression(X, jnp.asarray(y, X.dtype), intercept=intercept)
+        regression = jd.LinearRegression(X, y.astype(X.dtype))
         return jd.minimize(regression).params["weights"]
 
-    ends = [of_least_norm(X + step * by, intercept) @ y for step in (1e-6, -1e-6)]
+    ends = [of_least_norm(X + step * by, True) @ y for step in (1e-6, -1e-6)]
     slope = (ends[0] - ends[1]) / 2e-6
-    near, towards = jnp.asarray(X, jnp.float32), jnp.asarray(by, jnp.float32)
+    near, towards = X.astype(np.float32), by.astype(np.float32)
     forward = jax.jvp(weights, (near,), (towards,))[1]
     backward = np.tensordot(jax.jacrev(weights)(near), by, 2)
     for moved in (forward, backward):
@@ -402,7 +390,6 @@ def test_where_a_solution_jumps_it_has_no_derivative(rng):
         return jd.minimize(jd.LinearRegression(X, y)).params["weights"][0]
 
     assert np.all(np.isnan(jax.grad(first)(X)))
-    assert np.all(np.isfinite(jax.grad(first)(X[:, :3])))
 
 
 def test_along_a_flat_direction_a_function_s_minimiser_stays():
@@ -410,17 +397,17 @@ def test_along_a_flat_direction_a_function_s_minimiser_stays():
         def function(p, a):
             return (p[0] + p[1] - a) ** 2 + (p[2] - 2 * a) ** 2
 
-        return jd.minimize(function, jnp.zeros(3, jnp.float32), args=(a,)).params
+        return jd.minimize(function, np.zeros(3, np.float32), args=(a,)).params
 
     for way in (jax.jacrev, jax.jacfwd):
-        np.testing.assert_allclose(way(minimiser)(jnp.float32(1)), [0.5, 0.5, 2], rtol=1e-5)
+        np.testing.assert_allclose(way(minimiser)(np.float32(1)), [0.5, 0.5, 2], rtol=1e-5)
 
 
 def test_minres_removes_what_is_outside_the_range(rng):
-    root = rng.normal(size=(300, 40))
-    matrix = root @ np.diag([*np.ones(20), *-np.ones(20)]) @ root.T
+    root = rng.normal(size=(300, 8))  # beyond those whose eigenvalues are computed
+    matrix = root @ np.diag([*np.ones(4), *-np.ones(4)]) @ root.T
     rhs = rng.normal(size=300)
     exact = np.linalg.pinv(matrix, rcond=1e-10) @ rhs
-    own = jnp.asarray(matrix, jnp.float32)
-    found = linear_systems.solve(lambda x: own @ x, jnp.asarray(rhs, jnp.float32))
+    own = matrix.astype(np.float32)
+    found = linear_systems.solve(lambda x: own @ x, rhs.astype(np.float32))
     np.testing.assert_allclose(found, exact, atol=5e-3 * np.max(np.abs(exact)))

@@ -1,5 +1,7 @@
 """The line search: its conditions hold where it says so, and it fails where none can."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,20 +24,15 @@ from jaxdescent.objectives import as_objective
 pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day
 
 
-def along(function, x, first_step, *, direction=None, flatness=0.9):
+@functools.partial(jax.jit, static_argnums=0)
+def along(function, x, first_step, direction=None, flatness=0.9):
     objective = as_objective(function)
-    x = jnp.asarray(x)
     value, gradient = objective.value_and_gradient(x)
-    direction = -gradient if direction is None else jnp.asarray(direction, x.dtype)
+    direction = -gradient if direction is None else direction
     slope = jnp.sum(gradient * direction)
     start = LinePoint(x, value, gradient)
     found = search(objective, start, direction, slope, first_step, flatness=flatness)
     return found, value, slope, direction
-
-
-@jax.jit
-def along_rosenbrock(x, first_step, flatness):
-    return along(rosenbrock, x, first_step, flatness=flatness)
 
 
 @given(
@@ -46,8 +43,8 @@ def along_rosenbrock(x, first_step, flatness):
 )
 def test_an_accepted_step_satisfies_wolfes_conditions(a, b, first_step, flatness):
     with jax.enable_x64(True):
-        x = jnp.array([a, b])
-        found, value, slope, direction = along_rosenbrock(x, first_step, flatness)
+        x = np.array([a, b])
+        found, value, slope, direction = along(rosenbrock, x, first_step, None, flatness)
         if not slope < -1e-10:
             return
         assert found.is_accepted
@@ -60,10 +57,11 @@ def test_an_accepted_step_satisfies_wolfes_conditions(a, b, first_step, flatness
 
 @pytest.mark.core
 def test_the_point_found_has_its_own_value_and_gradient():
-    found, *_, direction = along(rosenbrock, [-1.2, 1.0], 1.0)
-    x = jnp.array([-1.2, 1.0])
-    np.testing.assert_allclose(found.point.params, x + found.step * direction, rtol=1e-6)
-    value, gradient = jax.value_and_grad(rosenbrock)(found.point.params)
+    x = np.float32([-1.2, 1.0])
+    found, *_, direction = along(rosenbrock, x, 1.0)
+    moved = x + np.asarray(found.step) * np.asarray(direction)
+    np.testing.assert_allclose(found.point.params, moved, rtol=1e-6)
+    value, gradient = jax.jit(jax.value_and_grad(rosenbrock))(found.point.params)
     np.testing.assert_allclose(found.point.value, value, rtol=1e-6)
     np.testing.assert_allclose(found.point.gradient, gradient, rtol=1e-4)
 
@@ -78,7 +76,7 @@ def test_the_point_found_has_its_own_value_and_gradient():
     ids=["nan", "infinite", "minus infinite"],
 )
 def test_outside_the_domain_steps_shrink(function):
-    found, value, *_ = along(function, [3.0], 1e6)
+    found, value, *_ = along(function, np.float32([3]), 1e6)
     assert found.is_accepted
     assert found.point.params[0] > 0
     assert found.point.value < value
@@ -87,16 +85,20 @@ def test_outside_the_domain_steps_shrink(function):
 
 def test_near_the_minimum_slopes_decide_where_values_are_noise():
     # In float32 the value is 1e6 wherever |x| < 0.1: no decrease can be seen.
-    found, value, *_ = along(lambda x: 1e6 + jnp.sum(x * x), [1e-3], 0.9)
+    found, value, *_ = along(lambda x: 1e6 + jnp.sum(x * x), np.float32([1e-3]), 0.9)
     assert found.point.value == value
     assert found.is_accepted
     assert abs(found.point.params[0]) < 1e-3
 
 
+def bowl(x):
+    return jnp.sum(x * x)
+
+
 @pytest.mark.core
-@pytest.mark.parametrize("direction", [[1.0, 0.0], [0.0, 0.0], [jnp.nan, 0.0]])
+@pytest.mark.parametrize("direction", [[1.0, 0.0], [0.0, 0.0], [np.nan, 0.0]])
 def test_a_direction_that_does_not_descend_fails_without_an_evaluation(direction):
-    found, value, *_ = along(lambda x: jnp.sum(x * x), [1.0, 1.0], 1.0, direction=direction)
+    found, value, *_ = along(bowl, np.ones(2, np.float32), 1.0, np.float32(direction))
     assert not found.is_accepted
     assert found.evaluations == 0
     assert found.step == 0
@@ -111,25 +113,27 @@ def test_a_search_that_can_find_nothing_ends():
         return jnp.sum(jnp.abs(x)) + 1
 
     rising.defjvp(lambda x, t: (rising(*x), -jnp.sum(t[0])))
-    found, *_ = along(rising, [0.0], 1.0)
+    found, *_ = along(rising, np.float32([0]), 1.0)
     assert not found.is_accepted
     assert found.evaluations <= MAX_TRIALS
     np.testing.assert_array_equal(found.point.params, [0.0])
 
 
 def test_far_too_short_a_first_step_grows_tenfold():
-    found, *_ = along(lambda x: jnp.sum(x * x), [1.0], 1e-6)
+    found, *_ = along(bowl, np.float32([1]), 1e-6)
     assert found.is_accepted
     assert found.evaluations <= 8
 
 
 @pytest.mark.core
 def test_a_quadratic_takes_the_exact_step_at_once():
-    bowl = jd.SumOfSquares(scale=3.0)
-    x = jnp.array([1.0, -2.0])
-    value, gradient = bowl.value_and_gradient(x)
-    squared = jnp.sum(gradient**2)
-    found = search(bowl, LinePoint(x, value, gradient), -gradient, -squared, 1 / 6)
+    @jax.jit
+    def first(objective, x):
+        value, gradient = objective.value_and_gradient(x)
+        start = LinePoint(x, value, gradient)
+        return search(objective, start, -gradient, -jnp.sum(gradient**2), 1 / 6)
+
+    found = first(jd.SumOfSquares(scale=3.0), np.float32([1, -2]))
     assert found.evaluations == 1
     np.testing.assert_allclose(found.point.params, 0, atol=1e-6)
 
@@ -151,8 +155,8 @@ def test_the_objective_is_traced_once():
 
 
 def test_vmap_is_a_loop():
-    starts = jnp.linspace(-2, 2, 14).reshape(7, 2)
-    batched = jax.vmap(lambda x: along(rosenbrock, x, 1.0)[0])(starts)
+    starts = np.linspace(-2, 2, 14, dtype=np.float32).reshape(7, 2)
+    batched = jax.jit(jax.vmap(lambda x: along(rosenbrock, x, 1.0)[0]))(starts)
     for index, start in enumerate(starts):
         single = along(rosenbrock, start, 1.0)[0]
         assert batched.evaluations[index] == single.evaluations
@@ -160,17 +164,18 @@ def test_vmap_is_a_loop():
 
 
 def test_the_first_length_follows_the_scale_of_the_problem():
-    one = jnp.array(1.0)
-    assert first_length(jnp.full(4, 50.0), one * 1e9, one) == 100  # the params' norm
-    assert first_length(jnp.zeros(4), one * 1e9, one) == 1
-    assert first_length(jnp.zeros(4), one * 3, one * 1e10) == pytest.approx(6e-10)
-    assert first_length(jnp.zeros(4), one * 0, one) == 1
+    first = jax.jit(first_length)
+    assert first(np.full(4, 50, np.float32), np.float32(1e9), np.float32(1)) == 100  # params' norm
+    zeros = np.zeros(4, np.float32)
+    for slope, value, length in ((1e9, 1, 1), (3, 1e10, pytest.approx(6e-10)), (0, 1, 1)):
+        assert first(zeros, np.float32(slope), np.float32(value)) == length
 
 
 def test_idleness_counts_steps_without_a_lower_value_or_gradient():
-    idle = Idle.start(jnp.array(1.0), jnp.array(1.0))
+    after = jax.jit(lambda idle, value, norm: idle.after(value, norm))
+    idle = Idle.start(jnp.float32(1), jnp.float32(1))
     for value, norm, steps in [(2, 2, 0), (2, 2, 1), (1, 3, 0), (1, 1, 0), (1, 0.95, 1)]:
-        idle = idle.after(jnp.array(value, jnp.float32), jnp.array(norm, jnp.float32))
+        idle = after(idle, np.float32(value), np.float32(norm))
         assert idle.steps == steps
     assert not idle.is_over
     assert idle._replace(steps=jnp.array(30)).is_over

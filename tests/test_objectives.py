@@ -22,55 +22,50 @@ def regression_data(rng, *, rows=12, features=3, outputs=None, dtype=np.float32)
 
 
 def function_objective(rng):
-    del rng
-    return jd.LeastSquares(lambda p: jnp.sin(p["a"]) * p["b"]), {
-        "a": jnp.array([0.3, -1.0, 2.0]),
-        "b": jnp.array([1.5, 0.1, -0.4]),
-    }
+    params = {"a": np.float32([0.3, -1.0, 2.0]), "b": np.float32([1.5, 0.1, -0.4])}
+    return jd.LeastSquares(lambda p: jnp.sin(p["a"]) * p["b"]), params
 
 
 def separable_objective(rng):
-    params = {"a": jnp.array(rng.normal(size=(2, 3)), jnp.float32), "b": jnp.array(0.7)}
-    scale = {"a": jnp.array([[1.0], [2.0]]), "b": jnp.array(3.0)}
-    center = {"a": jnp.array([[0.5, 0.0, -1.0]]), "b": jnp.array(0.1)}
+    params = {"a": rng.normal(size=(2, 3)).astype(np.float32), "b": np.float32(0.7)}
+    scale = {"a": np.float32([[1], [2]]), "b": np.float32(3)}
+    center = {"a": np.float32([[0.5, 0, -1]]), "b": np.float32(0.1)}
     return jd.SumOfSquares(scale, center), params
 
 
 def quadratic_objective(rng):
     hessian = rng.normal(size=(4, 4)).astype(np.float32)
-    linear = rng.normal(size=4).astype(np.float32)
-    return jd.Quadratic(hessian, linear, 2.5), jnp.array(rng.normal(size=4), jnp.float32)
+    linear, params = rng.normal(size=(2, 4)).astype(np.float32)
+    return jd.Quadratic(hessian, linear, 2.5), params
 
 
 def map_quadratic_objective(rng):
-    tree = {"a": jnp.array(rng.normal(size=3), jnp.float32), "b": jnp.array(0.5)}
-    linear = jax.tree.map(jnp.ones_like, tree)
-    return jd.Quadratic(
-        lambda d: {"a": 2 * d["a"] + d["b"], "b": jnp.sum(d["a"]) + 3 * d["b"]}, linear
-    ), tree
+    def product(d):
+        return {"a": 2 * d["a"] + d["b"], "b": jnp.sum(d["a"]) + 3 * d["b"]}
+
+    params = {"a": rng.normal(size=3).astype(np.float32), "b": np.float32(0.5)}
+    return jd.Quadratic(product, jax.tree.map(np.ones_like, params)), params
 
 
 def one_output_regression(rng):
     X, y = regression_data(rng)
     weight = rng.uniform(0.1, 2, size=12).astype(np.float32)
-    params = {"weights": jnp.array([1.0, -2.0, 0.5]), "intercept": jnp.array(0.3)}
+    params = {"weights": np.float32([1, -2, 0.5]), "intercept": np.float32(0.3)}
     return jd.LinearRegression(X, y, l2=0.7, sample_weight=weight), params
 
 
 def many_output_regression(rng):
     X, y = regression_data(rng, outputs=2)
-    params = {
-        "weights": jnp.array(rng.normal(size=(3, 2)), jnp.float32),
-        "intercept": jnp.array([0.1, -0.2]),
-    }
-    return jd.LinearRegression(X, y, l2=jnp.array([0.1, 3.0])), params
+    weights = rng.normal(size=(3, 2)).astype(np.float32)
+    params = {"weights": weights, "intercept": np.float32([0.1, -0.2])}
+    return jd.LinearRegression(X, y, l2=np.float32([0.1, 3])), params
 
 
 def matrix_free_regression(rng):
-    X, y = regression_data(rng, rows=4, features=5)
-    del X
+    _, y = regression_data(rng, rows=4)
     design = jd.MatrixFree(lambda w: w[1:] - w[:-1], rows=4, features=5)
-    return jd.LinearRegression(design, y, intercept=False), {"weights": jnp.arange(5.0)}
+    params = {"weights": np.arange(5, dtype=np.float32)}
+    return jd.LinearRegression(design, y, intercept=False), params
 
 
 CASES = [
@@ -84,51 +79,66 @@ CASES = [
 ]
 
 
-@pytest.fixture(params=CASES, ids=lambda case: case.__name__)
-def case(request, rng):
-    objective, params = request.param(rng)
+@pytest.fixture(params=CASES, ids=lambda case: case.__name__, scope="module")
+def case(request):
+    objective, params = request.param(np.random.default_rng(0))
     return objective.checked(), params
 
 
-@pytest.mark.first
-def test_gradient_is_the_derivative_of_the_value(case):
+@pytest.fixture(scope="module")
+def answers(case):
+    """All answers at the params, and what automatic differentiation says."""
     objective, params = case
-    value, gradient = objective.value_and_gradient(params)
-    np.testing.assert_allclose(value, objective.value(params), rtol=1e-5, atol=1e-6)
-    assert_trees_close(gradient, jax.grad(objective.value)(params), rtol=2e-4, atol=2e-5)
-    assert_trees_close(objective.gradient(params), gradient, rtol=1e-5, atol=1e-6)
+    direction = jax.tree.map(lambda x: np.cos(x) + np.float32(0.5), params)
+
+    @jax.jit
+    def given(objective, params, direction):
+        found, value = {}, objective.value
+        found["value"], found["gradient"] = value(params), objective.gradient(params)
+        found["both"] = objective.value_and_gradient(params)
+        found["product"] = objective.hessian_product(params, direction)
+        found["curvature"] = objective.curvature(params, direction)
+        images = objective.image(params), objective.image(direction)
+        found["along"] = objective.curvature_along(params, direction, images[1])
+        moved, image = (
+            jax.tree.map(lambda x, d: x + 0.5 * d, *pair) for pair in ((params, direction), images)
+        )
+        found["at image"] = objective.value_and_gradient_at(moved, image)
+        found["moved"] = value(moved), objective.gradient(moved)
+        derivatives = jax.jvp(jax.grad(value), (params,), (direction,))
+        return found, dict(zip(("gradient", "product"), derivatives, strict=True))
+
+    return *given(objective, params, direction), direction
 
 
-def test_images_save_a_pass_over_the_data_and_change_nothing(case):
-    objective, params = case
-    direction = jax.tree.map(lambda x: jnp.cos(x) + 0.5, params)
-    images = objective.image(params), objective.image(direction)
-    moved = jax.tree.map(lambda x, d: x + 0.5 * d, params, direction)
-    image = jax.tree.map(lambda x, d: x + 0.5 * d, *images)
-    value, gradient = objective.value_and_gradient_at(moved, image)
-    np.testing.assert_allclose(value, objective.value(moved), rtol=1e-5)
-    assert_trees_close(gradient, objective.gradient(moved), rtol=2e-4, atol=2e-5)
-    curvature = objective.curvature_along(params, direction, images[1])
-    np.testing.assert_allclose(curvature, objective.curvature(params, direction), rtol=1e-5)
+def test_gradient_is_the_derivative_of_the_value(answers):
+    found, expected, _ = answers
+    value, gradient = found["both"]
+    np.testing.assert_allclose(value, found["value"], rtol=1e-5, atol=1e-6)
+    assert_trees_close(gradient, expected["gradient"], rtol=2e-4, atol=2e-5)
+    assert_trees_close(found["gradient"], gradient, rtol=1e-5, atol=1e-6)
 
 
-def test_hessian_product_is_the_derivative_of_the_gradient(case):
-    objective, params = case
-    direction = jax.tree.map(lambda x: jnp.cos(x) + 0.5, params)
-    product = objective.hessian_product(params, direction)
-    expected = jax.jvp(jax.grad(objective.value), (params,), (direction,))[1]
-    assert_trees_close(product, expected, rtol=2e-4, atol=2e-5)
-    inner = sum(
-        float(np.sum(np.asarray(d) * np.asarray(p)))
-        for d, p in zip(jax.tree.leaves(direction), jax.tree.leaves(expected), strict=True)
-    )
-    np.testing.assert_allclose(objective.curvature(params, direction), inner, rtol=1e-4)
+def test_images_save_a_pass_over_the_data_and_change_nothing(answers):
+    found, _, _ = answers
+    (value, gradient), (expected, slope) = found["at image"], found["moved"]
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    assert_trees_close(gradient, slope, rtol=2e-4, atol=2e-5)
+    np.testing.assert_allclose(found["along"], found["curvature"], rtol=1e-5)
+
+
+def test_hessian_product_is_the_derivative_of_the_gradient(answers):
+    found, expected, direction = answers
+    assert_trees_close(found["product"], expected["product"], rtol=2e-4, atol=2e-5)
+    pairs = zip(*map(jax.tree.leaves, (direction, expected["product"])), strict=True)
+    inner = sum(float(np.sum(d * np.asarray(product))) for d, product in pairs)
+    np.testing.assert_allclose(found["curvature"], inner, rtol=1e-4)
 
 
 def test_curvature_bounds_enclose_every_eigenvalue(case):
     objective, params = case
     bounds = objective.curvature_bounds(params)
-    eigenvalues = np.linalg.eigvalsh(np.asarray(flat_hessian(objective, params), np.float64))
+    eigenvalues = np.linalg.eigvalsh(np.asarray(hessian_at(objective, params), np.float64))
     if bounds is None:
         assert not objective.is_separable
         return
@@ -136,21 +146,22 @@ def test_curvature_bounds_enclose_every_eigenvalue(case):
     assert float(bounds.upper) >= eigenvalues[-1] - 1e-5
 
 
-def flat_hessian(objective, params):
+@jax.jit
+def hessian_at(objective, params):
     flat, unravel = jax.flatten_util.ravel_pytree(params)
-    return jax.jit(jax.hessian(lambda x: objective.value(unravel(x))))(flat)
+    return jax.hessian(lambda x: objective.value(unravel(x)))(flat)
 
 
 def test_structure_claims_are_true(case):
     objective, params = case
-    hessian = np.asarray(flat_hessian(objective, params))
-    elsewhere = jax.tree.map(lambda x: x + 1, params)
+    hessian = np.asarray(hessian_at(objective, params))
+    elsewhere = np.asarray(hessian_at(objective, jax.tree.map(lambda x: x + 1, params)))
     if objective.is_separable:
         np.testing.assert_array_equal(hessian, np.diag(np.diag(hessian)))
     if objective.is_quadratic:
-        np.testing.assert_allclose(hessian, flat_hessian(objective, elsewhere), atol=1e-4)
+        np.testing.assert_allclose(hessian, elsewhere, atol=1e-4)
     else:
-        assert np.abs(hessian - flat_hessian(objective, elsewhere)).max() > 1e-2
+        assert np.abs(hessian - elsewhere).max() > 1e-2
 
 
 @pytest.mark.parametrize("intercept", [True, False])
@@ -173,11 +184,13 @@ def test_regression_gradient_vanishes_at_scikit_learns_ridge(rng, intercept, wei
 
 def test_regression_penalises_each_output_by_its_own_l2(rng):
     X, y = regression_data(rng, outputs=2)
-    params = {"weights": jnp.ones((3, 2)), "intercept": jnp.zeros(2)}
-    both = jd.LinearRegression(X, y, l2=jnp.array([0.5, 4.0])).checked().gradient(params)
+    params = {"weights": np.ones((3, 2), np.float32), "intercept": np.zeros(2, np.float32)}
+    both = jd.LinearRegression(X, y, l2=np.float32([0.5, 4.0])).checked().gradient(params)
     for output, l2 in enumerate([0.5, 4.0]):
         single = jd.LinearRegression(X, y[:, output], l2=l2).checked()
-        gradient = single.gradient({"weights": jnp.ones(3), "intercept": jnp.array(0.0)})
+        gradient = single.gradient(
+            {"weights": np.ones(3, np.float32), "intercept": np.float32(0.0)}
+        )
         np.testing.assert_allclose(both["weights"][:, output], gradient["weights"], rtol=1e-5)
 
 
@@ -186,7 +199,7 @@ def test_regression_value_is_that_of_its_formula(rng):
     w, b, l2 = np.array([0.5, 1.0, -2.0]), 0.25, 0.8
     s = rng.uniform(0.1, 2, size=12)
     objective = jd.LinearRegression(X, y, l2=l2, sample_weight=s.astype(np.float32)).checked()
-    params = {"weights": jnp.array(w, jnp.float32), "intercept": jnp.array(b)}
+    params = {"weights": w.astype(np.float32), "intercept": np.float32(b)}
     expected = 0.5 * np.sum(s * (X @ w + b - y) ** 2) + 0.5 * l2 * np.sum(w**2)
     np.testing.assert_allclose(objective.value(params), expected, rtol=1e-5)
 
@@ -194,7 +207,7 @@ def test_regression_value_is_that_of_its_formula(rng):
 def test_integer_sample_weights_count_rows(rng):
     X, y = regression_data(rng)
     counts = rng.integers(1, 4, size=12)
-    params = {"weights": jnp.array([0.5, 1.0, -2.0]), "intercept": jnp.array(0.25)}
+    params = {"weights": np.float32([0.5, 1.0, -2.0]), "intercept": np.float32(0.25)}
     weighted = jd.LinearRegression(X, y, sample_weight=counts.astype(np.float32)).checked()
     repeated = jd.LinearRegression(np.repeat(X, counts, 0), np.repeat(y, counts, 0)).checked()
     np.testing.assert_allclose(weighted.value(params), repeated.value(params), rtol=1e-5)
@@ -210,7 +223,7 @@ def test_regression_starts_from_zeros_of_its_own_shapes(rng):
 
 def test_predict_multiplies_new_rows_by_fixed_weights(rng):
     X, y = regression_data(rng)
-    params = {"weights": jnp.array([1.0, 2.0, -1.0]), "intercept": jnp.array(0.5)}
+    params = {"weights": np.float32([1.0, 2.0, -1.0]), "intercept": np.float32(0.5)}
     new = rng.normal(size=(5, 3)).astype(np.float32)
     predicted = jd.LinearRegression(X, y).predict(params, new)
     np.testing.assert_allclose(predicted, new @ np.array([1.0, 2.0, -1.0]) + 0.5, rtol=1e-5)
@@ -237,14 +250,14 @@ def test_only_the_symmetric_part_of_a_quadratics_hessian_counts(entries, x):
 
 
 def test_a_callable_is_differentiated_with_its_args():
-    objective = as_objective(lambda p, a, b: jnp.sum(a * p**2) + b, (jnp.array([1.0, 3.0]), 2.0))
-    params = jnp.array([2.0, -1.0])
+    objective = as_objective(lambda p, a, b: jnp.sum(a * p**2) + b, (np.float32([1.0, 3.0]), 2.0))
+    params = np.float32([2.0, -1.0])
     assert float(objective.value(params)) == 9.0
     np.testing.assert_array_equal(objective.gradient(params), [4.0, -6.0])
 
 
 def test_a_partials_data_are_leaves():
-    weights = jnp.array([1.0, 2.0])
+    weights = np.float32([1.0, 2.0])
     objective = as_objective(jax.tree_util.Partial(lambda w, p: jnp.sum(w * p**2), weights))
     (leaf,) = jax.tree.leaves(objective)
     assert leaf is weights

@@ -46,9 +46,11 @@ WORDS = np.array(
 NEAREST = jd.Nearest()
 
 
-def narrow_to_bfloat16(values, rounding=NEAREST, iteration=0):
-    values = jnp.asarray(values)
-    return precision.narrow(values, values.astype(jnp.bfloat16), rounding, iteration)
+# Compiled as a whole, as a descent has it.
+@jax.jit
+def narrow_to_bfloat16(values, rounding=NEAREST, iteration=0, leaf=0):
+    like = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), values)
+    return precision.narrow(values, like, rounding, iteration, leaf)
 
 
 def assert_same_bfloat16(got, expected):
@@ -72,7 +74,7 @@ def bfloat16_of(values):
 
 def test_widening_is_exact_for_every_bfloat16():
     values = ALL_HALVES.view(ml_dtypes.bfloat16)
-    wide = np.asarray(precision.widen(jnp.asarray(values)))
+    wide = np.asarray(jax.jit(precision.widen)(values))
     assert wide.dtype == np.float32
     np.testing.assert_array_equal(wide.view(np.uint32), ALL_HALVES.astype(np.uint32) << 16)
     with np.errstate(invalid="ignore"):
@@ -82,10 +84,9 @@ def test_widening_is_exact_for_every_bfloat16():
 
 def test_every_bfloat16_survives_widening_and_narrowing():
     values = ALL_HALVES.view(ml_dtypes.bfloat16)
+    wide = np.asarray(jax.jit(precision.widen)(values))
     for rounding in (jd.Nearest(), jd.StochasticRounding(3)):
-        assert_same_bfloat16(
-            narrow_to_bfloat16(precision.widen(jnp.asarray(values)), rounding), values
-        )
+        assert_same_bfloat16(narrow_to_bfloat16(wide, rounding), values)
 
 
 def test_rounding_to_nearest_is_numpys_for_the_hard_cases():
@@ -147,24 +148,14 @@ def test_stochastic_rounding_follows_its_seed_iteration_and_leaf(rng):
     values = rng.normal(size=4096).astype(np.float32)
 
     def stored(seed, iteration, leaf=0):
-        like = jnp.asarray(values).astype(jnp.bfloat16)
-        return np.asarray(
-            precision.narrow(
-                jnp.asarray(values), like, jd.StochasticRounding(seed), iteration, leaf
-            )
-        )
+        return np.asarray(narrow_to_bfloat16(values, jd.StochasticRounding(seed), iteration, leaf))
 
     np.testing.assert_array_equal(stored(1, 5), stored(1, 5))
     for other in (stored(2, 5), stored(1, 6), stored(1, 5, 1)):
         # Independent choices between two neighbours agree with probability 1 - 2 p (1 - p),
         # 2/3 on average.
         assert np.mean(other == stored(1, 5)) == pytest.approx(2 / 3, abs=0.04)
-    first, second = precision.narrow(
-        [jnp.asarray(values)] * 2,
-        [jnp.asarray(values).astype(jnp.bfloat16)] * 2,
-        jd.StochasticRounding(1),
-        5,
-    )
+    first, second = narrow_to_bfloat16([values] * 2, jd.StochasticRounding(1), 5)
     np.testing.assert_array_equal(first, stored(1, 5))
     np.testing.assert_array_equal(second, stored(1, 5, 1))
 
@@ -173,17 +164,18 @@ def test_stochastic_rounding_does_not_depend_on_the_sharding(rng):
     mesh = jax.make_mesh((4, 2), ("rows", "columns"))
     values = rng.normal(size=(32, 16)).astype(np.float32)
     placed = jax.device_put(values, NamedSharding(mesh, P("rows", "columns")))
-    stored = jax.jit(lambda x: narrow_to_bfloat16(x, jd.StochasticRounding(9)))
-    np.testing.assert_array_equal(stored(placed), stored(jnp.asarray(values)))
+    rounding = jd.StochasticRounding(9)
+    np.testing.assert_array_equal(
+        narrow_to_bfloat16(placed, rounding), narrow_to_bfloat16(values, rounding)
+    )
 
 
 def test_wider_dtypes_and_other_halves_are_rounded_by_numpys_rules(rng):
     values = rng.normal(size=1000).astype(np.float32)
-    half = precision.narrow(
-        jnp.asarray(values), jnp.zeros(1000, jnp.float16), jd.StochasticRounding(), 0
-    )
+    rounding = jd.StochasticRounding()
+    half = precision.narrow(jnp.asarray(values), np.zeros(1000, np.float16), rounding, 0)
     np.testing.assert_array_equal(half, values.astype(np.float16))
-    same = precision.narrow(jnp.asarray(values), jnp.zeros(1000), jd.StochasticRounding(), 0)
+    same = precision.narrow(jnp.asarray(values), np.zeros(1000, np.float32), rounding, 0)
     np.testing.assert_array_equal(same, values)
     assert precision.widen(half).dtype == jnp.float32
 
@@ -191,7 +183,7 @@ def test_wider_dtypes_and_other_halves_are_rounded_by_numpys_rules(rng):
 def test_nearest_biases_a_long_descent_and_stochastic_rounding_does_not():
     # 1,000 steps of 1 %, written back after every step: nearest loses what is below half an ulp.
     size = 1 << 12
-    start = jnp.asarray(np.linspace(500, 1000, size), jnp.bfloat16)
+    start = np.linspace(500, 1000, size).astype(ml_dtypes.bfloat16)
 
     def mean_ratio(rounding, check_every):
         end = jd.minimize(
@@ -227,6 +219,7 @@ def chained(x):
 
 # Compiled as a whole, once for each shape: so a descent has them.
 plain, squared_norm = jax.jit(precision.total), jax.jit(precision.squared_norm)
+norm, inner = jax.jit(precision.norm), jax.jit(precision.inner)
 IN_CHAINS = pytest.mark.parametrize("total", [chained, plain], ids=["chains", "plain"])
 
 
@@ -238,15 +231,15 @@ def within_ulps(got, exact, ulps, scale=None):
 
 @IN_CHAINS
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("filling", ["a constant", "random", "both signs"])
 def test_totals_are_exact_to_a_few_ulps(shape, dtype, filling, total, rng):
     values = {
         "a constant": lambda: np.full(shape, 0.1),
-        "random": lambda: rng.uniform(0, 1000, shape),
-        "both signs": lambda: rng.normal(size=shape),
+        "random": lambda: np.asarray(rng.uniform(0, 1000, shape)),
+        "both signs": lambda: np.asarray(rng.normal(size=shape)),
     }[filling]()
-    x = jnp.asarray(values, dtype)
+    x = values.astype(dtype)
     terms = np.asarray(x, np.float64).ravel()
     total = total(x)
     assert total.dtype == jnp.float32
@@ -263,7 +256,7 @@ def test_totals_are_exact_to_a_few_ulps(shape, dtype, filling, total, rng):
 )
 def test_totals_of_any_size_are_exact_to_a_few_ulps(total, shape, seed, exponent):
     values = np.random.default_rng(seed).normal(size=shape) * 10.0**exponent
-    x = jnp.asarray(values.astype(np.float32))
+    x = values.astype(np.float32)
     terms = np.asarray(x, np.float64).ravel()
     total = total(x)
     within_ulps(total, math.fsum(terms), 4, math.fsum(np.abs(terms)))
@@ -275,8 +268,8 @@ def test_one_long_row_is_summed_without_growing_error():
     exact = 3_000_001 * float(np.float32(0.1))
     running = np.cumsum(x[0], dtype=np.float32)[-1]
     assert abs(running - exact) > 1000 * np.spacing(np.float32(exact))
-    for total in (in_chains, precision.total):
-        within_ulps(total(jnp.asarray(x)), exact, 4)
+    for total in (chained, plain):
+        within_ulps(total(x), exact, 4)
 
 
 def test_inner_products_and_norms_add_up_over_leaves_of_several_dtypes(rng):
@@ -288,10 +281,9 @@ def test_inner_products_and_norms_add_up_over_leaves_of_several_dtypes(rng):
         for name in a
     ]
     terms = np.concatenate(products)
-    trees = [jax.tree.map(jnp.asarray, tree) for tree in (a, b)]
-    within_ulps(precision.inner(*trees), math.fsum(terms), 8, math.fsum(np.abs(terms)))
+    within_ulps(inner(a, b), math.fsum(terms), 8, math.fsum(np.abs(terms)))
     squares = np.concatenate([np.asarray(leaf, np.float64).ravel() ** 2 for leaf in a.values()])
-    within_ulps(precision.norm(trees[0]), math.sqrt(math.fsum(squares)), 8)
+    within_ulps(norm(a), math.sqrt(math.fsum(squares)), 8)
 
 
 FEW_AND_MANY = [50, precision.FEW, precision.FEW + 1]
@@ -303,45 +295,44 @@ FEW_AND_MANY = [50, precision.FEW, precision.FEW + 1]
 def test_norms_neither_underflow_nor_overflow(scale, size, rng):
     x = (rng.uniform(-1, 1, size) * scale / 20).astype(np.float32)
     expected = np.linalg.norm(x.astype(np.float64))
-    tree = {"a": jnp.asarray(x[:20]), "b": jnp.asarray(x[20:])}
-    for norm in (precision.norm(tree), jax.jit(precision.norm)(tree)):
-        np.testing.assert_allclose(norm, expected, rtol=1e-6)
+    np.testing.assert_allclose(norm({"a": x[:20], "b": x[20:]}), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("size", FEW_AND_MANY)
 @pytest.mark.parametrize("exponent", [-1015, -500, -480, 0, 505, 515, 1010])
 def test_norms_use_the_whole_range_of_double_precision(exponent, size, x64, rng):
     x = rng.uniform(0.5, 1, size)
-    norm = float(precision.norm(jnp.asarray(np.ldexp(x, exponent))))
+    found = float(norm(np.ldexp(x, exponent)))
     shares = np.linalg.norm(np.ldexp(np.ldexp(x, exponent), -exponent))
-    np.testing.assert_allclose(np.ldexp(norm, -exponent), shares, rtol=1e-14)
+    np.testing.assert_allclose(np.ldexp(found, -exponent), shares, rtol=1e-14)
 
 
 @pytest.mark.parametrize("size", FEW_AND_MANY)
 @pytest.mark.parametrize(("element", "expected"), [(0.0, 0.0), (np.inf, np.inf), (np.nan, np.nan)])
 def test_norms_of_zeros_infinities_and_nans(element, expected, size):
-    norm = precision.norm(jnp.zeros(size).at[1].set(element))
-    np.testing.assert_equal(float(norm), expected)
+    x = np.zeros(size, np.float32)
+    x[1] = element
+    np.testing.assert_equal(float(norm({"a": x[:20], "b": x[20:]})), expected)
 
 
 @pytest.mark.parametrize("element", [0.0, 2e-38, 3e-30, 5.0, -3e38, np.inf, np.nan])
 def test_norms_of_single_numbers_are_their_magnitudes(element):
     scalar = jnp.float32(element)
-    for tree in (scalar, scalar[None], {"x": scalar, "y": jnp.float32(0)}):
-        for norm in (precision.norm(tree), jax.jit(precision.norm)(tree)):
-            np.testing.assert_allclose(float(norm), abs(float(scalar)), rtol=1e-6)
+    for tree in (scalar, scalar[None], {"x": scalar, "y": np.float32(0)}):
+        for found in (precision.norm(tree), norm(tree)):
+            np.testing.assert_allclose(float(found), abs(float(scalar)), rtol=1e-6)
 
 
 def test_double_precision_is_summed_in_double_precision(x64, rng):
     values = rng.normal(size=10_001)
-    for of in (in_chains, precision.total):
-        total = of(jnp.asarray(values))
+    for of in (chained, plain):
+        total = of(values)
         assert total.dtype == jnp.float64
         assert abs(float(total) - math.fsum(values)) < 1e-11
 
 
 def test_the_coarsest_leaf_decides_epsilon():
-    tree = {"a": jnp.zeros(2), "b": jnp.zeros(2, jnp.bfloat16)}
+    tree = {"a": np.zeros(2, np.float32), "b": np.zeros(2, ml_dtypes.bfloat16)}
     assert precision.epsilon(tree) == 2.0**-7
     assert precision.epsilon(tree["a"]) == 2.0**-23
 

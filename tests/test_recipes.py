@@ -21,6 +21,7 @@ from jaxdescent.methods.protocol import progress_at
 from jaxdescent.numerics import precision
 from jaxdescent.regression import LinearModel
 from tests import references
+from tests.results import assert_trees_close
 
 
 @jax.tree_util.register_dataclass
@@ -87,16 +88,11 @@ METHODS = [
     None,
     jd.DerivativeMethod(),
     jd.LSMR(),
-    jd.LSMR(jd.Nystrom(3)),
-    jd.ConjugateGradient(),
     jd.ConjugateGradient(jd.Nystrom(3)),
     jd.LBFGS(),
     jd.LevenbergMarquardt(),
     jd.Gram(),
-    jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), 2),
     jd.GradientDescent(),
-    jd.GradientDescent(jd.BarzilaiBorwein()),
-    jd.GradientDescent(momentum=jd.Nesterov()),
     optax.adam(0.1),
     Steepest(),
 ]
@@ -111,7 +107,7 @@ SMOOTH = [
 ]
 
 
-EXACT = type(None), jd.DerivativeMethod, jd.LevenbergMarquardt, jd.Hedge
+EXACT = type(None), jd.DerivativeMethod, jd.LevenbergMarquardt
 EPS = float(np.finfo(np.float32).eps)
 TOLERANCE = EPS ** (2 / 3)
 
@@ -124,7 +120,7 @@ def name_of(method):
 def points():
     x = np.linspace(-1, 1, 40)
     y = 1 + 2 * x - x**2 + 0.1 * np.random.default_rng(0).normal(size=40)
-    return jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32)
+    return x.astype(np.float32), y.astype(np.float32)
 
 
 @pytest.mark.first
@@ -159,7 +155,7 @@ def test_the_plan_and_the_certificate_take_it(points):
 
 @pytest.mark.slow
 def test_derivatives_go_through_it(points, x64):
-    x, y = (jnp.asarray(part, jnp.float64) for part in points)
+    x, y = (part.astype(np.float64) for part in points)
 
     def slope(y, l2):
         return jd.minimize(jd.LinearRegression(Powers(x, 3), y, l2=l2)).params["weights"][0]
@@ -168,7 +164,7 @@ def test_derivatives_go_through_it(points, x64):
     step = 1e-5
     moved = [slope(y, 0.1 + sign * step) for sign in (1, -1)]
     np.testing.assert_allclose(of_l2, (moved[0] - moved[1]) / (2 * step), rtol=1e-5)
-    unit = jnp.zeros(40).at[7].set(1.0)
+    unit = np.eye(40)[7]
     moved = [slope(y + sign * step * unit, 0.1) for sign in (1, -1)]
     np.testing.assert_allclose(of_y[7], (moved[0] - moved[1]) / (2 * step), rtol=1e-5)
 
@@ -187,7 +183,7 @@ def classes():
 
     best = scipy_minimize(loss, np.zeros(5), method="BFGS", options={"gtol": 1e-9})
     best.loss = loss
-    return *(jnp.asarray(part, jnp.float32) for part in (X, y, s)), best
+    return *(part.astype(np.float32) for part in (X, y, s)), best
 
 
 @pytest.mark.first
@@ -207,16 +203,20 @@ def test_every_method_takes_a_loss_from_outside(method, classes):
 
 
 def test_a_loss_has_the_derivatives_of_its_value(classes, x64):
-    X, y, s, _ = (jnp.asarray(part, jnp.float64) for part in (*classes[:3], 0.0))
-    model = Logistic(Powers(X[:, 0], 3), y, l2=0.5, sample_weight=s)
-    params = {"weights": jnp.array([0.3, -0.2, 0.1]), "intercept": jnp.array(0.4)}
-    direction = {"weights": jnp.array([1.0, 2.0, -1.0]), "intercept": jnp.array(0.5)}
-    value, gradient = model.value_and_gradient(params)
-    expected, slope = jax.value_and_grad(model.value)(params)
-    product = jax.jvp(jax.grad(model.value), (params,), (direction,))[1]
-    np.testing.assert_allclose(value, expected, rtol=1e-13)
-    for got, wanted in ((gradient, slope), (model.hessian_product(params, direction), product)):
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11), got, wanted)
+    X, y, s = (part.astype(np.float64) for part in classes[:3])
+    params = {"weights": np.array([0.3, -0.2, 0.1]), "intercept": np.float64(0.4)}
+    direction = {"weights": np.array([1.0, 2.0, -1.0]), "intercept": np.float64(0.5)}
+
+    @jax.jit
+    def both_ways(model):
+        value, gradient = model.value_and_gradient(params)
+        product = model.hessian_product(params, direction)
+        slope, curved = jax.jvp(jax.grad(model.value), (params,), (direction,))
+        return (value, gradient, product), (model.value(params), slope, curved)
+
+    found, wanted = both_ways(Logistic(Powers(X[:, 0], 3), y, l2=0.5, sample_weight=s))
+    assert_trees_close(found[0], wanted[0], rtol=1e-13)
+    assert_trees_close(found[1:], wanted[1:], rtol=1e-11)
 
 
 def test_a_loss_is_planned_certified_and_predicts(classes):
@@ -225,21 +225,25 @@ def test_a_loss_is_planned_certified_and_predicts(classes):
     assert jd.plan(model, device=MACHINE).chosen is not None
     result = jd.minimize(model)
     assert jd.certify(model, result).kind == "minimum"
-    expected = X @ result.params["weights"] + result.params["intercept"]
+    expected = X @ np.asarray(result.params["weights"]) + np.asarray(result.params["intercept"])
     np.testing.assert_allclose(model.predict(result.params, X), expected, rtol=1e-5, atol=1e-5)
     assert repr(model) == "Logistic(200 rows x 4 features, l2=0.5, weighted, intercept)"
     with pytest.raises(TypeError, match=r"LSMR needs a jd.LinearRegression, got Logistic"):
         jd.minimize(model, method=jd.LSMR())
     with pytest.raises(ValueError, match="Logistic needs params of shapes"):
-        jd.minimize(model, {"weights": jnp.zeros(3), "intercept": jnp.zeros(())})
+        jd.minimize(model, {"weights": np.zeros(3, np.float32), "intercept": np.float32(0)})
 
 
 @pytest.mark.first
 @pytest.mark.parametrize(
     ("objective", "start", "best"),
     [
-        (jd.SumOfSquares(center=2.0), jnp.zeros(5), np.full(5, 2.0)),
-        (jd.Quadratic(jnp.diag(jnp.array([1.0, 4.0])), jnp.ones(2)), None, np.array([1, 0.25])),
+        (jd.SumOfSquares(center=2.0), np.zeros(5, np.float32), np.full(5, 2.0)),
+        (
+            jd.Quadratic(np.diag(np.float32([1, 4])), np.ones(2, np.float32)),
+            None,
+            np.array([1, 0.25]),
+        ),
         (
             lambda p: (p["a"] - 1) ** 2 + 3 * (p["b"] + 2) ** 2,
             {"a": 0.0, "b": 0.0},
@@ -251,11 +255,15 @@ def test_a_loss_is_planned_certified_and_predicts(classes):
 def test_a_method_from_outside_takes_every_objective(objective, start, best):
     result = jd.minimize(objective, start, Steepest())
     assert result.converged
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3), result.params, best)
-    batched = jax.vmap(lambda shift: jd.minimize(lambda x: (x - shift) ** 2, 0.0, Steepest()))(
-        jnp.arange(3.0)
-    )
-    np.testing.assert_allclose(batched.params, np.arange(3.0), atol=1e-5)
+    assert_trees_close(result.params, best, rtol=1e-3)
+
+
+def test_a_method_from_outside_is_batched():
+    def solved(shift):
+        return jd.minimize(lambda x: (x - shift) ** 2, 0.0, Steepest())
+
+    batched = jax.vmap(solved)(np.arange(3, dtype=np.float32))
+    np.testing.assert_allclose(batched.params, np.arange(3), atol=1e-5)
 
 
 def loss_model(of):

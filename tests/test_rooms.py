@@ -63,9 +63,19 @@ def test_arrays_that_may_be_sharded_take_the_plain_form():
 
 @pytest.mark.parametrize("rows", [7, 64, 1024, 1040])
 def test_a_sum_over_strides_is_the_sum(rows, rng, x64):
-    X, weight = jnp.asarray(rng.normal(size=(rows, 5))), jnp.asarray(rng.random((rows, 1)))
-    got = products.sum_over_strides(lambda X, w: (w * X).T @ X, X, weight)
+    X, weight = rng.normal(size=(rows, 5)), rng.random((rows, 1))
+    summed = jax.jit(lambda *rows: products.sum_over_strides(lambda X, w: (w * X).T @ X, *rows))
+    got = summed(X, weight)
     np.testing.assert_allclose(got, (weight * X).T @ X, rtol=1e-12)
+
+
+@jax.jit
+def triangle_of(A):
+    def gram(T):
+        turned = jnp.matmul(A, T, precision="highest")
+        return jnp.matmul(turned.T, turned, precision="highest")
+
+    return factors.triangle_by_gram(gram, jnp.linalg.norm(A, axis=0))
 
 
 @pytest.mark.first
@@ -76,13 +86,8 @@ def test_a_triangle_from_gram_matrices_is_that_of_householder(size, condition, r
     U, _ = np.linalg.qr(rng.normal(size=(rows, size)))
     V, _ = np.linalg.qr(rng.normal(size=(size, size)))
     A = (U * np.geomspace(1, 1 / condition, size)) @ V.T * 10 ** rng.uniform(-2, 2, size)
-    A = jnp.asarray(A, jnp.float32)
-
-    def gram(T):
-        turned = jnp.matmul(A, T, precision="highest")
-        return jnp.matmul(turned.T, turned, precision="highest")
-
-    R, inverse = jax.jit(lambda: factors.triangle_by_gram(gram, jnp.linalg.norm(A, axis=0)))()
+    A = A.astype(np.float32)
+    R, inverse = triangle_of(A)
     R, inverse = np.asarray(R, float), np.asarray(inverse, float)
     assert np.abs(np.tril(R, -1)).max() == 0
     # Q = A R^-1 is orthonormal but for the rounding that the condition enlarges.
@@ -99,11 +104,12 @@ def test_a_triangle_from_gram_matrices_is_that_of_householder(size, condition, r
 def test_cholesky_by_blocks_is_lapacks(size, rng, x64):
     A = rng.normal(size=(2 * size, size))
     matrix = A.T @ A + np.eye(size)
-    upper, inverse = factors._by_blocks(jnp.asarray(matrix))
+    by_blocks = jax.jit(factors._by_blocks)
+    upper, inverse = by_blocks(matrix)
     lower = np.linalg.cholesky(matrix)
     np.testing.assert_allclose(upper, lower.T, rtol=1e-8, atol=1e-10)
     np.testing.assert_allclose(inverse, np.linalg.inv(lower), rtol=1e-8, atol=1e-10)
-    assert not np.isfinite(factors._by_blocks(jnp.asarray(matrix - 1e3 * np.eye(size)))[1]).all()
+    assert not np.isfinite(by_blocks(matrix - 1e3 * np.eye(size))[1]).all()
 
 
 def test_outer_products_are_multiplications(rng):
@@ -153,7 +159,7 @@ def frames_to(monkeypatch, owner, name, run):
 
 
 def test_few_frames_lie_between_a_call_and_the_arithmetic(monkeypatch, rng):
-    X = jnp.asarray(rng.normal(size=(31, 3)), jnp.float32)
+    X = rng.normal(size=(31, 3)).astype(np.float32)
     regression = jaxdescent.LinearRegression(X, X[:, 0])
     method = jaxdescent.GradientDescent(0.01)
 
@@ -251,13 +257,11 @@ def test_a_room_is_loaded_when_one_of_its_names_is_used():
 
 def test_no_trace_outlives_a_call(rng):
     """What a branch closes over would: arrays of traces that have ended."""
-    X, y = jnp.asarray(rng.normal(size=(60, 5))), jnp.asarray(rng.normal(size=60))
-    several = jnp.stack([y, 2 * y])
+    X, y = rng.normal(size=(60, 5)).astype(np.float32), rng.normal(size=60).astype(np.float32)
 
     def solve(y):
         return jaxdescent.minimize(jaxdescent.LinearRegression(X, y), method=jaxdescent.LSMR())
 
     with jax.checking_leaks():
         solve(y)
-        jax.jit(solve)(y)
-        jax.vmap(solve)(several)
+        jax.jit(jax.vmap(solve))(np.stack([y, 2 * y]))

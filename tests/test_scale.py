@@ -22,8 +22,8 @@ from jaxdescent.scale.point import ScalingPoint
 from jaxdescent.scale.problems import PROBLEMS, NotDivisible, bytes_of_a_device, mesh_of
 
 
-def point_of(name, rows, features):
-    return ScalingPoint(name, rows, features, "cg", "float32", "samples", 1)
+def point_of(name, rows, features, layout="samples", devices=1, outputs=1):
+    return ScalingPoint(name, rows, features, "cg", "float32", layout, devices, outputs=outputs)
 
 
 def test_a_grid_has_every_combination_once():
@@ -62,7 +62,6 @@ def test_weak_scaling_grows_with_the_devices_what_lies_over_them():
     )
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_outputs_lie_over_the_devices_and_send_nothing_of_their_size():
     """X is whole on each device, targets and weights are cut; one shares nothing."""
@@ -128,14 +127,12 @@ def test_an_experiment_is_read_from_toml(tmp_path):
 @pytest.mark.parametrize("layout", ["samples", "features", "both", "outputs"])
 def test_arrays_are_the_same_on_any_number_of_devices(layout):
     outputs = 16 if layout == "outputs" else 1
-    one, eight = (
-        PROBLEMS["dense"].prepared(
-            ScalingPoint("dense", 64, 8, "cg", "float32", layout, len(devices), outputs=outputs),
-            mesh_of(devices, layout),
-            seed=3,
-        )()
-        for devices in (jax.devices()[:1], jax.devices())
-    )
+
+    def made(devices):
+        point = point_of("dense", 64, 8, layout, len(devices), outputs)
+        return PROBLEMS["dense"].prepared(point, mesh_of(devices, layout), seed=3)()
+
+    one, eight = made(jax.devices()[:1]), made(jax.devices())
     np.testing.assert_array_equal(one["X"], eight["X"])
     np.testing.assert_allclose(one["y"], eight["y"], rtol=1e-5, atol=1e-5)
     cut = eight["y" if layout == "outputs" else "X"]
@@ -175,21 +172,15 @@ def test_designs_that_the_host_lays_out_are_measured_on_any_number_of_devices(na
     assert shapes["y"].shape == made["y"].shape
     assert shapes["X"].shape[0] == made["X"].shape[0]
     grid = Experiment(
-        problems=(name,), rows=(64,), features=(20,), devices=(1, 2), iterations=3000, repeats=3
+        problems=(name,), rows=(64,), features=(20,), devices=(1, 2), iterations=1000, repeats=3
     )
     began = time.perf_counter()
     lines = run(grid, tmp_path / "scale.jsonl")
-    most = (time.perf_counter() - began) / 3000
+    most = (time.perf_counter() - began) / 1000
     for line in lines:
         # The median of three: that of two iterations alone would be lost in the calls' jitter.
         assert 0 < line["figures"]["iteration_seconds"] < most
         assert line["figures"]["least_bytes"] > 64 * 4
-
-
-def test_a_layout_that_a_problem_cannot_have_is_refused():
-    grid = Experiment(problems=("sparse",), layouts=("features",))
-    with pytest.raises(BadExperiment, match=r"sparse can lie over devices by samples, got 'feat"):
-        grid.points()
 
 
 def test_points_are_measured_and_kept_and_skipped(tmp_path):
@@ -202,6 +193,8 @@ def test_points_are_measured_and_kept_and_skipped(tmp_path):
         assert figures["fastest_seconds"] <= figures["iteration_seconds"]
         assert figures["iteration_seconds"] <= figures["slowest_seconds"]
         assert figures["least_bytes"] == 2 * (256 * 8 + 256) * 4
+        assert figures["operations"] == 4 * 256 * 8
+        assert figures["roof_bandwidth"] > 0
         assert figures["argument_bytes"] > 0
     # A line that was cut off while it was written is measured again.
     text = output.read_text()
@@ -236,15 +229,7 @@ def test_the_table_fits_80_columns():
     report.show(lines, console)
     shown = console.export_text().splitlines()
     assert max(map(len, shown)) <= 80
-    assert shown[0].split() == [
-        "compile",
-        "a",
-        "device",
-        "iteration",
-        "of",
-        "bandwidth",
-        "efficiency",
-    ]
+    assert " ".join(shown[0].split()) == "compile a device iteration of bandwidth efficiency"
     assert shown[1] == "dense 1,000 x 8 float32, cg, 1 device, samples"
     assert shown[2].split()[-3:] == ["s", "50%", "100%"]
     assert shown[3].startswith("    sends gathers the data: 12 x all-reduce 1 MB, 12 x")
@@ -264,11 +249,8 @@ def line(devices, seconds, rows=1000, scaling="strong"):
     point = {"problem": "dense", "rows": rows, "features": 8, "method": "cg", "dtype": "float32"}
     point |= {"layout": "samples", "devices": devices, "target": ""}
     figures = {"iteration_seconds": seconds, "compile_seconds": 1.0, "peak_bytes": 100}
-    machine = {"device": "cpu"}
-    return {"point": point, "rehearsed": False, "figures": figures} | {
-        "scaling": scaling,
-        "machine": machine,
-    }
+    known = {"point": point, "rehearsed": False, "figures": figures}
+    return known | {"scaling": scaling, "machine": {"device": "cpu"}}
 
 
 def test_efficiency_is_that_of_the_definition():
@@ -288,10 +270,6 @@ def test_a_roofline_is_operations_and_bytes_of_a_device():
     assert _roofline({"figures": figures}) == (1.0, 20.0)
     assert _roofline({"figures": figures | {"iteration_bytes": 20.0}}) == (2.0, 20.0)
     assert _roofline({"figures": {"solve_seconds": 2.0}}) is None
-    grid = Experiment(rows=(64,), features=(8,), iterations=2, repeats=1)
-    (line,) = run(grid)
-    assert line["figures"]["operations"] == 4 * 64 * 8
-    assert line["figures"]["roof_bandwidth"] > 0
 
 
 def test_a_picture_is_drawn(tmp_path):
@@ -337,7 +315,7 @@ def test_collectives_of_a_sharded_program_are_found():
 
 
 @pytest.mark.first
-@pytest.mark.parametrize("method", [jd.LBFGS(), jd.GradientDescent(jd.Backtracking()), jd.LSMR()])
+@pytest.mark.parametrize("method", [jd.GradientDescent(jd.Backtracking()), jd.LSMR()])
 def test_the_loop_over_iterations_is_found_among_others(method):
     """A line search is a loop inside of it, the look at a claim of convergence one around it."""
     mesh = mesh_of(jax.devices(), "samples")
@@ -377,6 +355,7 @@ def test_the_command_measures_and_prints(tmp_path):
         (["--rehearse", "h1000"], "no device is called"),
         (["--processes", "2"], "is missing"),
         (["missing.toml"], "No such file"),
+        (["--resume"], "needs --checkpoint FOLDER"),
     ],
 )
 def test_what_is_wrong_with_the_command_is_one_sentence(options, message, tmp_path, monkeypatch):
@@ -387,7 +366,7 @@ def test_what_is_wrong_with_the_command_is_one_sentence(options, message, tmp_pa
 
 
 def test_a_key_does_not_depend_on_the_order_of_fields():
-    point = ScalingPoint("dense", 10, 2, "cg", "float32", "samples", 1)
+    point = point_of("dense", 10, 2)
     shuffled = dict(reversed(json.loads(point.key).items()))
     assert ScalingPoint(**shuffled).key == point.key
 
@@ -419,15 +398,14 @@ def kept(folder, *options):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_an_experiment_that_was_interrupted_goes_on_to_the_same_record(tmp_path, monkeypatch):
     """Ctrl-C in the second point: the first is kept, and the second one begins again."""
-    measured, stops = scale.measured, [True]
+    stops = [True]
 
     def interrupted(point, experiment):
         if point.devices == 2 and stops:
             raise KeyboardInterrupt
-        return measured(point, experiment)
+        return line(point.devices, 1.0)["figures"]
 
     monkeypatch.setattr(scale, "measured", interrupted)
     folder = tmp_path / "kept"
@@ -481,9 +459,3 @@ def test_what_cannot_be_kept_or_gone_on_with_is_said(prepare, options, message, 
     assert ended.exit_code == 2
     assert message in " ".join(ended.output.split())
     assert folder.exists() == bool(prepare)
-
-
-def test_resume_needs_a_folder():
-    ended = CliRunner().invoke(app, ["scale", "--resume"])
-    assert ended.exit_code == 2
-    assert "needs --checkpoint FOLDER" in " ".join(ended.output.split())

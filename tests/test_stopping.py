@@ -9,60 +9,69 @@ import jaxdescent as jd
 from jaxdescent.tolerance import default_tolerance
 from tests.results import status
 
-START = jnp.array([3.0, -4.0])
+START = np.float32([3, -4])
 
 
 def bowl(p):
     return jnp.sum(p**2)
 
 
+def moved_bowl(p, center, floor):
+    return floor + jnp.sum((p - center) ** 2)
+
+
+def descend(objective, start=START, rate=0.1, **options):
+    return jd.minimize(objective, start, jd.GradientDescent(rate), **options)
+
+
+def checked_at(iteration, check_every):
+    """The first check at this iteration, or after it."""
+    return -(-iteration // check_every) * check_every
+
+
+OBJECTIVES = pytest.mark.parametrize(
+    "objective", [jd.SumOfSquares(), bowl], ids=["separable", "function"]
+)
+
+
 @pytest.mark.parametrize("check_every", [1, 16, 7])
-@pytest.mark.parametrize("objective", [jd.SumOfSquares(), bowl], ids=["separable", "function"])
+@OBJECTIVES
 def test_a_gradient_within_the_tolerance_is_converged(objective, check_every):
-    result = jd.minimize(
-        objective,
-        START,
-        jd.GradientDescent(0.1),
-        tolerance=jd.Tolerance(gradient=1e-3),
-        check_every=check_every,
-    )
+    stop = jd.Tolerance(gradient=1e-3)
+    result = descend(objective, tolerance=stop, check_every=check_every)
     assert status(result) == "CONVERGED"
     assert float(result.gradient_norm) <= 1e-3 * 10.0
     assert bool(result.converged)
     # |g| = 10 * 0.8^k <= 1e-2 first holds at k = 31.
-    assert int(result.iterations) == -(-31 // check_every) * check_every
+    assert int(result.iterations) == checked_at(31, check_every)
 
 
 @pytest.mark.parametrize("check_every", [1, 16])
-@pytest.mark.parametrize("objective", [jd.SumOfSquares(), bowl], ids=["separable", "function"])
+@OBJECTIVES
 @pytest.mark.parametrize("units", [1.0, 1e4])
 def test_an_absolute_bound_of_the_gradient_does_not_follow_the_units(objective, check_every, units):
-    result = jd.minimize(
-        objective,
-        START * units,
-        jd.GradientDescent(0.1),
-        tolerance=jd.Tolerance(absolute_gradient=1e-3),
-        check_every=check_every,
-    )
+    stop = jd.Tolerance(absolute_gradient=1e-3)
+    start = START * np.float32(units)
+    result = descend(objective, start, tolerance=stop, check_every=check_every)
     assert status(result) == "CONVERGED"
     # |g| = 10 units 0.8^k <= 1e-3 first holds at k = 42, and 83 with the larger units.
-    steps = 42 if units == 1 else 83
-    assert int(result.iterations) == -(-steps // check_every) * check_every
+    assert int(result.iterations) == checked_at(42 if units == 1 else 83, check_every)
     assert 1e-3 * 0.8**check_every < float(result.gradient_norm) <= 1e-3
 
 
-@pytest.mark.first
-@pytest.mark.parametrize("method", [None, jd.LSMR(), jd.ConjugateGradient(), jd.LBFGS()], ids=repr)
-def test_an_absolute_bound_holds_of_the_gradient_that_is_measured(method):
+def bounded(bound, method):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(200, 10)).astype(np.float32)
     y = X @ rng.normal(size=10).astype(np.float32) + rng.normal(size=200).astype(np.float32)
+    stop = jd.Tolerance(absolute_gradient=bound)
+    return X, y, jd.minimize(jd.LinearRegression(X, y), method=method, tolerance=stop)
+
+
+@pytest.mark.first
+@pytest.mark.parametrize("method", [None, jd.LSMR(), jd.ConjugateGradient()], ids=repr)
+def test_an_absolute_bound_holds_of_the_gradient_that_is_measured(method):
     bound = 0.05
-    result = jd.minimize(
-        jd.LinearRegression(X, y),
-        method=method,
-        tolerance=jd.Tolerance(absolute_gradient=bound),
-    )
+    X, y, result = bounded(bound, method)
     assert status(result) == "CONVERGED"
     weights, intercept = (
         np.asarray(result.params[k], np.float64) for k in ("weights", "intercept")
@@ -73,60 +82,44 @@ def test_an_absolute_bound_holds_of_the_gradient_that_is_measured(method):
 
 
 def test_an_absolute_bound_below_rounding_stagnates():
-    X = np.random.default_rng(1).normal(size=(50, 3)).astype(np.float32)
-    result = jd.minimize(
-        jd.LinearRegression(X, X[:, 0] + X[:, 1] ** 2),
-        method=jd.LSMR(),
-        tolerance=jd.Tolerance(absolute_gradient=1e-12),
-    )
+    *_, result = bounded(1e-12, jd.LSMR())
     assert status(result) == "STAGNATED"
 
 
 def test_starting_at_the_minimum_takes_no_step():
-    result = jd.minimize(bowl, jnp.zeros(2), jd.GradientDescent(0.1))
+    result = descend(bowl, np.zeros(2, np.float32))
     assert status(result) == "CONVERGED"
     assert int(result.iterations) == 0
 
 
 @pytest.mark.parametrize("check_every", [1, 16])
-@pytest.mark.parametrize("objective", [jd.SumOfSquares(), bowl], ids=["separable", "function"])
+@OBJECTIVES
 def test_a_gradient_whose_square_underflows_is_not_taken_for_zero(objective, check_every):
-    start = START * 1e-25
-    result = jd.minimize(
-        objective,
-        start,
-        jd.GradientDescent(0.1),
-        tolerance=jd.Tolerance(gradient=1e-3),
-        check_every=check_every,
-    )
+    start, stop = START * np.float32(1e-25), jd.Tolerance(gradient=1e-3)
+    result = descend(objective, start, tolerance=stop, check_every=check_every)
     assert status(result) == "CONVERGED"
-    assert int(result.iterations) == -(-31 // check_every) * check_every
+    assert int(result.iterations) == checked_at(31, check_every)
     np.testing.assert_allclose(result.params, start * 0.8 ** int(result.iterations), rtol=1e-4)
 
 
-@pytest.mark.parametrize("objective", [jd.SumOfSquares(), bowl], ids=["separable", "function"])
+@OBJECTIVES
 def test_the_limit_of_iterations_is_its_own_status(objective):
-    result = jd.minimize(objective, START, jd.GradientDescent(1e-4), max_iterations=20)
+    result = descend(objective, rate=1e-4, max_iterations=20)
     assert status(result) == "MAX_ITERATIONS"
     assert int(result.iterations) == 20
 
 
 def test_convergence_at_the_last_iteration_is_convergence():
     stop = jd.Tolerance(gradient=1e-3)
-    result = jd.minimize(bowl, START, jd.GradientDescent(0.1), tolerance=stop, max_iterations=31)
+    result = descend(bowl, tolerance=stop, max_iterations=31)
     assert status(result) == "CONVERGED"
 
 
 @pytest.mark.parametrize("check_every", [1, 16])
 def test_bfloat16_that_rounds_every_step_away_has_stagnated(check_every):
     start = jnp.full((8,), 100.0, jnp.bfloat16)
-    result = jd.minimize(
-        jd.SumOfSquares(),
-        start,
-        jd.GradientDescent(1e-5),
-        check_every=check_every,
-        max_iterations=10_000,
-    )
+    options = {"check_every": check_every, "max_iterations": 10_000}
+    result = descend(jd.SumOfSquares(), start, 1e-5, **options)
     assert status(result) == "STAGNATED"
     assert int(result.iterations) < 10_000
     np.testing.assert_array_equal(result.params, start)
@@ -142,10 +135,10 @@ def test_backtracking_whose_every_trial_is_rejected_has_stagnated():
 
 
 @pytest.mark.parametrize("check_every", [None, 1, 16])
-@pytest.mark.parametrize("objective", [jd.SumOfSquares(), bowl], ids=["separable", "function"])
+@OBJECTIVES
 @pytest.mark.parametrize("rate", [1.5, 1e6, 1e30])
 def test_too_large_a_learning_rate_diverges(objective, check_every, rate):
-    result = jd.minimize(objective, START, jd.GradientDescent(rate), check_every=check_every)
+    result = descend(objective, rate=rate, check_every=check_every)
     assert status(result) == "DIVERGED"
 
 
@@ -154,7 +147,7 @@ def test_too_large_a_learning_rate_diverges(objective, check_every, rate):
 )
 def test_a_quadratic_with_negative_curvature_diverges(method):
     saddle = jd.Quadratic(np.diag([1.0, -2.0]).astype(np.float32))
-    result = jd.minimize(saddle, jnp.array([0.1, 1.0]), method)
+    result = jd.minimize(saddle, np.float32([0.1, 1]), method)
     assert status(result) == "DIVERGED"
 
 
@@ -175,12 +168,12 @@ def test_an_objective_that_is_nan_is_non_finite(method):
 
 def test_an_objective_that_becomes_nan_on_the_way_is_non_finite():
     # sqrt's slope grows towards 0 but by far less than a divergence.
-    result = jd.minimize(lambda p: jnp.where(p > 1, p, jnp.nan), 3.0, jd.GradientDescent(0.5))
+    result = descend(lambda p: jnp.where(p > 1, p, jnp.nan), 3.0, 0.5)
     assert status(result) == "NON_FINITE"
 
 
 def test_infinity_at_the_start_is_non_finite():
-    result = jd.minimize(jd.SumOfSquares(), jnp.array([jnp.inf, 1.0]), jd.GradientDescent(0.1))
+    result = descend(jd.SumOfSquares(), np.float32([np.inf, 1]))
     assert status(result) == "NON_FINITE"
 
 
@@ -195,9 +188,7 @@ def test_a_nan_row_is_non_finite(rng):
 
 def test_tolerance_zero_runs_every_iteration():
     for objective in (jd.SumOfSquares(), bowl):
-        result = jd.minimize(
-            objective, START, jd.GradientDescent(0.5), tolerance=0, max_iterations=50
-        )
+        result = descend(objective, rate=0.5, tolerance=0, max_iterations=50)
         assert int(result.iterations) == 50
         assert status(result) == "MAX_ITERATIONS"
         np.testing.assert_array_equal(result.params, [0.0, 0.0])
@@ -216,58 +207,36 @@ def test_a_warm_start_is_judged_by_the_scale_at_the_objectives_own_start(rng):
 
 
 def test_value_and_norm_belong_exactly_to_the_returned_params():
-    for objective in (jd.SumOfSquares(center=1.0), lambda p: jnp.sum((p - 1) ** 2)):
+    for objective, args in ((jd.SumOfSquares(center=1.0), ()), (moved_bowl, np.float32([1, 0]))):
         for check_every in (1, 16):
-            result = jd.minimize(
-                objective,
-                START,
-                jd.GradientDescent(0.01),
-                max_iterations=21,
-                check_every=check_every,
-            )
+            options = {"max_iterations": 21, "check_every": check_every}
+            result = descend(objective, rate=0.01, args=tuple(args), **options)
             params = np.asarray(result.params, np.float64)
             np.testing.assert_allclose(result.value, np.sum((params - 1) ** 2), rtol=1e-6)
-            np.testing.assert_allclose(
-                result.gradient_norm, 2 * np.linalg.norm(params - 1), rtol=1e-6
-            )
+            norm = 2 * np.linalg.norm(params - 1)
+            np.testing.assert_allclose(result.gradient_norm, norm, rtol=1e-6)
 
 
 def halving(tolerance, start=START, **options):
     """x shrinks by 1/2 and the value by 1/4 a step."""
-    return jd.minimize(bowl, start, jd.GradientDescent(0.25), tolerance=tolerance, **options)
+    return descend(bowl, start, 0.25, tolerance=tolerance, **options)
 
 
 def test_a_value_that_hardly_changes_is_converged():
     # From 1 + 25 / 4^k the value changes by 75 / 4^k <= 1e-3 at k = 9.
-    result = jd.minimize(
-        lambda p: 1 + bowl(p),
-        START,
-        jd.GradientDescent(0.25),
-        tolerance=jd.Tolerance(gradient=0, value=1e-3),
-    )
+    stop = jd.Tolerance(gradient=0, value=1e-3)
+    result = descend(moved_bowl, rate=0.25, args=tuple(np.float32([0, 1])), tolerance=stop)
     assert status(result) == "CONVERGED"
     assert int(result.iterations) == 9
 
 
-def test_a_small_step_is_converged():
+@pytest.mark.parametrize(
+    ("objective", "args"), [(jd.SumOfSquares(center=8.0), ()), (moved_bowl, (8.0, 0.0))]
+)
+def test_a_small_step_is_converged_and_checked_every_iteration(objective, args):
     # About the minimum at 8: |step k| = 5 / 2^k <= 1e-3 * 8 * sqrt(2) at k = 9.
-    result = jd.minimize(
-        lambda p: bowl(p - 8),
-        START + 8,
-        jd.GradientDescent(0.25),
-        tolerance=jd.Tolerance(0, step=1e-3),
-    )
-    assert status(result) == "CONVERGED"
-    assert int(result.iterations) == 9
-
-
-def test_a_small_step_of_a_separable_objective_is_checked_every_iteration():
-    result = jd.minimize(
-        jd.SumOfSquares(center=8.0),
-        START + 8,
-        jd.GradientDescent(0.25),
-        tolerance=jd.Tolerance(0, step=1e-3),
-    )
+    stop, args = jd.Tolerance(0, step=1e-3), tuple(np.float32(args))
+    result = descend(objective, START + 8, 0.25, args=args, tolerance=stop)
     assert status(result) == "CONVERGED"
     assert int(result.iterations) == 9
 
@@ -285,7 +254,7 @@ def test_a_tolerance_for_each_leaf_waits_for_the_last(rule):
         "fast alone": {"slow": np.inf, "fast": 1e-3},
     }.items():
         tolerance = jd.Tolerance(**{"gradient": 0, rule: bounds})
-        result = jd.minimize(objective, start, jd.GradientDescent(1.0), tolerance=tolerance)
+        result = descend(objective, start, 1.0, tolerance=tolerance)
         counts[name] = int(result.iterations), status(result)
     # |g| <= 1e-3 * |(1/4, 3/4)|: 3/4 * 4^-k at k = 5, 1/4 * (3/4)^k at k = 21. No step is small
     # against a leaf that shrinks by the same share each time, until nothing is left of it.
@@ -299,15 +268,9 @@ def test_a_tolerance_for_each_leaf_waits_for_the_last(rule):
 @pytest.mark.parametrize("check_every", [1, 16])
 def test_a_predicate_that_holds_has_stopped(check_every):
     tolerance = jd.Tolerance(predicate=lambda check: check.iteration >= 20)
-    result = jd.minimize(
-        jd.SumOfSquares(),
-        START,
-        jd.GradientDescent(0.01),
-        tolerance=tolerance,
-        check_every=check_every,
-    )
+    result = descend(jd.SumOfSquares(), rate=0.01, tolerance=tolerance, check_every=check_every)
     assert status(result) == "STOPPED"
-    assert int(result.iterations) == -(-20 // check_every) * check_every
+    assert int(result.iterations) == checked_at(20, check_every)
 
 
 def test_a_predicate_sees_params_value_and_norm_that_belong_together():
@@ -331,7 +294,7 @@ def test_a_predicate_may_close_over_traced_values():
         return halving(tolerance).iterations
 
     # 25 / 4^k
-    np.testing.assert_array_equal(iterations(jnp.array([30.0, 7.0, 0.4, 0.3])), [0, 1, 3, 4])
+    np.testing.assert_array_equal(iterations(np.float32([30, 7, 0.4, 0.3])), [0, 1, 3, 4])
 
 
 def test_tolerances_are_data():
@@ -342,20 +305,17 @@ def test_tolerances_are_data():
         return bowl(p)
 
     def run(**fields):
-        return jd.minimize(
-            objective, START, jd.GradientDescent(0.25), tolerance=jd.Tolerance(**fields)
-        )
+        return descend(objective, rate=0.25, tolerance=jd.Tolerance(**fields))
 
     run(gradient=1e-2, value=1e-3)
     count = len(traces)
-    assert int(run(gradient=1e-1, value=1e-6).iterations) < int(
-        run(gradient=1e-3, value=1e-6).iterations
-    )
+    one, other = (run(gradient=gradient, value=1e-6) for gradient in (1e-1, 1e-3))
+    assert int(one.iterations) < int(other.iterations)
     assert len(traces) == count
 
 
 def test_the_default_tolerance_follows_the_coarsest_dtype():
-    wide, narrow = jnp.zeros(2), jnp.zeros(2, jnp.bfloat16)
+    wide, narrow = np.zeros(2, np.float32), np.zeros(2, jnp.bfloat16)
     assert default_tolerance(wide) == pytest.approx(2.0 ** (-23 * 2 / 3))
     assert default_tolerance((wide, narrow)) == pytest.approx(2.0 ** (-7 * 2 / 3))
 
@@ -363,8 +323,7 @@ def test_the_default_tolerance_follows_the_coarsest_dtype():
 def test_every_status_has_advice_and_messages_count_a_batch():
     for code in jd.Status:
         assert code.advice.endswith(".")
-    rates = jnp.array([0.1, 1.5, 0.2])
-    batch = jax.vmap(lambda rate: jd.minimize(bowl, START, jd.GradientDescent(rate)))(rates)
+    batch = jax.vmap(lambda rate: descend(bowl, rate=rate))(np.float32([0.1, 1.5, 0.2]))
     first, second = batch.message.split("\n")
     assert first.startswith("2 of 3 CONVERGED: ")
     assert second.startswith("1 of 3 DIVERGED: ")
@@ -372,7 +331,7 @@ def test_every_status_has_advice_and_messages_count_a_batch():
 
 def test_a_message_read_under_jit_is_refused():
     def read(x):
-        return jd.minimize(bowl, x, jd.GradientDescent(0.1)).message
+        return descend(bowl, x).message
 
     with pytest.raises(ValueError, match="return the result, then read its message outside"):
         jax.jit(read)(START)
@@ -389,19 +348,10 @@ def test_a_traced_tolerance_ends_where_one_that_can_be_seen_does(check_every, to
     np.testing.assert_allclose(seen.params, traced.params, rtol=1e-6)
 
 
-def bowl_on_a_floor(p):
-    return jnp.sum((p - 1 / 3) ** 2) + 1
-
-
 def end(tolerance, check_every):
-    return jd.minimize(
-        bowl_on_a_floor,
-        START,
-        jd.GradientDescent(0.1),
-        tolerance=tolerance,
-        check_every=check_every,
-        max_iterations=300,
-    )
+    args = tuple(np.float32([1 / 3, 1]))
+    options = {"tolerance": tolerance, "check_every": check_every, "max_iterations": 300}
+    return descend(moved_bowl, args=args, **options)
 
 
 end_of_traced = jax.jit(end, static_argnums=1)
@@ -412,6 +362,6 @@ def test_rules_that_cannot_hold_are_no_part_of_the_program():
         return len(str(jax.make_jaxpr(function)(*inputs)).splitlines())
 
     def end(tolerance):
-        return jd.minimize(bowl, START, jd.GradientDescent(0.1), tolerance=tolerance)
+        return descend(bowl, tolerance=tolerance)
 
     assert size(lambda: end(0)) < size(lambda: end(1e-3)) < size(end, 1e-3)

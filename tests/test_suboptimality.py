@@ -40,10 +40,12 @@ FAR = {
 
 
 @pytest.mark.first
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("case", FAR.values(), ids=FAR.keys())
-def test_a_far_start_does_not_make_a_point_converged(case, dtype, x64):
-    objective, start, minimum = case
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [*((name, np.float32) for name in FAR), ("rosenbrock", np.float64), ("cosh", np.float64)],
+)
+def test_a_far_start_does_not_make_a_point_converged(name, dtype, x64):
+    objective, start, minimum = FAR[name]
     result = jd.minimize(objective, start.astype(dtype))
     assert status(result) == "CONVERGED"
     bar = {np.float32: 1e-4, np.float64: 1e-12}[dtype]
@@ -91,12 +93,17 @@ METHODS = {
 
 
 @pytest.mark.first
-@pytest.mark.parametrize(("l2", "dtype"), [(0.0, np.float32), (0.0, np.float64), (3.0, np.float32)])
-@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
-def test_the_suboptimality_of_a_regression_is_that_of_the_exact_solution(method, l2, dtype, rng):
+@pytest.mark.parametrize(
+    ("name", "l2", "dtype"),
+    [
+        *((name, l2, np.float32) for name in METHODS for l2 in (0.0, 3.0)),
+        *((name, 0.0, np.float64) for name in ("derivative", "conjugate gradients", "LSMR")),
+    ],
+)
+def test_the_suboptimality_of_a_regression_is_that_of_the_exact_solution(name, l2, dtype, rng):
     X, y = regression(rng, dtype, condition=5.0)
     with jax.enable_x64(dtype is np.float64):
-        result = jd.minimize(jd.LinearRegression(X, y, l2=l2), method=method)
+        result = jd.minimize(jd.LinearRegression(X, y, l2=l2), method=METHODS[name])
     assert status(result) == "CONVERGED"
     height, minimum = exact_suboptimality(X, y, l2, result.params)
     eps = float(np.finfo(dtype).eps)
@@ -139,18 +146,16 @@ def test_a_float32_regression_that_converged_is_within_its_tolerance(name, condi
 
 
 @given(
-    st.sampled_from([2, 12]).flatmap(  # each size compiles anew
-        lambda size: st.lists(st.floats(1e-3, 1e3), min_size=size, max_size=size)
-    ),
+    st.lists(st.floats(1e-3, 1e3), min_size=4, max_size=4),
     st.floats(-50, 50),
     st.integers(-20, 20),
 )
 def test_the_rule_is_free_of_units(weights, shift, power):
-    weights, start = jnp.asarray(weights, jnp.float32), jnp.zeros(len(weights))
-    factor, shift = jnp.float32(2.0**power), jnp.float32(shift)
+    weights, start = np.float32(weights), np.zeros(len(weights), np.float32)
+    factor, shift = np.float32(2.0**power), np.float32(shift)
     one, other = (
         jd.minimize(parabola, start, jd.LBFGS(), args=(weights, shift, unit))
-        for unit in (jnp.float32(1), factor)
+        for unit in (np.float32(1), factor)
     )
     assert int(one.status) == int(other.status)
     np.testing.assert_allclose(one.suboptimality * factor, other.suboptimality, rtol=1e-3)
@@ -192,23 +197,22 @@ def test_where_nothing_can_be_said_it_is_infinite():
     ids=["adam", "momentum", "Barzilai-Borwein"],
 )
 def test_first_order_methods_estimate_from_the_rate(method, relaxed_promotion):
-    weights = jnp.array([1.0, 3.0, 10.0])
+    weights = np.float32([1, 3, 10])
 
     def function(x):
         return jnp.sum(weights * (x - 1) ** 2) + 1
 
     result = jd.minimize(function, jnp.zeros(3), method, max_iterations=5000)
     assert status(result) == "CONVERGED"
-    true = float(jnp.sum(weights * (result.params - 1) ** 2))
+    true = float(np.sum(weights * (np.asarray(result.params) - 1) ** 2))
     assert true <= 2.4e-5
     assert float(result.suboptimality) >= true / 10
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_it_works_under_jit_and_vmap(rng):
     X, y = regression(rng, np.float32, rows=60, features=4, condition=2.0)
-    targets = jnp.stack([y, 2 * y, y - 1])
+    targets = np.stack([y, 2 * y, y - 1])
 
     def solve(y):
         return jd.minimize(jd.LinearRegression(X, y), method=jd.ConjugateGradient())
@@ -264,14 +268,21 @@ def test_an_update_of_zero_is_no_small_change(method, tolerance, relaxed_promoti
 
 
 @pytest.mark.first
-@pytest.mark.parametrize("size", [1, 30])
-@pytest.mark.parametrize("method", [jd.LBFGS(), jd.ConjugateGradient()], ids=str)
-@pytest.mark.parametrize("function", [lambda x: 3 * x, lambda x: -(x**2)], ids=["slope", "dome"])
+@pytest.mark.parametrize(
+    ("function", "method", "size"),
+    [
+        (lambda x: 3 * x, jd.LBFGS(), 1),
+        (lambda x: 3 * x, jd.ConjugateGradient(), 30),
+        (lambda x: -(x**2), jd.LBFGS(), 30),
+        (lambda x: -(x**2), jd.ConjugateGradient(), 1),
+    ],
+    ids=["slope LBFGS", "slope CG", "dome LBFGS", "dome CG"],
+)
 def test_an_unbounded_function_diverges_at_finite_params(function, method, size):
-    result = jd.minimize(lambda x: jnp.sum(function(x)), jnp.ones(size), method)
+    result = jd.minimize(lambda x: jnp.sum(function(x)), np.ones(size, np.float32), method)
     assert status(result) == "DIVERGED"
-    assert jnp.all(jnp.isfinite(result.params))
-    assert jnp.isfinite(result.value)
+    assert np.all(np.isfinite(result.params))
+    assert np.isfinite(result.value)
 
 
 FIRST_ORDER = {
@@ -303,13 +314,19 @@ STAGNATES = [("Nesterov", np.float32)]
 
 
 @pytest.mark.first
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("name", FIRST_ORDER)
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        *((name, np.float32) for name in FIRST_ORDER),
+        ("Nesterov", np.float64),
+        ("conjugate gradients", np.float64),
+    ],
+)
 def test_no_method_converges_above_the_lowest_value_that_it_saw(
     name, dtype, x64, relaxed_promotion
 ):
     # Momentum shoots past the minimum to where the rate is too small for the slope.
-    start = jnp.asarray(1000.0, dtype)
+    start = dtype(1000)
     result = jd.minimize(lambda x: (x - 3) ** 4, start, FIRST_ORDER[name])
     # Steps of a tenth at most do not come from 1,000 to 3 in the iterations that are allowed.
     assert status(result) == "CONVERGED" or name == "adam" or (name, dtype) in STAGNATES
@@ -331,11 +348,11 @@ def test_conjugate_gradients_take_gradients_whose_square_overflows():
 
 
 def test_conjugate_gradients_return_finite_params_of_an_unbounded_quadratic():
-    quadratic = jd.Quadratic(jnp.diag(jnp.array([1.0, 0.0, 2.0])), jnp.array([1.0, 1.0, 1.0]))
+    quadratic = jd.Quadratic(np.diag(np.float32([1, 0, 2])), np.ones(3, np.float32))
     result = jd.minimize(quadratic, method=jd.ConjugateGradient())
     assert status(result) == "DIVERGED"
-    assert bool(jnp.all(jnp.isfinite(result.params)))
-    assert jnp.isfinite(result.value)
+    assert np.all(np.isfinite(result.params))
+    assert np.isfinite(result.value)
 
 
 def test_a_start_with_gradient_zero_says_so():
@@ -361,15 +378,18 @@ def test_the_smallest_ritz_value_follows_the_tridiagonal_matrix(seed):
 
 
 def test_the_rate_of_a_geometric_descent_gives_what_is_left():
-    falling = Falling.start(jnp.float32, jnp.float32)
-    before = jnp.float32(0)
+    @jax.jit
+    def looked_at(falling, value, norm, before, index):
+        falling = falling.after(value, norm, index, 0.0)
+        return falling, falling.estimate(value, norm, before).suboptimality
+
+    falling, before = Falling.start(jnp.float32, jnp.float32), np.float32(0)
     for index in range(40):
-        value, norm = jnp.float32(5 + 0.5**index), jnp.float32(0.5 ** (index / 2))
-        after = falling.after(value, norm, jnp.int32(index), 0.0)
-        estimate = after.estimate(value, norm, before)
-        falling, before = after, norm
+        value, norm = np.float32(5 + 0.5**index), np.float32(0.5 ** (index / 2))
+        falling, suboptimality = looked_at(falling, value, norm, before, np.int32(index))
+        before = norm
         if 8 <= index < 16:
-            assert 0.5 <= float(estimate.suboptimality) / 0.5**index <= 10
+            assert 0.5 <= float(suboptimality) / 0.5**index <= 10
 
 
 def test_the_scale_of_the_params_forgets_the_start():
