@@ -9,11 +9,9 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxdescent import display, placement, processes
-from jaxdescent.calls import programs
 from jaxdescent.inputs import tracing
 from jaxdescent.inputs.trees import check_tree
 from jaxdescent.kernels import host_memory
-from jaxdescent.methods.protocol import Progress, measure
 from jaxdescent.objectives import Objective, as_objective, checks
 from jaxdescent.result import Result
 from jaxdescent.second_order import stationarity
@@ -100,7 +98,7 @@ def certify(
     (:mod:`jaxdescent.second_order.spectrum`). They are computed in float64, from products in
     float64 if the function can be evaluated in it, and must exceed the rounding of the data. They
     follow from the structure (``l2 > 0``); or, up to 512 unknowns, from all eigenvalues. Beyond,
-    the Lanczos process on Hessian-vector products is used, with three vectors of memory. If it does
+    the Lanczos process on Hessian-vector products is used, with four vectors of memory. If it does
     not decide, there follow a Cholesky factor of the shifted Hessian, if this is banded or has at
     most 6,000 unknowns, or more Lanczos steps on the scaled Hessian. Negative curvature is proven
     by a direction. That there is none is proven by structure, by the factor, or with probability
@@ -148,10 +146,9 @@ def _certified(
     objective: Any, params: Params, args: tuple[Any, ...], tolerance: Any, scale: Any
 ) -> Certificate:
     objective, params = posed_at(objective, params, args)
-    inputs = (checks.settled(objective, params), params, True)
-    progress = programs.compiled(_checked_measure, inputs)(*inputs)
-    norm = float(progress.gradient_norm)
+    checks.check_value(objective, params)
     spectrum = spectrum_at(objective, params)
+    norm = spectrum.curvature.own_norm
     ends = spectrum.smallest, spectrum.largest
     if not math.isfinite(norm):
         return Certificate("undetermined", norm, *ends, "the gradient is not finite")
@@ -190,7 +187,8 @@ def posed_at(objective: Any, params: Params, args: tuple[Any, ...]) -> tuple[Obj
 
 def verdict_at(spectrum: Spectrum, tolerance: float) -> stationarity.Verdict:
     """Whether the point of the spectrum is stationary by its own scales."""
-    value, gradient, params = spectrum.curvature.point()
+    assert spectrum.curvature.point is not None  # Curvature.at has computed it
+    value, gradient, params = spectrum.curvature.point
     return stationarity.judged(spectrum, params, value, gradient, tolerance)
 
 
@@ -200,8 +198,3 @@ def _suboptimality(spectrum: Spectrum, verdict: stationarity.Verdict, norm: floa
     if norm == 0:
         return 0.0
     return norm**2 / (2 * spectrum.at_least) if spectrum.at_least > 0 else math.inf
-
-
-def _checked_measure(objective: Objective, params: Params, always: Any) -> Progress:
-    checks.check_value(objective, params)
-    return measure(objective, params, always)

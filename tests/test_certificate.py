@@ -220,9 +220,10 @@ def test_a_hundred_thousand_unknowns_need_no_dense_matrix():
     n = 100_000
     curvature = Curvature.at(as_objective(tied), np.zeros(n, np.float32))
     with jax.enable_x64(True):
-        state = curvature.run(lanczos.first_state)
-        inputs = (curvature.objective, curvature.params, None, state, 0.0)
-        program = programs.compiled(lanczos.continued, inputs, steps=64)
+        state = lanczos.State.begun(curvature.direction(0))
+        steps = lanczos.LanczosSteps(64, 0.0, np.zeros(lanczos.STEPS))
+        inputs = (curvature.objective, curvature.params, None, state, steps)
+        program = programs.compiled(lanczos.continued, inputs)
         compiled = program.lower(*inputs).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 12 * 8 * n
 

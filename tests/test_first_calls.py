@@ -20,16 +20,16 @@ from jaxdescent.descent import at_once
 MOST = {
     "regression 300 x 7, default": 0,
     "regression 5,000 x 40, l2, default": 0,
-    "regression 300 x 7, LSMR": 240,
-    "regression 300 x 7, ConjugateGradient": 165,
-    "Rosenbrock, default": 137,
+    "regression 300 x 7, LSMR": 192,
+    "regression 300 x 7, ConjugateGradient": 132,
+    "Rosenbrock, default": 106,
     "Rosenbrock, optax.adam": 65,
-    "300 residuals, LevenbergMarquardt": 160,
+    "300 residuals, LevenbergMarquardt": 125,
     "network, default": 252,
     "network, optax.adam": 112,
-    "certify a network": 560,
+    "certify a network": 207,
     "gradient through a ridge": 10,
-    "certify Rosenbrock": 30,
+    "certify Rosenbrock": 15,
     "physics-informed, LevenbergMarquardt": 380,
     "physics-informed, LBFGS": 340,
 }
@@ -99,7 +99,7 @@ def test_a_refuted_claim_goes_on_in_a_program_of_its_own(rng, monkeypatch):
         results.append(jd.minimize(jd.LinearRegression(X, y), method=jd.LSMR()))
 
     names = compiled_by(call, monkeypatch)
-    assert names == ["descend_to_claim", "_measured", "_advanced"]
+    assert names == ["descend_to_claim", "_advanced"]
     A = np.column_stack([np.asarray(X, np.float64) / 1e7, np.ones(100)])
     least = 0.5 * np.linalg.lstsq(A, np.asarray(y, np.float64))[1][0]
     (result,) = results

@@ -1,7 +1,7 @@
 """How the host ends an eager descent: a claim to have converged is examined by a second program.
 
 Inside a caller's ``jit``, ``vmap`` or ``grad`` the looks at claims are part of the descent's
-program. An eager call compiles less: its program ends with the first claim
+program. An eager call compiles less: its program ends with the first claim, which it measures
 (:func:`descend_to_claim`). The look at this claim is compiled when the claim is made, and the rest
 of the descent if the claim was refuted. Both ways use the same functions.
 """
@@ -39,8 +39,8 @@ def descend_to_claim(
     """
     descent = Descent(*problem, max_iterations, check_every, looks=False)
     begin = functools.partial(descent.begin, params, history=history, starts_at_own=starts_at_own)
-    loop = descent.advance(begun(begin, params, problem))
-    return loop if descent.is_doubtful(loop) else descent.finish(loop)
+    loop = _measured(descent, descent.advance(begun(begin, params, problem)))
+    return loop if descent.is_doubtful(loop) else descent.result(loop)
 
 
 def settled(
@@ -63,44 +63,39 @@ def settled(
     def run(function: Callable[..., Any], *inputs: Any) -> Any:
         return program.following(function, inputs, **own)(*inputs)
 
-    is_measured = descent.method.is_estimate(loop.state) is False
     refutation = descent.refutation
     while descent.is_claimed(loop):
         seen = None
         if not descent.may_go_on and refutation.is_seen_by_host(loop):
-            if not is_measured:
-                loop = run(_measured, loop, problem, limit)
             seen = refutation.seen_by_host(loop)
         if seen is None:
             loop = run(_confirmed, loop, problem, limit)
         else:
             loop = refutation.answered_by_host(loop, seen)
         if int(loop.status) != RUNNING:
-            return run(_finished, loop, problem, limit) if loop.history else descent.result(loop)
+            break
         loop = run(_advanced, loop, problem, limit)
-    if is_measured and not loop.history:
-        return descent.result(loop)
-    return run(_ended, loop, problem, limit)
+    return run(_finished, loop, problem, limit) if loop.history else descent.result(loop)
 
 
-def _measured(loop: Loop, problem: Problem, limit: jax.Array, **flags: Any) -> Loop:
-    return Descent(*problem, limit, **flags).measured_at_end(loop)
+def _measured(descent: Descent, loop: Loop) -> Loop:
+    """The loop measured where it has ended; but not if the method may continue by another way where
+    the measurement does not confirm its claim.
+    """
+    return loop if descent.may_go_on else descent.measured_at_end(loop)
 
 
 def _confirmed(loop: Loop, problem: Problem, limit: jax.Array, **flags: Any) -> Loop:
-    """The loop after a look at its claim; value and gradient are measured if the descent ends."""
-    return Descent(*problem, limit, **flags).confirmed(loop)
+    """The loop after a look at its claim."""
+    descent = Descent(*problem, limit, **flags)
+    return descent.confirmed(loop) if descent.may_go_on else descent.looked_at(loop)
 
 
 def _advanced(loop: Loop, problem: Problem, limit: jax.Array, **flags: Any) -> Loop:
-    return Descent(*problem, limit, **flags, looks=False).advance(loop)
+    descent = Descent(*problem, limit, **flags, looks=False)
+    return _measured(descent, descent.advance(loop))
 
 
 def _finished(loop: Loop, problem: Problem, limit: jax.Array, **flags: Any) -> Result:
-    """The result of a loop that has been confirmed."""
+    """The result of a loop that has ended."""
     return Descent(*problem, limit, **flags).result(loop)
-
-
-def _ended(loop: Loop, problem: Problem, limit: jax.Array, **flags: Any) -> Result:
-    """The result of a loop that claims nothing."""
-    return Descent(*problem, limit, **flags, looks=False).finish(loop)

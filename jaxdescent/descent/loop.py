@@ -140,10 +140,14 @@ class Descent(Measured):
         refuted and the descent can continue.
         """
         had_converged = loop.status == Status.CONVERGED.value
-        loop = self.measured_at_end(loop)
-        if loop.watch.looks is not None and self.refutation.is_possible(loop.params):
-            loop = self.refutation.unless_refuted(loop)
+        loop = self.looked_at(self.measured_at_end(loop))
         return self._by_another_way(loop, had_converged) if self.may_go_on else loop
+
+    def looked_at(self, loop: Loop) -> Loop:
+        """The loop after a look at its claim, which has been measured."""
+        if loop.watch.looks is None or not self.refutation.is_possible(loop.params):
+            return loop
+        return self.refutation.unless_refuted(loop)
 
     def is_claimed(self, loop: Loop) -> bool:
         """Whether the end of this loop, whose arrays are concrete, needs to be confirmed."""

@@ -14,6 +14,7 @@ from jax import lax
 
 from jaxdescent.designs.operands import columns_of
 from jaxdescent.designs.protocol import Design
+from jaxdescent.kernels import loops
 
 SAMPLED_ROWS, SAMPLED_ENTRIES = 64, 1 << 13
 """The spread of the columns is estimated from SAMPLED_ROWS rows, to about a third. A wide X is
@@ -26,9 +27,9 @@ class Center(NamedTuple):
     Attributes:
       mean: (features,).
       is_far: whether some column's mean is so large compared with its spread that ``X w - mean.w``
-        would cancel. It is False for an X whose entries cannot be read, where cancellation cannot
-        be avoided. Designs side by side have an array with one flag for each. None: the means are
-        subtracted after products in any case.
+        would cancel; True for an X that is centred first in any case. It is False for an X whose
+        entries cannot be read, where cancellation cannot be avoided. Designs side by side have an
+        array with one flag for each. None: the means are subtracted after products in any case.
     """
 
     mean: jax.Array
@@ -67,6 +68,8 @@ def _of_each(of_one: Callable[..., Center], design: Design, mean: jax.Array, sha
 def _known(design: Design, mean: jax.Array, share: jax.Array | None) -> Center:
     if share is None or design.minus(mean) is None:
         return Center(mean, jnp.array(False))
+    if is_centred_first(design):
+        return Center(mean, jnp.array(True))
     return Center(mean, _is_far(design, mean, share))
 
 
@@ -80,8 +83,18 @@ def _near(design: Design, mean: jax.Array, share: jax.Array) -> Center:
         assert centred is not None
         return mean + centred.transposed_product(share)
 
-    mean = lax.cond(center.is_far, corrected, lambda _, mean, __: mean, design, mean, share)
+    if is_centred_first(design):
+        mean = corrected(design, mean, share)
+    else:
+        mean = lax.cond(center.is_far, corrected, lambda _, mean, __: mean, design, mean, share)
     return Center(mean, center.is_far)
+
+
+def is_centred_first(design: Design) -> bool:
+    """Whether the means are subtracted from X's entries in any case, because X is so small that a
+    second form of each product would take longer to compile than it could save.
+    """
+    return loops.are_few(design)
 
 
 def shares(design: Design, row_weight: jax.Array | None) -> jax.Array:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdescent.designs.center import Center
+from jaxdescent.designs.center import Center, is_centred_first
 from jaxdescent.designs.operands import columns_of, sum_of_centers
 from jaxdescent.designs.protocol import Design, Reading, RowFunction
 from jaxdescent.kernels.dtypes import HIGHEST
@@ -27,9 +27,10 @@ class Standardised(Design):
     """``(X - 1 mean') diag(scale)``, known by its products and never stored.
 
     ``X w - mean.w`` costs next to nothing, but each of its rows has an error of
-    ``eps |mean| |w|``. Where that is too much (``center.is_far``), the means are subtracted from
-    X's entries before these are multiplied. Under ``vmap`` over X both are computed. Of designs
-    side by side each is centred by itself: most have no entries to read, or no mean far from zero.
+    ``eps |mean| |w|``. Where that is too much (``center.is_far``), or X is small, the means are
+    subtracted from X's entries before these are multiplied. Under ``vmap`` over X both are
+    computed. Of designs side by side each is centred by itself: most have no entries to read, or no
+    mean far from zero.
 
     A penalty on the weights u of this design is one on ``w / scale`` for the weights
     ``w = scale u`` of X. Its weights are an array.
@@ -221,6 +222,8 @@ class Standardised(Design):
         def on_entries(design: Design, *operands: Any) -> Any:
             return before(design.minus(mean), *operands)
 
+        if is_centred_first(self.design):
+            return on_entries(self.design, *operands)
         return lax.cond(is_far, on_entries, after, self.design, *operands)
 
     def _offset(self, weights: jax.Array) -> jax.Array:

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 
@@ -19,35 +20,42 @@ def mix(x: jax.Array) -> jax.Array:
 
     Reference: Wellons' "lowbias32" constants, from a search for low bias in hash functions.
     """
-    x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
-    x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
+    x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
+    x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
     return x ^ (x >> 16)
 
 
-def fold(seed: Any, *counters: Any) -> jax.Array:
+def fold(seed: Any, *counters: Any, xp: Any = jnp) -> Any:
     """A new seed from a seed and counters (a leaf's number, an iteration)."""
-    word = mix(jnp.asarray(seed).astype(jnp.uint32) ^ jnp.uint32(0x9E3779B9))
+    word = mix(xp.asarray(seed).astype(np.uint32) ^ np.uint32(0x9E3779B9))
     for counter in counters:
-        word = mix(word ^ jnp.asarray(counter).astype(jnp.uint32))
+        word = mix(word ^ xp.asarray(counter).astype(np.uint32))
     return word
 
 
-def bits(shape: tuple[int, ...], seed: jax.Array) -> jax.Array:
+def bits(shape: tuple[int, ...], seed: Any, xp: Any = jnp) -> Any:
     """A uniform 32-bit word for each element of an array of this shape."""
-    word = jnp.broadcast_to(seed, shape)
+    word = xp.broadcast_to(seed, shape)
     for axis in range(len(shape)):
-        word = mix(word ^ lax.broadcasted_iota(jnp.uint32, shape, axis))
+        if xp is np:
+            index = np.indices(shape, np.uint32, sparse=True)[axis]
+        else:
+            index = lax.broadcasted_iota(np.uint32, shape, axis)
+        word = mix(word ^ index)
     return word
 
 
-def normal(shape: tuple[int, ...], seed: jax.Array, dtype: Any) -> jax.Array:
-    """Standard normal numbers, by the Box-Muller transform."""
+def normal(shape: tuple[int, ...], seed: Any, dtype: Any, xp: Any = jnp) -> Any:
+    """Standard normal numbers, by the Box-Muller transform; the host's are those of a program up
+    to rounding.
+    """
     first, second = (
-        (bits(shape, fold(seed, stream)) >> 8).astype(dtype) * jnp.asarray(2.0**-24, dtype)
+        (bits(shape, fold(seed, stream, xp=xp), xp) >> 8).astype(dtype)
+        * xp.asarray(2.0**-24, dtype)
         for stream in (0, 1)
     )
-    radius = jnp.sqrt(-2 * jnp.log1p(-first))
-    return radius * jnp.cos(jnp.asarray(2 * jnp.pi, dtype) * second)
+    radius = xp.sqrt(-2 * xp.log1p(-first))
+    return radius * xp.cos(xp.asarray(2 * np.pi, dtype) * second)
 
 
 def integers(shape: tuple[int, ...], seed: jax.Array, low: int, high: int, dtype: Any) -> jax.Array:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -33,8 +34,8 @@ AGREEMENT = 1e-2
 functions."""
 
 
-DRAWN_AT_ONCE = 1 << 16
-"""The most random numbers that are drawn as one vector: each draw takes time to compile."""
+DRAWN_BY_HOST = 1 << 16
+"""The most random numbers that the host draws: a draw in a program takes time to compile."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,12 +46,16 @@ class Curvature:
       objective, params: the objective and the point, in the dtype of the products.
       is_double: whether products are computed in float64.
       eps: the relative rounding of the data and params themselves, in their own dtype.
+      own_norm: the gradient's norm in the params' own dtype; NaN if it was not computed.
+      point: the value, and gradient and params as a vector each, on the host; None likewise.
     """
 
     objective: Objective
     params: Params
     is_double: bool
     eps: float
+    own_norm: float = math.nan
+    point: tuple[float, np.ndarray, np.ndarray] | None = None
 
     @classmethod
     def at(cls, objective: Objective, params: Params) -> Curvature:
@@ -59,21 +64,22 @@ class Curvature:
         """
         wide = precision.widen(params)
         eps = precision.epsilon(wide)
-        own = cls(_hoisted(objective, wide), wide, eps < 1e-12, eps)
+        own, rough = cls(_hoisted(objective, wide), wide, eps < 1e-12, eps)._expanded()
         if own.is_double or not _fits((own.objective, wide)):
             return own
         try:
             with double():
                 in_double = as_double(wide)
                 wider = cls(_hoisted(as_double(objective), in_double), in_double, True, eps)
-            exact, rough = wider.run(_sample), own.run(_sample)
+            wider, exact = wider._expanded()
         except Exception:  # a function may raise anything in a dtype that it was not written for
             return own
-        exact, rough = np.asarray(exact, np.float64), np.asarray(rough, np.float64)
         if not np.all(np.isfinite(rough)):
             return own
         limit = AGREEMENT * np.max(np.abs(exact)) + 1e-37  # smaller numbers underflow in float32
-        return wider if np.max(np.abs(exact - rough)) <= limit else own
+        if not np.max(np.abs(exact - rough)) <= limit:
+            return own
+        return dataclasses.replace(wider, own_norm=own.own_norm)
 
     @classmethod
     def cast_in_program(cls, objective: Objective, params: Params) -> Curvature:
@@ -98,27 +104,52 @@ class Curvature:
         inputs = (self.params, step)
         with double() if self.is_double else contextlib.nullcontext():
             params = programs.compiled(_sum, inputs)(*inputs)
-        return dataclasses.replace(self, params=params)
+        return dataclasses.replace(self, params=params, point=None)
+
+    def jittered(self) -> Curvature:
+        """The Hessian at params with other relative rounding errors of the products' dtype."""
+        eps = precision.epsilon(self.params)
+        return dataclasses.replace(self, params=self._disturbed(self.params, 11, eps), point=None)
 
     def with_other_data(self, seed: int) -> Curvature:
         """The Hessian for data with other rounding errors of the same size; zeros stay zeros."""
-        with double() if self.is_double else contextlib.nullcontext():
-            inputs = (self.objective, seed, self.eps)
-            objective = programs.compiled(_other_data, inputs)(*inputs)
-        return dataclasses.replace(self, objective=objective)
+        objective = self._disturbed(self.objective, seed, self.eps)
+        return dataclasses.replace(self, objective=objective, point=None)
 
-    def point(self) -> tuple[float, np.ndarray, np.ndarray]:
-        """The value, and gradient and params as a vector each."""
-        value, *vectors = self.run(_point)
-        gradient, params = (np.asarray(vector, np.float64) for vector in vectors)
-        return float(value), gradient, params
+    def direction(self, seed: int) -> Params:
+        """A random unit vector, uniform on the sphere, with the structure of the params."""
+        if self.size > DRAWN_BY_HOST:
+            return self.run(_direction, seed)
+        with np.errstate(over="ignore"):  # hashes overflow
+            draw = randomness.normal((self.size,), randomness.fold(seed, xp=np), np.float64, np)
+        return self.as_params(draw / np.linalg.norm(draw))
 
-    def products(self, rows: np.ndarray, *, is_jittered: bool = False) -> np.ndarray:
-        """The Hessian times each row of (k, n), in float64 on the host; if it ``is_jittered``, the
-        Hessian at params with other relative rounding errors of the products' dtype.
+    def products(self, rows: np.ndarray, at_once: int = 0) -> np.ndarray:
+        """The Hessian times each row of (k, n), in float64 on the host, by a program for at least
+        ``at_once`` rows: one program serves fewer of them too.
         """
-        rows = _in_dtype(rows, self.params)
-        return np.asarray(self.run(_products, rows, is_jittered=is_jittered), np.float64)
+        dtype = jnp.result_type(*jax.tree.leaves(self.params))
+        filled = np.zeros((max(at_once, len(rows)), rows.shape[1]), dtype)
+        filled[: len(rows)] = rows
+        return np.asarray(self.run(_products, filled), np.float64)[: len(rows)]
+
+    def _disturbed(self, tree: Any, seed: int, eps: float) -> Any:
+        inputs = (tree, seed, eps)
+        with double() if self.is_double else contextlib.nullcontext():
+            return programs.compiled(_with_other_rounding, inputs)(*inputs)
+
+    def _expanded(self) -> tuple[Curvature, np.ndarray]:
+        """The Hessian with the point's value and gradient, and a product with it."""
+        value, *vectors = self.run(_expansion, self.direction(7))
+        gradient, params, product = (np.asarray(vector, np.float64) for vector in vectors)
+        peak = np.max(np.abs(gradient))  # squares of numbers in float64 may overflow
+        norm = peak * np.linalg.norm(gradient / peak) if 0 < peak < np.inf else peak
+        point = float(value), gradient, params
+        return dataclasses.replace(self, own_norm=float(norm), point=point), product
+
+    def as_column(self, tree: Params) -> np.ndarray:
+        """A tree with the structure of the params as a vector of all unknowns, in float64."""
+        return np.concatenate([np.ravel(np.asarray(x, np.float64)) for x in jax.tree.leaves(tree)])
 
     def as_params(self, column: np.ndarray) -> Params:
         """A vector of all unknowns with the structure of the params."""
@@ -172,63 +203,60 @@ def as_double(tree: Any) -> Any:
     return jax.tree.map(leaf_as_double, tree)
 
 
-def _in_dtype(rows: np.ndarray, params: Params) -> np.ndarray:
-    return np.asarray(rows, jnp.result_type(*jax.tree.leaves(params)))
+def random_signs(tree: Any, seed: Any) -> Any:
+    """The tree with random signs in place of its floating point leaves."""
+
+    def signs(leaf: jax.Array, index: int) -> jax.Array:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return leaf
+        word = randomness.bits(leaf.shape, randomness.fold(seed, index))
+        return jnp.where(word >> 31 == 0, -1, 1).astype(leaf.dtype)
+
+    leaves, treedef = jax.tree.flatten(tree)
+    return treedef.unflatten([signs(leaf, index) for index, leaf in enumerate(leaves)])
 
 
-def random_direction(params: Params, seed: int) -> Params:
-    """Standard normal numbers with the structure of the params."""
+def normalised(vector: Params, length: jax.Array) -> Params:
+    """The vector divided by its length; zeros stay zeros."""
+    inverse = jnp.where(length > 0, 1 / jnp.where(length > 0, length, 1), 0)
+    return jax.tree.map(lambda v: v * inverse.astype(v.dtype), vector)
+
+
+def _direction(objective: Objective, params: Params, seed: Any) -> Params:
+    del objective
     leaves, treedef = jax.tree.flatten(params)
-    size = sum(leaf.size for leaf in leaves)
-    if size <= DRAWN_AT_ONCE:
-        draw = randomness.normal((size,), randomness.fold(seed), jnp.result_type(*leaves))
-        ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
-        parts = zip(jnp.split(draw, ends), leaves, strict=True)
-        return treedef.unflatten([part.reshape(x.shape).astype(x.dtype) for part, x in parts])
-    return treedef.unflatten(
+    draw = treedef.unflatten(
         [
             randomness.normal(leaf.shape, randomness.fold(seed, index), leaf.dtype)
             for index, leaf in enumerate(leaves)
         ]
     )
+    return normalised(draw, precision.norm(draw))
 
 
-def _sample(objective: Objective, params: Params) -> jax.Array:
-    return ravel_pytree(objective.hessian_product(params, random_direction(params, 7)))[0]
+def _expansion(objective: Objective, params: Params, direction: Params) -> tuple[jax.Array, ...]:
+    value, gradient = objective.value_and_gradient(params)
+    product = objective.hessian_product(params, direction)
+    return value, *(ravel_pytree(tree)[0] for tree in (gradient, params, product))
 
 
 def _sum(params: Params, step: Params) -> Params:
     return jax.tree.map(lambda x, d: x + d.astype(x.dtype), params, step)
 
 
-def _other_data(objective: Objective, seed: Any, eps: Any) -> Objective:
-    def other(leaf: Any, index: int) -> Any:
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+def _with_other_rounding(tree: Any, seed: Any, eps: Any) -> Any:
+    """The tree with its floating point leaves rounded otherwise; zeros stay zeros."""
+
+    def other(leaf: Any, sign: jax.Array) -> Any:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
             return leaf
-        leaf = jnp.asarray(leaf)
-        draw = randomness.normal(leaf.shape, randomness.fold(seed, index), leaf.dtype)
-        return leaf * (1 + jnp.asarray(eps, leaf.dtype) * jnp.sign(draw))
+        return leaf * (1 + jnp.asarray(eps, leaf.dtype) * sign)
 
-    leaves, treedef = jax.tree.flatten(objective)
-    return treedef.unflatten([other(leaf, index) for index, leaf in enumerate(leaves)])
+    tree = jax.tree.map(jnp.asarray, tree)
+    return jax.tree.map(other, tree, random_signs(tree, seed))
 
 
-def _jittered(params: Params) -> Params:
-    direction = random_direction(params, 11)
-    return jax.tree.map(
-        lambda x, d: x * (1 + jnp.finfo(x.dtype).eps * jnp.sign(d)), params, direction
-    )
-
-
-def _point(objective: Objective, params: Params) -> tuple[jax.Array, jax.Array, jax.Array]:
-    value, gradient = objective.value_and_gradient(params)
-    return value, ravel_pytree(gradient)[0], ravel_pytree(params)[0]
-
-
-def _products(
-    objective: Objective, params: Params, rows: jax.Array, *, is_jittered: bool
-) -> jax.Array:
-    params = _jittered(params) if is_jittered else params
+def _products(objective: Objective, params: Params, rows: jax.Array) -> jax.Array:
     _, unravel = ravel_pytree(params)
 
     def product(row: jax.Array) -> jax.Array:

@@ -31,7 +31,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxdescent import processes
 from jaxdescent.objectives import Objective
-from jaxdescent.second_order.curvature import Curvature, random_direction
+from jaxdescent.second_order.curvature import Curvature
 
 Params = Any
 
@@ -79,27 +79,22 @@ def kind_of(smallest: float, largest: float, margin: float, above: float | None 
 
 def formed(curvature: Curvature, seconds: float) -> np.ndarray | None:
     """The symmetrised (n, n) Hessian in float64; None if it would take longer than ``seconds``."""
-    size, begun = curvature.size, processes.clock()
-    leaves = [np.size(leaf) for leaf in jax.tree.leaves(curvature.objective)]
-    rows_of_data = max([size, *(count // size for count in leaves)])
-    chunk = min(size, CHUNK, max(CHUNK_NUMBERS // rows_of_data, 1))
+    size, chunk, begun = curvature.size, _chunk(curvature), processes.clock()
     matrix = np.empty((size, size))
     for first in range(0, size, chunk):
-        rows = curvature.run(_columns, np.int32(first), chunk=chunk)
-        matrix[first : first + chunk] = np.asarray(rows)[: size - first]
+        units = np.eye(min(chunk, size - first), size, first)
+        matrix[first : first + chunk] = curvature.products(units, at_once=chunk)
         if first == chunk and (processes.clock() - begun) * size / (2 * chunk) > seconds:
             return None
     return 0.5 * (matrix + matrix.T)
 
 
-def _columns(objective: Objective, params: Params, first: Any, *, chunk: int) -> jax.Array:
-    flat, unravel = ravel_pytree(params)
-
-    def column(index: jax.Array) -> jax.Array:
-        unit = (jnp.arange(flat.size, dtype=jnp.int32) == index).astype(flat.dtype)
-        return ravel_pytree(objective.hessian_product(params, unravel(unit)))[0]
-
-    return jax.vmap(column)(first + jnp.arange(chunk, dtype=jnp.int32))
+def _chunk(curvature: Curvature) -> int:
+    """The number of columns that are computed at once."""
+    size = curvature.size
+    leaves = [np.size(leaf) for leaf in jax.tree.leaves(curvature.objective)]
+    rows_of_data = max([size, *(count // size for count in leaves)])
+    return min(size, CHUNK, max(CHUNK_NUMBERS // rows_of_data, 1))
 
 
 def equilibrated(matrix: np.ndarray) -> Scaled:
@@ -139,7 +134,7 @@ def rounding(curvature: Curvature, matrix: np.ndarray, scale: np.ndarray) -> flo
     """The error of a product of S with a random unit vector, the largest of several."""
     rows = np.random.default_rng(0).normal(size=(PROBES, len(matrix)))
     with np.errstate(over="ignore", invalid="ignore"):
-        measured = curvature.products(rows * scale, is_jittered=True)
+        measured = curvature.jittered().products(rows * scale, at_once=_chunk(curvature))
         difference = (measured - (rows * scale) @ matrix) * scale
     lengths = np.linalg.norm(rows, axis=1)
     return float(np.max(np.linalg.norm(difference, axis=1) / lengths))
@@ -222,10 +217,8 @@ def banded(curvature: Curvature) -> Banded | None:
     Its entries are read from products with sums of unit vectors that are a bandwidth apart
     ("combs"). Products with random vectors show whether there are other entries.
     """
-    probe = curvature.run(_random_rows, count=2)
-    images = curvature.products(probe)
-    jittered = curvature.products(probe, is_jittered=True)
-    probe = np.asarray(probe, np.float64)
+    probe = np.stack([curvature.as_column(curvature.direction(500 + k)) for k in range(2)])
+    images, jittered = curvature.products(probe), curvature.jittered().products(probe)
     size = probe.shape[1]
     for half_band in HALF_BANDS:
         if half_band >= size:
@@ -253,11 +246,6 @@ def banded(curvature: Curvature) -> Banded | None:
                 rows[lag:, half_band - lag] *= scale[lag:] * scale[: size - lag]
             return Banded(rows, scale, float(np.max(doubt)))
     return None
-
-
-def _random_rows(objective: Objective, params: Params, *, count: int) -> jax.Array:
-    del objective
-    return jnp.stack([ravel_pytree(random_direction(params, 500 + k))[0] for k in range(count)])
 
 
 def _combs(objective: Objective, params: Params, *, width: int) -> jax.Array:

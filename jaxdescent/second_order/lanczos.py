@@ -28,7 +28,7 @@ from jax import lax
 
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
-from jaxdescent.second_order.curvature import Curvature, random_direction
+from jaxdescent.second_order.curvature import Curvature, normalised, random_signs
 
 Params = Any
 
@@ -37,17 +37,47 @@ EXHAUSTED = 16
 ``|alpha|``: then the vector is only rounding."""
 
 
+STEPS = 64
+"""The most steps that one run of the program makes."""
+
+
 class State(NamedTuple):
-    """The state of the process: its last two vectors and the coefficient between them."""
+    """The state of the process: its last two vectors, the coefficient between them, and a weighted
+    sum of its vectors. A coefficient of zero marks the start, which has no vectors before it.
+    """
 
     previous: Params
     current: Params
-    beta: jax.Array
+    beta: Any
+    total: Params
+
+    @classmethod
+    def begun(cls, start: Params) -> State:
+        """The state of a process that begins with a unit vector."""
+        dtype = np.result_type(*(leaf.dtype for leaf in jax.tree.leaves(start)))
+        return cls(start, start, np.zeros((), dtype), start)
+
+
+class LanczosSteps(NamedTuple):
+    """The steps that a run of the program is to make.
+
+    Attributes:
+      count: the most steps.
+      largest: the largest ``|alpha|`` before.
+      weights: of the steps' vectors in the state's sum, (``STEPS``,).
+    """
+
+    count: Any
+    largest: Any
+    weights: Any
 
 
 @dataclasses.dataclass(eq=False)
 class Process:
     """The Lanczos process on ``D H D`` for a positive diagonal D, which keeps the signs of H.
+
+    One program, of at most ``STEPS`` steps, serves the process, the combinations of its vectors,
+    and single products.
 
     Attributes:
       curvature: H.
@@ -56,7 +86,6 @@ class Process:
       is_exhausted: whether the process has found every eigenvalue whose eigenvector has a component
         in the start.
       state: the last state; None before the first step.
-      at_once: the steps of the program that ran last.
     """
 
     curvature: Curvature
@@ -65,7 +94,6 @@ class Process:
     diagonal: list[float] = dataclasses.field(default_factory=list)
     off_diagonal: list[float] = dataclasses.field(default_factory=list)
     is_exhausted: bool = False
-    at_once: int = 1
 
     @property
     def steps(self) -> int:
@@ -74,17 +102,16 @@ class Process:
 
     def advance(self, steps: int) -> None:
         """Make ``steps`` more steps, unless the space is exhausted."""
-        if self.is_exhausted:
-            return
         if self.state is None:
-            self.state = self.curvature.run(first_state)
-        largest = max(map(abs, self.diagonal), default=0.0)
-        self.at_once = steps
-        self.state, diagonal, off_diagonal, count = self._continued(self.state, largest)
-        used = int(count)
-        self.diagonal += np.asarray(diagonal, np.float64)[:used].tolist()
-        self.off_diagonal += np.asarray(off_diagonal, np.float64)[:used].tolist()
-        self.is_exhausted = used < steps
+            self.state = State.begun(self.curvature.direction(0))
+        target = self.steps + steps
+        while not self.is_exhausted and self.steps < target:
+            largest, count = max(map(abs, self.diagonal), default=0.0), target - self.steps
+            weights = np.zeros(min(count, STEPS))
+            self.state, diagonal, off_diagonal = self._continued(self.state, largest, weights)
+            self.diagonal += diagonal
+            self.off_diagonal += off_diagonal
+            self.is_exhausted = len(diagonal) < len(weights)
 
     def ends(self) -> tuple[float, float]:
         """The smallest and the largest Ritz value; NaN if a product was not finite."""
@@ -111,95 +138,103 @@ class Process:
         )
 
     def lowest_direction(self) -> tuple[Params, float]:
-        """A unit vector of the least curvature that was seen, and this curvature, recomputed."""
+        """A unit vector of the least curvature that was seen, and this curvature, recomputed.
+
+        The process is run again to recompute its vectors.
+        """
         _, weights = extreme_pair(self.diagonal, self.off_diagonal[:-1], 0)
-        dtype = jnp.result_type(*jax.tree.leaves(self.curvature.params))
-        rows = np.stack([self.diagonal, self.off_diagonal, weights]).astype(dtype)
-        first = self.curvature.run(first_state)
-        start, direction, length = self.curvature.run(combined, self.scale, first, rows)
-        # The curvature is the first alpha of a process that begins there, by the compiled program.
-        # It takes one step, because no next vector exceeds an infinite norm.
-        along = self._continued(start, math.inf)[1][0]
-        return direction, float(along) / float(length) ** 2
+        state = State.begun(self.curvature.direction(0))
+        for first in range(0, len(weights), STEPS):
+            state, *_ = self._continued(state, 0.0, weights[first : first + STEPS])
+        of = self.curvature
+        start = of.as_column(state.total)
+        start = start / np.linalg.norm(start)
+        direction = start if self.scale is None else of.as_column(self.scale) * start
+        length = float(np.linalg.norm(direction))
+        # The curvature is the first alpha of a process that begins there.
+        along = self._once(of.as_params(start))[1]
+        return of.as_params(direction / length), along / length**2
 
-    def _continued(self, state: State, largest: float) -> Any:
-        return self.curvature.run(continued, self.scale, state, largest, steps=self.at_once)
+    def defect(self) -> float:
+        """``|S(a + b) - S a - S b| / (|S a| + |S b|)``, the relative rounding of products with
+        ``S = D H D``.
+        """
+        of = self.curvature
+        a, b = (of.as_column(of.direction(1000 + seed)) for seed in (101, 102))
+        first, second, both = (self._image(vector) for vector in (a, b, a + b))
+        size = np.linalg.norm(first) + np.linalg.norm(second)
+        return float(np.linalg.norm(both - first - second) / (size if size > 0 else 1))
 
+    def _image(self, vector: np.ndarray) -> np.ndarray:
+        """The product of S with a vector."""
+        length = np.linalg.norm(vector)
+        state, alpha, beta = self._once(self.curvature.as_params(vector / length))
+        next, current = (self.curvature.as_column(each) for each in (state.current, state.previous))
+        return length * (alpha * current + beta * next)
 
-def first_state(objective: Objective, params: Params) -> State:
-    """The state with a random unit vector as the first one."""
-    del objective
-    start = random_direction(params, 0)
-    first = _normalised(start, precision.norm(start))
-    zero = jnp.zeros((), jnp.result_type(*jax.tree.leaves(params)))
-    return State(jax.tree.map(jnp.zeros_like, first), first, zero)
+    def _once(self, start: Params) -> tuple[State, float, float]:
+        """The first step of a process that begins with a vector, and its coefficients."""
+        state, diagonal, off_diagonal = self._continued(State.begun(start), 0.0, np.zeros(1))
+        return state, diagonal[0], off_diagonal[0]
+
+    def _continued(
+        self, state: State, largest: float, weights: np.ndarray
+    ) -> tuple[State, list[float], list[float]]:
+        filled = np.zeros(STEPS, state.beta.dtype)
+        filled[: len(weights)] = weights
+        steps = LanczosSteps(len(weights), largest, filled)
+        state, *coefficients, count = self.curvature.run(continued, self.scale, state, steps)
+        diagonal, off_diagonal = (
+            np.asarray(each, np.float64)[: int(count)].tolist() for each in coefficients
+        )
+        return state, diagonal, off_diagonal
 
 
 def continued(
-    objective: Objective,
-    params: Params,
-    scale: Params | None,
-    state: State,
-    largest: Any,
-    *,
-    steps: int,
+    objective: Objective, params: Params, scale: Params | None, state: State, steps: LanczosSteps
 ) -> tuple[State, jax.Array, jax.Array, jax.Array]:
-    """The state after at most ``steps`` more steps, their coefficients, and their number.
+    """The state after more steps, their coefficients, and their number.
 
     The three-term recurrence is used without reorthogonalisation. Rounding then produces copies of
     extreme eigenvalues, but does not move the extremes.
     """
     dtype = state.beta.dtype
-    zeros = jnp.zeros((steps,), dtype)
+    zeros = jnp.zeros_like(steps.weights)
 
     def iterate(carry: Any) -> Any:
         state, diagonal, off_diagonal, largest, index, _ = carry
         image = _product(objective, params, scale, state.current)
         alpha = precision.inner(state.current, image)
-        image = _recurrence(image, state, alpha)
+        image = jax.tree.map(
+            lambda w, v, u: w - alpha.astype(w.dtype) * v - state.beta.astype(w.dtype) * u,
+            image,
+            state.current,
+            state.previous,
+        )
         length = precision.norm(image)
+        weight, is_begun = steps.weights[index], state.beta > 0
+        total = jax.tree.map(
+            lambda t, v: jnp.where(is_begun, t, 0) + weight.astype(v.dtype) * v,
+            state.total,
+            state.current,
+        )
         diagonal = diagonal.at[index].set(alpha.astype(dtype))
         off_diagonal = off_diagonal.at[index].set(length.astype(dtype))
         largest = jnp.maximum(largest, jnp.abs(alpha).astype(dtype))
         goes_on = length > EXHAUSTED * jnp.finfo(dtype).eps * largest
-        state = State(state.current, _normalised(image, length), length.astype(dtype))
+        state = State(state.current, normalised(image, length), length.astype(dtype), total)
         return state, diagonal, off_diagonal, largest, index + 1, goes_on
 
     carry = (
         state,
         zeros,
         zeros,
-        jnp.asarray(largest, dtype),
+        jnp.asarray(steps.largest, dtype),
         jnp.zeros((), jnp.int32),
         jnp.array(True),
     )
-    carry = lax.while_loop(lambda carry: carry[-1] & (carry[-2] < steps), iterate, carry)
+    carry = lax.while_loop(lambda carry: carry[-1] & (carry[-2] < steps.count), iterate, carry)
     return carry[0], carry[1], carry[2], carry[4]
-
-
-def combined(
-    objective: Objective, params: Params, scale: Params | None, first: State, rows: jax.Array
-) -> tuple[State, Params, jax.Array]:
-    """For the unit vector v along ``sum_j w_j v_j``, where v_j are the vectors of the process: the
-    first state of a process that begins with v, ``D v / |D v|``, and ``|D v|``.
-
-    The process is run again to recompute its vectors. ``rows`` holds the coefficients of T and the
-    weights w.
-    """
-
-    def iterate(carry: Any, row: jax.Array) -> Any:
-        state, total = carry
-        alpha, length, weight = row
-        total = jax.tree.map(lambda t, v: t + weight.astype(v.dtype) * v, total, state.current)
-        image = _recurrence(_product(objective, params, scale, state.current), state, alpha)
-        return (State(state.current, _normalised(image, length), length), total), None
-
-    zeros = jax.tree.map(jnp.zeros_like, first.current)
-    (_, total), _ = lax.scan(iterate, (first, zeros), rows.T)
-    start = _normalised(total, precision.norm(total))
-    direction = _scaled(scale, start)
-    length = precision.norm(direction)
-    return State(zeros, start, jnp.zeros_like(first.beta)), _normalised(direction, length), length
 
 
 def row_norms(objective: Objective, params: Params, *, probes: int) -> Params:
@@ -210,7 +245,7 @@ def row_norms(objective: Objective, params: Params, *, probes: int) -> Params:
     """
 
     def squares(index: jax.Array) -> Params:
-        signs = jax.tree.map(jnp.sign, _direction(params, index))
+        signs = random_signs(params, 1000 + index)
         return jax.tree.map(jnp.square, objective.hessian_product(params, signs))
 
     zeros = jax.tree.map(jnp.zeros_like, params)
@@ -225,26 +260,6 @@ def row_norms(objective: Objective, params: Params, *, probes: int) -> Params:
     return jax.tree.map(inverse, total)
 
 
-def defect(objective: Objective, params: Params, scale: Params | None) -> jax.Array:
-    """``|S(a + b) - S a - S b| / (|S a| + |S b|)``, the relative rounding of products with S."""
-    a, b = _direction(params, 101), _direction(params, 102)
-
-    def image(weights: jax.Array) -> Params:
-        def sum_of(x: jax.Array, y: jax.Array) -> jax.Array:
-            of_x, of_y = weights.astype(x.dtype)
-            return of_x * x + of_y * y
-
-        return _product(objective, params, scale, jax.tree.map(sum_of, a, b))
-
-    # A loop over the products, so that the program contains the function once.
-    dtype = jnp.result_type(*jax.tree.leaves(params))
-    images = lax.map(image, jnp.array([[1, 0], [0, 1], [1, 1]], dtype))
-    first, second, both = (jax.tree.map(lambda of: of[i], images) for i in range(3))  # noqa: B023
-    difference = jax.tree.map(lambda s, x, y: s - x - y, both, first, second)
-    size = precision.norm(first) + precision.norm(second)
-    return precision.norm(difference) / jnp.where(size > 0, size, 1)
-
-
 def extreme_pair(
     diagonal: list[float], off_diagonal: list[float], index: int
 ) -> tuple[float, np.ndarray]:
@@ -255,10 +270,6 @@ def extreme_pair(
     own = index % len(diagonal)
     values, vectors = eigh_tridiagonal(diagonal, off_diagonal, select="i", select_range=(own, own))
     return float(values[0]), vectors[:, 0]
-
-
-def _direction(params: Params, index: Any) -> Params:
-    return random_direction(params, 1000 + index)
 
 
 def _product(
@@ -272,17 +283,3 @@ def _scaled(scale: Params | None, direction: Params) -> Params:
     if scale is None:
         return direction
     return jax.tree.map(jnp.multiply, scale, direction)
-
-
-def _recurrence(image: Params, state: State, alpha: jax.Array) -> Params:
-    return jax.tree.map(
-        lambda w, v, u: w - alpha.astype(w.dtype) * v - state.beta.astype(w.dtype) * u,
-        image,
-        state.current,
-        state.previous,
-    )
-
-
-def _normalised(vector: Params, length: jax.Array) -> Params:
-    inverse = jnp.where(length > 0, 1 / jnp.where(length > 0, length, 1), 0)
-    return jax.tree.map(lambda v: v * inverse.astype(v.dtype), vector)

@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 
 from jaxdescent import processes
 from jaxdescent.objectives import Objective
@@ -135,7 +134,7 @@ def _of_process(process: lanczos.Process) -> Spectrum:
     curvature = process.curvature
     smallest, largest = process.ends()
     size = max(abs(smallest), abs(largest))
-    doubt = float(curvature.run(lanczos.defect, process.scale))
+    doubt = process.defect()
     eps = float(jnp.finfo(jnp.result_type(*jax.tree.leaves(curvature.params))).eps)
     margin = size * max(2 * curvature.eps, hessian_matrix.SAFETY * doubt, 4 * process.steps * eps)
     of = "" if process.scale is None else " of the scaled Hessian"
@@ -162,15 +161,10 @@ def _of_process(process: lanczos.Process) -> Spectrum:
     def holds(less: float) -> bool:
         return process.failure(margin + less) <= FAILURE_PROBABILITY
 
-    scale = 1.0 if process.scale is None else curvature.run(_column, process.scale)
-    doubted = {"holds": holds if kind == "minimum" else None, "scale": np.asarray(scale, float)}
+    scale = 1.0 if process.scale is None else curvature.as_column(process.scale)
+    doubted = {"holds": holds if kind == "minimum" else None, "scale": scale}
     ends = smallest, largest
     return Spectrum(*ends, kind, evidence, at_least, curvature, lowest=lowest, **doubted)
-
-
-def _column(objective: Objective, params: Params, tree: Params) -> jax.Array:
-    del objective, params
-    return ravel_pytree(tree)[0]
 
 
 def _highest_proven(process: lanczos.Process, margin: float, smallest: float) -> float:

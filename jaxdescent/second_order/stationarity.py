@@ -34,7 +34,7 @@ from jaxdescent.numerics.linear_systems import conjugate_gradient
 from jaxdescent.objectives import Objective
 from jaxdescent.second_order import hessian_matrix
 from jaxdescent.second_order.by_factors import Spectrum
-from jaxdescent.second_order.curvature import Curvature, random_direction
+from jaxdescent.second_order.curvature import Curvature
 from jaxdescent.second_order.newton import Newton
 
 Params = Any
@@ -203,7 +203,7 @@ def region(spectrum: Spectrum, step: np.ndarray | None, size: float) -> float:
     if curvature.objective.is_quadratic:
         return math.inf
     is_large = curvature.size >= MANY_UNKNOWNS
-    rays = [curvature.run(_random_ray, k) for k in range(1 if is_large else RANDOM_DIRECTIONS)]
+    rays = [curvature.direction(50 + k) for k in range(1 if is_large else RANDOM_DIRECTIONS)]
     if spectrum.lowest is not None:
         rays.append(spectrum.lowest)
     if step is not None and np.any(step):
@@ -232,13 +232,6 @@ def _reach(curvature: Curvature, ray: Params, radii: np.ndarray) -> float:
         holds = error <= TOLERATED * 0.5 * np.abs(along[0]) * radii**2
     count = len(radii) if np.all(holds) else int(np.argmin(holds))
     return float(np.abs(edges[count]))
-
-
-def _random_ray(objective: Objective, params: Params, index: Any) -> Params:
-    del objective
-    ray = random_direction(params, 50 + index)
-    length = precision.norm(ray)
-    return jax.tree.map(lambda leaf: leaf / length.astype(leaf.dtype), ray)
 
 
 def _curvatures_along(
