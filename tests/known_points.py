@@ -45,6 +45,11 @@ def rotated(size: int, sign: int) -> Posed:
     return _form, np.zeros(size, np.float32), (((basis * values) @ basis.T).astype(np.float32),)
 
 
+def turned(function: Callable[..., jax.Array], point: Any, args: tuple[Any, ...]) -> Posed:
+    """Upside down, of a function that is linear in its argument."""
+    return function, point, tuple(-each for each in args)
+
+
 def _reflected(x: jax.Array, normal: jax.Array, values: jax.Array) -> jax.Array:
     y = x - 2 * normal * jnp.sum(normal * x)
     return 0.5 * jnp.sum(values * y * y)
@@ -133,6 +138,8 @@ def factors(side: int, rank: int) -> Posed:
 POINTS = [
     Point("rotated, 500", "minimum", lambda: rotated(500, 1)),
     Point("rotated, 500, negative", "saddle", lambda: rotated(500, -1)),
+    Point("rotated, 500, flat", "degenerate", lambda: rotated(500, 0)),
+    Point("rotated, 500, upside down", "maximum", lambda: turned(*rotated(500, 1))),
     Point("features about 300, 21", "minimum", shifted_features),
     Point("vardim, 200", "minimum", vardim),
     Point("mixed units, 64", "minimum", in_units),
