@@ -517,6 +517,11 @@ def test_the_adaptive_step_needs_no_function_and_survives_zero_differences():
         updates, state = update(np.float32(grads), state, params)
         assert np.all(np.isfinite(updates))
         assert float(state.rate) > 0
+    state, center = rule.init(params), np.float32([0.5, -1])
+    for _ in range(100):
+        updates, state = update(np.float32([1, 6]) * (params - center), state, params)
+        params = params + np.asarray(updates)
+    np.testing.assert_allclose(params, center, atol=2e-3)
 
 
 # --- inverse Lipschitz
