@@ -111,6 +111,11 @@ def test_sixteen_bit_rows_are_multiplied_in_float32_without_a_wide_copy(rng):
     assert design.to_dense().dtype == jnp.float32
 
 
+@jax.jit
+def lengths_alone(X):
+    return as_design(X).column_lengths(None, None)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("is_centred", [False, True])
 def test_lengths_of_columns_whose_squares_are_no_numbers(rng, dtype, is_centred):
@@ -127,7 +132,7 @@ def test_lengths_of_columns_whose_squares_are_no_numbers(rng, dtype, is_centred)
     exact = np.sqrt(s @ np.square(X.astype(float) - center))
     np.testing.assert_allclose(lengths(X), exact, rtol=1e-5)
     X[3, 4] = np.inf
-    infinite = lengths(X)
+    infinite = lengths_alone(X)
     assert not np.isfinite(infinite[4])
     assert np.isfinite(np.delete(infinite, 4)).all()
 
@@ -244,7 +249,7 @@ def test_weights_may_have_a_shape_of_their_own(rng):
     regression = jd.LinearRegression(X, y, l2=1e-3, intercept=False)
     dense = np.asarray(X.to_dense(), float)
     expected = np.linalg.solve(dense.T @ dense + 1e-3 * np.eye(30), dense.T @ y.astype(float))
-    for method in (jd.DerivativeMethod(), jd.ConjugateGradient()):
+    for method in (jd.DerivativeMethod(), jd.LSMR()):
         result = jd.minimize(regression, method=method)
         assert result.params["weights"].shape == (6, 5)
         np.testing.assert_allclose(result.params["weights"].ravel(), expected, atol=2e-3)
