@@ -430,6 +430,7 @@ class TestModels:
             ({"bits": 10.0}, "--bits must be a whole number, got 10.0"),
             ({"dtype": "much"}, "--dtype must be float32 or float64, got 'much'"),
             ({"dtype": 3}, "--dtype must be float32 or float64, got 3"),
+            ({"dtype": "float16"}, "--dtype must be float32 or float64, got 'float16'"),
         ],
     )
     def test_options_of_other_types_are_refused(self, people, options, message):
