@@ -84,6 +84,7 @@ def test_every_answer_is_that_of_the_entries(kind, shift, what, rng):
     numbers[5] **= 2  # a row's weight
     w, y, W, Y, factor, s, other = numbers
     found, center = answers(design, scale, numbers, what)
+    assert Standardised(design, center, scale).shape == X.shape
     A = X.astype(float)
     if center is not None:
         assert bool(np.any(center.is_far)) == bool(shift)
