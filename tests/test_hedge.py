@@ -47,6 +47,8 @@ def test_the_answer_is_the_closed_form_whoever_ends_it(rng, first, then):
         result = jd.minimize(as_regression(X, y), method=method)
         assert result.converged
         assert result.method == repr(ends)
+        if ends is first:
+            assert_second_is_zeros(result)
         np.testing.assert_allclose(result.value, value, rtol=5e-5)
         np.testing.assert_allclose(X @ result.params["weights"], X @ weights, atol=2e-3)
         np.testing.assert_allclose(result.params["intercept"], intercept, atol=2e-3)
