@@ -68,7 +68,7 @@ def bounded(bound, method):
 
 
 @pytest.mark.first
-@pytest.mark.parametrize("method", [None, jd.LSMR(), jd.ConjugateGradient()], ids=repr)
+@pytest.mark.parametrize("method", [None, jd.LSMR(), jd.ConjugateGradient(), jd.LBFGS()], ids=repr)
 def test_an_absolute_bound_holds_of_the_gradient_that_is_measured(method):
     bound = 0.05
     X, y, result = bounded(bound, method)
