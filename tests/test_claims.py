@@ -106,9 +106,9 @@ def test_a_plateau_to_infinity_is_no_minimum(case, method, rng, x64):
 
 def test_what_has_no_minimum_has_not_converged():
     slope = jd.Quadratic(np.diag(np.float32([1, 0])), np.float32([1, 1]))
-    for method in (None, jd.LBFGS()):
+    for method in (None, jd.LBFGS(), jd.GradientDescent(jd.BarzilaiBorwein())):
         assert status(jd.minimize(slope, np.float32([3, 2]), method)) != "CONVERGED"
-    for method in (jd.ConjugateGradient(), jd.GradientDescent(jd.BarzilaiBorwein())):
+    for method in (jd.ConjugateGradient(), jd.LBFGS(), jd.GradientDescent(jd.BarzilaiBorwein())):
         result = jd.minimize(
             lambda p: -jnp.sum(jnp.log(p)), np.float32([1, 3]), method, max_iterations=150
         )
