@@ -52,7 +52,8 @@ CROSSES = ("a:b", "c:d", "a:c", "a:b:c")
 
 @pytest.mark.first
 @pytest.mark.parametrize(
-    ("method", "standardize"), [("direct", False), ("direct", True), ("cg", False)]
+    ("method", "standardize"),
+    [("direct", False), ("direct", True), ("cg", False), ("cg", True)],
 )
 def test_products_crossed_levels_and_slopes_are_columns_like_others(table, method, standardize):
     model = jd.fit_model(
