@@ -320,7 +320,7 @@ def test_a_compiled_function_is_priced_by_its_compiler(only):
 
 @pytest.mark.slow
 def test_compiled_bytes_are_those_of_the_program_itself(only):
-    only("ConjugateGradient()", "GradientDescent(BarzilaiBorwein())")
+    only("ConjugateGradient()", "DerivativeMethod()")
     objective = regression(5_000, 40)
     planned = jd.plan(objective, device=jax.devices()[0], exact=True)
     assert "compiled" in planned.columns()
