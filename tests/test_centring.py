@@ -159,7 +159,7 @@ def test_jit_and_vmap_do_the_same(name, form, rng):
 
 @pytest.mark.parametrize(
     ("name", "outputs"),
-    [("CG", (3,)), ("LSMR Sketch", ()), ("Gram", ())],
+    [("CG", (3,)), ("LSMR Sketch", ()), ("LBFGS", (3,)), ("Gram", ())],
     ids=str,
 )
 def test_rows_on_eight_devices_do_the_same(name, outputs, rng):
@@ -220,7 +220,7 @@ def test_nothing_but_constant_columns_is_far_from_zero():
 
 @pytest.mark.parametrize(
     ("name", "devices", "outputs"),
-    [("CG", 1, ()), ("LSMR", 1, (2,)), ("LSMR", 8, ())],
+    [("CG", 1, ()), ("LSMR", 1, (2,)), ("CG", 8, (2,)), ("LSMR", 8, ())],
     ids=str,
 )
 def test_x_is_never_copied(name, devices, outputs):
@@ -264,7 +264,7 @@ def test_the_own_start_is_the_best_constant_model_and_its_gradient_the_scale(rng
     A = X.astype(float) - np.average(X.astype(float), axis=0, weights=sample_weight)
     target = np.average(y.astype(float), weights=sample_weight)
     slope = np.linalg.norm(A.T @ (sample_weight * (y - target)))
-    for method in (jd.ConjugateGradient(), jd.LSMR(), jd.Gram()):
+    for method in (jd.ConjugateGradient(), jd.LSMR(), jd.LBFGS(), jd.Gram()):
         halted = jd.minimize(objective, method=method, max_iterations=1, tolerance=0, history=2)
         np.testing.assert_allclose(halted.history.gradient_norm[0], slope, rtol=1e-3)
         np.testing.assert_allclose(
