@@ -363,15 +363,16 @@ def test_weights_of_least_norm_move_so_by_every_method(kind, method, intercept, 
 
 
 @pytest.mark.slow
-def test_weights_of_least_norm_turn_with_a_wide_matrix(rng):
+@pytest.mark.parametrize("intercept", [True, False])
+def test_weights_of_least_norm_turn_with_a_wide_matrix(intercept, rng):
     X, by = rng.normal(size=(2, 6, 15))
     y = rng.normal(size=6)
 
     def weights(X):
-        regression = jd.LinearRegression(X, y.astype(X.dtype))
+        regression = jd.LinearRegression(X, y.astype(X.dtype), intercept=intercept)
         return jd.minimize(regression).params["weights"]
 
-    ends = [of_least_norm(X + step * by, True) @ y for step in (1e-6, -1e-6)]
+    ends = [of_least_norm(X + step * by, intercept) @ y for step in (1e-6, -1e-6)]
     slope = (ends[0] - ends[1]) / 2e-6
     near, towards = X.astype(np.float32), by.astype(np.float32)
     forward = jax.jvp(weights, (near,), (towards,))[1]
