@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdescent import display, placement, processes
 from jaxdescent.inputs import tracing
@@ -187,9 +188,11 @@ def posed_at(objective: Any, params: Params, args: tuple[Any, ...]) -> tuple[Obj
 
 def verdict_at(spectrum: Spectrum, tolerance: float) -> stationarity.Verdict:
     """Whether the point of the spectrum is stationary by its own scales."""
-    assert spectrum.curvature.point is not None  # Curvature.at has computed it
-    value, gradient, params = spectrum.curvature.point
-    return stationarity.judged(spectrum, params, value, gradient, tolerance)
+    curvature = spectrum.curvature
+    assert curvature.point is not None  # Curvature.at has computed it
+    value, gradient = (np.asarray(part, np.float64) for part in curvature.point)
+    params = curvature.as_column(curvature.params)
+    return stationarity.judged(spectrum, params, float(value), gradient, tolerance)
 
 
 def _suboptimality(spectrum: Spectrum, verdict: stationarity.Verdict, norm: float) -> float:

@@ -42,7 +42,8 @@ class Means(NamedTuple):
         """``S sum_j (x_bar_j w_j)^2``: the rounding of ``x_bar.w``, which the best intercept has
         however small it is itself, raises the value by about ``eps^2 / 2`` times this.
         """
-        terms = self.features.mean * weights.T  # by output, where there are several
+        mean = self.features.mean
+        terms = mean[:, None] * weights.reshape(mean.size, -1)
         return self.weight_total * jnp.sum(jnp.square(terms))
 
     def steepness(self) -> jax.Array:

@@ -47,7 +47,7 @@ class Curvature:
       is_double: whether products are computed in float64.
       eps: the relative rounding of the data and params themselves, in their own dtype.
       own_norm: the gradient's norm in the params' own dtype; NaN if it was not computed.
-      point: the value, and gradient and params as a vector each, on the host; None likewise.
+      point: the value, and the gradient as a vector on the host; None likewise.
     """
 
     objective: Objective
@@ -55,7 +55,7 @@ class Curvature:
     is_double: bool
     eps: float
     own_norm: float = math.nan
-    point: tuple[float, np.ndarray, np.ndarray] | None = None
+    point: tuple[float, np.ndarray] | None = None
 
     @classmethod
     def at(cls, objective: Objective, params: Params) -> Curvature:
@@ -140,16 +140,16 @@ class Curvature:
 
     def _expanded(self) -> tuple[Curvature, np.ndarray]:
         """The Hessian with the point's value and gradient, and a product with it."""
-        value, *vectors = self.run(_expansion, self.direction(7))
-        gradient, params, product = (np.asarray(vector, np.float64) for vector in vectors)
-        peak = np.max(np.abs(gradient))  # squares of numbers in float64 may overflow
-        norm = peak * np.linalg.norm(gradient / peak) if 0 < peak < np.inf else peak
-        point = float(value), gradient, params
-        return dataclasses.replace(self, own_norm=float(norm), point=point), product
+        value, gradient, product = map(np.asarray, self.run(_expansion, self.direction(7)))
+        peak = float(np.max(np.abs(gradient)))  # squares of numbers in float64 may overflow
+        scaled = gradient / peak if 0 < peak < np.inf else gradient
+        norm = peak * math.sqrt(np.sum(np.square(scaled, dtype=np.float64)))
+        return dataclasses.replace(self, own_norm=norm, point=(float(value), gradient)), product
 
     def as_column(self, tree: Params) -> np.ndarray:
         """A tree with the structure of the params as a vector of all unknowns, in float64."""
-        return np.concatenate([np.ravel(np.asarray(x, np.float64)) for x in jax.tree.leaves(tree)])
+        parts = [np.ravel(np.asarray(x, np.float64)) for x in jax.tree.leaves(tree)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def as_params(self, column: np.ndarray) -> Params:
         """A vector of all unknowns with the structure of the params."""
@@ -158,7 +158,7 @@ class Curvature:
         parts = np.split(column, ends[:-1])
         return treedef.unflatten(
             [
-                part.reshape(leaf.shape).astype(leaf.dtype)
+                part.reshape(leaf.shape).astype(leaf.dtype, copy=False)
                 for part, leaf in zip(parts, leaves, strict=True)
             ]
         )
@@ -237,7 +237,7 @@ def _direction(objective: Objective, params: Params, seed: Any) -> Params:
 def _expansion(objective: Objective, params: Params, direction: Params) -> tuple[jax.Array, ...]:
     value, gradient = objective.value_and_gradient(params)
     product = objective.hessian_product(params, direction)
-    return value, *(ravel_pytree(tree)[0] for tree in (gradient, params, product))
+    return value, *(ravel_pytree(tree)[0] for tree in (gradient, product))
 
 
 def _sum(params: Params, step: Params) -> Params:

@@ -43,19 +43,20 @@ STEPS = 64
 
 class State(NamedTuple):
     """The state of the process: its last two vectors, the coefficient between them, and a weighted
-    sum of its vectors. A coefficient of zero marks the start, which has no vectors before it.
+    sum of its vectors, or None. A coefficient of zero marks the start, which has no vectors before
+    it.
     """
 
     previous: Params
     current: Params
     beta: Any
-    total: Params
+    total: Params | None
 
     @classmethod
-    def begun(cls, start: Params) -> State:
+    def begun(cls, start: Params, *, is_summed: bool = False) -> State:
         """The state of a process that begins with a unit vector."""
         dtype = np.result_type(*(leaf.dtype for leaf in jax.tree.leaves(start)))
-        return cls(start, start, np.zeros((), dtype), start)
+        return cls(start, start, np.zeros((), dtype), start if is_summed else None)
 
 
 class LanczosSteps(NamedTuple):
@@ -76,8 +77,7 @@ class LanczosSteps(NamedTuple):
 class Process:
     """The Lanczos process on ``D H D`` for a positive diagonal D, which keeps the signs of H.
 
-    One program, of at most ``STEPS`` steps, serves the process, the combinations of its vectors,
-    and single products.
+    One program makes at most ``STEPS`` steps, whatever the length of the process.
 
     Attributes:
       curvature: H.
@@ -143,7 +143,7 @@ class Process:
         The process is run again to recompute its vectors.
         """
         _, weights = extreme_pair(self.diagonal, self.off_diagonal[:-1], 0)
-        state = State.begun(self.curvature.direction(0))
+        state = State.begun(self.curvature.direction(0), is_summed=True)
         for first in range(0, len(weights), STEPS):
             state, *_ = self._continued(state, 0.0, weights[first : first + STEPS])
         of = self.curvature
@@ -152,30 +152,15 @@ class Process:
         direction = start if self.scale is None else of.as_column(self.scale) * start
         length = float(np.linalg.norm(direction))
         # The curvature is the first alpha of a process that begins there.
-        along = self._once(of.as_params(start))[1]
+        along = self._continued(State.begun(of.as_params(start)), 0.0, np.zeros(1))[1][0]
         return of.as_params(direction / length), along / length**2
 
     def defect(self) -> float:
         """``|S(a + b) - S a - S b| / (|S a| + |S b|)``, the relative rounding of products with
         ``S = D H D``.
         """
-        of = self.curvature
-        a, b = (of.as_column(of.direction(1000 + seed)) for seed in (101, 102))
-        first, second, both = (self._image(vector) for vector in (a, b, a + b))
-        size = np.linalg.norm(first) + np.linalg.norm(second)
-        return float(np.linalg.norm(both - first - second) / (size if size > 0 else 1))
-
-    def _image(self, vector: np.ndarray) -> np.ndarray:
-        """The product of S with a vector."""
-        length = np.linalg.norm(vector)
-        state, alpha, beta = self._once(self.curvature.as_params(vector / length))
-        next, current = (self.curvature.as_column(each) for each in (state.current, state.previous))
-        return length * (alpha * current + beta * next)
-
-    def _once(self, start: Params) -> tuple[State, float, float]:
-        """The first step of a process that begins with a vector, and its coefficients."""
-        state, diagonal, off_diagonal = self._continued(State.begun(start), 0.0, np.zeros(1))
-        return state, diagonal[0], off_diagonal[0]
+        a, b = (self.curvature.direction(seed) for seed in (1101, 1102))
+        return float(self.curvature.run(_defect, self.scale, a, b))
 
     def _continued(
         self, state: State, largest: float, weights: np.ndarray
@@ -213,11 +198,13 @@ def continued(
         )
         length = precision.norm(image)
         weight, is_begun = steps.weights[index], state.beta > 0
-        total = jax.tree.map(
-            lambda t, v: jnp.where(is_begun, t, 0) + weight.astype(v.dtype) * v,
-            state.total,
-            state.current,
-        )
+        total = state.total
+        if total is not None:
+            total = jax.tree.map(
+                lambda t, v: jnp.where(is_begun, t, 0) + weight.astype(v.dtype) * v,
+                total,
+                state.current,
+            )
         diagonal = diagonal.at[index].set(alpha.astype(dtype))
         off_diagonal = off_diagonal.at[index].set(length.astype(dtype))
         largest = jnp.maximum(largest, jnp.abs(alpha).astype(dtype))
@@ -258,6 +245,25 @@ def row_norms(objective: Objective, params: Params, *, probes: int) -> Params:
         return jnp.where(is_known, jnp.where(is_known, total / probes, 1) ** -0.25, 1)
 
     return jax.tree.map(inverse, total)
+
+
+def _defect(
+    objective: Objective, params: Params, scale: Params | None, a: Params, b: Params
+) -> jax.Array:
+    def image(weights: jax.Array) -> Params:
+        def sum_of(x: jax.Array, y: jax.Array) -> jax.Array:
+            of_x, of_y = weights.astype(x.dtype)
+            return of_x * x + of_y * y
+
+        return _product(objective, params, scale, jax.tree.map(sum_of, a, b))
+
+    # A loop over the products, so that the program contains the function once.
+    dtype = jnp.result_type(*jax.tree.leaves(params))
+    images = lax.map(image, jnp.array([[1, 0], [0, 1], [1, 1]], dtype))
+    first, second, both = (jax.tree.map(lambda of: of[i], images) for i in range(3))  # noqa: B023
+    difference = jax.tree.map(lambda s, x, y: s - x - y, both, first, second)
+    size = precision.norm(first) + precision.norm(second)
+    return precision.norm(difference) / jnp.where(size > 0, size, 1)
 
 
 def extreme_pair(
