@@ -45,38 +45,36 @@ def analyse(objective, dtype, check_every):
     )
 
 
-objective, dtype, *checks = json.loads(sys.argv[1])
-objective = {"separable": jd.SumOfSquares, "tied": TiedNeighbours}[objective]()
-print(json.dumps([analyse(objective, jnp.dtype(dtype), every) for every in checks]))
+objectives = {"separable": jd.SumOfSquares(), "tied": TiedNeighbours()}
+print(json.dumps([
+    [analyse(objectives[name], jnp.dtype(dtype), every) for every in checks]
+    for name, dtype, *checks in json.loads(sys.argv[1])
+]))
 """
+REQUESTS = [
+    ("separable", "float32", 16, 1000),
+    ("separable", "bfloat16", 16, 1000),
+    ("tied", "float32", 8, 16),
+]
 
 
-def memory_of(*request):
+@pytest.mark.slow
+def test_constant_steps_on_separable_leaves_run_in_place_and_tied_ones_need_a_leaf():
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     output = subprocess.run(
-        [sys.executable, "-c", ANALYSE, json.dumps(request)],
+        [sys.executable, "-c", ANALYSE, json.dumps(REQUESTS)],
         capture_output=True,
         text=True,
         check=True,
         env=environment | {"JAX_PLATFORMS": "cpu"},
     ).stdout
-    return json.loads(output)
-
-
-@pytest.mark.slow
-@pytest.mark.first
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_constant_steps_on_separable_leaves_run_in_place(dtype):
-    for memory in memory_of("separable", dtype, 16, 1000):
-        assert memory["alias"] == memory["params"]
-        assert memory["temp"] < 0.05 * memory["params"]
-
-
-@pytest.mark.slow
-def test_constant_steps_on_tied_leaves_need_one_leaf_of_temporaries():
-    for memory in memory_of("tied", "float32", 8, 16):
-        assert memory["alias"] == memory["params"]
-        assert memory["temp"] <= 1.01 * memory["largest"]
+    for request, memories in zip(REQUESTS, json.loads(output), strict=True):
+        for memory in memories:
+            assert memory["alias"] == memory["params"], request
+            if request[0] == "separable":
+                assert memory["temp"] < 0.05 * memory["params"], request
+            else:
+                assert memory["temp"] <= 1.01 * memory["largest"], request
 
 
 def replay(start, max_iterations, check_every, rate):
@@ -98,18 +96,12 @@ def replay(start, max_iterations, check_every, rate):
 
 
 @pytest.mark.first
-@pytest.mark.parametrize("check_every", [1, 7, 16, 64])
+@pytest.mark.parametrize("check_every", [1, 7, 64])
 def test_bfloat16_is_written_back_once_a_pass_and_iterations_are_exact(check_every, rng):
     start = rng.integers(-1000, 1000, 4096).astype(ml_dtypes.bfloat16)
     for max_iterations in (1, 15, 16, 17, 33, 100):
-        result = jd.minimize(
-            jd.SumOfSquares(),
-            jnp.asarray(start),
-            jd.GradientDescent(1e-2),
-            max_iterations=max_iterations,
-            tolerance=0,
-            check_every=check_every,
-        )
+        options = {"max_iterations": max_iterations, "tolerance": 0, "check_every": check_every}
+        result = jd.minimize(jd.SumOfSquares(), start, jd.GradientDescent(1e-2), **options)
         assert int(result.iterations) == max_iterations
         assert jd.Status(int(result.status)) is jd.Status.MAX_ITERATIONS
         expected, write_backs = replay(start, max_iterations, check_every, 1e-2)
@@ -130,8 +122,9 @@ def test_the_replay_tells_different_write_backs_apart(rng):
             assert np.any(one != other)
 
 
-@pytest.mark.parametrize("check_every", [1, 16])
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("check_every", "dtype"), [(1, jnp.float32), (16, jnp.bfloat16)], ids=["float32", "bfloat16"]
+)
 def test_jit_equals_eager_bit_by_bit(check_every, dtype, rng):
     start = {
         "a": jnp.asarray(rng.integers(-1000, 1000, (33, 7)), dtype),
@@ -139,14 +132,8 @@ def test_jit_equals_eager_bit_by_bit(check_every, dtype, rng):
     }
 
     def run(start):
-        result = jd.minimize(
-            jd.SumOfSquares(3.0, 0.5),
-            start,
-            jd.GradientDescent(1e-2),
-            max_iterations=50,
-            tolerance=0,
-            check_every=check_every,
-        )
+        options = {"max_iterations": 50, "tolerance": 0, "check_every": check_every}
+        result = jd.minimize(jd.SumOfSquares(3.0, 0.5), start, jd.GradientDescent(1e-2), **options)
         return result.params, result.value, result.gradient_norm, result.iterations
 
     traced, eager = jax.jit(run)(start), run(start)
@@ -158,14 +145,9 @@ def test_jit_equals_eager_bit_by_bit(check_every, dtype, rng):
 
 def test_value_and_norm_belong_to_the_returned_params(rng):
     start = jnp.asarray(rng.integers(-1000, 1000, 1000), jnp.bfloat16)
-    for check_every in (1, 7, 16):
-        result = jd.minimize(
-            jd.SumOfSquares(2.0),
-            start,
-            jd.GradientDescent(1e-2),
-            max_iterations=20,
-            check_every=check_every,
-        )
+    for check_every in (1, 16):
+        options = {"max_iterations": 20, "check_every": check_every}
+        result = jd.minimize(jd.SumOfSquares(2.0), start, jd.GradientDescent(1e-2), **options)
         x = np.asarray(result.params, np.float64)
         np.testing.assert_allclose(result.value, 2 * np.sum(x**2), rtol=1e-6)
         np.testing.assert_allclose(result.gradient_norm, 4 * np.linalg.norm(x), rtol=1e-6)
@@ -177,16 +159,10 @@ def test_coupled_unknowns_take_every_step_whatever_lies_between_checks(rng):
     objective = jd.Quadratic(
         matrix @ matrix.T + np.eye(6, dtype=np.float32), np.ones(6, np.float32)
     )
+    start, options = np.zeros(6, np.float32), {"max_iterations": 37, "tolerance": 0}
     ends = [
-        jd.minimize(
-            objective,
-            jnp.zeros(6),
-            jd.GradientDescent(0.02),
-            max_iterations=37,
-            tolerance=0,
-            check_every=check_every,
-        )
-        for check_every in (1, 5, 64)
+        jd.minimize(objective, start, jd.GradientDescent(0.02), check_every=every, **options)
+        for every in (1, 5, 64)
     ]
     for end in ends:
         assert int(end.iterations) == 37
@@ -199,7 +175,7 @@ def test_coupled_unknowns_take_every_step_whatever_lies_between_checks(rng):
 
 
 def test_fused_steps_carry_no_norm_that_nobody_reads():
-    params = {name: jnp.ones((300, 3)) for name in "abc"}
+    params = {name: np.ones((300, 3), np.float32) for name in "abc"}
 
     def solve(params):
         return jd.minimize(

@@ -38,9 +38,15 @@ def test_it_is_the_factorisation_but_for_the_diagonal(rng, x64):
     weight = jnp.asarray(rng.random(200))
     l2 = 0.3
     regression = jd.LinearRegression(X, y, l2=l2, sample_weight=weight, intercept=False)
-    factor = jd.Eliminate().factorise(CentredRegression.from_objective(regression))
-    N = np.asarray(factor.apply(jnp.eye(X.shape[1])))
-    np.testing.assert_allclose(factor.apply_transpose(jnp.eye(X.shape[1])), N.T, atol=1e-12)
+
+    @jax.jit
+    def factorise(regression):
+        factor = jd.Eliminate().factorise(CentredRegression.from_objective(regression))
+        eye = jnp.eye(X.shape[1])
+        return factor.apply(eye), factor.apply_transpose(eye)
+
+    N, transposed = map(np.asarray, factorise(regression))
+    np.testing.assert_allclose(transposed, N.T, atol=1e-12)
     dense = np.asarray(X.to_dense())
     H = dense.T @ (np.asarray(weight)[:, None] * dense) + l2 * np.eye(X.shape[1])
     workers, rest = np.arange(2, 14), np.r_[0:2, 14 : X.shape[1]]
@@ -54,16 +60,13 @@ def test_it_is_the_factorisation_but_for_the_diagonal(rng, x64):
     np.testing.assert_allclose(np.diag(N)[rest] ** -2, expected, rtol=1e-8)
 
 
-@pytest.mark.parametrize(
-    "make", [jd.ConjugateGradient, pytest.param(jd.LSMR, marks=pytest.mark.slow)]
-)
 @pytest.mark.slow
-def test_fewer_iterations_find_the_same_minimum(make, rng, x64):
+def test_fewer_iterations_find_the_same_minimum(rng, x64):
     X, y = designs(rng)
     X = X.without(X.reference_levels())
     regression = jd.LinearRegression(X, y)
     plain, eliminated = (
-        jd.minimize(regression, method=make(preconditioner), tolerance=1e-10)
+        jd.minimize(regression, method=jd.ConjugateGradient(preconditioner), tolerance=1e-10)
         for preconditioner in (jd.Jacobi(), jd.Eliminate())
     )
     assert bool(plain.converged & eliminated.converged)

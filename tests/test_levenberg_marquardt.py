@@ -58,11 +58,11 @@ def test_unknowns_scaled_over_ten_orders_need_the_dense_solve_and_get_it(x64):
 def check_against_minpack(residual, solve):
     start = np.array(STARTS[residual])
     result = solve(residual, jnp.asarray(start), tolerance=1e-10)
-    jacobian = jax.jit(jax.jacfwd(residual))
+    of_residual, of_jacobian = jax.jit(residual), jax.jit(jax.jacfwd(residual))
     expected = scipy.optimize.least_squares(
-        lambda x: np.asarray(residual(jnp.asarray(x))),
+        lambda x: np.asarray(of_residual(x)),
         start,
-        lambda x: np.asarray(jacobian(jnp.asarray(x))),
+        lambda x: np.asarray(of_jacobian(x)),
         method="lm",
     )
     assert result.status == jd.Status.CONVERGED
@@ -101,40 +101,38 @@ def test_outside_the_domain_the_damping_grows(solve):
 
 
 def test_at_the_floor_of_float32_it_stagnates(solve):
-    t = jnp.linspace(0, 1, 30)
-    y = 2 * jnp.exp(-3 * t) + 0.1 * jnp.sin(40 * t)
+    t = np.linspace(0, 1, 30, dtype=np.float32)
+    y = 2 * np.exp(-3 * t) + np.float32(0.1) * np.sin(40 * t)
     result = solve(lambda p: p[0] * jnp.exp(-p[1] * t) - y, jnp.array([1.0, 1.0]), tolerance=1e-13)
     assert result.status == jd.Status.STAGNATED
     assert result.gradient_norm <= 1e-5 * result.scale
 
 
 def test_rescaling_an_unknown_changes_nothing(x64):
-    plain = jd.minimize(
-        jd.LeastSquares(rosenbrock),
-        jnp.array([-1.2, 1.0]),
-        jd.LevenbergMarquardt(),
-        tolerance=0,
-        max_iterations=6,
-    )
-    scale = jnp.array([1e5, 1e-4])
-    scaled = jd.minimize(
-        jd.LeastSquares(lambda x: rosenbrock(x * scale)),
-        jnp.array([-1.2, 1.0]) / scale,
-        jd.LevenbergMarquardt(),
-        tolerance=0,
-        max_iterations=6,
+    objective = jd.LeastSquares(lambda x, scale: rosenbrock(x * scale))
+    options = {"tolerance": 0, "max_iterations": 6}
+    scale = np.array([1e5, 1e-4])
+    plain, scaled = (
+        jd.minimize(
+            objective,
+            np.array([-1.2, 1.0]) / each,
+            jd.LevenbergMarquardt(),
+            args=(each,),
+            **options,
+        )
+        for each in (np.ones(2), scale)
     )
     np.testing.assert_allclose(scaled.params * scale, plain.params, rtol=1e-6)
 
 
 def test_a_regression_has_residuals(x64, rng):
-    X, y = jnp.asarray(rng.normal(size=(20, 3))), jnp.asarray(rng.normal(size=(20, 2)))
-    objective = jd.LinearRegression(
-        X, y, l2=jnp.array([0.5, 2.0]), sample_weight=jnp.asarray(rng.uniform(1, 2, 20))
-    ).checked()
-    params = jax.tree.map(lambda x: x + 0.3, objective.start())
-    half = sum(0.5 * jnp.sum(r * r) for r in jax.tree.leaves(objective.residuals(params)))
-    np.testing.assert_allclose(half, objective.value(params), rtol=1e-12)
+    X, y = rng.normal(size=(20, 3)), rng.normal(size=(20, 2))
+    weight = rng.uniform(1, 2, 20)
+    objective = jd.LinearRegression(X, y, l2=np.array([0.5, 2.0]), sample_weight=weight).checked()
+    params = jax.tree.map(lambda x: np.asarray(x) + 0.3, objective.start())
+    residuals, value = jax.jit(lambda p: (objective.residuals(p), objective.value(p)))(params)
+    half = sum(0.5 * np.sum(np.square(r)) for r in jax.tree.leaves(residuals))
+    np.testing.assert_allclose(half, value, rtol=1e-12)
     result = jd.minimize(objective, method=jd.LevenbergMarquardt())
     expected = references.least_squares(objective)
     assert result.status == jd.Status.CONVERGED
