@@ -36,6 +36,20 @@ def run(*arguments):
     return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200"})
 
 
+ROOT = pathlib.Path(jd.__file__).parents[1]
+
+
+def started(*arguments, program="from jaxdescent.cli import main; main()"):
+    """A process of its own with these arguments."""
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+
+
 def small(rows=40, **columns):
     rng = np.random.default_rng(0)
     table = {"a": rng.normal(size=rows), "b": rng.normal(size=rows)}
@@ -276,6 +290,10 @@ class TestPredictAndInspect:
         assert json.loads(run("inspect", folder / "m", "--json").stdout)["schema"] == 2
 
 
+def good(folder):
+    return folder / "d.parquet"
+
+
 def text_in_csv(folder, header="a,b,y", rows=3000, bad="oops"):
     lines = [header, *(f"{i % 7},{i % 5},{i % 3}" for i in range(rows))]
     lines.append(bad if ";" in bad else f"{bad},1,2")
@@ -357,27 +375,21 @@ BAD_DATA = {
     "npy of other length": (
         lambda f: saved(f, np.ones(3), "y.npy") and saved(f, np.ones((5, 2))), [None], "as many",
     ),
-    "missing column": (lambda f: f / "d.parquet", ["--target", "yy"], "did you mean 'y'?"),
-    "missing feature": (lambda f: f / "d.parquet", ["--features", "A,b"], "did you mean 'a'?"),
-    "missing excluded": (lambda f: f / "d.parquet", ["--exclude", "zzz"], "it has 'a', 'b', 'y'"),
-    "no target": (lambda f: f / "d.parquet", [None], "--target is missing"),
-    "target among features": (
-        lambda f: f / "d.parquet", ["--features", "a,y"], "cannot predict itself",
-    ),
-    "target as level": (lambda f: f / "d.parquet", ["--categorical", "y"], "cannot predict"),
-    "no features": (lambda f: f / "d.parquet", ["--exclude", "a,b"], "no column is left"),
-    "features and exclude": (
-        lambda f: f / "d.parquet", ["--exclude", "a", "--features", "b"], "exclude each other",
-    ),
+    "missing column": (good, ["--target", "yy"], "did you mean 'y'?"),
+    "missing feature": (good, ["--features", "A,b"], "did you mean 'a'?"),
+    "missing excluded": (good, ["--exclude", "zzz"], "it has 'a', 'b', 'y'"),
+    "no target": (good, [None], "--target is missing"),
+    "target among features": (good, ["--features", "a,y"], "cannot predict itself"),
+    "target as level": (good, ["--categorical", "y"], "cannot predict"),
+    "no features": (good, ["--exclude", "a,b"], "no column is left"),
+    "features and exclude": (good, ["--exclude", "a", "--features", "b"], "exclude each other"),
     "two roles": (
         lambda f: put(f, small(c=["u"] * 40)), ["--hash", "c", "--categorical", "c"], "name it in",
     ),
-    "floats as levels": (lambda f: f / "d.parquet", ["--categorical", "a"], "floating-point"),
+    "floats as levels": (good, ["--categorical", "a"], "floating-point"),
     "text": (lambda f: put(f, small(c=["u"] * 40)), [], "'c' is not numeric"),
     "lists": (lambda f: put(f, small(c=[[1.0]] * 40)), [], "'c' holds neither"),
-    "text as target": (
-        lambda f: put(f, small(c=["u"] * 40)), ["--target", "c"], "must be numeric",
-    ),
+    "text as target": (lambda f: put(f, small(c=["u"] * 40)), ["--target", "c"], "must be numeric"),
     "text among numbers": (text_in_csv, [], "row 3,001 of e.csv holds 'oops'"),
     "text below a megabyte of numbers": (
         lambda f: text_in_csv(f, rows=200_000), [],
@@ -405,18 +417,14 @@ BAD_DATA = {
         lambda f: csv_files(f, "a,y\n1,2\n2,3\n", "a,y\n3,4\noops,5\n"), [],
         "row 2 of 2.csv holds 'oops'",
     ),
-    "no features named": (lambda f: f / "d.parquet", ["--features", ""], "names no column"),
-    "features of spaces": (lambda f: f / "d.parquet", ["--features", " "], "no column ' '"),
-    "a limit beyond all memory": (
-        lambda f: f / "d.parquet", ["--memory", "1e999999999GB"], "more than the",
-    ),
+    "no features named": (good, ["--features", ""], "names no column"),
+    "features of spaces": (good, ["--features", " "], "no column ' '"),
+    "a limit beyond all memory": (good, ["--memory", "1e999999999GB"], "more than the"),
     "semicolons": (lambda f: text_in_csv(f, rows=0, header="a;b;y", bad="1;2"), [], "not ';'"),
     "a row without end": (
         lambda f: text_in_csv(f, bad='"' + "z" * 3_000_000), ["--exclude", "a"], "quotation mark",
     ),
-    "not UTF-8": (
-        lambda f: text_in_csv(f, bad="caf\udce9"), ["--categorical", "a"], "not UTF-8",
-    ),
+    "not UTF-8": (lambda f: text_in_csv(f, bad="caf\udce9"), ["--categorical", "a"], "not UTF-8"),
     "columns of one name": (lambda f: text_in_csv(f, header="a,a,y"), [], "more than one column"),
     "NaN": (lambda f: put(f, holed(np.nan)), [], "'e' is NaN in row 26 of d.parquet"),
     "infinity": (lambda f: put(f, holed(-np.inf)), [], "'e' is infinite in row 26"),
@@ -436,61 +444,49 @@ BAD_DATA = {
         lambda f: text_in_csv(two_files(f, a=[1.0])).rename(f / "two" / "e.csv").parent, [],
         "of one format",
     ),
-    "all held out": (lambda f: f / "d.parquet", ["--test", "0.999999"], "at least 2 rows"),
-    "none held out": (lambda f: f / "d.parquet", ["--test", "1e-9"], "raise --test"),
-    "wrong share": (lambda f: f / "d.parquet", ["--test", "1.5"], "--test must be"),
-    "wrong penalty": (lambda f: f / "d.parquet", ["--l2", "-1"], "--l2 must be"),
-    "no penalty": (lambda f: f / "d.parquet", ["--l2", "much"], "--l2 must be"),
-    "NaN as penalty": (lambda f: f / "d.parquet", ["--l2", "nan"], "--l2 must be"),
-    "wrong bits": (lambda f: f / "d.parquet", ["--bits", "64"], "--bits must be"),
-    "wrong seed": (lambda f: f / "d.parquet", ["--seed", "-1"], "--seed must be"),
-    "wrong memory": (lambda f: f / "d.parquet", ["--memory", "much"], "such as 600MB"),
-    "too little memory": (lambda f: f / "d.parquet", ["--memory", "50MB"], "nothing was read"),
-    "too much memory": (lambda f: f / "d.parquet", ["--memory", "900TB"], "more than the"),
-    "wrong method": (lambda f: f / "d.parquet", ["--method", "newton"], "--method must be auto,"),
-    "wrong dtype": (lambda f: f / "d.parquet", ["--dtype", "int8"], "--dtype must be float32"),
-    "a condition without value": (lambda f: f / "d.parquet", ["--where", "a <"], "expected is"),
-    "a condition of no column": (
-        lambda f: f / "d.parquet", ["--where", "A < 3"], "no column 'A': did you mean 'a'?",
-    ),
-    "a condition with text": (lambda f: f / "d.parquet", ["--where", "a < b"], "is numeric"),
+    "all held out": (good, ["--test", "0.999999"], "at least 2 rows"),
+    "none held out": (good, ["--test", "1e-9"], "raise --test"),
+    "wrong share": (good, ["--test", "1.5"], "--test must be"),
+    "wrong penalty": (good, ["--l2", "-1"], "--l2 must be"),
+    "no penalty": (good, ["--l2", "much"], "--l2 must be"),
+    "NaN as penalty": (good, ["--l2", "nan"], "--l2 must be"),
+    "wrong bits": (good, ["--bits", "64"], "--bits must be"),
+    "wrong seed": (good, ["--seed", "-1"], "--seed must be"),
+    "wrong memory": (good, ["--memory", "much"], "such as 600MB"),
+    "too little memory": (good, ["--memory", "50MB"], "nothing was read"),
+    "too much memory": (good, ["--memory", "900TB"], "more than the"),
+    "wrong method": (good, ["--method", "newton"], "--method must be auto,"),
+    "wrong dtype": (good, ["--dtype", "int8"], "--dtype must be float32"),
+    "a condition without value": (good, ["--where", "a <"], "expected is"),
+    "a condition of no column": (good, ["--where", "A < 3"], "no column 'A': did you mean 'a'?"),
+    "a condition with text": (good, ["--where", "a < b"], "is numeric"),
     "a condition that ends with or": (
-        lambda f: f / "d.parquet", ["--where", "a < 0 or"], "cannot be read: expected is COLUMN OP",
+        good, ["--where", "a < 0 or"], "cannot be read: expected is COLUMN OP",
     ),
-    "a bracket that stays open": (
-        lambda f: f / "d.parquet", ["--where", "(a < 0 or b < 0"], "cannot be read",
-    ),
+    "a bracket that stays open": (good, ["--where", "(a < 0 or b < 0"], "cannot be read"),
     "a checkpoint that is to be gone on with, and no folder": (
-        lambda f: f / "d.parquet", ["--resume"], "--resume goes on with what --checkpoint keeps",
+        good, ["--resume"], "--resume goes on with what --checkpoint keeps",
     ),
     "a checkpoint's folder of other things": (
-        lambda f: f / "d.parquet", ["--checkpoint", "."], "holds other things than a fit",
+        good, ["--checkpoint", "."], "holds other things than a fit",
     ),
     "a condition that no row meets": (
-        lambda f: f / "d.parquet", ["--where", "a < -99"], "no row meets --where 'a < -99'",
+        good, ["--where", "a < -99"], "no row meets --where 'a < -99'",
     ),
     "a condition on rows in memory": (
-        lambda f: f / "d.parquet", ["--where", "a < -99", "--method", "cg"], "no row meets",
+        good, ["--where", "a < -99", "--method", "cg"], "no row meets",
     ),
-    "an interaction of one": (lambda f: f / "d.parquet", ["--interact", "a"], "two columns"),
-    "an interaction with none": (lambda f: f / "d.parquet", ["--interact", "a:q"], "'q'"),
-    "an interaction with the target": (
-        lambda f: f / "d.parquet", ["--interact", "a:y"], "it is the target",
-    ),
-    "a hashed product": (
-        lambda f: f / "d.parquet", ["--interact", "a:b", "--hash", "a:b"], "which has no levels",
-    ),
-    "a start that is none": (lambda f: f / "d.parquet", ["--start", "none"], "no such folder"),
+    "an interaction of one": (good, ["--interact", "a"], "two columns"),
+    "an interaction with none": (good, ["--interact", "a:q"], "'q'"),
+    "an interaction with the target": (good, ["--interact", "a:y"], "it is the target"),
+    "a hashed product": (good, ["--interact", "a:b", "--hash", "a:b"], "which has no levels"),
+    "a start that is none": (good, ["--start", "none"], "no such folder"),
     "a start of other columns": (
         lambda f: put(f, small(c=[*range(40)]), "e.parquet"), ["--start", "m"],
         "the columns differ: numeric 'c' of the fit alone",
     ),
-    "a start of other roles": (
-        lambda f: f / "d.parquet", ["--start", "m", "--interact", "a:b"], "numeric 'a:b' of the",
-    ),
-    "a start for another target": (
-        lambda f: f / "d.parquet", ["--start", "m", "--target", "b"], "is a model of 'y'",
-    ),
+    "a start of other roles": (good, ["--start", "m", "--interact", "a:b"], "numeric 'a:b' of the"),
+    "a start for another target": (good, ["--start", "m", "--target", "b"], "is a model of 'y'"),
     "svmlight without colon": (
         lambda f: saved_text(f, "1 2:3\n4 5\n"), [None], "line 2: expected is a feature",
     ),
@@ -507,16 +503,12 @@ BAD_DATA = {
     "svmlight of too many indices for sums": (
         lambda f: saved_text(f, "1 1:1\n2 5000:1\n"), [None, "--method", "direct"], "for sums",
     ),
-    "model is there": (lambda f: f / "d.parquet", ["--out", "m"], "say --overwrite"),
-    "no folder for it": (lambda f: f / "d.parquet", ["--out", "none/m"], "no such folder"),
-    "a file in its place": (lambda f: f / "d.parquet", ["--out", "d.parquet"], "is no folder"),
-    "target file of Parquet": (
-        lambda f: f / "d.parquet", ["--target-file", "y.npy"], "goes with .npy alone",
-    ),
-    "no picture": (lambda f: f / "d.parquet", ["--plot", "p.jpg"], "must be a .png file"),
-    "two kinds of test": (
-        lambda f: f / "d.parquet", ["--test", "0.5", "--test-data", "d.parquet"], "exclude each",
-    ),
+    "model is there": (good, ["--out", "m"], "say --overwrite"),
+    "no folder for it": (good, ["--out", "none/m"], "no such folder"),
+    "a file in its place": (good, ["--out", "d.parquet"], "is no folder"),
+    "target file of Parquet": (good, ["--target-file", "y.npy"], "goes with .npy alone"),
+    "no picture": (good, ["--plot", "p.jpg"], "must be a .png file"),
+    "two kinds of test": (good, ["--test", "0.5", "--test-data", "d.parquet"], "exclude each"),
 }  # fmt: skip
 
 
@@ -652,12 +644,12 @@ class TestBadData:
 @pytest.mark.slow
 def test_every_command_and_block_of_the_document_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    text = (pathlib.Path(jd.__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     for block in re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
         exec(block, {})
     commands = re.findall(r"^jaxdescent (.*)$", text, re.MULTILINE)
     assert len(commands) >= 4
-    readme = (pathlib.Path(jd.__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = re.findall(r"^jaxdescent ((?:fit|predict|plan) [^#\n]*)", readme, re.MULTILINE)
     assert [command.split()[0] for command in shown] == ["fit", "predict", "plan"]
     commands += [
@@ -703,7 +695,7 @@ def in_process(*arguments):
     done = subprocess.run(
         [sys.executable, "-c", CHILD, *map(str, arguments)],
         capture_output=True, text=True, check=False,
-        cwd=pathlib.Path(jd.__file__).parents[1],
+        cwd=ROOT,
     )  # fmt: skip
     peak = int(done.stderr.split("peak ")[-1]) if "peak " in done.stderr else 0
     return done, peak
@@ -744,14 +736,22 @@ needs_proc = pytest.mark.skipif(
 
 
 @functools.cache
-def started_bytes():
-    """What a process holds when it refuses a Parquet file before it reads rows: Python, JAX and
-    pyarrow, which no limit of ours can lower. How many pages of a library count depends on what the
-    system has in its cache, by 50 MB, so that all libraries must be loaded in what is compared.
+def started_bytes(form="parquet"):
+    """What a process holds when it refuses a file of this form before it reads rows: Python, JAX
+    and mostly pyarrow, which no limit of ours can lower. How many pages of a library count depends
+    on what the system has in its cache, by 50 MB, so that all libraries must be loaded in what is
+    compared.
     """
     with tempfile.TemporaryDirectory() as folder:
-        put(pathlib.Path(folder), small())
-        done, peak = in_process("fit", folder, "--target", "y", "--memory", "1MB")
+        path = pathlib.Path(folder, f"X.{form}")
+        if form == "npy":
+            np.save(path, np.ones((9, 2)))
+            np.save(path.with_name("y.npy"), np.ones(9))
+        elif form == "csv":
+            path.write_text("a,y\n1,2\n")
+        else:
+            put(path.parent, small(), path.name)
+        done, peak = in_process("fit", path, "--target", "y", "--memory", "1MB")
     assert done.returncode == 2, done.stderr
     return peak
 
@@ -763,15 +763,12 @@ class TestMemory:
     ROOM = 330_000_000
 
     def fits(self, *arguments, room=ROOM):
-        refused, before = in_process("fit", *arguments, "--json", "--memory", "1MB")
-        assert refused.returncode == 2, refused.stderr
-        limit = before + room
+        limit = started_bytes(arguments[0].suffix[1:] or "parquet") + room
         done, peak = in_process("fit", *arguments, "--json", "--memory", limit)
         assert done.returncode == 0, done.stderr
         assert peak <= limit, f"{peak:,} of {limit:,}"
         return json.loads(done.stdout)
 
-    @pytest.mark.slow
     @pytest.mark.slow
     def test_a_row_group_larger_than_the_limit_is_read_page_by_page(self, tmp_path, rng):
         path = large_parquet(tmp_path, 1_200_000, 6, rng, row_group_size=10**9)
@@ -779,7 +776,7 @@ class TestMemory:
         assert content["held_out"]["r2"] > 1 - 1e-9
 
     @pytest.mark.slow
-    @pytest.mark.parametrize(("columns", "test"), [(3, 0.3), (60, 0), (400, 0.3)])
+    @pytest.mark.parametrize(("columns", "test"), [(3, 0), (400, 0.3)])
     def test_parquet(self, tmp_path, rng, columns, test):
         path = large_parquet(tmp_path, 40_000_000 // columns // 4, columns, rng)
         room = self.ROOM + 2**22 * columns
@@ -838,14 +835,14 @@ class TestMemory:
 
     @pytest.mark.slow
     def test_rows_that_stay_in_the_files(self, tmp_path, rng):
-        rows, columns, room = 80_000, 4_000, 560_000_000
+        rows, columns, room = 60_000, 4_000, 530_000_000
         sparse_npy(tmp_path / "X.npy", rows, columns, rng)
         y = np.zeros(rows, np.float32)
         y[:5000] = np.load(tmp_path / "X.npy", mmap_mode="r")[:5000, :3].sum(axis=1)
         np.save(tmp_path / "y.npy", y)
         size = (tmp_path / "X.npy").stat().st_size
         assert size > 1.2 * (room + started_bytes())
-        content = self.fits(tmp_path / "X.npy", "--l2", "5000", "--test", "0.2", room=room)
+        content = self.fits(tmp_path / "X.npy", "--l2", "50000", "--test", "0.2", room=room)
         assert "stay in the files" in content["method"]
         assert content["status"] == "CONVERGED"
         assert content["bytes_read"] > 5 * size
@@ -866,7 +863,7 @@ class TestMemory:
         rows = 2_000_000
         table = pa.table({"id": [f"user-{i}" for i in range(rows)], "y": rng.normal(size=rows)})
         pq.write_table(table, tmp_path / "d.parquet")
-        for room in (130_000_000, 330_000_000, 530_000_000, 730_000_000):
+        for room in (130_000_000, 530_000_000):
             limit = started_bytes() + room
             done, peak = in_process("fit", tmp_path, "--target", "y", "--categorical", "id",
                                     "--memory", limit)  # fmt: skip
@@ -912,10 +909,10 @@ class TestMemory:
     @pytest.mark.parametrize(
         ("rows", "length", "rooms"),
         [
-            (60_000, 10_000, (210, 460)),
-            (300, 3_000_000, (110, 3260)),
+            (30_000, 10_000, (210, 460)),
+            (100, 3_000_000, (110, 3260)),
             (5, 80_000_000, (1960,)),
-            (400_000, 300, (20, 160)),
+            (200_000, 300, (20, 160)),
         ],
     )
     def test_long_texts(self, tmp_path, rng, rows, length, rooms):
@@ -938,8 +935,8 @@ class TestMemory:
 
     @pytest.mark.slow
     def test_predictions(self, tmp_path, rng):
+        fit_model(large_parquet(tmp_path, 100, 20, rng), "y").save(tmp_path / "m")
         path = large_parquet(tmp_path, 1_500_000, 20, rng)
-        self.fits(path, "--target", "y", "--out", tmp_path / "m")
         limit = started_bytes() + self.ROOM - 40_000_000
         done, peak = in_process("predict", tmp_path / "m", path, "--out", tmp_path / "p.parquet",
                                 "--memory", limit)  # fmt: skip
@@ -959,12 +956,7 @@ class TestMemory:
 def test_a_real_ctrl_c_in_the_middle_of_a_pass(tmp_path, rng):
     sparse_npy(tmp_path / "X.npy", 100_000_000, 100, rng)
     np.lib.format.open_memmap(tmp_path / "y.npy", "w+", np.float32, (100_000_000,))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "jaxdescent", "fit", tmp_path / "X.npy", "--out", tmp_path / "m"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        cwd=pathlib.Path(jd.__file__).parents[1],
-    )  # fmt: skip
-    assert process.stdout is not None
+    process = started("fit", tmp_path / "X.npy", "--out", tmp_path / "m")
     process.stdout.readline()  # the plan: reading begins
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
@@ -986,13 +978,9 @@ def test_predict_ends_whatever_stops_it(tmp_path, rng, end):
     if is_full:  # the system refuses a file of more bytes
         limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))"
         program = f"import resource; {limit}; {program}"
-    where = ["--where", "x0 > 99"] if is_filtered else []
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, "predict", tmp_path / "m", tmp_path / "X.npy", *where,
-         "--out", tmp_path / "room" / "p.csv"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        cwd=pathlib.Path(jd.__file__).parents[1],
-    )  # fmt: skip
+    arguments = ["predict", tmp_path / "m", tmp_path / "X.npy"]
+    arguments += ["--where", "x0 > 99"] if is_filtered else []
+    process = started(*arguments, "--out", tmp_path / "room" / "p.csv", program=program)
     if not is_full:
         # The file is there with the first rows, and its folder before any is read.
         while not any((tmp_path / "room").glob(".p.csv*" + "/p.csv" * (not is_filtered))):
@@ -1020,13 +1008,10 @@ def test_a_fit_in_memory_that_is_interrupted_ends_its_reading(tmp_path, rng):
         "Rows.add = add\n"
         "main()\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, "fit", tmp_path / "X.npy", "--method", "cg"],
-        capture_output=True, text=True, timeout=60, check=False,
-        cwd=pathlib.Path(jd.__file__).parents[1],
-    )  # fmt: skip
-    assert done.returncode == 130, done.stderr
-    assert done.stderr == "Interrupted: nothing was written.\n"
+    process = started("fit", tmp_path / "X.npy", "--method", "cg", program=program)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors == "Interrupted: nothing was written.\n"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
@@ -1044,12 +1029,7 @@ def test_a_signal_ends_a_fit_whose_main_thread_never_comes_back(tmp_path, number
         "ProductSums.moments = moments\n"
         "main()\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, "fit", tmp_path / "d.parquet", "--target", "y"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        cwd=pathlib.Path(jd.__file__).parents[1],
-    )  # fmt: skip
-    assert process.stdout is not None
+    process = started("fit", tmp_path / "d.parquet", "--target", "y", program=program)
     while process.stdout.readline() != "here\n":
         assert process.poll() is None
     time.sleep(0.3)  # so that it is in the call
@@ -1156,10 +1136,9 @@ def test_a_program_ends_though_a_reading_was_begun_and_left():
         "kept = read_ahead(itertools.count)\n"
         "print(next(kept))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
+    process = started(program=program)
+    assert process.communicate(timeout=60) == ("0\n", "")
+    assert process.returncode == 0
 
 
 def test_reading_ahead_ends_where_the_fit_does():

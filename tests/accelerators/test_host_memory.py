@@ -55,8 +55,9 @@ def program(name, method):
     return Compiled(descend, jax.ShapeDtypeStruct((), jnp.float32, sharding=whole))
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", ["h100", "8xh100", "v5e:2x4"])
+@pytest.mark.parametrize(
+    ("name", "method"), [("h100", "adam"), ("8xh100", "constant"), ("v5e:2x4", "adam")]
+)
 def test_a_device_has_a_few_chunks_of_params_that_it_has_no_room_for(name, method):
     made, arrays = METHODS[method]
     with jax.numpy_dtype_promotion("standard"):  # which optax needs

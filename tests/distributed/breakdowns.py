@@ -1,10 +1,11 @@
 """The command of the breakdown, in which one process does something else than the others."""
 
+import dataclasses
 import os
 import signal
 import sys
 
-from jaxdescent import cli
+from jaxdescent import breakdown, cli
 from jaxdescent.breakdown import child, coupled, independent_weights, segments
 from tests.distributed.processes import share_programs
 
@@ -16,6 +17,13 @@ ENDLESS = (
     "child.answer = lambda request: time.sleep(1000)\n"
     "child.main()\n"
 )
+
+
+def tiny():
+    """The parts of one machine take little time."""
+    coupled.LEAST_SIZES = 2
+    sizes = {"first_size": 16, "separable_sizes": (1000,), "most_lines": 1200}
+    breakdown.QUICK = dataclasses.replace(breakdown.QUICK, **sizes)
 
 
 def endless():
