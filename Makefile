@@ -31,23 +31,24 @@ demo: $(INSTALLED) ## a fit of a table, then the whole story: 3 to 5 minutes, AR
 	@echo
 	$(BIN)/jaxdescent breakdown $(ARGS)
 
+# The files run in their order: those of several processes, which take longest, begin.
 test: $(INSTALLED) ## the tests of every day, and doctests, in some minutes on two cores
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-all: $(INSTALLED) ## these and the slow ones, which share their programs
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "" $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "" $(ARGS)
 
 test-slow: $(INSTALLED) ## the other tests, some of which need minutes or gigabytes
 	$(BIN)/python -m pytest -q -m "slow and not core" $(ARGS)
 
 test-as-users: $(INSTALLED) ## the core on one device, without flags, as users run it
-	JAXDESCENT_TEST_AS_USERS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile $(CORE) $(ARGS)
+	JAXDESCENT_TEST_AS_USERS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(CORE) $(ARGS)
 
 test-lowest: $(LOWEST)/.installed ## the tests with the lowest versions that are promised
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(LOWEST)/bin/python -m pytest -q $(ARGS)
 
 test-lowest-core: $(LOWEST)/.installed ## a part of the core with the lowest versions
-	$(LOWEST)/bin/python -m pytest -q -n 2 --dist loadfile $(LEAST) $(ARGS)
+	$(LOWEST)/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(LEAST) $(ARGS)
 
 lowest: test-lowest
 
