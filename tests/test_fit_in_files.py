@@ -78,7 +78,7 @@ CASES = {
     "means for missing values, slopes of levels, hashed columns, other data": (
         "holes.csv",
         {"missing": "mean", "categorical": ("city",), "hashed": ("month",), "weights": "w",
-         "interact": ("city:size",), "method": "cg", "test_data": "other.csv"},
+         "interact": ("city:size",), "method": "cg", "test_data": "other.csv", "dtype": "float64"},
     ),
     "dropped rows, several hashed columns and slopes in their buckets": (
         "holes.csv",

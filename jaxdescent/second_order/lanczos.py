@@ -28,7 +28,12 @@ from jax import lax
 
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
-from jaxdescent.second_order.curvature import Curvature, normalised, random_signs
+from jaxdescent.second_order.curvature import (
+    DRAWN_BY_HOST,
+    Curvature,
+    normalised,
+    random_signs,
+)
 
 Params = Any
 
@@ -103,7 +108,7 @@ class Process:
     def advance(self, steps: int) -> None:
         """Make ``steps`` more steps, unless the space is exhausted."""
         if self.state is None:
-            self.state = State.begun(self.curvature.direction(0))
+            self.state = self._begun(self.curvature.direction(0))
         target = self.steps + steps
         while not self.is_exhausted and self.steps < target:
             largest, count = max(map(abs, self.diagonal), default=0.0), target - self.steps
@@ -152,15 +157,45 @@ class Process:
         direction = start if self.scale is None else of.as_column(self.scale) * start
         length = float(np.linalg.norm(direction))
         # The curvature is the first alpha of a process that begins there.
-        along = self._continued(State.begun(of.as_params(start)), 0.0, np.zeros(1))[1][0]
+        along = self._once(of.as_params(start))[1]
         return of.as_params(direction / length), along / length**2
 
     def defect(self) -> float:
         """``|S(a + b) - S a - S b| / (|S a| + |S b|)``, the relative rounding of products with
         ``S = D H D``.
         """
-        a, b = (self.curvature.direction(seed) for seed in (1101, 1102))
-        return float(self.curvature.run(_defect, self.scale, a, b))
+        direction, seeds, size = self.curvature.direction, (1101, 1102), 0.0
+        both, length = self._combined(1.0, direction(seeds[0]), 1.0, direction(seeds[1]))
+        both, _ = self._combined(1 / length, both, 0.0, both)
+        rest, _ = self._image(both, length)
+        del both  # there may be a billion unknowns
+        difference = 0.0
+        for seed in seeds:
+            image, norm = self._image(direction(seed), 1.0)
+            rest, difference = self._combined(1.0, rest, -1.0, image)
+            size += norm
+        return difference / (size if size > 0 else 1.0)
+
+    def _image(self, unit: Params, factor: float) -> tuple[Params, float]:
+        """The product of S with ``factor`` times a unit vector, and its length."""
+        state, alpha, beta = self._once(unit)
+        return self._combined(factor * alpha, unit, factor * beta, state.current)
+
+    def _combined(self, a: float, x: Params, b: float, y: Params) -> tuple[Params, float]:
+        """``a x + b y``, and its length."""
+        total, length = self.curvature.run(_combined, (a, b), x, y)
+        return total, float(length)
+
+    def _once(self, start: Params) -> tuple[State, float, float]:
+        """The first step of a process that begins with a vector, and its coefficients."""
+        state, diagonal, off_diagonal = self._continued(self._begun(start), 0.0, np.zeros(1))
+        return state, diagonal[0], off_diagonal[0]
+
+    def _begun(self, start: Params) -> State:
+        """The state of a process that begins with a unit vector. Short vectors are summed in any
+        case, by the program that serves :meth:`lowest_direction`; long ones would take memory.
+        """
+        return State.begun(start, is_summed=self.curvature.size <= DRAWN_BY_HOST)
 
     def _continued(
         self, state: State, largest: float, weights: np.ndarray
@@ -247,23 +282,17 @@ def row_norms(objective: Objective, params: Params, *, probes: int) -> Params:
     return jax.tree.map(inverse, total)
 
 
-def _defect(
-    objective: Objective, params: Params, scale: Params | None, a: Params, b: Params
-) -> jax.Array:
-    def image(weights: jax.Array) -> Params:
-        def sum_of(x: jax.Array, y: jax.Array) -> jax.Array:
-            of_x, of_y = weights.astype(x.dtype)
-            return of_x * x + of_y * y
+def _combined(
+    objective: Objective, params: Params, factors: tuple[Any, Any], x: Params, y: Params
+) -> tuple[Params, jax.Array]:
+    del objective, params
 
-        return _product(objective, params, scale, jax.tree.map(sum_of, a, b))
+    def of_leaf(x: jax.Array, y: jax.Array) -> jax.Array:
+        a, b = (jnp.asarray(factor, x.dtype) for factor in factors)
+        return a * x + b * y
 
-    # A loop over the products, so that the program contains the function once.
-    dtype = jnp.result_type(*jax.tree.leaves(params))
-    images = lax.map(image, jnp.array([[1, 0], [0, 1], [1, 1]], dtype))
-    first, second, both = (jax.tree.map(lambda of: of[i], images) for i in range(3))  # noqa: B023
-    difference = jax.tree.map(lambda s, x, y: s - x - y, both, first, second)
-    size = precision.norm(first) + precision.norm(second)
-    return precision.norm(difference) / jnp.where(size > 0, size, 1)
+    total = jax.tree.map(of_leaf, x, y)
+    return total, precision.norm(total)
 
 
 def extreme_pair(
