@@ -473,10 +473,15 @@ LINE_SEARCHES = [
 ]
 
 
-@given(offset=st.floats(-1e4, 1e4), scale=st.sampled_from([1e-3, 1.0, 1e3]))
+# Smaller offsets than the bowl's own values hide nothing but are its minimum: how many digits of it
+# can be had is another question.
+OFFSETS = st.just(0.0) | st.floats(1, 1e4) | st.floats(-1e4, -1)
+
+
+@given(offset=OFFSETS, scale=st.sampled_from([1e-3, 1.0, 1e3]))
 def test_line_searches_do_not_stall_near_a_float32_optimum(offset, scale):
     for method in LINE_SEARCHES:
-        start, args = np.zeros(3, np.float32), (offset, scale)
+        start, args = np.zeros(3, np.float32), (offset * scale, scale)
         result = jd.minimize(bowl_in_offset, start, method, args=args, max_iterations=500)
         assert status(result) == "CONVERGED"
 
