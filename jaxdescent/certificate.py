@@ -99,12 +99,12 @@ def certify(
     (:mod:`jaxdescent.second_order.spectrum`). They are computed in float64, from products in
     float64 if the function can be evaluated in it, and must exceed the rounding of the data. They
     follow from the structure (``l2 > 0``); or, up to 512 unknowns, from all eigenvalues. Beyond,
-    the Lanczos process on Hessian-vector products is used, with four vectors of memory. If it does
-    not decide, there follow a Cholesky factor of the shifted Hessian, if this is banded or has at
-    most 6,000 unknowns, or more Lanczos steps on the scaled Hessian. Negative curvature is proven
-    by a direction. That there is none is proven by structure, by the factor, or with probability
-    1 - 1e-6 over a random start; otherwise the kind is ``"undetermined"``. It takes a minute at
-    most, plus the time of single products.
+    the Lanczos process on Hessian-vector products is used, with three vectors of memory (four to
+    show a direction of negative curvature). If it does not decide, there follow a Cholesky factor
+    of the shifted Hessian, if this is banded or has at most 6,000 unknowns, or more Lanczos steps
+    on the scaled Hessian. Negative curvature is proven by a direction. That there is none is proven
+    by structure, by the factor, or with probability 1 - 1e-6 over a random start; otherwise the
+    kind is ``"undetermined"``. It takes a minute at most, plus the time of single products.
 
     Args:
       objective: as for ``minimize``.

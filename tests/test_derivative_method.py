@@ -16,6 +16,7 @@ from jaxdescent.kernels.branches import if_any
 from jaxdescent.regression.solve import refinement
 from jaxdescent.regression.solve.by_gram import factor_by_gram
 from tests.references import closed_form, of_condition
+from tests.results import status
 
 METHOD = jd.DerivativeMethod()
 
@@ -431,3 +432,17 @@ def test_an_l2_for_each_output_gives_what_each_gives_alone(rng, spread, intercep
         exact, *_ = closed_form(X, y[:, k], l2=float(penalty), intercept=intercept)
         found = together.params["weights"][:, k]
         np.testing.assert_allclose(found, exact, atol=3e-5 * np.abs(exact).max())
+
+
+@pytest.mark.slow
+def test_a_solve_that_rounding_stops_ends_soon(rng):
+    """Too large for steps in double length, and the means leave an intercept few digits: each solve
+    rounds to another value, none is better, and none after the first few is worth its seconds.
+    """
+    unit = 10 ** rng.uniform(-1, 1, 80)
+    X = (rng.normal(size=(16_000, 80)) + 3e3 * rng.normal(size=80)) * unit
+    y = X @ (rng.normal(size=80) / unit) + 2e6 + 3e-2 * rng.normal(size=16_000)
+    regression = jd.LinearRegression(X.astype(np.float32), y.astype(np.float32))
+    result = jd.minimize(regression, method=jd.DerivativeMethod(), max_iterations=60)
+    assert status(result) == "STAGNATED"
+    assert result.iterations <= 10

@@ -42,9 +42,7 @@ class Means(NamedTuple):
         """``S sum_j (x_bar_j w_j)^2``: the rounding of ``x_bar.w``, which the best intercept has
         however small it is itself, raises the value by about ``eps^2 / 2`` times this.
         """
-        mean = self.features.mean
-        terms = mean[:, None] * weights.reshape(mean.size, -1)
-        return self.weight_total * jnp.sum(jnp.square(terms))
+        return squared_products(self.features.mean, weights, self.weight_total)
 
     def steepness(self) -> jax.Array:
         """``S (1 + |x_bar|^2)``: the curvature that features far from zero add if b is unknown."""
@@ -79,6 +77,12 @@ class Means(NamedTuple):
         more = jnp.sum(jnp.square(excess)) / self.weight_total
         of_weights = gradient - outer(self.features.mean, excess)
         return value + 0.5 * more, precision.norm((of_weights, excess))
+
+
+def squared_products(mean: jax.Array, weights: jax.Array, weight_total: Any) -> jax.Array:
+    """``S sum_j (x_bar_j w_j)^2``, over all outputs."""
+    terms = mean[:, None] * weights.reshape(mean.size, -1)
+    return weight_total * jnp.sum(jnp.square(terms))
 
 
 class Elimination(NamedTuple):

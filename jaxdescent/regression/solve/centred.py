@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxdescent.designs import as_design
 from jaxdescent.kernels.dtypes import HIGHEST
+from jaxdescent.objectives.elimination import squared_products
 
 Params = Any
 
@@ -66,7 +67,7 @@ def rounding_of_products(mean: jax.Array, weights: jax.Array, weight_total: Any)
     number, for one half of the sum of two squares.
     """
     eps = jnp.finfo(weights.dtype).eps
-    return weight_total * jnp.sum(jnp.square(ROUNDING * eps * mean[:, None] * weights))
+    return jnp.square(ROUNDING * eps) * squared_products(mean, weights, weight_total)
 
 
 def centred_slope(mean: jax.Array, objective: Any, gradient: Params) -> tuple[jax.Array, jax.Array]:
