@@ -48,10 +48,10 @@ MORE_METHODS = {
     "regression, default": (REGRESSION, None, None),
     "regression, hedge": (REGRESSION, None, jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), 2)),
     "regression, CG": (REGRESSION, None, jd.ConjugateGradient(jd.Jacobi())),
-    "regression, in the rows": (
+    "regression, its Gram matrix": (
         jd.LinearRegression(X, Y, l2=1.0),
         None,
-        jd.Dual(jd.ConjugateGradient()),
+        jd.Gram(jd.ConjugateGradient()),
     ),
     "function, momentum": (valley, START, jd.GradientDescent(1e-3, momentum=jd.Nesterov())),
     "residuals": (jd.LeastSquares(lambda x: x**2 - 2), START, jd.LevenbergMarquardt()),

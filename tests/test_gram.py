@@ -1,4 +1,4 @@
-"""Gram and Dual: the regression's minimiser, by other forms of it."""
+"""Gram: the regression's minimiser, by its Gram matrix."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,6 @@ import optax
 import pytest
 
 import jaxdescent as jd
-from jaxdescent.status import Status
 from tests.references import least_squares
 from tests.results import assert_trees_close
 
@@ -27,23 +26,17 @@ OPTIONS = [
     {"intercept": False},
     {"l2": 0.7, "is_weighted": True},
     {"outputs": (2,), "l2": jnp.array([0.1, 3.0])},
-    {"outputs": (2,), "is_weighted": True, "intercept": False},
 ]
-SHAPES = {jd.Gram: (80, 6), jd.Dual: (7, 40)}
-BOTH = pytest.mark.parametrize("rewritten", [jd.Gram, jd.Dual])
+SHAPE = (80, 6)
 
 
 value_and_gradient = jax.jit(jd.LinearRegression.value_and_gradient)
 
 
-@pytest.mark.parametrize(
-    ("rewritten", "options"),
-    [(jd.Gram, OPTIONS[i]) for i in (1, 2, 3)] + [(jd.Dual, OPTIONS[i]) for i in (2, 3, 4)],
-    ids=str,
-)
-def test_the_minimiser_is_the_closed_form(rewritten, options, rng, x64):
-    objective = regression(rng, *SHAPES[rewritten], **options)
-    result = jd.minimize(objective, method=rewritten(), tolerance=1e-10)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_the_minimiser_is_the_closed_form(options, rng, x64):
+    objective = regression(rng, *SHAPE, **options)
+    result = jd.minimize(objective, method=jd.Gram(), tolerance=1e-10)
     assert bool(result.converged)
     expected = least_squares(objective)
     assert_trees_close(result.params, expected, rtol=1e-6, atol=1e-7)
@@ -56,40 +49,31 @@ def test_the_minimiser_is_the_closed_form(rewritten, options, rng, x64):
     np.testing.assert_allclose(result.gradient_norm, norm, rtol=1e-3, atol=4 * rounding)
 
 
-@BOTH
-def test_in_float32_the_minimiser_is_near_the_closed_form(rewritten, rng):
-    objective = regression(rng, *SHAPES[rewritten], dtype=np.float32, l2=0.1)
-    result = jd.minimize(objective, method=rewritten())
+def test_in_float32_the_minimiser_is_near_the_closed_form(rng):
+    objective = regression(rng, *SHAPE, dtype=np.float32, l2=0.1)
+    result = jd.minimize(objective, method=jd.Gram())
     assert bool(result.converged)
     assert_trees_close(result.params, least_squares(objective), rtol=1e-3, atol=1e-4)
 
 
-# What a form answers to a method in its own way is asked of both.
 INNER = [
-    *(
-        (rewritten, method)
-        for rewritten in (jd.Gram, jd.Dual)
-        for method in (
-            jd.GradientDescent(jd.ExactLineSearch()),
-            jd.GradientDescent(jd.InverseLipschitz()),
-            jd.ConjugateGradient(jd.Nystrom(3)),
-        )
-    ),
-    (jd.Gram, jd.ConjugateGradient(jd.Jacobi())),  # of K the diagonal is not asked for
-    (jd.Gram, jd.GradientDescent(jd.BarzilaiBorwein())),
-    (jd.Gram, jd.DerivativeMethod()),
-    (jd.Dual, jd.ConjugateGradient()),
-    (jd.Dual, jd.GradientDescent(jd.AdaptiveStep())),
-    (jd.Dual, jd.GradientDescent(jd.Backtracking(), jd.Nesterov())),
-    (jd.Dual, jd.LBFGS()),
-    (jd.Dual, optax.sgd(5e-3)),
+    jd.GradientDescent(jd.ExactLineSearch()),
+    jd.GradientDescent(jd.InverseLipschitz()),
+    jd.GradientDescent(jd.AdaptiveStep()),
+    jd.GradientDescent(jd.Backtracking(), jd.Nesterov()),
+    jd.GradientDescent(jd.BarzilaiBorwein()),
+    jd.ConjugateGradient(jd.Nystrom(3)),
+    jd.ConjugateGradient(jd.Jacobi()),
+    jd.LBFGS(),
+    jd.DerivativeMethod(),
+    optax.sgd(5e-3),
 ]
 
 
-@pytest.mark.parametrize(("rewritten", "inner"), INNER)
-def test_any_method_runs_inside(rewritten, inner, rng, x64, relaxed_promotion):
-    objective = regression(rng, *SHAPES[rewritten], l2=0.5)
-    method = rewritten(inner)
+@pytest.mark.parametrize("inner", INNER)
+def test_any_method_runs_inside(inner, rng, x64, relaxed_promotion):
+    objective = regression(rng, *SHAPE, l2=0.5)
+    method = jd.Gram(inner)
     result = jd.minimize(objective, method=method, tolerance=1e-8, max_iterations=20_000)
     assert bool(result.converged)
     assert_trees_close(result.params, least_squares(objective), rtol=1e-5, atol=1e-6)
@@ -106,42 +90,21 @@ def test_gram_steps_are_the_inner_methods_steps_on_the_regression(rng, x64):
             assert_trees_close(got.params, expected.params, rtol=1e-7, atol=1e-9)
 
 
-@pytest.mark.parametrize("iterations", [1, 4])
-@pytest.mark.parametrize("l2", [0.0, 0.3])
-def test_dual_steps_are_gradient_steps_on_the_weights(iterations, l2, rng, x64):
-    objective = regression(rng, 6, 30, l2=l2, intercept=False)
-    inner = jd.GradientDescent(2e-3)
-    for count in (1, 5):
-        got = jd.minimize(
-            objective,
-            method=jd.Dual(inner, iterations=iterations),
-            tolerance=0,
-            max_iterations=count,
-        )
-        expected = jd.minimize(
-            objective, method=inner, tolerance=0, max_iterations=count * iterations
-        )
-        assert_trees_close(got.params, expected.params, rtol=1e-11, atol=1e-13)
-        assert int(got.iterations) == count
-
-
 def test_a_start_is_judged_before_the_first_step(rng, x64):
-    for rewritten, shape in SHAPES.items():
-        objective = regression(rng, *shape, l2=0.1)
-        best = jax.tree.map(jnp.asarray, least_squares(objective))
-        result = jd.minimize(objective, best, rewritten(), tolerance=1e-6)
-        assert bool(result.converged)
-        assert int(result.iterations) == 0
+    objective = regression(rng, *SHAPE, l2=0.1)
+    best = jax.tree.map(jnp.asarray, least_squares(objective))
+    result = jd.minimize(objective, best, jd.Gram(), tolerance=1e-6)
+    assert bool(result.converged)
+    assert int(result.iterations) == 0
 
 
-@BOTH
-def test_under_jit_and_vmap_each_has_its_closed_form_and_its_derivatives(rewritten, rng, x64):
-    X = np.asarray(regression(rng, *SHAPES[rewritten]).X)
+def test_under_jit_and_vmap_each_has_its_closed_form_and_its_derivatives(rng, x64):
+    X = np.asarray(regression(rng, *SHAPE).X)
     ys, penalties = rng.normal(size=(3, len(X))) + 1, np.array([0.05, 0.5, 10.0])
 
     def solve(y, l2):
         objective = jd.LinearRegression(X, y, l2=l2)
-        return jd.minimize(objective, method=rewritten(), tolerance=1e-12).params["weights"]
+        return jd.minimize(objective, method=jd.Gram(), tolerance=1e-12).params["weights"]
 
     def differentiated(y, l2):
         weights, pullback = jax.vjp(solve, y, l2)
@@ -158,23 +121,20 @@ def test_under_jit_and_vmap_each_has_its_closed_form_and_its_derivatives(rewritt
 
 
 @pytest.mark.core
-@BOTH
-def test_a_path_of_penalties_builds_the_matrix_once(rewritten, rng):
-    objective = regression(rng, *SHAPES[rewritten], dtype=np.float32).checked()
+def test_a_path_of_penalties_builds_the_matrix_once(rng):
+    objective = regression(rng, *SHAPE, dtype=np.float32).checked()
     params = objective.start()
 
     def state(l2):
         penalised = jd.LinearRegression(objective.X, objective.y, l2=l2)
-        state = rewritten().init(penalised, params)
-        new, _, _ = rewritten().step(penalised, params, state)
+        state = jd.Gram().init(penalised, params)
+        new, _, _ = jd.Gram().step(penalised, params, state)
         return state.form, new
 
     form, stepped = jax.eval_shape(
         jax.vmap(state, out_axes=(None, 0)), jax.ShapeDtypeStruct((50,), jnp.float32)
     )
-    size = min(objective.X.shape)
-    matrix = form.gram if rewritten is jd.Gram else form.kernel
-    assert matrix.shape == (size, size)  # out_axes=None: raises if it depended on l2
+    assert form.gram.shape == (6, 6)  # out_axes=None: raises if it depended on l2
     assert stepped["weights"].shape == (50, *params["weights"].shape)
 
 
@@ -187,37 +147,29 @@ def test_a_gram_step_does_not_touch_x(rng):
     assert all(80 not in shape for shape in shapes)
 
 
-def test_dual_on_equations_without_a_solution_ends_diverged(rng):
-    objective = regression(rng, 30, 4, dtype=np.float32)
-    result = jd.minimize(objective, method=jd.Dual())
-    assert int(result.status) == Status.DIVERGED
-
-
 def test_a_matrix_free_x_does(rng, x64):
-    for rewritten, shape in SHAPES.items():
-        objective = regression(rng, *shape, l2=0.3)
-        design = jd.MatrixFree(
-            jax.tree_util.Partial(lambda X, w: X @ w, objective.X),
-            rows=shape[0],
-            features=shape[1],
-            weights_dtype=jnp.float64,
-        )
-        free = jd.LinearRegression(design, objective.y, l2=0.3)
-        result = jd.minimize(free, method=rewritten(), tolerance=1e-10)
-        assert_trees_close(result.params, least_squares(objective), rtol=1e-6, atol=1e-7)
+    objective = regression(rng, *SHAPE, l2=0.3)
+    design = jd.MatrixFree(
+        jax.tree_util.Partial(lambda X, w: X @ w, objective.X),
+        rows=SHAPE[0],
+        features=SHAPE[1],
+        weights_dtype=jnp.float64,
+    )
+    free = jd.LinearRegression(design, objective.y, l2=0.3)
+    result = jd.minimize(free, method=jd.Gram(), tolerance=1e-10)
+    assert_trees_close(result.params, least_squares(objective), rtol=1e-6, atol=1e-7)
 
 
-@BOTH
-def test_bfloat16_data_and_params_are_computed_with_in_float32(rewritten, rng):
-    wide = regression(rng, *SHAPES[rewritten], dtype=np.float32, l2=0.5)
+def test_bfloat16_data_and_params_are_computed_with_in_float32(rng):
+    wide = regression(rng, *SHAPE, dtype=np.float32, l2=0.5)
     X = wide.X.astype(jnp.bfloat16)
     stored = jd.LinearRegression(X, wide.y, l2=0.5)
-    result = jd.minimize(stored, method=rewritten())
+    result = jd.minimize(stored, method=jd.Gram())
     assert result.params["weights"].dtype == jnp.float32
     exact = least_squares(jd.LinearRegression(X.astype(jnp.float32), wide.y, l2=0.5))
     assert_trees_close(result.params, exact, rtol=1e-2, atol=1e-3)
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), result.params)
-    rounded = jd.minimize(stored, params, method=rewritten(), max_iterations=20)
+    rounded = jd.minimize(stored, params, method=jd.Gram(), max_iterations=20)
     assert rounded.params["weights"].dtype == jnp.bfloat16
     assert_trees_close(
         jax.tree.map(lambda leaf: leaf.astype(jnp.float32), rounded.params),
@@ -228,36 +180,25 @@ def test_bfloat16_data_and_params_are_computed_with_in_float32(rewritten, rng):
 
 
 @pytest.mark.core
-@BOTH
-def test_other_objectives_are_refused(rewritten):
+def test_other_objectives_are_refused():
     bowl = jd.Quadratic(jnp.eye(2), jnp.ones(2))
-    name = rewritten.__name__
-    with pytest.raises(TypeError, match=rf"{name} needs a jd\.LinearRegression, got Quadratic"):
-        jd.minimize(bowl, method=rewritten())
+    with pytest.raises(TypeError, match=r"Gram needs a jd\.LinearRegression, got Quadratic"):
+        jd.minimize(bowl, method=jd.Gram())
 
 
 @pytest.mark.core
-@BOTH
-def test_a_method_that_is_none_is_refused(rewritten, rng):
+def test_a_method_that_is_none_is_refused(rng):
     objective = regression(rng, 9, 3, dtype=np.float32)
     with pytest.raises(TypeError, match=r"method must be a jaxdescent method.*got 0\.1"):
-        jd.minimize(objective, method=rewritten(0.1))
+        jd.minimize(objective, method=jd.Gram(0.1))
     with pytest.raises(ValueError, match="learning_rate must be positive"):
-        jd.minimize(objective, method=rewritten(jd.GradientDescent(-1.0)))
+        jd.minimize(objective, method=jd.Gram(jd.GradientDescent(-1.0)))
     with pytest.raises(TypeError, match=r"LSMR needs a jd\.LinearRegression"):
-        jd.minimize(objective, method=rewritten(jd.LSMR()))
+        jd.minimize(objective, method=jd.Gram(jd.LSMR()))
 
 
-@pytest.mark.core
-def test_the_count_of_inner_iterations_is_checked(rng):
-    objective = regression(rng, 9, 30, dtype=np.float32)
-    with pytest.raises(ValueError, match=r"Dual\.iterations must be at least 1, got 0"):
-        jd.minimize(objective, method=jd.Dual(iterations=0))
-
-
-@BOTH
-def test_methods_count_by_structure_and_nothing_retraces(rewritten):
-    one, two = (rewritten(jd.GradientDescent(rate)) for rate in (0.1, 0.2))
+def test_methods_count_by_structure_and_nothing_retraces():
+    one, two = (jd.Gram(jd.GradientDescent(rate)) for rate in (0.1, 0.2))
     assert jax.tree.structure(one) == jax.tree.structure(two)
     assert jax.tree.leaves(two) == [0.2]
 
