@@ -107,11 +107,6 @@ class GramForm(Objective):
     def gram_and_penalty(self) -> tuple[jax.Array, Any]:
         return self.gram, self.l2
 
-    def regression_params(self, regression: LinearRegression, params: Params) -> Params:
-        """The regression's params, which are the form's own params."""
-        del regression
-        return params
-
     def lower_bound(self) -> jax.Array:
         is_convex = (jnp.min(self.l2) >= 0) & (self.weight_total > 0)
         return jnp.where(is_convex & (jnp.min(jnp.diagonal(self.gram)) >= 0), 0.0, -jnp.inf)
