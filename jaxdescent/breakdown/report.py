@@ -154,10 +154,13 @@ class PartReport:
         **others: Any,
     ) -> PartReport:
         """A report whose texts are templates of :func:`said`, filled in with what is known."""
-        texts = (
-            tuple(said(each, known) for each in part) for part in (sentences, remarks, verdict)
+
+        def filled(templates: Iterable[str]) -> tuple[str, ...]:
+            return tuple(said(template, known) for template in templates)
+
+        return cls(
+            sentences=filled(sentences), remarks=filled(remarks), verdict=filled(verdict), **others
         )
-        return cls(**dict(zip(("sentences", "remarks", "verdict"), texts, strict=True)), **others)
 
 
 def show_heading(number: int, title: str, console: Console) -> None:
