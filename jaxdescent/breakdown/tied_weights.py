@@ -162,10 +162,6 @@ class TiedNeighbours(Objective):
     def gradient(self, params: Any) -> Any:
         return jax.tree.map(lambda x: _gradient(_offset(_two(x))).reshape(x.shape), params)
 
-    def hessian_product(self, params: Any, direction: Any) -> Any:
-        del params
-        return jax.tree.map(lambda d: _gradient(_two(d)).reshape(d.shape), direction)
-
     def curvature_bounds(self, params: Any) -> Bounds:
         del params
         return Bounds(jnp.asarray(LOWER), jnp.asarray(UPPER))
