@@ -56,9 +56,7 @@ def breakdown(
         "Where to run; gpu and tpu are not verified.", shown="the best"
     ),
     output: File = option(
-        "The folder for the JSON file and the plot.",
-        file_okay=False,
-        shown="breakdown-DATE-TIME",
+        "The folder for the JSON file and the plot.", file_okay=False, shown="breakdown-DATE-TIME"
     ),
     seed: int = option("The seed.", min=0, max=2**31 - 1, default=0),
     checkpoint: File = option(

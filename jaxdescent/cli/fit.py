@@ -66,9 +66,7 @@ def fit(
     ),
     dtype: str | None = option("Of iterations; sums are of float64.", "float32|float64", "float32"),
     start: File = option(
-        "Begin iterations at the weights of a model of the same columns.",
-        "MODEL",
-        readable=False,
+        "Begin iterations at the weights of a model of the same columns.", "MODEL", readable=False
     ),
     checkpoint: File = option(
         "Keep a fit that iterates here: once a minute, and after Ctrl-C or SIGTERM.", "FOLDER"
@@ -88,8 +86,7 @@ def fit(
     overwrite: bool = flag("--overwrite", "Replace a model that is there."),
     as_json: bool = AS_JSON,
     plot: File = option(
-        "Draw the course of the fit, and predictions of a sample; reads once more.",
-        "FILE.png",
+        "Draw the course of the fit, and predictions of a sample; reads once more.", "FILE.png"
     ),
     cached: bool = option(
         "Keep compiled programs in the user's cache folder, for the next time.",

@@ -8,14 +8,7 @@ from typing import Literal
 import typer
 
 from jaxdescent.cli.command_line import echo_json, failing_in_one_line, split_names
-from jaxdescent.cli.options import (
-    AS_JSON,
-    MEMORY,
-    WHERE,
-    Names,
-    flag,
-    option,
-)
+from jaxdescent.cli.options import AS_JSON, MEMORY, WHERE, Names, flag, option
 
 
 def predict(

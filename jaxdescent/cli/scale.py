@@ -48,9 +48,7 @@ def scale(
     processes: int | None = PROCESSES,
     process: int | None = PROCESS,
     output: File = option(
-        "JSON lines are added here; known points are skipped.",
-        dir_okay=False,
-        shown="scale.jsonl",
+        "JSON lines are added here; known points are skipped.", dir_okay=False, shown="scale.jsonl"
     ),
     checkpoint: File = option(
         "Keep this experiment here instead, each point once it is measured.", "FOLDER"
