@@ -393,7 +393,7 @@ class TestPlaced:
     def test_one_process_places_nothing(self):
         assert placed.over_all((8, 8)) is None
         assert placed.devices() == 1
-        assert placed.in_words(5) == ""
+        assert placed.in_words(placed.numbers([])) == ""
 
     def test_arrays_lie_along_the_longest_axis_that_can_be_shared_or_the_one_named(self, many):
         many(8)
