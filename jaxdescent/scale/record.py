@@ -129,11 +129,10 @@ def opened(folder: pathlib.Path, experiment: Experiment, *, resume: bool) -> pat
         raise BadExperiment(f"--checkpoint: {error}") from error
     except OSError as error:
         raise BadExperiment(f"--checkpoint: {folder}: {error.strerror}.") from error
-    kept = there["experiment"]
     differing = [
-        f"{name}: {json.dumps(kept.get(name))} there, {json.dumps(value)} here"
+        f"{name}: {json.dumps(there['experiment'].get(name))} there, {json.dumps(value)} here"
         for name, value in here.items()
-        if kept.get(name) != value
+        if there["experiment"].get(name) != value
     ]
     if differing:
         raise BadExperiment(
