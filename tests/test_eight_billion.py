@@ -18,12 +18,12 @@ from rich.console import Console
 import jaxdescent as jd
 from jaxdescent.breakdown import (
     independent_weights,
+    large_problem,
     llama,
     llama_tree,
     matrix_free_regression,
     placed,
     report,
-    segments,
     tied_weights,
 )
 from jaxdescent.descent.fused_steps import FUSED_STEPS
@@ -40,6 +40,11 @@ LLAMA_3_8B = 8_030_261_248
 def small_tree(most):
     del most
     return llama_tree.Tree(SMALL, "a few matrices")
+
+
+def independent(settings):
+    problem = independent_weights.IndependentWeights(settings, QUIET, small_tree)
+    return large_problem.run(problem, settings, QUIET)
 
 
 def test_the_tree_is_llamas_to_the_last_parameter():
@@ -90,7 +95,7 @@ def test_independent_weights_equal_a_replay_and_the_closed_form(dtype, request):
     if dtype == "float32":
         outcome = request.getfixturevalue("part_three")
     else:
-        outcome = independent_weights.run(report.Settings(dtype=dtype), QUIET, small_tree)
+        outcome = independent(report.Settings(dtype=dtype))
     numbers = outcome.numbers["independent"]
     assert numbers["unknowns"] == sum(math.prod(shape) for shape in SMALL.values()) > 38_000
     assert numbers["iterations"] == 1000
@@ -244,7 +249,7 @@ def part_three():
 def test_tied_weights_come_to_their_optimum(part_three):
     numbers = part_three.numbers["tied"]
     assert numbers["relative_gradient_norm"] <= tied_weights.TOLERANCE
-    assert numbers["iterations"] <= tied_weights.MAX_ITERATIONS
+    assert numbers["iterations"] <= tied_weights.TiedWeights.iterations
     # The gradient bounds the distance: |x - c| <= |g| / LOWER.
     distance = numbers["distance_root_mean_square"] * math.sqrt(numbers["unknowns"])
     assert 0 < distance <= numbers["proved_distance"] * 1.01 + 1e-3
@@ -335,25 +340,25 @@ def test_part_three_joins_its_three_problems(part_three, monkeypatch):
 def test_part_three_goes_on_from_what_it_kept(tmp_path, monkeypatch):
     monkeypatch.setitem(jd.hooks.Checkpoint.__init__.__kwdefaults__, "every", 0.0)
     send = [independent_weights.SEGMENT]
-    original = segments.SegmentedDescent.report
+    original = large_problem.SegmentedDescent.report
 
     def interrupts(self, record):
         original(self, record)
         if record.iteration in send:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(segments.SegmentedDescent, "report", interrupts)
+    monkeypatch.setattr(large_problem.SegmentedDescent, "report", interrupts)
     settings = report.Settings(dtype="float32", checkpoint=tmp_path)
-    first = independent_weights.run(settings, QUIET, small_tree)
+    first = independent(settings)
     assert not first.is_complete
     done = first.numbers["independent"]["iterations"]
     assert 0 < done < 1000
     with pytest.raises(ValueError, match="say --resume to go on"):
-        independent_weights.run(settings, QUIET, small_tree)
+        independent(settings)
     send.clear()
     settings = dataclasses.replace(settings, resume=True)
     for resumed_at in (done, 1000):  # the second time it is over
-        outcome = independent_weights.run(settings, QUIET, small_tree)
+        outcome = independent(settings)
         numbers = outcome.numbers["independent"]
         assert outcome.is_complete
         assert numbers["resumed_at"] == resumed_at
@@ -388,7 +393,7 @@ class TestPlaced:
     def test_one_process_places_nothing(self):
         assert placed.over_all((8, 8)) is None
         assert placed.devices() == 1
-        assert placed.in_words(5) == ""
+        assert placed.in_words(placed.numbers([])) == ""
 
     def test_arrays_lie_along_the_longest_axis_that_can_be_shared_or_the_one_named(self, many):
         many(8)

@@ -47,6 +47,13 @@ REAL_DATA = 4
 TABLE = "diabetes.csv"
 """The file of part 4's data, which the user may fit next."""
 
+OTHER_EXTENTS = {
+    "quick": "--thorough takes larger sizes.",
+    "usual": "--quick takes smaller sizes, --thorough larger ones.",
+    "thorough": "Without --thorough it is less than half of that.",
+}
+"""The sentence on the extents that were not asked for, by the one that was."""
+
 AROUND = 3.0
 """Seconds for imports, the plot and the files."""
 
@@ -103,11 +110,21 @@ def run(settings: Settings, parts: Sequence[int], output: pathlib.Path, console:
             if others.is_first:
                 with _undisturbed():
                     report.show_verdict(reports, console)
-                    paths = [keep(), *_drawn(reports, machine, output)]
-                    if not is_interrupted:
-                        table = _table(reports, output)
-                        paths += [table] if table else []
-                    _show_paths(paths, time.perf_counter() - began, console)
+                    paths = [keep()]
+                    if points := [point for part in reports for point in part.points]:
+                        from jaxdescent.breakdown import plot  # imports for half a second
+
+                        paths.append(output / "breakdown.png")
+                        plot.draw(points, machine["memory_bytes"], paths[-1])
+                    if not is_interrupted and REAL_DATA in [part.number for part in reports]:
+                        from jaxdescent.breakdown import real_data
+
+                        table = output / TABLE
+                        real_data.write_table(table)
+                        paths.append(table)
+                    written = f"Written in {time.perf_counter() - began:.0f} s: "
+                    console.print()
+                    console.print(Text(written + ", ".join(map(str, paths))), soft_wrap=True)
     if is_interrupted:
         console.print(Text("Interrupted: what was measured until then has been kept.", "yellow"))
     else:
@@ -123,13 +140,8 @@ def _expected(parts: Sequence[int], settings: Settings, console: Console) -> Map
     machine = Machine.of()
     expected = estimates.seconds_of_parts(parts, settings, machine)
     rates = "its measured rates" if machine.is_measured else "rates of ordinary machines"
-    if settings.extent == QUICK:
-        others = "--thorough takes larger sizes."
-    elif settings.extent == THOROUGH:
-        others = "Without --thorough it is less than half of that."
-    else:
-        others = "--quick takes smaller sizes, --thorough larger ones."
     whole = rough_seconds(sum(expected.values()) + AROUND)
+    others = OTHER_EXTENTS[settings.extent.name]
     console.print()
     console.print(
         Text(f"This takes {whole} here, by {rates}, longer if the machine is busy. {others}")
@@ -154,11 +166,9 @@ def _of_part(
         seconds = time.perf_counter() - began
         return dataclasses.replace(found, number=number, title=title, seconds=seconds)
 
-    return (
-        run_timed()
-        if number in SHARED
-        else others.by_first(run_timed, lambda found: found.is_complete)
-    )
+    if number in SHARED:
+        return run_timed()
+    return others.by_first(run_timed, lambda found: found.is_complete)
 
 
 def show_machine(machine: dict[str, Any], console: Console) -> None:
@@ -178,34 +188,3 @@ def _undisturbed() -> contextlib.AbstractContextManager[None]:
     """A context in which a second Ctrl-C does not cut files off."""
     handled = [number for number in SIGNALS if callable(signal.getsignal(number))]
     return handled_by(signal.SIG_IGN, handled)
-
-
-def _drawn(
-    reports: list[PartReport], machine: dict[str, Any], output: pathlib.Path
-) -> list[pathlib.Path]:
-    """The picture, if there is a point to draw."""
-    points = [point for part in reports for point in part.points]
-    if not points:
-        return []
-    from jaxdescent.breakdown import plot  # matplotlib takes half a second to import
-
-    plot.draw(points, machine["memory_bytes"], output / "breakdown.png")
-    return [output / "breakdown.png"]
-
-
-def _table(reports: list[PartReport], output: pathlib.Path) -> pathlib.Path | None:
-    """The data of part 4 as a file, if that part was run."""
-    if all(part.number != REAL_DATA for part in reports):
-        return None
-    from jaxdescent.breakdown import real_data
-
-    real_data.write_table(output / TABLE)
-    return output / TABLE
-
-
-def _show_paths(paths: list[pathlib.Path], seconds: float, console: Console) -> None:
-    console.print()
-    console.print(
-        Text(f"Written in {seconds:.0f} s: " + ", ".join(str(path) for path in paths)),
-        soft_wrap=True,
-    )

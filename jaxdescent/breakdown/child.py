@@ -148,10 +148,8 @@ def coupled(unknowns: int, methods: list[str], seed: int) -> Iterator[dict[str, 
     X, weights, y = jax.block_until_ready(_regression(unknowns, jax.random.key(seed)))
     objective = jd.LinearRegression(X, y)
     generation_seconds = time.perf_counter() - started
-    programs = _compiled([(objective, None, METHODS[name]) for name in methods])
-    for name, program in zip(methods, programs, strict=True):
-        row = _run(program, objective, None, METHODS[name])
-        found = row.pop("params")
+    measured = _measured([(objective, None, METHODS[name]) for name in methods])
+    for name, (found, row) in zip(methods, measured, strict=True):
         error = jnp.linalg.norm(found["weights"] - weights) / jnp.linalg.norm(weights)
         yield {
             "method": name,
@@ -169,55 +167,47 @@ def separable(sizes: list[int], seed: int) -> Iterator[dict[str, Any]]:
     objective = jd.SumOfSquares(scale=2.0, center=3.0)
     for unknowns in sizes:
         start = jax.block_until_ready(_start(unknowns, jax.random.key(seed)))
-        method = jd.DerivativeMethod()
-        (program,) = _compiled([(objective, start, method)])
-        row = _run(program, objective, start, method)
-        found = row.pop("params")
-        yield {
-            "method": "derivative",
-            "unknowns": unknowns,
-            "data_bytes": start.nbytes,
-            "error": float(jnp.max(jnp.abs(found - 3.0))),
-            **row,
-        }
+        for found, row in _measured([(objective, start, METHODS["derivative"])]):
+            yield {
+                "method": "derivative",
+                "unknowns": unknowns,
+                "data_bytes": start.nbytes,
+                "error": float(jnp.max(jnp.abs(found - 3.0))),
+                **row,
+            }
 
 
-class _Compiled(NamedTuple):
-    program: Any
-    seconds: float
+def _measured(calls: list[tuple[Any, Any, Any]]) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The params and the figures of calls with an objective, a start and a method.
 
-
-def _compiled(calls: list[tuple[Any, Any, Any]]) -> list[_Compiled]:
-    """The programs of calls with an objective, a start and a method.
-
-    XLA compiles one on one core: all are compiled at once, before any is measured.
+    XLA compiles a program on one core: all are compiled at once, before any is measured.
     """
 
     def descend(objective: Any, start: Any, method: Any) -> jd.Result:
         return jd.minimize(objective, start, method, tolerance=TOLERANCE, max_iterations=1000)
 
-    def compile_one(lowered: Any) -> _Compiled:
+    def compiled(lowered: Any) -> tuple[Any, float]:
         began = time.perf_counter()
-        return _Compiled(lowered.compile(), time.perf_counter() - began)
+        return lowered.compile(), time.perf_counter() - began
 
     lowered = [jax.jit(descend).lower(*call) for call in calls]
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        return list(pool.map(compile_one, lowered))
-
-
-def _run(compiled: _Compiled, objective: Any, start: Any, method: Any) -> dict[str, Any]:
-    # After compilation, which allocates and frees so often that it would take twice as long.
-    return_what_is_freed()
-    baseline = resident_bytes()
-    result, seconds, peak_bytes = measure(compiled.program, objective, start, method)
-    return {
-        "params": result.params,
-        **ended(result),
-        "compile_seconds": compiled.seconds,
-        "seconds": seconds,
-        "peak_bytes": peak_bytes,
-        "baseline_bytes": baseline,
-    }
+        programs = list(pool.map(compiled, lowered))
+    for call, (program, compile_seconds) in zip(calls, programs, strict=True):
+        # After compilation, which allocates and frees so often that it would take twice as long.
+        return_what_is_freed()
+        baseline = resident_bytes()
+        result, seconds, peak_bytes = measure(program, *call)
+        yield (
+            result.params,
+            {
+                **ended(result),
+                "compile_seconds": compile_seconds,
+                "seconds": seconds,
+                "peak_bytes": peak_bytes,
+                "baseline_bytes": baseline,
+            },
+        )
 
 
 @functools.partial(jax.jit, static_argnums=0)

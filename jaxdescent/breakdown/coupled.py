@@ -16,7 +16,6 @@ from rich.progress import Progress
 import jaxdescent as jd
 from jaxdescent.breakdown import child
 from jaxdescent.breakdown import coupled_story as story
-from jaxdescent.breakdown.child import TOLERANCE
 from jaxdescent.breakdown.costs import (
     COMPUTED_SIZES,
     ITEMSIZE,
@@ -55,24 +54,7 @@ def run(settings: Settings, console: Console) -> PartReport:
         except KeyboardInterrupt:  # between two children; inside one, its answer reports it
             found.is_complete = False
     found.computed = _computed_rows(found)
-    return PartReport(
-        sentences=(
-            "Linear regression couples its unknowns: every weight depends on all others. X has "
-            f"{ROWS_PER_FEATURE} n rows of n features in float32; y is exactly linear in them, so "
-            "that the optimum is known. Memory is what the method needs besides X and y.",
-        ),
-        tables=(story.coupled_table(found), *story.separable_tables(found)),
-        remarks=story.remarks(found),
-        verdict=story.verdict(found),
-        numbers={
-            "dtype": "float32",
-            "rows_per_feature": ROWS_PER_FEATURE,
-            "tolerance": TOLERANCE,
-            **found.numbers,
-        },
-        points=story.points(found),
-        is_complete=found.is_complete,
-    )
+    return story.told(found)
 
 
 def _measure_coupled(found: story.Findings, extent: PartSizes, ask: Ask) -> None:
@@ -127,25 +109,20 @@ def _possible(
 
 
 def _computed_rows(found: story.Findings) -> list[dict[str, Any]]:
-    rows = []
-    for size in COMPUTED_SIZES:
-        for name in NAMES:
-            last = last_row(found.measured, name)
-            if last is None or size <= last["unknowns"]:
-                continue
-            needed = working_bytes(name, size)
-            rows.append(
-                {
-                    "method": name,
-                    "unknowns": size,
-                    "rows": ROWS_PER_FEATURE * size,
-                    "data_bytes": data_bytes(size),
-                    "predicted_bytes": needed,
-                    "fits_besides_data": needed <= found.available,
-                    "seconds": predicted_seconds(last, size),
-                }
-            )
-    return rows
+    return [
+        {
+            "method": name,
+            "unknowns": size,
+            "rows": ROWS_PER_FEATURE * size,
+            "data_bytes": data_bytes(size),
+            "predicted_bytes": working_bytes(name, size),
+            "fits_besides_data": working_bytes(name, size) <= found.available,
+            "seconds": predicted_seconds(last, size),
+        }
+        for size in COMPUTED_SIZES
+        for name in NAMES
+        if (last := last_row(found.measured, name)) and size > last["unknowns"]
+    ]
 
 
 def _refusal(available: int) -> str | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
+from jaxdescent.breakdown.child import TOLERANCE
 from jaxdescent.breakdown.costs import (
     ITEMSIZE,
     LLAMA_SIZE,
@@ -15,12 +17,19 @@ from jaxdescent.breakdown.costs import (
     last_row,
     working_bytes,
 )
-from jaxdescent.breakdown.report import PlottedPoint, Table
-from jaxdescent.display import readable_seconds
+from jaxdescent.breakdown.report import PartReport, PlottedPoint, Table, said
 from jaxdescent.machine.memory import readable_bytes
 
 RESOLUTION_BYTES = 10**6
 """How many bytes a process's memory varies on its own; smaller peaks are shown as below this."""
+
+COLUMNS = {
+    "predicted": "{predicted_bytes:bytes}",
+    "peak": "{peak}",
+    "time": "{seconds:time}",
+    "error": "{error}",
+}
+"""The columns that both tables have."""
 
 
 @dataclasses.dataclass
@@ -46,76 +55,79 @@ class Findings:
         return kept | {"available_bytes": self.available}
 
 
-def coupled_table(found: Findings) -> Table:
-    """The table of both methods; computed rows are marked."""
-    measured = sorted(found.measured, key=lambda row: (row["unknowns"], row["method"]))
-    rows = [*measured, *found.computed]
-    return Table(
-        title=f"Coupled unknowns: linear regression, {ROWS_PER_FEATURE} n rows of n features",
-        columns=("n", "method", "X", "predicted", "peak", "time", "error"),
-        rows=tuple((f"{row['unknowns']:,}", row["method"], *_cells(row)) for row in rows),
-        computed=frozenset(range(len(measured), len(rows))),
-    )
-
-
-def separable_tables(found: Findings) -> tuple[Table, ...]:
-    """The table of the derivative method on separable unknowns, if it was measured."""
-    rows = found.separable
-    if not rows:
-        return ()
-    table = Table(
-        title="Separable unknowns: a sum of squares, by the derivative method",
-        columns=("n", "x", "predicted", "peak", "time", "error"),
-        rows=tuple((f"{row['unknowns']:,}", *_cells(row)) for row in rows),
-    )
-    return (table,)
-
-
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    """The columns that both tables have."""
-    return (
-        readable_bytes(row["data_bytes"]),
-        readable_bytes(row["predicted_bytes"]),
-        _peak(row),
-        readable_seconds(row["seconds"]),
-        f"{row['error']:.0e}" if "error" in row else "computed",
-    )
-
-
-def _peak(row: dict[str, Any]) -> str:
-    peak = row.get("peak_bytes")
-    if peak is None:
-        return ""
-    return readable_bytes(peak) if peak >= RESOLUTION_BYTES else "< 1 MB"
-
-
-def points(found: Findings) -> tuple[PlottedPoint, ...]:
-    """Memory and time of every row, each marked as measured or computed."""
-
-    def two_points(row: dict[str, Any], series: str) -> tuple[PlottedPoint, PlottedPoint]:
-        size, is_measured = row["unknowns"], "peak_bytes" in row
-        peak = row.get("peak_bytes")
-        is_seen = peak is not None and peak >= RESOLUTION_BYTES
-        return (
-            PlottedPoint(series, size, peak if is_seen else row["predicted_bytes"], None, is_seen),
-            PlottedPoint(series, size, None, row["seconds"], is_measured),
+def told(found: Findings) -> PartReport:
+    """The whole report, from the rows."""
+    rows = [*found.measured, *found.computed]
+    tables = [
+        dataclasses.replace(
+            Table.of(
+                f"Coupled unknowns: linear regression, {ROWS_PER_FEATURE} n rows of n features",
+                {"n": "{unknowns:,}", "method": "{method}", "X": "{data_bytes:bytes}"} | COLUMNS,
+                map(_shown, sorted(found.measured, key=_order) + found.computed),
+            ),
+            computed=frozenset(range(len(found.measured), len(rows))),
         )
-
-    return (
-        *(
-            p
-            for row in [*found.measured, *found.computed]
-            for p in two_points(row, f"{NAMES[row['method']]}, coupled")
+    ]
+    if found.separable:
+        title = "Separable unknowns: a sum of squares, by the derivative method"
+        columns = {"n": "{unknowns:,}", "x": "{data_bytes:bytes}"} | COLUMNS
+        tables.append(Table.of(title, columns, map(_shown, found.separable)))
+    return PartReport(
+        sentences=(
+            "Linear regression couples its unknowns: every weight depends on all others. X has "
+            f"{ROWS_PER_FEATURE} n rows of n features in float32; y is exactly linear in them, so "
+            "that the optimum is known. Memory is what the method needs besides X and y.",
         ),
-        *(p for row in found.separable for p in two_points(row, "derivative method, separable")),
+        tables=tuple(tables),
+        remarks=tuple(_remarks(found)),
+        verdict=_verdict(found),
+        numbers={
+            "dtype": "float32",
+            "rows_per_feature": ROWS_PER_FEATURE,
+            "tolerance": TOLERANCE,
+            **found.numbers,
+        },
+        points=(
+            *(p for row in rows for p in _points(row, f"{NAMES[row['method']]}, coupled")),
+            *(p for row in found.separable for p in _points(row, "derivative method, separable")),
+        ),
+        is_complete=found.is_complete,
     )
 
 
-def remarks(found: Findings) -> tuple[str, ...]:
+def _order(row: dict[str, Any]) -> tuple[int, str]:
+    return row["unknowns"], row["method"]
+
+
+def _is_seen(row: dict[str, Any]) -> bool:
+    """Whether the peak was measured, and is no variation of the process's own."""
+    return (row.get("peak_bytes") or 0) >= RESOLUTION_BYTES
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with the texts of cells that measured and computed rows have in their own way."""
+    peak = "" if row.get("peak_bytes") is None else "< 1 MB"
+    return row | {
+        "peak": readable_bytes(row["peak_bytes"]) if _is_seen(row) else peak,
+        "error": f"{row['error']:.0e}" if "error" in row else "computed",
+    }
+
+
+def _points(row: dict[str, Any], series: str) -> tuple[PlottedPoint, PlottedPoint]:
+    """Memory and time of a row, each marked as measured or computed."""
+    size, is_seen = row["unknowns"], _is_seen(row)
+    memory = row["peak_bytes" if is_seen else "predicted_bytes"]
+    return (
+        PlottedPoint(series, size, memory, None, is_seen),
+        PlottedPoint(series, size, None, row["seconds"], "peak_bytes" in row),
+    )
+
+
+def _remarks(found: Findings) -> Iterator[str]:
     """How computed rows were obtained, and what ended the measured ones."""
-    lines = [f"Not measured: {failure}" for failure in found.failures]
+    yield from (f"Not measured: {failure}" for failure in found.failures)
     if found.computed:
-        lines.append(
+        yield (
             "Computed rows scale the last measured time by n³ (derivative method) and n² (descent, "
             "at the same number of iterations). What stops descent there is not the method but a "
             "dense X: it must be streamed, or known by its products alone."
@@ -125,54 +137,41 @@ def remarks(found: Findings) -> tuple[str, ...]:
         "time": f"would exceed the time budget of {found.budget:.0f} s",
         "failure": "failed: see above",
     }
-    lines.extend(
-        f"{NAMES[name].capitalize()}: the next size {reasons[reason]}."
-        for name, reason in found.stopped_because.items()
-    )
+    for name, reason in found.stopped_because.items():
+        yield f"{NAMES[name].capitalize()}: the next size {reasons[reason]}."
     if found.refusal:
-        lines.append(
+        yield (
             f"Asked for n = {REFUSED_SIZE:,}, with X written out, jaxdescent refuses before it "
             f"allocates: {found.refusal}"
         )
-    return tuple(lines)
 
 
-def verdict(found: Findings) -> tuple[str, ...]:
+def _verdict(found: Findings) -> tuple[str, ...]:
     """Sentences on the sizes that both methods reached, and on those that neither can."""
-    sentences: list[str] = []
-    solved = last_row(found.measured, "derivative")
-    if solved:
-        wall = _largest_that_fits(found.available)
-        sentences.append(
-            f"With coupled unknowns the derivative method was measured up to n = "
-            f"{solved['unknowns']:,}: {readable_seconds(solved['seconds'])} and "
-            f"{readable_bytes(solved['peak_bytes'] or solved['predicted_bytes'])} besides X. The "
-            f"{readable_bytes(found.available)} available here would be full at n = {wall:,}, by "
-            f"computation, X included."
-        )
-    needed = last_row(found.computed, "derivative")
-    if needed and needed["unknowns"] == LLAMA_SIZE:
-        one_matrix = ITEMSIZE * LLAMA_SIZE**2
-        sentences.append(
-            f"For {LLAMA_SIZE:,} coupled unknowns its matrix alone would take "
-            f"{readable_bytes(one_matrix)}, its solve {readable_bytes(needed['predicted_bytes'])}: "
-            "there it cannot be used."
-        )
-    walked = last_row(found.measured, "descent")
-    if walked:
-        sentences.append(
-            f"Descent solved n = {walked['unknowns']:,} in {readable_seconds(walked['seconds'])} "
-            f"({walked['iterations']} iterations, relative error {walked['error']:.0e}) and keeps "
-            "a few vectors besides X."
-        )
-    if found.separable:
-        last = found.separable[-1]
-        sentences.append(
-            "With separable unknowns the derivative method never breaks down: it is one division "
-            f"for each unknown, and solved n = {last['unknowns']:,} in "
-            f"{readable_seconds(last['seconds'])}."
-        )
-    return tuple(sentences)
+    solved, walked = (last_row(found.measured, name) for name in ("derivative", "descent"))
+    needed = last_row(found.computed, "derivative") or {}
+    known = {
+        "available": found.available,
+        "wall": _largest_that_fits(found.available) if solved else 0,
+        "besides": solved and (solved["peak_bytes"] or solved["predicted_bytes"]),
+        "one_matrix": ITEMSIZE * LLAMA_SIZE**2,
+    }
+    sentences = {
+        "With coupled unknowns the derivative method was measured up to n = {unknowns:,}: "
+        "{seconds:time} and {besides:bytes} besides X. The {available:bytes} available here would "
+        "be full at n = {wall:,}, by computation, X included.": solved,
+        "For {unknowns:,} coupled unknowns its matrix alone would take {one_matrix:bytes}, its "
+        "solve {predicted_bytes:bytes}: there it cannot be used.": (
+            needed if needed.get("unknowns") == LLAMA_SIZE else None
+        ),
+        "Descent solved n = {unknowns:,} in {seconds:time} ({iterations} iterations, relative "
+        "error {error:.0e}) and keeps a few vectors besides X.": walked,
+        "With separable unknowns the derivative method never breaks down: it is one division for "
+        "each unknown, and solved n = {unknowns:,} in {seconds:time}.": (
+            found.separable[-1] if found.separable else None
+        ),
+    }
+    return tuple(said(template, known | row) for template, row in sentences.items() if row)
 
 
 def _largest_that_fits(available: int) -> int:

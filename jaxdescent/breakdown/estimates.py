@@ -22,6 +22,7 @@ from jaxdescent.breakdown import (
 from jaxdescent.breakdown.child import TOLERANCE
 from jaxdescent.breakdown.costs import data_bytes, structure_of, working_bytes
 from jaxdescent.breakdown.coupled import LEAST_SIZES, SEPARABLE_SHARE
+from jaxdescent.breakdown.independent_weights import IndependentWeights
 from jaxdescent.breakdown.measure import SHORT_SECONDS
 from jaxdescent.breakdown.report import Settings
 from jaxdescent.cost import exact, iterative
@@ -89,28 +90,22 @@ def _coupled(settings: Settings, machine: Machine) -> float:
     while True:
         needed = data_bytes(size) + working_bytes("derivative", size)
         seconds = CHILD + sum(
-            2 * each if each < SHORT_SECONDS else each
-            for each in (_derivative_seconds(size, machine), _descent_seconds(size, machine))
+            2 * each if each < SHORT_SECONDS else each for each in _seconds_of_both(size, machine)
         )
         if needed > machine.memory_bytes or (count >= LEAST_SIZES and spent + seconds > ends):
             return spent
         spent, size, count = spent + seconds, size * extent.growth, count + 1
 
 
-def _derivative_seconds(size: int, machine: Machine) -> float:
-    question = _question(size, machine)
+def _seconds_of_both(size: int, machine: Machine) -> tuple[float, float]:
+    """The arithmetic of the derivative method, and of descent."""
+    question = Question(structure_of(size), machine, TOLERANCE)
     price = exact.derivative_regression(question)
-    return question.program_seconds(price.setup + price.iteration * price.iterations, 0.0)
-
-
-def _descent_seconds(size: int, machine: Machine) -> float:
-    question = _question(size, machine)
     iteration = iterative.backtracking(question).iteration
-    return DESCENT_ITERATIONS * question.iteration_seconds(iteration)
-
-
-def _question(size: int, machine: Machine) -> Question:
-    return Question(structure_of(size), machine, TOLERANCE)
+    return (
+        question.program_seconds(price.setup + price.iteration * price.iterations, 0.0),
+        DESCENT_ITERATIONS * question.iteration_seconds(iteration),
+    )
 
 
 def _separable(settings: Settings, machine: Machine) -> float:
@@ -119,27 +114,22 @@ def _separable(settings: Settings, machine: Machine) -> float:
 
 
 def _large(settings: Settings, machine: Machine) -> float:
-    processes = jax.process_count()
-    room = machine.memory_bytes * processes
-    sizes = settings.sizes
+    processes, sizes = jax.process_count(), settings.sizes
+    room, bandwidth = machine.memory_bytes * processes, machine.read_bandwidth["float32"]
     within = functools.partial(llama_tree.tree, sizes.most_params)
-    _, chosen = independent_weights.chosen(settings, within, room)
-    seconds = _compiling(chosen)
-    steps = independent_weights.ITERATIONS * STEP * chosen.size / machine.product("float32")
-    seconds += (_drawing(chosen.size, machine) + steps) / processes
-    if not settings.everything:
-        return seconds
-    within = functools.partial(llama_tree.tree, sizes.most_tied)
-    tied = tied_weights.chosen(within, room, jnp.dtype(jnp.float32))
-    updated = TIED_ITERATIONS * TIED_BYTES * tied.size
-    seconds += _compiling(tied)
-    seconds += (
-        2 * _drawing(tied.size, machine) + updated / machine.read_bandwidth["float32"]
-    ) / processes
-    side = matrix_free_regression.chosen(sizes.most_weights, room)
-    weights = side * side * matrix_free_regression.BLOCKS
-    updated = REGRESSION_ITERATIONS * REGRESSION_BYTES * weights
-    return seconds + 2 * COMPILING + updated / machine.read_bandwidth["float32"] / processes
+    _, tree = independent_weights.chosen(settings, within, room)
+    steps = IndependentWeights.iterations * STEP * tree.size / machine.product("float32")
+    compiling, shared = _compiling(tree), _drawing(tree.size, machine) + steps
+    if settings.everything:
+        within = functools.partial(llama_tree.tree, sizes.most_tied)
+        tied = tied_weights.chosen(within, room, jnp.dtype(jnp.float32))
+        updated = TIED_ITERATIONS * TIED_BYTES * tied.size
+        compiling += _compiling(tied) + 2 * COMPILING
+        shared += 2 * _drawing(tied.size, machine) + updated / bandwidth
+        side = matrix_free_regression.chosen(sizes.most_weights, room)
+        weights = side * side * matrix_free_regression.BLOCKS
+        shared += REGRESSION_ITERATIONS * REGRESSION_BYTES * weights / bandwidth
+    return compiling + shared / processes
 
 
 def _compiling(chosen: llama_tree.Tree) -> float:

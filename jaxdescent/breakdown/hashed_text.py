@@ -17,12 +17,10 @@ from rich.console import Console
 
 import jaxdescent as jd
 from jaxdescent.breakdown import source_text
-from jaxdescent.breakdown.measure import certified, ended, measure_once, status_in_words
+from jaxdescent.breakdown.measure import certified, ended, measure_once
 from jaxdescent.breakdown.real_data import r_squared
 from jaxdescent.breakdown.report import PartReport, PlottedPoint, Settings, Table, busy
 from jaxdescent.breakdown.source_text import BITS, FEATURES, Lines
-from jaxdescent.display import readable_seconds
-from jaxdescent.machine.memory import readable_bytes
 
 HELD_OUT_SHARE = 0.2
 L2 = 30.0
@@ -31,6 +29,26 @@ MAX_ITERATIONS = 3_000
 FEWER_BITS = 20
 SHOWN_ROWS, SHOWN_WIDTH = 4, 40
 SERIES = "descent, real rows of 2³³ columns"
+
+
+EXAMPLES = {
+    "line": "{line}",
+    "its column": "{column:.0f}",
+    "next": "{next:.0f}",
+    "predicted": "{predicted:.1f}",
+}
+FIGURES = {
+    "weights": "{weights:,}",
+    "of these touched by some row": "{touched_weights:,}",
+    "iterations": "{iterations:,}",
+    "time, compilation included": "{seconds:time}",
+    "value": "{value:.5g}",
+    "of it above the minimum, an estimate": "{relative_suboptimality:.0e}",
+    "R² of the rows": "{r2:.4f}",
+    "R² of files held out": "{r2_held_out:.4f}",
+    "the same, if no indentation changed": "{r2_held_out_of_no_change:.4f}",
+    "status": "{status:words}",
+}
 
 
 class Split(NamedTuple):
@@ -54,7 +72,7 @@ def run(settings: Settings, console: Console) -> PartReport:
     """Read the text, fit, certify, and predict the lines of files that were held out."""
     with busy(console, "reading source code"):
         lines = _read(settings.seed, settings.extent.most_lines)
-    if lines is None:
+    if lines.files < 2 or not lines.file.size:
         return PartReport(
             sentences=("The standard library's source code is not on this machine: left out.",),
             numbers={"lines": 0},
@@ -109,12 +127,11 @@ def run(settings: Settings, console: Console) -> PartReport:
     return _report(numbers, _examples(lines, held_out, predicted))
 
 
-def _read(seed: int, most: int) -> Lines | None:
+def _read(seed: int, most: int) -> Lines:
     """Lines of files in random order."""
     files = source_text.library_files()
     order = np.random.default_rng(seed).permutation(len(files))
-    lines = source_text.read([files[place] for place in order], most)
-    return lines if lines.files > 1 and lines.file.size else None
+    return source_text.read([files[place] for place in order], most)
 
 
 def _distinct(numbers: np.ndarray) -> int:
@@ -122,70 +139,54 @@ def _distinct(numbers: np.ndarray) -> int:
 
 
 def _examples(lines: Lines, held_out: Split, predicted: np.ndarray) -> Table:
-    rows = []
-    for place in np.linspace(0, held_out.y.size - 1, SHOWN_ROWS + 2, dtype=np.int64)[1:-1]:
-        index = held_out.line[place]
-        rows.append(
-            (
-                lines.text[index].strip()[:SHOWN_WIDTH],
-                f"{lines.indent[index]:.0f}",
-                f"{held_out.y[place]:.0f}",
-                f"{predicted[place]:.1f}",
-            )
-        )
-    return Table(
-        title="Lines of files held out, and where the next one begins",
-        columns=("line", "its column", "next", "predicted"),
-        rows=tuple(rows),
-    )
+    places = np.linspace(0, held_out.y.size - 1, SHOWN_ROWS + 2, dtype=np.int64)[1:-1]
+    records = [
+        {
+            "line": lines.text[held_out.line[place]].strip()[:SHOWN_WIDTH],
+            "column": lines.indent[held_out.line[place]],
+            "next": held_out.y[place],
+            "predicted": predicted[place],
+        }
+        for place in places
+    ]
+    return Table.of("Lines of files held out, and where the next one begins", EXAMPLES, records)
 
 
-def _report(row: dict[str, Any], examples: Table) -> PartReport:
-    share = row["touched_weights"] / row["weights"]
-    shared = row["distinct_ngrams"] - row["touched_weights"]
-    lost = row["distinct_ngrams"] - row["touched_at_20_bits"]
-    whole = readable_bytes(4.0 * row["weights"])
-    figures = {
-        "weights": f"{row['weights']:,}",
-        "of these touched by some row": f"{row['touched_weights']:,}",
-        "iterations": f"{row['iterations']:,}",
-        "time, compilation included": readable_seconds(row["seconds"]),
-        "value": f"{row['value']:.5g}",
-        "of it above the minimum, an estimate": f"{row['suboptimality'] / row['value']:.0e}",
-        "R² of the rows": f"{row['r2']:.4f}",
-        "R² of files held out": f"{row['r2_held_out']:.4f}",
-        "the same, if no indentation changed": f"{row['r2_held_out_of_no_change']:.4f}",
-        "status": status_in_words(row),
+def _report(numbers: dict[str, Any], examples: Table) -> PartReport:
+    known = numbers | {
+        "relative_suboptimality": numbers["suboptimality"] / numbers["value"],
+        "share": numbers["touched_weights"] / numbers["weights"],
+        "shared": numbers["distinct_ngrams"] - numbers["touched_weights"],
+        "lost": numbers["distinct_ngrams"] - numbers["touched_at_20_bits"],
+        "whole": 4.0 * numbers["weights"],
     }
-    return PartReport(
+    point = PlottedPoint(
+        SERIES, known["touched_weights"], known["extra_peak_bytes"], known["seconds"], True
+    )
+    return PartReport.of(
+        known,
         sentences=(
             "How far is the next line of source code indented? Rows are lines of Python's standard "
-            f"library: {row['rows']:,} to learn from and {row['held_out_rows']:,} of files held "
-            f"out, with {row['entries_a_row']:.0f} n-grams each of the words in three lines, "
-            f"hashed to 2^{BITS} = {row['weights']:,} columns; l2 = {row['l2']:g}.",
-            f"{row['touched_weights']:,} of the weights ({share:.3%}) belong to a column that some "
-            "row touches, and are coupled through the rows. All others are zero at the minimum, "
-            f"by the penalty alone: they are neither stored ({whole}) nor iterated on, and none of "
+            "library: {rows:,} to learn from and {held_out_rows:,} of files held out, with "
+            "{entries_a_row:.0f} n-grams each of the words in three lines, hashed to "
+            f"2^{BITS} = {{weights:,}} columns; l2 = {{l2:g}}.",
+            "{touched_weights:,} of the weights ({share:.3%}) belong to a column that some row "
+            "touches, and are coupled through the rows. All others are zero at the minimum, by the "
+            "penalty alone: they are neither stored ({whole:bytes}) nor iterated on, and none of "
             "the work below is theirs.",
         ),
-        tables=(Table.of_figures(figures, "One regression"), examples),
+        tables=(Table.of_figures(FIGURES, known, "One regression"), examples),
         remarks=(
-            f"What so many columns are for: of {row['distinct_ngrams']:,} different n-grams "
-            f"{shared:,} share a column with another; in 2^{FEWER_BITS} columns {lost:,} would.",
-            f"Certificate: {row['certificate']}. The untouched weights add eigenvalues of l2 "
-            "alone.",
+            "What so many columns are for: of {distinct_ngrams:,} different n-grams {shared:,} "
+            f"share a column with another; in 2^{FEWER_BITS} columns {{lost:,}} would.",
+            "Certificate: {certificate}. The untouched weights add eigenvalues of l2 alone.",
         ),
         verdict=(
-            f"A regression on {row['rows']:,} real rows has {row['weights']:,} weights, of which "
-            f"{row['touched_weights']:,} are touched and the others zero without work: "
-            f"{status_in_words(row)} after {row['iterations']:,} iterations in "
-            f"{readable_seconds(row['seconds'])}, R² {row['r2_held_out']:.3f} on files held out, "
-            f"certified a {row['certificate_kind']}.",
+            "A regression on {rows:,} real rows has {weights:,} weights, of which "
+            "{touched_weights:,} are touched and the others zero without work: {status:words} "
+            "after {iterations:,} iterations in {seconds:time}, R² {r2_held_out:.3f} on files held "
+            "out, certified a {certificate_kind}.",
         ),
-        numbers=row,
-        points=(
-            PlottedPoint(
-                SERIES, row["touched_weights"], row["extra_peak_bytes"], row["seconds"], True
-            ),
-        ),
+        numbers=numbers,
+        points=(point,),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,16 +13,15 @@ import numpy as np
 from rich.console import Console
 
 import jaxdescent as jd
-from jaxdescent.breakdown import placed, segments
-from jaxdescent.breakdown.report import PartReport, PlottedPoint, Settings, Table, busy
+from jaxdescent.breakdown import placed
+from jaxdescent.breakdown.large_problem import LargeProblem, SegmentedDescent
+from jaxdescent.breakdown.llama_tree import Tree
+from jaxdescent.breakdown.report import Settings, busy
 from jaxdescent.descent.fused_steps import FUSED_STEPS
-from jaxdescent.display import readable_seconds
-from jaxdescent.machine.memory import readable_bytes
 from jaxdescent.machine.resident import peak_resident_bytes
 from jaxdescent.numerics import randomness
 
 LEARNING_RATE = 1e-2
-ITERATIONS = 1000
 SEGMENT = 8 * FUSED_STEPS
 """The iterations in one call: whole passes, so that the number of write-backs does not change."""
 
@@ -33,84 +32,93 @@ SAMPLES = 64
 """The number of elements of each array that are also computed by NumPy."""
 
 
-def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> PartReport:
-    """Descend on the largest part of the tree that fits, and compare samples with NumPy."""
-    room = placed.room(tree_of(2**62).shapes.values())
-    dtype, tree = chosen(settings, tree_of, room)
-    whole = tree.size * dtype.itemsize
-    begun = time.perf_counter()
-    with busy(console, f"drawing {tree.size:,} numbers"):
-        params = draw(tree.shapes, dtype, settings.seed)
-    drawn = time.perf_counter()
-    where = placed.numbers(params.values())
-    nbytes = where["params_bytes_of_this_process"]
-    positions = _positions(tree.shapes, settings.seed)
-    starts = _sample(params, positions)
-    outcome = segments.descend(
-        jd.SumOfSquares(),
-        params,
-        jd.GradientDescent(LEARNING_RATE),
-        settings,
-        console,
-        problem="independent",
-        label=f"{tree.size:,} unknowns",
-        iterations=ITERATIONS,
-        segment=SEGMENT,
+class IndependentWeights(LargeProblem):
+    """The largest part of the tree that fits; samples of it are compared with NumPy."""
+
+    name = folder = "independent"
+    iterations, segment = 1000, SEGMENT
+    objective, method = jd.SumOfSquares(), jd.GradientDescent(LEARNING_RATE)
+    sentences = (
+        "(a) f(x) = sum x², {unknowns:,} unknowns in the shapes of Llama-3-8B ({layers}), stored "
+        "in {dtype}: {params_bytes:bytes}{over_processes}.",
+        "Each unknown has its own derivative, 2x: here the derivative method does not break down "
+        "either.",
     )
-    result, done = outcome.result, outcome.iterations
-    descended = time.perf_counter()
-    ends = _sample(result.params, positions)
-    peak = peak_resident_bytes()
-    per_iteration = outcome.seconds_per_iteration
-    checks = _checks(starts, ends, done, dtype)
-    numbers = {
-        "independent": {
-            "unknowns": tree.size,
-            "layers": tree.description,
-            "dtype": dtype.name,
-            "params_bytes": whole,
-            **where,
+    figures: ClassVar = {
+        "time to draw the start": "{seconds_drawing:time}",
+        "time to descend, compilation included": "{seconds_descending:time}",
+        "time per iteration, fastest segment": "{seconds_per_iteration:time}",
+        "goodput: the share of the time in iterations": "{goodput:.1%}",
+        "peak resident memory": "{peak_resident_bytes:bytes}",
+        "the same, over the parameters' bytes": "{peak_over_params:.3f}",
+        "sampled elements bit-equal to NumPy": "{bit_equal_to_replay:,} of {sampled_elements:,}",
+        "largest error against 0.98^k x": "{largest_error_against_closed_form:.2e}",
+        "bound on that error": "{bound_on_that_error:.2e}",
+    }
+    verdict = (
+        "Descent ran {iterations:,} iterations on {unknowns:,} parameters in "
+        "{seconds_drawing_and_descending:time}, {seconds_per_iteration:time} an iteration, within "
+        "{peak_over_params:.2f} times their memory."
+    )
+
+    def __init__(
+        self, settings: Settings, console: Console, tree_of: Callable[[int], Tree]
+    ) -> None:
+        self._begun = time.perf_counter()
+        dtype, tree = chosen(settings, tree_of, placed.room(tree_of(2**62).shapes.values()))
+        self.label = f"{tree.size:,} unknowns"
+        self.point = "descent, separable", tree.size, tree.size * dtype.itemsize
+        if dtype == jnp.bfloat16:
+            self.remarks = (
+                "bfloat16 keeps 8 bits: {write_backs} write-backs of at most 2^-8 each bound the "
+                "error against the closed form.",
+            )
+        self.params, numbers = drawn(tree, dtype, settings.seed, console)
+        self._drawn = time.perf_counter()
+        self.numbers = numbers | {"learning_rate": LEARNING_RATE, "seed": settings.seed}
+        self._positions = _positions(tree.shapes, settings.seed)
+        self._starts = _sample(self.params, self._positions)
+
+    def verified(self, descent: SegmentedDescent) -> dict[str, Any]:
+        descended, result = time.perf_counter(), descent.result
+        ends, peak = _sample(result.params, self._positions), peak_resident_bytes()
+        checks = _checks(self._starts, ends, int(result.iterations))
+        return {
             "peak_resident_bytes": peak,
-            "peak_over_params": peak / nbytes,
-            "learning_rate": LEARNING_RATE,
-            "seed": settings.seed,
-            **outcome.numbers,
-            "seconds_drawing": drawn - begun,
-            "seconds_descending": descended - drawn,
-            "seconds_total": time.perf_counter() - begun,
+            "peak_over_params": peak / self.numbers["params_bytes_of_this_process"],
+            "seconds_drawing": self._drawn - self._begun,
+            "seconds_descending": descended - self._drawn,
+            "seconds_drawing_and_descending": descended - self._begun,
+            "seconds_total": time.perf_counter() - self._begun,
             "value": float(result.value),
-            "segments": outcome.segments,
+            "segments": [(each.iterations, each.chunk_seconds) for each in descent.segments],
             **checks,
         }
-    }
-    return PartReport(
-        sentences=(
-            f"(a) f(x) = sum x², {tree.size:,} unknowns in the shapes of Llama-3-8B "
-            f"({tree.description}), stored in {dtype.name}: "
-            f"{readable_bytes(whole)}{placed.in_words(nbytes)}.",
-            "Each unknown has its own derivative, 2x: here the derivative method does not break "
-            "down either.",
-        ),
-        tables=(_table(numbers["independent"]),),
-        remarks=_remarks(numbers["independent"]),
-        verdict=(
-            f"Descent ran {done:,} iterations on {tree.size:,} parameters in "
-            f"{readable_seconds(descended - begun)}, {_pace(per_iteration)} an "
-            f"iteration, within {peak / nbytes:.2f} times their memory.",
-        ),
-        numbers=numbers,
-        points=(PlottedPoint("descent, separable", tree.size, whole, outcome.seconds, True),),
-        is_complete=outcome.is_complete,
-    )
 
 
 def chosen(
-    settings: Settings, tree_of: Callable[[int], Any], room: float
-) -> tuple[np.dtype[Any], Any]:
+    settings: Settings, tree_of: Callable[[int], Tree], room: float
+) -> tuple[np.dtype[Any], Tree]:
     """The dtype, and the largest tree that fits into ``room`` bytes with it."""
     room = room / HEADROOM
-    dtype = jnp.dtype(settings.dtype or _widest_that_fits(tree_of, room))
+    widest_that_fits = "float32" if tree_of(2**62).size * 4 <= room else "bfloat16"
+    dtype = jnp.dtype(settings.dtype or widest_that_fits)
     return dtype, tree_of(int(room // dtype.itemsize))
+
+
+def drawn(
+    tree: Tree, dtype: np.dtype[Any], seed: int, console: Console, axis: int | None = None
+) -> tuple[dict[str, jax.Array], dict[str, Any]]:
+    """Params of a tree's shapes, and the numbers on them that the record keeps."""
+    with busy(console, f"drawing {tree.size:,} numbers"):
+        params = draw(tree.shapes, dtype, seed, axis)
+    return params, {
+        "unknowns": tree.size,
+        "layers": tree.description,
+        "dtype": dtype.name,
+        "params_bytes": tree.size * dtype.itemsize,
+        **placed.numbers(params.values()),
+    }
 
 
 def draw(
@@ -141,22 +149,12 @@ def replay(starts: np.ndarray, iterations: int, dtype: Any) -> np.ndarray:
     rate, two = np.float32(LEARNING_RATE), np.float32(2)
     x = starts.astype(np.float32)
     for iteration in range(iterations):
-        x = _fused_subtract(x, rate, two * x)
+        # Rounded once, like a fused multiply-add: float64 is exact before.
+        step = np.float64(rate) * (two * x).astype(np.float64)
+        x = (x.astype(np.float64) - step).astype(np.float32)
         if (iteration + 1) % FUSED_STEPS == 0 or iteration + 1 == iterations:
             x = x.astype(dtype).astype(np.float32)
     return x.astype(dtype)
-
-
-def _fused_subtract(x: np.ndarray, rate: np.float32, gradient: np.ndarray) -> np.ndarray:
-    """``x - rate * gradient`` rounded once, like a fused multiply-add; float64 is exact before."""
-    return (x.astype(np.float64) - np.float64(rate) * gradient.astype(np.float64)).astype(
-        np.float32
-    )
-
-
-def _widest_that_fits(tree_of: Callable[[int], Any], room: float) -> str:
-    everything = tree_of(2**62).size
-    return "float32" if everything * 4 <= room else "bfloat16"
 
 
 def _positions(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, tuple[np.ndarray, ...]]:
@@ -172,13 +170,13 @@ def _sample(params: Any, positions: dict[str, tuple[np.ndarray, ...]]) -> np.nda
     return np.concatenate([np.asarray(take(params[name], at)) for name, at in positions.items()])
 
 
-def _checks(starts: np.ndarray, ends: np.ndarray, iterations: int, dtype: Any) -> dict[str, Any]:
+def _checks(starts: np.ndarray, ends: np.ndarray, iterations: int) -> dict[str, Any]:
     closed = (1 - 2 * LEARNING_RATE) ** iterations * starts.astype(np.float64)
     nonzero = closed != 0
     error = np.abs(ends.astype(np.float64)[nonzero] / closed[nonzero] - 1)
-    replayed = replay(starts, iterations, dtype)
+    replayed = replay(starts, iterations, ends.dtype)
     write_backs = -(-iterations // FUSED_STEPS)
-    bound = write_backs * 2.0**-8 if dtype == jnp.bfloat16 else 1e-4
+    bound = write_backs * 2.0**-8 if ends.dtype == jnp.bfloat16 else 1e-4
     return {
         "sampled_elements": int(starts.size),
         "bit_equal_to_replay": int(np.sum(replayed == ends)),
@@ -186,39 +184,3 @@ def _checks(starts: np.ndarray, ends: np.ndarray, iterations: int, dtype: Any) -
         "bound_on_that_error": bound,
         "write_backs": write_backs,
     }
-
-
-def _table(numbers: dict[str, Any]) -> Table:
-    return Table.of_figures(
-        {
-            "time to draw the start": readable_seconds(numbers["seconds_drawing"]),
-            "time to descend, compilation included": readable_seconds(
-                numbers["seconds_descending"]
-            ),
-            "time per iteration, fastest segment": _pace(numbers["seconds_per_iteration"]),
-            "goodput: the share of the time in iterations": f"{numbers['goodput']:.1%}",
-            "peak resident memory": readable_bytes(numbers["peak_resident_bytes"]),
-            "the same, over the parameters' bytes": f"{numbers['peak_over_params']:.3f}",
-            "sampled elements bit-equal to NumPy": (
-                f"{numbers['bit_equal_to_replay']:,} of {numbers['sampled_elements']:,}"
-            ),
-            "largest error against 0.98^k x": (
-                f"{numbers['largest_error_against_closed_form']:.2e}"
-            ),
-            "bound on that error": f"{numbers['bound_on_that_error']:.2e}",
-        }
-    )
-
-
-def _pace(seconds: float | None) -> str:
-    """The seconds of an iteration; a finished run that was resumed has none."""
-    return "-" if seconds is None else readable_seconds(seconds)
-
-
-def _remarks(numbers: dict[str, Any]) -> tuple[str, ...]:
-    if numbers["dtype"] != "bfloat16":
-        return ()
-    return (
-        f"bfloat16 keeps 8 bits: {numbers['write_backs']} write-backs of at most 2^-8 each bound "
-        "the error against the closed form.",
-    )

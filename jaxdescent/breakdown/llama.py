@@ -3,40 +3,47 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
 
-from jaxdescent.breakdown import independent_weights, matrix_free_regression, tied_weights
+from jaxdescent.breakdown import large_problem
+from jaxdescent.breakdown.independent_weights import IndependentWeights
+from jaxdescent.breakdown.large_problem import LargeProblem
 from jaxdescent.breakdown.llama_tree import tree
+from jaxdescent.breakdown.matrix_free_regression import MatrixFreeRegression
 from jaxdescent.breakdown.report import PartReport, Settings
+from jaxdescent.breakdown.tied_weights import TiedWeights
 
 
 def run(settings: Settings, console: Console) -> PartReport:
     """Run the separable case on all parameters, and if asked for, two coupled problems."""
     sizes = settings.sizes
-    within = functools.partial(tree, sizes.most_params)
-    reports = [independent_weights.run(settings, console, within)]
-    is_interrupted = False
-    try:
-        if settings.everything and reports[-1].is_complete:
-            within = functools.partial(tree, sizes.most_tied)
-            reports.append(tied_weights.run(settings, console, within))
-        if settings.everything and reports[-1].is_complete:
-            reports.append(matrix_free_regression.run(settings, console, sizes.most_weights))
-    except KeyboardInterrupt:
-        is_interrupted = True  # the reports before it are kept
-    return _joined(reports, is_complete=not is_interrupted)
-
-
-def _joined(reports: list[PartReport], *, is_complete: bool) -> PartReport:
+    problems: list[Callable[[], LargeProblem]] = [
+        lambda: IndependentWeights(settings, console, functools.partial(tree, sizes.most_params)),
+        lambda: TiedWeights(settings, console, functools.partial(tree, sizes.most_tied)),
+        lambda: MatrixFreeRegression(console, sizes.most_weights),
+    ]
+    reports: list[PartReport] = []
     numbers: dict[str, Any] = {}
-    for report in reports:
-        numbers |= report.numbers
+    is_complete = True
+    for set_up in problems if settings.everything else problems[:1]:
+        try:
+            reports.append(large_problem.run(set_up(), settings, console))
+        except KeyboardInterrupt:
+            if not reports:
+                raise
+            is_complete = False  # the reports before it are kept
+        else:
+            numbers |= reports[-1].numbers
+            is_complete = reports[-1].is_complete
+        if not is_complete:
+            break
     return PartReport(
         verdict=tuple(v for report in reports for v in report.verdict),
         numbers=numbers,
         points=tuple(p for report in reports for p in report.points),
         sections=tuple(reports),
-        is_complete=is_complete and all(report.is_complete for report in reports),
+        is_complete=is_complete,
     )

@@ -18,6 +18,11 @@ class Tree(NamedTuple):
     def size(self) -> int:
         return sum(math.prod(shape) for shape in self.shapes.values())
 
+    @property
+    def largest(self) -> int:
+        """The size of the largest array."""
+        return max(math.prod(shape) for shape in self.shapes.values())
+
 
 def tree(*limits: int | None) -> Tree:
     """The shapes of Llama-3-8B, or of the largest part of it that keeps within these numbers of
@@ -26,11 +31,7 @@ def tree(*limits: int | None) -> Tree:
     Layers are left out first, then the two embeddings, then matrices of a layer.
     """
     max_params = min((limit for limit in limits if limit is not None), default=None)
-    ends = {
-        "embedding": (VOCABULARY, WIDTH),
-        "head": (VOCABULARY, WIDTH),
-        "norm": (WIDTH,),
-    }
+    ends = {"embedding": (VOCABULARY, WIDTH), "head": (VOCABULARY, WIDTH), "norm": (WIDTH,)}
     layer = {
         "query": (WIDTH, WIDTH),
         "key": (KEY_VALUE, WIDTH),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,11 @@ from jax import lax
 from rich.console import Console
 
 import jaxdescent as jd
-from jaxdescent.breakdown import placed, segments
+from jaxdescent.breakdown import placed
+from jaxdescent.breakdown.large_problem import LargeProblem, SegmentedDescent
 from jaxdescent.breakdown.measure import begin_peak, peak_beyond
-from jaxdescent.breakdown.report import PartReport, PlottedPoint, Settings, Table, busy
-from jaxdescent.breakdown.tied_weights import shift
-from jaxdescent.display import readable_seconds
+from jaxdescent.breakdown.report import busy
+from jaxdescent.breakdown.tied_weights import SERIES, shift
 from jaxdescent.machine import memory
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
@@ -25,11 +25,7 @@ SIDE, BLOCKS = 8192, 16
 """X is block-diagonal: BLOCKS submatrices of SIDE^2 (67 million) coupled weights each,
 1,073,741,824 weights in all."""
 
-SERIES = "descent, matrix-free"
-
 TOLERANCE = 1e-5
-MAX_ITERATIONS = 200
-CHECK_EVERY = 12
 
 BYTES_A_WEIGHT = 8 + 6 * 4 / BLOCKS
 """The bytes for each weight: the weight, its target, and six temporaries of a submatrix's size."""
@@ -71,72 +67,58 @@ def design(features: int) -> jd.MatrixFree:
     return jd.MatrixFree(forward, rows=features, features=features)
 
 
-def run(settings: Settings, console: Console, limit: int | None) -> PartReport:
-    """Descend on as many weights as fit, up to 2^30, towards those that made the targets."""
-    side = chosen(limit, memory.bytes_of_all())
-    features = side * side * BLOCKS
-    place = placed.over_all((side * side,))
-    with busy(console, f"regression with {features:,} weights"):
-        make = jax.jit(lambda k: design(side * side).product(optimum(side, k)), out_shardings=place)
-        objective = BlockRegression([make(k).block_until_ready() for k in range(BLOCKS)])
-    where = placed.numbers(objective.targets)
-    before = begin_peak()
-    zeros = jax.jit(lambda: jnp.zeros(side * side), out_shardings=place)
-    outcome = segments.descend(
-        objective,
-        [zeros() for _ in objective.targets],
-        jd.GradientDescent(2 / (LOWER + UPPER)),
-        settings,
-        console,
-        problem="regression",
-        label=f"regression with {features:,} weights",
-        iterations=MAX_ITERATIONS,
-        segment=CHECK_EVERY,
-        tolerance=TOLERANCE,
+class MatrixFreeRegression(LargeProblem):
+    """As many weights as fit, up to 2^30, towards those that made the targets."""
+
+    name, folder = "matrix_free_regression", "regression"
+    iterations, segment, tolerance = 200, 12, TOLERANCE
+    method = jd.GradientDescent(2 / (LOWER + UPPER))
+    sentences = (
+        "(c) y = X w with {weights:,} weights{over_processes} and as many rows. X is a function, "
+        "never stored, and block-diagonal: {blocks} blocks of {weights_of_block:,} coupled "
+        "weights, for each of which X'X would take {gram_bytes:bytes}.",
     )
-    extra_bytes = peak_beyond(before)
-    off = jax.jit(lambda w, k: jnp.max(jnp.abs(w - optimum(side, k))))
-    error = max(float(off(w, k)) for k, w in enumerate(outcome.result.params))
-    iterations = outcome.iterations
-    gram = memory.readable_bytes(4.0 * (side * side) ** 2)
-    numbers = {
-        "matrix_free_regression": {
+    figures: ClassVar = {
+        "iterations": "{iterations}",
+        "time, compilation included": "{seconds_descending:time}",
+        "|gradient| over that at zero": "{relative_gradient_norm:.2e}",
+        "largest error of a weight (weights up to 1)": "{largest_error:.2e}",
+    }
+    verdict = (
+        "A regression with {weights:,} weights took {iterations} iterations and "
+        "{seconds_descending:time}; no weight is off by more than {largest_error:.1e}."
+    )
+
+    def __init__(self, console: Console, limit: int | None) -> None:
+        side = self._side = chosen(limit, memory.bytes_of_all())
+        square, features = side * side, side * side * BLOCKS
+        place = placed.over_all((square,))
+        self.label = f"regression with {features:,} weights"
+        self.point = SERIES, features, (BYTES_A_WEIGHT - 4) * features
+        with busy(console, self.label):
+            make = jax.jit(lambda k: design(square).product(optimum(side, k)), out_shardings=place)
+            targets = [make(k).block_until_ready() for k in range(BLOCKS)]
+        self.objective = BlockRegression(targets)
+        self.numbers = {
             "weights": features,
             "blocks": BLOCKS,
+            "weights_of_block": square,
             "rows": features,
             "dtype": "float32",
             "weights_bytes": 4 * features,
-            **where,
-            "extra_peak_bytes": extra_bytes,
+            **placed.numbers(targets),
+            "gram_bytes": 4.0 * square**2,
             "eigenvalue_bounds": [LOWER, UPPER],
-            **outcome.numbers,
-            "largest_error": error,
         }
-    }
-    figures = {
-        "iterations": f"{iterations}",
-        "time, compilation included": readable_seconds(outcome.seconds),
-        "|gradient| over that at zero": f"{outcome.numbers['relative_gradient_norm']:.2e}",
-        "largest error of a weight (weights up to 1)": f"{error:.2e}",
-    }
-    return PartReport(
-        sentences=(
-            f"(c) y = X w with {features:,} weights"
-            f"{placed.in_words(where['params_bytes_of_this_process'])} and as many rows. X is a "
-            f"function, never stored, and block-diagonal: {BLOCKS} blocks of {side * side:,} "
-            f"coupled weights, for each of which X'X would take {gram}.",
-        ),
-        tables=(Table.of_figures(figures),),
-        verdict=(
-            f"A regression with {features:,} weights took {iterations} iterations and "
-            f"{readable_seconds(outcome.seconds)}; no weight is off by more than {error:.1e}.",
-        ),
-        numbers=numbers,
-        points=(
-            PlottedPoint(SERIES, features, (BYTES_A_WEIGHT - 4) * features, outcome.seconds, True),
-        ),
-        is_complete=outcome.is_complete,
-    )
+        self._before = begin_peak()
+        zeros = jax.jit(lambda: jnp.zeros(square), out_shardings=place)
+        self.params = [zeros() for _ in targets]
+
+    def verified(self, descent: SegmentedDescent) -> dict[str, Any]:
+        extra_bytes = peak_beyond(self._before)
+        off = jax.jit(lambda w, k: jnp.max(jnp.abs(w - optimum(self._side, k))))
+        error = max(float(off(w, k)) for k, w in enumerate(descent.result.params))
+        return {"extra_peak_bytes": extra_bytes, "largest_error": error}
 
 
 def chosen(limit: int | None, room: float) -> int:

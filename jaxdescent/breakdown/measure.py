@@ -92,8 +92,3 @@ def certified(certificate: jd.Certificate) -> dict[str, Any]:
         "smallest_eigenvalue": certificate.smallest_eigenvalue,
         "largest_eigenvalue": certificate.largest_eigenvalue,
     }
-
-
-def status_in_words(row: dict[str, Any]) -> str:
-    """The status of :func:`ended` as a text in a table."""
-    return row["status"].lower().replace("_", " ")

@@ -46,16 +46,12 @@ def next_steps(table: pathlib.Path | None) -> tuple[Step, ...]:
         (*program, "breakdown", "--part", "4", "--quick"),
         "a regression on real data by both methods",
     )
-    return plan, fit if table else part, _in_python()
-
-
-def _in_python() -> Step:
-    if EXAMPLE.exists():
-        return Step(
-            (_typed(sys.executable), str(EXAMPLE)),
-            "minima of a function with many, from a thousand starts in one program",
-        )
-    return Step((_typed(sys.executable), "-c", SNIPPET), "the minimum of a function of yours")
+    example = Step(
+        (_typed(sys.executable), str(EXAMPLE)),
+        "minima of a function with many, from a thousand starts in one program",
+    )
+    snippet = Step((_typed(sys.executable), "-c", SNIPPET), "the minimum of a function of yours")
+    return plan, fit if table else part, example if EXAMPLE.exists() else snippet
 
 
 def _program() -> Sequence[str]:

@@ -46,22 +46,19 @@ def room(shapes: Iterable[Shape], axis: int | None = None) -> float:
     return bytes_of_all if are_shared else bytes_of_all / count
 
 
-def in_this_process(arrays: Iterable[jax.Array]) -> int:
-    """The bytes of the parts that this process has of arrays."""
-    return sum(shard.data.nbytes for leaf in arrays for shard in leaf.addressable_shards)
-
-
-def in_words(nbytes: int) -> str:
+def in_words(numbers: dict[str, Any]) -> str:
     """How many processes share arrays, and this one's bytes, in words; empty for one process."""
-    if jax.process_count() == 1:
+    processes, nbytes = numbers["processes"], numbers["params_bytes_of_this_process"]
+    if processes == 1:
         return ""
-    return f" over {jax.process_count()} processes, {memory.readable_bytes(nbytes)} in this one"
+    return f" over {processes} processes, {memory.readable_bytes(nbytes)} in this one"
 
 
 def numbers(arrays: Iterable[jax.Array]) -> dict[str, Any]:
-    """The numbers on the placement of arrays that the record keeps."""
+    """The bytes of the parts that this process has of arrays, and how many processes share them."""
+    shards = [shard for leaf in arrays for shard in leaf.addressable_shards]
     return {
-        "params_bytes_of_this_process": in_this_process(arrays),
+        "params_bytes_of_this_process": sum(shard.data.nbytes for shard in shards),
         "processes": jax.process_count(),
     }
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogFormatterMathtext
 
 from jaxdescent.breakdown.costs import LLAMA_SIZE
 from jaxdescent.breakdown.report import PlottedPoint
@@ -22,8 +23,10 @@ COLOURS = {
     "derivative method, coupled": "#c4411f",
     "descent, coupled": "#1f5fa8",
     "derivative method, separable": "#2e8b57",
+    "descent, separable": "#7b4fa3",
+    "descent, matrix-free": "#b8860b",
 }
-OTHER_COLOURS = ("#7b4fa3", "#b8860b", "#4a4a4a")
+OTHER_COLOUR = "#4a4a4a"
 SECONDS = {
     1e-6: "1 µs",
     1e-3: "1 ms",
@@ -43,7 +46,9 @@ LEAST_RANGE = 100.0
 def draw(points: list[PlottedPoint], machine_bytes: int, path: pathlib.Path) -> None:
     """Write a PNG; measured points are solid, computed ones hollow and dashed."""
     figure, (memory_axes, time_axes) = figures.new_figure((12, 5.6), 2)
-    colours = _colours(points)
+    found = {point.series for point in points}
+    colours = {series: colour for series, colour in COLOURS.items() if series in found}
+    colours |= dict.fromkeys(sorted(found - COLOURS.keys()), OTHER_COLOUR)
     for axes, title, value in (
         (memory_axes, "Memory besides the data", lambda point: point.memory_bytes),
         (time_axes, "Time to solve", lambda point: point.seconds),
@@ -65,19 +70,17 @@ def draw(points: list[PlottedPoint], machine_bytes: int, path: pathlib.Path) -> 
         fontsize=9.5,
         labelcolor=INK,
     )
+    measured: dict[str, Any] = {"color": FAINT, "marker": "o", "linewidth": 2}
+    computed = {"linewidth": 1.4, "linestyle": "--", "markerfacecolor": "white"}
+    styles = {"measured": measured, "computed": measured | computed}
     time_axes.legend(
-        handles=_styles(), loc="upper left", frameon=False, fontsize=9.5, labelcolor=INK
+        handles=[Line2D([], [], label=name, **style) for name, style in styles.items()],
+        loc="upper left",
+        frameon=False,
+        fontsize=9.5,
+        labelcolor=INK,
     )
     figure.savefig(path)
-
-
-def _colours(points: list[PlottedPoint]) -> dict[str, str]:
-    found = dict.fromkeys(point.series for point in points)
-    known = {series: colour for series, colour in COLOURS.items() if series in found}
-    others = [series for series in found if series not in COLOURS]
-    return known | {
-        series: OTHER_COLOURS[index % len(OTHER_COLOURS)] for index, series in enumerate(others)
-    }
 
 
 def _draw_series(
@@ -102,9 +105,8 @@ def _finish(axes: Axes, title: str) -> None:
     figures.finish_loglog(axes, title, "unknowns, n")
     axes.set_xlim(3e2, 3e10)
     figures.draw_mark(axes, LLAMA_SIZE, "8 billion", is_left=True)
-    names = {3: "10³", 4: "10⁴", 5: "10⁵", 6: "10⁶", 7: "10⁷", 8: "10⁸", 9: "10⁹", 10: "10¹⁰"}
-    axes.xaxis.set_major_locator(FixedLocator([10.0**power for power in names]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: names[round(math.log10(x))]))
+    axes.xaxis.set_major_locator(FixedLocator([10.0**power for power in range(3, 11)]))
+    axes.xaxis.set_major_formatter(LogFormatterMathtext())
 
 
 def _set_ticks(axes: Axes, labels: dict[float, str]) -> None:
@@ -114,12 +116,3 @@ def _set_ticks(axes: Axes, labels: dict[float, str]) -> None:
     axes.yaxis.set_major_locator(FixedLocator(list(labels)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: labels.get(y, "")))
     axes.set_ylim(low, high)
-
-
-def _styles() -> list[Line2D]:
-    measured = {"color": FAINT, "marker": "o", "linewidth": 2}
-    computed = {"linewidth": 1.4, "linestyle": "--", "markerfacecolor": "white"}
-    return [
-        Line2D([], [], label="measured", **measured),
-        Line2D([], [], label="computed", **measured | computed),
-    ]

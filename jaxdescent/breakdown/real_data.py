@@ -17,9 +17,8 @@ import numpy as np
 from rich.console import Console
 
 import jaxdescent as jd
-from jaxdescent.breakdown.measure import certified, ended, measure_once, status_in_words
-from jaxdescent.breakdown.report import PartReport, Settings, Table, busy
-from jaxdescent.display import readable_seconds
+from jaxdescent.breakdown.measure import certified, ended, measure_once
+from jaxdescent.breakdown.report import PartReport, Settings, Table, busy, said
 
 TOLERANCE = 1e-6
 MAX_ITERATIONS = 20_000
@@ -37,6 +36,22 @@ class Study(NamedTuple):
     l2: float
 
 
+COMPARISON = {
+    "data": "{name}",
+    "method": "{by}",
+    "R²": "{r2:.4f}",
+    "held out": "{r2_held_out:.4f}",
+    "steps": "{iterations:,}",
+    "time": "{seconds:time}",
+    "status": "{status:words}",
+}
+PREDICTIONS = {
+    "observed": "{observed:.1f}",
+    "derivative method": "{derivative_method:.1f}",
+    "descent": "{descent:.1f}",
+}
+
+
 def run(settings: Settings, console: Console) -> PartReport:
     """Solve the studies by both methods."""
     outcomes = []
@@ -44,31 +59,35 @@ def run(settings: Settings, console: Console) -> PartReport:
         study = make()
         with busy(console, f"{study.name.lower()}, by both methods"):
             outcomes.append(_solve(study, settings.seed))
+    methods = [
+        outcome[key] | {"name": outcome["name"], "by": label}
+        for outcome in outcomes
+        for label, key in (("derivative", "derivative_method"), ("descent", "descent"))
+    ]
+    first, shown = outcomes[0]["name"], outcomes[0]["shown"]
+    predictions = [dict(zip(shown, row, strict=True)) for row in zip(*shown.values(), strict=True)]
+
+    def each(template: str) -> tuple[str, ...]:
+        return tuple(said(template, outcome) for outcome in outcomes)
+
+    same = each(
+        "{name:words} to {relative_difference:.0e} of the largest weight, R² "
+        "{descent[r2_held_out]:.3f} on held-out rows, certified a {certificate_kind}"
+    )
     return PartReport(
-        sentences=tuple(
-            f"{row['name']}: {row['question']} {row['rows']:,} rows to learn from, "
-            f"{row['held_out_rows']:,} held out, {row['features']} features, {row['outputs']} "
-            f"{'output' if row['outputs'] == 1 else 'outputs'}, l2 = {row['l2']:g}."
-            for row in outcomes
+        sentences=each(
+            "{name}: {question} {rows:,} rows to learn from, {held_out_rows:,} held out, "
+            "{features} features, {targets}, l2 = {l2:g}."
         ),
-        tables=(_comparison(outcomes), _predictions(outcomes[0])),
-        remarks=tuple(
-            f"{row['name']}: the weights of the two methods differ by at most "
-            f"{row['largest_difference']:.1e}, the largest weight being "
-            f"{row['largest_weight']:.3g}. "
-            f"Certificate of descent: {row['certificate']}."
-            for row in outcomes
+        tables=(
+            Table.of("The same regression by two methods", COMPARISON, methods),
+            Table.of(f"{first}: predictions for rows held out", PREDICTIONS, predictions),
         ),
-        verdict=(
-            "On real data both methods find the same weights: "
-            + "; ".join(
-                f"{row['name'].lower()} to {row['relative_difference']:.0e} of the largest weight, "
-                f"R² {row['descent']['r2_held_out']:.3f} on held-out rows, certified a "
-                f"{row['certificate_kind']}"
-                for row in outcomes
-            )
-            + ".",
+        remarks=each(
+            "{name}: the weights of the two methods differ by at most {largest_difference:.1e}, "
+            "the largest weight being {largest_weight:.3g}. Certificate of descent: {certificate}."
         ),
+        verdict=(f"On real data both methods find the same weights: {'; '.join(same)}.",),
         numbers={"dtype": "float32", "tolerance": TOLERANCE, "studies": outcomes},
     )
 
@@ -136,14 +155,15 @@ def _solve(study: Study, seed: int) -> dict[str, Any]:
         row["r2_held_out"] = r_squared(y[held_out], objective.predict(result.params, X_held_out))
     difference = float(jnp.max(jnp.abs(solved.params["weights"] - descended.params["weights"])))
     largest = float(jnp.max(jnp.abs(solved.params["weights"])))
-    shown = slice(0, SHOWN_ROWS)
+    shown, outputs = slice(0, SHOWN_ROWS), 1 if y.ndim == 1 else y.shape[1]
     return {
         "name": study.name,
         "question": study.question,
         "rows": len(kept),
         "held_out_rows": len(held_out),
         "features": X.shape[1],
-        "outputs": 1 if y.ndim == 1 else y.shape[1],
+        "outputs": outputs,
+        "targets": "1 output" if outputs == 1 else f"{outputs} outputs",
         "l2": study.l2,
         "seed": seed,
         "derivative_method": solved_row,
@@ -180,36 +200,3 @@ def r_squared(observed: Any, predicted: Any) -> float:
     observed, predicted = np.asarray(observed, np.float64), np.asarray(predicted, np.float64)
     spread = np.sum((observed - observed.mean(axis=0)) ** 2)
     return float(1 - np.sum((observed - predicted) ** 2) / spread)
-
-
-def _comparison(outcomes: list[dict[str, Any]]) -> Table:
-    rows = []
-    for outcome in outcomes:
-        for label, key in (("derivative", "derivative_method"), ("descent", "descent")):
-            row = outcome[key]
-            rows.append(
-                (
-                    outcome["name"],
-                    label,
-                    f"{row['r2']:.4f}",
-                    f"{row['r2_held_out']:.4f}",
-                    f"{row['iterations']:,}",
-                    readable_seconds(row["seconds"]),
-                    status_in_words(row),
-                )
-            )
-    return Table(
-        title="The same regression by two methods",
-        columns=("data", "method", "R²", "held out", "steps", "time", "status"),
-        rows=tuple(rows),
-    )
-
-
-def _predictions(outcome: dict[str, Any]) -> Table:
-    shown = outcome["shown"]
-    columns = zip(shown["observed"], shown["derivative_method"], shown["descent"], strict=True)
-    return Table(
-        title=f"{outcome['name']}: predictions for rows held out",
-        columns=("observed", "derivative method", "descent"),
-        rows=tuple(tuple(f"{value:.1f}" for value in row) for row in columns),
-    )

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from typing import Any
+import string
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
 
 from rich.console import Console
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.rule import Rule
 from rich.status import Status
-from rich.table import Table as RichTable
 from rich.text import Text
 
 from jaxdescent.breakdown.extent import USUAL, PartSizes
+from jaxdescent.display import aligned, readable_seconds
+from jaxdescent.machine.memory import readable_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +54,30 @@ class Settings:
         return self.extent if self.max_params is None else self.extent.within(self.max_params)
 
 
+class _Formatter(string.Formatter):
+    own: ClassVar[dict[str, Callable[[Any], str]]] = {
+        "time": readable_seconds,
+        "bytes": readable_bytes,
+        "words": lambda status: status.lower().replace("_", " "),
+    }
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        if value is None:
+            return "-"
+        return self.own.get(format_spec, lambda value: format(value, format_spec))(value)
+
+
+def said(template: str, numbers: Mapping[str, Any]) -> str:
+    """A format string with the numbers of a record: what is shown is what is recorded.
+
+    ``time``, ``bytes`` and ``words`` are formats of their own; a number that is None is a dash.
+
+    >>> said("{n:,} rows in {seconds:time}, {size:bytes}", {"n": 2000, "seconds": 90, "size": 8})
+    '2,000 rows in 90 s, 8 B'
+    """
+    return _Formatter().vformat(template, (), numbers)
+
+
 @dataclasses.dataclass(frozen=True)
 class Table:
     """Rows of formatted text; rows in ``computed`` were extrapolated, not measured."""
@@ -61,9 +88,18 @@ class Table:
     computed: frozenset[int] = frozenset()
 
     @classmethod
-    def of_figures(cls, figures: dict[str, str], title: str = "") -> Table:
-        """A table of figures of one thing, by name."""
-        return cls(title, ("", "measured"), tuple(figures.items()))
+    def of(cls, title: str, columns: dict[str, str], records: Iterable[Mapping[str, Any]]) -> Table:
+        """A row for each record: the heads of columns, and templates of :func:`said`."""
+        rows = (tuple(said(each, record) for each in columns.values()) for record in records)
+        return cls(title, tuple(columns), tuple(rows))
+
+    @classmethod
+    def of_figures(
+        cls, figures: dict[str, str], numbers: Mapping[str, Any], title: str = ""
+    ) -> Table:
+        """A table of figures of one thing: their names, and templates of :func:`said`."""
+        rows = ((name, said(template, numbers)) for name, template in figures.items())
+        return cls(title, ("", "measured"), tuple(rows))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +143,25 @@ class PartReport:
     seconds: float | None = None
     sections: tuple[PartReport, ...] = ()
 
+    @classmethod
+    def of(
+        cls,
+        known: Mapping[str, Any],
+        *,
+        sentences: Iterable[str] = (),
+        remarks: Iterable[str] = (),
+        verdict: Iterable[str] = (),
+        **others: Any,
+    ) -> PartReport:
+        """A report whose texts are templates of :func:`said`, filled in with what is known."""
+
+        def filled(templates: Iterable[str]) -> tuple[str, ...]:
+            return tuple(said(template, known) for template in templates)
+
+        return cls(
+            sentences=filled(sentences), remarks=filled(remarks), verdict=filled(verdict), **others
+        )
+
 
 def show_heading(number: int, title: str, console: Console) -> None:
     """Print a heading as a line across the terminal."""
@@ -124,7 +179,10 @@ def show_part(report: PartReport, console: Console) -> None:
     for table in report.tables:
         console.print()
         console.print(Text(table.title, style="bold"))
-        console.print(_rendered(table))
+        rows = aligned([table.columns, *table.rows], table.columns[:1])
+        for index, cells in enumerate(rows, start=-1):
+            style = "dim" if index < 0 else "dim italic" if index in table.computed else ""
+            console.print(Text("  ".join(cells).rstrip(), style), soft_wrap=True)
     if report.remarks:
         console.print()
     for remark in report.remarks:
@@ -167,15 +225,3 @@ def progress_bar(console: Console) -> Progress:
         transient=True,
         disable=not console.is_terminal,
     )
-
-
-def _rendered(table: Table) -> RichTable:
-    rich = RichTable(box=None, padding=(0, 2, 0, 0))
-    for index, column in enumerate(table.columns):
-        rich.add_column(
-            column, justify="left" if index == 0 else "right", header_style="dim", no_wrap=True
-        )
-    for index, row in enumerate(table.rows):
-        is_computed = index in table.computed
-        rich.add_row(*row, style="dim italic" if is_computed else None)
-    return rich

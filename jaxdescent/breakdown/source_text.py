@@ -66,46 +66,40 @@ def library_files() -> list[pathlib.Path]:
 
 def read(files: list[pathlib.Path], most_lines: int) -> Lines:
     """Lines of these files, whole files until there are ``most_lines``."""
-    text_digest = hashlib.sha256()
-    word_number: dict[str, int] = {}
-    words: list[int] = []
-    lengths: list[int] = []
-    indents: list[int] = []
-    kept_text: list[str] = []
-    file: list[int] = []
+    digest = hashlib.sha256()
+    known: dict[str, int] = {}  # the number of each word
+    kept: list[tuple[int, int, list[int], str]] = []  # file, indentation, words and text
     count = 0
     for path in files:
-        if len(lengths) >= most_lines:
+        if len(kept) >= most_lines:
             break
         text = path.read_text(encoding="utf-8", errors="replace")
-        text_digest.update(text.encode())
+        digest.update(text.encode())
         for line in text.expandtabs(8).splitlines():
-            own = WORD.findall(line)[:MOST_WORDS]
-            if own:
-                words.extend(word_number.setdefault(word, len(word_number)) for word in own)
-                lengths.append(len(own))
-                indents.append(min(len(line) - len(line.lstrip()), LARGEST_INDENT))
-                kept_text.append(line)
-                file.append(count)
+            if words := WORD.findall(line)[:MOST_WORDS]:
+                indent = min(len(line) - len(line.lstrip()), LARGEST_INDENT)
+                numbers = [known.setdefault(word, len(known)) for word in words]
+                kept.append((count, indent, numbers, line))
         count += 1
-    hashes = np.array([_hash(word) for word in word_number], np.uint64)
-    flat = hashes[np.array(words, np.int64)]
-    number = np.array(file, np.int64)
-    row, ngram = _ngrams(flat, np.array(lengths, np.int64), np.array(indents, np.uint64), number)
-    indent = np.array(indents, np.float32)
+    file = np.array([file for file, _, _, _ in kept], np.int64)
+    indents = np.array([indent for _, indent, _, _ in kept], np.uint64)
+    length = np.array([len(words) for _, _, words, _ in kept], np.int64)
+    flat = np.array([word for _, _, words, _ in kept for word in words], np.int64)
+    hashes = np.array([_hash(word) for word in known], np.uint64)
+    row, ngram = _ngrams(hashes[flat], length, indents, file)
     # The last line of a file has none after it.
-    has_next = np.append(number[1:] == number[:-1], False)[: number.size]
+    has_next = np.append(file[1:] == file[:-1], False)[: file.size]
     place = np.cumsum(has_next) - 1
     is_kept = has_next[row]
     return Lines(
-        number[has_next],
-        indent[has_next],
-        indent[1:][has_next[:-1]],
+        file[has_next],
+        indents[has_next].astype(np.float32),
+        indents[1:][has_next[:-1]].astype(np.float32),
         place[row[is_kept]],
         ngram[is_kept],
-        [kept_text[index] for index in np.flatnonzero(has_next)],
+        [kept[index][3] for index in np.flatnonzero(has_next)],
         count,
-        text_digest.hexdigest(),
+        digest.hexdigest(),
     )
 
 

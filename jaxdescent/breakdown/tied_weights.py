@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,12 +22,12 @@ from jax import lax
 from rich.console import Console
 
 import jaxdescent as jd
-from jaxdescent.breakdown import placed, segments
-from jaxdescent.breakdown.independent_weights import draw
+from jaxdescent.breakdown import placed
+from jaxdescent.breakdown.independent_weights import drawn
+from jaxdescent.breakdown.large_problem import LargeProblem, SegmentedDescent
+from jaxdescent.breakdown.llama_tree import Tree
 from jaxdescent.breakdown.measure import begin_peak, measure_once, peak_beyond
-from jaxdescent.breakdown.report import PartReport, PlottedPoint, Settings, Table, busy
-from jaxdescent.display import readable_seconds
-from jaxdescent.machine.memory import readable_bytes
+from jaxdescent.breakdown.report import Settings, busy
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Bounds, Objective
 
@@ -36,7 +36,7 @@ LOWER, UPPER = 1.0, 6.07
 
 TOLERANCE = 1e-6
 CHECK_EVERY = 8
-MAX_ITERATIONS = 200
+SERIES = "descent, matrix-free"
 ALONG_ROWS = 0
 """The axis along which several devices share a matrix. A row is tied to the one above and the one
 below, which a device sends to its neighbours; the rest of its ties, and the sums along a row, stay
@@ -45,83 +45,63 @@ HEADROOM = 1.3
 """The available memory over that of the params and one temporary of their largest array."""
 
 
-def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> PartReport:
-    """Descend on the largest part of the tree that fits, to its known optimum."""
-    dtype = jnp.dtype(jnp.float32)
-    room = placed.room(tree_of(2**62).shapes.values(), ALONG_ROWS)
-    tree = chosen(tree_of, room, dtype)
-    nbytes = tree.size * dtype.itemsize
-    largest = max(math.prod(shape) for shape in tree.shapes.values()) * dtype.itemsize
-    with busy(console, f"drawing {tree.size:,} numbers"):
-        params = draw(tree.shapes, dtype, settings.seed + 1, ALONG_ROWS)
-    where = placed.numbers(params.values())
-    before = begin_peak()
-    outcome = segments.descend(
-        TiedNeighbours(),
-        params,
-        jd.GradientDescent(2 / (LOWER + UPPER)),
-        settings,
-        console,
-        problem="tied",
-        label=f"{tree.size:,} tied unknowns",
-        iterations=MAX_ITERATIONS,
-        segment=CHECK_EVERY,
-        tolerance=TOLERANCE,
+class TiedWeights(LargeProblem):
+    """The largest part of the tree that fits, whose optimum is known."""
+
+    name = folder = "tied"
+    iterations, segment, tolerance = 200, CHECK_EVERY, TOLERANCE
+    method = jd.GradientDescent(2 / (LOWER + UPPER))
+    sentences = (
+        "(b) Every weight tied to its neighbours along both axes of its matrix, {unknowns:,} "
+        "unknowns ({layers}) in {dtype}: {params_bytes:bytes}{over_processes}. The derivative "
+        "method would need {derivative_method_bytes:bytes}.",
     )
-    extra_bytes = peak_beyond(before)
-    with busy(console, "comparing with the optimum"):
-        (rms, most), checked, _ = measure_once(distance, outcome.result.params)
-    norm = float(outcome.result.gradient_norm)
-    iterations = outcome.iterations
-    numbers = {
-        "tied": {
-            "unknowns": tree.size,
-            "layers": tree.description,
-            "dtype": dtype.name,
-            "params_bytes": nbytes,
-            **where,
+    figures: ClassVar = {
+        "iterations": "{iterations}",
+        "time, compilation included": "{seconds_descending:time}",
+        "largest array": "{largest_array_bytes:bytes}",
+        "peak memory beyond the parameters": "{extra_peak_bytes:bytes}",
+        "|gradient|, at the start and at the end": "{gradient_norm_at_start:.3g}, "
+        "{gradient_norm:.3g}",
+        "distance to the optimum proved by it": "{proved_distance:.3g}",
+        "distance, root mean square and largest": "{distance_root_mean_square:.2e}, "
+        "{distance_largest:.2e}",
+    }
+    verdict = (
+        "On {unknowns:,} coupled weights, where solving is out of reach, {iterations} iterations "
+        "in place came within {distance_largest:.1e} of the known optimum in every weight."
+    )
+
+    def __init__(
+        self, settings: Settings, console: Console, tree_of: Callable[[int], Tree]
+    ) -> None:
+        self.objective = TiedNeighbours()
+        dtype = jnp.dtype(jnp.float32)
+        room = placed.room(tree_of(2**62).shapes.values(), ALONG_ROWS)
+        tree = chosen(tree_of, room, dtype)
+        largest = tree.largest * dtype.itemsize
+        self.label = f"{tree.size:,} tied unknowns"
+        self.point = SERIES, tree.size, tree.size * dtype.itemsize + largest
+        self.params, numbers = drawn(tree, dtype, settings.seed + 1, console, ALONG_ROWS)
+        self.numbers = numbers | {
             "largest_array_bytes": largest,
-            "extra_peak_bytes": extra_bytes,
+            "derivative_method_bytes": 4.0 * tree.size**2,
             "eigenvalue_bounds": [LOWER, UPPER],
             "learning_rate": 2 / (LOWER + UPPER),
-            **outcome.numbers,
+        }
+        self._console, self._before = console, begin_peak()
+
+    def verified(self, descent: SegmentedDescent) -> dict[str, Any]:
+        extra_bytes = peak_beyond(self._before)
+        with busy(self._console, "comparing with the optimum"):
+            (rms, most), checked, _ = measure_once(distance, descent.result.params)
+        return {
+            "extra_peak_bytes": extra_bytes,
             "seconds_checking_distance": checked,
-            "proved_distance": norm / LOWER,
+            "proved_distance": float(descent.result.gradient_norm) / LOWER,
             "distance_root_mean_square": rms,
             "distance_largest": most,
         }
-    }
-    figures = {
-        "iterations": f"{iterations}",
-        "time, compilation included": readable_seconds(outcome.seconds),
-        "largest array": readable_bytes(largest),
-        "peak memory beyond the parameters": (
-            "-" if extra_bytes is None else readable_bytes(extra_bytes)
-        ),
-        "|gradient|, at the start and at the end": f"{outcome.first_norm:.3g}, {norm:.3g}",
-        "distance to the optimum proved by it": f"{norm / LOWER:.3g}",
-        "distance, root mean square and largest": f"{rms:.2e}, {most:.2e}",
-    }
-    return PartReport(
-        sentences=(
-            f"(b) Every weight tied to its neighbours along both axes of its matrix, {tree.size:,} "
-            f"unknowns ({tree.description}) in {dtype.name}: {readable_bytes(nbytes)}"
-            f"{placed.in_words(where['params_bytes_of_this_process'])}. "
-            f"The derivative method would need {readable_bytes(4.0 * tree.size**2)}.",
-        ),
-        tables=(Table.of_figures(figures),),
-        verdict=(
-            f"On {tree.size:,} coupled weights, where solving is out of reach, {iterations} "
-            f"iterations in place came within {most:.1e} of the known optimum in every weight.",
-        ),
-        numbers=numbers,
-        points=(
-            PlottedPoint(
-                "descent, matrix-free", tree.size, nbytes + largest, outcome.seconds, True
-            ),
-        ),
-        is_complete=outcome.is_complete,
-    )
 
 
 def distance(params: dict[str, jax.Array]) -> tuple[float, float]:
@@ -138,22 +118,10 @@ def distance(params: dict[str, jax.Array]) -> tuple[float, float]:
     return math.sqrt(mean), max(most for _, _, most in parts)
 
 
-def chosen(tree_of: Callable[[int], Any], room: float, dtype: Any) -> Any:
+def chosen(tree_of: Callable[[int], Tree], room: float, dtype: Any) -> Tree:
     """The largest tree that fits into ``room`` bytes with one temporary of its largest array."""
     most = int(room / HEADROOM // dtype.itemsize)
-    tree = tree_of(most)
-    largest = max(math.prod(shape) for shape in tree.shapes.values())
-    return tree_of(most - largest)
-
-
-class _Pattern(NamedTuple):
-    """The coefficients for a (rows, columns) matrix, along its rows and along its columns."""
-
-    own: jax.Array  # a
-    below: jax.Array  # u_i
-    above: jax.Array  # u_(i-1)
-    right: jax.Array  # v_j
-    left: jax.Array  # v_(j-1)
+    return tree_of(most - tree_of(most).largest)
 
 
 @jax.tree_util.register_dataclass
@@ -194,10 +162,6 @@ class TiedNeighbours(Objective):
     def gradient(self, params: Any) -> Any:
         return jax.tree.map(lambda x: _gradient(_offset(_two(x))).reshape(x.shape), params)
 
-    def hessian_product(self, params: Any, direction: Any) -> Any:
-        del params
-        return jax.tree.map(lambda d: _gradient(_two(d)).reshape(d.shape), direction)
-
     def curvature_bounds(self, params: Any) -> Bounds:
         del params
         return Bounds(jnp.asarray(LOWER), jnp.asarray(UPPER))
@@ -228,27 +192,20 @@ def _sums(one: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _gradient(e: jax.Array) -> jax.Array:
-    pattern = _pattern(e.shape)
-    gradient = pattern.own * e
-    gradient += pattern.below * (e - shift(e, 0, 1)) + pattern.above * (e - shift(e, 0, -1))
-    gradient += pattern.right * (e - shift(e, 1, 1)) + pattern.left * (e - shift(e, 1, -1))
+    """The gradient on a matrix; no tie leads out of it."""
+    rows, columns = e.shape
+    own = _steps(rows, 7, 8)[:, None] / 64 + _steps(columns, 5, 8)[None] / 64 + 1
+    gradient = own * e
+    for axis, stride in ((0, 3), (1, 5)):
+        # u_i and u_(i-1) along the rows, v_j and v_(j-1) along the columns.
+        after, before = (
+            jnp.expand_dims(_ties(e.shape[axis], stride, first), 1 - axis) for first in (0, -1)
+        )
+        gradient += after * (e - shift(e, axis, 1)) + before * (e - shift(e, axis, -1))
     return gradient
 
 
-def _pattern(shape: tuple[int, ...]) -> _Pattern:
-    """Coefficients that vary along the rows and the columns; no tie leads out of the matrix."""
-    rows, columns = shape
-    own = _steps(rows, 7, 8)[:, None] / 64 + _steps(columns, 5, 8)[None] / 64 + 1
-    return _Pattern(
-        own,
-        _ties(rows, 3)[:, None],
-        _ties(rows, 3, first=-1)[:, None],
-        _ties(columns, 5)[None],
-        _ties(columns, 5, first=-1)[None],
-    )
-
-
-def _ties(length: int, stride: int, first: int = 0) -> jax.Array:
+def _ties(length: int, stride: int, first: int) -> jax.Array:
     """The ties of the places from ``first`` on to the next ones, zero where there is none.
 
     Those to the places before are computed too: shifted, they would be sent between devices.

@@ -15,6 +15,15 @@ from jaxdescent.breakdown.report import PartReport, Settings, Table
 LEARNING_RATE = 1e-2
 ITERATIONS = 1000
 
+COLUMNS = {
+    "function": "{function}, {variable}",
+    "start": "{start:.0f}",
+    "by hand (NumPy)": "{by_hand:.4e}",
+    "by jax.grad": "{by_grad:.4e}",
+    "closed form": "{closed_form:.4e}",
+    "error": "{relative_error_by_grad:.1e}",
+}
+
 
 def parabola(x: jax.Array) -> jax.Array:
     """The tutorial's function of one variable, ``2 x^2``."""
@@ -32,22 +41,25 @@ def run(settings: Settings, console: Console) -> PartReport:
     draw = np.random.default_rng(settings.seed).integers
     start = float(draw(-1000, 1000))
     starts = {name: float(draw(-1000, 1000)) for name in "xyz"}
-    one = _descend("2x²", parabola, start, lambda x: 4 * x, curvature=4)
-    three = _descend("x² + y² + z²", bowl, starts, lambda x: 2 * x, curvature=2)
+    rows = [
+        *_descend("2x²", parabola, start, lambda x: 4 * x, curvature=4),
+        *_descend("x² + y² + z²", bowl, starts, lambda x: 2 * x, curvature=2),
+    ]
     steps = _four_steps(start)
-    return PartReport(
+    return PartReport.of(
+        steps,
         sentences=(
             "The derivative method, for f(x) = 2x²:",
             "  1. differentiate   f'(x) = 4x",
             "  2. set to zero     4x = 0",
-            f"  3. solve           from x = {start:.0f} in one step: x = {steps['solution']:.6g}",
-            f"  4. verify          f''(x) = {steps['second_derivative']:g} > 0: a {steps['kind']}",
+            "  3. solve           from x = {start:.0f} in one step: x = {solution:.6g}",
+            "  4. verify          f''(x) = {second_derivative:g} > 0: a {kind}",
             "For f(x, y, z) = x² + y² + z² the same four steps give (2x, 2y, 2z) = 0, "
             "so x = y = z = 0, and all second derivatives are 2.",
             f"Descent starts at random integers and repeats x ← x - {LEARNING_RATE:g} f'(x), "
             f"{ITERATIONS:,} times:",
         ),
-        tables=(_table([*one, *three]),),
+        tables=(Table.of("Descent", COLUMNS, rows),),
         remarks=(
             "Each step multiplies x by 0.96 in the first function and by 0.98 in the second, so "
             "that 1,000 steps have the closed form 0.96^1000 x and 0.98^1000 x. The error is that "
@@ -56,7 +68,7 @@ def run(settings: Settings, console: Console) -> PartReport:
         verdict=(
             "Small functions need no iteration: the derivative method finds the minimum of 2x² in "
             f"one solve. {ITERATIONS:,} steps of descent come within "
-            f"{max(abs(row['by_grad']) for row in [*one, *three]):.1e} of it.",
+            f"{max(abs(row['by_grad']) for row in rows):.1e} of it.",
         ),
         numbers={
             "learning_rate": LEARNING_RATE,
@@ -64,7 +76,7 @@ def run(settings: Settings, console: Console) -> PartReport:
             "dtype_by_hand": "float64",
             "dtype_by_grad": str(jnp.result_type(float)),
             "derivative_method": steps,
-            "descent": [*one, *three],
+            "descent": rows,
         },
     )
 
@@ -73,13 +85,8 @@ def _descend(
     name: str, function: Any, start: Any, derivative: Any, *, curvature: float
 ) -> list[dict[str, Any]]:
     """The tutorial's descent by hand and by ``jax.grad``, one row for each variable."""
-    result = jd.minimize(
-        function,
-        start,
-        jd.GradientDescent(LEARNING_RATE),
-        max_iterations=ITERATIONS,
-        tolerance=0,
-    )
+    method = jd.GradientDescent(LEARNING_RATE)
+    result = jd.minimize(function, start, method, max_iterations=ITERATIONS, tolerance=0)
     shrinks = (1 - LEARNING_RATE * curvature) ** ITERATIONS
     starts = start if isinstance(start, dict) else {"x": start}
     found = result.params if isinstance(start, dict) else {"x": result.params}
@@ -122,21 +129,3 @@ def _four_steps(start: float) -> dict[str, Any]:
 
 def _relative(value: float, reference: float) -> float:
     return float(abs(value - reference) / max(abs(reference), np.finfo(np.float64).tiny))
-
-
-def _table(rows: list[dict[str, Any]]) -> Table:
-    return Table(
-        title="Descent",
-        columns=("function", "start", "by hand (NumPy)", "by jax.grad", "closed form", "error"),
-        rows=tuple(
-            (
-                f"{row['function']}, {row['variable']}",
-                f"{row['start']:.0f}",
-                f"{row['by_hand']:.4e}",
-                f"{row['by_grad']:.4e}",
-                f"{row['closed_form']:.4e}",
-                f"{row['relative_error_by_grad']:.1e}",
-            )
-            for row in rows
-        ),
-    )

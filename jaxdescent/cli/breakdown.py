@@ -6,20 +6,22 @@ import dataclasses
 import datetime
 import os
 import pathlib
-from typing import Annotated, Literal
+from typing import Literal
 
 import typer
 
 from jaxdescent.cli.command_line import failing_in_one_line, join
 from jaxdescent.cli.options import (
-    Coordinator,
-    Distributed,
+    COORDINATOR,
+    DISTRIBUTED,
+    PROCESS,
+    PROCESSES,
     File,
     Platform,
-    Process,
-    Processes,
     check_resume,
     choose_device,
+    flag,
+    option,
 )
 
 SMALLEST = 4096
@@ -34,66 +36,38 @@ def _positive(value: float | None) -> float | None:
 
 def breakdown(
     *,
-    part: Annotated[
-        int | None, typer.Option(min=1, max=5, help="Run this part alone.", show_default="all")
-    ] = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Run part 3 with its two coupled problems.")
-    ] = False,
-    params: Annotated[
-        int | None,
-        typer.Option(min=1, help="Part 3: the most parameters.", show_default="8,030,261,248"),
-    ] = None,
-    dtype: Annotated[
-        Literal["bfloat16", "float32"] | None,
-        typer.Option(help="Part 3: how parameters are stored.", show_default="what fits"),
-    ] = None,
-    budget: Annotated[
-        float | None,
-        typer.Option(
-            callback=_positive,
-            metavar="SECONDS",
-            help="Part 2: how long to go on to larger sizes.",
-            show_default="45; 12 with --quick, 100 with --thorough",
-        ),
-    ] = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Take small sizes: 40 to 90 seconds on two cores.")
-    ] = False,
-    thorough: Annotated[
-        bool,
-        typer.Option(
-            "--thorough", help="Take the largest sizes: about 10 minutes; without it 3 to 5."
-        ),
-    ] = False,
-    device: Annotated[
-        Platform | None,
-        typer.Option(help="Where to run; gpu and tpu are not verified.", show_default="the best"),
-    ] = None,
-    output: Annotated[
-        File,
-        typer.Option(
-            file_okay=False,
-            help="The folder for the JSON file and the plot.",
-            show_default="breakdown-DATE-TIME",
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="The seed.")] = 0,
-    checkpoint: Annotated[
-        File,
-        typer.Option(
-            file_okay=False,
-            help="Part 3: the folder in which its descents are kept once a minute, and after "
-            "Ctrl-C.",
-        ),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Part 3: go on from what --checkpoint has.")
-    ] = False,
-    distributed: Distributed = False,
-    coordinator: Coordinator = None,
-    processes: Processes = None,
-    process: Process = None,
+    part: int | None = option("Run this part alone.", min=1, max=5, shown="all"),
+    everything: bool = flag("--all", "Run part 3 with its two coupled problems."),
+    params: int | None = option("Part 3: the most parameters.", min=1, shown="8,030,261,248"),
+    dtype: Literal["bfloat16", "float32"] | None = option(
+        "Part 3: how parameters are stored.", shown="what fits"
+    ),
+    budget: float | None = option(
+        "Part 2: how long to go on to larger sizes.",
+        "SECONDS",
+        "45; 12 with --quick, 100 with --thorough",
+        callback=_positive,
+    ),
+    quick: bool = flag("--quick", "Take small sizes: 40 to 90 seconds on two cores."),
+    thorough: bool = flag(
+        "--thorough", "Take the largest sizes: about 10 minutes; without it 3 to 5."
+    ),
+    device: Platform | None = option(
+        "Where to run; gpu and tpu are not verified.", shown="the best"
+    ),
+    output: File = option(
+        "The folder for the JSON file and the plot.", file_okay=False, shown="breakdown-DATE-TIME"
+    ),
+    seed: int = option("The seed.", min=0, max=2**31 - 1, default=0),
+    checkpoint: File = option(
+        "Part 3: the folder in which its descents are kept once a minute, and after Ctrl-C.",
+        file_okay=False,
+    ),
+    resume: bool = flag("--resume", "Part 3: go on from what --checkpoint has."),
+    distributed: bool = DISTRIBUTED,
+    coordinator: str | None = COORDINATOR,
+    processes: int | None = PROCESSES,
+    process: int | None = PROCESS,
 ) -> None:
     """Show where the derivative method breaks down on this machine, and what descent does there.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
-from typing import Annotated
 
 import typer
 
 from jaxdescent.cli import breakdown, fit, models, plan, scale
 from jaxdescent.cli.help import Command, Commands
+from jaxdescent.cli.options import flag
 
 app = typer.Typer(
     cls=Commands,
@@ -38,12 +38,9 @@ def _show_version(is_asked: bool) -> None:
 @app.callback()
 def before_a_command(
     *,
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
-        ),
-    ] = False,
+    version: bool = flag(
+        "--version", "Show the version and exit.", callback=_show_version, is_eager=True
+    ),
 ) -> None:
     """The options that go before a command."""
     del version

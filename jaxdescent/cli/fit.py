@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-from typing import Annotated, Literal
+from typing import Literal
 
 import typer
 
@@ -17,151 +17,87 @@ from jaxdescent.cli.command_line import (
     split_names,
 )
 from jaxdescent.cli.options import (
-    AsJson,
-    Coordinator,
-    Distributed,
+    AS_JSON,
+    COORDINATOR,
+    DISTRIBUTED,
+    MEMORY,
+    PROCESS,
+    PROCESSES,
+    RESUME,
+    WHERE,
     File,
-    MemoryLimit,
     Names,
-    Process,
-    Processes,
-    Resume,
-    Where,
     check_picture,
+    flag,
+    option,
 )
-
-Cached = Annotated[
-    bool,
-    typer.Option(
-        "--cache/--no-cache",
-        envvar="JAXDESCENT_CACHE",
-        help="Keep compiled programs in the user's cache folder, for the next time.",
-    ),
-]
 
 
 def fit(
-    data: Annotated[
-        list[pathlib.Path],
-        typer.Argument(
-            help="Files or folders: Parquet, CSV, svmlight text, or X.npy.",
-            readable=False,  # unreadable files are reported in a line of this package's own
-        ),
-    ],
+    data: list[pathlib.Path] = typer.Argument(
+        help="Files or folders: Parquet, CSV, svmlight text, or X.npy.", readable=False
+    ),
     *,
-    target: Annotated[
-        str | None,
-        typer.Option(metavar="COLUMN", help="What to predict.", show_default="y of .npy"),
-    ] = None,
-    target_file: Annotated[
-        File,
-        typer.Option(
-            help="Of X.npy: the target's file.", show_default="y.npy beside it", readable=False
-        ),
-    ] = None,
-    features: Annotated[
-        Names, typer.Option(metavar="A,B", help="These columns alone.", show_default="all others")
-    ] = None,
-    exclude: Annotated[Names, typer.Option(metavar="A,B", help="All columns but these.")] = None,
-    categorical: Annotated[
-        Names,
-        typer.Option(
-            metavar="A,B", help="Columns with a weight for each level; auto for all text."
-        ),
-    ] = None,
-    hashed: Annotated[
-        Names,
-        typer.Option(
-            "--hash", metavar="A,B", help="Columns whose values share 2^bits weights by a hash."
-        ),
-    ] = None,
-    bits: Annotated[int, typer.Option(help="Of the hash.")] = 20,
-    interact: Annotated[
-        Names,
-        typer.Option(
-            metavar="A:B",
-            help="Products of numbers, crossed levels (hashed where one is), slopes by level.",
-        ),
-    ] = None,
-    date: Annotated[
-        Names,
-        typer.Option(
-            metavar="A:PARTS",
-            help="Of a column of dates: month, weekday, hour as levels, trend as days.",
-        ),
-    ] = None,
-    weights: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Weights of the rows.", show_default="ones")
-    ] = None,
-    where: Where = None,
-    l2: Annotated[
-        str, typer.Option(metavar="X|auto", help="The ridge penalty, or a search for it.")
-    ] = "0",
-    method: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="auto; direct, by sums of one pass; or cg, lsmr, lbfgs on rows in memory, or "
-            "read again in each pass where they do not fit.",
-        ),
-    ] = "auto",
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            metavar="float32|float64",
-            help="Of iterations; sums are of float64.",
-            show_default="float32",
-        ),
-    ] = None,
-    start: Annotated[
-        File,
-        typer.Option(
-            metavar="MODEL",
-            help="Begin iterations at the weights of a model of the same columns.",
-            readable=False,
-        ),
-    ] = None,
-    checkpoint: Annotated[
-        File,
-        typer.Option(
-            metavar="FOLDER",
-            help="Keep a fit that iterates here: once a minute, and after Ctrl-C or SIGTERM.",
-        ),
-    ] = None,
-    resume: Resume = False,
-    standardize: Annotated[
-        bool, typer.Option("--standardize", help="Penalise weights per standard deviation.")
-    ] = False,
-    missing: Annotated[
-        Literal["error", "drop", "mean"],
-        typer.Option(help="Missing values: refuse, drop their rows, or put means there."),
-    ] = "error",
-    test: Annotated[
-        float, typer.Option(metavar="SHARE", help="Rows held out, by a hash of their number.")
-    ] = 0.0,
-    test_data: Annotated[
-        list[pathlib.Path] | None,
-        typer.Option(help="Other files whose rows are held out.", readable=False),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the rows held out.")] = 0,
-    memory: MemoryLimit = None,
-    out: Annotated[File, typer.Option(metavar="FOLDER", help="Where to keep the model.")] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a model that is there.")
-    ] = False,
-    as_json: AsJson = False,
-    plot: Annotated[
-        File,
-        typer.Option(
-            metavar="FILE.png",
-            help="Draw the course of the fit, and predictions of a sample; reads once more.",
-        ),
-    ] = None,
-    cached: Cached = True,
-    distributed: Distributed = False,
-    coordinator: Coordinator = None,
-    processes: Processes = None,
-    process: Process = None,
+    target: str | None = option("What to predict.", "COLUMN", "y of .npy"),
+    target_file: File = option(
+        "Of X.npy: the target's file.", readable=False, shown="y.npy beside it"
+    ),
+    features: Names = option("These columns alone.", "A,B", "all others"),
+    exclude: Names = option("All columns but these.", "A,B"),
+    categorical: Names = option("Columns with a weight for each level; auto for all text.", "A,B"),
+    hashed: Names = option(
+        "Columns whose values share 2^bits weights by a hash.", "A,B", name="--hash"
+    ),
+    bits: int = option("Of the hash.", default=20),
+    interact: Names = option(
+        "Products of numbers, crossed levels (hashed where one is), slopes by level.", "A:B"
+    ),
+    date: Names = option(
+        "Of a column of dates: month, weekday, hour as levels, trend as days.", "A:PARTS"
+    ),
+    weights: str | None = option("Weights of the rows.", "COLUMN", "ones"),
+    where: str | None = WHERE,
+    l2: str = option("The ridge penalty, or a search for it.", "X|auto", default="0"),
+    method: str = option(
+        "auto; direct, by sums of one pass; or cg, lsmr, lbfgs on rows in memory, or "
+        "read again in each pass where they do not fit.",
+        "NAME",
+        default="auto",
+    ),
+    dtype: str | None = option("Of iterations; sums are of float64.", "float32|float64", "float32"),
+    start: File = option(
+        "Begin iterations at the weights of a model of the same columns.", "MODEL", readable=False
+    ),
+    checkpoint: File = option(
+        "Keep a fit that iterates here: once a minute, and after Ctrl-C or SIGTERM.", "FOLDER"
+    ),
+    resume: bool = RESUME,
+    standardize: bool = flag("--standardize", "Penalise weights per standard deviation."),
+    missing: Literal["error", "drop", "mean"] = option(
+        "Missing values: refuse, drop their rows, or put means there.", default="error"
+    ),
+    test: float = option("Rows held out, by a hash of their number.", "SHARE", default=0.0),
+    test_data: list[pathlib.Path] | None = option(
+        "Other files whose rows are held out.", readable=False
+    ),
+    seed: int = option("Of the rows held out.", default=0),
+    memory: int | None = MEMORY,
+    out: File = option("Where to keep the model.", "FOLDER"),
+    overwrite: bool = flag("--overwrite", "Replace a model that is there."),
+    as_json: bool = AS_JSON,
+    plot: File = option(
+        "Draw the course of the fit, and predictions of a sample; reads once more.", "FILE.png"
+    ),
+    cached: bool = option(
+        "Keep compiled programs in the user's cache folder, for the next time.",
+        name="--cache/--no-cache",
+        envvar="JAXDESCENT_CACHE",
+        default=True,
+    ),
+    distributed: bool = DISTRIBUTED,
+    coordinator: str | None = COORDINATOR,
+    processes: int | None = PROCESSES,
+    process: int | None = PROCESS,
 ) -> None:
     """Fit a linear regression to files, which need not fit in memory.
 

@@ -3,44 +3,31 @@
 from __future__ import annotations
 
 import pathlib
-from typing import Annotated, Literal
+from typing import Literal
 
 import typer
 
 from jaxdescent.cli.command_line import echo_json, failing_in_one_line, split_names
-from jaxdescent.cli.options import AsJson, MemoryLimit, Names, Where
-
-ModelFolder = Annotated[pathlib.Path, typer.Argument(metavar="MODEL", readable=False)]
+from jaxdescent.cli.options import AS_JSON, MEMORY, WHERE, Names, flag, option
 
 
 def predict(
-    folder: ModelFolder,
-    data: Annotated[
-        list[pathlib.Path],
-        typer.Argument(help="Files or folders with the model's columns.", readable=False),
-    ],
+    folder: pathlib.Path = typer.Argument(metavar="MODEL", readable=False),
+    data: list[pathlib.Path] = typer.Argument(
+        help="Files or folders with the model's columns.", readable=False
+    ),
     *,
-    out: Annotated[pathlib.Path, typer.Option(metavar="FILE", help="A .parquet or .csv file.")],
-    keep: Annotated[
-        Names, typer.Option(metavar="A,B", help="Columns that are written beside.")
-    ] = None,
-    where: Where = None,
-    unseen: Annotated[
-        Literal["error", "zero"],
-        typer.Option(help="Levels or indices that no training row had: refuse, or no effect."),
-    ] = "error",
-    missing: Annotated[
-        str | None,
-        typer.Option(
-            metavar="error|mean",
-            help="Missing numbers: refuse, or the training rows' means.",
-            show_default="as fitted",
-        ),
-    ] = None,
-    memory: MemoryLimit = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a file that is there.")
-    ] = False,
+    out: pathlib.Path = option("A .parquet or .csv file.", "FILE", default=...),
+    keep: Names = option("Columns that are written beside.", "A,B"),
+    where: str | None = WHERE,
+    unseen: Literal["error", "zero"] = option(
+        "Levels or indices that no training row had: refuse, or no effect.", default="error"
+    ),
+    missing: str | None = option(
+        "Missing numbers: refuse, or the training rows' means.", "error|mean", "as fitted"
+    ),
+    memory: int | None = MEMORY,
+    overwrite: bool = flag("--overwrite", "Replace a file that is there."),
 ) -> None:
     """Predict the rows of some files by a model that fit has kept, in their order."""
     with failing_in_one_line("jaxdescent.fit.report"):
@@ -81,19 +68,16 @@ def predict(
 
 
 def inspect(
-    what: Annotated[
-        list[pathlib.Path],
-        typer.Argument(
-            metavar="MODEL|DATA...",
-            help="The folder of a model, or files or folders of data.",
-            readable=False,
-        ),
-    ],
+    what: list[pathlib.Path] = typer.Argument(
+        help="The folder of a model, or files or folders of data.",
+        metavar="MODEL|DATA...",
+        readable=False,
+    ),
     *,
-    most: Annotated[
-        int, typer.Option("--weights", min=0, help="How many of a model's largest weights to show.")
-    ] = 10,
-    as_json: AsJson = False,
+    most: int = option(
+        "How many of a model's largest weights to show.", name="--weights", min=0, default=10
+    ),
+    as_json: bool = AS_JSON,
 ) -> None:
     """Show what is in a model that fit has kept; or of data the columns, how many of their values
     are missing, and the first rows.

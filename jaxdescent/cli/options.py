@@ -5,7 +5,7 @@ from __future__ import annotations
 import decimal
 import os
 import pathlib
-from typing import Annotated, Literal
+from typing import Any, Literal
 
 import typer
 
@@ -15,25 +15,44 @@ Names = list[str] | None
 File = pathlib.Path | None
 """The path of a file or a folder, or None."""
 
-Where = Annotated[
-    str | None,
-    typer.Option(
-        metavar="CONDITION",
-        help='Only these rows: "month <= 6 and (carrier != AA or delay is missing)".',
-        show_default="all",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with what --checkpoint has.")]
-Distributed = Annotated[
-    bool,
-    typer.Option("--distributed", help="This is one of several processes that do this together."),
-]
-Coordinator = Annotated[
-    str | None, typer.Option(metavar="HOST:PORT", help="Of the first process, if none is found.")
-]
-Processes = Annotated[int | None, typer.Option(min=1, help="How many they are.")]
-Process = Annotated[int | None, typer.Option(min=0, help="Which one this is, from 0.")]
+
+def option(
+    says: str,
+    metavar: str | None = None,
+    shown: str | bool = True,
+    *,
+    default: Any = None,
+    name: str | None = None,
+    **settings: Any,
+) -> Any:
+    """An option of a command, as the default of one of its function's parameters.
+
+    Args:
+      says: its text in the help.
+      metavar: what stands for its value there.
+      shown: the default's text there.
+      default: its value where it is not given.
+      name: its name, if it is not that of the parameter.
+      settings: others of :func:`typer.Option`.
+    """
+    names = [name] if name else []
+    return typer.Option(default, *names, help=says, metavar=metavar, show_default=shown, **settings)
+
+
+def flag(name: str, says: str, **settings: Any) -> Any:
+    """An option without a value."""
+    return option(says, default=False, name=name, **settings)
+
+
+WHERE = option(
+    'Only these rows: "month <= 6 and (carrier != AA or delay is missing)".', "CONDITION", "all"
+)
+AS_JSON = flag("--json", "Print one JSON object instead of text.")
+RESUME = flag("--resume", "Go on with what --checkpoint has.")
+DISTRIBUTED = flag("--distributed", "This is one of several processes that do this together.")
+COORDINATOR = option("Of the first process, if none is found.", "HOST:PORT")
+PROCESSES = option("How many they are.", min=1)
+PROCESS = option("Which one this is, from 0.", min=0)
 
 Platform = Literal["cpu", "gpu", "tpu"]
 """The platform to run on."""
@@ -62,15 +81,12 @@ def byte_count(text: str) -> int:
     return min(int(min(number, MOST_BYTES) * unit), MOST_BYTES)
 
 
-MemoryLimit = Annotated[
-    int | None,
-    typer.Option(
-        parser=byte_count,
-        metavar="SIZE",
-        help="What the whole process may hold: 600MB, 4GB.",
-        show_default="80 % of what is available",
-    ),
-]
+MEMORY = option(
+    "What the whole process may hold: 600MB, 4GB.",
+    "SIZE",
+    "80 % of what is available",
+    parser=byte_count,
+)
 
 
 def count(text: str) -> int:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import typer
 
-from jaxdescent.cli.options import File, Platform, check_picture, choose_device, count
+from jaxdescent.cli.options import (
+    File,
+    Platform,
+    check_picture,
+    choose_device,
+    count,
+    flag,
+    option,
+)
 
 if TYPE_CHECKING:
     from jaxdescent.cost.structure import Structure
@@ -17,43 +25,24 @@ LONG_NAMES = {"f32": "float32", "f64": "float64", "bf16": "bfloat16"}
 
 def plan(
     *,
-    rows: Annotated[
-        int | None, typer.Option(parser=count, metavar="INTEGER", help="Rows of X: 1000 or 1e9.")
-    ] = None,
-    features: Annotated[
-        int | None, typer.Option(parser=count, metavar="INTEGER", help="Columns of X.")
-    ] = None,
-    outputs: Annotated[int, typer.Option(min=1, help="Columns of y.")] = 1,
-    density: Annotated[
-        float, typer.Option(help="Share of X that is not zero: 1 here, see jd.plan.")
-    ] = 1.0,
-    dtype: Annotated[
-        Literal["float32", "f32", "float64", "f64", "bfloat16", "bf16"],
-        typer.Option(help="The dtype of X."),
-    ] = "float32",
-    l2: Annotated[float, typer.Option(help="The ridge penalty.")] = 0.0,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help="cpu, gpu or tpu of this host (the last two are not verified), or devices that "
-            "need not be here: h100, 8xh100, v5e:16x16, ...",
-            show_default="the best of this host",
-        ),
-    ] = None,
-    exact: Annotated[
-        bool,
-        typer.Option("--exact", help="Compile what fits, and show what the compiler reserves."),
-    ] = False,
-    machine: Annotated[
-        bool, typer.Option("--machine", help="Show what was measured of this machine.")
-    ] = False,
-    recalibrate: Annotated[
-        bool, typer.Option("--recalibrate", help="Measure this machine again.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
-    plot: Annotated[
-        File, typer.Option(dir_okay=False, help="Draw memory against features.")
-    ] = None,
+    rows: int | None = option("Rows of X: 1000 or 1e9.", "INTEGER", parser=count),
+    features: int | None = option("Columns of X.", "INTEGER", parser=count),
+    outputs: int = option("Columns of y.", min=1, default=1),
+    density: float = option("Share of X that is not zero: 1 here, see jd.plan.", default=1.0),
+    dtype: Literal["float32", "f32", "float64", "f64", "bfloat16", "bf16"] = option(
+        "The dtype of X.", default="float32"
+    ),
+    l2: float = option("The ridge penalty.", default=0.0),
+    device: str | None = option(
+        "cpu, gpu or tpu of this host (the last two are not verified), or devices that "
+        "need not be here: h100, 8xh100, v5e:16x16, ...",
+        shown="the best of this host",
+    ),
+    exact: bool = flag("--exact", "Compile what fits, and show what the compiler reserves."),
+    machine: bool = flag("--machine", "Show what was measured of this machine."),
+    recalibrate: bool = flag("--recalibrate", "Measure this machine again."),
+    as_json: bool = flag("--json", "Print JSON instead of tables."),
+    plot: File = option("Draw memory against features.", dir_okay=False),
 ) -> None:
     """Show what each method would need for a linear regression here, and which one to take.
 

@@ -4,78 +4,57 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from jaxdescent.cli.command_line import failing_in_one_line, join, split_names
 from jaxdescent.cli.options import (
-    Coordinator,
-    Distributed,
+    COORDINATOR,
+    DISTRIBUTED,
+    PROCESS,
+    PROCESSES,
+    RESUME,
     File,
     Names,
-    Process,
-    Processes,
-    Resume,
     check_picture,
     check_resume,
     count,
+    option,
 )
 
 
 def scale(
-    experiment: Annotated[
-        File, typer.Argument(help="A TOML file; options replace what it says.")
-    ] = None,
+    experiment: File = typer.Argument(None, help="A TOML file; options replace what it says."),
     *,
-    problem: Annotated[
-        Names, typer.Option(help="dense, sparse, hashed, categorical, llama3-8b.")
-    ] = None,
-    rows: Annotated[Names, typer.Option(help="Rows: 1000,1e6.")] = None,
-    features: Annotated[Names, typer.Option(help="Columns of X.")] = None,
-    method: Annotated[
-        Names, typer.Option(help="cg, lsmr, lbfgs, gradient, gram, direct...")
-    ] = None,
-    dtype: Annotated[Names, typer.Option(help="float32, bfloat16, float64.")] = None,
-    outputs: Annotated[Names, typer.Option(help="Targets of each row, of dense ones.")] = None,
-    layout: Annotated[Names, typer.Option(help="samples, features, both, outputs.")] = None,
-    devices: Annotated[
-        Names, typer.Option(help="Numbers of devices, of those here.", show_default="all")
-    ] = None,
-    rehearse: Annotated[
-        Names, typer.Option(help="Devices to compile for that are not here: v5e:16x16,8xh100.")
-    ] = None,
-    weak: Annotated[
-        bool | None,
-        typer.Option("--weak/--strong", help="Rows (outputs) of each device, or of the whole."),
-    ] = None,
-    iterations: Annotated[int | None, typer.Option(min=1, help="Timed iterations.")] = None,
-    repeats: Annotated[int | None, typer.Option(min=1, help="Timings of each point.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="The seed of the data.")] = None,
-    virtual_devices: Annotated[
-        int | None, typer.Option(min=1, help="Show this host's CPU as so many devices.")
-    ] = None,
-    distributed: Distributed = False,
-    coordinator: Coordinator = None,
-    processes: Processes = None,
-    process: Process = None,
-    output: Annotated[
-        File,
-        typer.Option(
-            dir_okay=False,
-            help="JSON lines are added here; known points are skipped.",
-            show_default="scale.jsonl",
-        ),
-    ] = None,
-    checkpoint: Annotated[
-        File,
-        typer.Option(
-            metavar="FOLDER",
-            help="Keep this experiment here instead, each point once it is measured.",
-        ),
-    ] = None,
-    resume: Resume = False,
-    plot: Annotated[File, typer.Option(dir_okay=False, help="A .png file to draw.")] = None,
+    problem: Names = option("dense, sparse, hashed, categorical, llama3-8b."),
+    rows: Names = option("Rows: 1000,1e6."),
+    features: Names = option("Columns of X."),
+    method: Names = option("cg, lsmr, lbfgs, gradient, gram, direct..."),
+    dtype: Names = option("float32, bfloat16, float64."),
+    outputs: Names = option("Targets of each row, of dense ones."),
+    layout: Names = option("samples, features, both, outputs."),
+    devices: Names = option("Numbers of devices, of those here.", shown="all"),
+    rehearse: Names = option("Devices to compile for that are not here: v5e:16x16,8xh100."),
+    weak: bool | None = option(
+        "Rows (outputs) of each device, or of the whole.", name="--weak/--strong"
+    ),
+    iterations: int | None = option("Timed iterations.", min=1),
+    repeats: int | None = option("Timings of each point.", min=1),
+    seed: int | None = option("The seed of the data.", min=0),
+    virtual_devices: int | None = option("Show this host's CPU as so many devices.", min=1),
+    distributed: bool = DISTRIBUTED,
+    coordinator: str | None = COORDINATOR,
+    processes: int | None = PROCESSES,
+    process: int | None = PROCESS,
+    output: File = option(
+        "JSON lines are added here; known points are skipped.", dir_okay=False, shown="scale.jsonl"
+    ),
+    checkpoint: File = option(
+        "Keep this experiment here instead, each point once it is measured.", "FOLDER"
+    ),
+    resume: bool = RESUME,
+    plot: File = option("A .png file to draw.", dir_okay=False),
 ) -> None:
     """Measure a program on growing numbers of devices, or rehearse it for devices elsewhere.
 
@@ -106,22 +85,14 @@ def scale(
                     "out.",
                     param_hint="--checkpoint",
                 )
-            given: dict[str, Any] = {
-                "problems": split_names(problem),
-                "rows": _counts(rows, "--rows"),
-                "features": _counts(features, "--features"),
-                "outputs": _counts(outputs, "--outputs"),
-                "methods": split_names(method),
-                "dtypes": split_names(dtype),
-                "layouts": split_names(layout),
-                "devices": _counts(devices, "--devices"),
-                "rehearse": split_names(rehearse),
-            }
-            given = {name: tuple(value) for name, value in given.items() if value}
-            numbers = {"iterations": iterations, "repeats": repeats, "seed": seed}
-            given |= {name: value for name, value in numbers.items() if value is not None}
-            if weak is not None:
-                given["scaling"] = "weak" if weak else "strong"
+            names = {"problems": problem, "methods": method, "dtypes": dtype}
+            names |= {"layouts": layout, "rehearse": rehearse}
+            counts = {"rows": rows, "features": features, "outputs": outputs, "devices": devices}
+            given: dict[str, Any] = {"iterations": iterations, "repeats": repeats, "seed": seed}
+            given |= {name: tuple(split_names(texts)) for name, texts in names.items()}
+            given |= {name: _counts(texts, f"--{name}") for name, texts in counts.items()}
+            given["scaling"] = None if weak is None else "weak" if weak else "strong"
+            given = {name: value for name, value in given.items() if value not in (None, ())}
             try:
                 grid = Experiment.from_toml(experiment).given() if experiment else {}
                 Experiment.of(grid | given, "the command line")
@@ -195,13 +166,13 @@ def _prepare(cpus: int | None) -> None:
         jax.config.update("jax_num_cpu_devices", cpus)
 
 
-def _counts(texts: Names, name: str) -> list[int]:
-    counts: list[int] = []
-    for text in split_names(texts):
+def _counts(texts: Names, name: str) -> tuple[int, ...]:
+    def counted(text: str) -> int:
         try:
-            counts.append(count(text))
+            return count(text)
         except typer.BadParameter:
             raise typer.BadParameter(
                 f"must be whole numbers such as 1000,1e6, got {text!r}.", param_hint=name
             ) from None
-    return counts
+
+    return tuple(counted(text) for text in split_names(texts))

@@ -18,5 +18,6 @@ from jaxdescent.display.numbers import signature as signature
 from jaxdescent.display.report import Grid as Grid
 from jaxdescent.display.report import Report as Report
 from jaxdescent.display.report import Rows as Rows
+from jaxdescent.display.report import aligned as aligned
 from jaxdescent.display.report import broken as broken
 from jaxdescent.display.report import tree_rows as tree_rows

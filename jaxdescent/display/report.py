@@ -75,16 +75,9 @@ class Grid(NamedTuple):
 
     def as_text(self) -> str:
         """Lines for a terminal, with aligned columns."""
-        rows = [self.heads, *self.rows]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [self.title, ""]
-        for row in rows:
-            cells = [
-                cell.ljust(width) if head in self.words else cell.rjust(width)
-                for head, cell, width in zip(self.heads, row, widths, strict=True)
-            ]
-            lines.append("  ".join(cells).rstrip())
-        return "\n".join([*lines, "", *self.notes])
+        rows = aligned([self.heads, *self.rows], self.words)
+        lines = ["  ".join(cells).rstrip() for cells in rows]
+        return "\n".join([self.title, "", *lines, "", *self.notes])
 
     def as_html(self) -> str:
         """A table for a notebook."""
@@ -101,6 +94,24 @@ class Grid(NamedTuple):
         notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
         table = f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"
         return f"{_heading(self.title)}{table}{notes}"
+
+
+def aligned(rows: Sequence[Sequence[str]], words: Collection[str]) -> list[list[str]]:
+    """The cells of rows, the heads of columns first, each as wide as its column.
+
+    Columns whose heads are among ``words`` are aligned to the left, others to the right.
+
+    >>> aligned([("name", "size"), ("a", "12")], ["name"])
+    [['name', 'size'], ['a   ', '  12']]
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        [
+            cell.ljust(width) if head in words else cell.rjust(width)
+            for head, cell, width in zip(rows[0], row, widths, strict=True)
+        ]
+        for row in rows
+    ]
 
 
 def _heading(title: str) -> str:

@@ -16,14 +16,8 @@ from jaxdescent.scale.program import METHODS
 DTYPES = ("float32", "bfloat16", "float64")
 SCALINGS = ("strong", "weak")
 OF_A_PROBLEM = (
-    "rows",
-    "features",
-    "outputs",
-    "methods",
-    "dtypes",
-    "layouts",
-    "devices",
-    "rehearse",
+    *("rows", "features", "outputs", "methods"),
+    *("dtypes", "layouts", "devices", "rehearse"),
 )
 """The keys that the table of a problem may have."""
 
@@ -74,19 +68,16 @@ class Experiment:
             "layouts": tuple(LAYOUTS),
             "dtypes": DTYPES,
         }
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            for one in value if isinstance(value, tuple) and field.name != "own" else ():
+        for name, value in vars(self).items():
+            if value == () and name not in ("rehearse", "devices", "own"):
+                raise BadExperiment(f"{name} must not be empty.")
+            counts = [value] if name in ("iterations", "repeats") else []
+            for one in value if isinstance(value, tuple) and name != "own" else counts:
                 if isinstance(one, int) and one < 1:
-                    raise BadExperiment(f"{field.name} must be at least 1, got {one}.")
-                if field.name in known and one not in known[field.name]:
-                    names = ", ".join(known[field.name])
-                    raise BadExperiment(f"{field.name} must be of {names}, got {one!r}.")
-            if value == () and field.name not in ("rehearse", "devices", "own"):
-                raise BadExperiment(f"{field.name} must not be empty.")
-        for name in ("iterations", "repeats"):
-            if getattr(self, name) < 1:
-                raise BadExperiment(f"{name} must be at least 1, got {getattr(self, name)}.")
+                    raise BadExperiment(f"{name} must be at least 1, got {one}.")
+                if name in known and one not in known[name]:
+                    names = ", ".join(known[name])
+                    raise BadExperiment(f"{name} must be of {names}, got {one!r}.")
         if self.scaling not in SCALINGS:
             raise BadExperiment(f"scaling must be strong or weak, got {self.scaling!r}.")
         for name in self.rehearse:
@@ -163,29 +154,26 @@ class Experiment:
         return list(dict.fromkeys(points))
 
     def _grid(self) -> list[ScalingPoint]:
-        places = [(count, "") for count in self.devices]
-        places += [(mesh_named(name).devices, mesh_named(name).name) for name in self.rehearse]
         points: list[ScalingPoint] = []
+        places = [(count, "") for count in self.devices]
+        places += [(mesh.devices, mesh.name) for mesh in map(mesh_named, self.rehearse)]
         sizes = itertools.product(self.rows, self.features, self.outputs)
-        grid = itertools.product(self.problems, sizes, self.dtypes, self.methods, self.layouts)
-        for (name, size, dtype, method, layout), (count, target) in itertools.product(grid, places):
-            rows, features, outputs = size
-            problem = PROBLEMS[name]
-            if layout not in problem.layouts and problem.has_rows:
+        grid = (self.problems, sizes, self.dtypes, self.methods, self.layouts, places)
+        for name, size, dtype, method, layout, place in itertools.product(*grid):
+            problem, (rows, features, outputs) = PROBLEMS[name], size
+            if not problem.has_rows:
+                points.append(ScalingPoint(name, 0, 0, "constant", dtype, "params", *place))
+                continue
+            if layout not in problem.layouts:
                 raise BadExperiment(
                     f"{name} can lie over devices by {', '.join(problem.layouts)}, got {layout!r}."
                 )
-            if problem.has_rows:
-                if outputs > 1 and not problem.has_outputs:
-                    raise BadExperiment(f"{name} has one output, got {outputs}.")
-                point = ScalingPoint(
-                    name, rows, features, method, dtype, layout, count, target, outputs
-                )
-                if self.scaling == "weak":
-                    whole = count * getattr(point, point.grows)
-                    point = dataclasses.replace(point, **{point.grows: whole})
-            else:
-                point = ScalingPoint(name, 0, 0, "constant", dtype, "params", count, target)
+            if outputs > 1 and "outputs" not in problem.layouts:
+                raise BadExperiment(f"{name} has one output, got {outputs}.")
+            point = ScalingPoint(name, rows, features, method, dtype, layout, *place, outputs)
+            if self.scaling == "weak":
+                whole = point.devices * getattr(point, point.grows)
+                point = dataclasses.replace(point, **{point.grows: whole})
             points.append(point)
         return points
 

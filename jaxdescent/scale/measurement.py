@@ -64,7 +64,7 @@ def measured(point: ScalingPoint, experiment: Experiment) -> dict[str, Any]:
 
         # Processes begin together, once each has told the others that its last run has ended.
         seconds, params, count = attempted(work, EXPECTED, is_shared=True)
-        if problem.donated:
+        if not problem.has_rows:
             arrays = params
         return seconds, count
 

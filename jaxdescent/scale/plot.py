@@ -11,13 +11,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, ScalarFormatter
 
-from jaxdescent.display.figures import FAINT, INK, new_figure, set_title
+from jaxdescent.display.figures import FAINT, INK, finish_loglog, new_figure, set_title
 from jaxdescent.machine import mesh_named
 from jaxdescent.scale.point import ScalingPoint
 from jaxdescent.scale.report import Line, efficiency, seconds_of
 
 COLOURS = ("#1f5fa8", "#c4411f", "#2e8b57", "#7b4fa3", "#b8860b", "#4a4a4a")
-DASHES = ("-", "--", ":", "-.")
+DASHES, DOTS = ("-", "--", ":", "-."), (0, (1, 2))
 
 
 def draw(lines: list[Line], path: pathlib.Path) -> None:
@@ -28,39 +28,50 @@ def draw(lines: list[Line], path: pathlib.Path) -> None:
     Patterson, 2009): operations a second against operations for each byte that is moved.
     """
     series: dict[str, list[Line]] = defaultdict(list)
-    for line in lines:
+    for line in sorted(lines, key=_devices):
         if seconds_of(line):
             series[_name(line)].append(line)
     figure, (time_axes, share_axes, roof_axes) = new_figure((17, 5.2), 3)
-    counts = sorted({line["point"]["devices"] for each in series.values() for line in each})
-    for index, (name, members) in enumerate(sorted(series.items())):
-        members.sort(key=lambda line: line["point"]["devices"])
-        colour = COLOURS[index % len(COLOURS)]
-        x = [line["point"]["devices"] for line in members]
-        y = [seconds_of(line) or 0.0 for line in members]
+    for (name, members), colour in zip(sorted(series.items()), itertools.cycle(COLOURS)):
         style = _style(members[0], colour)
+        x, y = [_devices(line) for line in members], [seconds_of(line) or 0.0 for line in members]
         time_axes.plot(x, y, label=name, **style)
-        is_weak = members[0]["scaling"] == "weak"
-        ideal = [y[0] if is_weak else y[0] * x[0] / count for count in x]
         if len(x) > 1:
-            time_axes.plot(x, ideal, color=colour, linewidth=0.8, linestyle=(0, (1, 2)))
-        _add_to_roofline(roof_axes, members, style)
-        shares = [(count, efficiency(line, lines)) for count, line in zip(x, members, strict=True)]
-        known = [(count, share) for count, share in shares if share is not None]
-        if known:
-            share_axes.plot(*zip(*known, strict=True), **style)
-    time_axes.set_yscale("log")
-    set_title(time_axes, "Seconds of an iteration")
-    set_title(share_axes, "Parallel efficiency")
+            is_weak = members[0]["scaling"] == "weak"
+            ideal = [y[0] if is_weak else y[0] * x[0] / count for count in x]
+            time_axes.plot(x, ideal, color=colour, linewidth=0.8, linestyle=DOTS)
+        shares = [(_devices(line), efficiency(line, lines)) for line in members]
+        _plot([place for place in shares if place[1] is not None], share_axes, style)
+        places = [place for line in members if (place := _roofline(line)) is not None]
+        _plot(places, roof_axes, style | {"linestyle": "none"})
+    counts = sorted({_devices(line) for members in series.values() for line in members})
+    for axes, title in (
+        (time_axes, "Seconds of an iteration"),
+        (share_axes, "Parallel efficiency"),
+    ):
+        finish_loglog(axes, title, "devices")
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_locator(FixedLocator(counts))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+    time_axes.set_yscale("log")  # with its minor ticks, which a range of one decade needs
+    share_axes.set_yscale("linear")
     share_axes.set_ylim(0, 1.15)
-    share_axes.axhline(1, color=FAINT, linewidth=0.8, linestyle=(0, (1, 2)))
+    share_axes.axhline(1, color=FAINT, linewidth=0.8, linestyle=DOTS)
     share_axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    for axes in (time_axes, share_axes):
-        _finish(axes, counts)
-    _finish_roofline(roof_axes, lines)
+    _draw_roofs(roof_axes, lines)
     if series:
         time_axes.legend(frameon=False, fontsize=8, loc="best")
     figure.savefig(path)
+
+
+def _plot(places: list[Any], axes: Axes, style: dict[str, Any]) -> None:
+    if places:
+        axes.plot(*zip(*places, strict=True), **style)
+
+
+def _devices(line: Line) -> int:
+    return line["point"]["devices"]
 
 
 def _roofline(line: Line) -> tuple[float, float] | None:
@@ -74,35 +85,23 @@ def _roofline(line: Line) -> tuple[float, float] | None:
     return figures["operations"] / moved, figures["operations"] / seconds
 
 
-def _add_to_roofline(axes: Axes, members: list[Line], style: dict[str, Any]) -> None:
-    found = [place for line in members if (place := _roofline(line)) is not None]
-    if found:
-        x, y = zip(*found, strict=True)
-        unlinked: dict[str, Any] = style | {"linestyle": "none"}
-        axes.plot(x, y, **unlinked)
-
-
-def _finish_roofline(axes: Axes, lines: list[Line]) -> None:
+def _draw_roofs(axes: Axes, lines: list[Line]) -> None:
     placed = [(line, place) for line in lines if (place := _roofline(line)) is not None]
-    set_title(axes, "Roofline")
-    axes.set_xlabel("operations for each byte", color=INK)
     if not placed:
+        set_title(axes, "Roofline")
         axes.text(0.5, 0.5, "no timed iterations", ha="center", transform=axes.transAxes)
         return
-    roofs: dict[str, tuple[float, float]] = {}
-    for line, _ in placed:
-        figures = line["figures"]
-        roofs[_device(line)] = (figures["roof_bandwidth"], figures["roof_operations"])
+    roofs = {
+        _device(line): (line["figures"]["roof_bandwidth"], line["figures"]["roof_operations"])
+        for line, _ in placed
+    }
     ends = [place[0] for _, place in placed] + [top / slope for slope, top in roofs.values()]
     x = np.geomspace(min(ends) / 3, max(ends) * 3, 200)
     for (name, (slope, top)), dashes in zip(sorted(roofs.items()), itertools.cycle(DASHES)):
         axes.plot(x, np.minimum(slope * x, top), color=FAINT, linewidth=1, linestyle=dashes)
         axes.annotate(name, (x[-1], top), color=INK, fontsize=8, ha="right", va="bottom")
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    finish_loglog(axes, "Roofline", "operations for each byte")
     axes.set_ylabel("operations a second, of a device", color=INK)
-    axes.grid(color="#e5e5e5", linewidth=0.7)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _device(line: Line) -> str:
@@ -113,8 +112,7 @@ def _device(line: Line) -> str:
 def _name(line: Line) -> str:
     point = ScalingPoint(**line["point"])
     size = f", {point.features:,} features" if point.rows else ""
-    device = _device(line)
-    kind = f"{device}, rehearsed" if point.target else device
+    kind = f"{_device(line)}, rehearsed" if point.target else _device(line)
     if not line["rehearsed"] and point.rows and line["scaling"] == "strong":
         size = f" {point.rows:,} x {point.features:,}"
     if point.outputs > 1 and not (line["scaling"] == "weak" and point.grows == "outputs"):
@@ -132,13 +130,3 @@ def _style(line: Line, colour: str) -> dict[str, Any]:
         "linestyle": "--" if is_rehearsed else "-",
         "linewidth": 1.4,
     }
-
-
-def _finish(axes: Axes, counts: list[int]) -> None:
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(FixedLocator(counts))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.set_xlabel("devices", color=INK)
-    axes.grid(axis="y", color="#e5e5e5", linewidth=0.7)
-    axes.spines[["top", "right"]].set_visible(False)

@@ -46,7 +46,7 @@ def compiled(point: ScalingPoint, arrays: Any) -> Compiled:
         return result.params, result.iterations, result.value
 
     limit = jax.ShapeDtypeStruct((), jnp.int32)
-    donated = (0,) if problem.donated else ()
+    donated = () if problem.has_rows else (0,)
     return Compiled(descend, arrays, limit, donated=donated)
 
 

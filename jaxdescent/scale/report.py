@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from jaxdescent.display import broken, readable_seconds
+from jaxdescent.display import aligned, broken, readable_seconds
 from jaxdescent.machine.memory import readable_bytes
 from jaxdescent.scale.point import ScalingPoint
 
@@ -61,39 +61,17 @@ def show(lines: list[Line], console: Console) -> None:
     """Print a row for each point, and the errors of points that could not be run. Where the rows do
     not fit the width, the point and its collectives have lines of their own.
     """
-    rows: list[tuple[str, ...]] = [(*WORDS, *NUMBERS, "sends")]
-    for line in lines:
-        point, figures = ScalingPoint(**line["point"]), line["figures"]
-        if "error" in figures:
-            continue
-        seconds, share = seconds_of(line), efficiency(line, lines)
-        row = (
-            point.what,
-            point.method,
-            f"{point.where}, {point.layout}",
-            readable_seconds(figures["compile_seconds"]),
-            readable_bytes(figures["peak_bytes"]),
-            "" if seconds is None else readable_seconds(seconds),
-            "" if "of_bandwidth" not in figures else f"{figures['of_bandwidth']:.0%}",
-            "" if share is None else f"{share:.0%}",
-            _sent(figures),
-        )
-        rows.append(row)
-    wide = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
-    last = len(WORDS) + len(NUMBERS)
-    is_narrow = sum(wide) + 2 * (len(wide) - 1) > console.width
-    for place, row in enumerate(rows):
-        words = [cell.ljust(width) for cell, width in zip(row, wide, strict=True)][: len(WORDS)]
-        numbers = [row[index].rjust(wide[index]) for index in range(len(WORDS), last)]
-        own = [*words, *numbers, row[last]]
-        if is_narrow:
-            own = ["  ", *numbers]
-            for part in broken(", ".join(row[: len(WORDS)]), console.width) * bool(place):
-                _print(part, console)
-        _print("  ".join(own).rstrip(), console, "" if place else "bold")
-        if is_narrow and place and row[last]:
-            for part in broken(f"sends {row[last]}", console.width, 4):
-                _print(f"    {part}", console)
+    rows = [(*WORDS, *NUMBERS, "sends")]
+    rows += [_row(line, lines) for line in lines if "error" not in line["figures"]]
+    shown = aligned(rows, (*WORDS, "sends"))
+    is_narrow = sum(map(len, shown[0])) + 2 * (len(shown[0]) - 1) > console.width
+    for is_point, (row, cells) in enumerate(zip(rows, shown, strict=True)):
+        if is_narrow and is_point:
+            _print(broken(", ".join(row[: len(WORDS)]), console.width), console)
+        own = ["  ", *cells[len(WORDS) : -1]] if is_narrow else cells
+        _print(["  ".join(own).rstrip()], console, "" if is_point else "bold")
+        if is_narrow and is_point and row[-1]:
+            _print(broken(f"sends {row[-1]}", console.width, 4), console, indent="    ")
     failed: dict[str, list[str]] = {}
     for line in lines:
         if "error" in line["figures"]:
@@ -103,8 +81,25 @@ def show(lines: list[Line], console: Console) -> None:
         console.print(f"Not run: {'; '.join(points)}: {error}", style="red", highlight=False)
 
 
-def _print(text: str, console: Console, style: str = "") -> None:
-    console.print(Text(text, style=style), soft_wrap=True)
+def _row(line: Line, lines: list[Line]) -> tuple[str, ...]:
+    point, figures = ScalingPoint(**line["point"]), line["figures"]
+    seconds, share = seconds_of(line), efficiency(line, lines)
+    return (
+        point.what,
+        point.method,
+        f"{point.where}, {point.layout}",
+        readable_seconds(figures["compile_seconds"]),
+        readable_bytes(figures["peak_bytes"]),
+        "" if seconds is None else readable_seconds(seconds),
+        "" if "of_bandwidth" not in figures else f"{figures['of_bandwidth']:.0%}",
+        "" if share is None else f"{share:.0%}",
+        _sent(figures),
+    )
+
+
+def _print(texts: list[str], console: Console, style: str = "", indent: str = "") -> None:
+    for text in texts:
+        console.print(Text(f"{indent}{text}", style=style), soft_wrap=True)
 
 
 def _sent(figures: Line) -> str:

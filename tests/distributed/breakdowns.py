@@ -6,7 +6,7 @@ import signal
 import sys
 
 from jaxdescent import breakdown, cli
-from jaxdescent.breakdown import child, coupled, independent_weights, segments
+from jaxdescent.breakdown import child, coupled, independent_weights, large_problem
 from tests.distributed.processes import share_programs
 
 IS_SECOND = sys.argv[-1] == "1"
@@ -62,19 +62,19 @@ def no_room():
 def endless_steps():
     """Part 3 takes steps until it is ended, and says when it begins."""
 
-    class Announced(segments.SegmentedDescent):
+    class Announced(large_problem.SegmentedDescent):
         def begin(self, facts):
             super().begin(facts)
             print(f"child {os.getpid()}", flush=True)
 
-    independent_weights.ITERATIONS = 10**9
-    segments.SegmentedDescent = Announced
+    independent_weights.IndependentWeights.iterations = 10**9
+    large_problem.SegmentedDescent = Announced
 
 
 def tied_are_interrupted():
     """Ctrl-C comes to the second process after a few iterations on the tied weights."""
 
-    class Interrupted(segments.SegmentedDescent):
+    class Interrupted(large_problem.SegmentedDescent):
         def begin(self, facts):
             super().begin(facts)
             self.is_due = facts.objective.startswith("TiedNeighbours")
@@ -86,7 +86,7 @@ def tied_are_interrupted():
                 os.kill(os.getpid(), signal.SIGINT)
 
     if IS_SECOND:
-        segments.SegmentedDescent = Interrupted
+        large_problem.SegmentedDescent = Interrupted
 
 
 if __name__ == "__main__":

@@ -13,7 +13,9 @@ pytest.importorskip("matplotlib")
 
 from rich.console import Console
 
-from jaxdescent.breakdown import llama_tree, matrix_free_regression, report, tied_weights
+from jaxdescent.breakdown import large_problem, llama_tree, report
+from jaxdescent.breakdown.matrix_free_regression import MatrixFreeRegression
+from jaxdescent.breakdown.tied_weights import TiedWeights
 from tests.distributed.processes import PLAIN, SHARED, command, ended
 
 MODULE = "tests.distributed.breakdowns"
@@ -39,13 +41,14 @@ def last_line(text):
 def same_minima(parts, quiet, most):
     """Whether the coupled problems came to the same ends as here, in one process."""
     settings = report.Settings()
-    alone = tied_weights.run(settings, quiet, lambda room: llama_tree.tree(min(room, most)))
+    tied = TiedWeights(settings, quiet, lambda room: llama_tree.tree(min(room, most)))
+    alone = large_problem.run(tied, settings, quiet)
     own, found = alone.numbers["tied"], parts["tied"]
     for name in ("unknowns", "iterations", "params_bytes"):
         assert found[name] == own[name]
     for name in ("gradient_norm", "gradient_norm_at_start", "distance_root_mean_square"):
         np.testing.assert_allclose(found[name], own[name], rtol=1e-3)
-    alone = matrix_free_regression.run(settings, quiet, most)
+    alone = large_problem.run(MatrixFreeRegression(quiet, most), settings, quiet)
     own, found = alone.numbers["matrix_free_regression"], parts["matrix_free_regression"]
     for name in ("weights", "iterations"):
         assert found[name] == own[name]

@@ -54,7 +54,7 @@ class OfArrays(ScalingProblem):
 class DenseRegression(OfArrays):
     """A ridge regression on normal numbers."""
 
-    layouts, has_outputs = ("samples", "features", "both", "outputs"), True
+    layouts = ("samples", "features", "both", "outputs")
 
     def arrays(self, point: ScalingPoint) -> dict[str, Axes]:
         rows, outputs = point.rows, point.outputs
@@ -80,7 +80,7 @@ class DenseRegression(OfArrays):
 class Llama(OfArrays):
     """The sum of squares of params in the shapes of Llama-3-8B: each is minimised for itself."""
 
-    has_rows, donated, layouts = False, True, ("params",)
+    has_rows, layouts = False, ("params",)
     steps_in_a_turn = CHECK_EVERY
 
     def arrays(self, point: ScalingPoint) -> dict[str, Axes]:

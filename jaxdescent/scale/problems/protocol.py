@@ -39,16 +39,12 @@ class ScalingProblem(abc.ABC):
     """A built-in problem: pytrees of arrays of any size, and the objective on them."""
 
     has_rows = True
-    """Whether the problem has rows and features; otherwise it has one size."""
-
-    donated = False
-    """Whether the arrays are the start, whose memory may be reused."""
+    """Whether the problem has rows and features. Otherwise it has one size, and its arrays are the
+    start of a descent, which reuses their memory."""
 
     layouts: tuple[str, ...] = ("samples",)
-    """The layouts that the problem can have, keys of :data:`LAYOUTS`."""
-
-    has_outputs = False
-    """Whether the problem can have several targets for each row."""
+    """The layouts that the problem can have, keys of :data:`LAYOUTS`; with "outputs" among them it
+    can have several targets for each row."""
 
     readings = 2
     """How often an iteration must read or write its arrays at least."""
