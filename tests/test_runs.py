@@ -326,7 +326,8 @@ def test_a_function_of_the_numbers_ends_a_run():
 def test_what_is_ended_on_the_way_is_measured_there(name):
     objective, start, method = {**METHODS, **MORE_METHODS}[name]
     stop = jd.hooks.StopWhen(lambda record: True)
-    result = jd.run(objective, start, method, chunk=1, hooks=[stop], tolerance=0)
+    tolerance = 0 if name == "regression, in the rows" else None  # where one iteration would do
+    result = jd.run(objective, start, method, chunk=1, hooks=[stop], tolerance=tolerance)
     assert int(result.status) == jd.Status.STOPPED
     assert int(result.iterations) == 2
     differentiated = jax.jit(jax.value_and_grad(as_objective(objective, ()).value))
