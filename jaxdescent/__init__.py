@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from jaxdescent.methods import BarzilaiBorwein as BarzilaiBorwein
     from jaxdescent.methods import ConjugateGradient as ConjugateGradient
     from jaxdescent.methods import DerivativeMethod as DerivativeMethod
-    from jaxdescent.methods import Dual as Dual
     from jaxdescent.methods import ExactLineSearch as ExactLineSearch
     from jaxdescent.methods import GradientDescent as GradientDescent
     from jaxdescent.methods import Gram as Gram
@@ -81,7 +80,7 @@ else:
         "plan": "plan",
         "machine.memory": "ProblemTooLarge",
         "methods": "LBFGS LSMR AdaptiveStep Backtracking BarzilaiBorwein ConjugateGradient "
-        "DerivativeMethod Dual ExactLineSearch GradientDescent Gram HeavyBall Hedge "
+        "DerivativeMethod ExactLineSearch GradientDescent Gram HeavyBall Hedge "
         "InverseLipschitz LevenbergMarquardt MiniBatches Nesterov",
         "minimize": "minimize",
         "numerics.precision": "Nearest StochasticRounding",

@@ -172,15 +172,6 @@ def test_a_wide_ridge_that_is_solved_has_converged(seed):
     assert float(result.suboptimality) > 0.5 * above
 
 
-def test_a_value_is_that_of_the_params(rng):
-    X = rng.normal(size=(30, 60)).astype(np.float32)
-    value = jax.jit(lambda regression, params: regression.value(params))
-    for constant in (3.0, 3.1, 1e5):
-        regression = jd.LinearRegression(X, np.full(30, constant, np.float32), l2=1.0)
-        result = jd.minimize(regression, method=jd.Dual())
-        np.testing.assert_allclose(result.value, value(regression, result.params), rtol=1e-5)
-
-
 def test_of_a_value_that_is_no_number_nothing_is_known():
     objective = jd.LeastSquares(lambda p: jnp.sqrt(p - 2) - 3)
     for start in (-1.0, 5.0):

@@ -22,7 +22,7 @@ from jaxdescent.display.of_results import MOST_LINES
 from jaxdescent.machine import Machine
 from jaxdescent.methods import OptaxMethod
 from jaxdescent.objectives import as_objective
-from jaxdescent.regression.forms import DualForm, GramForm
+from jaxdescent.regression.forms import GramForm
 
 CONVERGED, MAX_ITERATIONS = jd.Status.CONVERGED.value, jd.Status.MAX_ITERATIONS.value
 STAGNATED, DIVERGED = jd.Status.STAGNATED.value, jd.Status.DIVERGED.value
@@ -509,7 +509,6 @@ NAMES = {name: getattr(jd, name) for name in jd.__all__} | {"squared": squared}
         "HeavyBall(0.9)",
         "Nystrom(20)",
         "Gram(LBFGS())",
-        "Dual(iterations=3)",
         "Quadratic(squared)",
         "LeastSquares(squared)",
         "MatrixFree(squared, rows=3, features=4)",
@@ -518,7 +517,7 @@ NAMES = {name: getattr(jd, name) for name in jd.__all__} | {"squared": squared}
         "GradientDescent(InverseLipschitz(margin=2.0), momentum=Nesterov(condition=9.0))",
         "LSMR(Nystrom(3, seed=4), conlim=100000000.0)",
         "ConjugateGradient(Jacobi())",
-        "Dual(LSMR(), iterations=2)",
+        "Gram(ConjugateGradient(Jacobi()))",
         "Tolerance(gradient=0.1, step=0.2)",
         "LevenbergMarquardt(damping=1)",
         "SumOfSquares(scale=2.0)",
@@ -567,10 +566,6 @@ def test_what_is_shown_can_be_pasted_back(text):
         (
             GramForm.from_regression(jd.LinearRegression(jnp.eye(3, 2), jnp.ones(3), l2=0.5)),
             "GramForm(float32[2,2], l2=0.5)",
-        ),
-        (
-            DualForm.from_regression(jd.LinearRegression(jnp.eye(2, 3), jnp.ones(2), l2=0.5)),
-            "DualForm(float32[2,2], l2=0.5)",
         ),
         (OptaxMethod(optax.adam(1e-3)), "OptaxMethod(chain)"),
         (

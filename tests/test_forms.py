@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import jaxdescent as jd
 from jaxdescent.kernels import symmetric
-from jaxdescent.regression.forms import DualForm, GramForm, ridge_path
+from jaxdescent.regression.forms import GramForm, ridge_path
 from tests import references
 from tests.results import assert_trees_close
 
@@ -55,14 +55,13 @@ OPTIONS = [
 
 
 # In one program each: one operation after another compiles each of them.
-regression_params, progress = map(jax.jit, (DualForm.regression_params, DualForm.progress))
 path_of = jax.jit(ridge_path)
 value_and_gradient = jax.jit(lambda function, params: function.value_and_gradient(params))
 
 
-@functools.partial(jax.jit, static_argnames=("kind", "block"))
-def made(objective, kind=GramForm, block=None):
-    return kind.from_regression(objective, block=block)
+@functools.partial(jax.jit, static_argnames="block")
+def made(objective, block=None):
+    return GramForm.from_regression(objective, block=block)
 
 
 @jax.jit
@@ -96,7 +95,6 @@ def test_the_gram_form_is_the_same_function(options, block, rng, x64):
     got = answers(form, params, direction)
     assert_trees_close(got, answers(objective, params, direction), rtol=1e-11, atol=1e-11)
     assert_trees_close(got["gradient alone"], got["derivative"], rtol=1e-11)
-    assert form.regression_params(objective, params) is params
 
 
 @given(
@@ -121,17 +119,12 @@ def test_value_and_gradient_equal_the_regressions(seed, size, intercept, is_weig
         assert_trees_close(got, expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("kind", "options"),
-    [(GramForm, OPTIONS[i]) for i in (0, 3, 4)] + [(DualForm, OPTIONS[i]) for i in (1, 2, 5)],
-    ids=str,
-)
-def test_the_stationary_solver_finds_the_closed_form(options, kind, rng, x64):
-    shape = {"rows": 60, "features": 5} if kind is GramForm else {"rows": 9, "features": 20}
-    objective = regression(rng, **shape, **options)
-    form = made(objective, kind)
+@pytest.mark.parametrize("options", [OPTIONS[i] for i in (0, 3, 4)], ids=str)
+def test_the_stationary_solver_finds_the_closed_form(options, rng, x64):
+    objective = regression(rng, **options)
+    form = made(objective)
     result = jd.minimize(form, method=jd.DerivativeMethod())
-    params = form.regression_params(objective, result.params)
+    params = result.params
     np.testing.assert_allclose(
         params["weights"], references.least_squares(objective)["weights"], rtol=1e-7, atol=1e-8
     )
@@ -145,10 +138,9 @@ def hessian(form, start):
 
 
 @pytest.mark.first
-@pytest.mark.parametrize("kind", [GramForm, DualForm])
-def test_curvature_bounds_enclose_every_eigenvalue(kind, rng, x64):
+def test_curvature_bounds_enclose_every_eigenvalue(rng, x64):
     for options in ({"l2": 0.3}, {"l2": 0.3, "intercept": False}):
-        form = made(regression(rng, 12, 4, **options), kind)
+        form = made(regression(rng, 12, 4, **options))
         start = form.start()
         eigenvalues = np.linalg.eigvalsh(hessian(form, start))
         bounds = form.curvature_bounds(start)
@@ -247,124 +239,44 @@ def test_methods_that_need_rows_say_so(rng):
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("kind", [GramForm, DualForm])
-def test_wrong_params_are_refused(kind, rng):
-    form = made(regression(rng), kind)
+def test_wrong_params_are_refused(rng):
+    form = made(regression(rng))
     with pytest.raises(ValueError, match="pass params=None"):
         jd.minimize(form, {"weights": jnp.zeros(3)})
 
 
-@pytest.mark.parametrize(
-    ("options", "intercept", "outputs"),
-    [
-        ({}, True, ()),
-        ({"l2": 0.3, "is_weighted": True}, False, (2,)),
-        ({"l2": 0.3}, True, (2,)),
-        ({"l2": 0.3, "is_weighted": True}, True, ()),
-    ],
-    ids=str,
-)
-def test_gradient_descent_on_rows_is_gradient_descent_on_features(
-    options, intercept, outputs, rng, x64
-):
-    objective = regression(rng, 8, 40, outputs, intercept=intercept, **options)
-    form = made(objective, DualForm, block=7)
-    A, t = centred(objective)
-    l2, rate = float(objective.l2), 0.5 / np.linalg.norm(A, 2) ** 2
-    method = jd.GradientDescent(rate, jd.HeavyBall(0.4))
-    weights = np.zeros((40, *outputs))
-    velocity = np.zeros_like(weights)
-    for count in range(1, 12):
-        velocity = 0.4 * velocity - rate * (A.T @ (A @ weights - t) + l2 * weights)
-        weights = weights + velocity
-        result = jd.minimize(form, method=method, tolerance=0, max_iterations=count)
-        params = regression_params(form, objective, result.params)
-        np.testing.assert_allclose(params["weights"], weights, rtol=1e-11, atol=1e-13)
-
-
-@pytest.mark.parametrize("options", [OPTIONS[i] for i in (0, 1, 2, 4, 5)], ids=str)
-def test_the_dual_forms_progress_is_the_regressions(options, rng, x64):
-    objective = regression(rng, 9, 20, **options)
-    form = made(objective, DualForm)
-    rows = rng.normal(size=form.targets.shape)
-    params = regression_params(form, objective, rows)
-    true = answers(objective, params, params)
-    got = progress(form, rows)
-    np.testing.assert_allclose(got[0], true["value"], rtol=1e-10)
-    norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in true["gradient"].values()))
-    np.testing.assert_allclose(got[1], norm, rtol=1e-8)
-    minimum = references.value(objective, references.least_squares(objective))
-    assert true["value"] - minimum <= got[2] * (1 + 1e-9)
-    # Along an eigenvector of the kernel the bound is no more than twice the truth.
-    eigenvalues, vectors = np.linalg.eigh(np.asarray(form.kernel))
-    outputs = form.targets.shape[1:]
-    solved = np.asarray(jd.minimize(form, method=jd.DerivativeMethod()).params)
-    for index in range(len(eigenvalues)):
-        step = np.broadcast_to(vectors[:, index].reshape(-1, *[1] * len(outputs)), solved.shape)
-        here = solved + step
-        params = regression_params(form, objective, here)
-        above = answers(objective, params, params)["value"] - minimum
-        bound = progress(form, here)[2]
-        if eigenvalues[index] > 1e-9:  # the kernel is blind along the mean
-            assert above <= bound * (1 + 1e-6) <= 2 * above * (1 + 1e-5)
-
-
-@pytest.mark.parametrize(
-    ("block", "options"),
-    [
-        (None, {}),
-        (40, {}),
-        (1, {}),
-        (13, {}),
-        (13, {"is_weighted": True}),
-        (13, {"intercept": False}),
-    ],
-    ids=str,
-)
-def test_the_kernel_is_that_of_the_centred_rows(block, options, rng, x64):
-    objective = regression(rng, 6, 40, **options)
-    A, t = centred(objective)
-    form = made(objective, DualForm, block=block)
-    np.testing.assert_allclose(form.kernel, A @ A.T, rtol=1e-11, atol=1e-11)
-    np.testing.assert_allclose(form.targets, t, rtol=1e-11, atol=1e-11)
-
-
 @pytest.mark.parametrize("options", [OPTIONS[i] for i in (0, 3, 4)], ids=str)
-@pytest.mark.parametrize("kind", [GramForm, DualForm])
-def test_a_matrix_free_design_gives_the_same_form(kind, options, rng, x64):
+def test_a_matrix_free_design_gives_the_same_form(options, rng, x64):
     objective = regression(rng, 12, 7, **options)
     X = objective.X.array
     design = jd.MatrixFree(
         jax.tree_util.Partial(lambda X, w: X @ w, X), rows=12, features=7, weights_dtype=jnp.float64
     )
     free = dataclasses.replace(objective, X=design)
-    got, expected = made(free, kind), made(objective, kind)
+    got, expected = made(free), made(objective)
     assert_trees_close(got, expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("kind", [GramForm, DualForm])
-def test_jit_and_vmap_give_what_single_eager_calls_give(kind, rng, x64):
+def test_jit_and_vmap_give_what_single_eager_calls_give(rng, x64):
     objective = regression(rng, 20, 6, l2=0.2)
     ys = jnp.asarray(rng.normal(size=(3, 20)))
 
     def build(y):
         same = jd.LinearRegression(objective.X, y, l2=0.2)
-        return kind.from_regression(same, block=3)
+        return GramForm.from_regression(same, block=3)
 
     batched = jax.jit(jax.vmap(build))(ys)
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *[build(y) for y in ys])
     assert_trees_close(batched, stacked, rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.parametrize("kind", [GramForm, DualForm])
-def test_a_bfloat16_x_is_computed_with_in_float32_and_never_copied(kind, rng):
-    rows, features = (40_000, 32) if kind is GramForm else (32, 40_000)
-    X = jnp.asarray(rng.normal(size=(rows, features)), jnp.bfloat16)
-    y = jnp.asarray(rng.normal(size=rows), jnp.float32)
+def test_a_bfloat16_x_is_computed_with_in_float32_and_never_copied(rng):
+    X = jnp.asarray(rng.normal(size=(40_000, 32)), jnp.bfloat16)
+    y = jnp.asarray(rng.normal(size=40_000), jnp.float32)
 
     def build(X, y):
         objective = jd.LinearRegression(X, y).checked()
-        return kind.from_regression(objective, block=500)
+        return GramForm.from_regression(objective, block=500)
 
     program = jax.jit(build).lower(X, y).compile()
     memory = program.memory_analysis()
@@ -373,10 +285,9 @@ def test_a_bfloat16_x_is_computed_with_in_float32_and_never_copied(kind, rng):
     form = program(X, y)
     wide = jd.LinearRegression(X.astype(jnp.float32), y).checked()
     A, _ = centred(wide)
-    exact = A.T @ A if kind is GramForm else A @ A.T
-    matrix = form.gram if kind is GramForm else form.kernel
-    assert matrix.dtype == jnp.float32
-    np.testing.assert_allclose(matrix, exact, rtol=1e-5, atol=1e-5 * np.abs(exact).max())
+    exact = A.T @ A
+    assert form.gram.dtype == jnp.float32
+    np.testing.assert_allclose(form.gram, exact, rtol=1e-5, atol=1e-5 * np.abs(exact).max())
 
 
 def test_several_weight_vectors_share_one_product_with_x(rng):

@@ -230,12 +230,12 @@ def test_methods_find_the_minimum_of_the_dense_regression(method, rng, x64):
 
 
 @pytest.mark.first
-@pytest.mark.parametrize("method", [jd.ConjugateGradient(), jd.Dual()], ids=str)
-def test_a_wide_matrix_of_several_outputs_is_minimised(method, rng, x64):
+def test_a_wide_matrix_of_several_outputs_is_minimised(rng, x64):
     matrix = random_matrix(rng, 12, 60)
     y = jnp.asarray(rng.normal(size=(12, 3)))
     expected = references.least_squares(jd.LinearRegression(matrix.toarray(), y, l2=0.5))
-    result = jd.minimize(jd.LinearRegression(matrix, y, l2=0.5), method=method, tolerance=1e-9)
+    wide = jd.LinearRegression(matrix, y, l2=0.5)
+    result = jd.minimize(wide, method=jd.ConjugateGradient(), tolerance=1e-9)
     for name, value in expected.items():
         np.testing.assert_allclose(result.params[name], value, rtol=1e-6, atol=1e-8)
 

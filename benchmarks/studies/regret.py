@@ -137,14 +137,14 @@ def drawn(count: int, seed: int) -> list[Problem]:
 
 def methods_for(problem: Problem) -> dict[str, Any]:
     """Every method that one might choose, by name; None is the default."""
-    is_tall = problem.rows >= problem.features
     methods = {
         "default": None,
         "direct": jd.DerivativeMethod(),
         "LSMR": jd.LSMR(),
         "CG": jd.ConjugateGradient(),
-        "Gram" if is_tall else "Dual": jd.Gram() if is_tall else jd.Dual(),
     }
+    if problem.rows >= problem.features:
+        methods["Gram"] = jd.Gram()
     if problem.rows > jd.Sketch().oversampling * problem.features:
         methods["sketch"] = jd.LSMR(jd.Sketch())
     return methods
@@ -210,7 +210,7 @@ def outcome(problem: Problem, seed: int) -> dict[str, Any]:
 def row(found: dict[str, Any]) -> str:
     """A line of the table: milliseconds, in parentheses where the value was not reached."""
     cells = []
-    for name in ("direct", "sketch", "LSMR", "CG", "Gram", "Dual"):
+    for name in ("direct", "sketch", "LSMR", "CG", "Gram"):
         run = found["runs"].get(name)
         text = "" if run is None else f"{1e3 * run['seconds']:,.3g}"
         cells.append(f"({text})" if run and not run["reaches"] else text)
@@ -229,8 +229,8 @@ def main() -> None:
     parser.add_argument("--json", type=pathlib.Path)
     options = parser.parse_args()
     Machine.measured()
-    print("| problem | direct | sketch | LSMR | CG | Gram | Dual | default | ended by | regret |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("| problem | direct | sketch | LSMR | CG | Gram | default | ended by | regret |")
+    print("|---|---|---|---|---|---|---|---|---|")
     found: list[dict[str, Any]] = []
     for index, problem in enumerate([*drawn(options.problems, options.seed), *NAMED]):
         if re.search(options.only, problem.name):

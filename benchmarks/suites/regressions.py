@@ -60,8 +60,6 @@ def _case(name: str, problem: Regression, slow: dict[str, str]) -> Case:
         leave_out["jaxdescent: LSMR(Sketch())"] = "a sketch is for tall X"
     if problem.rows < problem.features:
         leave_out["jaxdescent: Gram()"] = "the Gram form is for more rows than features"
-    else:
-        leave_out["jaxdescent: Dual()"] = "the dual form is for more features than rows"
     if problem.features > NEEDS_SQUARE:
         reason = f"needs a square matrix of {problem.features:,} features"
         leave_out["NumPy: lstsq"] = reason

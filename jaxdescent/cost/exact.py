@@ -10,7 +10,6 @@ from jaxdescent.cost.work import ITERATION_KERNELS, SCALAR_BYTES, Price, Questio
 from jaxdescent.kernels.factors import PASSES
 from jaxdescent.kernels.products import LEAST_PARTED, stride_count
 from jaxdescent.kernels.symmetric import LEAST_HALVED, block_length
-from jaxdescent.methods import Dual
 from jaxdescent.regression.solve import DOUBLE_ENTRIES, FAIR, SMALL, least_singular_value
 
 DOUBLE_FLOPS, DOUBLE_SLOWER = 25.0, 100.0
@@ -144,11 +143,6 @@ def derivative_quadratic(question: Question) -> Price:
 def gram(question: Question) -> Price:
     """The Gram form: one pass builds X'X and X'y; an iteration costs d^2."""
     return _rewritten(question, question.structure.features, 1)
-
-
-def dual(question: Question) -> Price:
-    """The dual form: one pass builds XX'; an iteration costs n^2. A step makes several."""
-    return _rewritten(question, question.structure.rows, Dual().iterations)
 
 
 def _rewritten(question: Question, size: int, inner: int) -> Price:

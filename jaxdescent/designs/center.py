@@ -4,8 +4,7 @@ after a product would cancel.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,41 +41,22 @@ class Center(NamedTuple):
         return cls.near(design, design.transposed_product(share), share)
 
     @classmethod
-    def known(cls, design: Design, mean: jax.Array, share: jax.Array | None) -> Center:
-        """The center from known means and each row's share in them, without a pass over X."""
-        return _of_each(_known, design, mean, share)
-
-    @classmethod
     def near(cls, design: Design, mean: jax.Array, share: jax.Array) -> Center:
         """The center from means that carry the rounding of large sums, and each row's share.
 
         If they are far from zero, the mean of the centred columns is added, which corrects them.
         """
-        return _of_each(_near, design, mean, share)
-
-
-def _of_each(of_one: Callable[..., Center], design: Design, mean: jax.Array, share: Any) -> Center:
-    """The centers of designs side by side, as one."""
-    parts = design.side_by_side
-    if len(parts) == 1:
-        return of_one(design, mean, share)
-    each = zip(parts, columns_of(parts, mean), strict=True)
-    means, is_far = zip(*(of_one(part, columns, share) for part, columns in each), strict=True)
-    return Center(jnp.concatenate(means), jnp.stack(is_far))
-
-
-def _known(design: Design, mean: jax.Array, share: jax.Array | None) -> Center:
-    if share is None or design.minus(mean) is None:
-        return Center(mean, jnp.array(False))
-    if is_centred_first(design):
-        return Center(mean, jnp.array(True))
-    return Center(mean, _is_far(design, mean, share))
+        parts = design.side_by_side
+        if len(parts) == 1:
+            return _near(design, mean, share)
+        each = zip(parts, columns_of(parts, mean), strict=True)
+        means, is_far = zip(*(_near(part, columns, share) for part, columns in each), strict=True)
+        return cls(jnp.concatenate(means), jnp.stack(is_far))
 
 
 def _near(design: Design, mean: jax.Array, share: jax.Array) -> Center:
-    center = _known(design, mean, share)
     if design.minus(mean) is None:
-        return center
+        return Center(mean, jnp.array(False))
 
     def corrected(design: Design, mean: jax.Array, share: jax.Array) -> jax.Array:
         centred = design.minus(mean)
@@ -84,10 +64,10 @@ def _near(design: Design, mean: jax.Array, share: jax.Array) -> Center:
         return mean + centred.transposed_product(share)
 
     if is_centred_first(design):
-        mean = corrected(design, mean, share)
-    else:
-        mean = lax.cond(center.is_far, corrected, lambda _, mean, __: mean, design, mean, share)
-    return Center(mean, center.is_far)
+        return Center(corrected(design, mean, share), jnp.array(True))
+    is_far = _is_far(design, mean, share)
+    mean = lax.cond(is_far, corrected, lambda _, mean, __: mean, design, mean, share)
+    return Center(mean, is_far)
 
 
 def is_centred_first(design: Design) -> bool:

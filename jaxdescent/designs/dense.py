@@ -154,12 +154,6 @@ class Dense(Design):
     def row_block(self, start: Any, size: int) -> jax.Array:
         return _less(products.block_of(self.array, start, size, axis=0), self.center)
 
-    def column_block(self, start: Any, size: int) -> jax.Array:
-        block = products.block_of(self.array, start, size, axis=1)
-        if self.center is None:
-            return block
-        return block - lax.dynamic_slice_in_dim(self.center, start, size)[None, :]
-
     def _entries(self, center: jax.Array | None) -> jax.Array:
         """All entries in the dtype of the weights, less the design's own center and another one."""
         return _less(self.array.astype(self.dtype), sum_of_centers(self.center, center))

@@ -174,11 +174,6 @@ class Design(Displayed, abc.ABC):
         del start, size
         return None
 
-    def column_block(self, start: Any, size: int) -> jax.Array | None:
-        """``X[:, start : start + size]`` in the dtype of the weights; None if it cannot be read."""
-        del start, size
-        return None
-
     def column_lengths(
         self, row_weight: jax.Array | None, center: jax.Array | None
     ) -> jax.Array | None:

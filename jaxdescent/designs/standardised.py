@@ -189,17 +189,6 @@ class Standardised(Design):
     def row_block(self, start: Any, size: int) -> jax.Array | None:
         return self._standardised(self.design.row_block(start, size))
 
-    def column_block(self, start: Any, size: int) -> jax.Array | None:
-        def own(columns: jax.Array) -> jax.Array:
-            return lax.dynamic_slice_in_dim(columns, start, size)[None, :]
-
-        block = self.design.column_block(start, size)
-        if block is not None and self.center is not None:
-            block = block - own(self.center.mean)
-        if block is not None and self.scale is not None:
-            block = block * own(self.scale)
-        return block
-
     def hoisted(self, *, always: bool = False) -> Standardised:
         return dataclasses.replace(self, design=self.design.hoisted(always=always))
 

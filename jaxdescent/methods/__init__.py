@@ -2,7 +2,6 @@
 
 from jaxdescent.methods.conjugate_gradient import ConjugateGradient as ConjugateGradient
 from jaxdescent.methods.derivative import DerivativeMethod as DerivativeMethod
-from jaxdescent.methods.dual import Dual as Dual
 from jaxdescent.methods.gradient_descent import GradientDescent as GradientDescent
 from jaxdescent.methods.gram import Gram as Gram
 from jaxdescent.methods.hedge import Hedge as Hedge

@@ -7,18 +7,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxdescent.designs import Center, as_design, shares
-from jaxdescent.methods.on_forms import (
-    Rewritten,
-    height_at,
-    least_curvature_of,
-    regression_of,
-    unless,
-    with_own_penalty,
-)
+from jaxdescent.methods.conjugate_gradient import ConjugateGradient
+from jaxdescent.methods.optax_method import as_method
 from jaxdescent.methods.protocol import (
     Estimate,
+    Method,
     Params,
     Progress,
     State,
@@ -26,13 +22,15 @@ from jaxdescent.methods.protocol import (
 )
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
+from jaxdescent.objectives.elimination import Means
+from jaxdescent.regression import LinearRegression
 from jaxdescent.regression.forms import GramForm
-from jaxdescent.status import Evidence
+from jaxdescent.status import Evidence, Status
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class Gram(Rewritten):
+class Gram(Method):
     """A method applied to the Gram matrix of a regression: X is read once, before the first step.
 
     ``G = X'SX`` (centred, with an intercept) and ``X'Sy`` are summed in one pass over X. After that
@@ -71,13 +69,34 @@ class Gram(Rewritten):
 
     method: Any = None
 
+    def __post_init__(self) -> None:
+        if isinstance(self.method, optax.GradientTransformation):
+            # The functions of an optax transformation cannot be leaves of the pytree.
+            object.__setattr__(self, "method", as_method(self.method))
+
+    def check(self) -> None:
+        as_method(self._inner).check()
+
+    def hoisted(self) -> Method:
+        if self.method is None:
+            return self
+        return dataclasses.replace(self, method=self.method.hoisted())
+
+    @property
+    def patience(self) -> int:
+        return self._inner.patience
+
+    @property
+    def _inner(self) -> Method:
+        return ConjugateGradient() if self.method is None else self.method
+
     def init(self, objective: Objective, params: Params) -> State:
-        form = GramForm.from_regression(regression_of("Gram", objective))
+        form = GramForm.from_regression(_regression_of(objective))
         first, elimination = None, form.eliminated()
         if elimination is not None:
             value, gradient = form.value_and_gradient(params)
             norm = precision.norm(gradient)
-            left = height_at(regression_of("Gram", objective), elimination.means, gradient)
+            left = _height_at(_regression_of(objective), elimination.means, gradient)
             first = _First(value, norm, left.astype(value.dtype), jnp.array(True))
         inner, weights = _without_intercept(form, params)
         return _GramState(form.with_penalty(0), self._inner.init(inner, weights), first)
@@ -85,17 +104,18 @@ class Gram(Rewritten):
     def step(
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State, Progress]:
-        form = with_own_penalty("Gram", state.form, objective)
+        form = state.form.with_penalty(_regression_of(objective).l2)
         inner, weights = _without_intercept(form, params)
         weights, inner_state, progress = self._inner.step(inner, weights, state.inner)
-        regression = regression_of("Gram", objective)
+        regression = _regression_of(objective)
         if progress.estimate is not None:
-            least = least_curvature_of(regression)
+            least = _least_curvature_of(regression)
             estimate = progress.estimate.at_least_curvature(least, progress.gradient_norm)
             progress = progress._replace(estimate=estimate)
         curves_down = regression.curves_down()
         if curves_down is not None:
-            progress = unless(~curves_down, progress)
+            verdict = jnp.where(curves_down, Status.DIVERGED.value, progress.verdict)
+            progress = progress._replace(verdict=verdict.astype(jnp.int32))
         first, elimination = state.first, form.eliminated()
         if elimination is None:
             return weights, _GramState(state.form, inner_state, None), progress
@@ -108,11 +128,15 @@ class Gram(Rewritten):
         params = elimination.means.with_intercept(weights["weights"])
         return params, _GramState(state.form, inner_state, first), progress
 
+    def is_estimate(self, state: State) -> bool:
+        del state
+        return True
+
     def estimates(self, objective: Objective) -> bool:
         return self._inner.estimates(objective)
 
     def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
-        form = with_own_penalty("Gram", state.form, objective)
+        form = state.form.with_penalty(_regression_of(objective).l2)
         inner, weights = _without_intercept(form, params)
         return state._replace(inner=self._inner.after_rounding(inner, weights, state.inner))
 
@@ -120,7 +144,7 @@ class Gram(Rewritten):
         means = None
         elimination = state.form.eliminated()
         if elimination is not None:
-            regression, own = regression_of("Gram", objective), elimination.means
+            regression, own = _regression_of(objective), elimination.means
             design = as_design(regression.X)
             share = shares(design, regression.sample_weight)
             means = own._replace(features=Center.near(design, own.features.mean, share))
@@ -166,3 +190,26 @@ def _without_intercept(form: GramForm, params: Params) -> tuple[Objective, Param
     if elimination is None:
         return form, params
     return elimination.objective, {"weights": params["weights"]}
+
+
+def _regression_of(objective: Objective) -> LinearRegression:
+    regression: LinearRegression | None = objective.linear_regression
+    if regression is None:
+        raise TypeError(
+            f"Gram needs a jd.LinearRegression, got {type(objective).__name__}: give the inner "
+            "method itself, for example method=jd.ConjugateGradient()."
+        )
+    return regression
+
+
+def _least_curvature_of(regression: LinearRegression) -> jax.Array | None:
+    """A lower bound on the curvature of the problem in the weights alone, from its structure."""
+    return dataclasses.replace(regression, intercept=False).least_curvature()
+
+
+def _height_at(regression: LinearRegression, means: Means, gradient: Params) -> jax.Array:
+    """A bound on the value minus the minimum, from the gradient; infinite if none is known."""
+    least = _least_curvature_of(regression)
+    assert least is not None  # without an intercept a regression always has one
+    height = means.height(gradient, jnp.where(least > 0, least, 1))
+    return jnp.where(least > 0, height, jnp.inf)

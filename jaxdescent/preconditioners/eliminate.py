@@ -107,13 +107,13 @@ def _explained(part: Design, factor: Design, weight: jax.Array, total: jax.Array
         of_pair = jax.ops.segment_sum(weight, pair, one.size, indices_are_sorted=True)
         share = weight * of_pair[pair] * inverse[one]
         return jax.ops.segment_sum(share, other, part.shape[1])
-    if part.column_block(0, 1) is None:
+    if not part.is_stored:
         return jnp.zeros((part.shape[1],), total.dtype)
+    columns = part.to_dense()
 
     def of_column(index: jax.Array) -> jax.Array:
-        column = part.column_block(index, 1)
-        assert column is not None
-        return jnp.sum(inverse * jnp.square(factor.transposed_product(weight * column[:, 0])))
+        column = lax.dynamic_index_in_dim(columns, index, axis=1, keepdims=False)
+        return jnp.sum(inverse * jnp.square(factor.transposed_product(weight * column)))
 
     return lax.map(of_column, jnp.arange(part.shape[1], dtype=jnp.int32))
 

@@ -139,8 +139,5 @@ CONTENDERS["step rules"] = {
     },
 }
 CONTENDERS["descents"] |= CONTENDERS["regression"]
-# Each for one kind of shapes: on the others its matrix would not fit.
-CONTENDERS["regression"] |= {
-    "Gram()": _regression(lambda jd, _: jd.Gram()),
-    "Dual()": _regression(lambda jd, _: jd.Dual()),
-}
+# For tall shapes: on the others its matrix would not fit.
+CONTENDERS["regression"]["Gram()"] = _regression(lambda jd, _: jd.Gram())

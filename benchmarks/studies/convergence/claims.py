@@ -72,7 +72,6 @@ def solvers() -> dict[str, Any]:
         "Gram": jd.Gram(),
         "Gram(LBFGS)": jd.Gram(jd.LBFGS()),
         "Gram(GradientDescent)": jd.Gram(descent()),
-        "Dual": jd.Dual(),
         "ConjugateGradient": jd.ConjugateGradient(),
         "ConjugateGradient(Jacobi)": jd.ConjugateGradient(jd.Jacobi()),
         "ConjugateGradient(Nystrom)": jd.ConjugateGradient(jd.Nystrom(2)),

@@ -31,9 +31,6 @@ FACTOR = 10.0
 NOISY = 1e-4
 """What (f - f*) / f* should not pass where a noisy regression has CONVERGED."""
 
-SHORT = 500
-"""Rows at most for the dual form."""
-
 CONVEX = (
     "logistic 50",
     "huber 50",
@@ -171,15 +168,12 @@ def _regressions(dtype: str, seeds: int) -> Iterator[Question]:
                 intercept=drawn.intercept,
             )
 
-        # The dual form has a matrix of rows by rows: it is for few rows.
-        is_short = drawn.X.shape[0] <= max(SHORT, drawn.X.shape[1])
-        own = methods | {"Dual": jd.Dual()} if is_short else methods
         minimum = drawn.minimum if drawn.noise and drawn.minimum > 0 else None
         yield Question(
             drawn.name,
             objective,
             lambda: None,
-            own,
+            methods,
             drawn.suboptimality,
             drawn.value_at_zero,
             minimum,

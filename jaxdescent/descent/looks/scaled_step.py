@@ -1,29 +1,34 @@
 """A certain lower bound on the decrease of a regression, or of a quadratic form whose Hessian is
 stored, by a step in units of the columns.
 
-The problem is the one without the intercept (:mod:`jaxdescent.objectives.elimination`), in units of
-the columns' own lengths. With its gradient g, its Hessian H and any positive diagonal D,
-the best step along ``d = D^-1 g`` lowers the value by ``a^2 / 2`` with
+The problem is the one without the intercept (:mod:`jaxdescent.objectives.elimination`). With its
+gradient g and its Hessian H, the best step along any direction d lowers the value by ``a^2 / 2``
+with
 
-    ``a = g.D^-1 g / sqrt(d.H d)``
+    ``a = g.d / sqrt(d.H d)``
 
 so that the minimum is at least that much lower. As a lower bound on the possible decrease it can
-refute a claim, but not confirm one. D has the squared lengths of the columns as they are, means
-included, plus the penalty. Outputs are separate problems, whose bounds add up.
+refute a claim, but not confirm one. The direction comes from a few steps of conjugate gradients, in
+the units of D: the squared lengths of the columns as they are, means included, plus the penalty.
+They see a flat valley in which the gradient is small, such as that along the weights and the
+intercept of a wide X. Outputs are separate problems, whose bounds add up.
 
-The bound is computed with rounding, which must not refute a true claim. Let ``A'A = H``. An error e
-of the residual changes g.d by ``e.A d``, which is no more than ``|e| |A d|``: it changes a by no
-more than ``|e|``, whatever the condition of H. The rounding of the products with A', ``eps |r|``
-times the length of each column, changes g.d by no more than ``eps |r| sqrt(n) |D^-1/2 g|``. Both
-errors are subtracted from a.
+The bound is computed with rounding, which must not refute a true claim. How the direction was
+rounded does not matter. Let ``A'A = H``. An error e of the residual changes g.d by ``e.A d``, which
+is no more than ``|e| |A d|``: it changes a by no more than ``|e|``, whatever the condition of H.
+The rounding of the products with A', ``eps |r|`` times the length of each column, changes g.d by no
+more than ``eps |r| sum_j |D_j^1/2 d_j|``, and that of A d is no more than ``eps`` times this sum.
+All three errors are taken into account.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxdescent.descent.looks import singular_values
 from jaxdescent.descent.looks.look import Look
@@ -34,6 +39,9 @@ from jaxdescent.objectives import Objective
 from jaxdescent.regression import LinearRegression
 
 Params = Any
+
+STEPS = 8
+"""The most steps of conjugate gradients."""
 
 ULPS = 4.0
 """The bound on the rounding of each term of a product, in eps times the term."""
@@ -126,18 +134,23 @@ def _fall_of_regression(
         is_one = jnp.ndim(regression.y) == 1
         return product(columns[:, 0])[:, None] if is_one else product(columns)
 
+    def image_of(step: jax.Array) -> jax.Array:
+        return at_best_intercept(of_outputs(design.product, step))
+
+    def pulled(rows: jax.Array, weights: jax.Array) -> jax.Array:
+        back = of_outputs(design.transposed_product, share * rows)
+        return back + jnp.square(penalty) * weights
+
     residual = at_best_intercept(of_outputs(design.product, weights) - targets)
-    pulled = of_outputs(design.transposed_product, share * residual)
-    pulled = pulled + jnp.square(penalty) * weights
-    scaled, step = _scaled_step(pulled, lengths)
-    image = at_best_intercept(of_outputs(design.product, step))
-    bent, missed, aimed = _norms_of(root * image, root * residual, root * targets)
+    units = _Units.of(pulled(residual, weights), lengths)
+    step = units.step(lambda step: pulled(image_of(step), step))
+    bent, missed, aimed = _norms_of(root * image_of(step), root * residual, root * targets)
     shortened, shrunk = _norms_of(penalty * step, penalty * weights)
     along, left = jnp.hypot(bent, shortened), missed + shrunk
     moved = left + 2 * aimed
     if lengths is not None:
         moved = _sums(lengths * jnp.abs(weights)) + aimed
-    return _certain(scaled, along, moved, left, design.shape[1])
+    return units.certain_fall(step, along, moved, left)
 
 
 def _root_of_penalty(regression: LinearRegression, dtype: Any) -> jax.Array:
@@ -161,13 +174,19 @@ def look_at_quadratic(
 def _fall_of_quadratic(objective: Objective, params: Params, lengths: jax.Array) -> jax.Array:
     (x,), treedef = jax.tree.flatten(params)
     gradient = jax.tree.leaves(objective.gradient(params))[0][:, None]
-    scaled, step = _scaled_step(gradient, lengths)
+    units = _Units.of(gradient, lengths)
+
+    def product(step: jax.Array) -> jax.Array:
+        image = objective.hessian_product(params, treedef.unflatten([step[:, 0]]))
+        return jax.tree.leaves(image)[0][:, None]
+
+    step = units.step(product)
     curvature = objective.curvature(params, treedef.unflatten([step[:, 0]]))
     # For a positive semidefinite H no term of H x exceeds this, in units of its row's length; the
     # linear terms are H x - g.
-    size = 2 * _sums(lengths * jnp.abs(x[:, None])) + scaled
+    size = 2 * _sums(lengths * jnp.abs(x[:, None])) + units.norm
     along = jnp.sqrt(jnp.maximum(curvature, 0))
-    return _certain(scaled, along, jnp.zeros_like(size), size, x.size)
+    return units.certain_fall(step, along, jnp.zeros_like(size), size)
 
 
 def _nothing(objective: Objective, params: Params, *rest: Any) -> jax.Array:
@@ -186,36 +205,86 @@ def _is_uneven(lengths: jax.Array | None, seen: Resolved | None) -> jax.Array:
     return ~is_even | (seen.reached > shortest * longest)
 
 
-def _scaled_step(gradient: jax.Array, lengths: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """``|D^-1/2 g|`` of each output, and ``D^-1 g`` over it; zero for unknowns of no curvature."""
-    if lengths is None:
-        lengths = jnp.ones_like(gradient)
-    is_there = (lengths > 0) & jnp.isfinite(lengths)
-    lengths = jnp.where(is_there, lengths, 1)
-    scaled = jnp.where(is_there, gradient / lengths, 0)
-    norm = _norms(scaled)
-    step = scaled / jnp.where(norm > 0, norm, 1) / lengths
-    return norm, jnp.where(jnp.isfinite(step), step, 0)
+class _Units(NamedTuple):
+    """A gradient in units of the columns, ``D^-1/2 g``.
 
-
-def _certain(
-    scaled: jax.Array, along: jax.Array, moved: jax.Array, size: jax.Array, unknowns: int
-) -> jax.Array:
-    """``a^2 / 2`` after a bound on the rounding of a is subtracted from a, summed over the outputs.
-
-    Args:
-      scaled: ``|D^-1/2 g|``.
-      along: ``sqrt(d.H d)`` for ``d = D^-1 g / |D^-1/2 g|``.
-      moved: the size of the terms in the residual.
-      size: the size of the terms in each entry of ``D^-1/2 g``.
-      unknowns: the number of unknowns.
+    Attributes:
+      lengths: ``D^1/2``, (unknowns, 1) or (unknowns, outputs); ones where a column has no length,
+        or none is known.
+      norm: the norm of ``D^-1/2 g``, (1, outputs).
+      downhill: ``D^-1/2 g`` over its norm, (unknowns, outputs).
+      steps: the number of steps of conjugate gradients.
     """
-    is_known = (along > 0) & jnp.isfinite(along) & jnp.isfinite(scaled)
-    eps, root = ULPS * float(jnp.finfo(scaled.dtype).eps), float(unknowns) ** 0.5
-    along = jnp.where(is_known, along, 1) + eps * root  # the rounding of ``along``
-    rounding = eps * (moved + size * root / along)
-    falls = jnp.maximum(scaled / along - rounding, 0)
-    return 0.5 * jnp.sum(jnp.where(is_known, jnp.square(falls), 0))
+
+    lengths: jax.Array
+    norm: jax.Array
+    downhill: jax.Array
+    steps: int
+
+    @classmethod
+    def of(cls, gradient: jax.Array, lengths: jax.Array | None) -> _Units:
+        known = jnp.ones_like(gradient) if lengths is None else lengths
+        is_there = (known > 0) & jnp.isfinite(known)
+        known = jnp.where(is_there, known, 1)
+        scaled = jnp.where(is_there, gradient / known, 0)
+        norm = _norms(scaled)
+        return cls(
+            known, norm, scaled / jnp.where(norm > 0, norm, 1), STEPS * (lengths is not None)
+        )
+
+    def step(self, product: Callable[[jax.Array], jax.Array]) -> jax.Array:
+        """The step by conjugate gradients, of norm one in these units; along the gradient where the
+        lengths are not known, because the rounding of other steps is not known either.
+        """
+
+        def goes_on(state: tuple[jax.Array, ...]) -> jax.Array:
+            count, *_, squared = state
+            return (count < self.steps) & jnp.any(squared > jnp.finfo(squared.dtype).eps)
+
+        def advanced(state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+            count, found, rest, direction, squared = state
+            image = product(direction / self.lengths) / self.lengths
+            curvature = _sums(direction * image)
+            rate = jnp.where(curvature > 0, squared / jnp.where(curvature > 0, curvature, 1), 0)
+            found, rest = found + rate * direction, rest - rate * image
+            left = _sums(jnp.square(rest))
+            share = left / jnp.where(squared > 0, squared, 1)
+            return count + 1, found, rest, rest + share * direction, left
+
+        found = self.downhill
+        if self.steps:
+            start = (
+                jnp.zeros((), jnp.int32),
+                jnp.zeros_like(found),
+                found,
+                found,
+                jnp.ones_like(self.norm),
+            )
+            found = lax.while_loop(goes_on, advanced, start)[1]
+            norm = _norms(found)
+            found = found / jnp.where(norm > 0, norm, 1)
+        step = found / self.lengths
+        return jnp.where(jnp.isfinite(step), step, 0)
+
+    def certain_fall(
+        self, step: jax.Array, along: jax.Array, moved: jax.Array, size: jax.Array
+    ) -> jax.Array:
+        """``a^2 / 2`` for a step, after a bound on the rounding of a is subtracted from a, summed
+        over the outputs.
+
+        Args:
+          step: (unknowns, outputs).
+          along: ``sqrt(d.H d)`` for the step d.
+          moved: the size of the terms in the residual.
+          size: the size of the terms in each entry of ``D^-1/2 g``.
+        """
+        own = self.lengths * step
+        slope, terms = self.norm * _sums(self.downhill * own), _sums(jnp.abs(own))
+        is_known = (along > 0) & jnp.isfinite(along) & jnp.isfinite(slope)
+        rounding = ULPS * float(jnp.finfo(slope.dtype).eps) * terms
+        along = jnp.where(is_known, along, 1) + rounding
+        fall = (slope - rounding * size) / along - ULPS * float(jnp.finfo(slope.dtype).eps) * moved
+        return 0.5 * jnp.sum(jnp.where(is_known, jnp.square(jnp.maximum(fall, 0)), 0))
 
 
 def _norms_of(*parts: jax.Array) -> list[jax.Array]:

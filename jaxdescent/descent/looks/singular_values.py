@@ -43,13 +43,13 @@ computed: products of float32 show it to four digits."""
 ULPS = 4.0
 """The bound on the rounding of each term of a sum, in eps times the term."""
 
-MOST_ENTRIES, MOST_FEATURES, MOST_OUTPUTS = 1 << 18, 64, 64
-"""The most entries and features of X, and targets for each row, for which the singular values of X
-take some milliseconds."""
+MOST_ENTRIES, MOST_SIDE, MOST_OUTPUTS = 1 << 18, 64, 64
+"""The most entries of X, the largest smaller side of X, and the most targets for each row, for
+which the minimum or the singular values of X take some milliseconds."""
 
 LARGER = 4
-"""The factor on entries and features for a method without its own estimate, whose many steps take
-longer: singular values then take 5 to 50 ms."""
+"""The factor on entries and the smaller side for a method without its own estimate, whose many
+steps take longer: singular values then take 5 to 50 ms."""
 
 
 def is_small(regression: LinearRegression, estimates: bool = True) -> bool:
@@ -64,8 +64,8 @@ def is_small(regression: LinearRegression, estimates: bool = True) -> bool:
     design, outputs = as_design(regression.X), int(np.prod(jnp.shape(regression.y)[1:]))
     rows, features = design.shape
     times = 1 if estimates else LARGER
-    is_within = (rows + features) * features <= times * MOST_ENTRIES
-    is_within &= features <= times * MOST_FEATURES
+    side = min(rows, features)
+    is_within = (rows + features) * side <= times * MOST_ENTRIES and side <= times * MOST_SIDE
     is_one = jnp.ndim(regression.l2) == 0 and outputs <= MOST_OUTPUTS
     return design.is_stored and design.is_whole and is_within and is_one
 
@@ -107,6 +107,8 @@ def _seen(given: dict[str, Any], *, intercept: bool) -> Look:
             falls = solution.height(own, offset)
             least = falls - 2 * solution.rounding
             is_exact = True
+        elif len(own) > LARGER * MOST_SIDE:
+            falls = least = 0.0  # dependent rows of a wide X, whose singular values take too long
         else:
             falls = least = largest_decrease(solution, weights, allowed)
         falls = np.asarray(falls, np.asarray(weights).dtype)

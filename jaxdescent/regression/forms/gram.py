@@ -9,20 +9,21 @@ import jax
 import jax.numpy as jnp
 
 from jaxdescent.designs import Center, as_design
+from jaxdescent.display import argument
 from jaxdescent.kernels.products import contract, outer
 from jaxdescent.numerics import precision
 from jaxdescent.objectives.answers import Bounds
 from jaxdescent.objectives.elimination import Elimination, Means
-from jaxdescent.objectives.protocol import Params
+from jaxdescent.objectives.protocol import Objective, Params
 from jaxdescent.regression.eigenvalue_bounds import regression_bounds
 from jaxdescent.regression.forms import gram_sums
-from jaxdescent.regression.forms.spectral import GramSpectrum, SpectralObjective
+from jaxdescent.regression.forms.spectral import GramSpectrum
 from jaxdescent.regression.linear_regression import LinearRegression
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class GramForm(SpectralObjective):
+class GramForm(Objective):
     """A ``jd.LinearRegression`` as the same function of the same params, without its rows.
 
     With ``S = sum_i s_i``, weighted means ``x_bar, y_bar``, ``G = sum_i s_i (x_i - x_bar)(x_i -
@@ -65,6 +66,7 @@ class GramForm(SpectralObjective):
     feature_mean: jax.Array | None  # (features,)
     target_mean: jax.Array | None  # () or (outputs,)
     weight_total: jax.Array
+    l2: Any = dataclasses.field(kw_only=True)
 
     @classmethod
     def from_regression(cls, regression: LinearRegression, *, block: int | None = None) -> GramForm:
@@ -89,18 +91,21 @@ class GramForm(SpectralObjective):
             sums = gram_sums.by_rows(design, y, weight, regression.intercept, block)
         return cls(*sums, l2=jnp.asarray(regression.l2, design.dtype))
 
-    @property
-    def matrix(self) -> jax.Array:
-        return self.gram
+    def _arguments(self) -> list[str]:
+        return [argument(self.gram), f"l2={argument(self.l2)}"]
+
+    def with_penalty(self, l2: Any) -> GramForm:
+        """This objective with another penalty, without a pass over its data."""
+        return dataclasses.replace(self, l2=jnp.asarray(l2, self.gram.dtype))
+
+    def penalty(self) -> jax.Array:
+        """l2 as a scalar, or as (1, outputs) to multiply columns of (features, outputs)."""
+        l2 = jnp.asarray(self.l2, self.gram.dtype)
+        return l2[None, :] if l2.ndim == 1 else l2
 
     @property
     def gram_and_penalty(self) -> tuple[jax.Array, Any]:
         return self.gram, self.l2
-
-    def regression_params(self, regression: LinearRegression, params: Params) -> Params:
-        """The regression's params, which are the form's own params."""
-        del regression
-        return params
 
     def lower_bound(self) -> jax.Array:
         is_convex = (jnp.min(self.l2) >= 0) & (self.weight_total > 0)
@@ -130,6 +135,41 @@ class GramForm(SpectralObjective):
         center = Center(self.feature_mean)  # G is already centred
         own = Means(center, self.target_mean, self.weight_total)
         return Elimination(weights_alone, own if means is None else means)
+
+    def check_params(self, params: Params) -> None:
+        expected = jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(self.start))
+        got = jax.tree.map(jnp.shape, params)
+        if got != expected:
+            raise ValueError(
+                f"GramForm needs params of shapes {expected}, got {got}: pass params=None to start "
+                "from zeros."
+            )
+
+    def value(self, params: Params) -> jax.Array:
+        return self.value_and_gradient(params)[0]
+
+    def value_and_gradient(self, params: Params) -> tuple[jax.Array, Params]:
+        return self.value_and_gradient_at(params, self.image(params))
+
+    def gradient(self, params: Params) -> Params:
+        return self.value_and_gradient(params)[1]
+
+    def curvature(self, params: Params, direction: Params) -> jax.Array:
+        return self.curvature_along(params, direction, self.image(direction))
+
+    @property
+    def is_quadratic(self) -> bool:
+        return True
+
+    def stationary_solver(self, params: Params) -> GramSpectrum:
+        """The spectral factorisation of G, which serves every penalty and output."""
+        del params
+        return GramSpectrum.of(self.gram)
+
+    def stationary_solver_bytes(self, params: Params) -> int:
+        del params
+        # The copy that the eigenvectors overwrite, and LAPACK's workspace.
+        return 4 * self.gram.size * self.gram.dtype.itemsize
 
     def image(self, direction: Params) -> Params:
         """``G d``, and with an intercept the change of the mean prediction."""
@@ -174,6 +214,7 @@ class GramForm(SpectralObjective):
         return regression_bounds(squared, self.l2, self.weight_total)
 
     def newton_step(self, spectrum: GramSpectrum, gradient: Params) -> Params:
+        """Minus the inverse of the Hessian, times ``gradient``."""
         # In the unknowns (w, c) with b = c - x_bar.w the Hessian is block-diagonal.
         columns = gradient["weights"]
         if self.feature_mean is None:

@@ -13,6 +13,7 @@ from jaxdescent.designs import Center, Dense, Design, Standardised
 from jaxdescent.kernels.platform import has_one_cpu, on_one_cpu
 from jaxdescent.kernels.products import contract, outer
 from jaxdescent.kernels.symmetric import (
+    BLOCK_BYTES,
     Symmetric,
     block_length,
     per_row,
@@ -20,7 +21,6 @@ from jaxdescent.kernels.symmetric import (
     symmetric_product,
     whole,
 )
-from jaxdescent.regression.forms.products import columns_of, unit
 
 
 class Sums(NamedTuple):
@@ -152,10 +152,14 @@ def by_products(design: Design, y: jax.Array, weight: jax.Array | None, intercep
     cross = centred.transposed_product(weighted)
 
     def column(index: jax.Array) -> jax.Array:
-        image = centred.product(unit(index, features, design.dtype))
+        unit = jnp.arange(features, dtype=jnp.int32) == index
+        image = centred.product(unit.astype(design.dtype))
         return centred.transposed_product(per_row(weight, image))
 
-    gram = columns_of(column, features, rows, design.dtype)
+    # At a time as many columns are computed as there are images in a cache.
+    at_once = max(1, min(features, BLOCK_BYTES // (rows * jnp.dtype(design.dtype).itemsize)))
+    gram = lax.map(column, jnp.arange(features, dtype=jnp.int32), batch_size=at_once)
+    gram = 0.5 * (gram + gram.T)
     squares = jnp.sum(weighted * targets)
     return Sums(gram, cross, squares, feature_mean, target_mean, weight_total)
 

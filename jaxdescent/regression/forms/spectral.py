@@ -2,81 +2,16 @@
 
 from __future__ import annotations
 
-import abc
 import dataclasses
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxdescent.display import argument
 from jaxdescent.kernels import factors
 from jaxdescent.kernels.products import contract
 from jaxdescent.numerics import precision
-from jaxdescent.objectives.protocol import Objective, Params
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class SpectralObjective(Objective):
-    """A quadratic whose Hessian is a matrix plus ``l2 I``, applied to columns of one length."""
-
-    l2: Any = dataclasses.field(kw_only=True)
-
-    def _arguments(self) -> list[str]:
-        return [argument(self.matrix), f"l2={argument(self.l2)}"]
-
-    @property
-    @abc.abstractmethod
-    def matrix(self) -> jax.Array:
-        """The Hessian without the penalty, or its only dense submatrix: (n, n)."""
-
-    @abc.abstractmethod
-    def newton_step(self, spectrum: GramSpectrum, gradient: Params) -> Params:
-        """Minus the inverse of the Hessian, times ``gradient``."""
-
-    def with_penalty(self, l2: Any) -> Self:
-        """This objective with another penalty, without a pass over its data."""
-        return dataclasses.replace(self, l2=jnp.asarray(l2, self.matrix.dtype))
-
-    def penalty(self) -> jax.Array:
-        """l2 as a scalar, or as (1, outputs) to multiply columns of (n, outputs)."""
-        l2 = jnp.asarray(self.l2, self.matrix.dtype)
-        return l2[None, :] if l2.ndim == 1 else l2
-
-    def check_params(self, params: Params) -> None:
-        expected = jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(self.start))
-        got = jax.tree.map(jnp.shape, params)
-        if got != expected:
-            raise ValueError(
-                f"{type(self).__name__} needs params of shapes {expected}, got {got}: pass "
-                "params=None to start from zeros."
-            )
-
-    def value(self, params: Params) -> jax.Array:
-        return self.value_and_gradient(params)[0]
-
-    def value_and_gradient(self, params: Params) -> tuple[jax.Array, Params]:
-        return self.value_and_gradient_at(params, self.image(params))
-
-    def gradient(self, params: Params) -> Params:
-        return self.value_and_gradient(params)[1]
-
-    def curvature(self, params: Params, direction: Params) -> jax.Array:
-        return self.curvature_along(params, direction, self.image(direction))
-
-    @property
-    def is_quadratic(self) -> bool:
-        return True
-
-    def stationary_solver(self, params: Params) -> GramSpectrum:
-        """The spectral factorisation of the matrix, which serves every penalty and output."""
-        del params
-        return GramSpectrum.of(self.matrix)
-
-    def stationary_solver_bytes(self, params: Params) -> int:
-        del params
-        # The copy that the eigenvectors overwrite, and LAPACK's workspace.
-        return 4 * self.matrix.size * self.matrix.dtype.itemsize
+from jaxdescent.objectives.protocol import Params
 
 
 @jax.tree_util.register_dataclass

@@ -1,0 +1,215 @@
+"""Gram: the regression's minimiser, by its Gram matrix."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxdescent as jd
+from tests.references import least_squares
+from tests.results import assert_trees_close
+
+pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day
+
+
+def regression(rng, rows, features, outputs=(), *, dtype=np.float64, **options):
+    X = (rng.normal(size=(rows, features)) + 0.5).astype(dtype)
+    y = (rng.normal(size=(rows, *outputs)) + 1).astype(dtype)
+    if options.pop("is_weighted", False):
+        options["sample_weight"] = (rng.random(rows) + 0.1).astype(dtype)
+    return jd.LinearRegression(jnp.asarray(X), jnp.asarray(y), **options)
+
+
+OPTIONS = [
+    {},
+    {"intercept": False},
+    {"l2": 0.7, "is_weighted": True},
+    {"outputs": (2,), "l2": jnp.array([0.1, 3.0])},
+]
+SHAPE = (80, 6)
+
+
+value_and_gradient = jax.jit(jd.LinearRegression.value_and_gradient)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_the_minimiser_is_the_closed_form(options, rng, x64):
+    objective = regression(rng, *SHAPE, **options)
+    result = jd.minimize(objective, method=jd.Gram(), tolerance=1e-10)
+    assert bool(result.converged)
+    expected = least_squares(objective)
+    assert_trees_close(result.params, expected, rtol=1e-6, atol=1e-7)
+    # Value and norm are measured on the regression itself.
+    value, gradient = value_and_gradient(objective, result.params)
+    np.testing.assert_allclose(result.value, value, rtol=1e-12, atol=1e-20)
+    norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in gradient.values()))
+    # What rounding of the products of features and targets leaves is another in each.
+    rounding = np.finfo(np.float64).eps * np.linalg.norm(objective.X) * np.linalg.norm(objective.y)
+    np.testing.assert_allclose(result.gradient_norm, norm, rtol=1e-3, atol=4 * rounding)
+
+
+def test_in_float32_the_minimiser_is_near_the_closed_form(rng):
+    objective = regression(rng, *SHAPE, dtype=np.float32, l2=0.1)
+    result = jd.minimize(objective, method=jd.Gram())
+    assert bool(result.converged)
+    assert_trees_close(result.params, least_squares(objective), rtol=1e-3, atol=1e-4)
+
+
+INNER = [
+    jd.GradientDescent(jd.ExactLineSearch()),
+    jd.GradientDescent(jd.InverseLipschitz()),
+    jd.GradientDescent(jd.AdaptiveStep()),
+    jd.GradientDescent(jd.Backtracking(), jd.Nesterov()),
+    jd.GradientDescent(jd.BarzilaiBorwein()),
+    jd.ConjugateGradient(jd.Nystrom(3)),
+    jd.ConjugateGradient(jd.Jacobi()),
+    jd.LBFGS(),
+    jd.DerivativeMethod(),
+    optax.sgd(5e-3),
+]
+
+
+@pytest.mark.parametrize("inner", INNER)
+def test_any_method_runs_inside(inner, rng, x64, relaxed_promotion):
+    objective = regression(rng, *SHAPE, l2=0.5)
+    method = jd.Gram(inner)
+    result = jd.minimize(objective, method=method, tolerance=1e-8, max_iterations=20_000)
+    assert bool(result.converged)
+    assert_trees_close(result.params, least_squares(objective), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.core
+def test_gram_steps_are_the_inner_methods_steps_on_the_regression(rng, x64):
+    objective = regression(rng, 50, 6, l2=0.2, intercept=False)
+    for inner in (jd.ConjugateGradient(), jd.GradientDescent(1e-3)):
+        for count in (1, 3, 6):
+            options = {"tolerance": 0, "max_iterations": count}
+            got = jd.minimize(objective, method=jd.Gram(inner), **options)
+            expected = jd.minimize(objective, method=inner, **options)
+            assert_trees_close(got.params, expected.params, rtol=1e-7, atol=1e-9)
+
+
+def test_a_start_is_judged_before_the_first_step(rng, x64):
+    objective = regression(rng, *SHAPE, l2=0.1)
+    best = jax.tree.map(jnp.asarray, least_squares(objective))
+    result = jd.minimize(objective, best, jd.Gram(), tolerance=1e-6)
+    assert bool(result.converged)
+    assert int(result.iterations) == 0
+
+
+def test_under_jit_and_vmap_each_has_its_closed_form_and_its_derivatives(rng, x64):
+    X = np.asarray(regression(rng, *SHAPE).X)
+    ys, penalties = rng.normal(size=(3, len(X))) + 1, np.array([0.05, 0.5, 10.0])
+
+    def solve(y, l2):
+        objective = jd.LinearRegression(X, y, l2=l2)
+        return jd.minimize(objective, method=jd.Gram(), tolerance=1e-12).params["weights"]
+
+    def differentiated(y, l2):
+        weights, pullback = jax.vjp(solve, y, l2)
+        return weights, *jax.vmap(pullback)(jnp.eye(len(weights)))
+
+    found = jax.jit(jax.vmap(differentiated))(ys, penalties)
+    A = X - X.mean(axis=0)
+    for y, l2, weights, by_targets, by_penalty in zip(ys, penalties, *found, strict=True):
+        inverse = np.linalg.inv(A.T @ A + l2 * np.eye(A.shape[1]))
+        exact = inverse @ (A.T @ y)
+        np.testing.assert_allclose(weights, exact, atol=1e-8)
+        np.testing.assert_allclose(by_targets, inverse @ A.T, rtol=1e-6, atol=1e-8)
+        np.testing.assert_allclose(by_penalty, -inverse @ exact, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.core
+def test_a_path_of_penalties_builds_the_matrix_once(rng):
+    objective = regression(rng, *SHAPE, dtype=np.float32).checked()
+    params = objective.start()
+
+    def state(l2):
+        penalised = jd.LinearRegression(objective.X, objective.y, l2=l2)
+        state = jd.Gram().init(penalised, params)
+        new, _, _ = jd.Gram().step(penalised, params, state)
+        return state.form, new
+
+    form, stepped = jax.eval_shape(
+        jax.vmap(state, out_axes=(None, 0)), jax.ShapeDtypeStruct((50,), jnp.float32)
+    )
+    assert form.gram.shape == (6, 6)  # out_axes=None: raises if it depended on l2
+    assert stepped["weights"].shape == (50, *params["weights"].shape)
+
+
+def test_a_gram_step_does_not_touch_x(rng):
+    objective = regression(rng, 80, 6, dtype=np.float32, l2=1.0).checked()
+    method, params = jd.Gram(), objective.start()
+    state = jax.eval_shape(method.init, objective, params)
+    jaxpr = jax.make_jaxpr(lambda state: method.step(objective, params, state))(state)
+    shapes = [variable.aval.shape for equation in jaxpr.jaxpr.eqns for variable in equation.invars]
+    assert all(80 not in shape for shape in shapes)
+
+
+def test_a_matrix_free_x_does(rng, x64):
+    objective = regression(rng, *SHAPE, l2=0.3)
+    design = jd.MatrixFree(
+        jax.tree_util.Partial(lambda X, w: X @ w, objective.X),
+        rows=SHAPE[0],
+        features=SHAPE[1],
+        weights_dtype=jnp.float64,
+    )
+    free = jd.LinearRegression(design, objective.y, l2=0.3)
+    result = jd.minimize(free, method=jd.Gram(), tolerance=1e-10)
+    assert_trees_close(result.params, least_squares(objective), rtol=1e-6, atol=1e-7)
+
+
+def test_bfloat16_data_and_params_are_computed_with_in_float32(rng):
+    wide = regression(rng, *SHAPE, dtype=np.float32, l2=0.5)
+    X = wide.X.astype(jnp.bfloat16)
+    stored = jd.LinearRegression(X, wide.y, l2=0.5)
+    result = jd.minimize(stored, method=jd.Gram())
+    assert result.params["weights"].dtype == jnp.float32
+    exact = least_squares(jd.LinearRegression(X.astype(jnp.float32), wide.y, l2=0.5))
+    assert_trees_close(result.params, exact, rtol=1e-2, atol=1e-3)
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), result.params)
+    rounded = jd.minimize(stored, params, method=jd.Gram(), max_iterations=20)
+    assert rounded.params["weights"].dtype == jnp.bfloat16
+    assert_trees_close(
+        jax.tree.map(lambda leaf: leaf.astype(jnp.float32), rounded.params),
+        exact,
+        rtol=0.05,
+        atol=0.05,
+    )
+
+
+@pytest.mark.core
+def test_other_objectives_are_refused():
+    bowl = jd.Quadratic(jnp.eye(2), jnp.ones(2))
+    with pytest.raises(TypeError, match=r"Gram needs a jd\.LinearRegression, got Quadratic"):
+        jd.minimize(bowl, method=jd.Gram())
+
+
+@pytest.mark.core
+def test_a_method_that_is_none_is_refused(rng):
+    objective = regression(rng, 9, 3, dtype=np.float32)
+    with pytest.raises(TypeError, match=r"method must be a jaxdescent method.*got 0\.1"):
+        jd.minimize(objective, method=jd.Gram(0.1))
+    with pytest.raises(ValueError, match="learning_rate must be positive"):
+        jd.minimize(objective, method=jd.Gram(jd.GradientDescent(-1.0)))
+    with pytest.raises(TypeError, match=r"LSMR needs a jd\.LinearRegression"):
+        jd.minimize(objective, method=jd.Gram(jd.LSMR()))
+
+
+def test_methods_count_by_structure_and_nothing_retraces():
+    one, two = (jd.Gram(jd.GradientDescent(rate)) for rate in (0.1, 0.2))
+    assert jax.tree.structure(one) == jax.tree.structure(two)
+    assert jax.tree.leaves(two) == [0.2]
+
+
+def test_many_penalties_share_one_gram_matrix_through_the_whole_descent(rng):
+    X, y = rng.normal(size=(200, 60)).astype(np.float32), rng.normal(size=200).astype(np.float32)
+    penalties = jnp.linspace(1, 50, 50)
+
+    def solve(l2):
+        method = jd.Gram(jd.GradientDescent(1e-4))
+        return jd.minimize(jd.LinearRegression(X, y, l2=l2), method=method).params["weights"]
+
+    memory = jax.jit(jax.vmap(solve)).lower(penalties).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < len(penalties) / 2 * 4 * 60 * 60
