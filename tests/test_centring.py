@@ -26,10 +26,8 @@ METHODS = {
     "CG Jacobi": lambda: jd.ConjugateGradient(jd.Jacobi()),
     "CG Sketch": lambda: jd.ConjugateGradient(jd.Sketch()),
     "LSMR": jd.LSMR,
-    "LSMR Jacobi": lambda: jd.LSMR(jd.Jacobi()),
     "LSMR Sketch": lambda: jd.LSMR(jd.Sketch()),
     "Gram": jd.Gram,
-    "Gram LBFGS": lambda: jd.Gram(jd.LBFGS()),
     "LBFGS": jd.LBFGS,
 }
 SHIFTS = [0.0, 300.0, 3000.0, 1e4]

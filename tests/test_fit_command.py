@@ -802,7 +802,7 @@ class TestMemory:
     @pytest.mark.slow
     @pytest.mark.parametrize("by_column", [False, True])
     def test_npy(self, tmp_path, rng, by_column):
-        X = rng.normal(size=(1_000_000, 50)).astype(np.float32)
+        X = rng.standard_normal((1_000_000, 50), np.float32)
         np.save(tmp_path / "X.npy", np.asfortranarray(X) if by_column else X)
         np.save(tmp_path / "y.npy", X[:, 0])
         self.fits(tmp_path / "X.npy")
@@ -813,7 +813,7 @@ class TestMemory:
         room = 260_000_000
         rows += started_bytes() // 8  # ten times as much of the data, of 80 bytes a row
         sparse_npy(tmp_path / "X.npy", rows, columns, rng)
-        np.save(tmp_path / "y.npy", rng.normal(size=rows).astype(np.float32))
+        np.save(tmp_path / "y.npy", rng.standard_normal(rows, np.float32))
         assert (tmp_path / "X.npy").stat().st_size > 10 * (room + started_bytes())
         assert self.fits(tmp_path / "X.npy", room=room)["train"]["rows"] == rows
 
@@ -826,34 +826,38 @@ class TestMemory:
     @pytest.mark.slow
     @pytest.mark.parametrize("options", [("--l2", "1"), ("--l2", "auto", "--test", "0.2")])
     def test_rows_in_memory(self, tmp_path, rng, options):
-        rows = 1_000_000
+        rows = 500_000
         table = {f"c{k}": rng.integers(0, 20_000, rows) for k in range(3)}
         pq.write_table(pa.table(table | {"y": rng.normal(size=rows)}), tmp_path / "d.parquet")
-        room = 932_000_000 if options[1] == "1" else 1_232_000_000
+        room = 762_000_000 if options[1] == "1" else 1_062_000_000
         self.fits(tmp_path, "--target", "y", "--categorical", "c0,c1", "--hash", "c2",
                   *options, room=room)  # fmt: skip
 
     @pytest.mark.slow
     def test_rows_that_stay_in_the_files(self, tmp_path, rng):
-        columns, room = 4_000, 530_000_000
-        size = 1.25 * (room + started_bytes())  # of X: more than the limit
+        columns, room = 3_000, 530_000_000
+        size = 1.1 * (room + started_bytes())  # of X: more than the limit
         rows = int(size / (4 * columns))
         sparse_npy(tmp_path / "X.npy", rows, columns, rng)
         y = np.zeros(rows, np.float32)
         y[:5000] = np.load(tmp_path / "X.npy", mmap_mode="r")[:5000, :3].sum(axis=1)
         np.save(tmp_path / "y.npy", y)
-        content = self.fits(tmp_path / "X.npy", "--l2", "50000", "--test", "0.2", room=room)
+        # With so large a penalty it converges soon.
+        content = self.fits(tmp_path / "X.npy", "--l2", "5e6", "--test", "0.2", room=room)
         assert "stay in the files" in content["method"]
         assert content["status"] == "CONVERGED"
         assert content["bytes_read"] > 5 * size
 
     @pytest.mark.slow
     def test_a_search_on_rows_that_stay_in_the_files(self, tmp_path, rng):
-        X = rng.normal(size=(60, 400_000))
-        y = X[0] + 30 * rng.normal(size=400_000)  # so that the search ends soon
-        path = put(tmp_path, pa.table({f"x{j}": x for j, x in enumerate(X)} | {"y": y}))
+        X = rng.standard_normal((120, 200_000), np.float32)
+        y = rng.normal(size=200_000)  # no weight is worth it, so that the search ends soon
+        table = pa.table({f"x{j}": x for j, x in enumerate(X)} | {"y": y})
+        path = tmp_path / "d.parquet"
+        # Small groups of rows leave room for many penalties in a pass.
+        pq.write_table(table, path, row_group_size=20_000)
         options = ("--method", "lsmr", "--l2", "auto", "--test", "0.2", "--standardize")
-        content = self.fits(path, "--target", "y", *options, room=802_000_000)
+        content = self.fits(path, "--target", "y", *options, room=700_000_000)
         assert "stay in the files" in content["method"]
         assert content["l2_chosen_by"] == "held-out rows"
         assert content["l2"] > 0
@@ -910,8 +914,8 @@ class TestMemory:
         ("rows", "length", "rooms"),
         [
             (30_000, 10_000, (210, 460)),
-            (100, 3_000_000, (110, 3260)),
-            (5, 80_000_000, (1960,)),
+            (40, 3_000_000, (110, 1300)),
+            (5, 40_000_000, (980,)),
             (200_000, 300, (20, 160)),
         ],
     )
@@ -966,7 +970,7 @@ def test_a_real_ctrl_c_in_the_middle_of_a_pass(tmp_path, rng):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.parametrize("end", ["SIGINT", "SIGTERM", "a full disk", "SIGINT, and no row meets"])
+@pytest.mark.parametrize("end", ["SIGTERM", "a full disk", "SIGINT, and no row meets"])
 def test_predict_ends_whatever_stops_it(tmp_path, rng, end):
     X = rng.normal(size=(99, 4))
     fit_model({"X": X, "y": X[:, 0]}).save(tmp_path / "m")
@@ -1015,8 +1019,7 @@ def test_a_fit_in_memory_that_is_interrupted_ends_its_reading(tmp_path, rng):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_fit_whose_main_thread_never_comes_back(tmp_path, number):
+def test_a_signal_ends_a_fit_whose_main_thread_never_comes_back(tmp_path):
     """As it does not while XLA compiles, or runs a program."""
     put(tmp_path, small())
     program = (
@@ -1033,7 +1036,7 @@ def test_a_signal_ends_a_fit_whose_main_thread_never_comes_back(tmp_path, number
     while process.stdout.readline() != "here\n":
         assert process.poll() is None
     time.sleep(0.3)  # so that it is in the call
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert errors == "Interrupted: nothing was written.\n"

@@ -83,12 +83,11 @@ def test_a_warm_start_is_corrected_and_a_wrong_intercept_alone_is_not_an_optimum
     X, y = data(rng)
     objective = jd.LinearRegression(X, y, l2=0.1)
     exact = jax.tree.map(jnp.asarray, references.least_squares(objective))
-    for preconditioner in (None, jd.Sketch()):
-        for start in (exact, exact | {"intercept": exact["intercept"] + 1e7}):
-            result = jd.minimize(objective, start, jd.LSMR(preconditioner), tolerance=1e-12)
-            assert bool(result.converged)
-            np.testing.assert_allclose(result.params["intercept"], exact["intercept"], rtol=1e-5)
-            np.testing.assert_allclose(result.params["weights"], exact["weights"], rtol=1e-5)
+    for start in (exact, exact | {"intercept": exact["intercept"] + 1e7}):
+        result = jd.minimize(objective, start, jd.LSMR(jd.Sketch()), tolerance=1e-12)
+        assert bool(result.converged)
+        np.testing.assert_allclose(result.params["intercept"], exact["intercept"], rtol=1e-5)
+        np.testing.assert_allclose(result.params["weights"], exact["weights"], rtol=1e-5)
 
 
 def test_the_backward_error_ends_it_where_the_gradient_is_not_asked(rng, x64):
@@ -198,21 +197,6 @@ def test_a_sharded_design_gives_the_same(rng, several_devices):
         np.testing.assert_allclose(result.params["weights"], exact["weights"], atol=1e-4)
 
 
-def test_derivatives_follow_the_implicit_function(rng, x64):
-    X, y = data(rng)
-
-    def size(l2):
-        objective = jd.LinearRegression(X, y, l2=l2)
-        params = jd.minimize(objective, method=jd.LSMR(jd.Jacobi())).params
-        return jnp.sum(jnp.square(params["weights"]))
-
-    # Of w = (A'A + l2)^-1 A't the derivative by l2 is -(A'A + l2)^-1 w.
-    A = X - X.mean(axis=0)
-    weights = references.least_squares(jd.LinearRegression(X, y, l2=0.5))["weights"]
-    exact = -2 * weights @ np.linalg.solve(A.T @ A + 0.5 * np.eye(6), weights)
-    np.testing.assert_allclose(jax.grad(size)(0.5), exact, rtol=1e-6)
-
-
 @pytest.mark.core
 def test_other_objectives_and_bad_tolerances_are_refused(rng):
     with pytest.raises(TypeError, match=r"LSMR needs a jd\.LinearRegression"):
@@ -251,8 +235,9 @@ def test_it_reads_x_twice_an_iteration_and_once_to_begin(rng, x64):
     truth = objective.value_and_gradient(result.params)
     np.testing.assert_allclose(result.value, truth[0], rtol=1e-12)
     # From a start that is not zero one more.
-    start = {"weights": jnp.ones(20)}
+    start, from_zeros = {"weights": jnp.ones(20)}, result.params["weights"]
     count, result = passes(lambda: jd.minimize(objective, start, method, tolerance=0))
+    np.testing.assert_allclose(result.params["weights"], from_zeros, rtol=1e-9)
     at_zeros, at_the_end = 1, 2 * int(result.state.is_estimate)
     assert count == 2 * int(result.iterations) + 2 + at_zeros + at_the_end
 

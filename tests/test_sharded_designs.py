@@ -130,7 +130,7 @@ def panel(rng):
     ("method", "axis_type"),
     [
         (jd.ConjugateGradient(jd.Jacobi()), AxisType.Explicit),
-        (jd.LSMR(jd.Jacobi()), AxisType.Auto),
+        (jd.LSMR(), AxisType.Auto),
         (jd.DerivativeMethod(), AxisType.Auto),
     ],
     ids=str,

@@ -206,22 +206,21 @@ def regressions(rng, outputs=(), weighted=True, intercept=True):
     return make(jd.Sparse(matrix)), make(jnp.asarray(matrix.toarray()))
 
 
+# One for each of the answers that methods ask of a design.
 METHODS = [
     None,
     jd.LSMR(),
     jd.LSMR(jd.Nystrom(4)),
-    jd.ConjugateGradient(),
     jd.ConjugateGradient(jd.Jacobi()),
     jd.DerivativeMethod(),
     jd.Gram(),
-    jd.LBFGS(),
     jd.GradientDescent(jd.InverseLipschitz()),
 ]
 
 
 @pytest.mark.first
 @pytest.mark.parametrize("method", METHODS, ids=str)
-def test_every_method_finds_the_minimum_of_the_dense_regression(method, rng, x64):
+def test_methods_find_the_minimum_of_the_dense_regression(method, rng, x64):
     sparse, dense = regressions(rng)
     expected = references.least_squares(dense)
     result = jd.minimize(sparse, method=method, tolerance=1e-9, max_iterations=20_000)

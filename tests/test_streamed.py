@@ -569,7 +569,7 @@ import jaxdescent as jd
 X = jd.Streamed(sys.argv[1], exclude=["y"])
 y = X.column("y")
 regression = jd.LinearRegression(X, y, l2=1.0, intercept=False)
-result = jd.minimize(regression, method=jd.ConjugateGradient(), max_iterations=1)
+result = jd.minimize(regression, method=jd.GradientDescent(1e-4), max_iterations=1)
 status = pathlib.Path("/proc/self/status").read_text()
 peak = int(status.split("VmHWM:")[1].split()[0]) * 1024
 print(json.dumps({"peak": peak, "passes": X.passes, "first": float(result.params["weights"][0])}))
@@ -598,7 +598,7 @@ def test_data_ten_times_the_memory(tmp_path, rng):
     )  # fmt: skip
     told = json.loads(done.stdout)
     assert told["peak"] <= limit, f"{told['peak']:,}"
-    assert told["passes"] >= 3
+    assert told["passes"] >= 2
     assert 0.3 < told["first"] < 1  # one iteration on the way to the minimum
 
 

@@ -32,14 +32,11 @@ METHODS = {
     "default": lambda: None,
     "gram": jd.Gram,
     "cg": jd.ConjugateGradient,
-    "cg-jacobi": lambda: jd.ConjugateGradient(jd.Jacobi()),
     "cg-nystrom": lambda: jd.ConjugateGradient(jd.Nystrom(3)),
     "lsmr": jd.LSMR,
     "lbfgs": jd.LBFGS,
     "backtracking": lambda: jd.GradientDescent(jd.Backtracking()),
-    "barzilai-borwein": lambda: jd.GradientDescent(jd.BarzilaiBorwein()),
     "momentum": lambda: jd.GradientDescent(jd.InverseLipschitz(), momentum=jd.Nesterov()),
-    "levenberg-marquardt": jd.LevenbergMarquardt,
     "adam": lambda: optax.adam(0.05),
 }
 

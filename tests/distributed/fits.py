@@ -174,11 +174,11 @@ KEPT = dict(FILES["hashed, in files"], dtype=None, l2=1e-3, test=0.3)
 
 KEPT_BY = {
     "lbfgs": {"dtype": "float64"},
-    "lsmr": {"method": "lsmr", "weights": "w", "exclude": ["gaps"], "dtype": "float64"},
-    "cg": {
-        "method": "cg",
+    "lsmr": {
+        "method": "lsmr",
         "standardize": True,
-        "exclude": ["w"],
+        "weights": "w",
+        "exclude": [],
         "missing": "mean",
         "dtype": "float64",
     },

@@ -58,7 +58,7 @@ def filled(folder, sharding):
     """Rows that no number of processes divides, and weights of zero behind them."""
     X = jd.StreamedShares(str(folder / "odd" / "X.npy"), sharding, is_filled=True)
     objective = jd.LinearRegression(X, X.product(jnp.ones(3)), sample_weight=X.row_weight)
-    return {"rows": X.shape[0], "fit": told(jd.minimize(objective, method=jd.LSMR()))}
+    return {"rows": X.shape[0], "fit": told(jd.minimize(objective, method=CG))}
 
 
 def own(folder, sharding):
@@ -66,7 +66,7 @@ def own(folder, sharding):
     X = jd.StreamedShares(
         str(folder / f"part{jax.process_index()}"), sharding, is_own=True, exclude=["y"]
     )
-    return told(jd.minimize(jd.LinearRegression(X, X.column("y"), l2=0.5), method=jd.LSMR()))
+    return told(jd.minimize(jd.LinearRegression(X, X.column("y"), l2=0.5), method=CG))
 
 
 def failing(folder, sharding):
@@ -102,6 +102,7 @@ if __name__ == "__main__":
     from jaxdescent import data
     from tests.distributed.cases import ROWS
 
+    CG = jd.ConjugateGradient()
     devices = len(jax.devices())
     mesh = jax.make_mesh((devices,), ("samples",), axis_types=(AxisType.Auto,))
     rows = NamedSharding(mesh, PartitionSpec("samples"))

@@ -274,9 +274,9 @@ def test_coupled_problems_that_were_interrupted_go_on_to_the_same_bits(tmp_path,
     for _, errors, code in ended(breakdown(resuming, resuming, environment=environment)):
         assert code == 0, errors
     found, expected = (record(folder)["parts"]["3"] for folder in (kept, whole))
-    (_, errors, code), *_ = ended(breakdown(*[resuming] * 4, environment=environment))
+    ((_, errors, code),) = ended(breakdown(resuming, environment=environment))
     assert code == 0, errors  # another number of processes has nothing left to do
-    assert record(kept)["parts"]["3"]["matrix_free_regression"]["processes"] == 4
+    assert record(kept)["parts"]["3"]["matrix_free_regression"]["processes"] == 1
     assert found["tied"]["resumed_at"] == cut["tied"]["iterations"]
     for name in ("iterations", "gradient_norm", "distance_root_mean_square", "distance_largest"):
         assert found["tied"][name] == expected["tied"][name]

@@ -37,11 +37,14 @@ def test_three_processes_read_their_own_shares_find_what_one_finds_and_fail_toge
     names = ("shared", "failing", "differing", "by_default", "filled", "own")
     found = answers(CHILD, 3, tmp_path, *names)
     regression = jd.LinearRegression(X, y, l2=0.5)
-    by_default, by_lsmr = jd.minimize(regression), jd.minimize(regression, method=jd.LSMR())
+    by_default, by_lsmr, by_cg = (
+        jd.minimize(regression, method=method)
+        for method in (None, jd.LSMR(), jd.ConjugateGradient())
+    )
     share = ROWS // 3
     for index, told in enumerate(found):
         assert_close(told["by_default"], by_default)
-        assert_close(told["own"], by_lsmr)
+        assert_close(told["own"], by_cg)
         assert_close(told["shared"]["fit"], by_lsmr)
         assert told["shared"]["read"] == [index * share, (index + 1) * share - 1, share]
         assert told["filled"]["rows"] == 102
