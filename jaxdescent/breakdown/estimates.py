@@ -24,7 +24,8 @@ from jaxdescent.breakdown.costs import data_bytes, structure_of, working_bytes
 from jaxdescent.breakdown.coupled import LEAST_SIZES, SEPARABLE_SHARE
 from jaxdescent.breakdown.measure import SHORT_SECONDS
 from jaxdescent.breakdown.report import Settings
-from jaxdescent.cost import exact, iterative
+from jaxdescent.cost import solves
+from jaxdescent.cost.candidates import BACKTRACKING_ROW
 from jaxdescent.cost.work import Question
 from jaxdescent.machine import Machine
 
@@ -99,14 +100,14 @@ def _coupled(settings: Settings, machine: Machine) -> float:
 
 def _derivative_seconds(size: int, machine: Machine) -> float:
     question = _question(size, machine)
-    price = exact.derivative_regression(question)
+    price = solves.derivative_regression(question)
     return question.program_seconds(price.setup + price.iteration * price.iterations, 0.0)
 
 
 def _descent_seconds(size: int, machine: Machine) -> float:
     question = _question(size, machine)
-    iteration = iterative.backtracking(question).iteration
-    return DESCENT_ITERATIONS * question.iteration_seconds(iteration)
+    iteration = BACKTRACKING_ROW(question).iteration
+    return DESCENT_ITERATIONS * question.seconds(iteration, is_loop=True)
 
 
 def _question(size: int, machine: Machine) -> Question:

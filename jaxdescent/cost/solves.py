@@ -1,4 +1,4 @@
-"""Prices of the derivative method for regressions and quadratics, and of their rewritten forms."""
+"""Prices of the methods that solve: factorisations, and conjugate gradients on a Gram matrix."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from jaxdescent.cost.iterations import error_bound, krylov_count
 from jaxdescent.cost.structure import Structure
 from jaxdescent.cost.work import ITERATION_KERNELS, SCALAR_BYTES, Price, Question, Work
 from jaxdescent.kernels.factors import PASSES
-from jaxdescent.kernels.products import LEAST_PARTED, stride_count
+from jaxdescent.kernels.products import part_length, run_length, stride_count
 from jaxdescent.kernels.symmetric import LEAST_HALVED, block_length
 from jaxdescent.methods import Dual
 from jaxdescent.regression.solve import DOUBLE_ENTRIES, FAIR, SMALL, least_singular_value
@@ -30,52 +30,48 @@ def derivative_regression(question: Question) -> Price:
     structure = question.structure
     if structure.is_streamed:
         return _by_sums(question)
-    rows, features, outputs = structure.rows, structure.features, structure.outputs
-    one, reduced = question.one_pass(outputs), question.gradient_sum()
+    rows, features, is_tall = structure.rows, structure.features, structure.is_tall
     condition, smaller = question.condition or 1.0, structure.smaller
     # With the intercept's column of ones there are more columns than rows.
     is_singular = rows - structure.has_intercept < features <= rows and not structure.has_penalty
     is_ill = is_singular or condition * least_singular_value(structure.compute_dtype) > 1
-    is_small = structure.is_tall and rows * features**2 <= SMALL
-    is_once = (condition + 1) / 2 < FAIR or is_ill or is_small
-    passes = (0 if structure.is_tall else 1) + (0 if is_once else 2)
-    iteration = one * passes + reduced * (passes / 2) + question.vectors(20)
-    setup = one * 4 + reduced * 3 + question.gram_matrix()
-    if structure.has_own_l2 and structure.is_tall:
-        setup = setup + question.spectrum(smaller)
-    else:
-        setup = setup + question.cholesky(smaller)
-    is_orthogonal = is_ill or is_small or (structure.has_own_l2 and not structure.is_tall)
+    is_small = is_tall and rows * features**2 <= SMALL
+    is_orthogonal = is_ill or is_small or (structure.has_own_l2 and not is_tall)
+    setup = question.passes(2, 2) + question.gram_matrix()
+    is_spectral = structure.has_own_l2 and is_tall
+    setup += question.spectrum(smaller) if is_spectral else question.cholesky(smaller)
     if is_orthogonal:
-        setup = setup + _triangles(question)
-        if structure.has_own_l2 or is_singular:
-            # An SVD of a triangle takes 12 n^3 operations at the rate of a QR.
-            setup = setup + question.orthogonal(6.0 * smaller, smaller)
-    if structure.is_tall and (is_ill or is_small):
-        entries = float(structure.entries * outputs)
-        turns = 2 * REFINEMENTS
-        if entries <= DOUBLE_ENTRIES:
-            flops = turns * DOUBLE_FLOPS * entries
-            inside = question.product(DOUBLE_SLOWER * flops, math.inf)
-            iteration = iteration + inside._replace(flops=flops)
-        else:
-            iteration = iteration + (one * 2 + reduced) * turns
-        condition = 1.0
+        setup += _triangles(question)
+    if is_orthogonal and (structure.has_own_l2 or is_singular):
+        # An SVD of a triangle takes 12 n^3 operations at the rate of a QR.
+        setup += question.orthogonal(6.0 * smaller, smaller)
     if question.is_narrow:  # a float32 copy of all data
-        setup = setup + question.updated(1.5 * structure.entries * structure.itemsize)
-    working, touched = float(structure.solver_bytes), None
+        setup += Work(bytes_moved=1.5 * structure.entries * structure.itemsize)
+    corrections = 0 if is_ill or is_small or (condition + 1) / 2 < FAIR else 1
+    if is_tall and (is_ill or is_small):
+        condition, corrections = 1.0, 2 * REFINEMENTS
+    entries, inside = structure.entries * structure.outputs, Work()
+    if corrections > 1 and entries <= DOUBLE_ENTRIES:
+        flops, corrections = corrections * DOUBLE_FLOPS * entries, 0
+        inside = question.product(flops, question.machine.ratios.product_half / DOUBLE_SLOWER)
+    iteration = question.passes(corrections, corrections + (not is_tall))
+    iteration += inside + question.vectors(20)
+    touched = None if is_orthogonal else touched_bytes(structure)
+    error = min(structure.eps * condition, 1.0)
+    return Price(_direct_bytes(question), setup, iteration, 1.0, error, touched)
+
+
+def _direct_bytes(question: Question) -> float:
+    """The bytes of a direct solve, with the branches that may not be taken."""
+    structure, itemsize = question.structure, question.structure.itemsize
+    rows, features, outputs = structure.rows, structure.features, structure.outputs
     if not _is_by_rows(question):
         # Cholesky factors, their inverses and products; and a block of X times the inverse.
         turned = 2.0 / stride_count(rows, features) if structure.is_tall else 3.0
-        working = structure.itemsize * (9.0 * smaller**2 + turned * structure.entries)
-    elif structure.is_tall:  # The factor is part of the result's memory.
-        working += features**2 * structure.itemsize
-    elif outputs > 1:  # The weights, before and after they are added to the start.
-        working += 2.0 * features * outputs * structure.itemsize
-    if not is_orthogonal:
-        touched = touched_bytes(structure)
-    error = min(structure.eps * condition, 1.0)
-    return Price(working, setup, iteration, 1.0, error, touched)
+        return itemsize * (9.0 * structure.smaller**2 + turned * structure.entries)
+    # The factor is part of the result's memory; or the weights, before and after they are added.
+    more = features**2 if structure.is_tall else 2 * features * outputs * (outputs > 1)
+    return float(structure.solver_bytes + more * itemsize)
 
 
 def touched_bytes(structure: Structure) -> float:
@@ -90,11 +86,11 @@ def _by_sums(question: Question) -> Price:
     one for the check at the end.
     """
     structure = question.structure
-    side = structure.features + structure.outputs
+    spectrum = question.spectrum(structure.features + structure.outputs)
     return Price(
         structure.solver_bytes - structure.reading_bytes,
-        question.one_pass() * 2 + _double_sums(question) + question.spectrum(side),
-        question.there_and_back(structure.outputs) + question.vectors(4),
+        Work(passes=2) + _double_sums(question) + spectrum,
+        question.passes(1, 1) + question.vectors(4),
         1.0,
         structure.eps,
     )
@@ -117,28 +113,45 @@ def _triangles(question: Question) -> Work:
     smaller, larger = sorted((structure.rows, structure.features))
     if not _is_by_rows(question):
         once = question.product(4.0 * structure.entries * smaller, smaller)
-        once = once + question.cholesky(smaller) + question.all_reduce(float(smaller) ** 2)
+        once += question.cholesky(smaller) + question.all_reduce(float(smaller) ** 2)
         return once * PASSES
-    copies = question.updated(4.0 * larger * smaller * structure.itemsize)
+    copies = Work(bytes_moved=4.0 * larger * smaller * structure.itemsize)
     both = question.orthogonal(larger, smaller) + question.orthogonal(2 * smaller, smaller)
     return both + copies
 
 
 def _is_by_rows(question: Question) -> bool:
     """Whether QR is applied to all rows at once, which it is on one CPU."""
-    return question.machine.platform == "cpu" and question.structure.shards == 1
+    return question.is_cpu and question.structure.shards == 1
 
 
 def derivative_quadratic(question: Question) -> Price:
-    """A spectral factorisation of H."""
+    """A spectral factorisation of H, whose columns are products if it is no array: eight matrices
+    of its size with those of the branches that may not be taken.
+    """
     structure = question.structure
     size = structure.unknowns
-    setup = question.spectrum(size)
-    if not structure.is_dense:
-        setup = setup + question.one_pass(size)
-    square = question.updated(2.0 * size * size * structure.itemsize)
-    iteration = square._replace(kernels=ITERATION_KERNELS) + question.one_pass() * 6
-    return Price(structure.solver_bytes, setup, iteration, 1.0, error_bound(question))
+    setup = question.spectrum(size) + Work(passes=0 if structure.is_dense else size)
+    square = float(size) * size * structure.itemsize
+    iteration = Work(passes=6, bytes_moved=2 * square, kernels=ITERATION_KERNELS)
+    return Price(8 * square, setup, iteration, 1.0, error_bound(question))
+
+
+def division(question: Question) -> Price:
+    """``x - g / diag(H)``, one division for each unknown: the solver's memory, and the result."""
+    structure = question.structure
+    working = structure.solver_bytes + structure.params_bytes
+    return Price(working, Work(), question.vectors(12) + question.norms(), 1.0, structure.eps)
+
+
+def newton(question: Question) -> Price:
+    """Newton's method: n products give the Hessian, which is then factorised."""
+    structure = question.structure
+    size = structure.unknowns
+    iteration = Work(passes=3.0 * size) + question.spectrum(size)
+    # The factorisation, and the Hessian that it is computed from.
+    working = 2.0 * structure.solver_bytes + structure.evaluation_reserved
+    return Price(working, Work(), iteration, 10.0, structure.eps)
 
 
 def gram(question: Question) -> Price:
@@ -153,37 +166,36 @@ def dual(question: Question) -> Price:
 
 def _rewritten(question: Question, size: int, inner: int) -> Price:
     """Conjugate gradients on the Gram matrix of one side, with two products in an iteration."""
-    structure, machine = question.structure, question.machine
+    structure = question.structure
     outputs, itemsize = structure.outputs, structure.itemsize
     square = float(size) * size * itemsize
-    setup = question.one_pass(outputs) * 3 + question.gradient_sum() * 2
+    setup = question.passes(1, 2)
     if structure.is_streamed:
         built = 4.0 * 8 * size * size
-        setup = setup + _double_sums(question)
+        setup += _double_sums(question)
     else:
-        setup = setup + question.gram_matrix()
+        setup += question.gram_matrix()
         built = _built_bytes(question, size)
-    flops = 2.0 * size * size * outputs
-    reading = square / machine.bandwidth(question.read_dtype, question.pass_bytes)
-    one = Work(
-        read_seconds=max(reading, flops / machine.product(question.read_dtype)),
-        bytes_moved=square,
-        flops=flops,
-    )
-    small = question.updated(10.0 * size * outputs * itemsize)._replace(kernels=ITERATION_KERNELS)
+    iteration = Work(bytes_moved=10.0 * size * outputs * itemsize, kernels=ITERATION_KERNELS)
+    if structure.is_dense:  # a product with the square is a part of a pass
+        iteration += Work(passes=2.0 * size * size / structure.entries)
+    else:
+        iteration += Work(bytes_moved=2 * square, flops=4.0 * size * size * outputs)
     condition = question.condition or 1.0
-    # At the start and at the end the params are measured on the data themselves.
-    widened = question.widened_bytes
+    # At the start and at the end the params are measured on the data themselves, of which two
+    # blocks are widened at a time. Runs of rows are cut from one more copy of widened data.
+    widened = question.widened_bytes * (1 if question.is_widened or not structure.is_tall else 2)
+    if question.is_widened and run_length(structure.rows, structure.features) is not None:
+        built += widened
     rows, features = structure.shard
-    vectors = 5.0 * outputs * rows
-    if not structure.is_tall and machine.platform == "cpu":
-        vectors = max(vectors, (12.0 + 5.0 * outputs) * features)
-    images = vectors * itemsize
-    working = max(built + widened * question.is_widened, square + widened, images)
+    images = 5.0 * outputs * rows
+    if not structure.is_tall and question.is_cpu:
+        images = max(images, (12.0 + 5.0 * outputs) * features)
+    working = max(built, square + widened, images * itemsize)
     return Price(
         working + 6.0 * size * outputs * itemsize + SCALAR_BYTES,
         setup,
-        (one * 2 + small) * inner,
+        iteration * inner,
         math.ceil(krylov_count(question) / inner),
         max(error_bound(question, question.tolerance), min(structure.eps * condition**2, 1.0)),
     )
@@ -212,7 +224,7 @@ def _built_bytes(question: Question, size: int) -> float:
         lines += lines // 2  # a block of columns is stored in 16 bits too
     targets = 0
     if is_whole and is_cpu:
-        is_parted = structure.is_tall and outputs > 1 and block >= LEAST_PARTED
+        is_parted = structure.is_tall and outputs > 1 and part_length(block) is not None
         lines *= 2 if is_parted and machine.is_one_cpu else 1
         targets = 2 if structure.is_tall else 3
     elements = squares * size * size + lines * size + targets * other * outputs
