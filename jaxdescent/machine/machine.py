@@ -164,7 +164,8 @@ class Machine:
             rates = calibration.measure(device)
             if kept is not None and not recalibrate:
                 # The quality is that of the less disturbed one.
-                rates = _better(*sorted((rates, kept), key=lambda each: each["others"]))
+                quiet, busy = sorted((rates, kept), key=lambda each: each["others"])
+                rates = _better(quiet, busy)
             store.keep(identity, rates)
             kept = rates
         return cls._of(device, kept)
