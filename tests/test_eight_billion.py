@@ -379,7 +379,7 @@ class TestPlaced:
 
         def of(count, **room):
             monkeypatch.setattr(jax, "process_count", lambda: 2)
-            monkeypatch.setattr(jax, "device_count", lambda: count)
+            monkeypatch.setattr(placed.attached, "count", lambda: count)
             if room:
                 monkeypatch.setattr(memory, "bytes_of_all", lambda: room["room"])
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxdescent.machine import memory
+from jaxdescent.machine import attached, memory
 
 Shape = tuple[int, ...]
 
@@ -21,7 +21,7 @@ def over_all(shape: Shape, axis: int | None = None) -> NamedSharding | None:
     """
     if jax.process_count() == 1:
         return None
-    mesh = jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,))
+    mesh = attached.mesh(AXIS)
     along = _along(shape, axis, mesh.size)
     spec = [] if along is None else [*[None] * along, AXIS]
     return NamedSharding(mesh, PartitionSpec(*spec))
@@ -34,7 +34,7 @@ def on_each() -> NamedSharding | None:
 
 def devices() -> int:
     """How many devices arrays lie over."""
-    return 1 if jax.process_count() == 1 else jax.device_count()
+    return 1 if jax.process_count() == 1 else attached.count()
 
 
 def room(shapes: Iterable[Shape], axis: int | None = None) -> float:

@@ -91,6 +91,7 @@ def scale(
         from rich.console import Console
 
         from jaxdescent import scale as room
+        from jaxdescent.machine import attached
         from jaxdescent.processes import Stopped, among_all, check_alike, leave_without_others
         from jaxdescent.scale import plot as picture
         from jaxdescent.scale import record, rehearsal, report
@@ -149,7 +150,7 @@ def scale(
                 if wrong is not None:
                     raise wrong
                 if "devices" not in wanted:
-                    wanted["devices"] = () if is_elsewhere else (jax.device_count(),)
+                    wanted["devices"] = () if is_elsewhere else (attached.count(),)
                 chosen = Experiment.of(wanted, "the command line")
                 chosen.points()  # before a folder is made for an experiment that cannot be run
                 check_alike({"the experiments": dataclasses.asdict(chosen)})

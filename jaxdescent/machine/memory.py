@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from jaxdescent import processes
-from jaxdescent.machine import host
+from jaxdescent.machine import attached, host
 
 SLACK_BYTES = 1 << 20
 """The uncertainty of the available memory: a problem with fewer bytes is taken to fit."""
@@ -57,7 +57,7 @@ def bytes_of_all() -> float:
     if len(told) == 1:
         return least
     hosts = len({host for _, host in told})
-    return least * (hosts if device.platform == "cpu" else jax.device_count())
+    return least * (hosts if device.platform == "cpu" else attached.count())
 
 
 def bytes_of_each(devices: int) -> int:

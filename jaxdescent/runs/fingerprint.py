@@ -15,6 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxdescent.calls import programs
 from jaxdescent.display import structure_name
+from jaxdescent.machine import attached
 from jaxdescent.minimize import Setup
 from jaxdescent.processes.same_call import without_addresses
 
@@ -72,7 +73,7 @@ def computation(setup: Setup, jaxpr: Any) -> dict[str, str]:
     return {
         "digest": _digest(np.frombuffer(text.encode(), np.uint8), *constants),
         "jax": jax.__version__,
-        "devices": f"{jax.device_count()} {jax.devices()[0].device_kind}",
+        "devices": f"{attached.count()} {jax.devices()[0].device_kind}",
         "placement": "; ".join(placements),
     }
 
