@@ -1,11 +1,13 @@
 """What is known of a machine: measured once, kept in a file, and a default without it."""
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
 import stat
 import sys
+import timeit
 
 import jax
 import pytest
@@ -188,19 +190,22 @@ class TestCalibration:
 
 
 class TestRuns:
-    def test_a_run_is_repeated_until_the_best_does_not_improve(self, monkeypatch):
-        seconds = iter([9.0, 5.0, 8.0, 3.0, 4.0, 3.5, 3.0, 6.0, 99.0])
+    def test_the_best_run_counts_and_the_median_tells_how_they_vary(self, monkeypatch):
+        seconds = iter([9.0, 5.0, 8.0, 3.0, 4.0, 99.0])
         clock = [0.0]
 
         def run():
             clock[0] += next(seconds)
 
-        monkeypatch.setattr(calibration.time, "perf_counter", lambda: clock[0])
-        monkeypatch.setattr(calibration, "MOST_SECONDS", 1e9)
         runs = calibration.Runs()
+        monkeypatch.setattr(
+            calibration.timeit,
+            "repeat",
+            functools.partial(timeit.repeat, timer=lambda: clock[0]),
+        )
         assert runs.least_seconds(run, repeats=4) == 3.0  # the first run compiles
         assert next(seconds) == 99.0
-        assert runs.spread == 4.0 / 3.0
+        assert runs.spread == 4.5 / 3.0
 
     def test_others_are_what_the_processor_did_besides_this_process(self):
         before = host.Load(clock=10.0, busy=100.0, own=5.0, cores=4)
@@ -247,10 +252,7 @@ class TestRates:
         partly = machine.bandwidth("float32", quarter + 1)
         assert partly == machine.bandwidth("float32", machine.cache_bytes)
         assert partly == pytest.approx((memory * cached) ** 0.5)
-        beyond = machine.bandwidth("float32", machine.cache_bytes + 1)
-        assert beyond == machine.bandwidth("float32", 2 * machine.cache_bytes)
-        assert beyond == pytest.approx(memory**0.9 * cached**0.1)
-        assert machine.bandwidth("float32", 2 * machine.cache_bytes + 1) == memory
+        assert machine.bandwidth("float32", machine.cache_bytes + 1) == memory
 
     def test_widening_takes_as_long_from_the_cache_as_from_memory(self):
         cpu, gpu = Machine.default("cpu", cores=2), Machine.default("gpu")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import jaxdescent as jd
-from jaxdescent.cost import ALLOWED_ITERATIONS, choice, exact, iterative, plan_of
+from jaxdescent.cost import ALLOWED_ITERATIONS, candidates, choice, plan_of, solves
 from jaxdescent.cost.iterations import (
     HOPED,
     gaussian_condition,
@@ -22,7 +22,7 @@ from jaxdescent.cost.iterations import (
     krylov_iterations,
 )
 from jaxdescent.cost.largest import largest_by_descent, largest_size
-from jaxdescent.cost.structure import ProblemKind, regression_structure
+from jaxdescent.cost.structure import regression_structure
 from jaxdescent.cost.work import Question, Work
 from jaxdescent.display import readable_seconds
 from jaxdescent.machine import Machine, memory
@@ -47,6 +47,11 @@ def named(plan):
     return {candidate.name: candidate for candidate in plan.candidates}
 
 
+def price(name, question):
+    entries = {entry.name: entry for entry in candidates.TABLE[question.structure.kind]}
+    return entries[name].price(question)
+
+
 def cosh(x):
     return jnp.sum(jnp.cosh(x - 1))
 
@@ -58,34 +63,50 @@ def residual(x):
 # Predicted bytes
 
 CASES = {
-    "tall": (regression(20_011, 100), None),
-    "tall, in runs of rows": (regression(20_480, 64), None),
-    "many outputs": (regression(5_003, 200, 10), None),
-    "small, many outputs": (regression(900, 60, 4), None),
-    "small for a rate": (regression(1_500, 100), None),
-    "square": (regression(500, 500), None),
-    "fat, many outputs": (regression(100, 5_003, 10), None),
-    "bfloat16": (regression(5_003, 200, dtype="bfloat16"), None),
-    "bfloat16, in blocks": (regression(50_001, 200, dtype="bfloat16"), None),
-    "no intercept": (regression(5_003, 200, intercept=False), None),
-    "bfloat16, no intercept": (regression(5_003, 200, dtype="bfloat16", intercept=False), None),
-    "bfloat16, no intercept, longer": (
-        regression(20_011, 100, dtype="bfloat16", intercept=False),
-        None,
+    "a sum of squares": (
+        jd.SumOfSquares(),
+        shape(1_000_003),
+        ("DerivativeMethod()", "GradientDescent(InverseLipschitz())"),
     ),
-    "a quadratic": (jd.Quadratic(shape(600, 600), shape(600)), None),
-    "a sum of squares": (jd.SumOfSquares(), shape(1_000_003)),
-    "a sum of squares in bfloat16": (jd.SumOfSquares(), shape(1_000_003, dtype="bfloat16")),
-    "a function": (as_objective(cosh), shape(1_000_003)),
-    "residuals": (jd.LeastSquares(residual), shape(1_000_003)),
+    "a sum of squares in bfloat16": (
+        jd.SumOfSquares(),
+        shape(1_000_003, dtype="bfloat16"),
+        ("GradientDescent(Backtracking())",),
+    ),
+    "a function": (as_objective(cosh), shape(1_000_003), ("LBFGS()",)),
+    "residuals": (jd.LeastSquares(residual), shape(1_000_003), ("LevenbergMarquardt()",)),
+    "a quadratic": (
+        jd.Quadratic(shape(600, 600), shape(600)),
+        None,
+        ("DerivativeMethod()", "ConjugateGradient()"),
+    ),
 }
-METHODS = {
-    ProblemKind.REGRESSION: ["DerivativeMethod()", "LSMR()", "GradientDescent(Backtracking())"],
-    ProblemKind.QUADRATIC: ["ConjugateGradient()"],
-    ProblemKind.SEPARABLE: ["DerivativeMethod()", "GradientDescent(InverseLipschitz())"],
-    ProblemKind.RESIDUALS: ["LevenbergMarquardt()"],
-    ProblemKind.FUNCTION: ["LBFGS()", "ConjugateGradient()"],
-}
+"""Every kind of problem, and methods of which each reserves vectors of its own."""
+
+REGRESSIONS = [
+    (regression(20_011, 100), "DerivativeMethod()"),
+    (regression(20_480, 64), "LSMR()"),  # in runs of rows
+    (regression(5_003, 200, 10), "GradientDescent(Backtracking())"),
+    (regression(5_003, 200, 10), "Gram()"),
+    (regression(1_500, 100), "ConjugateGradient()"),  # one block
+    (regression(500, 500), "DerivativeMethod()"),
+    (regression(100, 5_003, 10), "LSMR()"),
+    (regression(5_003, 200, dtype="bfloat16"), "ConjugateGradient()"),
+    (regression(5_003, 200, dtype="bfloat16"), "Gram()"),
+    (regression(50_001, 200, dtype="bfloat16"), "GradientDescent(Backtracking())"),  # in blocks
+    (regression(20_000, 1_000, dtype="bfloat16"), "Gram()"),
+    (regression(100_000, 100, intercept=False), "Gram()"),
+    (regression(20_011, 100, dtype="bfloat16", intercept=False), "LSMR()"),
+    (regression(5_003, 200, dtype="bfloat16", intercept=False), "DerivativeMethod()"),
+]
+"""Every form of a product and every method, each met with another one."""
+
+
+def written(value):
+    if isinstance(value, str):
+        return value
+    form = " without intercept" if not value.intercept else ""
+    return f"{value.X.shape} {value.y.shape[1:]} {value.X.dtype}{form}"
 
 
 QUICK = ("a sum of squares", "a function")
@@ -99,14 +120,20 @@ QUICK = ("a sum of squares", "a function")
 def test_predicted_bytes_are_those_of_the_compiled_program(case, monkeypatch):
     # Sums go through memory where there are several devices: here they are one CPU's.
     monkeypatch.setattr(jax, "device_count", lambda *_: 1)
-    objective, params = CASES[case]
+    objective, params, methods = CASES[case]
     plan = jd.plan(objective, params, device=MACHINE)
-    methods = METHODS[plan.structure.kind]
-    if plan.structure.kind is ProblemKind.REGRESSION:
-        # Each of the twelve compiles one of the three: LSMR's program alone takes seconds.
-        methods = [methods[list(CASES).index(case) % len(methods)]]
     for name in methods:
         assert_reserves_what_is_predicted(objective, params, named(plan)[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("objective", "name"), REGRESSIONS, ids=written)
+def test_predicted_bytes_of_a_regression_are_those_of_the_compiled_program(
+    objective, name, monkeypatch
+):
+    monkeypatch.setattr(jax, "device_count", lambda *_: 1)
+    candidates = named(jd.plan(objective, device=MACHINE))
+    assert_reserves_what_is_predicted(objective, None, candidates[name])
 
 
 def assert_reserves_what_is_predicted(objective, params, candidate):
@@ -122,24 +149,6 @@ def assert_reserves_what_is_predicted(objective, params, candidate):
     measured = candidate.data_bytes + reserved
     least, most = (0.95, 1.25) if measured > memory.SLACK_BYTES else (0.8, 1.6)
     assert least < candidate.peak_bytes / measured < most, (candidate, reserved)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "objective",
-    [
-        regression(1_000, 100),
-        regression(100_000, 100, intercept=False),
-        regression(2_000, 2_000),
-        regression(10_000, 100, 10),
-        regression(20_000, 1_000, dtype="bfloat16"),
-    ],
-    ids=lambda objective: f"{objective.X.shape} {objective.y.shape[1:]} {objective.X.dtype}",
-)
-def test_predicted_bytes_of_forms_are_those_of_the_compiled_program(objective, monkeypatch):
-    monkeypatch.setattr(jax, "device_count", lambda *_: 1)
-    candidates = named(jd.plan(objective, device=MACHINE))
-    assert_reserves_what_is_predicted(objective, None, candidates["Gram()"])
 
 
 def test_the_data_are_every_array_and_the_params():
@@ -174,10 +183,10 @@ def test_the_operations_of_the_derivative_method_are_those_of_the_textbook():
 def test_an_iteration_of_lsmr_reads_x_twice_as_it_is_stored(dtype, itemsize):
     structure = regression_structure(10_000, 1000, dtype=dtype)
     question = Question(structure, MACHINE, 1e-5, 10.0)
-    work = iterative.lsmr(question).iteration
+    work = price("LSMR()", question).iteration
     vectors = 12 * 4 * (10_000 + 1001)
-    assert work.bytes_moved == pytest.approx(2 * itemsize * 10**7 + vectors)
-    assert work.flops == 4 * 10**7
+    assert question.bytes_moved(work) == pytest.approx(2 * itemsize * 10**7 + vectors)
+    assert question.flops(work) == 4 * 10**7
 
 
 def test_a_small_16_bit_x_is_widened_as_a_whole_on_a_cpu_and_a_large_one_in_blocks():
@@ -186,15 +195,15 @@ def test_a_small_16_bit_x_is_widened_as_a_whole_on_a_cpu_and_a_large_one_in_bloc
         for rows in (1000, 1_000_000)
     )
     assert small.pass_bytes == 4 * 1000 * 100
-    assert iterative.lsmr(small).working_bytes > 4 * 1000 * 100
-    assert iterative.lsmr(large).working_bytes < 2 * 1_000_000 * 100
+    assert price("LSMR()", small).working_bytes > 4 * 1000 * 100
+    assert price("LSMR()", large).working_bytes < 2 * 1_000_000 * 100
 
 
 def test_accelerators_read_bfloat16_as_it_is():
     machine = Machine.default("gpu", memory_bytes=80 * GIGABYTE)
     question = Question(regression_structure(10_000, 1000, dtype="bfloat16"), machine, 1e-5, 10.0)
     assert question.pass_bytes == 2 * 10**7
-    assert iterative.lsmr(question).working_bytes < 10**7
+    assert price("LSMR()", question).working_bytes < 10**7
 
 
 ROUND = dataclasses.replace(
@@ -213,29 +222,26 @@ def question_of(rows, features, machine=ROUND, dtype="float32", **options):
 
 
 def test_a_pass_takes_the_longer_of_reading_and_computing():
-    question = question_of(50, 4)
-    assert question.seconds(question.one_pass()) == pytest.approx(4 * 200 / 10)
+    assert question_of(50, 4).seconds(Work(passes=1)) == pytest.approx(4 * 200 / 10)
     slow = dataclasses.replace(ROUND, product_rate=dict.fromkeys(ROUND.product_rate, 1.0))
-    question = question_of(50, 4, slow)
-    assert question.seconds(question.one_pass()) == pytest.approx(2 * 200)
+    assert question_of(50, 4, slow).seconds(Work(passes=1)) == pytest.approx(2 * 200)
     several = question_of(50, 4, outputs=3)  # read once, and multiplied by each
-    seconds = several.seconds(several.one_pass(3))
-    assert seconds == pytest.approx(4 * 200 / 10 + 3 * 2 * 200 / 100)
+    assert several.seconds(Work(passes=1)) == pytest.approx(4 * 200 / 10 + 3 * 2 * 200 / 100)
 
 
 def test_amounts_of_work_add_up():
-    work = Work(seconds=1.0, read_seconds=2.0, kernels=4.0, bytes_moved=3.0)
+    work = Work(seconds=1.0, kernels=4.0, bytes_moved=30.0, flops=200.0)
     question = question_of(50, 4)
-    assert question.seconds(work) == 1 + 2 + 4 * 0.5
+    assert question.seconds(work) == 1 + 4 * 0.5 + 30 / 10 + 200 / 100
     assert question.seconds(work + work * 2) == 3 * question.seconds(work)
-    assert (work * 3).bytes_moved == 9
+    assert (work * 3).bytes_moved == 90
 
 
 def test_short_sides_are_slower_by_the_stated_halves():
     # A rate R m / (m + half): of a side of half it is half, of an endless one whole.
     question, ratios = question_of(50, 4), ROUND.ratios
-    assert question.product(300, ratios.product_half).seconds == pytest.approx(2 * 300 / 100)
-    assert question.product(300, 1e9).seconds == pytest.approx(3)
+    for side, slower in ((ratios.product_half, 2), (1e9, 1)):
+        assert question.seconds(question.product(300, side)) == pytest.approx(slower * 300 / 100)
     half = ratios.orthogonal_half
     flops = 2 * half**2 * (1e6 - half / 3)
     assert question.orthogonal(1e6, half).seconds == pytest.approx(2 * flops / 25)
@@ -244,13 +250,17 @@ def test_short_sides_are_slower_by_the_stated_halves():
 
 
 def test_a_turn_that_touches_little_is_one_kernel_on_one_core_of_a_cpu():
-    work = Work(kernels=8, read_seconds=3.0)
-    machine = dataclasses.replace(ROUND, platform="cpu")
-    small, large = (
-        question_of(rows, 100, machine).iteration_seconds(work) for rows in (1000, 10_000)
-    )
-    assert (small, large) == (6, 7)
-    assert question_of(10, 10).iteration_seconds(work) == 7
+    work = Work(kernels=8, passes=3.0)
+    for rows, features, platform, is_one in (
+        (1000, 100, "cpu", True),
+        (10_000, 100, "cpu", False),
+        (10, 10, "gpu", False),
+    ):
+        machine = dataclasses.replace(ROUND, platform=platform)
+        question = question_of(rows, features, machine)
+        spread, alone = 8 * 0.5 + 3 * question.pass_seconds, 2 * 3 * question.pass_seconds
+        seconds = question.seconds(work, is_loop=True)
+        assert seconds == pytest.approx(alone if is_one else spread)
 
 
 def test_seconds_add_up():
@@ -261,9 +271,10 @@ def test_seconds_add_up():
 
 def test_gram_iterates_on_the_square_of_its_features():
     question = Question(regression_structure(10_000, 500), MACHINE, 1e-5, 3.0)
-    assert exact.gram(question).iteration.flops == 2 * 2 * 500**2
+    gram = solves.gram(question)
+    assert question.flops(gram.iteration) == 2 * 2 * 500**2
     passes = 3 * 2 * 500 * 10_000
-    assert exact.gram(question).setup.flops == 2 * 500**2 * 10_000 + passes
+    assert question.flops(gram.setup) == 2 * 500**2 * 10_000 + passes
 
 
 def test_iterations_follow_chebyshev():
@@ -280,8 +291,8 @@ def test_iterations_follow_chebyshev():
 def test_whatever_the_condition_iterations_end_with_the_last_direction():
     for size in (50, 3000):
         question = Question(regression_structure(size, size), MACHINE, 1e-4, 1e9)
-        assert iterative.conjugate_gradient(question).iterations == 2 * size + 1
-        assert iterative.lsmr(question).iterations == 2 * size + 1
+        assert price("ConjugateGradient()", question).iterations == 2 * size + 1
+        assert price("LSMR()", question).iterations == 2 * size + 1
 
 
 def test_new_memory_counts_where_it_is_large_or_the_result():
@@ -321,10 +332,11 @@ def test_a_gaussian_matrix_has_the_condition_of_marchenko_and_pastur(rng):
 def test_an_ill_conditioned_regression_is_priced_with_qr():
     structure = regression_structure(3000, 20)
     prices = [
-        exact.derivative_regression(Question(structure, MACHINE, 1e-5, number))
+        solves.derivative_regression(Question(structure, MACHINE, 1e-5, number))
         for number in (2.0, 1 / structure.eps)
     ]
-    well, ill = ((price.setup + price.iteration).flops for price in prices)
+    question = Question(structure, MACHINE, 1e-5)
+    well, ill = (question.flops(price.setup + price.iteration) for price in prices)
     assert ill > 2 * well
 
 
@@ -493,14 +505,15 @@ def test_a_budget_is_what_the_sure_way_costs(rows, features):
     assert hedge.method.budget == int(then.seconds / first.seconds_per_iteration)
     assert hedge.method.budget >= krylov_iterations(HOPED, plan.structure.default_tolerance)
     spent = first.setup_seconds + hedge.method.budget * first.seconds_per_iteration
-    assert hedge.worst_seconds >= spent + then.seconds - 1e-9
+    assert hedge.worst_seconds >= 0.99 * (spent + then.seconds)
     assert hedge.peak_bytes == hedge.data_bytes + first.working_bytes + then.working_bytes
     assert plan.candidates[-1] is hedge
     assert "nobody knows the condition number" in plan.assumptions[-1]
     # What the hedge is for shows beside the others: as quick as the attempt where that suffices,
     # and twice the sure way at most where it does not, when the attempt alone takes longer still.
-    assert hedge.best_seconds == first.best_seconds < then.best_seconds
-    assert hedge.worst_seconds == pytest.approx(spent + then.worst_seconds)
+    assert hedge.best_seconds == pytest.approx(first.best_seconds, rel=0.05)
+    assert first.best_seconds < then.best_seconds
+    assert hedge.worst_seconds == pytest.approx(spent + then.worst_seconds, rel=0.01)
     assert hedge.worst_seconds < 2.1 * then.worst_seconds
     assert f"* {hedge.name}" in " ".join(str(plan).split())
 
@@ -559,11 +572,11 @@ def test_the_sure_way_is_the_one_that_is_wrong_by_least():
     structure = regression_structure(65_536, 1024)
     prices = named(plan_of(structure, MACHINE))
     direct, sketched = prices["DerivativeMethod()"], prices["LSMR(Sketch())"]
-    assert choice.surest([direct, sketched]).name == sketched.name
+    assert choice.surest(structure, [direct, sketched]).name == sketched.name
     assert direct.worst_seconds > 1.5 * sketched.worst_seconds
     quick = dataclasses.replace(direct, seconds=sketched.seconds / 4, worst_seconds=1.0)
-    assert choice.surest([quick, sketched]) is quick
-    assert choice.surest([]) is None
+    assert choice.surest(structure, [quick, sketched]) is quick
+    assert choice.surest(structure, []) is None
 
 
 def test_a_dense_quadratic_is_hedged_with_conjugate_gradients():
@@ -574,7 +587,7 @@ def test_a_dense_quadratic_is_hedged_with_conjugate_gradients():
 def test_16_bit_params_of_a_function_take_what_remembers_no_directions():
     plan = jd.plan(cosh, shape(1000, dtype="bfloat16"), device=MACHINE)
     assert plan.chosen.name == "GradientDescent(Backtracking())"
-    assert plan.chosen.is_memoryless
+    assert plan.chosen.entry.is_memoryless
 
 
 def test_a_moment_is_never_weighed():
@@ -585,7 +598,6 @@ def test_a_moment_is_never_weighed():
     assert plan.chosen.name == "DerivativeMethod()"
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_minimize_takes_the_choice_from_shapes_under_jit_vmap_and_grad(monkeypatch, rng):
     X = jnp.asarray(rng.normal(size=(60, 4)), jnp.float32)

@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxdescent.breakdown.child import ROWS_PER_FEATURE
 from jaxdescent.breakdown.llama_tree import tree
-from jaxdescent.cost import exact
+from jaxdescent.cost import solves
 from jaxdescent.cost.structure import Structure, regression_structure
 
 LLAMA_SIZE = tree().size
@@ -28,7 +28,7 @@ def working_bytes(name: str, size: int) -> int:
     if name == "descent":
         # The gradient, the trial, its gradient, the old gradient, the result; the image, residual.
         return ITEMSIZE * (5 * structure.features + 2 * structure.rows)
-    return round(exact.touched_bytes(structure))
+    return round(solves.touched_bytes(structure))
 
 
 def predicted_seconds(last: dict[str, Any], size: int) -> float:

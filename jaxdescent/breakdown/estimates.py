@@ -25,7 +25,8 @@ from jaxdescent.breakdown.coupled import LEAST_SIZES, SEPARABLE_SHARE
 from jaxdescent.breakdown.independent_weights import IndependentWeights
 from jaxdescent.breakdown.measure import SHORT_SECONDS
 from jaxdescent.breakdown.report import Settings
-from jaxdescent.cost import exact, iterative
+from jaxdescent.cost import solves
+from jaxdescent.cost.candidates import BACKTRACKING_ROW
 from jaxdescent.cost.work import Question
 from jaxdescent.machine import Machine
 
@@ -100,11 +101,11 @@ def _coupled(settings: Settings, machine: Machine) -> float:
 def _seconds_of_both(size: int, machine: Machine) -> tuple[float, float]:
     """The arithmetic of the derivative method, and of descent."""
     question = Question(structure_of(size), machine, TOLERANCE)
-    price = exact.derivative_regression(question)
-    iteration = iterative.backtracking(question).iteration
+    price = solves.derivative_regression(question)
+    iteration = BACKTRACKING_ROW(question).iteration
     return (
         question.program_seconds(price.setup + price.iteration * price.iterations, 0.0),
-        DESCENT_ITERATIONS * question.iteration_seconds(iteration),
+        DESCENT_ITERATIONS * question.seconds(iteration, is_loop=True),
     )
 
 

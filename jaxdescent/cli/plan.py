@@ -63,11 +63,11 @@ def plan(
     if not 0 <= l2 < float("inf"):
         raise typer.BadParameter(f"must be at least 0 and finite, got {l2:g}.", param_hint="--l2")
     if rows is None or features is None:
-        missing = "--features" if rows is not None else "--rows"
-        alone = rows is None and features is None and plot is None and not exact
-        if not machine or not alone:
+        is_alone = rows is features is None and plot is None and not exact
+        if not (machine and is_alone):
             raise typer.BadParameter(
-                "is missing: give --rows and --features, or --machine alone.", param_hint=missing
+                "is missing: give --rows and --features, or --machine alone.",
+                param_hint="--rows" if rows is None else "--features",
             )
     check_picture(plot)
     here = next((name for name in get_args(Platform) if name == device), None)
@@ -84,7 +84,6 @@ def plan(
     import jax
     from rich.console import Console
 
-    from jaxdescent.cost import plan_of
     from jaxdescent.cost import report as plan_report
     from jaxdescent.cost.structure import regression_structure
     from jaxdescent.machine import Machine
@@ -111,20 +110,16 @@ def plan(
             has_penalty=l2 > 0,
         )
 
-    if exact:
-        with jax.enable_x64(stored == "float64"):
-            targets = (rows, outputs) if outputs > 1 else (rows,)
-            objective = LinearRegression(
-                jax.ShapeDtypeStruct((rows, features), stored),
-                jax.ShapeDtypeStruct(targets, stored),
-                l2=l2,
-            )
-            try:
-                planned = plan_objective(objective, device=mesh, exact=True)
-            except (ImportError, ValueError) as error:
-                raise typer.BadParameter(str(error), param_hint="--exact") from error
-    else:
-        planned = plan_of(structure_at(features), measured)
+    def shape(*sizes: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(sizes, stored)
+
+    with jax.enable_x64(stored == "float64"):
+        y = shape(rows, outputs) if outputs > 1 else shape(rows)
+        objective = LinearRegression(shape(rows, features), y, l2=l2)
+        try:
+            planned = plan_objective(objective, device=mesh if exact else measured, exact=exact)
+        except (ImportError, ValueError) as error:
+            raise typer.BadParameter(str(error), param_hint="--exact") from error
     if as_json:
         print(planned.to_json())
     else:

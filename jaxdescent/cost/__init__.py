@@ -1,9 +1,9 @@
 """Predictions of what each method costs for a problem, and the choice of a method.
 
-Nothing is allocated for a plan. ``structure`` reduces a problem to sizes, ``iterative``, ``exact``
-and ``functions`` have the bytes and the work of each method, ``work`` the seconds of that work on a
-machine, ``iterations`` how many of them a condition number takes, ``candidates`` the table of
-methods, ``choice`` picks one or two of them or says why none fits, ``plan`` holds the result, and
+Nothing is allocated for a plan. ``structure`` reduces a problem to sizes, ``work`` has amounts of
+work and their seconds on a machine, ``iterations`` how many a condition number takes, ``descents``
+and ``solves`` the bytes and the work of each method, ``candidates`` the table of methods,
+``choice`` picks one or two of them or says why none fits, ``plan`` holds the result, and
 ``default`` makes the plan by which ``minimize`` chooses. The public entry point is
 :mod:`jaxdescent.plan`.
 """

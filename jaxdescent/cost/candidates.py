@@ -7,10 +7,11 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jaxdescent.cost import exact, functions, iterative
+from jaxdescent.cost import descents, solves
+from jaxdescent.cost.descents import PricedByPasses
 from jaxdescent.cost.iterations import HOPED
 from jaxdescent.cost.structure import ProblemKind, Structure
-from jaxdescent.cost.work import Price, Question, Work
+from jaxdescent.cost.work import Price, Question
 from jaxdescent.display import Displayed, readable_seconds
 from jaxdescent.machine import Machine
 from jaxdescent.machine.memory import SLACK_BYTES, readable_bytes
@@ -63,65 +64,81 @@ class Entry(NamedTuple):
         return repr(self.method)
 
 
-_DIRECT, _CG = DerivativeMethod(), ConjugateGradient()
+_DIRECT, _CG, _LBFGS = DerivativeMethod(), ConjugateGradient(), LBFGS()
 _BACKTRACKING = GradientDescent(Backtracking())
 _BARZILAI_BORWEIN = GradientDescent(BarzilaiBorwein())
+
+# Scaled columns take passes for their means and lengths, and two vectors more. Barzilai and
+# Borwein's rule takes about the square root of plain gradient descent's iterations.
+_LSMR_ROW = descents.LSMR_ROW
+_CG_ROW = PricedByPasses((0, 1), (1, 1), 10, 5, of_rows=2, blocks=1.5)
+_BARZILAI_BORWEIN_ROW = PricedByPasses((2, 2), (1, 1), 10, 6, of_rows=5, looked=5, krylov=1.5)
+BACKTRACKING_ROW = _BARZILAI_BORWEIN_ROW._replace(each=(2, 1), krylov=0)
+
+# The counts for functions follow from the times of runs with a million unknowns, line search
+# included. LBFGS reads the stored pairs twice and writes them once, which reads them once more.
+# Residuals and their intermediate results are vectors too.
+_LBFGS_ROW = PricedByPasses(
+    (1, 0), (1.1, 0), 8 * _LBFGS.memory + 14, _LBFGS.vectors - 1, assumed=100
+)
+_NONLINEAR_CG_ROW = PricedByPasses((1, 0), (1.5, 0), 60, 6, assumed=150)
+_NONLINEAR_ROW = PricedByPasses((1, 0), (2, 0), 30, 6, assumed=1000)
 
 # The first entry of a kind is taken if it fits comfortably, and otherwise the second.
 TABLE: dict[ProblemKind, tuple[Entry, ...]] = {
     ProblemKind.REGRESSION: (
-        Entry(_DIRECT, exact.derivative_regression, "direct", is_certain=_always),
+        Entry(_DIRECT, solves.derivative_regression, "direct", is_certain=_always),
         Entry(
             LSMR(Jacobi()),
-            iterative.scaled(iterative.lsmr, passes=1),
+            _LSMR_ROW._replace(once=(2, 3), vectors=14, of_params=11),
             applies=lambda structure: structure.is_uneven and structure.is_streamed,
             is_attempt=True,
         ),
         Entry(
             ConjugateGradient(Jacobi()),
-            iterative.scaled(iterative.conjugate_gradient, passes=2),
+            _CG_ROW._replace(once=(1, 2), vectors=12, of_params=7),
             applies=lambda structure: structure.is_uneven,
             is_attempt=True,
         ),
-        Entry(LSMR(), iterative.lsmr, is_attempt=True),
+        Entry(LSMR(), _LSMR_ROW, is_attempt=True),
         Entry(
             LSMR(Sketch()),
-            iterative.sketched_lsmr,
+            descents.sketched_lsmr,
             "preconditioned",
-            applies=iterative.is_sketched,
+            applies=descents.is_sketched,
             is_certain=lambda structure: structure.is_dense,
         ),
-        Entry(_CG, iterative.conjugate_gradient, is_attempt=True),
+        Entry(_CG, _CG_ROW, is_attempt=True),
         Entry(
             MiniBatches(),
-            iterative.mini_batches,
+            descents.mini_batches,
             applies=lambda structure: structure.is_streamed or structure.is_sparse,
         ),
-        Entry(Gram(), exact.gram, "Gram", lambda structure: structure.is_tall),
-        Entry(_BARZILAI_BORWEIN, iterative.barzilai_borwein),
-        Entry(_BACKTRACKING, iterative.backtracking),
+        Entry(Gram(), solves.gram, "Gram", lambda structure: structure.is_tall),
+        Entry(_BARZILAI_BORWEIN, _BARZILAI_BORWEIN_ROW),
+        Entry(_BACKTRACKING, BACKTRACKING_ROW),
     ),
     ProblemKind.QUADRATIC: (
-        Entry(_DIRECT, exact.derivative_quadratic, "spectral", is_certain=_always),
-        Entry(_CG, iterative.conjugate_gradient, is_attempt=True),
-        Entry(_BARZILAI_BORWEIN, iterative.barzilai_borwein),
+        Entry(_DIRECT, solves.derivative_quadratic, "spectral", is_certain=_always),
+        Entry(_CG, PricedByPasses((0, 0), (1, 1), 10, 4), is_attempt=True),
+        Entry(_BARZILAI_BORWEIN, PricedByPasses((2, 2), (1, 1), 10, 5, krylov=1.5)),
     ),
     ProblemKind.SEPARABLE: (
-        Entry(_DIRECT, functions.division, "division"),
-        Entry(GradientDescent(InverseLipschitz()), functions.separable_descent),
-        Entry(_BACKTRACKING, functions.separable_backtracking),
+        Entry(_DIRECT, solves.division, "division"),
+        Entry(GradientDescent(InverseLipschitz()), descents.separable_descent),
+        Entry(_BACKTRACKING, descents.separable_backtracking),
     ),
     ProblemKind.RESIDUALS: (
-        Entry(LevenbergMarquardt(), functions.levenberg_marquardt),
-        Entry(LBFGS(), functions.lbfgs),
-        Entry(_CG, functions.nonlinear_conjugate_gradient),
-        Entry(_BACKTRACKING, functions.function_backtracking, is_memoryless=True),
+        Entry(LevenbergMarquardt(), descents.levenberg_marquardt),
+        Entry(_LBFGS, _LBFGS_ROW._replace(of_params=_LBFGS.vectors + 1)),
+        Entry(_CG, _NONLINEAR_CG_ROW._replace(of_params=8)),
+        Entry(_BACKTRACKING, _NONLINEAR_ROW._replace(of_params=7), is_memoryless=True),
     ),
     ProblemKind.FUNCTION: (
-        Entry(LBFGS(), functions.lbfgs),
-        Entry(_CG, functions.nonlinear_conjugate_gradient),
-        Entry(_DIRECT, functions.newton, "Newton"),
-        Entry(_BACKTRACKING, functions.function_backtracking, is_memoryless=True),
+        Entry(_LBFGS, _LBFGS_ROW),
+        Entry(_CG, _NONLINEAR_CG_ROW),
+        Entry(_DIRECT, solves.newton, "Newton"),
+        Entry(_BACKTRACKING, _NONLINEAR_ROW, is_memoryless=True),
     ),
 }
 """The candidates for each kind of problem."""
@@ -183,9 +200,7 @@ class Candidate(Displayed):
     accuracy: float
     feasible: bool
     reason: str
-    is_attempt: bool = dataclasses.field(repr=False)
-    is_certain: bool = dataclasses.field(repr=False)
-    is_memoryless: bool = dataclasses.field(repr=False)
+    entry: Entry = dataclasses.field(repr=False)
     link_bytes: float = 0.0
     link_bytes_per_iteration: float = 0.0
     link_seconds_per_iteration: float = 0.0
@@ -197,17 +212,11 @@ class Candidate(Displayed):
         return [self.name, *costs, fits]
 
 
-def candidates_for(question: Question, existing_bytes: int) -> tuple[Candidate, ...]:
-    """The predicted costs of every entry of the table that applies, in the table's order.
-
-    ``existing_bytes`` is the size of the arrays that exist. It is more than data and params if a
-    donated start is reused.
-    """
-    structure = question.structure
+def candidates_for(question: Question) -> tuple[Candidate, ...]:
+    """The predicted costs of every entry of the table that applies, in the table's order."""
+    entries = TABLE[question.structure.kind]
     return tuple(
-        _candidate(entry, question, existing_bytes)
-        for entry in TABLE[structure.kind]
-        if entry.applies(structure)
+        candidate_of(entry, question) for entry in entries if entry.applies(question.structure)
     )
 
 
@@ -219,30 +228,14 @@ def shortage(allocated: int, machine: Machine) -> str:
     return f"needs {readable_bytes(allocated)}, {readable_bytes(available)} available"
 
 
-FACTORISED_ON_TPU = 1e9
+UNROLLED_FLOPS = 1e9
 """The operations of a factorisation beyond which XLA takes more than a minute to compile it for
 TPUs, for which it unrolls loops: that of a regression with about 1,000 features."""
 
 COMPILES_FOR_MINUTES = "compiles for minutes"
 
-
-def _endless(work: Work, machine: Machine) -> str:
-    """Why a program cannot be compiled in a reasonable time; empty if it can."""
-    if machine.platform != "tpu" or work.factorisation_flops <= FACTORISED_ON_TPU:
-        return ""
-    return f"{COMPILES_FOR_MINUTES}, because XLA unrolls factorisations of this size for TPUs"
-
-
 CHUNKS_AT_A_TIME = 2
 """Chunks of params of the host's memory that a device has: one comes while one is computed."""
-
-
-def _needs_all(entry: Entry, structure: Structure) -> str:
-    """Why params in the host's memory cannot be brought to the device in chunks."""
-    if not structure.host_bytes or entry.method.acts_by_element():
-        return ""
-    return "needs all params in the device's memory at once"
-
 
 SMALL_BYTES, REUSED_BYTES = 1 << 17, 32 << 20
 """For sizes up to the first, an allocator always has memory left from the last call; beyond the
@@ -252,14 +245,13 @@ functions, which stay allocated, find it in two of three calls."""
 
 def _seconds(price: Price, question: Question) -> tuple[float, float]:
     """The seconds outside the loop, and those of an iteration."""
-    touched = price.working_bytes if price.touched_bytes is None else price.touched_bytes
     fresh = 0.0  # bytes whose pages the system has yet to map
-    if touched > REUSED_BYTES:
-        fresh = touched
-    elif question.structure.kind is ProblemKind.SEPARABLE and touched > SMALL_BYTES:
-        fresh = touched / 3
+    if price.touched > REUSED_BYTES:
+        fresh = price.touched
+    elif question.structure.kind is ProblemKind.SEPARABLE and price.touched > SMALL_BYTES:
+        fresh = price.touched / 3
     once = question.program_seconds(price.setup, fresh)
-    return once, question.iteration_seconds(price.iteration)
+    return once, question.seconds(price.iteration, is_loop=True)
 
 
 def _seconds_at(condition: float, entry: Entry, question: Question, most: float) -> float:
@@ -270,8 +262,9 @@ def _seconds_at(condition: float, entry: Entry, question: Question, most: float)
     return once + min(max(round(price.iterations), 1), most) * each
 
 
-def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candidate:
-    structure, price = question.structure, entry.price(question)
+def candidate_of(entry: Entry, question: Question) -> Candidate:
+    """The predicted costs of an entry."""
+    structure, machine, price = question.structure, question.machine, entry.price(question)
     setup_seconds, each = _seconds(price, question)
     iterations = max(round(price.iterations), 1)
     seconds = setup_seconds + iterations * each
@@ -284,13 +277,13 @@ def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candida
     working_bytes = round(price.working_bytes) + structure.reading_bytes
     if structure.host_bytes:
         working_bytes = CHUNKS_AT_A_TIME * structure.chunk_bytes
-    allocated = max(working_bytes + data_bytes - existing_bytes, 0)
+    allocated = max(working_bytes + data_bytes - question.existing_bytes, 0)
     total = price.setup + price.iteration * iterations
-    reason = (
-        _needs_all(entry, structure)
-        or shortage(allocated, question.machine)
-        or _endless(total, question.machine)
-    )
+    reason = shortage(allocated, machine)
+    if structure.host_bytes and not entry.method.acts_by_element():
+        reason = "needs all params in the device's memory at once"
+    elif not reason and machine.platform == "tpu" and total.factorisation_flops > UNROLLED_FLOPS:
+        reason = f"{COMPILES_FOR_MINUTES}, because XLA unrolls factorisations of this size for TPUs"
     return Candidate(
         name=entry.name,
         method=entry.method,
@@ -299,8 +292,8 @@ def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candida
         data_bytes=data_bytes,
         working_bytes=working_bytes,
         allocated_bytes=allocated,
-        bytes_moved=total.bytes_moved,
-        flops=total.flops,
+        bytes_moved=question.bytes_moved(total),
+        flops=question.flops(total),
         factorisation_flops=total.factorisation_flops,
         seconds=seconds,
         setup_seconds=setup_seconds,
@@ -311,12 +304,10 @@ def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candida
         accuracy=price.accuracy,
         feasible=not reason,
         reason=reason,
-        is_attempt=entry.is_attempt,
-        is_certain=entry.is_certain(structure),
-        is_memoryless=entry.is_memoryless,
+        entry=entry,
         link_bytes=total.link_bytes,
         link_bytes_per_iteration=price.iteration.link_bytes,
-        link_seconds_per_iteration=price.iteration.link_seconds,
+        link_seconds_per_iteration=question.link_seconds(price.iteration),
     )
 
 

@@ -18,10 +18,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from jaxdescent.cost.candidates import Candidate
+from jaxdescent.cost.candidates import Candidate, Entry, candidate_of
 from jaxdescent.cost.iterations import HOPED, krylov_iterations
 from jaxdescent.cost.structure import ProblemKind, Structure
-from jaxdescent.cost.work import Question
+from jaxdescent.cost.work import Price, Question
 from jaxdescent.machine import Machine
 from jaxdescent.methods import Hedge
 
@@ -44,11 +44,11 @@ def choose(question: Question, candidates: Sequence[Candidate]) -> Candidate | N
         return None
     if structure.is_rounded and structure.kind in (ProblemKind.RESIDUALS, ProblemKind.FUNCTION):
         # Directions that depend on earlier steps are lost when the params are rounded to 16 bits.
-        return next((c for c in feasible if c.is_memoryless), feasible[0])
+        return next((c for c in feasible if c.entry.is_memoryless), feasible[0])
     comfortable = [candidate for candidate in feasible if _is_comfortable(candidate, machine)]
     has_hedge = (structure.is_dense or structure.is_sparse) and not structure.is_rounded
     if has_hedge and candidates[0].seconds > MOMENT:
-        first, then = attempt(structure, comfortable), surest(comfortable)
+        first, then = attempt(structure, comfortable), surest(structure, comfortable)
         # A direct solve has no use for zeros: where all iterations that are allowed cost less,
         # there is nothing to hedge with.
         allowed = question.most_iterations * first.seconds_per_iteration if first else 0.0
@@ -78,13 +78,13 @@ def attempt(structure: Structure, candidates: Sequence[Candidate]) -> Candidate 
     Of a dense X with one output it is the one whose iterations are the cheapest. Conjugate
     gradients for several outputs at once converge with the slowest of them, and LSMR does not.
     """
-    attempts = [candidate for candidate in candidates if candidate.is_attempt]
+    attempts = [candidate for candidate in candidates if candidate.entry.is_attempt]
     if structure.is_dense and structure.outputs == 1 and attempts:
         return min(attempts, key=lambda candidate: candidate.seconds_per_iteration)
     return next(iter(attempts), None)
 
 
-def surest(candidates: Sequence[Candidate]) -> Candidate | None:
+def surest(structure: Structure, candidates: Sequence[Candidate]) -> Candidate | None:
     """Of the candidates whose time is bounded for any spectrum, the one with the smallest regret.
 
     The predicted time of each is divided by the fastest one's, for a well-conditioned problem and
@@ -92,7 +92,7 @@ def surest(candidates: Sequence[Candidate]) -> Candidate | None:
     computes a Cholesky factor in vain, and then a QR of all of X; a sketch takes as long for
     either.
     """
-    certain = [candidate for candidate in candidates if candidate.is_certain]
+    certain = [candidate for candidate in candidates if candidate.entry.is_certain(structure)]
     if not certain:
         return None
     least = min(candidate.seconds for candidate in certain)
@@ -102,34 +102,27 @@ def surest(candidates: Sequence[Candidate]) -> Candidate | None:
 
 def hedge_of(first: Candidate, then: Candidate, question: Question) -> Candidate | None:
     """``first``, hedged with ``then``; None if the budget is too small for any spectrum."""
-    each = first.seconds_per_iteration
     # Twice the iterations that the second method is expected to need are left for it.
-    budget = min(int(then.seconds / each), question.most_iterations - 2 * then.iterations)
+    left = question.most_iterations - 2 * then.iterations
+    budget = min(int(then.seconds / first.seconds_per_iteration), left)
     if budget < krylov_iterations(HOPED, question.tolerance):
         return None
-    iterations = min(first.iterations, budget)
-    # What the second method adds where the assumed condition number is too large for the budget.
-    is_enough = first.iterations <= budget
-    share, further = iterations / first.iterations, 0.0 if is_enough else 1.0
-    working = first.working_bytes + then.working_bytes
+
+    def price(question: Question) -> Price:
+        one, two = (candidate.entry.price(question) for candidate in (first, then))
+        is_enough = one.iterations <= budget
+        further = two.setup + two.iteration * two.iterations
+        return Price(
+            one.working_bytes + two.working_bytes,
+            one.setup if is_enough else one.setup + further,
+            one.iteration,
+            min(one.iterations, budget),
+            max(one.accuracy, two.accuracy),
+            one.touched if is_enough else one.touched + two.touched,
+        )
+
     is_default = question.tolerance == question.structure.default_tolerance
     tolerance = None if is_default else question.tolerance
-    return dataclasses.replace(
-        first,
-        name=f"Hedge({first.name}, {then.name}, {budget})",
-        method=Hedge(first.method, then.method, budget, tolerance=tolerance),
-        form=then.form,
-        peak_bytes=first.data_bytes + working,
-        working_bytes=working,
-        allocated_bytes=first.allocated_bytes + then.working_bytes,
-        bytes_moved=share * first.bytes_moved + further * then.bytes_moved,
-        link_bytes=share * first.link_bytes + further * then.link_bytes,
-        flops=share * first.flops + further * then.flops,
-        seconds=first.setup_seconds + iterations * each + further * then.seconds,
-        setup_seconds=first.setup_seconds + further * then.seconds,
-        iterations=iterations,
-        # At the worst condition number the second method itself may take longer than assumed.
-        worst_seconds=first.setup_seconds + budget * each + then.worst_seconds,
-        accuracy=max(first.accuracy, then.accuracy),
-        is_attempt=False,
-    )
+    method = Hedge(first.method, then.method, budget, tolerance=tolerance)
+    name = f"Hedge({first.name}, {then.name}, {budget})"
+    return dataclasses.replace(candidate_of(Entry(method, price, then.form), question), name=name)

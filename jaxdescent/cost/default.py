@@ -9,7 +9,7 @@ import jax
 
 from jaxdescent import placement, processes
 from jaxdescent.cost.plan import Plan, plan_of, tolerance_number
-from jaxdescent.cost.structure import ProblemKind, Structure, structure_of
+from jaxdescent.cost.structure import Structure, structure_of
 from jaxdescent.cost.work import ALLOWED_ITERATIONS
 from jaxdescent.machine import Machine, memory
 from jaxdescent.methods import LBFGS
@@ -34,21 +34,14 @@ def default_plan(
     not.
     """
     structure = structure_of(objective, params)
-    existing = structure.data_bytes + structure.params_bytes
-    if is_donated:
-        existing += structure.params_bytes
+    existing = structure.data_bytes + structure.params_bytes * (2 if is_donated else 1)
     number = None if tolerance is None else tolerance_number(tolerance, structure)
     device = placement.device_of((params, objective))
-    is_small = existing + _default_bytes(structure) < memory.SMALL_BYTES
-    plan = _remembered if is_small and processes.is_alone() else _planned
+    # About the bytes that the first candidate needs.
+    needed = max(structure.solver_bytes, LBFGS().vectors * structure.vector_bytes)
+    is_small = existing + needed < memory.SMALL_BYTES and processes.is_alone()
+    plan = _remembered if is_small else _planned
     return plan(structure, device, existing, number, most_iterations)
-
-
-def _default_bytes(structure: Structure) -> int:
-    """About the bytes that the first candidate needs."""
-    if structure.kind in (ProblemKind.RESIDUALS, ProblemKind.FUNCTION):
-        return LBFGS().vectors * structure.vector_bytes
-    return structure.solver_bytes
 
 
 def _planned(

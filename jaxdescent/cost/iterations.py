@@ -79,11 +79,10 @@ def krylov_iterations(condition: float, tolerance: float) -> float:
     >>> round(krylov_iterations(2.0, 1e-6)), round(krylov_iterations(100.0, 1e-6))
     (13, 725)
     """
-    tolerance = max(tolerance, 1e-16)
-    rate = (condition - 1) / (condition + 1)
-    if rate <= 0:
+    if condition <= 1:
         return 1.0
-    return max(math.log(tolerance / 2) / math.log(rate), 1.0)
+    tolerance = max(tolerance, 1e-16)
+    return max(math.log(tolerance / 2) / math.log1p(-2 / (condition + 1)), 1.0)
 
 
 def condition_of(question: Question) -> float:

@@ -166,15 +166,16 @@ class Plan:
             rows.append(("" if index else "rests on", ground))
         return display.Report(title, "", rows)
 
-    def _grid(self) -> display.Grid:
+    def grid(self) -> display.Grid:
+        """The table with the sentences below it."""
         title = f"Plan for {self.structure.describe()}"
         return display.Grid(title, self.columns(), self.rows(), self.notes(), TEXT_COLUMNS)
 
     def __str__(self) -> str:
-        return self._grid().as_text()
+        return self.grid().as_text()
 
     def _repr_html_(self) -> str:
-        return self._grid().as_html()
+        return self.grid().as_html()
 
 
 TEXT_COLUMNS = ("", "method", "form", "fits")
@@ -220,8 +221,8 @@ def plan_of(
     tolerance = structure.default_tolerance if tolerance is None else tolerance
     condition, assumption = assumed_condition(structure)
     structure = structure.spread(machine.devices)
-    question = Question(structure, machine, tolerance, condition, most_iterations)
-    candidates = candidates_for(question, existing_bytes)
+    question = Question(structure, machine, tolerance, condition, most_iterations, existing_bytes)
+    candidates = candidates_for(question)
     if reserved is not None:
         candidates = tuple(_compiled(one, machine, reserved) for one in candidates)
     chosen = choose(question, candidates)
@@ -281,8 +282,6 @@ def _costs(candidate: Candidate) -> str:
 
 
 _NUMBERS = [
-    field.name
-    for field in dataclasses.fields(Candidate)
-    if field.name not in ("method", "is_attempt", "is_certain", "is_memoryless")
+    field.name for field in dataclasses.fields(Candidate) if field.name not in ("method", "entry")
 ]
 """The attributes of a candidate that JSON can hold."""

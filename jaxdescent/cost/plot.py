@@ -7,8 +7,7 @@ import pathlib
 
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from jaxdescent.cost.largest import SizedStructure
-from jaxdescent.cost.plan import plan_of
+from jaxdescent.cost.largest import SizedStructure, candidates_at
 from jaxdescent.display import figures
 from jaxdescent.machine import Machine
 from jaxdescent.machine.memory import readable_bytes
@@ -43,16 +42,15 @@ def draw(
     last = math.log10(features) + DECADES
     exponents = [first + (last - first) * step / 120 for step in range(121)]
     sizes = sorted({_rounded(10**exponent) for exponent in exponents})
-    plans = [plan_of(structure_at(size), machine) for size in sizes]
+    plans = [candidates_at(structure_at, size, machine) for size in sizes]
     figure, both = figures.new_figure((12, 5.2), 2, sharey=True)
     pictures = {"Memory besides the data": "working_bytes", "Memory, data included": "peak_bytes"}
     for axes, (title, attribute) in zip(both, pictures.items(), strict=True):
         for name, colour in COLOURS.items():
             points = [
-                (size, getattr(candidate, attribute))
-                for size, plan in zip(sizes, plans, strict=True)
-                for candidate in plan.candidates
-                if candidate.name == name
+                (size, getattr(candidates[name], attribute))
+                for size, candidates in zip(sizes, plans, strict=True)
+                if name in candidates
             ]
             if points:
                 axes.plot(*zip(*points, strict=True), color=colour, linewidth=2, label=name)

@@ -1,5 +1,5 @@
-"""The units of the cost model: an amount of work with its seconds, the price of a method (the bytes
-that it reserves, and its work once and in an iteration), and a problem on a machine.
+"""The units of the cost model: an amount of work, the price of a method (the bytes it reserves, and
+its work once and in an iteration), and a problem on a machine, which tells the seconds of work.
 
 In the formulas X has n rows and d features, and y has t outputs; of a sharded X, n and d are those
 of a device's shard. ``docs/plan.md`` has the formulas as a table.
@@ -25,12 +25,9 @@ ALLOWED_ITERATIONS = 1000
 ITERATION_KERNELS = 30
 """The kernels of an iteration besides passes over the data: checks, rotations, norms."""
 
-PROGRAM_KERNELS = 100
-"""The kernels that take as long as calling a program, and what it does outside its loop."""
-
-HANDOVER_KERNELS = 150
-"""The kernels that take as long as starting all cores of a CPU, as the products outside a loop do
-twice."""
+CALL_KERNELS, HANDOVER_KERNELS = 100, 150
+"""The kernels that take as long as calling a program, with what it does outside its loop; and those
+that take as long as starting all cores of a CPU, as the products outside a loop do twice."""
 
 ROW_SECONDS = 1.2e-9
 """The seconds that a CPU takes for a row of X in a product, besides reading its bytes."""
@@ -38,7 +35,6 @@ ROW_SECONDS = 1.2e-9
 NORMS = 4
 """The number of norms and inner products of sharded params in an iteration or a check, each of
 which is summed over the devices by itself."""
-
 
 SCALAR_BYTES = 3000
 """The bytes that a program of an iterative method reserves whatever the problem's size."""
@@ -48,23 +44,23 @@ class Work(NamedTuple):
     """An amount of work; amounts are added, and multiplied by a number of times.
 
     Attributes:
-      seconds: the seconds that it takes besides ``read_seconds``, ``kernels`` and links.
-      read_seconds: the seconds of passes over the data.
+      passes: the products with X or H for all outputs, or the values and gradients of a function.
+      bytes_moved: the bytes of vectors and copies that are read and written besides.
+      flops: the operations of other products.
+      factorisation_flops: the operations of factorisations.
+      seconds: the seconds of factorisations, and those that products of short matrices add.
       kernels: the number of kernels whose start is all that they cost.
-      bytes_moved: the bytes of data and vectors that are read and written.
-      flops: the operations on numbers.
-      factorisation_flops: the operations of factorisations among these.
-      link_seconds: the seconds in which the devices exchange their terms of sums.
+      sums: the sums over all devices.
       link_bytes: the bytes that each device sends to the others.
     """
 
-    seconds: float = 0.0
-    read_seconds: float = 0.0
-    kernels: float = 0.0
+    passes: float = 0.0
     bytes_moved: float = 0.0
     flops: float = 0.0
     factorisation_flops: float = 0.0
-    link_seconds: float = 0.0
+    seconds: float = 0.0
+    kernels: float = 0.0
+    sums: float = 0.0
     link_bytes: float = 0.0
 
     def __add__(self, other: Work) -> Work:  # type: ignore[override]
@@ -95,6 +91,11 @@ class Price(NamedTuple):
     accuracy: float
     touched_bytes: float | None = None
 
+    @property
+    def touched(self) -> float:
+        """The bytes that are written to."""
+        return self.working_bytes if self.touched_bytes is None else self.touched_bytes
+
 
 @dataclasses.dataclass(frozen=True)
 class Question:
@@ -106,6 +107,8 @@ class Question:
       tolerance: the relative tolerance for the gradient's norm.
       condition: the condition number of X (of H for a quadratic); None if nothing is known.
       most_iterations: the most iterations that the descent may take.
+      existing_bytes: the size of the arrays that exist. It is more than data and params if a
+        donated start is reused.
     """
 
     structure: Structure
@@ -113,13 +116,20 @@ class Question:
     tolerance: float
     condition: float | None = None
     most_iterations: int = ALLOWED_ITERATIONS
+    existing_bytes: int = 0
+
+    # A pass
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether programs have the forms for CPUs."""
+        return self.machine.platform == "cpu"
 
     @property
     def is_narrow(self) -> bool:
         """Whether data of 16 bits must be widened, as they must on a CPU."""
         stored = jnp.dtype(self.structure.data_dtype).itemsize
-        is_narrow = self.structure.is_dense and stored < self.structure.itemsize
-        return is_narrow and self.machine.platform == "cpu"
+        return self.structure.is_dense and stored < self.structure.itemsize and self.is_cpu
 
     @functools.cached_property
     def is_widened(self) -> bool:
@@ -145,50 +155,61 @@ class Question:
     def read_dtype(self) -> str:
         """The dtype that products read."""
         structure = self.structure
-        if self.is_widened or not structure.is_dense:
-            return structure.compute_dtype
-        return structure.data_dtype
+        is_stored = structure.is_dense and not self.is_widened
+        return structure.data_dtype if is_stored else structure.compute_dtype
 
     @functools.cached_property
     def pass_bytes(self) -> float:
-        """The bytes that a product reads."""
+        """The bytes that a pass reads; entries of a sparse X are read for each output."""
         structure = self.structure
         if structure.is_dense:
             return float(structure.entries * jnp.dtype(self.read_dtype).itemsize)
-        return structure.evaluation_bytes or 2.0 * structure.vector_bytes
+        times = 1 if structure.is_streamed else structure.outputs
+        return times * structure.evaluation_bytes or 2.0 * structure.vector_bytes
 
-    def one_pass(self, columns: float = 1.0) -> Work:
-        """A product with X, X' or H that reads the data once for all columns; for a function, one
-        value and gradient.
-        """
-        structure, machine = self.structure, self.machine
-        read = self.pass_bytes
+    @property
+    def pass_flops(self) -> float:
+        """The operations of a pass."""
+        structure = self.structure
         if structure.is_dense:
-            flops = 2.0 * structure.entries * columns
-            if columns > 1:
-                # Every other pass is X'R, which a CPU does not part into groups of few rows.
-                is_parted = machine.platform != "cpu" or structure.rows >= LEAST_PARTED
-                times = 1.0 if is_parted else 3.0
-                seconds = times * read / machine.bandwidth("float32", read)
-                seconds += flops / machine.product(self.read_dtype)
-                return Work(read_seconds=seconds, bytes_moved=read, flops=flops)
-        else:
-            flops = columns * (structure.evaluation_flops or 4.0 * structure.unknowns)
-            read *= 1.0 if structure.is_streamed else columns
-        computing = flops / machine.product(self.read_dtype)
-        at_work = read / (machine.ratios.cached * machine.read_bandwidth["float32"])
-        if structure.is_dense and machine.platform == "cpu":
-            at_work += ROW_SECONDS * structure.shard[0]
-        reading = read / machine.bandwidth(self.read_dtype, self.pass_bytes)
-        seconds = max(reading, computing, at_work, structure.reading_seconds)
-        return Work(read_seconds=seconds, bytes_moved=read, flops=flops)
+            return 2.0 * structure.entries * structure.outputs
+        return structure.outputs * (structure.evaluation_flops or 4.0 * structure.unknowns)
 
-    def there_and_back(self, columns: float = 1.0) -> Work:
-        """A product with X and one with X': two passes, but one for rows that are read block by
-        block, each of which is multiplied by both.
+    @functools.cached_property
+    def pass_seconds(self) -> float:
+        """The seconds of a pass: those of reading or of computing, whichever are more."""
+        structure, machine, read = self.structure, self.machine, self.pass_bytes
+        computing = self.pass_flops / machine.product(self.read_dtype)
+        if structure.is_dense and structure.outputs > 1:
+            # Every other pass is X'R, which a CPU does not part into groups of few rows.
+            is_parted = not self.is_cpu or structure.rows >= LEAST_PARTED
+            return (1 if is_parted else 3) * read / machine.bandwidth("float32", read) + computing
+        at_work = read / (machine.ratios.cached * machine.read_bandwidth["float32"])
+        if structure.is_dense and self.is_cpu:
+            at_work += ROW_SECONDS * structure.shard[0]
+        reading = read / machine.bandwidth(self.read_dtype, read)
+        return max(reading, computing, at_work, structure.reading_seconds)
+
+    # Parts of a method
+
+    def passes(self, forth: float, back: float) -> Work:
+        """Products with X (forth) and with X' (back), or with H, and their sums over devices.
+
+        Rows that are read block by block are multiplied by both. If rows are sharded X'r is a sum
+        over devices; if features are sharded X w is. In H x each device computes its rows, which
+        all devices need: this sends half as much as a sum.
         """
-        one = self.one_pass(columns)
-        return one._replace(flops=2 * one.flops) if self.structure.is_streamed else one * 2
+        structure = self.structure
+        length, times = structure.features * structure.outputs, back
+        if structure.kind is ProblemKind.QUADRATIC:
+            length = structure.rows / 2
+        elif structure.sharded == "features":
+            length, times = structure.rows * structure.outputs, forth
+        summed = self.all_reduce(length) * times
+        if not structure.is_streamed:
+            return summed._replace(passes=forth + back)
+        more = self.pass_flops * min(forth, back)
+        return summed._replace(passes=max(forth, back), flops=more)
 
     def vectors(self, count: float) -> Work:
         """Reading or writing ``count`` vectors of the params' length, and of y's."""
@@ -196,19 +217,12 @@ class Question:
         size = structure.vector_bytes
         if structure.kind is ProblemKind.REGRESSION:
             size += structure.shard[0] * structure.outputs * structure.itemsize
-        # Of a separable function only vectors are read, which stay in the cache if they are short.
-        working_set = self.pass_bytes if structure.kind is ProblemKind.SEPARABLE else float("inf")
-        return self.updated(count * size, working_set)._replace(kernels=ITERATION_KERNELS)
-
-    def updated(self, count: float, working_set: float = float("inf")) -> Work:
-        """Reading or writing so many bytes of vectors, or copying data."""
-        seconds = count / self.machine.bandwidth("float32", working_set)
-        return Work(seconds=seconds, bytes_moved=count)
+        return Work(bytes_moved=count * size, kernels=ITERATION_KERNELS)
 
     def product(self, flops: float, side: float) -> Work:
         """Products of large matrices, whose shortest side has this length."""
-        seconds = flops * (1 + self.machine.ratios.product_half / max(side, 1))
-        return Work(seconds=seconds / self.machine.product(self.read_dtype), flops=flops)
+        slower = self.machine.ratios.product_half / max(side, 1)
+        return Work(flops=flops, seconds=slower * flops / self.machine.product(self.read_dtype))
 
     def gram_matrix(self) -> Work:
         """The Gram matrix of the smaller side of X, and its sum over devices."""
@@ -225,9 +239,8 @@ class Question:
 
     def orthogonal(self, rows: float, columns: float) -> Work:
         """The R of Householder's QR, in ``2 n^2 (m - n/3)`` operations."""
-        flops = 2 * columns**2 * (rows - columns / 3)
         slower = 1 + self.machine.ratios.orthogonal_half / max(columns, 1)
-        return self._factorised(flops, slower)
+        return self._factorised(2 * columns**2 * (rows - columns / 3), slower)
 
     def spectrum(self, size: float) -> Work:
         """The eigenvectors of a symmetric matrix, which take as long as ``1.2 n^3`` operations of a
@@ -240,8 +253,7 @@ class Question:
         """Operations that take so many times longer than those of a large QR in float32."""
         machine = self.machine
         slower *= machine.product("float32") / machine.product(self.read_dtype)
-        seconds = flops * slower / machine.orthogonal_rate
-        return Work(seconds=seconds, flops=flops, factorisation_flops=flops)
+        return Work(factorisation_flops=flops, seconds=flops * slower / machine.orthogonal_rate)
 
     def all_reduce(self, elements: float) -> Work:
         """Summing ``elements`` numbers over all devices, with the result on each.
@@ -249,51 +261,54 @@ class Question:
         Over k devices each sends ``2 (k - 1) / k`` times their bytes: in a reduce-scatter the k-1
         chunks that others sum, and in an all-gather its own sums to the k-1 others.
         """
-        shards, machine = self.structure.shards, self.machine
-        if shards == 1:
-            return Work()
+        shards = self.structure.shards
         sent = 2 * (1 - 1 / shards) * elements * self.structure.itemsize
-        sending = sent / machine.link_bandwidth if machine.link_bandwidth else 0.0
-        return Work(link_seconds=sending + machine.all_reduce_seconds, link_bytes=sent)
-
-    def gradient_sum(self) -> Work:
-        """The sums over devices in a product with X and one with its transpose, or in one with H.
-
-        If rows are sharded X'r is such a sum; if features are sharded X w is. In H x each device
-        computes its rows, which all devices need: this sends half as much as a sum.
-        """
-        structure = self.structure
-        if structure.kind is ProblemKind.QUADRATIC:
-            return self.all_reduce(structure.rows / 2)
-        length = structure.features if structure.sharded == "rows" else structure.rows
-        return self.all_reduce(length * structure.outputs)
+        return Work(sums=1, link_bytes=sent) if shards > 1 else Work()
 
     def norms(self) -> Work:
         """The sums over devices in the norms of an iteration; if rows are sharded, only the norm of
-        a vector like y is one.
+        a vector like y is one, and none of a quadratic.
         """
-        return self.all_reduce(1) * (1 if self.structure.sharded == "rows" else NORMS)
+        structure = self.structure
+        if structure.kind is ProblemKind.QUADRATIC:
+            return Work()
+        return self.all_reduce(1) * (1 if structure.sharded == "rows" else NORMS)
 
-    def seconds(self, work: Work) -> float:
-        """The seconds of an amount of work outside a loop."""
-        in_kernels = work.kernels * self.machine.operation_seconds
-        return work.seconds + work.read_seconds + in_kernels + work.link_seconds
+    # Sums
 
-    def iteration_seconds(self, work: Work) -> float:
-        """The seconds of an amount of work as an iteration of a loop.
+    def flops(self, work: Work) -> float:
+        """All operations of an amount of work."""
+        return work.passes * self.pass_flops + work.flops + work.factorisation_flops
+
+    def bytes_moved(self, work: Work) -> float:
+        """All bytes that an amount of work reads and writes."""
+        return work.passes * self.pass_bytes + work.bytes_moved
+
+    def link_seconds(self, work: Work) -> float:
+        """The seconds in which the devices exchange their terms of sums."""
+        machine = self.machine
+        sending = work.link_bytes / machine.link_bandwidth if machine.link_bandwidth else 0.0
+        return sending + work.sums * machine.all_reduce_seconds
+
+    def seconds(self, work: Work, *, is_loop: bool = False) -> float:
+        """The seconds of an amount of work, once or as an iteration of a loop.
 
         On a CPU an iteration that touches little is compiled into one kernel for one core.
         """
-        if self.machine.platform == "cpu" and 2 * self.pass_bytes < LARGE_BYTES:
-            on_one_core = self.machine.cores * work.read_seconds
-            work = work._replace(kernels=0.0, read_seconds=on_one_core)
-        return self.seconds(work)
+        machine, passing = self.machine, work.passes * self.pass_seconds
+        starting = work.kernels * machine.operation_seconds
+        if is_loop and self.is_cpu and 2 * self.pass_bytes < LARGE_BYTES:
+            passing, starting = machine.cores * passing, 0.0
+        # Of a separable function only vectors are read, which stay in the cache if they are short.
+        is_separable = self.structure.kind is ProblemKind.SEPARABLE
+        rate = machine.bandwidth("float32", self.pass_bytes if is_separable else float("inf"))
+        computing = work.flops / machine.product(self.read_dtype) + work.seconds
+        return passing + work.bytes_moved / rate + computing + starting + self.link_seconds(work)
 
     def program_seconds(self, setup: Work, fresh_bytes: float) -> float:
         """The seconds of a call and of all that a program does outside its loop.
 
         ``fresh_bytes`` are written to memory whose pages the system has yet to map.
         """
-        is_cpu = self.machine.platform == "cpu"
-        called = Work(kernels=PROGRAM_KERNELS + HANDOVER_KERNELS * is_cpu)
+        called = Work(kernels=CALL_KERNELS + HANDOVER_KERNELS * self.is_cpu)
         return self.seconds(setup + called) + fresh_bytes / self.machine.fresh_bandwidth

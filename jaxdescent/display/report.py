@@ -73,6 +73,21 @@ class Grid(NamedTuple):
     notes: Sequence[str]
     words: Collection[str]
 
+    @property
+    def _widths(self) -> list[int]:
+        return [max(map(len, column)) for column in zip(self.heads, *self.rows, strict=True)]
+
+    @property
+    def width(self) -> int:
+        """The characters of a line."""
+        return sum(self._widths) + 2 * len(self.heads)
+
+    def without(self, head: str) -> Grid:
+        """The grid without the column of this head, if it has one."""
+        kept = [index for index, name in enumerate(self.heads) if name != head]
+        heads, *rows = ([row[index] for index in kept] for row in (self.heads, *self.rows))
+        return self._replace(heads=heads, rows=rows)
+
     def as_text(self) -> str:
         """Lines for a terminal, with aligned columns."""
         rows = aligned([self.heads, *self.rows], self.words)

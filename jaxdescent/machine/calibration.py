@@ -1,8 +1,8 @@
 """A device's rates, measured on arrays just beyond its last-level cache: the best of many runs.
 
-Other work on the machine only makes runs slower. So a run is repeated until the best time has not
-improved for a while. The ratio of the median run to the best, and the share of the cores that other
-processes used, are kept with the rates; they show whether the machine was busy.
+Other work on the machine only makes runs slower. The ratio of the median run to the best, and the
+share of the cores that other processes used, are kept with the rates; they show whether the machine
+was busy.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import pathlib
 import statistics
 import time
+import timeit
 from collections.abc import Callable
 from typing import Any
 
@@ -36,12 +37,8 @@ WIDENED = 0.75
 """Bytes of 16-bit data that a CPU reads a second, over those of float32: it widens them in blocks
 that stay in the cache."""
 
-REPEATS, OVERHEAD_REPEATS = 4, 100
-"""The number of consecutive runs without improvement after which no more are made."""
-
-BETTER, MOST_SECONDS = 0.97, 1.0
-"""A run is an improvement if its time is less than BETTER times the best; runs are repeated for at
-most MOST_SECONDS."""
+REPEATS, OVERHEAD_REPEATS = 12, 1000
+"""The number of runs of a program that takes milliseconds, and of one that takes microseconds."""
 
 
 class Runs:
@@ -54,21 +51,16 @@ class Runs:
     def least_seconds(
         self, function: Callable[..., Any], *inputs: Any, repeats: int = REPEATS
     ) -> float:
-        """The best time, once ``repeats`` runs in a row have not improved it, or after a second."""
-        jax.block_until_ready(function(*inputs))
-        times: list[float] = []
-        best, since, began = float("inf"), 0, time.perf_counter()
-        while since < repeats and (
-            time.perf_counter() - began < MOST_SECONDS or len(times) < REPEATS
-        ):
-            start = time.perf_counter()
+        """The best time of so many runs after a first one, which compiles."""
+
+        def run() -> None:
             jax.block_until_ready(function(*inputs))
-            seconds = time.perf_counter() - start
-            since = 0 if seconds < BETTER * best else since + 1
-            best = min(best, seconds)
-            times.append(seconds)
-        self.spread = max(self.spread, statistics.median(times) / max(best, 1e-9))
-        return max(best, 1e-9)
+
+        run()
+        times = timeit.repeat(run, number=1, repeat=repeats)
+        best = max(min(times), 1e-9)
+        self.spread = max(self.spread, statistics.median(times) / best)
+        return best
 
 
 def measure(device: Any) -> dict[str, Any]:
@@ -169,14 +161,14 @@ def _operation_seconds(runs: Runs) -> float:
 
 def _cache_bytes(device: Any) -> int:
     """The size of the last-level cache as the system reports it, else the platform's default."""
-    if device.platform == "cpu":
-        sizes = []
-        for file in pathlib.Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
-            try:
-                text = file.read_text().strip()
-                sizes.append(int(text[:-1]) << {"K": 10, "M": 20}[text[-1]])
-            except (OSError, ValueError, KeyError):
-                continue
-        if sizes:
-            return max(sizes)
-    return DEFAULTS.get(device.platform, DEFAULTS["gpu"])["cache_bytes"]
+    default = DEFAULTS.get(device.platform, DEFAULTS["gpu"])["cache_bytes"]
+    if device.platform != "cpu":
+        return default
+    files = pathlib.Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
+    try:
+        texts = [file.read_text().strip() for file in files]
+        return max(
+            (int(text[:-1]) << {"K": 10, "M": 20}[text[-1]] for text in texts), default=default
+        )
+    except (OSError, ValueError, KeyError):
+        return default

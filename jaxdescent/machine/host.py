@@ -1,4 +1,4 @@
-"""The host's processor: its name, and how many of its cores this process may use."""
+"""What the host's system tells: its processor, the cores for this process, memory, and the load."""
 
 from __future__ import annotations
 
@@ -26,6 +26,18 @@ def processor() -> str:
         lines = []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine() or "cpu"
+
+
+def told_bytes(path: str, field: str) -> int | None:
+    """The bytes that a file of ``/proc`` tells of a field in kB; None if there is no such line."""
+    try:
+        lines = pathlib.Path(path).read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    return None
 
 
 class Load(NamedTuple):

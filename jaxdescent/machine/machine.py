@@ -128,7 +128,7 @@ class Machine:
         identity, available = _identity(device), memory.available_bytes(device)
         if rates is None:
             return cls.default(**identity, memory_bytes=available)
-        if _is_busy(rates):
+        if rates["others"] > BUSY:
             rates = _better(rates, default_rates(device.platform, identity["cores"]), FAR)
         return cls(**identity, memory_bytes=available, **rates)
 
@@ -155,20 +155,20 @@ class Machine:
         """
         device = _device(device)
         identity = _identity(device)
-        path, stored = store.path_of(identity), store.stored(identity)
-        is_doubtful = stored is not None and _is_busy(stored) and path not in _MEASURED_HERE
-        if stored is not None and not recalibrate and not is_doubtful:
-            return cls.of(device)
-        _MEASURED_HERE.add(path)
-        from jaxdescent.machine import calibration
+        path, kept = store.path_of(identity), store.stored(identity)
+        is_believed = kept is not None and (kept["others"] <= BUSY or path in _MEASURED_HERE)
+        if recalibrate or not is_believed:
+            from jaxdescent.machine import calibration
 
-        rates = calibration.measure(device)
-        if stored is not None and not recalibrate:
-            # The quality is that of the less disturbed one.
-            quiet, busy = sorted((rates, stored), key=lambda each: each["others"])
-            rates = _better(quiet, busy)
-        store.keep(identity, rates)
-        return cls._of(device, rates)
+            _MEASURED_HERE.add(path)
+            rates = calibration.measure(device)
+            if kept is not None and not recalibrate:
+                # The quality is that of the less disturbed one.
+                quiet, busy = sorted((rates, kept), key=lambda each: each["others"])
+                rates = _better(quiet, busy)
+            store.keep(identity, rates)
+            kept = rates
+        return cls._of(device, kept)
 
     def agreed(self) -> Machine:
         """The machine that a group of processes plans for, the same one in each of them.
@@ -219,12 +219,10 @@ class Machine:
         name = _name(dtype)
         # Widening 16-bit numbers takes as long from memory as from the cache.
         is_widened = name == "bfloat16" and self.platform == "cpu"
-        if is_widened or size_in_bytes > 2 * self.cache_bytes:
+        if is_widened or size_in_bytes > self.cache_bytes:
             return self.read_bandwidth[name]
-        # Other data need the cache too: beyond a quarter of it only part of the data stay there,
-        # and a small part if they are a little larger than the cache.
-        fits = size_in_bytes <= self.cache_bytes
-        share = 1.0 if size_in_bytes <= self.cache_bytes / 4 else 0.5 if fits else 0.1
+        # Other data need the cache too: beyond a quarter of it only part of the data stay there.
+        share = 1.0 if size_in_bytes <= self.cache_bytes / 4 else 0.5
         return self.read_bandwidth[name] * self.ratios.cached**share
 
     def product(self, dtype: Any) -> float:
@@ -242,10 +240,6 @@ is not believed to be more than FAR times worse than the default."""
 
 _MEASURED_HERE: set[Any] = set()
 """The calibrations measured by this process, which are not measured again for being doubtful."""
-
-
-def _is_busy(rates: dict[str, Any]) -> bool:
-    return rates["others"] > BUSY
 
 
 def _better(rates: dict[str, Any], others: dict[str, Any], worse: float = 1.0) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from jaxdescent import processes
-from jaxdescent.machine import attached
+from jaxdescent.machine import attached, host
 
 SLACK_BYTES = 1 << 20
 """The uncertainty of the available memory: a problem with fewer bytes is taken to fit."""
@@ -110,12 +110,8 @@ def readable_bytes(count: float) -> str:
 
 
 def _system_bytes() -> int:
-    meminfo = pathlib.Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return _physical_bytes()
+    available = host.told_bytes("/proc/meminfo", "MemAvailable")
+    return _physical_bytes() if available is None else available
 
 
 def _control_group_bytes(
@@ -152,10 +148,9 @@ def _control_group_bytes(
 def _reclaimable(folder: pathlib.Path) -> int:
     """The bytes of page cache that count as used, but that the kernel frees when needed."""
     try:
-        lines = (folder / "memory.stat").read_text().splitlines()
-    except OSError:
+        fields = dict(map(str.split, (folder / "memory.stat").read_text().splitlines()))
+    except (OSError, ValueError):
         return 0
-    fields = dict(line.split() for line in lines if len(line.split()) == 2)
     return int(fields.get("total_inactive_file", fields.get("inactive_file", 0)))
 
 
@@ -167,8 +162,4 @@ def _address_space_bytes() -> list[int]:
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     if soft == resource.RLIM_INFINITY:
         return []
-    try:
-        pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
-    except OSError:
-        pages = 0
-    return [max(soft - pages * os.sysconf("SC_PAGE_SIZE"), 0)]
+    return [max(soft - (host.told_bytes("/proc/self/status", "VmSize") or 0), 0)]

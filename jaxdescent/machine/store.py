@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+import math
 import os
 import pathlib
 import re
 import sys
-import tempfile
 from typing import Any
 
 import jax
 import jaxlib.version
 
-from jaxdescent.machine.defaults import DEFAULTS, DTYPES
+from jaxdescent.machine.defaults import DEFAULTS
 
 FORMAT = 4
 """The version of the JSON file's format; files of another version are ignored."""
-
 
 QUALITY = ("measured_at", "others", "spread")
 """The fields that describe the quality of a calibration."""
@@ -53,16 +53,14 @@ def keep(identity: dict[str, Any], rates: dict[str, Any]) -> None:
     """Write the file atomically; it is no error if the folder cannot be written to."""
     _read.cache_clear()
     path = path_of(identity)
+    written = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            json.dump({"format": FORMAT, "rates": rates}, file, indent=2)
+        written.write_text(json.dumps({"format": FORMAT, "rates": rates}, indent=2))
+        written.replace(path)
     except OSError:
-        return
-    try:
-        os.replace(file.name, path)
-    except OSError:
-        pathlib.Path(file.name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            written.unlink()
 
 
 @functools.lru_cache(maxsize=8)
@@ -70,23 +68,21 @@ def _read(path: str, version: int) -> dict[str, Any] | None:
     """The rates in a file; None if it is missing, of another format, or not readable."""
     try:
         content = json.loads(pathlib.Path(path).read_text())
-    except (OSError, ValueError):
+        rates = content["rates"]
+        # Earlier versions kept more.
+        rates = {name: rates[name] for name in (*DEFAULTS["cpu"], *QUALITY, "is_measured")}
+        is_valid = content["format"] == version and all(map(_is_valid, rates, rates.values()))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
-    if not isinstance(content, dict) or content.get("format") != version:
-        return None
-    names = (*DEFAULTS["cpu"], *QUALITY, "is_measured")
-    rates = content.get("rates")
-    if not isinstance(rates, dict) or not all(_is_valid(name, rates.get(name)) for name in names):
-        return None
-    return {name: rates[name] for name in names}  # earlier versions kept more
+    return rates if is_valid else None
 
 
 def _is_valid(name: str, value: Any) -> bool:
     """Whether a rate is a positive number, or one for each dtype, and other fields are numbers."""
-    numbers = [value]
-    if isinstance(DEFAULTS["cpu"].get(name), dict):
-        if not isinstance(value, dict) or set(value) != set(DTYPES):
-            return False
-        numbers = list(value.values())
-    least = 1e-15 if name in DEFAULTS["cpu"] and name != "cache_bytes" else 0
-    return all(isinstance(x, (int, float)) and least <= x < float("inf") for x in numbers)
+    default = DEFAULTS["cpu"].get(name)
+    if isinstance(default, dict):
+        return value.keys() == default.keys() and all(
+            0 < each < math.inf for each in value.values()
+        )
+    least = 1e-15 if default and name != "cache_bytes" else 0
+    return least <= value < math.inf

@@ -29,13 +29,13 @@ PACKAGES = {
 """For each platform, the module that is needed to compile for it, and what pip installs for it."""
 
 LIMITS = {
-    (8, 0): (64, 2048, 164, 163),
-    (8, 9): (128, 1536, 100, 99),
-    (9, 0): (128, 2048, 228, 227),
-    (10, 0): (128, 2048, 228, 227),
+    (8, 0): (64, 2048, 164 << 10, 163 << 10),
+    (8, 9): (128, 1536, 100 << 10, 99 << 10),
+    (9, 0): (128, 2048, 228 << 10, 227 << 10),
+    (10, 0): (128, 2048, 228 << 10, 227 << 10),
 }
 """For each compute capability, the float32 units and the threads of a multiprocessor, its shared
-memory, and a thread block's share of that, in KiB (CUDA C++ Programming Guide, "Compute
+memory, and a thread block's share of that, in bytes (CUDA C++ Programming Guide, "Compute
 Capabilities")."""
 
 GPU_TEXT = """\
@@ -43,25 +43,25 @@ gpu_device_info {{
   threads_per_block_limit: 1024
   threads_per_warp: 32
   shared_memory_per_block: 49152
-  shared_memory_per_core: {shared_per_core}
-  shared_memory_per_block_optin: {shared_per_block}
-  threads_per_core_limit: {threads}
-  core_count: {cores}
-  fpus_per_core: {units}
+  shared_memory_per_core: {limits[2]}
+  shared_memory_per_block_optin: {limits[3]}
+  threads_per_core_limit: {limits[1]}
+  core_count: {cuda.cores}
+  fpus_per_core: {limits[0]}
   block_dim_limit_x: 2147483647
   block_dim_limit_y: 65535
   block_dim_limit_z: 65535
-  memory_bandwidth: {bandwidth}
-  l2_cache_size: {cache}
-  clock_rate_ghz: {clock}
-  device_memory_size: {memory}
-  cuda_compute_capability {{ major: {major} minor: {minor} }}
+  memory_bandwidth: {device.bandwidth:.0f}
+  l2_cache_size: {cuda.cache}
+  clock_rate_ghz: {cuda.clock}
+  device_memory_size: {device.memory:.0f}
+  cuda_compute_capability {{ major: {cuda.capability[0]} minor: {cuda.capability[1]} }}
   registers_per_core_limit: 65536
   registers_per_block_limit: 65536
 }}
 platform_name: "CUDA"
 dnn_version_info {{ major: 9 minor: 1 patch: 1 }}
-device_description_str: "{kind}"
+device_description_str: "{device.kind}"
 """
 
 TPU_ENVIRONMENT = {
@@ -111,25 +111,10 @@ def target_config(device: Accelerator) -> str:
     Raises:
       ValueError: if the device is not a GPU.
     """
-    cuda = device.cuda
-    if cuda is None:
+    if device.cuda is None:
         raise ValueError(f"XLA knows {device.kind} by its name, and has no target config for it.")
-    units, threads, per_core, per_block = LIMITS[cuda.capability]
-    major, minor = cuda.capability
-    return GPU_TEXT.format(
-        kind=device.kind,
-        units=units,
-        threads=threads,
-        shared_per_core=per_core << 10,
-        shared_per_block=per_block << 10,
-        cores=cuda.cores,
-        clock=cuda.clock,
-        cache=cuda.cache,
-        bandwidth=int(device.bandwidth),
-        memory=int(device.memory),
-        major=major,
-        minor=minor,
-    )
+    limits = LIMITS[device.cuda.capability]
+    return GPU_TEXT.format(device=device, cuda=device.cuda, limits=limits)
 
 
 def _gpus(mesh: Mesh) -> Any:

@@ -1,0 +1,233 @@
+"""Prices of the methods that iterate, most of which are rows of passes and vectors."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from jaxdescent.cost.iterations import (
+    condition_of,
+    error_bound,
+    gradient_iterations,
+    krylov_count,
+    krylov_iterations,
+)
+from jaxdescent.cost.structure import ProblemKind, Structure
+from jaxdescent.cost.work import ITERATION_KERNELS, SCALAR_BYTES, Price, Question, Work
+from jaxdescent.kernels.products import FEW_ROWS, part_length, run_length
+from jaxdescent.kernels.shifted import SHIFTED_BYTES
+from jaxdescent.methods.batch_order import batch_rows
+from jaxdescent.methods.batch_steps import SHARE as STEP_SHARE
+from jaxdescent.methods.levenberg_marquardt import DENSE_ELEMENTS, DENSE_PARAMS
+from jaxdescent.objectives import RowBlocks
+from jaxdescent.preconditioners.sketch import CHUNK, COPIES, NONZEROS, Sketch
+
+
+class PricedByPasses(NamedTuple):
+    """The price of a method that is made of passes over the data and of vectors.
+
+    Attributes:
+      once: the products with X, and those with X', before the first iteration and after the last.
+      each: those of an iteration. Of a function these are values and gradients.
+      vectors: the vectors of both sides that an iteration reads or writes.
+      of_params: the vectors of the params' size that are reserved.
+      of_rows: the vectors of the targets' size that are reserved, besides those of a look.
+      looked: the vectors of the targets' size that the look at a claim reserves.
+      blocks: the blocks of a centred X that are reserved on a CPU.
+      krylov: the iterations over those of a Krylov method; 0 stands for steepest descent.
+      assumed: the iterations for a function of whose Hessian nothing is known, which are right to
+        an order of magnitude.
+    """
+
+    once: tuple[float, float]
+    each: tuple[float, float]
+    vectors: float
+    of_params: float
+    of_rows: float = 0
+    looked: float = 7
+    blocks: float = 0
+    krylov: float = 1.0
+    assumed: float = 0
+
+    def __call__(self, question: Question) -> Price:
+        """The price for a problem on a machine."""
+        structure = question.structure
+        widening = 1.5 * question.widened_bytes * question.is_widened
+        if self.assumed and question.condition is None:
+            iterations = self.assumed
+        elif self.krylov:
+            iterations = self.krylov * krylov_count(question) + 1
+        else:
+            iterations = gradient_iterations(question)
+        return Price(
+            self._bytes(question),
+            question.passes(*self.once) + Work(bytes_moved=widening),
+            question.passes(*self.each) + question.norms() + question.vectors(self.vectors),
+            iterations,
+            structure.eps**0.5 if self.assumed else error_bound(question, question.tolerance),
+        )
+
+    def _bytes(self, question: Question) -> float:
+        """The bytes of vectors of both sides, and of the copies of X that products make on a CPU.
+
+        These are two of widened 16-bit data, the partial sums of X'R, and blocks of an X that is
+        centred; products with an X that is centred as a whole share a copy with the look at a
+        claim. Beside 16-bit data that are widened as a whole, the vectors of a look have room of
+        their own.
+        """
+        structure = question.structure
+        is_shared = structure.has_intercept and structure.outputs == 1 and self.blocks > 0
+        blocks = question.widened_bytes * (1 if is_shared and question.is_widened else 2)
+        reserved = structure.evaluation_reserved + SCALAR_BYTES
+        if structure.kind is not ProblemKind.REGRESSION:
+            return self.of_params * structure.vector_bytes + blocks + reserved
+        (rows, features), outputs, itemsize = structure.shard, structure.outputs, structure.itemsize
+        elements = self.of_params * features * outputs
+        if question.is_cpu and structure.is_dense:
+            length = run_length(rows, features) if outputs == 1 else part_length(rows)
+            if length and not (outputs == 1 and question.is_narrow):
+                elements += rows / length * features * outputs
+            if structure.has_intercept:
+                # Few rows are one block, of which no runs are copied.
+                whole = (1.0 if rows < FEW_ROWS else 2.0) * structure.entries * itemsize
+                blocks = max(blocks, min(whole, self.blocks * SHIFTED_BYTES))
+        looked = self.looked * structure.is_dense * rows * outputs * itemsize
+        vectors = self.of_rows * rows * outputs * itemsize
+        at_rows = looked + blocks if question.is_widened else max(vectors + blocks, looked)
+        return itemsize * elements + at_rows + reserved
+
+
+LSMR_ROW = PricedByPasses((2, 2), (1, 1), 12, 9, of_rows=3, blocks=3)
+"""Four passes for the mean, the start and the end."""
+
+
+# Sketches and batches
+
+
+def is_sketched(structure: Structure) -> bool:
+    """Whether X is in memory, and has more rows than the sketch would have."""
+    is_held = structure.is_dense or (structure.is_sparse and not structure.is_streamed)
+    return is_held and structure.rows > Sketch().oversampling * structure.features
+
+
+SKETCH_SHARE = 0.65
+"""The time of a QR with four times as many rows as columns, relative to the rate of QR that is
+measured on other shapes: longer columns make faster products."""
+
+
+SORTING = 2.4e-9
+"""The seconds of a number in each round of the sort that shuffles the rows on a CPU."""
+
+
+def sketched_lsmr(question: Question) -> Price:
+    """LSMR with a sketch, which makes the condition number that of Gaussian rows.
+
+    A sketch of float64 is in float32. Of a sparse X the entries are added up for each part of the
+    sketch. Of a dense one rows are mixed in random order: for each chunk every device sends the
+    rows that it has.
+    """
+    structure, base = question.structure, LSMR_ROW(question)
+    rows, features, outputs = structure.rows, structure.features, structure.outputs
+    groups = -(-Sketch().oversampling * features // NONZEROS)
+    stack, square = groups * NONZEROS, float(features) * features
+    is_rough = structure.compute_dtype == "float64"
+    setup = question.orthogonal(stack, features) * SKETCH_SHARE
+    if structure.has_penalty:
+        setup += question.orthogonal(2 * features, features)
+    if structure.is_sparse:
+        setup += Work(passes=COPIES, bytes_moved=3.0 * stack * features * structure.itemsize)
+    else:
+        setup += question.product(2.0 * NONZEROS * rows * features, NONZEROS)
+        setup *= 0.5 if is_rough else 1.0
+        sorting = SORTING * rows * math.log2(rows) if question.is_cpu else 0.0
+        setup += Work(bytes_moved=3.0 * rows * features * structure.itemsize, seconds=sorting)
+    # QR of a copy, with a rough triangle besides; or applying the triangle's inverse.
+    columns = features + outputs
+    factorised = 2 * stack * columns + (1.5 * square if is_rough else 0)
+    # A chunk of a group's rows with their signs, and the shuffled order, one word for each row.
+    chunk = min(rows / groups, CHUNK)
+    working = max(factorised, 7 * square) + chunk * (columns + NONZEROS)
+    setup += question.all_reduce(chunk * columns) * (rows / chunk)
+    # Substitution with the triangle and with its transpose reads it twice.
+    twice = 2 * square * structure.itemsize
+    substitution = Work(bytes_moved=twice, flops=2 * square * outputs)
+    condition = math.sqrt(Sketch().oversampling)
+    condition = (condition + 1) / (condition - 1)
+    return Price(
+        base.working_bytes + structure.itemsize * working + 4 * rows,
+        base.setup + setup,
+        base.iteration + substitution + question.vectors(4)._replace(kernels=0),
+        krylov_iterations(condition, question.tolerance) + 2,
+        error_bound(question),
+    )
+
+
+def mini_batches(question: Question) -> Price:
+    """Mini-batches: passes for means, lengths and the look at the start; and in each iteration an
+    epoch of three products with each batch, whose steps touch 16 vectors of all features, and a
+    look at all rows. Entries in memory are copied row by row first, padded to 1.5 times what a
+    product reads, and each is picked four times, which takes as long as 64 bytes of vectors.
+
+    In unknowns that are scaled to a mean eigenvalue of one, an epoch goes as far as gradient flow
+    in a time of ``steps * rate``. The smallest eigenvalue is taken to be one over the condition
+    number. What noise leaves is a tenth of the error at best.
+    """
+    structure = question.structure
+    rows, features, outputs = structure.rows, structure.features, structure.outputs
+    entries = round(structure.evaluation_flops / 2 / rows)
+    batch = batch_rows(structure.unknowns, features, RowBlocks(rows, rows, entries))
+    steps = -(-rows // batch)
+    epoch, copied = Work(passes=1, flops=2 * question.pass_flops), 0.0
+    if not structure.is_streamed:
+        copied = 1.5 * structure.evaluation_bytes
+        epoch = Work(bytes_moved=4 * 64.0 * rows * entries * outputs + copied)
+    step = Work(bytes_moved=16.0 * structure.vector_bytes, kernels=2 * ITERATION_KERNELS)
+    time = steps * STEP_SHARE / (1 + features / batch)
+    decades = min(time / condition_of(question), math.log(10))
+    of_rows = 2.0 * rows * outputs * structure.itemsize
+    return Price(
+        10.0 * structure.vector_bytes + of_rows + copied + SCALAR_BYTES,
+        Work(passes=3),
+        epoch + step * steps + question.passes(1, 1) + question.vectors(12),
+        max(-math.log(max(question.tolerance, 1e-16)) / decades, 1.0),
+        error_bound(question, question.tolerance),
+    )
+
+
+# Functions
+
+
+def separable_descent(question: Question) -> Price:
+    """Descent leaf by leaf in place, with sixteen steps in a pass. If all curvatures are equal, the
+    first pass finds the minimum.
+    """
+    structure = question.structure
+    working = float(structure.params_bytes + structure.largest_leaf_bytes)
+    a_step = question.vectors(3 / 16) + question.norms() * (1 / 16)
+    return Price(working, question.vectors(6), a_step, 16.0, structure.eps)
+
+
+def separable_backtracking(question: Question) -> Price:
+    """Backtracking: the trial, its gradient, the gradient, the params, the result, and params of 16
+    bits once more, widened.
+    """
+    structure = question.structure
+    working = (6.0 if structure.is_rounded else 5.0) * structure.vector_bytes
+    iteration = question.vectors(16) + question.norms()
+    return Price(working, question.vectors(8), iteration, 2.0, structure.eps)
+
+
+def levenberg_marquardt(question: Question) -> Price:
+    """Levenberg-Marquardt: J is formed for few unknowns, else conjugate gradients."""
+    structure = question.structure
+    size, residuals = structure.unknowns, structure.rows
+    jacobian = float(size) * residuals
+    if size <= DENSE_PARAMS and jacobian <= DENSE_ELEMENTS:
+        iteration = Work(passes=size, kernels=ITERATION_KERNELS)
+        iteration += question.orthogonal(residuals + size, size)
+        working = structure.itemsize * (3.0 * jacobian + 4.0 * size * size)
+    else:
+        iteration = Work(passes=20) + question.vectors(250)
+        working = 4.0 * structure.vector_bytes + 4.0 * residuals * structure.itemsize
+    working += structure.evaluation_reserved
+    return Price(working, Work(), iteration, 15.0, structure.eps**0.5)

@@ -1,0 +1,216 @@
+"""Prices of the methods that solve: factorisations, and conjugate gradients on a Gram matrix."""
+
+from __future__ import annotations
+
+from jaxdescent.cost.iterations import error_bound, krylov_count
+from jaxdescent.cost.structure import Structure
+from jaxdescent.cost.work import ITERATION_KERNELS, SCALAR_BYTES, Price, Question, Work
+from jaxdescent.kernels.factors import PASSES
+from jaxdescent.kernels.products import part_length, run_length, stride_count
+from jaxdescent.kernels.symmetric import LEAST_HALVED, block_length
+from jaxdescent.regression.solve import DOUBLE_ENTRIES, FAIR, SMALL, least_singular_value
+
+DOUBLE_FLOPS, DOUBLE_SLOWER = 25.0, 100.0
+"""The operations for an entry of X in a product in double length, and how many times longer they
+take than those of a matrix product."""
+
+REFINEMENTS = 4
+"""The assumed number of refinement steps for an ill-conditioned regression (three to six)."""
+
+
+def derivative_regression(question: Question) -> Price:
+    """Cholesky of the smaller Gram matrix, or QR of X if that is ill-conditioned.
+
+    The setup includes the means, the gradient at the start, and value and gradient at the end; the
+    iteration the way back from the space of the rows, and a second solve if needed.
+    """
+    structure = question.structure
+    if structure.is_streamed:
+        return _by_sums(question)
+    rows, features, is_tall = structure.rows, structure.features, structure.is_tall
+    condition, smaller = question.condition or 1.0, structure.smaller
+    # With the intercept's column of ones there are more columns than rows.
+    is_singular = rows - structure.has_intercept < features <= rows and not structure.has_penalty
+    is_ill = is_singular or condition * least_singular_value(structure.compute_dtype) > 1
+    is_small = is_tall and rows * features**2 <= SMALL
+    is_orthogonal = is_ill or is_small or (structure.has_own_l2 and not is_tall)
+    setup = question.passes(2, 2) + question.gram_matrix()
+    is_spectral = structure.has_own_l2 and is_tall
+    setup += question.spectrum(smaller) if is_spectral else question.cholesky(smaller)
+    if is_orthogonal:
+        setup += _triangles(question)
+    if is_orthogonal and (structure.has_own_l2 or is_singular):
+        # An SVD of a triangle takes 12 n^3 operations at the rate of a QR.
+        setup += question.orthogonal(6.0 * smaller, smaller)
+    if question.is_narrow:  # a float32 copy of all data
+        setup += Work(bytes_moved=1.5 * structure.entries * structure.itemsize)
+    corrections = 0 if is_ill or is_small or (condition + 1) / 2 < FAIR else 1
+    if is_tall and (is_ill or is_small):
+        condition, corrections = 1.0, 2 * REFINEMENTS
+    entries, inside = structure.entries * structure.outputs, Work()
+    if corrections > 1 and entries <= DOUBLE_ENTRIES:
+        flops, corrections = corrections * DOUBLE_FLOPS * entries, 0
+        inside = question.product(flops, question.machine.ratios.product_half / DOUBLE_SLOWER)
+    iteration = question.passes(corrections, corrections + (not is_tall))
+    iteration += inside + question.vectors(20)
+    touched = None if is_orthogonal else touched_bytes(structure)
+    error = min(structure.eps * condition, 1.0)
+    return Price(_direct_bytes(question), setup, iteration, 1.0, error, touched)
+
+
+def _direct_bytes(question: Question) -> float:
+    """The bytes of a direct solve, with the branches that may not be taken."""
+    structure, itemsize = question.structure, question.structure.itemsize
+    rows, features, outputs = structure.rows, structure.features, structure.outputs
+    if not _is_by_rows(question):
+        # Cholesky factors, their inverses and products; and a block of X times the inverse.
+        turned = 2.0 / stride_count(rows, features) if structure.is_tall else 3.0
+        return itemsize * (9.0 * structure.smaller**2 + turned * structure.entries)
+    # The factor is part of the result's memory; or the weights, before and after they are added.
+    more = features**2 if structure.is_tall else 2 * features * outputs * (outputs > 1)
+    return float(structure.solver_bytes + more * itemsize)
+
+
+def touched_bytes(structure: Structure) -> float:
+    """The bytes that a well-conditioned solve of a dense regression uses of those it reserves: the
+    Gram matrix, a scaled copy, its factor and the factor's inverse.
+    """
+    return 4 * structure.itemsize * float(structure.smaller) ** 2
+
+
+def _by_sums(question: Question) -> Price:
+    """The normal equations in float64: a pass for the sums, one for the gradient at the start and
+    one for the check at the end.
+    """
+    structure = question.structure
+    spectrum = question.spectrum(structure.features + structure.outputs)
+    return Price(
+        structure.solver_bytes - structure.reading_bytes,
+        Work(passes=2) + _double_sums(question) + spectrum,
+        question.passes(1, 1) + question.vectors(4),
+        1.0,
+        structure.eps,
+    )
+
+
+def _double_sums(question: Question) -> Work:
+    """The products of all columns with each other in float64, twice as slow as in float32."""
+    side = question.structure.features + question.structure.outputs
+    return question.product(2.0 * question.structure.rows * side**2, side)
+
+
+def _triangles(question: Question) -> Work:
+    """The triangular factor of an ill-conditioned X.
+
+    On one CPU it is QR of the larger side, and of its triangle above a diagonal. Elsewhere it is
+    Gram matrices of columns that are orthonormalised step by step: each pass takes a product with a
+    triangle, and one of the result with itself.
+    """
+    structure = question.structure
+    smaller, larger = sorted((structure.rows, structure.features))
+    if not _is_by_rows(question):
+        once = question.product(4.0 * structure.entries * smaller, smaller)
+        once += question.cholesky(smaller) + question.all_reduce(float(smaller) ** 2)
+        return once * PASSES
+    copies = Work(bytes_moved=4.0 * larger * smaller * structure.itemsize)
+    both = question.orthogonal(larger, smaller) + question.orthogonal(2 * smaller, smaller)
+    return both + copies
+
+
+def _is_by_rows(question: Question) -> bool:
+    """Whether QR is applied to all rows at once, which it is on one CPU."""
+    return question.is_cpu and question.structure.shards == 1
+
+
+def derivative_quadratic(question: Question) -> Price:
+    """A spectral factorisation of H, whose columns are products if it is no array: eight matrices
+    of its size with those of the branches that may not be taken.
+    """
+    structure = question.structure
+    size = structure.unknowns
+    setup = question.spectrum(size) + Work(passes=0 if structure.is_dense else size)
+    square = float(size) * size * structure.itemsize
+    iteration = Work(passes=6, bytes_moved=2 * square, kernels=ITERATION_KERNELS)
+    return Price(8 * square, setup, iteration, 1.0, error_bound(question))
+
+
+def division(question: Question) -> Price:
+    """``x - g / diag(H)``, one division for each unknown: the solver's memory, and the result."""
+    structure = question.structure
+    working = structure.solver_bytes + structure.params_bytes
+    return Price(working, Work(), question.vectors(12) + question.norms(), 1.0, structure.eps)
+
+
+def newton(question: Question) -> Price:
+    """Newton's method: n products give the Hessian, which is then factorised."""
+    structure = question.structure
+    size = structure.unknowns
+    iteration = Work(passes=3.0 * size) + question.spectrum(size)
+    # The factorisation, and the Hessian that it is computed from.
+    working = 2.0 * structure.solver_bytes + structure.evaluation_reserved
+    return Price(working, Work(), iteration, 10.0, structure.eps)
+
+
+def gram(question: Question) -> Price:
+    """Conjugate gradients on the Gram form of a tall regression: one pass builds X'X and X'y; an
+    iteration makes two products with X'X.
+    """
+    structure = question.structure
+    size, outputs, itemsize = structure.features, structure.outputs, structure.itemsize
+    square = float(size) * size * itemsize
+    setup = question.passes(1, 2)
+    if structure.is_streamed:
+        built = 4.0 * 8 * size * size
+        setup += _double_sums(question)
+    else:
+        setup += question.gram_matrix()
+        built = _built_bytes(question)
+    iteration = Work(bytes_moved=10.0 * size * outputs * itemsize, kernels=ITERATION_KERNELS)
+    if structure.is_dense:  # a product with the square is a part of a pass
+        iteration += Work(passes=2.0 * size * size / structure.entries)
+    else:
+        iteration += Work(bytes_moved=2 * square, flops=4.0 * size * size * outputs)
+    condition = question.condition or 1.0
+    # At the start and at the end the params are measured on the data themselves, of which two
+    # blocks are widened at a time. Runs of rows are cut from one more copy of widened data.
+    widened = question.widened_bytes * (1 if question.is_widened else 2)
+    if question.is_widened and run_length(structure.rows, structure.features) is not None:
+        built += widened
+    images = 5.0 * outputs * structure.shard[0] * itemsize
+    working = max(built, square + widened, images)
+    return Price(
+        working + 6.0 * size * outputs * itemsize + SCALAR_BYTES,
+        setup,
+        iteration,
+        krylov_count(question),
+        max(error_bound(question, question.tolerance), min(structure.eps * condition**2, 1.0)),
+    )
+
+
+def _built_bytes(question: Question) -> float:
+    """The bytes in which X'X is built, beyond X and y.
+
+    One CPU adds up blocks that its cache holds, in double length: besides the sum these are its low
+    part and a block's own product, and for halved products two blocks. A centred or widened X is
+    copied, on a CPU with its targets, and once more for the products with several of them; a TPU
+    centres while it reads.
+    """
+    structure, machine = question.structure, question.machine
+    rows, size = structure.rows, structure.features
+    outputs, itemsize = structure.outputs, structure.itemsize
+    block = block_length(rows, size, itemsize) if machine.is_one_cpu else rows
+    is_whole, is_cpu = block == rows, machine.platform == "cpu"
+    is_halved = machine.is_one_cpu and size > LEAST_HALVED
+    is_centred = structure.has_intercept and machine.platform != "tpu"
+    if is_whole and not (is_centred or question.is_narrow):
+        return (3.0 if is_halved else 2.0) * size * size * itemsize
+    squares = 1 if is_whole and not is_halved else 3
+    rest = rows % block if rows >= 2 * block else 0
+    lines = 2 * block if is_halved and not is_whole else block + rest
+    targets = 0
+    if is_whole and is_cpu:
+        is_parted = outputs > 1 and part_length(block) is not None
+        lines *= 2 if is_parted and machine.is_one_cpu else 1
+        targets = 2
+    elements = squares * size * size + lines * size + targets * rows * outputs
+    return float(itemsize * max(elements, 2 * size * size))
