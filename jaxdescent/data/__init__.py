@@ -24,4 +24,3 @@ from jaxdescent.data.shares import Shares as Shares
 from jaxdescent.data.shares import ShareStream as ShareStream
 from jaxdescent.data.shares import cut_source as cut_source
 from jaxdescent.data.sparse_column import SparseColumn as SparseColumn
-from jaxdescent.data.sparse_decoding import SparseDecoding as SparseDecoding

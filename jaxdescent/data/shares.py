@@ -58,9 +58,8 @@ class ShareStream(RowStream):
     source: Share
 
     def fingerprint(self) -> str:
-        decoding = self.decoding
-        facts = decoding.numbers, list(decoding.levels.items()), decoding.sparse, decoding.dtype
-        digest = hashlib.sha256(f"{self.source.base.fingerprint()} {facts}".encode())
+        facts = f"{self.source.base.fingerprint()} {self.decoding.facts}"
+        digest = hashlib.sha256(facts.encode())
         return f"{self.source.form} {digest.hexdigest()[:16]}"
 
 

@@ -18,7 +18,6 @@ from jaxdescent.data import (
     NormalSolution,
     NormalSums,
     RowStream,
-    SparseDecoding,
     normal_solution,
     open_source,
 )
@@ -135,21 +134,24 @@ class Streamed(ReadRows):
             raise TypeError(
                 "Streamed.columns, exclude, hashed and words must be lists of names, got a text."
             )
-        entries = SparseDecoding(dict(sparse or {}), tuple(hashed), tuple(words), bits)
+        listed = dict(sparse or {})
+        others = [*levels, *listed, *hashed, *words]
         if columns is None:
             unknown = [name for name in exclude if name not in source.kinds]
             if unknown:
                 raise DataError(f"exclude names {unknown[0]!r}, which is no column of the data.")
-            left_out = {*exclude, *levels, *entries.columns}
+            left_out = {*exclude, *others}
             columns = [name for name in source.kinds if name not in left_out]
-        counts = collections.Counter([*columns, *levels, *entries.columns])
+        counts = collections.Counter([*columns, *others])
         twice = [name for name, count in counts.items() if count > 1]
         if twice:
             raise DataError(f"{twice[0]!r} is named twice among the features.")
         if not counts:
             raise DataError("no column is left as a feature.")
         dtype = jax.dtypes.canonicalize_dtype(dtype)
-        decoding = Decoding(tuple(columns), levels, np.dtype(dtype), entries)
+        decoding = Decoding(
+            tuple(columns), levels, np.dtype(dtype), listed, tuple(hashed), tuple(words), bits
+        )
         object.__setattr__(self, "stream", RowStream(source, decoding))
         object.__setattr__(self, "center", None)
 
@@ -179,7 +181,7 @@ class Streamed(ReadRows):
         """The name of the feature of each weight."""
         decoding = self.stream.decoding
         levels = (f"{name}={i}" for name, k in decoding.levels.items() for i in range(k))
-        listed = (f"{name}{i}" for name, k in decoding.sparse.listed.items() for i in range(k))
+        listed = (f"{name}{i}" for name, k in decoding.listed.items() for i in range(k))
         named = [*decoding.numbers, *levels, *listed]
         hashed = (f"hash bucket {i}" for i in range(decoding.features - len(named)))
         return *named, *hashed
@@ -217,7 +219,7 @@ class Streamed(ReadRows):
     @property
     def is_uneven(self) -> bool:
         # The numbers of rows with a word or a value differ much.
-        return bool(self.stream.decoding.sparse.columns)
+        return bool(self.stream.decoding.sparse)
 
     def column_squared_norms(
         self, row_weight: jax.Array | None, center: jax.Array | None
