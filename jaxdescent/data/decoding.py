@@ -14,7 +14,7 @@ from jaxdescent.data.chunk import Chunk, placed
 from jaxdescent.data.entries import NONE, Coded, RowEntries, entries_of, sparse_pieces
 from jaxdescent.data.errors import DataError, check_columns, listed, need_arrow
 from jaxdescent.data.hashing import places_of
-from jaxdescent.data.protocol import Block, Kind, Source, located
+from jaxdescent.data.protocol import Block, Kind, Source, located_from
 
 REPEATED = 2
 """A dictionary is hashed, and not each row's text, where a text is in this many rows or more."""
@@ -121,9 +121,9 @@ class Decoding:
     def chunks(self, source: Source, size: int, row: int = 0) -> Iterator[Chunk]:
         """Chunks of all rows from ``row`` on in their order, of ``size`` rows each but the last."""
         parts: list[Block] = []
-        have, start, begin = 0, row, source.start_before(row)
-        for block in located(source.from_row(begin), self.columns, size, begin):
-            first = min(max(row - block.start, 0), block.rows)
+        have, start = 0, row
+        for block in located_from(source, self.columns, size, row):
+            first = 0
             while first < block.rows:
                 taken = min(block.rows - first, size - have)
                 parts.append(block.cut(first, first + taken))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdescent.data.protocol import Block, Source, located
+from jaxdescent.data.protocol import Block, Source, located_from
 from jaxdescent.data.row_stream import RowStream
 from jaxdescent.data.wrapped import WrappedSource
 
@@ -43,11 +43,9 @@ class Share(WrappedSource):
         # Blocks of such a size that the last one ends at ``stop``, or close after it.
         blocks = -(-(self.stop - start) // rows)
         rows = -(-(self.stop - start) // blocks)
-        for block in located(self.base.from_row(start), names, rows, start):
-            low = max(self.first - block.start, 0)
-            high = min(self.stop - block.start, block.rows)
-            if low < high:
-                yield dataclasses.replace(block, origin=block.numbers).cut(low, high)
+        for block in located_from(self.base, names, rows, self.first):
+            numbered = dataclasses.replace(block, origin=block.numbers)
+            yield numbered.cut(0, min(self.stop - block.start, block.rows))
             if block.start + block.rows >= self.stop:
                 return
 
