@@ -20,7 +20,7 @@ REPEATED = 2
 """A dictionary is hashed, and not each row's text, where a text is in this many rows or more."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Decoding:
     """How columns become numbers.
 
