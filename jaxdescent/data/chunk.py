@@ -139,13 +139,14 @@ class Chunk:
         written out only where a row has many.
         """
         n, side = len(self.names), total.shape[0]
-        S = self._whole_sparse()
-        is_written_out = S is None or SPARSE * S.nnz >= S.shape[0] * S.shape[1]
-        dense = np.arange(side) if is_written_out else np.r_[0:n, self.features : side]
+        written_out, apart = self._whole_sparse(), None
+        if written_out is not None and SPARSE * written_out.nnz < np.prod(written_out.shape):
+            written_out, apart = None, written_out
+        dense = np.arange(side) if apart is None else np.r_[0:n, self.features : side]
         step = product_rows(dense.size)
         for first in range(0, self.rows, step):
             rows = slice(first, min(first + step, self.rows))
-            Z = self._written_out(rows, targets, S if is_written_out else None)
+            Z = self._written_out(rows, targets, written_out)
             if shift is not None:
                 Z[:, :-1] -= shift[dense[:-1]]
             s = self.own(weight)[rows]
@@ -156,11 +157,11 @@ class Chunk:
                 if (s < 0).any():
                     signed = Z * np.sign(s)[:, None]
                 product = Z.T @ signed
-                if is_written_out:
+                if apart is None:
                     total += product
                     continue
                 total[np.ix_(dense, dense)] += product
-                own = S[rows]
+                own = apart[rows]
                 crossed = own.T @ (root[:, None] * signed)
                 total[n : self.features, dense] += crossed
                 total[dense, n : self.features] += crossed.T

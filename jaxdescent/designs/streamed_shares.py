@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from jaxdescent import processes
-from jaxdescent.data import DataError, ShareStream, cut_source
+from jaxdescent.data import DataError, RowStream, cut_source
 from jaxdescent.designs.read_rows import Held, ReadRows
 from jaxdescent.designs.row_sharding import RowSharding, local_parts
 from jaxdescent.designs.streamed import Streamed
@@ -151,7 +151,7 @@ class StreamedShares(ReadRows):
     def is_whole(self) -> bool:
         return False
 
-    def _of_rows(self, read: Callable[[ShareStream], np.ndarray]) -> jax.Array:
+    def _of_rows(self, read: Callable[[RowStream], np.ndarray]) -> jax.Array:
         """A vector over all rows, to which each process contributes its own rows."""
         shares, over = self.shares, self.facts.over
         assert over.mesh is not None  # a NamedSharding has one
