@@ -18,8 +18,8 @@ class Share(WrappedSource):
     """The rows from ``first`` to before ``stop`` of a source.
 
     Reading begins at the last row up to ``first`` at which the source can begin (arrays and
-    ``.npy`` anywhere, Parquet at a row group, others at their first row), and ends before
-    ``stop``.
+    ``.npy`` anywhere, Parquet at a row group, counted CSV at a file, others at their first row),
+    and ends before ``stop``.
     """
 
     def __init__(self, base: Source, first: int, stop: int) -> None:
