@@ -14,7 +14,7 @@ import jaxdescent as jd
 from jaxdescent.cli.commands import app
 from jaxdescent.data import DataError
 from jaxdescent.data.chunk import Chunk
-from jaxdescent.data.entries import Coded
+from jaxdescent.data.entries import Coded, sparse_pieces
 from jaxdescent.fit import by_descent, penalty_path, reporting_method
 from jaxdescent.fit.column_squares import ColumnSquares
 from jaxdescent.fit.progress import ProgressListener
@@ -234,9 +234,9 @@ class TestStandardize:
                 Coded(3, 4, codes[part], slope[part]),
                 *(Coded(7, 5, b[part]) for b in buckets),
             ]
-            moments.add(
-                Chunk(0, ("a", "b", "c"), np.nan_to_num(numbers[part]), coded, [], 12), weight[part]
-            )
+            sparse = sparse_pieces(coded, [], 3, 12, np.float64)
+            chunk = Chunk(0, ("a", "b", "c"), np.nan_to_num(numbers[part]), sparse, [], 12)
+            moments.add(chunk, weight[part])
         mean = weight @ X / weight.sum()
         absent = np.array([weight[np.isnan(numbers[:, 0])].sum(), 0, 0])
         squares = moments.squares(shift, np.array([fill, 0, 0]), absent)

@@ -16,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxdescent as jd
+from jaxdescent import data
 from jaxdescent.data import DataError, Kind, Source, SparseColumn, hashing, row_stream
+from jaxdescent.data.chunk import placed
 from jaxdescent.designs.streamed_rows import StreamedRows
 from tests.references import closed_form
 
@@ -118,6 +120,34 @@ def test_products_are_those_of_the_written_out_matrix(both, rng):
             exact += matrix[some], matrix[some[:3]], s @ matrix**2
             for got, expected, atol in zip(found, exact, bounds, strict=True):
                 np.testing.assert_allclose(got, expected, atol=atol)
+
+
+@pytest.mark.parametrize("bits", [4, 8])  # rows with many entries are written out
+@pytest.mark.parametrize("levels", [{}, {"k": 5, "l": 3}])
+@pytest.mark.parametrize("intercept", [False, True])
+def test_sums_of_products_are_those_of_the_written_out_matrix(rng, bits, levels, intercept):
+    words = np.array(["rose", "a", "is", "straße"])
+    table = {
+        "a": rng.normal(size=ROWS) + 5,
+        "k": rng.integers(-1, 5, ROWS),
+        "l": rng.integers(0, 3, ROWS),
+        "text": [" ".join(rng.choice(words, 3)) for _ in range(ROWS)],
+    }
+    decoding = data.Decoding(("a",), levels, np.dtype(np.float64), words=("text",), bits=bits)
+    stream = data.RowStream(data.open_source(pa.table(table)), decoding)
+    assert stream.blocks > 1
+    X, y = stream.rows_at(np.arange(ROWS)), rng.normal(size=(ROWS, 2))
+    assert X.sum() == pytest.approx(
+        sum(table["a"]) + 3 * ROWS + len(levels) * ROWS - bool(levels) * (table["k"] < 0).sum()
+    )
+    some_negative = np.where(np.arange(ROWS) % 17, rng.random(ROWS), -0.1)
+    for weight in (None, rng.random(ROWS), some_negative):
+        s = np.ones(ROWS) if weight is None else weight
+        found = stream.normal_sums(weight, y, intercept=intercept)
+        Z, v = (each - intercept * (s @ each) / s.sum() for each in (X, y))
+        np.testing.assert_allclose(found.gram, Z.T @ (s[:, None] * Z), atol=1e-9)
+        np.testing.assert_allclose(found.cross, Z.T @ (s[:, None] * v), atol=1e-9)
+        np.testing.assert_allclose(found.squares, np.sum(s[:, None] * v**2))
 
 
 @pytest.mark.slow
@@ -271,8 +301,8 @@ class TestSections:
                 first = index * stream.block
                 assert chunk.start == first
                 np.testing.assert_array_equal(chunk.numbers, X[first : first + chunk.rows])
-                part = chunk.parts[-1]
-                assert part.block.start == first + part.here  # as messages count them
+                for rows, block in placed(chunk.blocks):
+                    assert block.start == first + rows.start  # as messages count them
         stream.close()
         assert stream.passes == 1  # the first block was read once
 

@@ -21,7 +21,5 @@ from jaxdescent.data.protocol import located as located
 from jaxdescent.data.read_ahead import read_ahead as read_ahead
 from jaxdescent.data.row_stream import RowStream as RowStream
 from jaxdescent.data.shares import Shares as Shares
-from jaxdescent.data.shares import ShareStream as ShareStream
 from jaxdescent.data.shares import cut_source as cut_source
 from jaxdescent.data.sparse_column import SparseColumn as SparseColumn
-from jaxdescent.data.sparse_decoding import SparseDecoding as SparseDecoding

@@ -1,43 +1,34 @@
-"""Some rows as numbers, and their terms in products: NumPy's arithmetic, slice by slice."""
+"""Some rows as numbers, and their terms in products, slice by slice."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
-from collections.abc import Iterator
-from typing import NamedTuple
+import functools
+import operator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from jaxdescent.data.entries import Coded, RowEntries, add_squares
 from jaxdescent.data.errors import DataError
 from jaxdescent.data.protocol import Block
+from jaxdescent.data.sparse_column import SparseColumn, row_ranges
 
 SLICE_BYTES = 1 << 18
 """The bytes of a slice of rows that is multiplied at a time: it stays in a core's cache while a
 mean is subtracted. The sums of slices are added in float64."""
+
+SLICE_ENTRIES = 1 << 16
+"""How many entries of sparse features are summed at a time: they stay in a core's cache."""
 
 PRODUCT_BYTES, MOST_PRODUCT_ROWS, LEAST_PRODUCT_ROWS, SQUARE = 1 << 22, 65536, 256, 2048
 """The bytes, and the most and fewest rows, that are widened to float64 and multiplied with
 themselves at a time: they stay in a core's own cache. There are at least as many rows as columns,
 up to ``SQUARE``, since the addition of a product would outweigh that of fewer rows."""
 
-
-class ChunkPart(NamedTuple):
-    """Some rows of a chunk as the source has them.
-
-    Attributes:
-      here: the place of the first of these rows in the chunk.
-      block: the rows.
-    """
-
-    here: int
-    block: Block
-
-    @property
-    def rows(self) -> slice:
-        """The places of these rows in the chunk."""
-        return slice(self.here, self.here + self.block.rows)
+SPARSE = 8
+"""Sparse features are written out for products of columns where a row has one of so many of them or
+more: BLAS multiplies about ``SPARSE**2`` numbers while one pair of entries is added."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,20 +39,19 @@ class Chunk:
       start: the number of the first row.
       names: the names of the columns of numbers.
       numbers: (rows, columns), in any order of storage.
-      coded: features of which each row has one at most, after the numbers.
-      parts: the blocks that the rows are from.
-      features: how many features there are: the numbers, the coded ones, and those of the entries.
-      entries: the entries of sparse, hashed and text columns.
+      sparse: sparse matrices of SciPy, (rows, features - columns), whose sum are the features after
+        the numbers.
+      blocks: the rows as the source has them, one block after another.
+      features: how many features there are.
       whole: the chunk that these rows were taken from, in any order; None if there is none.
     """
 
     start: int
     names: tuple[str, ...]
     numbers: np.ndarray
-    coded: list[Coded]
-    parts: list[ChunkPart]
+    sparse: list[Any]
+    blocks: list[Block]
     features: int
-    entries: list[RowEntries] = dataclasses.field(default_factory=list)
     whole: Chunk | None = None
 
     @property
@@ -71,13 +61,9 @@ class Chunk:
 
     def take(self, rows: np.ndarray) -> Chunk:
         """A chunk of these rows, in their order."""
-        return dataclasses.replace(
-            self,
-            numbers=self.numbers[rows],
-            coded=[column[rows] for column in self.coded],
-            entries=[entries[rows] for entries in self.entries],
-            whole=self.whole or self,
-        )
+        sparse = [S[rows] for S in self.sparse]
+        whole = self.whole or self
+        return dataclasses.replace(self, numbers=self.numbers[rows], sparse=sparse, whole=whole)
 
     def own(self, rows: np.ndarray | None) -> np.ndarray:
         """This chunk's part of a vector over all rows, in float64; None stands for ones."""
@@ -87,36 +73,35 @@ class Chunk:
 
     def multiply(self, weights: np.ndarray, center: np.ndarray | None, made: np.ndarray) -> None:
         """Put ``(X - 1 center') @ weights`` into ``made``, (rows, k)."""
+        n = len(self.names)
         with np.errstate(all="ignore"):
             for rows in self._slices():
                 Z = self._centred(rows, center).astype(weights.dtype, copy=False)
                 if weights.shape[1] == 1:  # BLAS has a product of its own for one column
-                    np.dot(Z, weights[: len(self.names), 0], out=made[rows, 0])
+                    np.dot(Z, weights[:n, 0], out=made[rows, 0])
                 else:
-                    np.matmul(Z, weights[: len(self.names)], out=made[rows])
-            for column in (*self.coded, *self.entries):
-                column.multiply(weights, made)
+                    np.matmul(Z, weights[:n], out=made[rows])
+            for S in self.sparse:
+                made += S @ weights[n:]
             if center is not None:
-                for own in self._spans():
-                    made -= center[own].astype(weights.dtype) @ weights[own]
+                made -= center[n:].astype(weights.dtype) @ weights[n:]
         if not np.isfinite(made).all() and np.isfinite(weights).all():
             self.refuse_not_finite()
 
     def add(self, residual: np.ndarray, center: np.ndarray | None, total: np.ndarray) -> None:
         """Add ``(X - 1 center')' @ residual`` to ``total``, (features, k) in float64."""
+        n = len(self.names)
         with np.errstate(all="ignore"):
             for rows in self._slices():
                 Z = self._centred(rows, center).astype(residual.dtype, copy=False)
                 if residual.shape[1] == 1:
-                    total[: len(self.names), 0] += np.dot(residual[rows, 0], Z)
+                    total[:n, 0] += np.dot(residual[rows, 0], Z)
                 else:
-                    total[: len(self.names)] += Z.T @ residual[rows]
-            for column in (*self.coded, *self.entries):
-                column.add(residual, total)
+                    total[:n] += Z.T @ residual[rows]
+            for S in self.sparse:
+                _add_entries(S, residual, total[n:])
             if center is not None:
-                sums = residual.sum(axis=0, dtype=np.float64)
-                for own in self._spans():
-                    total[own] -= center[own, None] * sums
+                total[n:] -= center[n:, None] * residual.sum(axis=0, dtype=np.float64)
         if not np.isfinite(total).all() and np.isfinite(residual).all():
             self.refuse_not_finite()
 
@@ -124,18 +109,21 @@ class Chunk:
         self, weight: np.ndarray | None, center: np.ndarray | None, total: np.ndarray
     ) -> None:
         """Add ``sum_i s_i (x_ij - center_j)^2`` to ``total``, (features,) in float64."""
-        s = self.own(weight)
-        for rows in self._slices():
-            Z = self._centred(rows, center).astype(np.float64)
-            with np.errstate(over="ignore", invalid="ignore"):
-                total[: Z.shape[1]] += np.square(Z).T @ s[rows]
-        shared, pieces = Counter(column.first for column in self.coded), [*self.entries]
-        for column in self.coded:
-            if shared[column.first] == 1:
-                column.add_squares(s, center, total)
-            else:
-                pieces.append(column.as_entries())
-        add_squares(pieces, s, center, total)
+        s, n = self.own(weight), len(self.names)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for rows in self._slices():
+                Z = self._centred(rows, center).astype(np.float64)
+                total[:n] += np.square(Z).T @ s[rows]
+            S = self._whole_sparse()
+            if S is not None:
+                x, here = S.data.astype(np.float64), np.repeat(s, np.diff(S.indptr))
+                if center is not None:
+                    c = center[n:].astype(np.float64)
+                    x -= c[S.indices]
+                    # Rounding must not bring these sums of squares below zero.
+                    others = np.maximum(s.sum() - np.bincount(S.indices, here, c.size), 0)
+                    total[n:] += others * c**2
+                total[n:] += np.bincount(S.indices, here * np.square(x), self.features - n)
         if not np.isfinite(total).all():
             self.refuse_not_finite()
 
@@ -147,14 +135,18 @@ class Chunk:
         total: np.ndarray,
     ) -> None:
         """Add ``sum_i s_i z_i z_i'`` to ``total``, where z is features and targets less the shift,
-        and a one. The shift of coded features is zero: they are not written out, but added up by
-        code and by pairs of codes.
+        and a one. The shift of sparse features is zero: they are added up by pairs of entries, and
+        written out only where a row has many.
         """
-        dense = self._dense(total.shape[0])
+        n, side = len(self.names), total.shape[0]
+        written_out, apart = self._whole_sparse(), None
+        if written_out is not None and SPARSE * written_out.nnz < np.prod(written_out.shape):
+            written_out, apart = None, written_out
+        dense = np.arange(side) if apart is None else np.r_[0:n, self.features : side]
         step = product_rows(dense.size)
         for first in range(0, self.rows, step):
             rows = slice(first, min(first + step, self.rows))
-            Z = self._written_out(rows, targets, dense)
+            Z = self._written_out(rows, targets, written_out)
             if shift is not None:
                 Z[:, :-1] -= shift[dense[:-1]]
             s = self.own(weight)[rows]
@@ -165,100 +157,67 @@ class Chunk:
                 if (s < 0).any():
                     signed = Z * np.sign(s)[:, None]
                 product = Z.T @ signed
-                if not self.coded:
+                if apart is None:
                     total += product
                     continue
                 total[np.ix_(dense, dense)] += product
-                self._add_coded(rows, s, root[:, None] * signed, dense, total)
-
-    def _add_coded(
-        self, rows: slice, s: np.ndarray, Z: np.ndarray, dense: np.ndarray, total: np.ndarray
-    ) -> None:
-        """The products with coded features; Z has the others, multiplied by the weights s."""
-        flat = total.reshape(-1)  # a view: one index finds its place faster than two
-        seen: list[tuple[np.ndarray, np.ndarray]] = []
-        for column in (column[rows] for column in self.coded):
-            is_there = column.codes >= 0
-            codes = np.where(is_there, column.codes, 0)
-            x = is_there * (1.0 if column.values is None else column.values)
-            for place, values in zip(dense, Z.T, strict=True):
-                sums = np.bincount(codes, values * x, column.size)
-                total[column.span, place] += sums
-                total[place, column.span] += sums
-            position = codes + column.first
-            np.add.at(flat, position * (total.shape[0] + 1), s * np.square(x))
-            for other, other_x in seen:
-                both = s * (x * other_x)
-                np.add.at(flat, position * total.shape[0] + other, both)
-                np.add.at(flat, other * total.shape[0] + position, both)
-            seen.append((position, x))
+                own = apart[rows]
+                crossed = own.T @ (root[:, None] * signed)
+                total[n : self.features, dense] += crossed
+                total[dense, n : self.features] += crossed.T
+                _add_pairs(own, s, n, total)
 
     def means(self, weight: np.ndarray | None, targets: np.ndarray | None) -> np.ndarray:
         """The weighted means of features and targets; plain ones if no weight is positive, and
-        zeros of coded features.
+        zeros of sparse features.
         """
-        s = self.own(weight)
+        s, n = self.own(weight), len(self.names)
         share = s / s.sum() if s.sum() > 0 else np.full(self.rows, 1 / self.rows)
-        side = self.features + (0 if targets is None else targets.shape[1]) + 1
-        means, dense = np.zeros(side), self._dense(side)
-        for rows in self._slices():
-            means[dense] += share[rows] @ self._written_out(rows, targets, dense)
-        return means[:-1]
+        pieces = (share[rows] @ self._written_out(rows, targets) for rows in self._slices())
+        means = functools.reduce(operator.add, pieces)
+        return np.concatenate([means[:n], np.zeros(self.features - n), means[n:-1]])
 
     def written_out(self) -> np.ndarray:
         """All features in float64, column by column."""
-        entries = [*self.entries, *(column.as_entries() for column in self.coded)]
-        whole = dataclasses.replace(self, coded=[], entries=entries)
-        return whole._written_out(slice(None), None, np.arange(self.features + 1))[:, :-1]
-
-    def _dense(self, side: int) -> np.ndarray:
-        """The places among the first ``side`` ones that are not of coded features."""
-        behind = max((column.span.stop for column in self.coded), default=len(self.names))
-        return np.r_[0 : len(self.names), behind:side]
+        return self._written_out(slice(None), None, self._whole_sparse())[:, :-1]
 
     def _written_out(
-        self, rows: slice | np.ndarray, targets: np.ndarray | None, dense: np.ndarray
+        self, rows: slice, targets: np.ndarray | None, sparse: Any = None
     ) -> np.ndarray:
-        """These rows in float64, column by column: features, the targets, and a one, at these
-        places among all; those of coded features are zero.
+        """These rows in float64, column by column: the numbers, the features of a sparse matrix,
+        the targets, and a one.
         """
-        left_out = self.features + (0 if targets is None else targets.shape[1]) + 1 - dense.size
-        made = np.zeros((dense.size, self.numbers[rows].shape[0])).T
-        numbers = made[:, : len(self.names)]
-        numbers[:] = self.numbers[rows]
-        if not np.isfinite(numbers).all():
+        pieces = [self.numbers[rows]]
+        if not np.isfinite(pieces[0]).all():
             self.refuse_not_finite()
-        for entries in self.entries:
-            taken = entries[rows]
-            values = 1.0 if taken.values is None else taken.values
-            np.add.at(made, (taken.row, taken.first - left_out + taken.index), values)
+        if sparse is not None:
+            pieces.append(sparse[rows].toarray())
         if targets is not None:
-            here = targets[self.start : self.start + self.rows]
-            made[:, self.features - left_out : -1] = here[rows]
-        made[:, -1] = 1
-        return made
+            pieces.append(targets[self.start : self.start + self.rows][rows])
+        pieces.append(np.ones((len(pieces[0]), 1)))
+        return np.concatenate([each.T for each in pieces], dtype=np.float64).T
+
+    def _whole_sparse(self) -> Any:
+        """All sparse features as one matrix in which no entry stands twice; None where there are
+        none.
+        """
+        if not self.sparse:
+            return None
+        whole = functools.reduce(operator.add, self.sparse)
+        whole.sum_duplicates()
+        return whole
 
     def refuse_not_finite(self) -> None:
         """Raise if a value is NaN or infinite, with its row."""
         whole = self.whole or self
-        for part in whole.parts:
+        for rows, block in placed(whole.blocks):
             for j, name in enumerate(whole.names):
-                check_finite(whole.numbers[part.rows, j], name, part.block)
-        for entries in whole.entries:
-            values = np.zeros(0) if entries.values is None else entries.values
-            wrong = ~np.isfinite(values)
-            if wrong.any():
-                at = int(np.argmax(wrong))
-                what = "NaN" if np.isnan(values[at]) else "infinite"
-                place = place_in(whole.parts, entries.row[at])
-                raise DataError(
-                    f"{entries.name!r} has an entry that is {what} in {place}: correct the data."
-                )
-
-    def _spans(self) -> list[slice]:
-        """The ranges of the features that are no columns of numbers, each of them once."""
-        spans = {(each.first, each.first + each.size) for each in (*self.coded, *self.entries)}
-        return [slice(*span) for span in sorted(spans)]
+                check_finite(whole.numbers[rows, j], name, block)
+            for name, column in block.columns.items():
+                if isinstance(column, SparseColumn):
+                    with np.errstate(over="ignore"):
+                        values = column.values.astype(whole.numbers.dtype)
+                    check_finite(values, name, block, column.row)
 
     def _slices(self) -> Iterator[slice]:
         step = self._slice_rows
@@ -277,10 +236,12 @@ class Chunk:
         return Z.astype(wide) - center[: Z.shape[1]].astype(wide)
 
 
-def place_in(parts: list[ChunkPart], row: int) -> str:
-    """The file and number of a chunk's row in words, for messages."""
-    part = next(part for part in reversed(parts) if part.here <= row)
-    return part.block.place(row - part.here)
+def placed(blocks: Sequence[Block]) -> Iterator[tuple[slice, Block]]:
+    """The blocks of a chunk, each with the places of its rows in the chunk."""
+    first = 0
+    for block in blocks:
+        yield slice(first, first + block.rows), block
+        first += block.rows
 
 
 def product_rows(side: int) -> int:
@@ -289,10 +250,41 @@ def product_rows(side: int) -> int:
     return max(fitting, LEAST_PRODUCT_ROWS, min(side, SQUARE))
 
 
-def check_finite(values: np.ndarray, name: str, block: Block) -> None:
-    """Raise if one of a block's values is NaN or infinite."""
+def check_finite(
+    values: np.ndarray, name: str, block: Block, rows: np.ndarray | None = None
+) -> None:
+    """Raise if one of a block's values is NaN or infinite; ``rows`` are those of entries."""
     wrong = ~np.isfinite(values)
     if wrong.any():
-        row = int(np.argmax(wrong))
-        what = "NaN" if np.isnan(values[row]) else "infinite"
-        raise DataError(f"{name!r} is {what} in {block.place(row)}: correct the data.")
+        at = int(np.argmax(wrong))
+        what = "NaN" if np.isnan(values[at]) else "infinite"
+        who, row = (repr(name), at) if rows is None else (f"{name!r} has an entry that", rows[at])
+        raise DataError(f"{who} is {what} in {block.place(row)}: correct the data.")
+
+
+def _add_entries(S: Any, residual: np.ndarray, total: np.ndarray) -> None:
+    """Add ``S' @ residual`` to ``total`` in float64. SciPy's product would be one more vector over
+    all features, of which a chunk may have few.
+    """
+    for first, last in row_ranges(S.indptr, SLICE_ENTRIES):
+        counts = np.diff(S.indptr[first : last + 1])
+        own = slice(S.indptr[first], S.indptr[last])
+        places = S.indices[own].astype(np.intp)
+        for k in range(residual.shape[1]):
+            each = np.repeat(residual[first:last, k].astype(np.float64), counts)
+            np.add.at(total[:, k], places, each * S.data[own])
+
+
+def _add_pairs(S: Any, s: np.ndarray, first: int, total: np.ndarray) -> None:
+    """Add ``sum_i s_i x_i x_i'`` of the rows of a sparse matrix, whose first column is the feature
+    ``first``.
+    """
+    counts = np.diff(S.indptr)
+    there = np.arange(max(counts, default=0)) < counts[:, None]
+    place, x = np.zeros(there.T.shape, np.int64), np.zeros(there.T.shape)
+    place.T[there], x.T[there] = first + S.indices, S.data
+    flat, side = total.reshape(-1), total.shape[0]  # one index finds its place faster than two
+    for one, own in zip(place, x, strict=True):
+        weighted = s * own
+        for other, values in zip(place, x, strict=True):
+            np.add.at(flat, one * side + other, weighted * values)

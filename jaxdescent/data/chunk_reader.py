@@ -84,7 +84,8 @@ class ChunkReader:
             if reading is not None:
                 reading.close()
 
-    def _all(self) -> Iterator[Chunk]:
+    def all_chunks(self) -> Iterator[Chunk]:
+        """All chunks in their order."""
         return (self.chunk(index) for index in range(self.blocks))
 
     def _begin(self, at: int) -> None:

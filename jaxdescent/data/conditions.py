@@ -17,7 +17,7 @@ import numpy as np
 from jaxdescent.data.arrow_types import decoded, kind_of, text_of
 from jaxdescent.data.errors import DataError, need_arrow, one_line
 from jaxdescent.data.protocol import Kind
-from jaxdescent.data.times import TimePoint, holds_times, time_of, units_of
+from jaxdescent.data.times import holds_times, time_of, units_of
 
 OPERATORS = {
     "<=": "less_equal",
@@ -28,7 +28,7 @@ OPERATORS = {
     "<": "less",
     ">": "greater",
 }
-"""The operators, and pyarrow's functions for them."""
+"""The operators, and the functions of pyarrow and of NumPy for them."""
 
 MISSING, THERE = "is missing", "is not missing"
 
@@ -152,24 +152,19 @@ def _met(comparison: Comparison, column: _Column) -> Any:
 
 def _text_met(op: str, texts: Any, value: str) -> Any:
     """Which texts meet a condition: by code points, or as times where both are times."""
-    pa, compare, point = need_arrow(), _function(OPERATORS[op]), time_of(value)
+    pa, point = need_arrow(), time_of(value)
     if point is None:
-        return compare(texts, pa.scalar(value, texts.type))
-    encoded = texts.dictionary_encode()
-    as_times = pa.array((_order(text, point) for text in encoded.dictionary.to_pylist()), pa.int8())
-    met = compare(as_times, pa.scalar(0, pa.int8()))
-    as_texts = compare(encoded.dictionary, pa.scalar(value, texts.type))
-    return _function("coalesce")(met, as_texts).take(encoded.indices)
-
-
-def _order(text: str, point: TimePoint) -> int | None:
-    """-1 if the time that a text states is before another one, 0 if it is that, 1 if it is after;
-    None if the text states none.
-    """
-    own = time_of(text)
-    if own is None or own.is_time != point.is_time:
-        return None
-    return (own.utc > point.utc) - (own.utc < point.utc)
+        return _function(OPERATORS[op])(texts, pa.scalar(value, texts.type))
+    encoded, pairs = texts.dictionary_encode(), list[tuple[Any, Any]]()
+    for text in encoded.dictionary.to_pylist():
+        own = time_of(text)
+        if own is None or own.is_time != point.is_time:
+            pairs.append((text, value))
+        else:
+            pairs.append((own.utc, point.utc))
+    left, right = np.array(pairs, object).reshape(-1, 2).T
+    met = getattr(np, OPERATORS[op])(left, right).astype(bool)
+    return pa.array(met).take(encoded.indices)
 
 
 def _is_possible(comparison: Comparison, bounds: ColumnBounds) -> Any:

@@ -1,28 +1,23 @@
-"""CSV files, streamed: parsed a few megabytes at a time."""
+"""CSV files, streamed: parsed a megabyte at a time, each file from its beginning on."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
+import json
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from jaxdescent.data.arrow_types import common_kinds, kinds_of
-from jaxdescent.data.csv_places import (
-    CHUNK_BYTES,
-    Place,
-    is_packed,
-    numbered,
-    opened,
-    places_of,
-    too_long,
-    wrong_width,
-)
 from jaxdescent.data.errors import DataError, need_arrow, one_line, reading
 from jaxdescent.data.protocol import Block, Kind, Source
 from jaxdescent.data.wrapped import WrappedSource
+
+CHUNK_BYTES = 1 << 20
+"""The bytes of text that are parsed at a time."""
 
 CHUNKS_HELD = 48
 """Bytes that parsing holds, in chunks: the text, its places, the columns, and chunks read ahead."""
@@ -48,10 +43,9 @@ class CsvFiles(Source):
         need_arrow()
         self.files, self.kinds = list(paths), {}
         self._schemas: list[Any] = []  # of each file
-        self._places: list[Place] = []
         has_rows = False
         for path in self.files:
-            with _parsing(path), self._opened(path, None, {}) as reader:
+            with _parsing(path), _opened(path) as reader:
                 kinds = kinds_of(reader.schema, path)
                 others = [mark for mark in (";", "\t", "|") if mark in reader.schema.names[0]]
                 if len(kinds) == 1 and others:
@@ -70,52 +64,29 @@ class CsvFiles(Source):
         if not has_rows:
             raise DataError(f"{self.files[0]} has a header and no rows.")
 
-    def _opened(
-        self,
-        path: pathlib.Path,
-        names: Sequence[str] | None,
-        types: Any,
-        byte: int = 0,
-        header: Sequence[str] | None = None,
-    ) -> Any:
-        """A reader of a file from its beginning on, or from a byte after its header."""
-        from pyarrow import csv
-
-        if path.stat().st_size == 0:
-            raise DataError(f"{path} is empty.")
-        with path.open("rb") as file:
-            if file.read(2) in UTF_16:
-                raise DataError(NOT_UTF_8.format(path))
-        return csv.open_csv(
-            opened(path, byte) if byte else path,
-            # Only a reader without threads tells the row of what it cannot convert.
-            read_options=csv.ReadOptions(
-                block_size=CHUNK_BYTES, use_threads=False, column_names=header if byte else None
-            ),
-            # Otherwise rows after a quotation mark that is not closed may get lost.
-            parse_options=csv.ParseOptions(newlines_in_values=True),
-            convert_options=csv.ConvertOptions(
-                include_columns=None if names is None else list(names),
-                column_types=types,
-                strings_can_be_null=True,
-                quoted_strings_can_be_null=False,
-            ),
-        )
-
     def can_share(self, parts: int) -> bool:
         return True
 
     def counted(self, part: int, parts: int, tell: Callable[[bytes], list[bytes]]) -> Source:
-        """The source with its rows counted, from the line ends in this part of the files' bytes;
-        packed files are read whole.
+        """The source with its rows counted, those of every so many files in each process. Reading
+        can begin at a file.
 
         Raises:
-          DataError: for rows of more or fewer values than columns, and line breaks within values.
+          DataError: in all processes, for rows of more or fewer values than columns.
         """
+        own = range(part, len(self.files), parts)
+        try:
+            own_counts: Any = [sum(each.rows for each in self._of_file(index, [])) for index in own]
+        except DataError as error:
+            own_counts = str(error)
+        counts = [0] * len(self.files)
+        for each, found in enumerate(map(json.loads, tell(json.dumps(own_counts).encode()))):
+            if isinstance(found, str):
+                raise DataError(found)
+            counts[each::parts] = found
         new = copy.copy(self)
-        names = [schema.names for schema in self._schemas]
-        new.rows, new._places = places_of(self.files, names, part, parts, tell)
-        new._starts, new.looks = [place.row for place in new._places], 1
+        *new._starts, new.rows = itertools.accumulate(counts, initial=0)
+        new.looks = 1
         return new
 
     def as_text(self, names: Sequence[str]) -> CsvFiles:
@@ -127,35 +98,56 @@ class CsvFiles(Source):
         return CHUNKS_HELD * CHUNK_BYTES
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
+        first = self._starts.index(self._first)
+        return itertools.chain.from_iterable(
+            self._of_file(index, names) for index in range(first, len(self.files))
+        )
+
+    def _of_file(self, index: int, names: Sequence[str]) -> Iterator[Block]:
         import pyarrow as pa
 
-        first = Place(0, 0, 0, 0)
-        if self._first:
-            first = self._places[self._starts.index(self._first)]
-        for index in range(first.file, len(self.files)):
-            path, schema = self.files[index], self._schemas[index]
-            _, byte, start, _ = first if index == first.file else Place(index, 0, 0, 0)
-            types = {
-                name: pa.string()
-                if not self.kinds[name].is_number
-                else pa.bool_()
-                if schema.field(name).type == pa.bool_()
-                else pa.float64()
-                for name in names
-            }
-            end, last = schema.names[-1], None
-            types.setdefault(end, pa.string())
-            # The header counts as a row where it is read.
-            with (
-                _parsing(path, schema.names, start if byte else -1),
-                self._opened(path, list(types), types, byte, schema.names) as reader,
-            ):
-                for batch in reader:
-                    last = batch.column(end)[-1:].to_pylist() or last
-                    columns = {name: batch.column(name) for name in names}
-                    yield Block(columns, batch.num_rows, 0, path.name, start)
-                    start += batch.num_rows
-                _check_closed(path, last, start)
+        path, schema = self.files[index], self._schemas[index]
+        types = {
+            name: pa.string()
+            if not self.kinds[name].is_number
+            else pa.bool_()
+            if schema.field(name).type == pa.bool_()
+            else pa.float64()
+            for name in names
+        }
+        end, last, start = schema.names[-1], None, 0
+        types.setdefault(end, pa.string())
+        with _parsing(path, schema.names), _opened(path, types) as reader:
+            for batch in reader:
+                last = batch.column(end)[-1:].to_pylist() or last
+                columns = {name: batch.column(name) for name in names}
+                yield Block(columns, batch.num_rows, 0, path.name, start)
+                start += batch.num_rows
+            _check_closed(path, last, start)
+
+
+def _opened(path: pathlib.Path, types: dict[str, Any] | None = None) -> Any:
+    """A reader of a file's columns with these types, or of all columns with types of their own."""
+    from pyarrow import csv
+
+    if path.stat().st_size == 0:
+        raise DataError(f"{path} is empty.")
+    with path.open("rb") as file:
+        if file.read(2) in UTF_16:
+            raise DataError(NOT_UTF_8.format(path))
+    return csv.open_csv(
+        path,
+        # Only a reader without threads tells the row of what it cannot convert.
+        read_options=csv.ReadOptions(block_size=CHUNK_BYTES, use_threads=False),
+        # Otherwise rows after a quotation mark that is not closed may get lost.
+        parse_options=csv.ParseOptions(newlines_in_values=True),
+        convert_options=csv.ConvertOptions(
+            include_columns=None if types is None else list(types),
+            column_types=types or {},
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+        ),
+    )
 
 
 def first_text(source: Source, name: str) -> str:
@@ -186,9 +178,7 @@ def _check_closed(path: pathlib.Path, last: Any, row: int) -> None:
     if not isinstance(value, str) or not re.search("[\r\n]", value):
         return
     end = b""
-    with opened(path, 0) as file:
-        if not is_packed(path):
-            file.seek(max(path.stat().st_size - END_BYTES, 0))
+    with need_arrow().input_stream(str(path)) as file:  # unpacked, so that its length is unknown
         while more := file.read(CHUNK_BYTES):
             end = (end + more)[-END_BYTES:]
     marks = value.rstrip("\r\n").endswith('"') * 2 + 1  # one within a value is doubled
@@ -206,10 +196,15 @@ WRONG_VALUE = re.compile(
 )
 
 
+WRONG_WIDTH = re.compile(r"Row #(?P<row>\d+): Expected (?P<expected>\d+) columns, got (?P<got>\d+)")
+
+ROW = re.compile(r"Row #(\d+)")
+
+
 @contextlib.contextmanager
-def _parsing(path: pathlib.Path, names: Iterable[str] = (), before: int = -1) -> Iterator[None]:
+def _parsing(path: pathlib.Path, names: Iterable[str] = ()) -> Iterator[None]:
     """A context that turns pyarrow's errors into a :class:`DataError` in plain words with the row's
-    number; ``before`` rows come before the first that pyarrow counts.
+    number: pyarrow counts the header as a row.
     """
     try:
         with reading(path):
@@ -222,15 +217,26 @@ def _parsing(path: pathlib.Path, names: Iterable[str] = (), before: int = -1) ->
             raise DataError(NOT_UTF_8.format(path)) from error
         if "Empty CSV file" in message:
             raise DataError(f"{path} has no rows below its header.") from error
-        ragged = wrong_width(path, message, before)
-        if ragged is not None:
-            raise ragged from error
         if "straddling object" in message:
-            raise too_long(path) from error
+            raise DataError(
+                f"{path} has a row of more than {CHUNK_BYTES:,} bytes, which is not read as CSV: "
+                "is a quotation mark missing?"
+            ) from error
+        if found := WRONG_WIDTH.search(message):
+            row, expected = int(found["row"]) - 1, int(found["expected"])
+            advice = "is a quotation mark missing?"
+            if expected == 1:
+                advice = "commas stand between columns, and the first line names them."
+            raise DataError(
+                f"{path}: row {row:,} has {int(found['got']):,} columns, and the header "
+                f"{expected:,}: {advice}"
+            ) from error
         found = WRONG_VALUE.search(message)
         if not found:
-            raise DataError(numbered(str(error), before)) from error
-        row = f"row {int(found['row']) + before:,}, " if found["row"] else ""
+            raise DataError(
+                ROW.sub(lambda row: f"row {int(row[1]) - 1:,}", str(error), count=1)
+            ) from error
+        row = f"row {int(found['row']) - 1:,}, " if found["row"] else ""
         column = dict(enumerate(names)).get(int(found["column"]))
         where = f"column {int(found['column']) + 1}" if column is None else f"column {column!r}"
         raise DataError(

@@ -10,14 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdescent.data.arrow_types import array_of
-from jaxdescent.data.chunk import Chunk, ChunkPart, place_in
-from jaxdescent.data.entries import NONE, Coded
-from jaxdescent.data.errors import DataError, need_arrow
-from jaxdescent.data.protocol import Block, Source, located
-from jaxdescent.data.sparse_decoding import SparseDecoding
+from jaxdescent.data.chunk import Chunk, placed
+from jaxdescent.data.entries import NONE, Coded, RowEntries, entries_of, sparse_pieces
+from jaxdescent.data.errors import DataError, check_columns, listed, need_arrow
+from jaxdescent.data.hashing import places_of
+from jaxdescent.data.protocol import Block, Kind, Source, located_from
+
+REPEATED = 2
+"""A dictionary is hashed, and not each row's text, where a text is in this many rows or more."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Decoding:
     """How columns become numbers.
 
@@ -25,60 +28,105 @@ class Decoding:
       numbers: columns that are features themselves.
       levels: for each categorical column of codes, how many levels it has.
       dtype: the dtype of the numbers.
-      sparse: how other columns become sparse features.
-      row_entries: about how many entries of sparse features a row has.
+      listed: for each sparse column, how many features it has: its indices are their numbers.
+      hashed: columns of which each value is hashed to one of ``2**bits`` features.
+      words: columns of text of which each word is hashed to one of these features.
+      bits: ``hashed`` and ``words`` share ``2**bits`` features.
+      row_entries: about how many entries of listed and hashed features a row has.
       whole: the columns of whole numbers among ``numbers``, none of which the dtype may round.
     """
 
     numbers: tuple[str, ...]
     levels: Mapping[str, int]
     dtype: np.dtype[Any]
-    sparse: SparseDecoding = dataclasses.field(default_factory=SparseDecoding)
+    listed: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    hashed: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    bits: int = 0
     row_entries: int = 0
     whole: frozenset[str] = frozenset()
 
     @property
     def columns(self) -> list[str]:
         """The columns that are read."""
-        return [*self.numbers, *self.levels, *self.sparse.columns]
+        return [*self.numbers, *self.levels, *self.sparse]
+
+    @property
+    def sparse(self) -> list[str]:
+        """The columns of which a row has any number of entries."""
+        return [*self.listed, *self.hashed, *self.words]
 
     @property
     def features(self) -> int:
-        """How many features there are: the numbers, the levels of one column after another, then
-        those of sparse and hashed columns.
+        """How many features there are: the numbers, the levels of one column after another, those
+        of sparse columns likewise, then the hashed ones.
         """
-        return self._listed + self.sparse.features
+        hashed = 1 << self.bits if self.hashed or self.words else 0
+        return len(self.numbers) + sum((*self.levels.values(), *self.listed.values())) + hashed
 
     @property
-    def _listed(self) -> int:
-        return len(self.numbers) + sum(self.levels.values())
+    def facts(self) -> str:
+        """What was asked for, as a text that is the same in every process."""
+        return repr(dataclasses.replace(self, row_entries=0, whole=frozenset()))
 
     @property
     def row_bytes(self) -> int:
         """About how many bytes a row takes as numbers."""
         size = self.dtype.itemsize
-        entry = 4 + (size if self.sparse.listed else 0)
+        entry = 4 + (size if self.listed else 0)
         return len(self.numbers) * size + 4 * len(self.levels) + self.row_entries * entry
 
     @property
     def hashed_entries(self) -> int:
         """About how many entries of a row are hashed."""
-        return self.row_entries if self.sparse.hashed or self.sparse.words else 0
+        return self.row_entries if self.hashed or self.words else 0
 
     @property
     def products(self) -> int:
         """How many numbers of a row are multiplied."""
         return len(self.numbers) + len(self.levels) + self.row_entries
 
+    def check(self, kinds: Mapping[str, Kind]) -> None:
+        """Raise a :class:`DataError` for columns that are not there, or cannot be decoded so."""
+        check_columns(self.columns, kinds)
+        asked = {
+            "sparse": (self.listed, {Kind.SPARSE}, "sparse numbers"),
+            "hashed": (
+                self.hashed,
+                {Kind.WHOLE, Kind.TEXT, Kind.SPARSE},
+                "text, whole numbers or sparse numbers",
+            ),
+            "words": (self.words, {Kind.TEXT}, "text"),
+        }
+        for option, (names, wanted, what) in asked.items():
+            for name in names:
+                if kinds[name] not in wanted:
+                    raise DataError(
+                        f"{name!r} holds {kinds[name]}, and columns of {option}= must hold {what}."
+                    )
+        text = [name for name in self.numbers if not kinds[name].is_number]
+        if text:
+            raise DataError(
+                f"{listed(map(repr, text))} {'hold' if len(text) > 1 else 'holds'} "
+                f"{kinds[text[0]]}, and features must be numbers: leave it out, or replace it by "
+                "codes from 0 on and say categorical={name: levels}."
+            )
+        coded = [name for name in self.levels if kinds[name] is not Kind.WHOLE]
+        if coded:
+            raise DataError(
+                f"{coded[0]!r} holds {kinds[coded[0]]}, and the codes of a categorical column must "
+                "be whole numbers: np.unique(values, return_inverse=True) gives levels and codes."
+            )
+
     def chunks(self, source: Source, size: int, row: int = 0) -> Iterator[Chunk]:
         """Chunks of all rows from ``row`` on in their order, of ``size`` rows each but the last."""
-        parts: list[ChunkPart] = []
-        have, start, begin = 0, row, source.start_before(row)
-        for block in located(source.from_row(begin), self.columns, size, begin):
-            first = min(max(row - block.start, 0), block.rows)
+        parts: list[Block] = []
+        have, start = 0, row
+        for block in located_from(source, self.columns, size, row):
+            first = 0
             while first < block.rows:
                 taken = min(block.rows - first, size - have)
-                parts.append(ChunkPart(have, block.cut(first, first + taken)))
+                parts.append(block.cut(first, first + taken))
                 have, first = have + taken, first + taken
                 if have == size:
                     yield self._decoded(start, have, parts)
@@ -86,38 +134,68 @@ class Decoding:
         if have:
             yield self._decoded(start, have, parts)
 
-    def _decoded(self, start: int, rows: int, parts: list[ChunkPart]) -> Chunk:
-        numbers = self._as_stored(parts)
+    def _decoded(self, start: int, rows: int, blocks: list[Block]) -> Chunk:
+        numbers = self._as_stored(blocks)
         if numbers is None:  # In column-major order, as columns are read: nothing is transposed.
             numbers = np.empty((len(self.numbers), rows), self.dtype).T
-            for j, name in enumerate(self.numbers):
-                _fill(numbers[:, j], name, parts, is_whole=name in self.whole)
-        coded, first = list[Coded](), len(self.numbers)
-        for name, levels in self.levels.items():
-            codes = np.empty(rows, np.int64)
-            _fill(codes, name, parts)
-            wrong = (codes < NONE) | (codes >= levels)
-            if wrong.any():
-                row = int(np.argmax(wrong))
-                raise DataError(
-                    f"{name!r} is {codes[row]} in {place_in(parts, row)}: codes of {levels:,} "
-                    f"levels are from 0 to {levels - 1:,}, or -1 for none of them."
-                )
-            coded.append(Coded(first, levels, codes))
-            first += levels
-        pieces = (self.sparse.entries_of(each, self._listed, self.dtype) for _, each in parts)
-        entries = [first.followed_by(others) for first, *others in zip(*pieces, strict=True)]
-        return Chunk(start, self.numbers, numbers, coded, parts, self.features, entries)
+            for own, block in placed(blocks):
+                for j, name in enumerate(self.numbers):
+                    fill(numbers[own, j], name, block, is_exact=name in self.whole)
+        pieces = zip(*(self._entries_of(block) for block in blocks), strict=True)
+        entries = [first.followed_by(others) for first, *others in pieces]
+        sparse = sparse_pieces([], entries, len(self.numbers), self.features, self.dtype)
+        return Chunk(start, self.numbers, numbers, sparse, blocks, self.features)
 
-    def _as_stored(self, parts: list[ChunkPart]) -> np.ndarray | None:
+    def _as_stored(self, blocks: list[Block]) -> np.ndarray | None:
         """The numbers without a copy, where they are columns of one matrix; else None."""
-        if len(parts) > 1:
+        if len(blocks) > 1:
             return None
-        own = matrix_of([parts[0].block.columns[name] for name in self.numbers])
+        own = matrix_of([blocks[0].columns[name] for name in self.numbers])
         if own is None or (self.whole and _may_be_rounded(own, self.dtype)):
             return None  # the way column by column names the column that would be rounded
         with np.errstate(over="ignore"):  # values that become infinite are refused later
             return own.astype(self.dtype, order="K", copy=False)
+
+    def _entries_of(self, block: Block) -> Iterator[RowEntries]:
+        """The entries of a block's rows, column by column.
+
+        Raises:
+          DataError: for a missing value, and for a code or an index that is none of the features,
+            with their row.
+        """
+        first, coded = len(self.numbers), list[Coded]()
+        for name, size in self.levels.items():
+            codes = np.empty(block.rows, np.int64)
+            fill(codes, name, block)
+            wrong = (codes < NONE) | (codes >= size)
+            if wrong.any():
+                row = int(np.argmax(wrong))
+                raise DataError(
+                    f"{name!r} is {codes[row]} in {block.place(row)}: codes of {size:,} levels are "
+                    f"from 0 to {size - 1:,}, or -1 for none of them."
+                )
+            coded.append(Coded(first, size, codes))
+            first += size
+        if coded:
+            yield entries_of(coded).in_dtype(self.dtype)
+        for name, size in self.listed.items():
+            column = block.columns[name]
+            outside = (column.index < 0) | (column.index >= size)
+            if outside.any():
+                at = int(np.argmax(outside))
+                raise DataError(
+                    f"{name!r} has the index {column.index[at]} in {block.place(column.row[at])}: "
+                    f"those of {size:,} features are from 0 to {size - 1:,}."
+                )
+            entries = RowEntries(column.starts, column.index, column.values, name, first, size)
+            yield entries.in_dtype(self.dtype)
+            first += size
+        for name in (*self.hashed, *self.words):
+            column = block.columns[name]
+            if not hasattr(column, "starts"):
+                column = hashable(block, name)
+            places = places_of(column, name, self.bits, are_words=name in self.words)
+            yield RowEntries(*places, name, first, 1 << self.bits).in_dtype(self.dtype)
 
 
 def complete_numbers(block: Block, name: str) -> np.ndarray:
@@ -127,12 +205,38 @@ def complete_numbers(block: Block, name: str) -> np.ndarray:
       DataError: for a missing value, with its row.
     """
     values, missing = values_of(block.columns[name])
+    _refuse_missing(missing, name, block)
+    return values
+
+
+def hashable(block: Block, name: str) -> Any:
+    """A column as Arrow text, as a dictionary of few texts, or as a NumPy array of whole numbers.
+
+    Raises:
+      DataError: for a missing value, with its row.
+    """
+    column = block.columns[name]
+    if isinstance(column, np.ndarray) and column.dtype.kind in "biuf":
+        return column
+    pa, column = need_arrow(), array_of(column)
+    if column.null_count:
+        _refuse_missing(column.is_null().to_numpy(zero_copy_only=False), name, block)
+    if pa.types.is_dictionary(column.type):
+        texts = column.dictionary
+        if len(texts) * REPEATED <= len(column) and not texts.null_count:
+            return pa.DictionaryArray.from_arrays(column.indices, texts.cast(pa.large_string()))
+        column = column.cast(column.type.value_type)
+    if pa.types.is_integer(column.type) or pa.types.is_boolean(column.type):
+        return column.to_numpy(zero_copy_only=False)
+    return column.cast(pa.large_string())
+
+
+def _refuse_missing(missing: np.ndarray | None, name: str, block: Block) -> None:
     if missing is not None:
         raise DataError(
             f"{name!r} has no value in {block.place(int(np.argmax(missing)))}: leave out such "
             "rows, or fill them, before they are streamed."
         )
-    return values
 
 
 class NumberColumn(NamedTuple):
@@ -159,15 +263,17 @@ def values_of(column: Any) -> NumberColumn:
     return NumberColumn(column.to_numpy(zero_copy_only=False), missing)
 
 
-def fill_exactly(into: np.ndarray, values: np.ndarray, name: str, block: Block) -> None:
-    """Put a block's whole numbers into an array of another dtype.
+def fill(into: np.ndarray, name: str, block: Block, *, is_exact: bool = False) -> None:
+    """Put a block's column of numbers into an array of another dtype.
 
     Raises:
-      DataError: for the first one that the dtype would round: ids and times would become alike.
+      DataError: for a missing value; and where it has to be exact, for the first number that the
+        dtype would round: ids and times would become alike.
     """
+    values = complete_numbers(block, name)
     with np.errstate(over="ignore", invalid="ignore"):
         into[:] = values
-        if not _may_be_rounded(values, into.dtype):
+        if not is_exact or not _may_be_rounded(values, into.dtype):
             return
         wrong = (into.astype(values.dtype) != values) & np.isfinite(into)
         if np.issubdtype(values.dtype, np.floating):  # CSV's, which may be rounded already
@@ -187,16 +293,6 @@ def _may_be_rounded(values: np.ndarray, dtype: np.dtype[Any]) -> bool:
         return False
     most = 2 ** (np.finfo(dtype).nmant + 1) - 1
     return bool(np.max(values) > most or np.min(values) < -most)
-
-
-def _fill(into: np.ndarray, name: str, parts: list[ChunkPart], *, is_whole: bool = False) -> None:
-    for part in parts:
-        values = complete_numbers(part.block, name)
-        if is_whole:
-            fill_exactly(into[part.rows], values, name, part.block)
-            continue
-        with np.errstate(over="ignore"):
-            into[part.rows] = values
 
 
 def matrix_of(columns: list[Any]) -> np.ndarray | None:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxdescent.data.arrow_types import array_of
 from jaxdescent.data.conditions import MISSING, THERE, Comparison, Condition, number_of
 from jaxdescent.data.errors import DataError, check_columns, need_arrow
-from jaxdescent.data.protocol import Block, Kind, Source, located
+from jaxdescent.data.protocol import Block, Kind, Source, located, located_from
 from jaxdescent.data.read_ahead import read_ahead
 from jaxdescent.data.shares import Share
 from jaxdescent.data.sparse_column import SparseColumn
@@ -211,13 +211,12 @@ class Filtered(WrappedSource):
         return 2 * super().row_bytes(names)  # before and after
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
-        base, is_empty = self.base, True
+        base, place, is_empty = self.base, 0, True
         if self._counted is None:  # parts that are passed over would have no place in the count
             base = base.skipping(self._condition)
         elif self._first:
-            assert base.rows is not None  # rows were counted
-            base = Share(base, self._places[self._starts.index(self._first)], base.rows)
-        for block in located(base, self._read(names), rows):
+            place = self._places[self._starts.index(self._first)]
+        for block in located_from(base, self._read(names), rows, place):
             met = self._condition.is_met(block.columns)
             if not met.any():
                 continue

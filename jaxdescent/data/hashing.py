@@ -13,10 +13,11 @@ of the column, so that one word in two columns makes two features.
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
 
-from jaxdescent.data.sparse_column import row_ranges
+from jaxdescent.data.sparse_column import SparseColumn, row_ranges
 
 LAST_SPACE = 32
 """The largest byte that separates words: the space, tabs, ends of lines and control characters."""
@@ -39,6 +40,46 @@ FIRST, SECOND, LENGTH = (
 
 KEPT = np.array([(1 << 8 * count) - 1 for count in range(WORD + 1)], np.uint64)
 """Masks of the first ``count`` bytes of eight, by ``count``."""
+
+
+def places_of(column: Any, name: str, bits: int, *, are_words: bool) -> tuple[Any, Any, Any]:
+    """The hashed features of a column's rows, as :func:`places_of_words` returns them, and the
+    values of those of sparse numbers, None for ones.
+
+    Args:
+      column: sparse numbers, whole numbers, Arrow text or a dictionary of Arrow text.
+      name: the name of the column.
+      bits: there are ``2**bits`` features.
+      are_words: whether each word is hashed, and not each value as a whole.
+    """
+    key = {"column": name, "bits": bits}
+    if hasattr(column, "starts"):
+        return column.starts, places_of_numbers(column.index, **key), column.values
+    if isinstance(column, np.ndarray):
+        return np.arange(len(column) + 1), places_of_numbers(column, **key), None
+    is_dictionary = hasattr(column, "dictionary")
+    text, offsets = _bytes_of(column.dictionary if is_dictionary else column)
+    if are_words:
+        starts, places = places_of_words(text, offsets, **key)
+    else:
+        starts, places = np.arange(len(offsets)), places_of_texts(text, offsets, **key)
+    if is_dictionary:
+        codes = column.indices.to_numpy(zero_copy_only=False)
+        own = SparseColumn(starts, places, None)[codes]
+        starts, places = own.starts, own.index
+    return starts, places, None
+
+
+def _bytes_of(column: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The bytes of large texts of Arrow, one after another, and where each text begins, without a
+    copy.
+    """
+    _, offsets, text = column.buffers()
+    if offsets is None or not len(column):
+        return np.zeros(0, np.uint8), np.zeros(len(column) + 1, np.int64)
+    at = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
+    whole = np.zeros(0, np.uint8) if text is None else np.frombuffer(text, np.uint8)
+    return whole[at[0] : at[-1]], at - at[0]
 
 
 def places_of_words(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,15 @@ FORMATS = {
     ".svmlight.gz": "svmlight",
 }
 """The format of a file by the ending of its name."""
+
+READERS = {
+    "Parquet": ("parquet", "ParquetFiles"),
+    "Arrow": ("arrow_files", "ArrowFiles"),
+    "CSV": ("csv_files", "CsvFiles"),
+    "svmlight": ("svmlight", "SvmlightFiles"),
+}
+"""The module and class that read a format, imported for files of it: every program that descends
+loads this module."""
 
 
 def open_source(data: Any, target_file: Any = None, where: str | None = None) -> Source:
@@ -104,24 +114,10 @@ def _open_files(paths: list[pathlib.Path], target_file: Any) -> Source:
 
 
 def _reader(form: str, files: list[pathlib.Path], target_file: Any) -> Source:
-    # A reader is imported for files of its format: every program that descends loads this module.
-    if form == "Parquet":
-        from jaxdescent.data.parquet import ParquetFiles
-
-        return ParquetFiles(files)
-    if form == "Arrow":
-        from jaxdescent.data.arrow_files import ArrowFiles
-
-        return ArrowFiles(files)
-    if form == "CSV":
-        from jaxdescent.data.csv_files import CsvFiles
-
-        return CsvFiles(files)
-    if form == "svmlight":
-        from jaxdescent.data.svmlight import SvmlightFiles
-
-        return SvmlightFiles(files)
-    return _open_npy(files, target_file)
+    if form == ".npy":
+        return _open_npy(files, target_file)
+    module, name = READERS[form]
+    return getattr(importlib.import_module(f"jaxdescent.data.{module}"), name)(files)
 
 
 def _open_npy(files: list[pathlib.Path], target_file: Any) -> Source:

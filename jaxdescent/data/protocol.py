@@ -304,6 +304,16 @@ def located(source: Source, names: Sequence[str], rows: int, start: int = 0) -> 
             yield block.cut(first, min(first + rows, block.rows))
 
 
+def located_from(source: Source, names: Sequence[str], rows: int, row: int) -> Iterator[Block]:
+    """A source's blocks from a row on, as :func:`located` gives them: those before it are passed
+    over, or read and dropped where reading cannot begin at the row.
+    """
+    begin = source.start_before(row)
+    for block in located(source.from_row(begin), names, rows, begin):
+        if block.start + block.rows > row:
+            yield block.cut(max(row - block.start, 0), block.rows)
+
+
 def _of_mapping(given: Mapping[str, Any], names: Sequence[str], kinds: Mapping[str, Kind]) -> Block:
     missing = [name for name in names if name not in given]
     if missing:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 BLOCKS_HELD = 3
-"""Blocks in memory: the one that is worked on, the one that waits, and the one being read."""
+"""Blocks that plans have room for: the one that is worked on, the one that is read meanwhile, and
+one that is not yet given back."""
 
 PATIENCE = 0.1
-"""Seconds after which a waiting thread checks whether its block is still wanted."""
+"""Seconds after which a waiting thread checks whether its next item is still wanted."""
 
 _own = threading.local()
 """In a thread that reads ahead: the function that tells whether its next item is wanted."""
@@ -37,49 +38,39 @@ def read_ahead(start: Callable[[], Iterator[T]]) -> Generator[T]:
     Errors of the thread are raised here. Closing this generator early ends the thread. So does the
     end of the program: an error may hold this generator until the interpreter itself closes it.
     """
-    waiting: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(maxsize=1)
-    is_over = threading.Event()
-
-    def is_wanted() -> bool:
-        return not is_over.is_set() and threading.main_thread().is_alive()
-
-    def put(kind: str, item: T | BaseException | None) -> bool:
-        while is_wanted():
-            try:
-                waiting.put((kind, item), timeout=PATIENCE)
-            except queue.Full:
-                continue
-            return True
-        return False
+    made: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+    taken, is_over, end = threading.Semaphore(0), threading.Event(), object()
 
     def work() -> None:
-        _own.is_wanted = is_wanted
+        _own.is_wanted = lambda: not is_over.is_set() and threading.main_thread().is_alive()
         items = start()
         try:
             for item in items:
-                if not put("item", item):
-                    return
+                made.put((item, None))
                 del item  # it must not outlive the caller's use while the next one is read
-            put("end", None)
+                while not taken.acquire(timeout=PATIENCE):
+                    stop_if_unwanted()
+                stop_if_unwanted()
+            made.put((end, None))
         except BaseException as error:
-            put("error", error)
+            made.put((end, error))
         finally:
-            close = getattr(items, "close", None)
-            if close is not None:
-                close()
+            if isinstance(items, Generator):
+                items.close()
 
     thread = threading.Thread(target=work, name="jaxdescent-read-ahead")
     thread.start()
     try:
         while True:
-            kind, item = waiting.get()
-            if kind == "error":
-                assert isinstance(item, BaseException)
-                raise item
-            if kind == "end":
+            item, error = made.get()
+            if error is not None:
+                raise error
+            if item is end:
                 return
-            yield item  # pyright: ignore[reportReturnType]
+            taken.release()
+            yield item
             del item
     finally:
         is_over.set()
+        taken.release()
         thread.join()

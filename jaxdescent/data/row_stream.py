@@ -12,13 +12,13 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from jaxdescent.data.chunk import Chunk, check_finite
+from jaxdescent.data.chunk import Chunk
 from jaxdescent.data.chunk_reader import ChunkReader
-from jaxdescent.data.decoding import Decoding, complete_numbers, fill_exactly
-from jaxdescent.data.errors import DataError, check_columns, listed
+from jaxdescent.data.decoding import Decoding
+from jaxdescent.data.errors import DataError, check_columns
 from jaxdescent.data.normal_sums import NormalSums
 from jaxdescent.data.protocol import Kind, Source, located
-from jaxdescent.data.read_ahead import BLOCKS_HELD, read_ahead
+from jaxdescent.data.read_ahead import BLOCKS_HELD
 
 BLOCK_BYTES = 8 << 20
 """About how many bytes a chunk takes: larger ones are no faster, and three are held at a time."""
@@ -50,15 +50,20 @@ class RowStream(ChunkReader):
     """
 
     def __init__(self, source: Source, decoding: Decoding) -> None:
-        words, kinds = decoding.sparse.words, source.kinds
+        words, kinds = decoding.words, source.kinds
         self.source = source.as_read(words) if words else source
-        whole = frozenset(name for name in decoding.numbers if kinds.get(name) is Kind.WHOLE)
+        decoding.check(kinds)
+        if not self.source.can_restart:
+            raise DataError(
+                "the rows are read once for each product, and this reader gives them only once: "
+                "pass a table, or read it into one with reader.read_all()."
+            )
+        whole = frozenset(name for name in decoding.numbers if kinds[name] is Kind.WHOLE)
         self.decoding = dataclasses.replace(decoding, whole=whole)
-        self._check_columns()
         self.rows = self._counted() if source.rows is None else source.rows
         if not self.rows:
             raise DataError("the data have no rows.")
-        if decoding.sparse.columns:
+        if decoding.sparse:
             self.decoding = dataclasses.replace(self.decoding, row_entries=self._row_entries())
         bytes_at_once = block_bytes(self.features)
         fitting = max(min(bytes_at_once // max(self.decoding.row_bytes, 1), MOST_ROWS), 1)
@@ -82,21 +87,13 @@ class RowStream(ChunkReader):
         """A digest of the columns, the sizes and both ends of the files, and some rows of the first
         chunk; it does not depend on the process.
         """
-        decoding = self.decoding
-        facts = decoding.numbers, list(decoding.levels.items()), str(decoding.dtype), self.rows
         last = self.size_of(0) - 1
         rows = np.linspace(0, last, min(FINGERPRINT_ROWS, last + 1), dtype=np.int64)
-        digest = hashlib.sha256(f"{self.source.fingerprint()} {facts}".encode())
-        if not decoding.sparse.columns:
-            digest.update(np.ascontiguousarray(self.rows_at(rows)).tobytes())
-            return f"{self.source.form} {digest.hexdigest()[:16]}"
-        digest.update(repr(decoding.sparse).encode())
+        facts = f"{self.source.fingerprint()} {self.decoding.facts} {self.rows}"
+        digest = hashlib.sha256(facts.encode())
         chunk = self.chunk(0).take(rows)
-        arrays = [chunk.numbers, *(column.codes for column in chunk.coded)]
-        for entries in chunk.entries:
-            arrays += [entries.starts, entries.index]
-            arrays += [] if entries.values is None else [entries.values]
-        for array in arrays:
+        sparse = (array for S in chunk.sparse for array in (S.indptr, S.indices, S.data))
+        for array in (chunk.numbers, *sparse):
             digest.update(np.ascontiguousarray(array).tobytes())
         return f"{self.source.form} {digest.hexdigest()[:16]}"
 
@@ -141,7 +138,7 @@ class RowStream(ChunkReader):
         if isinstance(chosen, np.ndarray):
             return self._rows_taken(chosen)
         if chosen is None:
-            return ((slice(each.start, each.start + each.rows), each) for each in self._all())
+            return ((slice(each.start, each.start + each.rows), each) for each in self.all_chunks())
         return [(slice(None), self.chunk(chosen))]
 
     def _rows_taken(self, index: np.ndarray) -> list[tuple[np.ndarray, Chunk]]:
@@ -165,7 +162,7 @@ class RowStream(ChunkReader):
     def column_squares(self, weight: np.ndarray | None, center: np.ndarray | None) -> np.ndarray:
         """``sum_i s_i (x_ij - center_j)^2``: (features,), in float64."""
         total = np.zeros(self.features)
-        for chunk in self._all():
+        for chunk in self.all_chunks():
             chunk.add_squares(weight, center, total)
         return total
 
@@ -180,7 +177,7 @@ class RowStream(ChunkReader):
         outputs = 0 if targets is None else targets.shape[1]
         side = self.features + outputs + 1
         total, shift = np.zeros((side, side)), np.zeros(side - 1)
-        for chunk in self._all():
+        for chunk in self.all_chunks():
             if intercept and chunk.start == 0:
                 shift = chunk.means(weight, targets)
             chunk.add_products(weight, targets, shift, total)
@@ -198,45 +195,17 @@ class RowStream(ChunkReader):
         check_columns([name], self.source.kinds)
         if not self.source.kinds[name].is_number:
             raise DataError(f"{name!r} holds {self.source.kinds[name]}, and numbers are needed.")
-        made, filled = np.empty(self.rows, self.decoding.dtype), 0
-        self._check_unchanged()
-        for block in read_ahead(lambda: located(self.source, [name], self._rows_of([name]))):
-            values = complete_numbers(block, name)
-            check_finite(values, name, block)
-            self._check_rows(max(filled + block.rows, self.rows), self.rows)
-            own = made[filled : filled + block.rows]
-            if self.source.kinds[name] is Kind.WHOLE:
-                fill_exactly(own, values, name, block)
-            else:
-                own[:] = values
-            filled += block.rows
-        self._check_rows(filled, self.rows)
+        is_whole = self.source.kinds[name] is Kind.WHOLE
+        whole = frozenset([name] if is_whole else [])
+        decoding = Decoding((name,), {}, self.decoding.dtype, whole=whole)
+        reader = ChunkReader(self.source, decoding, self.rows, self._rows_of([name]))
+        made = np.empty(self.rows, self.decoding.dtype)
+        for chunk in reader.all_chunks():
+            own = chunk.numbers[:, 0]
+            if not np.isfinite(own).all():
+                chunk.refuse_not_finite()
+            made[chunk.start : chunk.start + chunk.rows] = own
         return made
-
-    # Checks.
-
-    def _check_columns(self) -> None:
-        kinds, decoding = self.source.kinds, self.decoding
-        check_columns(decoding.columns, kinds)
-        decoding.sparse.check(kinds)
-        text = [name for name in decoding.numbers if not kinds[name].is_number]
-        if text:
-            raise DataError(
-                f"{listed(map(repr, text))} {'hold' if len(text) > 1 else 'holds'} "
-                f"{kinds[text[0]]}, and features must be numbers: leave it out, or replace it by "
-                "codes from 0 on and say categorical={name: levels}."
-            )
-        coded = [name for name in decoding.levels if kinds[name] is not Kind.WHOLE]
-        if coded:
-            raise DataError(
-                f"{coded[0]!r} holds {kinds[coded[0]]}, and the codes of a categorical column must "
-                "be whole numbers: np.unique(values, return_inverse=True) gives levels and codes."
-            )
-        if not self.source.can_restart:
-            raise DataError(
-                "the rows are read once for each product, and this reader gives them only once: "
-                "pass a table, or read it into one with reader.read_all()."
-            )
 
     def _counted(self) -> int:
         names = self.decoding.columns[:1]
@@ -249,7 +218,8 @@ class RowStream(ChunkReader):
         chunks.close()  # pyright: ignore[reportAttributeAccessIssue]
         if chunk is None:
             raise DataError("the data have no rows.")
-        return -(-sum(entries.index.size for entries in chunk.entries) // chunk.rows)
+        own = chunk.sparse[bool(self.decoding.levels) :]  # without the codes
+        return -(-sum(S.nnz for S in own) // chunk.rows)
 
     def _rows_of(self, names: Sequence[str]) -> int:
         """How many rows of some columns are read at a time: a source may read others with them."""

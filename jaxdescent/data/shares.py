@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdescent.data.protocol import Block, Source, located
+from jaxdescent.data.protocol import Block, Source, located_from
 from jaxdescent.data.row_stream import RowStream
 from jaxdescent.data.wrapped import WrappedSource
 
@@ -18,8 +18,8 @@ class Share(WrappedSource):
     """The rows from ``first`` to before ``stop`` of a source.
 
     Reading begins at the last row up to ``first`` at which the source can begin (arrays and
-    ``.npy`` anywhere, Parquet at a row group, others at their first row), and ends before
-    ``stop``.
+    ``.npy`` anywhere, Parquet at a row group, counted CSV at a file, others at their first row),
+    and ends before ``stop``.
     """
 
     def __init__(self, base: Source, first: int, stop: int) -> None:
@@ -43,11 +43,9 @@ class Share(WrappedSource):
         # Blocks of such a size that the last one ends at ``stop``, or close after it.
         blocks = -(-(self.stop - start) // rows)
         rows = -(-(self.stop - start) // blocks)
-        for block in located(self.base.from_row(start), names, rows, start):
-            low = max(self.first - block.start, 0)
-            high = min(self.stop - block.start, block.rows)
-            if low < high:
-                yield dataclasses.replace(block, origin=block.numbers).cut(low, high)
+        for block in located_from(self.base, names, rows, self.first):
+            numbered = dataclasses.replace(block, origin=block.numbers)
+            yield numbered.cut(0, min(self.stop - block.start, block.rows))
             if block.start + block.rows >= self.stop:
                 return
 
@@ -58,9 +56,8 @@ class ShareStream(RowStream):
     source: Share
 
     def fingerprint(self) -> str:
-        decoding = self.decoding
-        facts = decoding.numbers, list(decoding.levels.items()), decoding.sparse, decoding.dtype
-        digest = hashlib.sha256(f"{self.source.base.fingerprint()} {facts}".encode())
+        facts = f"{self.source.base.fingerprint()} {self.decoding.facts}"
+        digest = hashlib.sha256(facts.encode())
         return f"{self.source.form} {digest.hexdigest()[:16]}"
 
 
@@ -80,11 +77,17 @@ class Shares(NamedTuple):
     """
 
     first: int
-    streams: tuple[ShareStream | None, ...]
+    streams: tuple[RowStream | None, ...]
     rows: int
     block: int
     features: int
     dtype: Any
+
+    @classmethod
+    def of_one(cls, stream: RowStream) -> Shares:
+        """All rows of a stream as a single share."""
+        dtype = stream.decoding.dtype
+        return cls(0, (stream,), stream.rows, stream.block, stream.features, dtype)
 
     @property
     def blocks(self) -> int:
@@ -96,28 +99,38 @@ class Shares(NamedTuple):
         return share * (self.blocks + 1) + (self.blocks if block is None else block)
 
     def multiplied(
-        self, operand: np.ndarray, center: np.ndarray | None, *, is_transposed: bool, chosen: int
+        self,
+        operand: np.ndarray,
+        center: np.ndarray | None,
+        *,
+        is_transposed: bool,
+        chosen: int | np.ndarray,
     ) -> np.ndarray:
-        """``(X - 1 center') @ operand``, or with the transpose, for the rows of a code."""
-        share, block = divmod(chosen, self.blocks + 1)
-        stream, rows, own_block = self.streams[share - self.first], self.rows, None
-        if block < self.blocks:
-            rows, own_block = min(self.block, rows - block * self.block), block
-            if stream is not None and block >= stream.blocks:
-                stream = None
-        made = np.zeros((self.features if is_transposed else rows, operand.shape[1]), operand.dtype)
-        if stream is None:
+        """``(X - 1 center') @ operand``, or with the transpose, for the rows of a code, or for rows
+        of a single share by their numbers.
+        """
+        if isinstance(chosen, np.ndarray):
+            (stream,), rows, size, own = self.streams, chosen.size, chosen.size, chosen
+        else:
+            share, block = divmod(chosen, self.blocks + 1)
+            stream, rows, size, own = self.streams[share - self.first], self.rows, 0, None
+            first = 0
+            if block < self.blocks:
+                first, own = block * self.block, block
+                rows = min(self.block, rows - first)
+            if stream is not None:
+                size = max(min(rows, stream.rows - first), 0)
+        shape = self.features if is_transposed else size, operand.shape[1]
+        made = np.zeros(shape, operand.dtype)
+        if stream is not None and size:
+            operand = operand[:size] if is_transposed else operand
+            made = stream.attempt(
+                lambda: stream.multiplied(operand, center, is_transposed=is_transposed, chosen=own),
+                made,
+            )
+        if is_transposed or size == rows:
             return made
-        size = stream.rows if own_block is None else stream.size_of(block)
-        operand = operand[:size] if is_transposed else operand
-        here = made if is_transposed else made[:size]
-        here[:] = stream.attempt(
-            lambda: stream.multiplied(
-                operand, center, is_transposed=is_transposed, chosen=own_block
-            ),
-            here,
-        )
-        return made
+        return np.concatenate([made, np.zeros((rows - size, shape[1]), made.dtype)])
 
     def column_squares(
         self, share: int, weight: np.ndarray | None, center: np.ndarray | None

@@ -138,6 +138,10 @@ def _parsed(path: pathlib.Path) -> Iterator[tuple[np.ndarray, SparseColumn, np.n
 
 COMMENT, QUERY = re.compile(rb"#[^\n]*"), re.compile(rb"[ \t]qid:[^ \t\r\n]*")
 
+NUMBER = rb"[-+]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|inf(?:inity)?|nan)"
+ENTRY = NUMBER + b":" + NUMBER
+LINE = re.compile(rb"\s*(?:%b(?:\s+%b)*\s*)?" % (NUMBER, ENTRY), re.IGNORECASE)
+
 
 def _rows_of(
     text: bytes, path: pathlib.Path, first_line: int
@@ -146,40 +150,20 @@ def _rows_of(
         text = COMMENT.sub(b"", text)
     if b"qid" in text:
         text = QUERY.sub(b"", text)
-    codes = np.frombuffer(text, np.uint8)
-    is_space = codes <= 32
-    begins = ~is_space
-    begins[1:] &= is_space[:-1]
-    token_at = np.flatnonzero(begins)
-    breaks = np.flatnonzero(codes == 10)
-    line_of_token = np.searchsorted(breaks, token_at)
-    is_label = np.ones(token_at.size, bool)
-    is_label[1:] = line_of_token[1:] != line_of_token[:-1]
-    colons = np.flatnonzero(codes == 58)
-    token_of_colon = np.searchsorted(token_at, colons, side="right") - 1
-    # Each token is a label without a colon, or an entry with one.
-    is_right = np.array_equal(token_of_colon, np.flatnonzero(~is_label)) and b"_" not in text
-    numbers = np.zeros(0)
-    if is_right:
-        try:
-            parts = text.replace(b":", b" ").split()
-            numbers = np.fromiter(map(float, parts), np.float64, len(parts))
-        except ValueError:
-            is_right = False
-    is_right = is_right and numbers.size == token_at.size + colons.size
-    if not is_right:
-        raise _wrong_line(text, path, first_line)
-    labels = np.flatnonzero(is_label)
-    counts = np.diff(labels, append=token_at.size) - 1
-    starts = np.concatenate([[0], np.cumsum(counts)])
-    lines = line_of_token[labels] + first_line
-    label_at = np.arange(labels.size) + 2 * starts[:-1]
-    target = numbers[label_at]
-    is_entry = np.ones(numbers.size, bool)
-    is_entry[label_at] = False
-    pairs = numbers[is_entry]
+    written = text.split(b"\n")
+    for number, line in enumerate(written, start=first_line + 1):
+        if not LINE.fullmatch(line):
+            raise _wrong_line(line, f"{path}: line {number:,}")
+    is_row = np.array([bool(line.strip()) for line in written])
+    lines, counts = first_line + np.flatnonzero(is_row), [line.count(b":") for line in written]
+    starts = np.concatenate([[0], np.cumsum(np.array(counts)[is_row])])
+    parts = text.replace(b":", b" ").split()
+    numbers = np.fromiter(map(float, parts), np.float64, len(parts))
+    is_target = np.zeros(numbers.size, bool)
+    is_target[np.arange(lines.size) + 2 * starts[:-1]] = True
+    target, pairs = numbers[is_target], numbers[~is_target]
     index, values = pairs[::2], pairs[1::2]
-    row = np.repeat(np.arange(labels.size), counts)
+    row = np.repeat(np.arange(lines.size), np.diff(starts))
     with np.errstate(invalid="ignore"):
         wrong = ~((index >= 0) & (index < LARGEST) & (index == np.floor(index)))
     if wrong.any():
@@ -203,19 +187,11 @@ def _rows_of(
     return target, column, lines
 
 
-def _wrong_line(text: bytes, path: pathlib.Path, first_line: int) -> DataError:
-    """The error about the first wrong line, with its number and the reason."""
-    for number, line in enumerate(text.split(b"\n"), start=first_line + 1):
-        tokens = line.split()
-        for place, token in enumerate(tokens):
-            parts = token.split(b":")
-            try:
-                _ = [float(part) for part in parts]
-                is_right = len(parts) == (2 if place else 1) and b"_" not in token
-            except ValueError:
-                is_right = False
-            if not is_right:
-                what = "a feature written as index:value" if place else "the target, a number"
-                shown = token.decode("utf-8", "replace")[:40]
-                return DataError(f"{path}: line {number:,}: expected is {what}, got {shown!r}.")
-    return DataError(f"{path} is not in svmlight's format: expected are lines such as 1 3:0.5 7:2.")
+def _wrong_line(line: bytes, where: str) -> DataError:
+    """The error about the first wrong part of a line."""
+    for place, token in enumerate(line.split()):
+        if not re.fullmatch(ENTRY if place else NUMBER, token, re.IGNORECASE):
+            what = "a feature written as index:value" if place else "the target, a number"
+            shown = token.decode("utf-8", "replace")[:40]
+            return DataError(f"{where}: expected is {what}, got {shown!r}.")
+    return DataError(f"{where} is not in svmlight's format, as 1 3:0.5 7:2 is.")

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import abc
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.sharding import PartitionSpec
 from jax.tree_util import Partial
 
-from jaxdescent.designs.operands import residual_of, weights_of
-from jaxdescent.designs.protocol import Design, RowFunction
+from jaxdescent.data import Decoding, Shares
+from jaxdescent.designs.operands import residual_of, sum_of_centers, weights_of
+from jaxdescent.designs.protocol import Design, Reading, RowFunction
 from jaxdescent.designs.row_sharding import RowSharding
+from jaxdescent.designs.stream_products import multiplied
 from jaxdescent.inputs.functions import hoist
 from jaxdescent.kernels.double_length import Double, add, double
+from jaxdescent.kernels.host_calls import host_call
+
+ALL = PartitionSpec()
+"""The sharding of a replicated array: each device has all of it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +47,22 @@ class StreamFacts:
     block: int
 
 
+class Held(NamedTuple):
+    """The readers of a design's rows, and what is known of them: the design's structure.
+
+    Attributes:
+      shares: the readers of the parts that this process has.
+      facts: the shape, source and division of the rows.
+      reading: what a pass over the rows reads.
+      decoding: how columns become features.
+    """
+
+    shares: Shares
+    facts: StreamFacts
+    reading: Reading
+    decoding: Decoding
+
+
 class ReadRows(Design):
     """X in parts of equal numbers of rows; each part is read block after block.
 
@@ -46,13 +70,35 @@ class ReadRows(Design):
     after the other. The parts' terms are added up at the end, in double length.
     """
 
+    held: Held
+
     center: jax.Array | None
     """(features,): the means that are subtracted from the entries of X; None for zeros."""
 
+    def tree_flatten(self) -> tuple[Any, Any]:
+        """The means that are subtracted as a leaf; the readers are structure."""
+        return (self.center,), self.held
+
+    @classmethod
+    def tree_unflatten(cls, held: Held, leaves: Any) -> Self:
+        """The design from the readers and the means of :meth:`tree_flatten`."""
+        new = object.__new__(cls)
+        new.held, (new.center,) = held, leaves
+        return new
+
     @property
-    @abc.abstractmethod
+    def shares(self) -> Shares:
+        """The readers of the parts that this process has."""
+        return self.held.shares
+
+    @property
     def facts(self) -> StreamFacts:
         """The shape, source and division of the rows."""
+        return self.held.facts
+
+    @property
+    def reading(self) -> Reading:
+        return self.held.reading
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -66,7 +112,21 @@ class ReadRows(Design):
         facts = self.facts
         return [f"{facts.rows:,} rows", f"{facts.features:,} features", facts.form]
 
-    @abc.abstractmethod
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name of the feature of each weight."""
+        decoding = self.held.decoding
+        levels = (f"{name}={i}" for name, k in decoding.levels.items() for i in range(k))
+        listed = (f"{name}{i}" for name, k in decoding.listed.items() for i in range(k))
+        named = [*decoding.numbers, *levels, *listed]
+        hashed = (f"hash bucket {i}" for i in range(decoding.features - len(named)))
+        return *named, *hashed
+
+    @property
+    def passes(self) -> int:
+        """How many times the rows of this process have been read to the end so far."""
+        return max((each.passes for each in self.shares.streams if each is not None), default=0)
+
     def multiplied(
         self,
         operand: jax.Array,
@@ -83,14 +143,52 @@ class ReadRows(Design):
           is_transposed: whether to multiply by the transpose.
           block: the number of a block; None for all rows. With a number, the product is one with
             this block of every part, (parts * rows, ...), one part after another; with the
-            transpose it is each part's term, (parts, features, ...), or the term of the only part.
+            transpose it is each part's term, (parts, features, ...). Of a single part also the
+            numbers of some rows, (rows,); the product with the transpose is then one term.
           rows: the number of rows of each part in the block.
           after: an array that must be computed before the block is read.
         """
+        shares = self.shares
 
-    @abc.abstractmethod
+        def of_share(number: Any, center: Any, operand: Any, block: Any, after: Any) -> jax.Array:
+            here: dict[str, Any] = {"block": shares.code(number, block), "rows": rows}
+            here |= {"is_transposed": is_transposed, "after": after}
+            made = multiplied(shares, operand, center, **here)
+            if not is_transposed or np.ndim(block):
+                return made
+            return self._sum(made) if block is None else made[None]  # stays on its device
+
+        outside = ALL if is_transposed and block is None else self._rows
+        specs = self._rows if is_transposed else ALL, ALL, self._rows
+        return self._on_each(of_share, outside, specs, operand, block, after)
+
+    def column_squared_norms(
+        self, row_weight: jax.Array | None, center: jax.Array | None
+    ) -> jax.Array:
+        return self._of_columns(np.asarray, row_weight, center)
+
+    def _of_columns(
+        self, function: Callable[[np.ndarray], np.ndarray], weight: Any, center: Any
+    ) -> jax.Array:
+        """A function of the squared norms of the columns of each part, which are float64, summed
+        over the parts.
+        """
+        like = jax.ShapeDtypeStruct(self.shape[1:], self.dtype)
+        operands = weight, sum_of_centers(self.center, center)
+        return self._asked(
+            lambda *given: function(self.shares.column_squares(*given)),
+            like,
+            (self._rows, ALL),
+            *operands,
+        )
+
     def uncentred_rows_at(self, index: jax.Array) -> jax.Array:
         """The rows at these indices without centring, (indices, features)."""
+        like = jax.ShapeDtypeStruct((index.shape[0], self.shape[1]), self.dtype)
+        return self._asked(self.shares.rows_at, like, (ALL,), index)
+
+    def minus(self, center: jax.Array) -> Self:
+        return self.tree_unflatten(self.held, (sum_of_centers(self.center, center),))
 
     def product(self, weights: jax.Array) -> jax.Array:
         return self.multiplied(weights_of(self, weights), is_transposed=False)
@@ -116,6 +214,49 @@ class ReadRows(Design):
     def rows_at(self, index: jax.Array) -> jax.Array:
         rows = self.uncentred_rows_at(index)
         return rows if self.center is None else rows - self.center[None, :]
+
+    @property
+    def _rows(self) -> PartitionSpec:
+        return PartitionSpec(self.facts.over.axes)
+
+    def _sum(self, terms: Any) -> Any:
+        over = self.facts.over
+        return terms if over.mesh is None else lax.psum(terms, over.axes)
+
+    def _asked(self, compute: Callable[..., Any], like: Any, specs: Any, *operands: Any) -> Any:
+        """The sum over parts of ``compute(number, *operands)`` for arrays or None, each computed on
+        its host; members of a batch one by one.
+        """
+
+        def on_host(number: Any, *operands: Any) -> Any:
+            made = compute(int(number), *operands)
+            return jax.tree.map(lambda each: np.asarray(each, self.dtype), made)
+
+        def of_share(number: Any, center: Any, *operands: Any) -> Any:
+            del center
+            return self._sum(host_call(on_host, like, number, *operands, vmap_method="sequential"))
+
+        return self._on_each(of_share, ALL, specs, *operands)
+
+    def _on_each(
+        self, function: Callable[..., Any], outside: Any, specs: Any, *operands: Any
+    ) -> Any:
+        """``function(number, center, *operands)`` on each device, with the number of its part."""
+        over = self.facts.over
+        if over.mesh is None:
+            return function(np.int32(0), self.center, *operands)
+
+        def on_device(center: Any, *operands: Any) -> Any:
+            return function(lax.axis_index(over.axes), center, *operands)
+
+        mapped = jax.shard_map(
+            on_device,
+            mesh=over.mesh,
+            in_specs=(ALL, *specs),
+            out_specs=outside,
+            check_vma=False,
+        )
+        return mapped(self.center, *operands)
 
 
 def _sizes(design: ReadRows) -> tuple[int, int, int]:

@@ -17,20 +17,17 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from jaxdescent.data import RowStream
+from jaxdescent.data import Shares
 from jaxdescent.kernels.host_calls import host_call
-
-ALL = -1
-"""The block number that stands for all rows."""
 
 
 def multiplied(
-    stream: RowStream,
+    stream: Shares,
     operand: jax.Array,
     center: jax.Array | None,
     *,
     is_transposed: bool,
-    block: Any = ALL,
+    block: Any,
     rows: int | None = None,
     after: jax.Array | None = None,
 ) -> jax.Array:
@@ -41,8 +38,8 @@ def multiplied(
       operand: (features,) or (features, k); for the transpose (rows,) or (rows, k).
       center: (features,), or None for zeros.
       is_transposed: whether to multiply by the transpose.
-      block: the number of a block, traced or not; :data:`ALL` for all rows; or the numbers of some
-        rows, (rows,).
+      block: the code of a block or of all rows of a share, traced or not; or of a single share the
+        numbers of some rows, (rows,).
       rows: the number of these rows.
       after: an array that is computed first, so that blocks are read in their order.
     """
@@ -69,7 +66,7 @@ def _host(
     center: Any,
     after: Any,
     *,
-    stream: RowStream,
+    stream: Shares,
     is_transposed: bool,
     rows: int,
 ) -> np.ndarray:
@@ -81,14 +78,14 @@ def _host(
     like = _like(operand, stream=stream, is_transposed=is_transposed, rows=rows)
 
     def compute() -> np.ndarray:
-        chosen = block if block.ndim else None if block == ALL else int(block)
+        chosen = block if block.ndim else int(block)
         made = stream.multiplied(columns, center, is_transposed=is_transposed, chosen=chosen)
         return made.reshape(like.shape)
 
     return stream.attempt(compute, like)
 
 
-def _like(operand: Any, *, stream: RowStream, is_transposed: bool, rows: int) -> Any:
+def _like(operand: Any, *, stream: Shares, is_transposed: bool, rows: int) -> Any:
     side = stream.features if is_transposed else rows
     return jax.ShapeDtypeStruct((side, *operand.shape[1:]), operand.dtype)
 

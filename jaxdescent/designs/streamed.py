@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,18 +17,15 @@ from jaxdescent.data import (
     NormalSolution,
     NormalSums,
     RowStream,
-    SparseDecoding,
+    Shares,
     normal_solution,
     open_source,
 )
-from jaxdescent.designs.operands import sum_of_centers
 from jaxdescent.designs.protocol import Design, Reading
-from jaxdescent.designs.read_rows import ReadRows, StreamFacts
+from jaxdescent.designs.read_rows import Held, ReadRows, StreamFacts
 from jaxdescent.designs.row_sharding import RowSharding
-from jaxdescent.designs.stream_products import ALL, multiplied
 from jaxdescent.designs.streamed_rows import StreamedRows
 from jaxdescent.inputs.numbers import check_count
-from jaxdescent.kernels.host_calls import host_call
 
 RATES = {"arrays": 8e9, ".npy": 3e9, "Parquet": 1e9, "CSV": 5e7}
 """About how many bytes of numbers are read and decoded in a second, by form, where the files are in
@@ -46,7 +42,6 @@ OTHER_RATE = 5e8
 
 
 @jax.tree_util.register_pytree_node_class
-@dataclasses.dataclass(frozen=True, eq=False, init=False)
 class Streamed(ReadRows):
     """X as columns of files or tables that are read block by block at each product.
 
@@ -103,9 +98,6 @@ class Streamed(ReadRows):
     large scale multitask learning".
     """
 
-    stream: RowStream
-    center: jax.Array | None
-
     def __init__(
         self,
         data: Any,
@@ -135,35 +127,38 @@ class Streamed(ReadRows):
             raise TypeError(
                 "Streamed.columns, exclude, hashed and words must be lists of names, got a text."
             )
-        entries = SparseDecoding(dict(sparse or {}), tuple(hashed), tuple(words), bits)
+        listed = dict(sparse or {})
+        others = [*levels, *listed, *hashed, *words]
         if columns is None:
             unknown = [name for name in exclude if name not in source.kinds]
             if unknown:
                 raise DataError(f"exclude names {unknown[0]!r}, which is no column of the data.")
-            left_out = {*exclude, *levels, *entries.columns}
+            left_out = {*exclude, *others}
             columns = [name for name in source.kinds if name not in left_out]
-        counts = collections.Counter([*columns, *levels, *entries.columns])
+        counts = collections.Counter([*columns, *others])
         twice = [name for name, count in counts.items() if count > 1]
         if twice:
             raise DataError(f"{twice[0]!r} is named twice among the features.")
         if not counts:
             raise DataError("no column is left as a feature.")
         dtype = jax.dtypes.canonicalize_dtype(dtype)
-        decoding = Decoding(tuple(columns), levels, np.dtype(dtype), entries)
-        object.__setattr__(self, "stream", RowStream(source, decoding))
-        object.__setattr__(self, "center", None)
+        decoding = Decoding(
+            tuple(columns), levels, np.dtype(dtype), listed, tuple(hashed), tuple(words), bits
+        )
+        stream = RowStream(source, decoding)
+        over = RowSharding.of(None, stream.rows)
+        facts = StreamFacts(
+            over, stream.rows, stream.features, stream.source.form, dtype, stream.block
+        )
+        shares = Shares.of_one(stream)
+        self.held, self.center = Held(shares, facts, _reading_of(stream), stream.decoding), None
 
-    def tree_flatten(self) -> tuple[Any, Any]:
-        """The means that are subtracted as a leaf; the stream is structure."""
-        return (self.center,), self.stream
-
-    @classmethod
-    def tree_unflatten(cls, stream: RowStream, leaves: Any) -> Streamed:
-        """The design from the stream and the means of :meth:`tree_flatten`."""
-        new = object.__new__(cls)
-        object.__setattr__(new, "stream", stream)
-        object.__setattr__(new, "center", *leaves)
-        return new
+    @property
+    def stream(self) -> RowStream:
+        """The reader of all rows."""
+        (stream,) = self.shares.streams
+        assert stream is not None
+        return stream
 
     def column(self, name: str) -> jax.Array:
         """A column of numbers as a vector in memory, (rows,), such as the target: one pass that
@@ -175,68 +170,13 @@ class Streamed(ReadRows):
         return jnp.asarray(self.stream.column(name))
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The name of the feature of each weight."""
-        decoding = self.stream.decoding
-        levels = (f"{name}={i}" for name, k in decoding.levels.items() for i in range(k))
-        listed = (f"{name}{i}" for name, k in decoding.sparse.listed.items() for i in range(k))
-        named = [*decoding.numbers, *levels, *listed]
-        hashed = (f"hash bucket {i}" for i in range(decoding.features - len(named)))
-        return *named, *hashed
-
-    @property
-    def passes(self) -> int:
-        """How many times the features have been read to the end so far."""
-        return self.stream.passes
-
-    @property
-    def facts(self) -> StreamFacts:
-        stream, dtype = self.stream, self.stream.decoding.dtype
-        over, form = RowSharding.of(None, stream.rows), stream.source.form
-        return StreamFacts(over, stream.rows, stream.features, form, dtype, stream.block)
-
-    @property
-    def reading(self) -> Reading:
-        stream, decoding = self.stream, self.stream.decoding
-        read = stream.rows * decoding.row_bytes
-        hashing = stream.rows * decoding.hashed_entries / HASHED_RATE
-        return Reading(
-            self.dtype,
-            bytes=read,
-            seconds=read / RATES.get(stream.source.form, OTHER_RATE) + hashing,
-            held_bytes=stream.held_bytes,
-            block=stream.block,
-            sections=stream.sections,
-            sampled=stream.block,  # rows of other blocks would cost a pass
-        )
-
-    @property
     def entries(self) -> int:
         return self.stream.rows * self.stream.decoding.products
 
     @property
     def is_uneven(self) -> bool:
         # The numbers of rows with a word or a value differ much.
-        return bool(self.stream.decoding.sparse.columns)
-
-    def column_squared_norms(
-        self, row_weight: jax.Array | None, center: jax.Array | None
-    ) -> jax.Array:
-        return self._of_columns(np.asarray, row_weight, center)
-
-    def _of_columns(
-        self,
-        function: Callable[[np.ndarray], np.ndarray],
-        row_weight: jax.Array | None,
-        center: jax.Array | None,
-    ) -> jax.Array:
-        """A function of the squared norms of the columns, which are float64."""
-
-        def compute(weight: Any, center: Any) -> np.ndarray:
-            return function(self.stream.column_squares(weight, center)).astype(self.dtype)
-
-        like = jax.ShapeDtypeStruct(self.shape[1:], self.dtype)
-        return self._asked(compute, like, row_weight, sum_of_centers(self.center, center))
+        return bool(self.stream.decoding.sparse)
 
     def column_lengths(self, row_weight: jax.Array | None, center: jax.Array | None) -> jax.Array:
         return self._of_columns(np.sqrt, row_weight, center)
@@ -247,13 +187,6 @@ class Streamed(ReadRows):
             return self.rows_at(index)
         return StreamedRows(self, index)
 
-    def uncentred_rows_at(self, index: jax.Array) -> jax.Array:
-        like = jax.ShapeDtypeStruct((index.shape[0], self.shape[1]), self.dtype)
-        return self._asked(self.stream.rows_at, like, index)
-
-    def minus(self, center: jax.Array) -> Streamed:
-        return self.tree_unflatten(self.stream, (sum_of_centers(self.center, center),))
-
     def normal_sums(
         self, row_weight: jax.Array | None, targets: jax.Array, l2: Any = None, *, intercept: bool
     ) -> Any:
@@ -261,10 +194,14 @@ class Streamed(ReadRows):
             return None
         (_, n), k = self.shape, targets.shape[1]
 
-        def compute(weight: Any, targets: Any, l2: Any) -> Any:
-            sums = self.stream.normal_sums(weight, targets, intercept=intercept)
-            made = sums if l2 is None else normal_solution(sums, l2)
-            return type(made)(*(np.asarray(each, self.dtype) for each in made))
+        def compute(number: int, weight: Any, targets: Any, l2: Any) -> Any:
+            del number
+
+            def found() -> Any:
+                sums = self.stream.normal_sums(weight, targets, intercept=intercept)
+                return sums if l2 is None else normal_solution(sums, l2)
+
+            return self.stream.attempt(found, like)
 
         shapes: Any = NormalSums((n, n), (n, k), (), (n,), (k,), ())
         if l2 is not None:
@@ -272,25 +209,19 @@ class Streamed(ReadRows):
             gain = n, max(l2.size, 1)
             shapes = NormalSolution((n, k), (n,), (k,), (), (n, n), gain, gain, ())
         like = type(shapes)(*(jax.ShapeDtypeStruct(shape, self.dtype) for shape in shapes))
-        return self._asked(compute, like, row_weight, targets, l2)
+        return self._asked(compute, like, (), row_weight, targets, l2)
 
-    def multiplied(
-        self,
-        operand: jax.Array,
-        *,
-        is_transposed: bool,
-        block: Any = None,
-        rows: int | None = None,
-        after: jax.Array | None = None,
-    ) -> jax.Array:
-        here: dict[str, Any] = {"block": ALL if block is None else block, "rows": rows}
-        here |= {"is_transposed": is_transposed, "after": after}
-        return multiplied(self.stream, operand, self.center, **here)
 
-    def _asked(self, compute: Callable[..., Any], like: Any, *operands: Any) -> Any:
-        """``compute(*operands)`` on the host for arrays or None; members of a batch one by one."""
-
-        def on_host(*operands: Any) -> Any:
-            return self.stream.attempt(lambda: compute(*operands), like)
-
-        return host_call(on_host, like, *operands, vmap_method="sequential")
+def _reading_of(stream: RowStream) -> Reading:
+    decoding = stream.decoding
+    read = stream.rows * decoding.row_bytes
+    hashing = stream.rows * decoding.hashed_entries / HASHED_RATE
+    return Reading(
+        jnp.dtype(decoding.dtype),
+        bytes=read,
+        seconds=read / RATES.get(stream.source.form, OTHER_RATE) + hashing,
+        held_bytes=stream.held_bytes,
+        block=stream.block,
+        sections=stream.sections,
+        sampled=stream.block,  # rows of other blocks would cost a pass
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import hashlib
 from collections.abc import Callable
@@ -10,21 +9,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax import lax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 
 from jaxdescent import processes
-from jaxdescent.data import DataError, ShareStream, cut_source
-from jaxdescent.designs.operands import sum_of_centers
-from jaxdescent.designs.protocol import Reading
-from jaxdescent.designs.read_rows import ReadRows, StreamFacts
+from jaxdescent.data import DataError, RowStream, cut_source
+from jaxdescent.designs.read_rows import Held, ReadRows
 from jaxdescent.designs.row_sharding import RowSharding, local_parts
-from jaxdescent.designs.stream_products import multiplied
 from jaxdescent.designs.streamed import Streamed
-from jaxdescent.kernels.host_calls import host_call
-
-ALL = PartitionSpec()
-"""The sharding of a replicated array: each device has all of it."""
 
 
 class _Told(NamedTuple):
@@ -131,10 +122,10 @@ class StreamedShares(ReadRows):
                 )
         over = RowSharding.of(sharding, share_rows * total)
         mine = range(len(parts)) if is_own else range(parts[0], parts[-1] + 1)
-        self.shares = cut_source(stream, share_rows, mine, parts[0])
-        block, own = self.shares.block, whole.reading
-        self._facts = dataclasses.replace(whole.facts, over=over, rows=rows, block=block)
-        self._reading = own._replace(
+        shares = cut_source(stream, share_rows, mine, parts[0])
+        block, own = shares.block, whole.reading
+        facts = dataclasses.replace(whole.facts, over=over, rows=rows, block=block)
+        reading = own._replace(
             bytes=over.rows * max(each.row_bytes for each in told),
             seconds=own.seconds / here,
             held_bytes=own.held_bytes * len(parts),
@@ -142,20 +133,7 @@ class StreamedShares(ReadRows):
             sections=(0,),
             sampled=min(block, rows),
         )
-        self._names = whole.names
-        self.center = None
-
-    def tree_flatten(self) -> tuple[Any, Any]:
-        """The means that are subtracted as a leaf; the streams are structure."""
-        return (self.center,), (self.shares, self._facts, self._reading, self._names)
-
-    @classmethod
-    def tree_unflatten(cls, structure: Any, leaves: Any) -> StreamedShares:
-        """The design from the streams and the means of :meth:`tree_flatten`."""
-        new = object.__new__(cls)
-        new.shares, new._facts, new._reading, new._names = structure
-        (new.center,) = leaves
-        return new
+        self.held, self.center = Held(shares, facts, reading, whole.held.decoding), None
 
     def _arguments(self) -> list[str]:
         return [*super()._arguments(), f"{self.facts.over.parts} shares"]
@@ -170,106 +148,10 @@ class StreamedShares(ReadRows):
         return self._of_rows(lambda stream: np.ones(stream.rows, self.dtype))
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The name of the feature of each weight."""
-        return self._names
-
-    @property
-    def passes(self) -> int:
-        """How many times the shares of this process have been read to the end so far."""
-        return max((each.passes for each in self.shares.streams if each is not None), default=0)
-
-    @property
-    def facts(self) -> StreamFacts:
-        return self._facts
-
-    @property
-    def reading(self) -> Reading:
-        return self._reading
-
-    @property
     def is_whole(self) -> bool:
         return False
 
-    def multiplied(
-        self,
-        operand: jax.Array,
-        *,
-        is_transposed: bool,
-        block: Any = None,
-        rows: int | None = None,
-        after: jax.Array | None = None,
-    ) -> jax.Array:
-        shares: Any = self.shares
-
-        def of_share(number: Any, center: Any, operand: Any, block: Any, after: Any) -> jax.Array:
-            here: dict[str, Any] = {"block": shares.code(number, block), "rows": rows}
-            here |= {"is_transposed": is_transposed, "after": after}
-            made = multiplied(shares, operand, center, **here)
-            if not is_transposed:
-                return made
-            return self._sum(made) if block is None else made[None]  # stays on its device
-
-        outside = ALL if is_transposed and block is None else self._rows
-        specs = self._rows if is_transposed else ALL, ALL, self._rows
-        return self._on_each(of_share, outside, specs, operand, block, after)
-
-    def column_squared_norms(
-        self, row_weight: jax.Array | None, center: jax.Array | None
-    ) -> jax.Array:
-        operands, specs = (row_weight, sum_of_centers(self.center, center)), (self._rows, ALL)
-        return self._asked(self.shares.column_squares, self.shape[1:], specs, *operands)
-
-    def uncentred_rows_at(self, index: jax.Array) -> jax.Array:
-        shape = index.shape[0], self.shape[1]
-        return self._asked(self.shares.rows_at, shape, (ALL,), index)
-
-    def minus(self, center: jax.Array) -> StreamedShares:
-        new = copy.copy(self)
-        new.center = sum_of_centers(self.center, center)
-        return new
-
-    @property
-    def _rows(self) -> PartitionSpec:
-        return PartitionSpec(self.facts.over.axes)
-
-    def _sum(self, terms: jax.Array) -> jax.Array:
-        return lax.psum(terms, self.facts.over.axes)
-
-    def _asked(
-        self, compute: Callable[..., np.ndarray], shape: Any, specs: Any, *operands: Any
-    ) -> jax.Array:
-        """The sum over shares of ``compute(number, *operands)``, each computed on its host."""
-        like = jax.ShapeDtypeStruct(shape, self.dtype)
-
-        def on_host(number: Any, *operands: Any) -> np.ndarray:
-            return compute(int(number), *operands).astype(self.dtype)
-
-        def of_share(number: Any, center: Any, *operands: Any) -> jax.Array:
-            del center
-            made = host_call(on_host, like, number, *operands, vmap_method="sequential")
-            return self._sum(made)
-
-        return self._on_each(of_share, ALL, specs, *operands)
-
-    def _on_each(
-        self, function: Callable[..., Any], outside: Any, specs: Any, *operands: Any
-    ) -> Any:
-        """``function(number, center, *operands)`` on each device, with the number of its share."""
-
-        def on_device(center: Any, *operands: Any) -> Any:
-            return function(lax.axis_index(self.facts.over.axes), center, *operands)
-
-        mapped = jax.shard_map(
-            on_device,
-            mesh=self.facts.over.mesh,
-            in_specs=(ALL, *specs),
-            out_specs=outside,
-            check_vma=False,
-        )
-        return mapped(self.center, *operands)
-
-    def _of_rows(self, read: Callable[[ShareStream], np.ndarray]) -> jax.Array:
+    def _of_rows(self, read: Callable[[RowStream], np.ndarray]) -> jax.Array:
         """A vector over all rows, to which each process contributes its own rows."""
         shares, over = self.shares, self.facts.over
         assert over.mesh is not None  # a NamedSharding has one

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxdescent.data import Block, Kind, Source, SparseColumn, located
 from jaxdescent.data.decoding import matrix_of
-from jaxdescent.data.entries import NONE, Coded, RowEntries
+from jaxdescent.data.entries import entries_of
 from jaxdescent.data.freeing import Passing
 from jaxdescent.data.wrapped import WrappedSource
 from jaxdescent.fit.encoding import Encoded
@@ -118,19 +118,3 @@ class EncodedRows(WrappedSource):
             values = np.ones(each.index.size) if each.values is None else each.values
             found[name] = SparseColumn(each.starts, each.index, values)
         return found
-
-
-def entries_of(columns: Sequence[Coded]) -> RowEntries:
-    """The entries of columns whose features follow each other, or are shared."""
-    first, values = columns[0].first, None
-    codes = [np.where(each.codes < 0, NONE, each.codes + each.first - first) for each in columns]
-    index = np.stack(codes, axis=1)
-    there = index >= 0
-    sloped = [each.values for each in columns if each.values is not None]
-    if sloped:
-        ones = np.ones_like(sloped[0])
-        given = [ones if each.values is None else each.values for each in columns]
-        values = np.stack(given, axis=1)[there]
-    starts = np.concatenate([[0], np.cumsum(np.count_nonzero(there, axis=1))])
-    size = columns[-1].span.stop - first
-    return RowEntries(starts, index[there], values, "", first, size)

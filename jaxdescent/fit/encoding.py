@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdescent.data import Block, DataError, SparseColumn
-from jaxdescent.data.chunk import Chunk, ChunkPart
-from jaxdescent.data.entries import NONE, Coded, RowEntries
+from jaxdescent.data.chunk import Chunk
+from jaxdescent.data.entries import NONE, Coded, RowEntries, sparse_pieces
 from jaxdescent.data.errors import need_arrow
 from jaxdescent.fit.columns import Labels, NumberColumn, bucket_of
 from jaxdescent.fit.interactions import Interaction, View
@@ -320,8 +320,9 @@ class Encoding:
                 if number.missing is not None:
                     values = np.where(number.missing, self.fills.get(name, 0.0), values)
                 total[:, 0] += np.multiply(values, float(weight), dtype=np.float64)
-            for column in (*encoded.coded, *encoded.entries):
-                column.multiply(weights[:, None], total)
+            first, coded, entries = len(self.numbers), encoded.coded, encoded.entries
+            for S in sparse_pieces(coded, entries, first, self.size, np.float64):
+                total[:, 0] += S @ weights[first:]
         return total[:, 0]
 
     def chunk(
@@ -330,8 +331,8 @@ class Encoding:
         """A chunk of some rows of a block, whose numbers are given."""
         coded = [column[rows] for column in encoded.coded]
         entries = [column[rows] for column in encoded.entries]
-        parts = [ChunkPart(0, block)]
-        return Chunk(0, self.numbers, numbers, coded, parts, self.size, entries)
+        sparse = sparse_pieces(coded, entries, len(self.numbers), self.size, numbers.dtype)
+        return Chunk(0, self.numbers, numbers, sparse, [block], self.size)
 
 
 def missing_value(block: Block, name: str, row: int, policy: Policy) -> DataError:

@@ -9,12 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent.data import DataError, Source, located
-from jaxdescent.data.entries import Coded, RowEntries
+from jaxdescent.data.entries import Coded, RowEntries, entries_of
 from jaxdescent.designs import Concatenated, Sparse
 from jaxdescent.designs.reference_levels import references
 from jaxdescent.fit.budget import FitPlan, reading_of
 from jaxdescent.fit.by_descent import RowsAsDesign, descent_bytes, fit_design, minimum
-from jaxdescent.fit.encoded_rows import entries_of
 from jaxdescent.fit.encoding import Encoded, Encoding
 from jaxdescent.fit.fitted import Fitted, PartFigures, part_of
 from jaxdescent.fit.job import Job
