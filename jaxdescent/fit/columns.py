@@ -39,18 +39,19 @@ class Labels:
 
         Arrow looks them up: a dictionary of Python takes ten times as long for 100,000 of them.
         """
-        found = importlib.import_module("pyarrow.compute").index_in(self._array, value_set=levels)
+        found = importlib.import_module("pyarrow.compute").index_in(self.array, value_set=levels)
         return found.fill_null(-1).to_numpy(zero_copy_only=False)
 
     def used(self, rows: np.ndarray | None = None) -> Any:
         """The texts that occur in these rows, as an array of Arrow."""
         pa = need_arrow()
         codes = self.codes if rows is None else self.codes[rows]
-        counts = np.bincount(codes[codes >= 0], minlength=len(self._array))
-        return self._array.take(pa.array(np.flatnonzero(counts)))
+        counts = np.bincount(codes[codes >= 0], minlength=len(self.array))
+        return self.array.take(pa.array(np.flatnonzero(counts)))
 
     @property
-    def _array(self) -> Any:
+    def array(self) -> Any:
+        """The text of each code, as an array of Arrow."""
         pa = need_arrow()
         return pa.array(self._texts, pa.string()) if isinstance(self._texts, list) else self._texts
 

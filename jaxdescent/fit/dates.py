@@ -5,6 +5,7 @@ the first of them as a number.
 from __future__ import annotations
 
 import dataclasses
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -108,8 +109,9 @@ def looked_at(source: Source, dates: Mapping[str, Dates]) -> dict[str, Dates]:
             if column.null_count == len(column):
                 continue
             zone = own[name][0] if name in own else _zone_of(column)
-            instants = _instants(block, name, zone).drop_null().cast("int64").to_numpy()
-            ends = [int(instants.min()), int(instants.max())]
+            instants, _ = _times(block, name, zone)
+            counts = instants.drop_null().cast("int64").to_numpy()
+            ends = [int(counts.min()), int(counts.max())]
             _, first, last = own.get(name, [zone, *ends])
             own[name] = [zone, min(first, ends[0]), max(last, ends[1])]
     found: dict[str, Dates] = {}
@@ -192,8 +194,7 @@ class Dated(WrappedSource):
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        instants = _instants(block, name, dates.zone)
-        clock = _clock(block, name, dates.zone, instants)
+        instants, clock = _times(block, name, dates.zone)
         for column, part in wanted.items():
             if part == TREND:
                 counts = instants.cast("int64").fill_null(dates.first).to_numpy()
@@ -220,6 +221,20 @@ class Dated(WrappedSource):
                 )
 
 
+def with_columns(
+    source: Source,
+    dates: dict[str, Dates],
+    names: Sequence[str],
+    labelled: Sequence[str],
+    who: str = "the data",
+) -> Source:
+    """A source with the parts of its dates, and with these columns where it has them without
+    listing them; ``labelled`` columns are read as the text in the file.
+    """
+    source = (Dated(source, dates, who) if dates else source).offering(names)
+    return source.as_text([name for name in labelled if name in source.kinds])
+
+
 def is_zone(name: str) -> bool:
     """Whether the clock of a zone of this name is known."""
     pa = need_arrow()
@@ -239,29 +254,25 @@ def _zone_of(column: Any) -> str | None:
         return column.type.tz
     if types.is_date(column.type) or types.is_time(column.type):
         return None
-    return AS_WRITTEN if _zoned(column.drop_null()[:1])[0].as_py() else None
-
-
-def _zoned(texts: Any) -> Any:
-    import pyarrow.compute as pc
-
     # The hyphens of a date alone look like one of an offset.
-    options = pc.MatchSubstringOptions(rf":\d\d(\.\d+)?{OFFSET}")
-    return pc.call_function("match_substring_regex", [texts], options)
+    is_zoned = re.search(rf":\d\d(\.\d+)?{OFFSET}", str(column.drop_null()[0]))
+    return AS_WRITTEN if is_zoned else None
 
 
-def _instants(block: Block, name: str, zone: str | None) -> Any:
-    """The times of a column in UTC, or as they are where it has no zone: an array of Arrow of
-    microseconds without a zone.
+def _times(block: Block, name: str, zone: str | None) -> tuple[Any, Any]:
+    """The times of a column in UTC, or as they are where it has no zone, and the local times in the
+    zone: arrays of Arrow of microseconds without a zone.
 
     Raises:
       DataError: for a value that is no date, and for a zone where the fit has none, or the reverse.
     """
-    pa = need_arrow()
-    column = decoded(block.columns[name])
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column, plain = decoded(block.columns[name]), pa.timestamp("us")
     if column.null_count == len(column):
-        return pa.nulls(len(column), pa.timestamp("us"))
-    kind = column.type
+        return pa.nulls(len(column), plain), pa.nulls(len(column), plain)
+    kind, texts = column.type, None
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     if pa.types.is_time(kind) or not (is_text or holds_times(kind)):
         raise DataError(f"{name!r} holds {kind}, and --date takes dates: leave it out.")
@@ -271,39 +282,30 @@ def _instants(block: Block, name: str, zone: str | None) -> Any:
             f"{name!r} has {has} time zone in {block.place(0)}, and {had} in the data of the fit: "
             "write all dates alike."
         )
-    if pa.types.is_date(kind):
-        return column.cast(pa.timestamp("ms")).cast(pa.timestamp("us"))
-    target = pa.timestamp("us") if zone is None else pa.timestamp("us", "UTC")
-    if pa.types.is_timestamp(kind):
-        return column.cast(target, safe=False).cast(pa.timestamp("us"))
-    return _parsed(block, name, _cut(column), target).cast(pa.timestamp("us"))
-
-
-def _clock(block: Block, name: str, zone: str | None, instants: Any) -> Any:
-    """The local times in the zone at these instants, without a zone."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    column = decoded(block.columns[name])
+    target = plain if zone is None else pa.timestamp("us", "UTC")
+    if is_text:
+        # Arrow reads no digits beyond microseconds.
+        texts = _replaced(column, r"(\.\d{6})\d+", r"\1")
+        column = _parsed(block, name, texts, target)
+    elif pa.types.is_date(kind):
+        column = column.cast(pa.timestamp("ms"))
+    instants = column.cast(target, safe=False).cast(plain)
     if zone is None:
-        return instants
+        return instants, instants
     if zone != AS_WRITTEN:
-        column = instants.cast(pa.timestamp("us", "UTC")).cast(pa.timestamp("us", zone))
-    if pa.types.is_timestamp(column.type):
-        try:
-            return pc.call_function("local_timestamp", [column])
-        except pa.ArrowInvalid as error:
-            raise DataError(f"{name!r}: {one_line(error)}: convert it to a known zone.") from error
-    options = pc.ReplaceSubstringOptions(OFFSET, "")
-    texts = pc.call_function("replace_substring_regex", [_cut(column)], options)
-    return _parsed(block, name, texts, pa.timestamp("us"))
+        column = instants.cast(target).cast(pa.timestamp("us", zone))
+    elif texts is not None:
+        return instants, _parsed(block, name, _replaced(texts, OFFSET, ""), plain)
+    try:
+        return instants, pc.call_function("local_timestamp", [column])
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{name!r}: {one_line(error)}: convert it to a known zone.") from error
 
 
-def _cut(texts: Any) -> Any:
-    """Texts without digits beyond microseconds, which Arrow does not read."""
+def _replaced(texts: Any, pattern: str, by: str) -> Any:
     import pyarrow.compute as pc
 
-    options = pc.ReplaceSubstringOptions(r"(\.\d{6})\d+", r"\1")
+    options = pc.ReplaceSubstringOptions(pattern, by)
     return pc.call_function("replace_substring_regex", [texts], options)
 
 

@@ -12,15 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdescent.fit.checkpoint import FitCheckpoint
+from jaxdescent.fit.job import Job
+from jaxdescent.fit.plans import probes_for
 from jaxdescent.fit.solution import HELD_OUT, Path, penalties_from
+from jaxdescent.fit.vectors import Vectors
 from jaxdescent.regression import LinearRegression
 from jaxdescent.result import Result
 from jaxdescent.status import Status
-
-FEWEST_PROBES, MOST_PROBES, PROBE_ROWS = 4, 32, 1 << 20
-"""The fewest and the most random vectors that estimate degrees of freedom where no rows are held
-out, and how many entries all of them have within these bounds."""
 
 PROBE_SEED = 2**61
 
@@ -28,24 +26,11 @@ TURNED, LOST = 5, 10
 """Penalties after the best one that end the path, five a decade: ``TURNED`` of them where the last
 is worse by the factor ``CLEARLY``, ``LOST`` of them in any case."""
 
+NUMBERS = ("width", "best_at", "iterations", "degrees", "scores")
+"""The attributes of a search that is kept, beside its params."""
+
 CLEARLY = 1.01
 BETTER = 1 - 1e-6
-
-
-class Search(NamedTuple):
-    """The result of a search.
-
-    Attributes:
-      path: the penalties that were tried, and their scores.
-      params: the params at the best penalty.
-      degrees: the degrees of freedom at the best penalty, where they were estimated.
-      iterations: how many iterations all descents took.
-    """
-
-    path: Path
-    params: dict[str, Any]
-    degrees: float | None
-    iterations: int
 
 
 class Tried(NamedTuple):
@@ -69,7 +54,7 @@ Try = Callable[[np.ndarray, Sequence[float], list[Any]], Tried]
 
 
 @dataclasses.dataclass
-class _Course:
+class SearchState:
     """The state of the search.
 
     Attributes:
@@ -108,38 +93,28 @@ class _Course:
     def as_arrays(self) -> dict[str, Any]:
         """The state as arrays by name."""
         leaves = jax.tree.leaves((self.params, self.best))
-        numbers = {"width": self.width, "best_at": self.best_at, "iterations": self.iterations}
         named = {f"leaf {place}": leaf for place, leaf in enumerate(leaves)}
-        return numbers | {"degrees": self.degrees, "scores": self.scores} | named
+        return {name: getattr(self, name) for name in NUMBERS} | named
 
-    def restored(self, found: Mapping[str, Any]) -> _Course:
+    def restored(self, found: Mapping[str, Any]) -> SearchState:
         """The state from arrays by name; its params have the structure of these ones."""
         like, structure = jax.tree.flatten((self.params, self.best))
         leaves = [jnp.asarray(found[f"leaf {place}"]) for place in range(len(like))]
         params, best = jax.tree.unflatten(structure, leaves)
-        numbers = {name: int(found[name]) for name in ("width", "best_at", "iterations")}
-        return _Course(
-            params,
-            best=best,
-            scores=found["scores"].tolist(),
-            degrees=float(found["degrees"]),
-            **numbers,
-        )
+        return SearchState(params, best=best, **{name: found[name].tolist() for name in NUMBERS})
 
 
 def search(
+    job: Job,
     objective: LinearRegression,
-    squares: np.ndarray,
+    vectors: Vectors,
     start: Any,
-    *,
-    train: np.ndarray,
-    held_out: np.ndarray | None,
     attempt: Try,
-    tell: Callable[[int, str], None],
-    width: int = 1,
-    checkpoint: FitCheckpoint | None = None,
-) -> Search:
-    """The penalty of the least error on held-out rows, or by generalised cross-validation.
+    *,
+    width: int,
+) -> tuple[Path, SearchState]:
+    """The path to the penalty of the least error on held-out rows, or by generalised
+    cross-validation, and the state of the search at its end.
 
     The latter is ``rows * RSS / (rows - degrees - 1)^2``, where the degrees of freedom, the trace
     of the matrix that takes targets to predictions, are estimated as the mean of ``z . prediction
@@ -147,30 +122,29 @@ def search(
     further descents.
 
     Args:
+      job: the job of the fit.
       objective: an objective with one output, whose targets are of unit spread.
-      squares: (features,), the diagonal of the Hessian without a penalty.
+      vectors: the vectors over the rows, with the diagonal of the Hessian without a penalty.
       start: params to begin from.
-      train: (rows,), the weights of the training rows; zero for the others.
-      held_out: (rows,), the weights of the held-out rows, or None.
       attempt: minimises for some penalties from some params on.
-      tell: gets the number of penalties tried so far, and the last one with its error as text.
       width: how many penalties are tried at a time: those that do not converge together are tried
         in halves.
-      checkpoint: where the search is kept while it goes on.
 
     References: Golub, Heath and Wahba (1979), "Generalized cross-validation as a method for
     choosing a good ridge parameter"; Hutchinson (1989), "A stochastic estimator of the trace of the
     influence matrix for Laplacian smoothing splines".
     """
-    downwards = penalties_from(squares)[::-1]
+    downwards, checkpoint = penalties_from(vectors.penalised_squares)[::-1], job.checkpoint
+    job.watch.begin("searching", downwards.size, "penalties at most")
+    train, held_out = vectors.parts
     targets = np.asarray(objective.y)[:, None]
     if held_out is None:
         count = probes_for(len(targets))
         signs = np.random.default_rng(PROBE_SEED).integers(0, 2, (len(targets), count), np.int8)
         targets = np.column_stack([targets, (2 * signs - 1).astype(targets.dtype)])
-    course, is_cut = _Course([start] * targets.shape[1], width, start), False
-    found = None if checkpoint is None else checkpoint.kept_search()
-    if found is not None:
+    course, is_cut = SearchState([start] * targets.shape[1], width, start), False
+    found = {} if checkpoint is None else checkpoint.kept_search()
+    if found:
         course = course.restored(found)
     while len(course.scores) < downwards.size and not course.is_over:
         if checkpoint is not None:
@@ -192,7 +166,9 @@ def search(
             else:
                 score, degrees = _cross_validation(predicted, targets, train)
             course.add(score, params, degrees)
-            tell(len(course.scores), f"l2 {l2:.3g}, RMSE {score**0.5:.4g} of the target's spread")
+            job.watch.advance(len(course.scores))
+            job.watch.tell(f"l2 {l2:.3g}, RMSE {score**0.5:.4g} of the target's spread")
+            job.memory.check()
             if course.is_over:
                 break
         if checkpoint is not None:
@@ -209,38 +185,8 @@ def search(
         count - 1 - course.best_at,
         is_cut=is_cut,
     )
-    degrees = None if np.isnan(course.degrees) else course.degrees
-    return Search(path, course.best, degrees, course.iterations)
-
-
-def probes_for(rows: int) -> int:
-    """How many random vectors estimate the trace."""
-    return min(max(PROBE_ROWS // rows, FEWEST_PROBES), MOST_PROBES)
-
-
-def one_by_one(
-    objective: LinearRegression, descend: Callable[[LinearRegression, Any], Result]
-) -> Try:
-    """A function that minimises at one penalty at a time, by a descent for each target."""
-
-    def attempt(targets: np.ndarray, penalties: Sequence[float], params: list[Any]) -> Tried:
-        (l2,) = penalties
-        dtype = objective.y.dtype
-        results = [
-            descend(
-                dataclasses.replace(objective, y=jnp.asarray(y), l2=jnp.asarray(l2, dtype)), own
-            )
-            for y, own in zip(targets.T, params, strict=True)
-        ]
-        found = [result.params for result in results]
-        return Tried(
-            [found],
-            [lambda target: objective.predict(found[target], objective.X)],
-            all(map(has_converged, results)),
-            sum(int(result.iterations) for result in results),
-        )
-
-    return attempt
+    job.watch.searched(path.penalties, path.scores, path.best)
+    return path, course
 
 
 def has_converged(result: Result) -> bool:

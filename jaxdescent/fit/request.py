@@ -22,8 +22,6 @@ DTYPES = (None, "float32", "float64")
 
 LISTS = ("features", "exclude", "categorical", "hashed", "interact", "date")
 
-NAMES_ALONE = ("target", "weights", "where", "missing", "method")
-
 
 def settled(name: str, value: Any) -> Any:
     """An option's value in the one type that a request and a model keep: names as tuples of text,
@@ -38,20 +36,20 @@ def settled(name: str, value: Any) -> Any:
     option = f"--{'hash' if name == 'hashed' else name.replace('_', '-')}"
     if name in LISTS:
         return _listed(option, value, pairs=name == "interact")
-    if name in NAMES_ALONE:
-        if value is not None and not isinstance(value, str):
-            raise DataError(f"{option} must be text, got {value!r}.")
-        return value
-    if name == "dtype":
+    if name in ("bits", "seed"):
+        convert, expected = operator.index, "a whole number"
+    elif name == "standardize":
+        convert, expected = bool, "True or False"
+    elif name == "test" or (name == "l2" and not isinstance(value, str)):
+        convert, expected = float, "a number"
+    elif name == "dtype":
         with contextlib.suppress(TypeError):
             return value if value is None else np.dtype(value).name
         return value
-    kinds = {"bits": (operator.index, "a whole number"), "seed": (operator.index, "a whole number")}
-    convert, expected = kinds.get(name, (float, "a number"))
-    if name == "standardize":
-        convert, expected = bool, "True or False"
-    if name == "l2" and isinstance(value, str):
+    elif value is None or isinstance(value, str):
         return value
+    else:
+        raise DataError(f"{option} must be text, got {value!r}.")
     try:
         return convert(value)
     except (TypeError, ValueError) as error:
@@ -62,16 +60,14 @@ def _listed(option: str, value: Any, *, pairs: bool) -> tuple[Any, ...]:
     if value is None or isinstance(value, str):
         return () if value is None else (value,)
     try:
-        found = [
-            each if isinstance(each, str) or not pairs else tuple(each) for each in tuple(value)
-        ]
+        found = tuple(each if isinstance(each, str) or not pairs else tuple(each) for each in value)
     except TypeError as error:
         raise DataError(f"{option} must list names of columns, got {value!r}.") from error
     for each in found:
         for column in each if isinstance(each, tuple) else (each,):
             if not isinstance(column, str):
                 raise DataError(f"{option} must list names of columns, got {column!r} among them.")
-    return tuple(found)
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,35 +36,25 @@ BELOW = 4
 """Powers of ten that the path reaches below the median of the columns' squared lengths."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Solution:
-    """Weights, and how near the minimum they are.
+class Solution(NamedTuple):
+    """Weights, the intercept of the prediction, and what is known of them.
 
     Attributes:
       weights: (features,).
-      intercept: the intercept of the prediction.
-      l2: the penalty.
-      status: the status of the solve.
-      evidence: what ``suboptimality`` rests on.
-      value: ``1/2 sum_i s_i (x_i.w + b - y_i)^2 + l2/2 |D w|^2``, with D the scales.
-      gradient_norm: the norm of the gradient at the weights, per unit of each column's length.
-      suboptimality: how far the value is above the minimum.
-      rank: the rank of the centred features; None where a penalty makes it irrelevant.
-      degrees: the degrees of freedom, without that of the intercept.
-      constant: the features that do not vary, whose weights are zero.
+      intercept: the intercept.
+      constant: (features,), which features do not vary; their weights are zero.
+      is_certain: whether directions that were left out are exactly dependent columns.
+      details: by name the figures of the fit: the value, ``1/2 sum_i s_i (x_i.w + b - y_i)^2 +
+        l2/2 |D w|^2`` with D the scales, the gradient's norm per unit of each column's length, how
+        far the value is above the minimum, the rank of the centred features (None where a penalty
+        makes it irrelevant), and the degrees of freedom without that of the intercept.
     """
 
     weights: np.ndarray
     intercept: float
-    l2: float
-    status: Status
-    evidence: Evidence
-    value: float
-    gradient_norm: float
-    suboptimality: float
-    rank: int | None
-    degrees: float
     constant: np.ndarray
+    is_certain: bool
+    details: dict[str, Any]
 
 
 class Path(NamedTuple):
@@ -186,23 +175,19 @@ def solve(data: NormalSums, l2: float, *, standardize: bool = False) -> Solution
     value = 0.5 * (max(residual, 0.0) + penalty)
     # Along directions that were left out the value may still fall, by an unknown amount.
     beyond = float(np.linalg.norm(along[gain == 0]))
-    evidence = Evidence.FACTORISATION
-    if beyond > DEPENDENT * at_zeros:
-        left, evidence, is_done = value, Evidence.BOUND, False
+    is_certain = beyond <= DEPENDENT * at_zeros
+    evidence = Evidence.FACTORISATION if is_certain else Evidence.BOUND
     rank = int(np.count_nonzero(gain))
-    return Solution(
-        weights=weights,
-        intercept=intercept,
-        l2=l2,
-        status=Status.CONVERGED if is_done else Status.STAGNATED,
-        evidence=evidence,
-        value=value,
-        gradient_norm=norm,
-        suboptimality=left,
-        rank=rank if l2 == 0 else None,
-        degrees=_degrees(lengths, vectors, gain, l2) if l2 else float(rank),
-        constant=constant,
-    )
+    details = {
+        "rank": rank if l2 == 0 else None,
+        "degrees_of_freedom": _degrees(lengths, vectors, gain, l2) if l2 else float(rank),
+        "value": value,
+        "gradient_norm": norm,
+        "suboptimality": left if is_certain else value,
+        "status": str(Status.CONVERGED if is_done and is_certain else Status.STAGNATED),
+        "evidence": evidence.explanation,
+    }
+    return Solution(weights, intercept, constant, is_certain, details)
 
 
 def _degrees(lengths: np.ndarray, vectors: np.ndarray, gain: np.ndarray, l2: float) -> float:
