@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import pathlib
 import shutil
 import time
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,8 +21,7 @@ from jaxdescent import processes
 from jaxdescent.data import DataError
 from jaxdescent.data.errors import reading, writing
 from jaxdescent.fit import shared_rows
-from jaxdescent.fit.array_files import arrays_of, write_arrays
-from jaxdescent.fit.kept_folder import KeptFolder
+from jaxdescent.fit.kept_folder import KeptFolder, replacing
 from jaxdescent.processes.signals import Interruption
 from jaxdescent.runs import checkpoints
 from jaxdescent.runs.hooks import Checkpoint
@@ -264,3 +265,27 @@ class FitCheckpoint:
                 content = path.read_bytes()
         content = processes.told_bytes_by_all(content)[0]
         return arrays_of(path, content, advice) if content else {}
+
+
+def write_arrays(path: pathlib.Path, found: Mapping[str, Any]) -> None:
+    """Write arrays by name to an ``.npz`` file.
+
+    Raises:
+      OSError: where they cannot be written.
+    """
+    with replacing(path) as new, new.open("wb") as file:
+        arrays: Any = {name: np.asarray(array) for name, array in found.items()}
+        np.savez(file, **arrays)
+
+
+def arrays_of(path: pathlib.Path, content: bytes, advice: str) -> dict[str, np.ndarray]:
+    """The arrays that the content of a file holds.
+
+    Raises:
+      DataError: where it is damaged, with this advice.
+    """
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as found:
+            return {name: found[name] for name in found.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is damaged ({error}): {advice}.") from error

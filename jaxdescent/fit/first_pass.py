@@ -71,7 +71,7 @@ class FirstPass:
                 raise rows.not_finite(self._job.encoding.numbers)
             self._count(rows)
             yield rows, numbers, is_other
-            del rows, numbers
+            del rows, numbers, slopes
         self._close()
 
     def _count(self, rows: Rows) -> None:
