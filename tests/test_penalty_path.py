@@ -16,9 +16,9 @@ from jaxdescent.data import DataError
 from jaxdescent.data.chunk import Chunk
 from jaxdescent.data.entries import Coded
 from jaxdescent.fit import descents, penalty_path, reporting_method
+from jaxdescent.fit.penalty_path import Path, penalties_from
 from jaxdescent.fit.progress import ProgressListener
 from jaxdescent.fit.reporting_method import listening
-from jaxdescent.fit.solution import Path, penalties_from
 from jaxdescent.fit.vectors import ColumnSquares
 
 ROWS = 900

@@ -19,7 +19,7 @@ from jaxdescent.fit.in_files import RowsInFiles
 from jaxdescent.fit.in_memory import RowsInMemory
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.methods import AUTO, method_of
-from jaxdescent.fit.penalty_path import SearchState, search
+from jaxdescent.fit.penalty_path import SearchState, search_by_descents
 from jaxdescent.fit.start import start_of
 from jaxdescent.regression import LinearRegression
 from jaxdescent.result import Result
@@ -62,7 +62,9 @@ def fit_by_descent(job: Job, rows: DescentRows) -> Fitted:
     if l2 == AUTO:
         attempt, keeping = rows.attempts(objective), job.checkpoint
         with contextlib.nullcontext() if keeping is None else keeping.searching():
-            path, state = search(job, objective, vectors, params, attempt, width=rows.width)
+            path, state = search_by_descents(
+                job, objective, vectors, params, attempt, width=rows.width
+            )
         l2, params = float(path.penalties[path.best]), state.best
         objective = dataclasses.replace(objective, l2=jnp.asarray(l2, dtype))
     result = _told(job, objective, params, rows)

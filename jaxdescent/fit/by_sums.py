@@ -8,14 +8,15 @@ import numpy as np
 
 from jaxdescent import processes
 from jaxdescent.data import NormalSums
-from jaxdescent.fit import solution as solving
 from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.first_pass import FirstPass
 from jaxdescent.fit.fitted import Fitted, part_of
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.methods import AUTO
+from jaxdescent.fit.penalty_path import path_by_sums
 from jaxdescent.fit.plans import FitPlan, products_side
 from jaxdescent.fit.rows import TEST, TRAIN, Rows
+from jaxdescent.fit.solution import Solution, solve
 
 
 def fit_by_sums(job: Job, plan: FitPlan) -> Fitted:
@@ -30,7 +31,7 @@ def fit_by_sums(job: Job, plan: FitPlan) -> Fitted:
     notes: list[str] = []
     l2, path = request.l2, None
     if l2 == AUTO:
-        path = solving.path(
+        path = path_by_sums(
             data,
             counts.rows[TRAIN],
             standardize=request.standardize,
@@ -39,7 +40,7 @@ def fit_by_sums(job: Job, plan: FitPlan) -> Fitted:
         job.watch.searched(path.penalties, path.scores, path.best)
         l2 = float(path.penalties[path.best])
         notes.extend(path.notes)
-    found = solving.solve(data, float(l2), standardize=request.standardize)
+    found = solve(data, float(l2), standardize=request.standardize)
     notes += _notes(found, encoding) + counts.notes
     if sums.fills is not None:
         encoding = encoding.filled(sums.fills + counts.shift)
@@ -146,7 +147,7 @@ def _filled(total: np.ndarray, fills: np.ndarray, size: int) -> np.ndarray:
     return total[np.ix_(kept, kept)]
 
 
-def _notes(found: solving.Solution, encoding: Encoding) -> list[str]:
+def _notes(found: Solution, encoding: Encoding) -> list[str]:
     notes: list[str] = []
     constant = np.flatnonzero(found.constant)
     if constant.size:

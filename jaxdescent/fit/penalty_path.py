@@ -1,5 +1,5 @@
-"""A penalty by search where a descent is needed for each: a path of descents from the largest one
-down, each of which starts where the one before ended.
+"""The search for a penalty: from the spectrum of the sums, or, where each penalty needs a descent,
+on a path from the largest one down, on which each descent starts where the one before ended.
 """
 
 from __future__ import annotations
@@ -12,13 +12,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdescent.data import NormalSums
+from jaxdescent.display import number
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.plans import probes_for
-from jaxdescent.fit.solution import HELD_OUT, Path, penalties_from
+from jaxdescent.fit.solution import penalised_sums
 from jaxdescent.fit.vectors import Vectors
 from jaxdescent.regression import LinearRegression
 from jaxdescent.result import Result
 from jaxdescent.status import Status
+
+HELD_OUT = "held-out rows"
+
+A_DECADE = 5
+LOWEST, LOW, HIGH = -15, -9, 3
+"""Powers of ten between which penalties are tried, as parts of the mean eigenvalue: from ``LOW`` to
+``HIGH``, or from as low as ``LOWEST`` where a few columns are so long that the mean is theirs."""
+
+NO_BETTER = 1e-6
+"""Scores that differ by at most this part count as equal."""
+
+BELOW = 4
+"""Powers of ten that the path reaches below the median of the columns' squared lengths."""
 
 PROBE_SEED = 2**61
 
@@ -31,6 +46,104 @@ NUMBERS = ("width", "best_at", "iterations", "degrees", "scores")
 
 CLEARLY = 1.01
 BETTER = 1 - 1e-6
+
+
+class Path(NamedTuple):
+    """Penalties that were tried, and what each scored: the less the better.
+
+    Attributes:
+      penalties: the penalties, from the smallest to the largest.
+      scores: the score of each penalty.
+      rule: the rule by which penalties are scored, in words.
+      best: the place of the best penalty.
+      is_cut: whether smaller penalties were to be tried, and could not be.
+    """
+
+    penalties: np.ndarray
+    scores: np.ndarray
+    rule: str
+    best: int
+    is_cut: bool = False
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether the scores still got better at the end of the path where the best is."""
+        last = len(self.penalties) - 1
+        if self.best not in (0, last):
+            return False
+        beside = self.scores[min(1, last)] if self.best == 0 else self.scores[last - 1]
+        return self.is_cut or not beside <= self.scores[self.best] * (1 + NO_BETTER)
+
+    @property
+    def notes(self) -> list[str]:
+        """Notes on the search, as sentences."""
+        notes = [f"l2 was chosen among {len(self.penalties)} by {self.rule}."]
+        if self.rule == HELD_OUT:
+            notes.append("The held-out rows chose l2: their error is a little optimistic.")
+        ends = f"{number(self.penalties[0])} to {number(self.penalties[-1])}"
+        if self.is_cut:
+            notes.append(
+                f"Penalties below {number(self.penalties[0])} did not converge in this dtype: the "
+                "path ends there."
+            )
+        if self.is_at_end:
+            notes.append(
+                f"The chosen l2 is at the end of the path, {ends}: a better one may lie beyond it."
+            )
+        return notes
+
+
+def penalties_from(squares: np.ndarray) -> np.ndarray:
+    """The penalties that are tried, from the smallest up, given the columns' squared lengths about
+    their means, whose mean is the mean eigenvalue; 61 penalties where the lengths are alike.
+    """
+    varying = squares[squares > 0]
+    if not varying.size:
+        varying = np.ones(1)
+    typical = float(np.mean(varying))
+    below = int(np.floor(np.log10(float(np.median(varying)) / typical))) - BELOW
+    low = max(min(LOW, below), LOWEST)
+    return typical * np.logspace(low, HIGH, A_DECADE * (HIGH - low) + 1)
+
+
+def path_by_sums(
+    data: NormalSums,
+    rows: int,
+    *,
+    standardize: bool,
+    held_out: Callable[[np.ndarray, float], float] | None,
+) -> Path:
+    """The scores of many penalties, from one spectrum.
+
+    Args:
+      data: the sums of the training rows.
+      rows: how many training rows there are.
+      standardize: whether the penalty is on the weights of standardised features.
+      held_out: the squared error of weights and an intercept on other rows; without it generalised
+        cross-validation decides: ``rows * RSS / (rows - degrees - 1)^2``.
+
+    Reference: Golub, Heath and Wahba (1979), "Generalized cross-validation as a method for
+    choosing a good ridge parameter".
+    """
+    scales, _, matrix, cross = penalised_sums(data, standardize=standardize)
+    values, vectors = np.linalg.eigh(matrix)
+    values = np.maximum(values, 0)
+    penalties = penalties_from(matrix.diagonal())
+    along = vectors.T @ cross
+    scores = np.empty(penalties.size)
+    for index, l2 in enumerate(penalties):
+        coordinates = along / (values + l2)
+        if held_out is None:
+            residual = data.squares - np.sum((2 * along - values * coordinates) * coordinates)
+            free = rows - 1 - np.sum(values / (values + l2))
+            scores[index] = rows * max(residual, 0.0) / free**2 if free > 0 else np.inf
+        else:
+            weights = vectors @ coordinates / scales
+            scores[index] = held_out(
+                weights, float(data.target_mean[0] - weights @ data.feature_mean)
+            )
+    rule = "generalised cross-validation" if held_out is None else HELD_OUT
+    return Path(penalties, scores, rule, int(np.nanargmin(scores)))
 
 
 class Tried(NamedTuple):
@@ -104,7 +217,7 @@ class SearchState:
         return SearchState(params, best=best, **{name: found[name].tolist() for name in NUMBERS})
 
 
-def search(
+def search_by_descents(
     job: Job,
     objective: LinearRegression,
     vectors: Vectors,

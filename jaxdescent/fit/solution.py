@@ -1,14 +1,12 @@
-"""The minimiser from the sums, for one penalty or a path of them, and how accurate it is."""
+"""The minimiser from the sums, and how accurate it is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxdescent.data import NormalSums
-from jaxdescent.display import number
 from jaxdescent.status import Evidence, Status
 
 RANK = 1e-13
@@ -21,19 +19,6 @@ CONVERGED = 1e-10
 DEPENDENT = 1e-13
 """A gradient along linearly dependent columns whose norm is below this part of its norm at zero
 weights is the rounding error of an exact dependence."""
-
-HELD_OUT = "held-out rows"
-
-A_DECADE = 5
-LOWEST, LOW, HIGH = -15, -9, 3
-"""Powers of ten between which penalties are tried, as parts of the mean eigenvalue: from ``LOW`` to
-``HIGH``, or from as low as ``LOWEST`` where a few columns are so long that the mean is theirs."""
-
-NO_BETTER = 1e-6
-"""Scores that differ by at most this part count as equal."""
-
-BELOW = 4
-"""Powers of ten that the path reaches below the median of the columns' squared lengths."""
 
 
 class Solution(NamedTuple):
@@ -57,64 +42,6 @@ class Solution(NamedTuple):
     details: dict[str, Any]
 
 
-class Path(NamedTuple):
-    """Penalties that were tried, and what each scored: the less the better.
-
-    Attributes:
-      penalties: the penalties, from the smallest to the largest.
-      scores: the score of each penalty.
-      rule: the rule by which penalties are scored, in words.
-      best: the place of the best penalty.
-      is_cut: whether smaller penalties were to be tried, and could not be.
-    """
-
-    penalties: np.ndarray
-    scores: np.ndarray
-    rule: str
-    best: int
-    is_cut: bool = False
-
-    @property
-    def is_at_end(self) -> bool:
-        """Whether the scores still got better at the end of the path where the best is."""
-        last = len(self.penalties) - 1
-        if self.best not in (0, last):
-            return False
-        beside = self.scores[min(1, last)] if self.best == 0 else self.scores[last - 1]
-        return self.is_cut or not beside <= self.scores[self.best] * (1 + NO_BETTER)
-
-    @property
-    def notes(self) -> list[str]:
-        """Notes on the search, as sentences."""
-        notes = [f"l2 was chosen among {len(self.penalties)} by {self.rule}."]
-        if self.rule == HELD_OUT:
-            notes.append("The held-out rows chose l2: their error is a little optimistic.")
-        ends = f"{number(self.penalties[0])} to {number(self.penalties[-1])}"
-        if self.is_cut:
-            notes.append(
-                f"Penalties below {number(self.penalties[0])} did not converge in this dtype: the "
-                "path ends there."
-            )
-        if self.is_at_end:
-            notes.append(
-                f"The chosen l2 is at the end of the path, {ends}: a better one may lie beyond it."
-            )
-        return notes
-
-
-def penalties_from(squares: np.ndarray) -> np.ndarray:
-    """The penalties that are tried, from the smallest up, given the columns' squared lengths about
-    their means, whose mean is the mean eigenvalue; 61 penalties where the lengths are alike.
-    """
-    varying = squares[squares > 0]
-    if not varying.size:
-        varying = np.ones(1)
-    typical = float(np.mean(varying))
-    below = int(np.floor(np.log10(float(np.median(varying)) / typical))) - BELOW
-    low = max(min(LOW, below), LOWEST)
-    return typical * np.logspace(low, HIGH, A_DECADE * (HIGH - low) + 1)
-
-
 def constants(data: NormalSums) -> np.ndarray:
     """Which features do not vary, beyond the rounding of their values."""
     squares = data.gram.diagonal()
@@ -122,7 +49,7 @@ def constants(data: NormalSums) -> np.ndarray:
     return squares <= data.weight_total * np.square(rounding)
 
 
-def _scaled(
+def penalised_sums(
     data: NormalSums, *, standardize: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The numbers by which weights are multiplied before they are penalised, which features are
@@ -144,7 +71,7 @@ def solve(data: NormalSums, l2: float, *, standardize: bool = False) -> Solution
     Directions without curvature get zero: without a penalty the weights are those of least norm
     per column's length. A second solve with the residual refines the first.
     """
-    scales, constant, hessian, cross = _scaled(data, standardize=standardize)
+    scales, constant, hessian, cross = penalised_sums(data, standardize=standardize)
     diagonal = hessian.diagonal().copy()
     np.fill_diagonal(hessian, diagonal + l2)
     lengths = np.sqrt(diagonal + l2)
@@ -194,43 +121,3 @@ def _degrees(lengths: np.ndarray, vectors: np.ndarray, gain: np.ndarray, l2: flo
     """``trace(A (A + l2)^-1)``, which is ``features - l2 trace((A + l2)^-1)``."""
     inverse = np.square(vectors) @ gain / np.square(lengths)
     return float(lengths.size - l2 * np.sum(inverse))
-
-
-def path(
-    data: NormalSums,
-    rows: int,
-    *,
-    standardize: bool,
-    held_out: Callable[[np.ndarray, float], float] | None,
-) -> Path:
-    """The scores of many penalties, from one spectrum.
-
-    Args:
-      data: the sums of the training rows.
-      rows: how many training rows there are.
-      standardize: whether the penalty is on the weights of standardised features.
-      held_out: the squared error of weights and an intercept on other rows; without it generalised
-        cross-validation decides: ``rows * RSS / (rows - degrees - 1)^2``.
-
-    Reference: Golub, Heath and Wahba (1979), "Generalized cross-validation as a method for
-    choosing a good ridge parameter".
-    """
-    scales, _, matrix, cross = _scaled(data, standardize=standardize)
-    values, vectors = np.linalg.eigh(matrix)
-    values = np.maximum(values, 0)
-    penalties = penalties_from(matrix.diagonal())
-    along = vectors.T @ cross
-    scores = np.empty(penalties.size)
-    for index, l2 in enumerate(penalties):
-        coordinates = along / (values + l2)
-        if held_out is None:
-            residual = data.squares - np.sum((2 * along - values * coordinates) * coordinates)
-            free = rows - 1 - np.sum(values / (values + l2))
-            scores[index] = rows * max(residual, 0.0) / free**2 if free > 0 else np.inf
-        else:
-            weights = vectors @ coordinates / scales
-            scores[index] = held_out(
-                weights, float(data.target_mean[0] - weights @ data.feature_mean)
-            )
-    rule = "generalised cross-validation" if held_out is None else HELD_OUT
-    return Path(penalties, scores, rule, int(np.nanargmin(scores)))
