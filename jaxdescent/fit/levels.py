@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxdescent import processes
 from jaxdescent.data import DataError, SparseColumn, located, read_ahead
-from jaxdescent.data.errors import listed
+from jaxdescent.data.errors import listed, need_arrow
 from jaxdescent.fit.budget import FINDING_COPIES, LEVEL_BYTES, SLACK_BYTES, reading_of
 from jaxdescent.fit.columns import Texts, bucket_of
 from jaxdescent.fit.interactions import View
@@ -74,10 +74,11 @@ def with_levels(job: Job) -> tuple[Job, int]:
         levels |= {} if sparse is None else {sparse: (indices.size // 4, 0)}
         _check(job, levels, base + plan.bytes, base + freely.bytes)
     if not processes.is_alone():
+        pa = need_arrow()
         content = json.dumps({name: texts.sorted() for name, texts in found.items()})
         for text in processes.told_bytes_by_all(content.encode()):
             for name, levels in json.loads(text).items():
-                found[name].add(levels)
+                found[name].add(pa.array(levels, pa.string()))
     buckets, indices = _of_all(np.flatnonzero(touched)), _of_all(indices)
     if sparse is not None and not indices.size:
         raise DataError("no training row has any feature: there is nothing to fit.")
