@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,13 +40,12 @@ def fit_by_descent(job: Job, rows: DescentRows) -> Fitted:
         design = Standardised(design, scale=jnp.asarray((1 / scales).astype(dtype)))
     if weight is None and not processes.is_alone():
         weight = np.ones(vectors.filled)  # rows of zeros may fill the shares of processes
+    placed = functools.partial(shared_rows.placed, rows.design)
     objective = LinearRegression(
         design,
-        shared_rows.placed(rows.design, ((vectors.target - mean) / spread).astype(dtype)),
+        placed(((vectors.target - mean) / spread).astype(dtype)),
         l2=jnp.asarray(0.0 if request.l2 == AUTO else request.l2, dtype),
-        sample_weight=weight
-        if weight is None
-        else shared_rows.placed(rows.design, weight.astype(dtype)),
+        sample_weight=None if weight is None else placed(weight.astype(dtype)),
     )
     per_unit = spread if scales is None else spread / scales  # data units of one penalised weight
     numbers = len(encoding.numbers)
@@ -110,11 +110,10 @@ def _figures(rows: Sequence[int], center: float, predictions: Predictions) -> li
         for part, s in enumerate(weights):
             if s is not None:
                 sums[part] += s.sum(), s @ about, s @ np.square(about), s @ np.square(error)
+    totals = zip(rows, processes.added(sums).tolist(), strict=True)
     return [
         part_of(count, error, squares - about**2 / weight, weight)
-        for count, (weight, about, squares, error) in zip(
-            rows, processes.added(sums).tolist(), strict=True
-        )
+        for count, (weight, about, squares, error) in totals
         if count
     ]
 

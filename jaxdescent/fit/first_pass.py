@@ -33,6 +33,7 @@ class FirstPass:
       shift: (numbers,), to use in place of the means.
 
     Attributes:
+      shift: (numbers,), the shift of the numbers.
       rows: how many rows the training part and the held-out part have.
       weights: the sums of the weights of both.
       dropped: how many rows were left out because a value is missing.
@@ -44,10 +45,12 @@ class FirstPass:
 
     def __init__(self, job: Job, at_once: int, dtype: Any, shift: np.ndarray | None = None) -> None:
         encoding = job.encoding
-        self._job, self._at_once, self._dtype, self._given_shift = job, at_once, dtype, shift
+        self._job, self._at_once, self._dtype = job, at_once, dtype
+        self._has_shift = shift is not None
         self.rows, self.weights = [0, 0], [0.0, 0.0]
         self.dropped = self.unseen = self.read = 0
-        self.shift, self.center = np.zeros(len(encoding.numbers)), 0.0
+        self.shift = np.zeros(len(encoding.numbers)) if shift is None else shift
+        self.center = 0.0
         self.lengths = Lengths([*encoding.numbers, *encoding.sloped], dtype)
 
     def __iter__(self) -> Iterator[tuple[Rows, np.ndarray, bool]]:
@@ -58,13 +61,10 @@ class FirstPass:
           DataError: for NaN and infinity, with the row, too few rows, and weights of zero.
         """
         for rows, is_other in read_rows(self._job, self._at_once):
-            if not self.read:
-                if self._given_shift is None:
-                    # Every process must take part in the exchange, or none.
-                    *shift, self.center = processes.array_of_first(rows.means)
-                    self.shift = np.asarray(shift)
-                else:
-                    self.shift = self._given_shift
+            if not self.read and not self._has_shift:
+                # Every process must take part in the exchange, or none.
+                *shift, self.center = processes.array_of_first(rows.means)
+                self.shift = np.asarray(shift)
             numbers = shifted_numbers(rows.encoded, self.shift, self._dtype)
             slopes = [each.values for each in rows.encoded.coded if each.values is not None]
             if not (self.lengths.add(numbers, slopes) and np.isfinite(rows.target).all()):
