@@ -98,23 +98,19 @@ class Request:
         Raises:
           DataError: naming the option, what was got and what is expected.
         """
-        if not 0 <= self.test < 1:
-            raise DataError(f"--test must be from 0 to less than 1, got {self.test:g}.")
-        if self.missing not in MISSING:
-            raise DataError(f"--missing must be error, drop or mean, got {self.missing!r}.")
-        if self.method not in NAMES:
-            raise DataError(f"--method must be {', '.join(NAMES)}, got {self.method!r}.")
-        if self.dtype not in DTYPES:
-            raise DataError(f"--dtype must be float32 or float64, got {self.dtype!r}.")
-        if not 1 <= self.bits <= MOST_BITS:
-            raise DataError(f"--bits must be from 1 to {MOST_BITS}, got {self.bits}.")
-        if not 0 <= self.seed < 2**63:
-            raise DataError(f"--seed must be from 0 to 2**63 - 1, got {self.seed}.")
-        if isinstance(self.l2, str):
-            if self.l2 != AUTO:
-                raise DataError(f"--l2 must be a number of at least 0 or auto, got {self.l2!r}.")
-        elif not (math.isfinite(self.l2) and self.l2 >= 0):
-            raise DataError(f"--l2 must be a number of at least 0 or auto, got {self.l2}.")
+        is_number = not isinstance(self.l2, str)
+        is_penalty = math.isfinite(self.l2) and self.l2 >= 0 if is_number else self.l2 == AUTO
+        for option, is_met, expected, got in (
+            ("test", 0 <= self.test < 1, "from 0 to less than 1", f"{self.test:g}"),
+            ("missing", self.missing in MISSING, "error, drop or mean", repr(self.missing)),
+            ("method", self.method in NAMES, ", ".join(NAMES), repr(self.method)),
+            ("dtype", self.dtype in DTYPES, "float32 or float64", repr(self.dtype)),
+            ("bits", 1 <= self.bits <= MOST_BITS, f"from 1 to {MOST_BITS}", self.bits),
+            ("seed", 0 <= self.seed < 2**63, "from 0 to 2**63 - 1", self.seed),
+            ("l2", is_penalty, "a number of at least 0 or auto", repr(self.l2)),
+        ):
+            if not is_met:
+                raise DataError(f"--{option} must be {expected}, got {got}.")
 
     def matched(self, known: Collection[str]) -> Request:
         """The request whose names lose spaces that no column has: ``a, b`` lists two columns."""
