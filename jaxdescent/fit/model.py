@@ -115,7 +115,8 @@ class Model(Displayed):
         indices that no training row had, and ``keep`` names columns that come along.
         """
         encoding = self.encoding
-        policy = Policy(missing or self._default_missing, unseen, is_fitting=False)
+        fitted_so = "mean" if self.options.get("missing") == "mean" else "error"
+        policy = Policy(missing or fitted_so, unseen, is_fitting=False)
         if policy.missing not in ("error", "mean") or unseen not in ("error", "zero"):
             raise DataError(
                 f"missing must be error or mean and unseen error or zero, got {policy.missing!r} "
@@ -155,10 +156,6 @@ class Model(Displayed):
                 memory.check()
         if isinstance(source, Dated):
             source.warn_of_rows_outside()
-
-    @property
-    def _default_missing(self) -> str:
-        return "mean" if self.options.get("missing") == "mean" else "error"
 
     def _check_columns(self, kinds: Mapping[str, Kind]) -> None:
         lacking = [name for name in self.encoding.columns if name not in kinds]

@@ -135,8 +135,8 @@ def path_by_sums(
         coordinates = along / (values + l2)
         if held_out is None:
             residual = data.squares - np.sum((2 * along - values * coordinates) * coordinates)
-            free = rows - 1 - np.sum(values / (values + l2))
-            scores[index] = rows * max(residual, 0.0) / free**2 if free > 0 else np.inf
+            degrees = np.sum(values / (values + l2))
+            scores[index] = _generalised(rows, max(residual, 0.0), degrees)
         else:
             weights = vectors @ coordinates / scales
             scores[index] = held_out(
@@ -319,5 +319,10 @@ def _cross_validation(
         traces.append(float(once @ (own * targets[:, place])))
     degrees = float(np.mean(traces))
     error = np.square(np.asarray(predicted(0), np.float64) - targets[:, 0])
-    free = rows - 1 - max(degrees, 0.0)
-    return (rows * float(train @ error) / free**2 if free > 0 else np.inf), degrees
+    return _generalised(rows, float(train @ error), max(degrees, 0.0)), degrees
+
+
+def _generalised(rows: int, squares: float, degrees: float) -> float:
+    """The score of generalised cross-validation."""
+    free = rows - 1 - degrees
+    return rows * squares / free**2 if free > 0 else np.inf
