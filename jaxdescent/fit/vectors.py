@@ -41,8 +41,8 @@ class Vectors:
     Attributes:
       counts: the counts of all rows, and the shift.
       target: (rows,), in float64.
-      parts: the weights of the training rows and of the held-out rows, (rows,) each, zero for the
-        others; None where no row is held out.
+      weight: (rows,), or None for ones.
+      is_test: (rows,), which rows are held out; None where none is.
       mean: the mean of the training rows' targets.
       spread: the standard deviation of the training rows' targets.
       fills: (numbers,), the means that stand for missing numbers, less the shift.
@@ -63,8 +63,8 @@ class Vectors:
         self.counts = FirstPass(job, plan.at_once, job.dtype, shift)
         self.target, self.filled = np.empty(rows), 0
         has_test = job.is_tested if has_others else request.test > 0
-        self.parts = np.empty(rows), np.empty(rows) if has_test else None
-        self._has_weights = has_test or job.roles.weights is not None
+        self.weight = np.empty(rows) if job.roles.weights is not None else None
+        self.is_test = np.empty(rows, bool) if has_test else None
         # The sums of the numbers, and the weights of the rows without each of them.
         self._sums, self._absent = np.zeros((2, len(encoding.numbers)))
         has_moments = request.standardize or request.l2 == AUTO
@@ -83,9 +83,10 @@ class Vectors:
             raise DataError("the data have more rows than when they were counted: fit again.")
         self.filled = place.stop
         self.target[place] = rows.target
-        for part, kept in enumerate(self.parts):
-            if kept is not None:
-                kept[place] = rows.weight_of(part)
+        if self.weight is not None:
+            self.weight[place] = rows.weight
+        if self.is_test is not None:
+            self.is_test[place] = rows.is_test
         s = rows.weight_of(TRAIN)
         if self._job.request.missing == "mean":
             self._sums += s @ numbers
@@ -102,8 +103,8 @@ class Vectors:
         """
         counts, kept = self.counts, slice(0, self.filled)
         self.target = self.target[kept]
-        train, test = self.parts
-        self.parts = train[kept], None if test is None else test[kept]
+        self.weight = None if self.weight is None else self.weight[kept]
+        self.is_test = None if self.is_test is None else self.is_test[kept]
         counts.lengths.check(counts.shift)
         absent, sums = processes.added(np.stack([self._absent, self._sums]))
         total, s = counts.weights[TRAIN], self.parts[TRAIN]
@@ -144,7 +145,17 @@ class Vectors:
     @property
     def training_weight(self) -> np.ndarray | None:
         """The weights of the training rows, (rows,), zero for held-out rows; None for ones."""
-        return self.parts[TRAIN] if self._has_weights else None
+        return self.weight if self.is_test is None else self.parts[TRAIN]
+
+    @property
+    def parts(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """The weights of the training rows and of the held-out rows, (rows,) each, zero for the
+        others; None where no row is held out.
+        """
+        every = np.ones(self.filled) if self.weight is None else self.weight
+        if self.is_test is None:
+            return every, None
+        return np.where(self.is_test, 0.0, every), np.where(self.is_test, every, 0.0)
 
 
 class ColumnSquares:
