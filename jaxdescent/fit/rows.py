@@ -127,10 +127,11 @@ def read_rows(job: Job, at_once: int) -> Iterator[tuple[Rows, bool]]:
     data that are held out.
     """
     roles, request = job.roles, job.request
-    options = {"missing": request.missing, "share": request.test, "seed": request.seed}
+    options: dict[str, Any] = {"missing": request.missing, "share": request.test}
+    options |= {"roles": roles, "seed": request.seed}
     for part, source in enumerate(job.sources):
         job.watch.begin("held-out rows" if part else "reading", source.rows)
-        prepare = functools.partial(prepared, roles=roles, **options, is_other=part == TEST)
+        prepare = functools.partial(prepared, is_other=part == TEST, **options)
         blocks = functools.partial(located, source, roles.columns, at_once, job.first_row)
         read = 0
         for rows in read_ahead(lambda prepare=prepare, blocks=blocks: map(prepare, blocks())):
