@@ -178,35 +178,29 @@ class Dated(WrappedSource):
         return self.around(self.base.counted(part, parts, tell))
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
+        made = {name: of for name, of in columns_made(self.dates).items() if name in names}
         for block in located(self.base, self._read(names), rows):
+            zones = {name: self.dates[name].zone for name, _ in made.values()}
+            times = {name: _times(block, name, zone) for name, zone in zones.items()}
             columns = dict(block.columns)
-            for name, each in self.dates.items():
-                made = columns_made({name: each}).items()
-                wanted = {column: part for column, (_, part) in made if column in names}
-                columns.update(self._parts(block, name, each, wanted))
+            for column, (name, part) in made.items():
+                columns[column] = self._part(name, part, *times[name])
             yield dataclasses.replace(block, columns={name: columns[name] for name in names})
 
-    def _parts(
-        self, block: Block, name: str, dates: Dates, wanted: Mapping[str, str]
-    ) -> Iterator[tuple[str, Any]]:
-        if not wanted:
-            return
+    def _part(self, name: str, part: str, instants: Any, clock: Any) -> Any:
+        """A part of a column of dates, from its times."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        instants, clock = _times(block, name, dates.zone)
-        for column, part in wanted.items():
-            if part == TREND:
-                counts = instants.cast("int64").fill_null(dates.first).to_numpy()
-                is_out = (counts < dates.first) | (counts > dates.last)
-                self._outside[name] += int(np.count_nonzero(is_out))
-                missing = instants.is_null().to_numpy(zero_copy_only=False)
-                days = (counts - dates.first).astype(np.float64) / DAY
-                yield column, pa.array(days, mask=missing)
-            else:
-                function, texts = PARTS[part]
-                numbers = pc.call_function(function, [clock]).cast("int8")
-                yield column, pa.DictionaryArray.from_arrays(numbers, pa.array(texts, pa.string()))
+        if part != TREND:
+            function, texts = PARTS[part]
+            numbers = pc.call_function(function, [clock]).cast("int8")
+            return pa.DictionaryArray.from_arrays(numbers, pa.array(texts, pa.string()))
+        first, last = self.dates[name].first, self.dates[name].last
+        counts = instants.cast("int64").fill_null(first).to_numpy()
+        self._outside[name] += int(np.count_nonzero((counts < first) | (counts > last)))
+        missing = instants.is_null().to_numpy(zero_copy_only=False)
+        return pa.array((counts - first).astype(np.float64) / DAY, mask=missing)
 
     def warn_of_rows_outside(self) -> None:
         """Say how many of the rows that were read are outside of the dates of the fit, where the
