@@ -98,8 +98,8 @@ class Request:
         Raises:
           DataError: naming the option, what was got and what is expected.
         """
-        is_number = not isinstance(self.l2, str)
-        is_penalty = math.isfinite(self.l2) and self.l2 >= 0 if is_number else self.l2 == AUTO
+        l2 = self.l2
+        is_penalty = l2 == AUTO if isinstance(l2, str) else math.isfinite(l2) and l2 >= 0
         for option, is_met, expected, got in (
             ("test", 0 <= self.test < 1, "from 0 to less than 1", f"{self.test:g}"),
             ("missing", self.missing in MISSING, "error, drop or mean", repr(self.missing)),
@@ -107,7 +107,7 @@ class Request:
             ("dtype", self.dtype in DTYPES, "float32 or float64", repr(self.dtype)),
             ("bits", 1 <= self.bits <= MOST_BITS, f"from 1 to {MOST_BITS}", self.bits),
             ("seed", 0 <= self.seed < 2**63, "from 0 to 2**63 - 1", self.seed),
-            ("l2", is_penalty, "a number of at least 0 or auto", repr(self.l2)),
+            ("l2", is_penalty, "a number of at least 0 or auto", repr(l2)),
         ):
             if not is_met:
                 raise DataError(f"--{option} must be {expected}, got {got}.")
