@@ -34,8 +34,8 @@ from jaxdescent.fit import fit_model
 from jaxdescent.fit.budget import Memory
 from jaxdescent.fit.columns import Labels, as_numbers, bucket_of, labels_of
 from jaxdescent.fit.look import look_at
-from jaxdescent.fit.prepared import is_held_out
 from jaxdescent.fit.progress import ProgressListener
+from jaxdescent.fit.rows import is_held_out
 
 ROWS = 1000
 
@@ -323,8 +323,8 @@ def test_labels_are_found_among_levels():
     levels = pa.array(["-1", "10", "é"], pa.string())
     assert labels_of(np.array([10, -1, 10, 4])).places(levels).tolist() == [1, 0, -1]
     assert labels_of(pa.array(["é", None, "x"])).places(levels).tolist() == [2, -1]
-    assert Labels(np.array([0, 1]), ["x", "10"]).places(levels).tolist() == [-1, 1]
-    assert Labels(np.zeros(0, int), []).places(levels).tolist() == []
+    assert Labels(np.array([0, 1]), pa.array(["x", "10"])).places(levels).tolist() == [-1, 1]
+    assert Labels(np.zeros(0, int), pa.array([], pa.string())).places(levels).tolist() == []
 
 
 def test_buckets_are_the_same_for_ever():

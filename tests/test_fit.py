@@ -25,8 +25,8 @@ from jaxdescent.cli.commands import app
 from jaxdescent.data import DataError, chunk
 from jaxdescent.fit import fitting, strategy
 from jaxdescent.fit.columns import bucket_of
-from jaxdescent.fit.prepared import is_held_out
 from jaxdescent.fit.report import contents
+from jaxdescent.fit.rows import is_held_out
 
 
 def run(*arguments):

@@ -28,8 +28,8 @@ from jaxdescent.cli.commands import app
 from jaxdescent.cli.options import byte_count
 from jaxdescent.data import DataError, open_source, read_ahead
 from jaxdescent.fit import fit_model
+from jaxdescent.fit.by_sums import ProductSums
 from jaxdescent.fit.model import Predicted
-from jaxdescent.fit.sums import ProductSums
 
 
 def run(*arguments):
@@ -1006,10 +1006,10 @@ def test_a_fit_in_memory_that_is_interrupted_ends_its_reading(tmp_path, rng):
     np.save(tmp_path / "y.npy", rng.normal(size=3_000_000))
     program = (
         "from jaxdescent.cli import main\n"
-        "from jaxdescent.fit.in_memory import Rows\n"
+        "from jaxdescent.fit.in_memory import Features\n"
         "def add(*arguments, **options):\n"
         "    raise KeyboardInterrupt\n"
-        "Rows.add = add\n"
+        "Features.add = add\n"
         "main()\n"
     )
     process = started("fit", tmp_path / "X.npy", "--method", "cg", program=program)
@@ -1025,7 +1025,7 @@ def test_a_signal_ends_a_fit_whose_main_thread_never_comes_back(tmp_path):
     program = (
         "import hashlib, sys\n"
         "from jaxdescent.cli import main\n"
-        "from jaxdescent.fit.sums import ProductSums\n"
+        "from jaxdescent.fit.by_sums import ProductSums\n"
         "def moments(*arguments):\n"
         "    print('here', flush=True)\n"
         "    hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)\n"

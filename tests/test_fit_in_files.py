@@ -11,24 +11,22 @@ import polars as pl
 import jaxdescent as jd
 from jaxdescent.data import DataError, row_stream
 from jaxdescent.data.parquet import ParquetFiles
-from jaxdescent.fit import by_descent, fitting, in_files, in_memory, strategy
-from jaxdescent.fit.checks import Lengths
+from jaxdescent.fit import descents, fitting, plans, strategy
+from jaxdescent.fit.first_pass import Lengths
 from jaxdescent.fit.progress import ProgressListener
 
 
 @pytest.fixture
 def no_room(monkeypatch):
     """Rows fit in no memory from here on, and blocks are of some hundred rows."""
-    real = in_memory.plan_in_memory
+    real = plans.plan_in_memory
 
-    def plan_of(job):
-        plan, counted = real(job)
-        return plan._replace(bytes=10**15), counted
+    def plan_of(*given):
+        return real(*given)._replace(bytes=10**15)
 
     def use():
-        monkeypatch.setattr(in_memory, "plan_in_memory", plan_of)
+        monkeypatch.setattr(plans, "plan_in_memory", plan_of)
         monkeypatch.setattr(row_stream, "BLOCK_BYTES", 4096)
-        monkeypatch.setattr(in_files, "BLOCK_BYTES", 4096)
 
     return use
 
@@ -118,7 +116,7 @@ def test_it_is_what_sums_give(folder, no_room, case):
 @pytest.fixture
 def widths(monkeypatch):
     """For how many penalties each descent is; the second one does not converge."""
-    found, before = [], by_descent.minimize
+    found, before = [], descents.minimize
 
     def noted(objective, *arguments, **options):
         if objective.y.ndim == 2:
@@ -127,7 +125,7 @@ def widths(monkeypatch):
                 options |= {"max_iterations": 1}
         return before(objective, *arguments, **options)
 
-    monkeypatch.setattr(by_descent, "minimize", noted)
+    monkeypatch.setattr(descents, "minimize", noted)
     return found
 
 

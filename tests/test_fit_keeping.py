@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from typer.testing import CliRunner
 import jaxdescent as jd
 from jaxdescent.cli.commands import app
 from jaxdescent.data import DataError
-from jaxdescent.fit import checkpoint, in_memory, strategy
+from jaxdescent.fit import checkpoint, descents, plans, strategy
 from jaxdescent.fit.checkpoint import Interrupted
 from jaxdescent.fit.progress import ProgressListener
 
@@ -51,15 +52,14 @@ def stored(table, tmp_path_factory):
 @contextlib.contextmanager
 def rows_in(way):
     """Where a fit has its rows: they fit in no memory, or do."""
-    real = in_memory.plan_in_memory
+    real = plans.plan_in_memory
 
-    def plan_of(job):
-        plan, counted = real(job)
-        return plan._replace(bytes=10**15), counted
+    def plan_of(*given):
+        return real(*given)._replace(bytes=10**15)
 
     with pytest.MonkeyPatch.context() as patch:
         if way == strategy.FILES:
-            patch.setattr(in_memory, "plan_in_memory", plan_of)
+            patch.setattr(plans, "plan_in_memory", plan_of)
         yield
 
 
@@ -172,7 +172,7 @@ def test_the_command_says_how_to_go_on_and_a_second_signal_stops_at_once(
         "fit", stored, "--target", "y", "--categorical", "city", "--method", "lsmr",
         "--l2", "0.1", "--checkpoint", tmp_path / "kept", "--out", tmp_path / "m",
     ]  # fmt: skip
-    real, count = checkpoint._Following.report, 0
+    real, count = descents.Following.report, 0
 
     def report(self, record):
         nonlocal count
@@ -181,7 +181,7 @@ def test_the_command_says_how_to_go_on_and_a_second_signal_stops_at_once(
             signal.raise_signal(signal.SIGINT)
         return real(self, record)
 
-    monkeypatch.setattr(checkpoint._Following, "report", report)
+    monkeypatch.setattr(descents.Following, "report", report)
     result = CliRunner().invoke(app, [str(a) for a in arguments])
     assert result.exit_code == 130, result.output
     assert "Interrupted: iteration" in result.stderr
@@ -192,7 +192,7 @@ def test_the_command_says_how_to_go_on_and_a_second_signal_stops_at_once(
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(checkpoint._Following, "report", twice)
+    monkeypatch.setattr(descents.Following, "report", twice)
     again = [str(a) for a in [*arguments, "--resume"]]
     result = CliRunner().invoke(app, again)
     assert result.exit_code == 130, result.output
@@ -311,9 +311,10 @@ def test_a_descent_whose_folder_cannot_be_made_goes_on(tmp_path):
     folder.write_text("a file")
     objective = jd.Quadratic(np.diag([1.0, 2.0]).astype(np.float32), np.ones(2, np.float32))
     zeros, told = np.zeros(2, np.float32), []
+    job = types.SimpleNamespace(checkpoint=kept, watch=Signalling(99))
     with pytest.warns(RuntimeWarning, match="descent cannot be kept in .*, and goes on without: "):
-        result = kept.minimize(
-            objective, zeros, None, lambda *record: told.append(record), most=99, chunk=1
+        result = descents.descend(
+            job, objective, zeros, jd.ConjugateGradient(), lambda *each: told.append(each)
         )
     kept.close()
     np.testing.assert_allclose(result.params, [1.0, 0.5], rtol=1e-6)
@@ -340,7 +341,7 @@ def test_a_search_that_cannot_be_kept_goes_on(tmp_path, monkeypatch):
 KILLED = """
 import os, signal, sys, threading
 import numpy as np, jaxdescent as jd
-from jaxdescent.fit import checkpoint, in_memory
+from jaxdescent.fit import checkpoint, descents, plans
 checkpoint.EVERY = 0.0
 data, folder, way, out, events, delay = sys.argv[1:]
 left = int(events)
@@ -351,7 +352,7 @@ def count():
     if left == 0:
         threading.Timer(float(delay), os.kill, (os.getpid(), signal.SIGKILL)).start()
 
-class Counting(checkpoint._Following):
+class Counting(descents.Following):
     def report(self, record):
         count()
 
@@ -361,10 +362,10 @@ def counted(self, found):
     keep_search(self, found)
     count()
 
-checkpoint._Following, checkpoint.FitCheckpoint.keep_search = Counting, counted
+descents.Following, checkpoint.FitCheckpoint.keep_search = Counting, counted
 if way == "rows in the files":
-    real = in_memory.plan_in_memory
-    in_memory.plan_in_memory = lambda job: (real(job)[0]._replace(bytes=10**15), 0)
+    real = plans.plan_in_memory
+    plans.plan_in_memory = lambda *given: real(*given)._replace(bytes=10**15)
 model = jd.fit_model(data, "y", categorical="city", method="lsmr", l2="auto", test=0.3,
                      checkpoint=folder, resume=True)
 np.save(out, np.append(model.weights, model.intercept))

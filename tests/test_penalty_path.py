@@ -15,12 +15,11 @@ from jaxdescent.cli.commands import app
 from jaxdescent.data import DataError
 from jaxdescent.data.chunk import Chunk
 from jaxdescent.data.entries import Coded, sparse_pieces
-from jaxdescent.fit import by_descent, penalty_path, reporting_method
-from jaxdescent.fit.column_squares import ColumnSquares
+from jaxdescent.fit import descents, penalty_path, reporting_method
+from jaxdescent.fit.penalty_path import Path, penalties_from
 from jaxdescent.fit.progress import ProgressListener
 from jaxdescent.fit.reporting_method import listening
-from jaxdescent.fit.solution import Path, penalties_from
-from jaxdescent.fit.vectors import Vectors
+from jaxdescent.fit.vectors import ColumnSquares
 
 ROWS = 900
 LEVELS = {"city": 20, "shop": 60, "day": 7}
@@ -91,14 +90,14 @@ class TestSearch:
         assert "RMSE" in told[0]
 
     def test_a_path_that_cannot_go_on_says_so(self, table, monkeypatch):
-        before, count = by_descent.minimize, 0
+        before, count = descents.minimize, 0
 
         def some(*arguments, **options):
             nonlocal count
             count += 1
             return before(*arguments, **options | {"max_iterations": 1 if count == 25 else 1000})
 
-        monkeypatch.setattr(by_descent, "minimize", some)
+        monkeypatch.setattr(descents, "minimize", some)
         model = jd.fit_model(table, "y", exclude="w", test=0.3, l2="auto", method="cg", **OPTIONS)
         notes = " ".join(model.metrics["notes"])
         assert "did not converge in this dtype: the path ends there" in notes
@@ -115,8 +114,8 @@ class TestSearch:
                 raise KeyboardInterrupt
             return before(*arguments, **options)
 
-        before = by_descent.minimize
-        monkeypatch.setattr(by_descent, "minimize", interrupted)
+        before = descents.minimize
+        monkeypatch.setattr(descents, "minimize", interrupted)
         arguments = [
             "fit", tmp_path / "d.parquet", "--target", "y", "--categorical", "city,shop",
             "--hash", "day", "--exclude", "w", "--method", "cg", "--l2", "auto",
@@ -191,14 +190,13 @@ class TestStandardize:
         options = {"exclude": "w", "hashed": ("city", "shop", "day"), "bits": 3, "l2": 1.0}
         options |= {"standardize": True, "interact": "age:city"}
         model = jd.fit_model(table, "y", method="direct", **options)
-        kept, before = [], Vectors.read_all
+        kept, before = [], ColumnSquares.squares
 
         def noted(self, *arguments):
-            before(self, *arguments)
-            kept.append(self.squares)
+            kept.append(before(self, *arguments))
             raise InterruptedError
 
-        monkeypatch.setattr(Vectors, "read_all", noted)
+        monkeypatch.setattr(ColumnSquares, "squares", noted)
         with pytest.raises(InterruptedError):
             jd.fit_model(table, "y", method="cg", **options)
         X = np.zeros((ROWS, model.encoding.size))
@@ -299,14 +297,14 @@ class TestMethods:
             jd.fit_model(table, "y", method="newton")
 
     def test_one_that_does_not_fit_is_refused(self, tmp_path, rng, monkeypatch):
-        from jaxdescent.fit import by_sums
+        from jaxdescent.fit import plans
         from jaxdescent.fit.budget import Memory
 
         X = {f"x{j}": rng.normal(size=30) for j in range(40)}
         held = Memory.of(None).limit
         monkeypatch.setattr(Memory, "of", classmethod(lambda cls, limit: cls(held, True)))
-        plan = by_sums.plan_sums
-        monkeypatch.setattr(by_sums, "plan_sums", lambda job: plan(job)._replace(bytes=held + 1))
+        plan = plans.plan_sums
+        monkeypatch.setattr(plans, "plan_sums", lambda job: plan(job)._replace(bytes=held + 1))
         with pytest.raises(MemoryError, match="--method direct with 40 features needs"):
             jd.fit_model(X | {"y": X["x0"]}, "y", method="direct")
 

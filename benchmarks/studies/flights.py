@@ -41,9 +41,8 @@ from pyarrow import csv
 
 import jaxdescent as jd
 from jaxdescent.data import located, open_source
-from jaxdescent.fit.encoding import Policy
-from jaxdescent.fit.prepared import TEST, TRAIN, Preparing, is_held_out
 from jaxdescent.fit.roles import Roles
+from jaxdescent.fit.rows import is_held_out, prepared
 
 
 class Took(NamedTuple):
@@ -125,28 +124,24 @@ def matrix_of(model: Any, path: pathlib.Path) -> tuple[Any, ...]:
     """The model's features of all rows, sparse or dense, their targets, and which are held out."""
     source = open_source(path).as_text(model.encoding.labelled)
     roles = Roles(TARGET, None, model.encoding)
-    preparing = Preparing(roles, Policy("drop", unseen="zero"), SHARE, SEED)
     blocks, targets, tests = [], [], []
     for block in located(source, roles.columns, 1 << 16):
-        prepared = preparing(block)
-        dense = np.column_stack([number.values for number in prepared.encoded.numbers])
+        made = prepared(block, roles, "drop", share=SHARE, seed=SEED)
+        count = made.encoded.rows
+        dense = np.column_stack([number.values for number in made.encoded.numbers])
         columns = [scipy.sparse.csr_array(dense.astype(np.float64))]
-        for column in prepared.encoded.coded:
+        for column in made.encoded.coded:
             there = np.flatnonzero(column.codes >= 0)
             entries = np.ones(there.size), (there, column.codes[there])
-            columns.append(scipy.sparse.csr_array(entries, shape=(block.rows, column.size)))
-        count = 1 + len(model.encoding.levels)
-        shared = columns[count:]  # hashed columns share their places
-        rows = scipy.sparse.hstack([*columns[:count], *([sum(shared)] if shared else [])], "csr")
-        train, test = prepared.parts[TRAIN], prepared.parts[TEST]
-        assert train is not None
-        assert test is not None
-        kept = np.sort(np.concatenate([train, test]))
-        blocks.append(rows[kept])
-        targets.append(prepared.target.values[kept])
-        tests.append(is_held_out(block.start, block.rows, SHARE, SEED)[kept])
+            columns.append(scipy.sparse.csr_array(entries, shape=(count, column.size)))
+        first = 1 + len(model.encoding.levels)
+        shared = columns[first:]  # hashed columns share their places
+        own = [*columns[:first], *([sum(shared)] if shared else [])]
+        blocks.append(scipy.sparse.hstack(own, "csr"))
+        targets.append(made.target)
+        tests.append(made.is_test)
     matrix = scipy.sparse.vstack(blocks, "csr")
-    return matrix, np.concatenate(targets).astype(np.float64), np.concatenate(tests)
+    return matrix, np.concatenate(targets), np.concatenate(tests)
 
 
 def rmse(predicted: Any, y: np.ndarray) -> float:

@@ -12,7 +12,7 @@ import jax
 
 from jaxdescent import provenance
 from jaxdescent.breakdown.report import PartReport, Settings
-from jaxdescent.fit.array_files import replacing
+from jaxdescent.fit.kept_folder import replacing
 from jaxdescent.machine import memory
 from jaxdescent.runs.record import as_json
 

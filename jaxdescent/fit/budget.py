@@ -110,22 +110,6 @@ class ReadingBytes(NamedTuple):
     longest: str = ""
 
 
-class FitPlan(NamedTuple):
-    """How a way of fitting reads the rows, and the memory that it takes.
-
-    Attributes:
-      bytes: how many bytes the process holds at its peak.
-      at_once: how many rows are read at a time.
-      rows: how many rows all sources have; 0 where this was not needed.
-      width: for how many penalties a pass multiplies.
-    """
-
-    bytes: int
-    at_once: int
-    rows: int = 0
-    width: int = 1
-
-
 def bytes_of_levels(levels: Iterable[Iterable[str]]) -> int:
     """Bytes of the further copies of levels' texts that a fit makes (``WRITING_COPIES``)."""
     each = itertools.chain.from_iterable(levels)

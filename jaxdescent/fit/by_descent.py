@@ -4,223 +4,124 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import functools
+from collections.abc import Sequence
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent import processes
-from jaxdescent.designs import Design, Standardised
-from jaxdescent.fit import checkpoint
-from jaxdescent.fit.budget import bytes_of_levels
-from jaxdescent.fit.encoding import Encoding
-from jaxdescent.fit.fitted import Fitted, PartFigures
+from jaxdescent.designs import Standardised
+from jaxdescent.fit import shared_rows
+from jaxdescent.fit.descents import descend
+from jaxdescent.fit.fitted import Fitted, PartFigures, Predictions, part_of
+from jaxdescent.fit.in_files import RowsInFiles
+from jaxdescent.fit.in_memory import RowsInMemory
 from jaxdescent.fit.job import Job
-from jaxdescent.fit.methods import AUTO
-from jaxdescent.fit.penalty_path import Search, Try, search
-from jaxdescent.fit.reporting_method import listening, reporting
-from jaxdescent.fit.solution import penalties_from
+from jaxdescent.fit.methods import AUTO, method_of
+from jaxdescent.fit.penalty_path import SearchState, search_by_descents
 from jaxdescent.fit.start import start_of
-from jaxdescent.fit.vectors import Vectors
-from jaxdescent.machine.resident import resident_bytes
-from jaxdescent.methods import Method
-from jaxdescent.minimize import minimize
 from jaxdescent.regression import LinearRegression
 from jaxdescent.result import Result
 from jaxdescent.status import Evidence, Status
 
-MOST_ITERATIONS = 1000
-
-STARTING_BYTES = 360 << 20
-"""Bytes that JAX's compiler takes and keeps."""
+DescentRows = RowsInMemory | RowsInFiles
 
 
-def descent_bytes(job: Job, rows: int, of_row: int, of_feature: int, others: int = 0) -> int:
-    """Bytes of the process in a descent, for so many bytes of a row, a feature and other things in
-    float32, and of the copies that a checkpoint takes.
-    """
-    if job.checkpoint is not None:
-        of_row, of_feature = of_row + checkpoint.ROW_BYTES, of_feature + checkpoint.FEATURE_BYTES
-    wider = 2 if job.request.dtype == "float64" else 1
-    held = wider * (rows * of_row + job.encoding.size * of_feature + others)
-    levels = bytes_of_levels(job.encoding.levels.values())
-    return resident_bytes() + STARTING_BYTES + held + levels
-
-
-class RowsAsDesign(NamedTuple):
-    """Rows in memory or in files, as a descent takes them.
-
-    Attributes:
-      design: their features, numbers less the shift of the first pass.
-      where: where the rows are, as a summary says it.
-      method: the method that minimises.
-      placed: puts a vector of rows where the design has its rows.
-      weight: (rows,), the weights of the training rows; None for ones.
-      attempts: returns the function that tries penalties on an objective.
-      width: how many penalties are tried at a time.
-      figures: returns how well rows are predicted, given the encoding, the objective, its params,
-        and weights and an intercept in the data's units.
-      free_constants: how many constants the levels leave free, and a word before the number.
-      filled: how many rows there are, without and with the ones that fill the shares of processes.
-    """
-
-    design: Design
-    where: str
-    method: Method
-    placed: Callable[[np.ndarray], jax.Array]
-    weight: np.ndarray | None
-    attempts: Callable[[LinearRegression], Try]
-    figures: Callable[[Encoding, LinearRegression, Any, np.ndarray, float], list[PartFigures]]
-    free_constants: Callable[[], tuple[str, int]]
-    width: int = 1
-    filled: tuple[int, int] | None = None
-
-
-def fit_design(job: Job, vectors: Vectors, rows: RowsAsDesign) -> Fitted:
+def fit_by_descent(job: Job, rows: DescentRows) -> Fitted:
     """The fit after its first pass: a descent on targets less their mean, divided by their spread,
     and on features divided by their scales where the penalty is on standardised weights.
     """
-    request, encoding, mean, spread = job.request, job.encoding, vectors.mean, vectors.spread
-    scales, dtype = vectors.scales, rows.design.dtype
-    is_scaled = scales is not None
+    request, encoding, vectors, dtype = job.request, job.encoding, rows.vectors, job.dtype
+    mean, spread, scales, counts = vectors.mean, vectors.spread, vectors.scales, vectors.counts
+    design, weight = rows.design, vectors.training_weight
+    if scales is not None:
+        design = Standardised(design, scale=jnp.asarray((1 / scales).astype(dtype)))
+    if weight is None and not processes.is_alone():
+        weight = np.ones(vectors.filled)  # rows of zeros may fill the shares of processes
+    placed = functools.partial(shared_rows.placed, rows.design)
     objective = LinearRegression(
-        Standardised(rows.design, scale=jnp.asarray((1 / scales).astype(dtype)))
-        if is_scaled
-        else rows.design,
-        rows.placed(((vectors.target - mean) / spread).astype(dtype)),
+        design,
+        placed(((vectors.target - mean) / spread).astype(dtype)),
         l2=jnp.asarray(0.0 if request.l2 == AUTO else request.l2, dtype),
-        sample_weight=None if rows.weight is None else rows.placed(rows.weight.astype(dtype)),
+        sample_weight=None if weight is None else placed(weight.astype(dtype)),
     )
-    per_unit = spread / scales if is_scaled else spread  # data units of one penalised weight
+    per_unit = spread if scales is None else spread / scales  # data units of one penalised weight
     numbers = len(encoding.numbers)
     weights, intercept, notes_of_start = np.zeros(encoding.size), 0.0, list[str]()
     if job.start is not None:
         weights, notes_of_start = start_of(job.start, encoding)
-        shifted = job.start.intercept + float(weights[:numbers] @ vectors.shift)
+        shifted = job.start.intercept + float(weights[:numbers] @ counts.shift)
         weights, intercept = weights / per_unit, (shifted - mean) / spread
     params = {
         "weights": objective.X.unpacked(jnp.asarray(weights, dtype)),
         "intercept": jnp.asarray(intercept, dtype),
     }
-    found, l2 = None, request.l2
+    path, state, l2 = None, SearchState([], 1, None), request.l2
     if l2 == AUTO:
-        found = _searched(job, objective, vectors, params, rows)
-        l2, params = float(found.path.penalties[found.path.best]), found.params
+        attempt, keeping = rows.attempts(objective), job.checkpoint
+        with contextlib.nullcontext() if keeping is None else keeping.searching():
+            path, state = search_by_descents(
+                job, objective, vectors, params, attempt, width=rows.width
+            )
+        l2, params = float(path.penalties[path.best]), state.best
         objective = dataclasses.replace(objective, l2=jnp.asarray(l2, dtype))
-    result = _told(job, objective, params, rows, spread)
+    result = _told(job, objective, params, rows)
     packed = np.asarray(objective.X.packed(result.params["weights"]), np.float64)
     weights = packed * per_unit
     intercept = float(result.params["intercept"]) * spread + mean
-    intercept -= float(weights[:numbers] @ vectors.shift)
+    intercept -= float(weights[:numbers] @ counts.shift)
     if request.missing == "mean":
-        encoding = encoding.filled(vectors.fills + vectors.shift)
-    parts = rows.figures(encoding, objective, result.params, weights, intercept)
+        encoding = encoding.filled(vectors.fills + counts.shift)
+
+    def product() -> np.ndarray:
+        made = np.asarray(objective.X.product(result.params["weights"]), np.float64)
+        return (made + float(result.params["intercept"])) * spread + mean
+
+    predictions = rows.predictions(encoding, (weights, intercept), product)
+    parts = _figures(counts.rows, mean, predictions)
     details = _details_of(job, result, spread) | {
-        "degrees_of_freedom": None if found is None else found.degrees,
+        "degrees_of_freedom": None if np.isnan(state.degrees) else state.degrees,
         "l2": float(l2),
-        "l2_chosen_by": None if found is None else found.path.rule,
+        "l2_chosen_by": None if path is None else path.rule,
         "rank": None,
         "method": f"{result.method} on rows {rows.where}, in {dtype}",
-        "dropped_rows": vectors.counts.dropped,
-        "unseen_values": vectors.counts.unseen,
+        "dropped_rows": counts.dropped,
+        "unseen_values": counts.unseen,
     }
-    details["iterations"] += 0 if found is None else found.iterations
-    notes = [*found.path.notes] if found is not None else []
+    details["iterations"] += state.iterations
+    notes = [] if path is None else path.notes
     how, free = ("", 0) if l2 or not encoding.levels else rows.free_constants()
     if free:
         notes.append(
             f"The levels leave {how}{free:,} constant{'s' * (free > 1)} free: the weights are one "
             "choice of many with the same predictions."
         )
-    notes += notes_of_start + vectors.counts.notes
-    return Fitted(encoding, weights, intercept, parts, details, notes, vectors.counts.read)
+    notes += notes_of_start + counts.notes
+    return Fitted(encoding, weights, intercept, parts, details, notes, **rows.read())
 
 
-def _searched(
-    job: Job, objective: LinearRegression, vectors: Vectors, params: Any, rows: RowsAsDesign
-) -> Search:
-    squares = vectors.penalised_squares
-    job.watch.begin("searching", penalties_from(squares).size, "penalties at most")
-    train, held_out = vectors.parts
-
-    def tell(tried: int, state: str) -> None:
-        job.watch.advance(tried)
-        job.watch.tell(state)
-        job.memory.check()
-
-    with contextlib.nullcontext() if job.checkpoint is None else job.checkpoint.searching():
-        found = search(
-            objective,
-            squares,
-            params,
-            train=train,
-            held_out=held_out,
-            attempt=rows.attempts(objective),
-            tell=tell,
-            width=rows.width,
-            checkpoint=job.checkpoint,
-        )
-    job.watch.searched(found.path.penalties, found.path.scores, found.path.best)
-    return found
+def _figures(rows: Sequence[int], center: float, predictions: Predictions) -> list[PartFigures]:
+    """How well both parts are predicted, from sums about a number near the mean of the targets."""
+    sums = np.zeros((2, 4))
+    for predicted, y, weights in predictions:
+        about, error = y - center, predicted - y
+        for part, s in enumerate(weights):
+            if s is not None:
+                sums[part] += s.sum(), s @ about, s @ np.square(about), s @ np.square(error)
+    totals = zip(rows, processes.added(sums).tolist(), strict=True)
+    return [
+        part_of(count, error, squares - about**2 / weight, weight)
+        for count, (weight, about, squares, error) in totals
+        if count
+    ]
 
 
-def minimum(objective: LinearRegression, params: Any, method: Method) -> Result:
-    """The minimum of an objective, by a descent from these params."""
-    return minimize(objective, params, method, max_iterations=MOST_ITERATIONS)
-
-
-def descend(
-    job: Job,
-    objective: LinearRegression,
-    params: Any,
-    method: Method,
-    tell: Callable[[int, float, float], None],
-    *,
-    name: str = checkpoint.DESCENT,
-    filled: tuple[int, int] | None = None,
-) -> Result:
-    """The minimum, in a descent that is kept under this name while it goes on, where that is asked
-    for; ``filled`` is how many rows there are, without and with those that fill the shares of
-    several processes.
-
-    ``tell`` gets the iteration, its value, and how far the value is above the minimum: NaN where
-    that is unknown.
-    """
-    if job.checkpoint is not None:
-        return job.checkpoint.minimize(
-            objective,
-            params,
-            method,
-            tell,
-            most=MOST_ITERATIONS,
-            chunk=1 if job.watch.is_looking else None,
-            name=name,
-            filled=filled,
-        )
-    # All processes must run one program, even where only one of them shows progress.
-    if not job.watch.is_looking or not processes.is_alone():
-        return minimum(objective, params, method)
-    count = 0
-
-    def listener(value: float, left: float) -> None:
-        nonlocal count
-        count += 1
-        tell(count, value, left)
-
-    with listening(listener):
-        return minimum(objective, params, reporting(method))
-
-
-def _told(
-    job: Job, objective: LinearRegression, params: Any, rows: RowsAsDesign, spread: float
-) -> Result:
-    """The final descent, whose progress is reported in the units of the target before it was
-    divided by ``spread``.
-    """
+def _told(job: Job, objective: LinearRegression, params: Any, rows: DescentRows) -> Result:
+    """The final descent, whose progress is reported in the units of the target."""
     job.watch.begin("minimising", None, "iterations")
-    scale = spread**2
+    vectors, scale = rows.vectors, rows.vectors.spread**2
 
     def tell(count: int, value: float, left: float) -> None:
         job.watch.iterated(value * scale, left * scale)
@@ -228,7 +129,9 @@ def _told(
         near = "" if np.isnan(left) else f", at most about {left * scale:.3g} above the minimum"
         job.watch.tell(f"loss {value * scale:.6g}{near}")
 
-    result = descend(job, objective, params, rows.method, tell, filled=rows.filled)
+    method = method_of(job.request.method, rows.default)
+    filled = shared_rows.filled(rows.design, vectors.counts.dropped)
+    result = descend(job, objective, params, method, tell, filled=filled)
     job.memory.check()
     return result
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import pathlib
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -19,13 +21,10 @@ from jaxdescent import processes
 from jaxdescent.data import DataError
 from jaxdescent.data.errors import reading, writing
 from jaxdescent.fit import shared_rows
-from jaxdescent.fit.array_files import arrays_of, write_arrays
-from jaxdescent.fit.kept_folder import KeptFolder
+from jaxdescent.fit.kept_folder import KeptFolder, replacing
 from jaxdescent.processes.signals import Interruption
-from jaxdescent.result import Result
-from jaxdescent.runs import checkpoints, run
-from jaxdescent.runs.hooks import Checkpoint, Hook, Record, Summary
-from jaxdescent.status import Status
+from jaxdescent.runs import checkpoints
+from jaxdescent.runs.hooks import Checkpoint
 
 KEPT = KeptFolder("a fit", "fit.json", "jaxdescent fit", "facts")
 
@@ -139,12 +138,7 @@ class FitCheckpoint:
         """The numbers by which the first processes of this fit shifted and scaled its rows; empty
         where none are kept yet.
         """
-        path, content = self.folder / UNITS, b""
-        if processes.is_first() and self._content and path.exists():
-            with reading(path):
-                content = path.read_bytes()
-        content = processes.told_bytes_by_all(content)[0]
-        return arrays_of(path, content, "begin anew") if content else {}
+        return self._kept(UNITS, "begin anew")
 
     def keep_units(self, found: Mapping[str, Any]) -> None:
         """Keep the units: another number of processes would find units that differ by rounding.
@@ -164,7 +158,16 @@ class FitCheckpoint:
             see what the first one has written.
         """
         if processes.is_first():
-            self._begin(way, width)
+            with writing(self.folder):
+                self._lock = checkpoints.Folder(self.folder, 1)
+                if not self._lock.is_ours:
+                    raise DataError(
+                        f"another process keeps its fit in {self.folder}: wait for its end, or "
+                        "name another folder."
+                    )
+                if not self._content:
+                    content = {"facts": self._facts, "way": way, "width": width}
+                    self._content = KEPT.write(self.folder, content)
         self._content = processes.told_by_first(self._content)
         is_there = (self.folder / KEPT.name).exists()
         if not processes.is_first() and (not is_there or KEPT.read(self.folder) != self._content):
@@ -173,72 +176,20 @@ class FitCheckpoint:
                 f"{self.folder}: name a folder that all processes share."
             )
 
-    def _begin(self, way: str, width: int) -> None:
-        with writing(self.folder):
-            self._lock = checkpoints.Folder(self.folder, 1)
-            if not self._lock.is_ours:
-                raise DataError(
-                    f"another process keeps its fit in {self.folder}: wait for its end, or name "
-                    "another folder."
-                )
-            if not self._content:
-                content = {"facts": self._facts, "way": way, "width": width}
-                self._content = KEPT.write(self.folder, content)
-
     def close(self) -> None:
         """Unlock the folder for other processes."""
         if self._lock is not None:
             self._lock.close()
 
-    def minimize(
-        self,
-        objective: Any,
-        params: Any,
-        method: Any,
-        tell: Callable[[int, float, float], None],
-        *,
-        most: int,
-        chunk: int | None,
-        name: str = DESCENT,
-        filled: tuple[int, int] | None = None,
-    ) -> Result:
-        """The minimum as ``jd.minimize`` finds it, in a run with checkpoints; ``filled`` is that of
-        :class:`jaxdescent.hooks.Checkpoint`.
+    def saving(self, name: str, filled: tuple[int, int] | None) -> Checkpoint | None:
+        """The checkpoints of a descent of this name, if all processes could make their folder.
+        Where one could not, a warning says so and the descent goes on without checkpoints.
 
-        ``tell`` gets the iteration, its value, and how far the value is above the minimum after
-        each chunk.
-
-        Raises:
-          Interrupted: after a signal, when all that was found is kept.
-          DataError: where the checkpoint is of another problem, or cannot be read.
+        Args:
+          name: the name of the folder.
+          filled: that of :class:`jaxdescent.hooks.Checkpoint`.
         """
-        place = self.folder / name
-        saving = Checkpoint(place, every=EVERY, filled=filled) if self._is_made(place) else None
-        try:
-            result = run(
-                objective,
-                params,
-                method,
-                max_iterations=most,
-                chunk=chunk,
-                hooks=[_Following(self, tell)],
-                checkpoint=saving,
-                resume=saving is not None,
-            )
-        except ValueError as error:
-            raise DataError(f"{error}") from error
-        except KeyboardInterrupt as error:  # at a second signal
-            processes.leave_without_others()
-            raise self.interrupted("what was found until a while ago") from error
-        if int(result.status) == Status.INTERRUPTED:
-            raise self.interrupted(f"iteration {int(result.iterations):,}")
-        return result
-
-    def _is_made(self, place: pathlib.Path) -> bool:
-        """Whether all processes could make the folder of a descent. Where one could not, a warning
-        says so and the descent goes on without checkpoints.
-        """
-        failed = None
+        place, failed = self.folder / name, None
         try:
             place.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -246,14 +197,11 @@ class FitCheckpoint:
         told = [each for each in processes.told_by_all(failed) if each is not None]
         if told:
             self._warn("descent", told[0])
-        return not told
+        return None if told else Checkpoint(place, every=EVERY, filled=filled)
 
     def _warn(self, what: str, why: str) -> None:
-        warnings.warn(
-            f"the {what} cannot be kept in {self.folder}, and goes on without: {why}",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+        text = f"the {what} cannot be kept in {self.folder}, and goes on without: {why}"
+        warnings.warn(text, RuntimeWarning, stacklevel=3)
 
     def interrupted(self, what: str) -> Interrupted:
         """The exception that says that ``what`` is kept in the folder."""
@@ -285,10 +233,8 @@ class FitCheckpoint:
         began = time.perf_counter()
         yield
         seconds = time.perf_counter() - began
-        self.seconds, self.seconds_in_steps = (
-            self.seconds + seconds,
-            self.seconds_in_steps + seconds,
-        )
+        self.seconds += seconds
+        self.seconds_in_steps += seconds
 
     def stop_if_asked(self, what: str) -> None:
         """End the search after a signal.
@@ -308,32 +254,38 @@ class FitCheckpoint:
         except OSError as error:
             self._warn("search", f"{error.strerror or error}")
 
-    def kept_search(self) -> dict[str, np.ndarray] | None:
-        """The search as it was kept, as arrays by name; None if nothing was kept."""
-        path = self.folder / SEARCH
-        if not path.exists():
-            return None
-        with reading(path):
-            content = path.read_bytes()
-        return arrays_of(path, content, "remove it to search anew")
+    def kept_search(self) -> dict[str, np.ndarray]:
+        """The search as it was kept, as arrays by name; empty where none is kept yet."""
+        return self._kept(SEARCH, "remove it to search anew")
+
+    def _kept(self, name: str, advice: str) -> dict[str, np.ndarray]:
+        path, content = self.folder / name, b""
+        if processes.is_first() and self._content and path.exists():
+            with reading(path):
+                content = path.read_bytes()
+        content = processes.told_bytes_by_all(content)[0]
+        return arrays_of(path, content, advice) if content else {}
 
 
-class _Following(Hook):
-    """Tells of each chunk, and adds up the seconds of all descents, and those of their steps."""
+def write_arrays(path: pathlib.Path, found: Mapping[str, Any]) -> None:
+    """Write arrays by name to an ``.npz`` file.
 
-    def __init__(
-        self, checkpoint: FitCheckpoint, tell: Callable[[int, float, float], None]
-    ) -> None:
-        self._keeping, self._tell = checkpoint, tell
+    Raises:
+      OSError: where they cannot be written.
+    """
+    with replacing(path) as new, new.open("wb") as file:
+        arrays: Any = {name: np.asarray(array) for name, array in found.items()}
+        np.savez(file, **arrays)
 
-    def begin(self, facts: Any) -> None:
-        self._keeping.resumed_at = facts.iteration
 
-    def report(self, record: Record) -> None:
-        left = record.suboptimality if np.isfinite(record.suboptimality) else np.nan
-        self._tell(record.iteration, record.value, left)
+def arrays_of(path: pathlib.Path, content: bytes, advice: str) -> dict[str, np.ndarray]:
+    """The arrays that the content of a file holds.
 
-    def end(self, result: Result, summary: Summary) -> None:
-        del result
-        self._keeping.seconds += summary.seconds
-        self._keeping.seconds_in_steps += summary.seconds_in_steps
+    Raises:
+      DataError: where it is damaged, with this advice.
+    """
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as found:
+            return {name: found[name] for name in found.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is damaged ({error}): {advice}.") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import importlib
@@ -17,42 +18,36 @@ MOST_BITS = 28
 """The most bits of a bucket's number."""
 
 
+@dataclasses.dataclass(frozen=True)
 class Labels:
-    """A code for each row, -1 where the value is missing, and the text that a code stands for.
+    """A code for each row, and the text that a code stands for.
 
-    Args:
-      codes: (rows,), integers.
-      texts: a list, or an array of Arrow, which becomes a list on first use.
+    Attributes:
+      codes: (rows,), integers, -1 where the value is missing.
+      array: the text of each code, as an array of Arrow.
     """
 
-    def __init__(self, codes: np.ndarray, texts: Any) -> None:
-        self.codes = codes
-        self._texts = texts
+    codes: np.ndarray
+    array: Any
 
     @functools.cached_property
     def texts(self) -> list[str]:
         """The text of each code."""
-        return self._texts if isinstance(self._texts, list) else self._texts.to_pylist()
+        return self.array.to_pylist()
 
     def places(self, levels: Any) -> np.ndarray:
         """The place of each code's text among ``levels``, an array of Arrow; -1 where it is absent.
 
         Arrow looks them up: a dictionary of Python takes ten times as long for 100,000 of them.
         """
-        found = importlib.import_module("pyarrow.compute").index_in(self._array, value_set=levels)
+        found = importlib.import_module("pyarrow.compute").index_in(self.array, value_set=levels)
         return found.fill_null(-1).to_numpy(zero_copy_only=False)
 
     def used(self, rows: np.ndarray | None = None) -> Any:
         """The texts that occur in these rows, as an array of Arrow."""
-        pa = need_arrow()
         codes = self.codes if rows is None else self.codes[rows]
-        counts = np.bincount(codes[codes >= 0], minlength=len(self._array))
-        return self._array.take(pa.array(np.flatnonzero(counts)))
-
-    @property
-    def _array(self) -> Any:
-        pa = need_arrow()
-        return pa.array(self._texts, pa.string()) if isinstance(self._texts, list) else self._texts
+        counts = np.bincount(codes[codes >= 0], minlength=len(self.array))
+        return self.array.take(need_arrow().array(np.flatnonzero(counts)))
 
 
 def as_numbers(column: Any, *, nan_is_missing: bool) -> NumberColumn:
@@ -99,35 +94,28 @@ class Texts:
 
     def __init__(self) -> None:
         pa = need_arrow()
-        self._known = pa.array([], pa.string())
-        self._new: list[Any] = []
+        self._texts = pa.chunked_array([], pa.string())
 
     def add(self, texts: Any) -> None:
-        """Add texts, an array of Arrow or a list."""
+        """Add different texts, an array of Arrow."""
         pa = need_arrow()
-        self._new.append(pa.array(texts, pa.string()) if isinstance(texts, list) else texts)
+        self._texts = pa.chunked_array([*self._texts.chunks, texts])
         # Once the new texts outnumber the known ones, so that all joins together take a few passes.
-        if sum(map(len, self._new)) > len(self._known):
-            self._join()
+        if len(self._texts) > 2 * len(self._texts.chunk(0)):
+            self._texts = pa.chunked_array([self._texts.unique()])
 
     def sorted(self) -> tuple[str, ...]:
         """All different texts in their order."""
-        self._join()
-        return tuple(sorted(self._known.to_pylist()))
+        return tuple(sorted(self._texts.unique().to_pylist()))
 
     def __len__(self) -> int:
         """How many texts are held; some of them may be equal."""
-        return len(self._known) + sum(map(len, self._new))
+        return len(self._texts)
 
     @property
     def bytes(self) -> int:
         """How many bytes the held texts take."""
-        return self._known.nbytes + sum(each.nbytes for each in self._new)
-
-    def _join(self) -> None:
-        pa = need_arrow()
-        both = pa.chunked_array([self._known, *self._new])
-        self._known, self._new = both.unique(), []
+        return self._texts.nbytes
 
 
 def bucket_of(column: str, text: str, bits: int) -> int:

@@ -5,6 +5,7 @@ the first of them as a number.
 from __future__ import annotations
 
 import dataclasses
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -108,8 +109,9 @@ def looked_at(source: Source, dates: Mapping[str, Dates]) -> dict[str, Dates]:
             if column.null_count == len(column):
                 continue
             zone = own[name][0] if name in own else _zone_of(column)
-            instants = _instants(block, name, zone).drop_null().cast("int64").to_numpy()
-            ends = [int(instants.min()), int(instants.max())]
+            instants, _ = _times(block, name, zone)
+            counts = instants.drop_null().cast("int64").to_numpy()
+            ends = [int(counts.min()), int(counts.max())]
             _, first, last = own.get(name, [zone, *ends])
             own[name] = [zone, min(first, ends[0]), max(last, ends[1])]
     found: dict[str, Dates] = {}
@@ -176,36 +178,29 @@ class Dated(WrappedSource):
         return self.around(self.base.counted(part, parts, tell))
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
+        made = {name: of for name, of in columns_made(self.dates).items() if name in names}
         for block in located(self.base, self._read(names), rows):
+            zones = {name: self.dates[name].zone for name, _ in made.values()}
+            times = {name: _times(block, name, zone) for name, zone in zones.items()}
             columns = dict(block.columns)
-            for name, each in self.dates.items():
-                made = columns_made({name: each}).items()
-                wanted = {column: part for column, (_, part) in made if column in names}
-                columns.update(self._parts(block, name, each, wanted))
+            for column, (name, part) in made.items():
+                columns[column] = self._part(name, part, *times[name])
             yield dataclasses.replace(block, columns={name: columns[name] for name in names})
 
-    def _parts(
-        self, block: Block, name: str, dates: Dates, wanted: Mapping[str, str]
-    ) -> Iterator[tuple[str, Any]]:
-        if not wanted:
-            return
+    def _part(self, name: str, part: str, instants: Any, clock: Any) -> Any:
+        """A part of a column of dates, from its times."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        instants = _instants(block, name, dates.zone)
-        clock = _clock(block, name, dates.zone, instants)
-        for column, part in wanted.items():
-            if part == TREND:
-                counts = instants.cast("int64").fill_null(dates.first).to_numpy()
-                is_out = (counts < dates.first) | (counts > dates.last)
-                self._outside[name] += int(np.count_nonzero(is_out))
-                missing = instants.is_null().to_numpy(zero_copy_only=False)
-                days = (counts - dates.first).astype(np.float64) / DAY
-                yield column, pa.array(days, mask=missing)
-            else:
-                function, texts = PARTS[part]
-                numbers = pc.call_function(function, [clock]).cast("int8")
-                yield column, pa.DictionaryArray.from_arrays(numbers, pa.array(texts, pa.string()))
+        if part != TREND:
+            function, texts = PARTS[part]
+            numbers = pc.call_function(function, [clock]).cast("int8")
+            return pa.DictionaryArray.from_arrays(numbers, pa.array(texts, pa.string()))
+        first, last = self.dates[name].first, self.dates[name].last
+        counts = instants.cast("int64").fill_null(first).to_numpy()
+        self._outside[name] += int(np.count_nonzero((counts < first) | (counts > last)))
+        missing = instants.is_null().to_numpy(zero_copy_only=False)
+        return pa.array((counts - first).astype(np.float64) / DAY, mask=missing)
 
     def warn_of_rows_outside(self) -> None:
         """Say how many of the rows that were read are outside of the dates of the fit, where the
@@ -218,6 +213,20 @@ class Dated(WrappedSource):
                     "of the fit: its trend is continued there",
                     stacklevel=2,
                 )
+
+
+def with_columns(
+    source: Source,
+    dates: dict[str, Dates],
+    names: Sequence[str],
+    labelled: Sequence[str],
+    who: str = "the data",
+) -> Source:
+    """A source with the parts of its dates, and with these columns where it has them without
+    listing them; ``labelled`` columns are read as the text in the file.
+    """
+    source = (Dated(source, dates, who) if dates else source).offering(names)
+    return source.as_text([name for name in labelled if name in source.kinds])
 
 
 def is_zone(name: str) -> bool:
@@ -239,29 +248,25 @@ def _zone_of(column: Any) -> str | None:
         return column.type.tz
     if types.is_date(column.type) or types.is_time(column.type):
         return None
-    return AS_WRITTEN if _zoned(column.drop_null()[:1])[0].as_py() else None
-
-
-def _zoned(texts: Any) -> Any:
-    import pyarrow.compute as pc
-
     # The hyphens of a date alone look like one of an offset.
-    options = pc.MatchSubstringOptions(rf":\d\d(\.\d+)?{OFFSET}")
-    return pc.call_function("match_substring_regex", [texts], options)
+    is_zoned = re.search(rf":\d\d(\.\d+)?{OFFSET}", str(column.drop_null()[0]))
+    return AS_WRITTEN if is_zoned else None
 
 
-def _instants(block: Block, name: str, zone: str | None) -> Any:
-    """The times of a column in UTC, or as they are where it has no zone: an array of Arrow of
-    microseconds without a zone.
+def _times(block: Block, name: str, zone: str | None) -> tuple[Any, Any]:
+    """The times of a column in UTC, or as they are where it has no zone, and the local times in the
+    zone: arrays of Arrow of microseconds without a zone.
 
     Raises:
       DataError: for a value that is no date, and for a zone where the fit has none, or the reverse.
     """
-    pa = need_arrow()
-    column = decoded(block.columns[name])
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column, plain = decoded(block.columns[name]), pa.timestamp("us")
     if column.null_count == len(column):
-        return pa.nulls(len(column), pa.timestamp("us"))
-    kind = column.type
+        return pa.nulls(len(column), plain), pa.nulls(len(column), plain)
+    kind, texts = column.type, None
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     if pa.types.is_time(kind) or not (is_text or holds_times(kind)):
         raise DataError(f"{name!r} holds {kind}, and --date takes dates: leave it out.")
@@ -271,39 +276,30 @@ def _instants(block: Block, name: str, zone: str | None) -> Any:
             f"{name!r} has {has} time zone in {block.place(0)}, and {had} in the data of the fit: "
             "write all dates alike."
         )
-    if pa.types.is_date(kind):
-        return column.cast(pa.timestamp("ms")).cast(pa.timestamp("us"))
-    target = pa.timestamp("us") if zone is None else pa.timestamp("us", "UTC")
-    if pa.types.is_timestamp(kind):
-        return column.cast(target, safe=False).cast(pa.timestamp("us"))
-    return _parsed(block, name, _cut(column), target).cast(pa.timestamp("us"))
-
-
-def _clock(block: Block, name: str, zone: str | None, instants: Any) -> Any:
-    """The local times in the zone at these instants, without a zone."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    column = decoded(block.columns[name])
+    target = plain if zone is None else pa.timestamp("us", "UTC")
+    if is_text:
+        # Arrow reads no digits beyond microseconds.
+        texts = _replaced(column, r"(\.\d{6})\d+", r"\1")
+        column = _parsed(block, name, texts, target)
+    elif pa.types.is_date(kind):
+        column = column.cast(pa.timestamp("ms"))
+    instants = column.cast(target, safe=False).cast(plain)
     if zone is None:
-        return instants
+        return instants, instants
     if zone != AS_WRITTEN:
-        column = instants.cast(pa.timestamp("us", "UTC")).cast(pa.timestamp("us", zone))
-    if pa.types.is_timestamp(column.type):
-        try:
-            return pc.call_function("local_timestamp", [column])
-        except pa.ArrowInvalid as error:
-            raise DataError(f"{name!r}: {one_line(error)}: convert it to a known zone.") from error
-    options = pc.ReplaceSubstringOptions(OFFSET, "")
-    texts = pc.call_function("replace_substring_regex", [_cut(column)], options)
-    return _parsed(block, name, texts, pa.timestamp("us"))
+        column = instants.cast(target).cast(pa.timestamp("us", zone))
+    elif texts is not None:
+        return instants, _parsed(block, name, _replaced(texts, OFFSET, ""), plain)
+    try:
+        return instants, pc.call_function("local_timestamp", [column])
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{name!r}: {one_line(error)}: convert it to a known zone.") from error
 
 
-def _cut(texts: Any) -> Any:
-    """Texts without digits beyond microseconds, which Arrow does not read."""
+def _replaced(texts: Any, pattern: str, by: str) -> Any:
     import pyarrow.compute as pc
 
-    options = pc.ReplaceSubstringOptions(r"(\.\d{6})\d+", r"\1")
+    options = pc.ReplaceSubstringOptions(pattern, by)
     return pc.call_function("replace_substring_regex", [texts], options)
 
 

@@ -8,20 +8,17 @@ from typing import Any
 import numpy as np
 
 from jaxdescent.data import Block, Kind, Source, SparseColumn, located
-from jaxdescent.data.decoding import matrix_of
 from jaxdescent.data.entries import entries_of
 from jaxdescent.data.freeing import Passing
 from jaxdescent.data.wrapped import WrappedSource
 from jaxdescent.fit.encoding import Encoded
 from jaxdescent.fit.job import Job
-from jaxdescent.fit.prepared import Preparing, less, shifted_numbers
+from jaxdescent.fit.plans import ENTRY_BYTES
+from jaxdescent.fit.rows import prepared, shifted_numbers
 from jaxdescent.fit.vectors import Vectors
 
 BUCKETS = "the buckets of {}"
 """The name of the column that holds the codes or entries of all hashed columns."""
-
-ENTRY_BYTES = 16
-"""Bytes of an entry: an index and a value."""
 
 
 class EncodedRows(WrappedSource):
@@ -43,19 +40,17 @@ class EncodedRows(WrappedSource):
 
     def __init__(self, job: Job, vectors: Vectors, at_once: int) -> None:
         self._job, self._vectors, self._at_once = job, vectors, at_once
-        self._preparing, self._passing = Preparing.of(job), Passing()
-        self.rows_read = 0
-        encoding = job.encoding
-        levels = enumerate(encoding.levels.items())
-        # Columns that share their features, by name, and how many features these are.
-        self._groups = {name: (slice(k, k + 1), len(each)) for k, (name, each) in levels}
+        self._passing, self.rows_read = Passing(), 0
+        encoding, self.categorical, self.sparse = job.encoding, dict[str, int](), dict[str, int]()
+        # The places of the columns that share their features, by name.
+        self._groups = {name: slice(k, k + 1) for k, name in enumerate(encoding.levels)}
+        sizes = [len(levels) for levels in encoding.levels.values()]
         if encoding.hashed:
             is_code = len(encoding.hashed) == 1 and not encoding.sloped
             name = encoding.hashed[0] if is_code else BUCKETS.format(", ".join(encoding.hashed))
-            self._groups[name] = slice(len(encoding.levels), None), len(encoding.buckets)
-        self.categorical: dict[str, int] = {}
-        self.sparse: dict[str, int] = {}
-        for name, (_, size) in self._groups.items():
+            self._groups[name] = slice(len(encoding.levels), None)
+            sizes.append(len(encoding.buckets))
+        for name, size in zip(self._groups, sizes, strict=True):
             is_code = not encoding.sloped and name in encoding.one_hot
             (self.categorical if is_code else self.sparse)[name] = size
         if encoding.sparse is not None:
@@ -70,7 +65,7 @@ class EncodedRows(WrappedSource):
         self.kinds = numbers | codes | dict.fromkeys(self.sparse, Kind.SPARSE)
 
     def row_bytes(self, names: Sequence[str]) -> int:
-        kinds, itemsize = self.kinds, self._vectors.dtype.itemsize
+        kinds, itemsize = self.kinds, self._job.dtype.itemsize
         entries = ENTRY_BYTES * max(len(self._job.encoding.hashed), 1)
         sizes = {Kind.NUMBER: itemsize, Kind.WHOLE: 8, Kind.SPARSE: entries}
         return sum(sizes[kinds[name]] for name in names)
@@ -81,35 +76,25 @@ class EncodedRows(WrappedSource):
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block | Mapping[str, Any]]:
         del names  # a product needs all features
-        encoding, columns, vectors = self._job.encoding, self._job.roles.columns, self._vectors
-        row_bytes = self.base.row_bytes(columns)
-        is_plain = not (encoding.one_hot or encoding.interactions) and encoding.sparse is None
-        is_plain &= self._job.request.missing == "error"
+        job, vectors = self._job, self._vectors
+        columns, row_bytes = job.roles.columns, self.base.row_bytes(job.roles.columns)
         for block in located(self.base, columns, min(rows, self._at_once)):
             self._passing.add(block.rows * row_bytes)
-            self._job.memory.check()
+            job.memory.check()
             self.rows_read += block.rows
-            whole, others = None, dict[str, Any]()
-            if is_plain:
-                whole = matrix_of([block.columns[name] for name in encoding.numbers])
-            if whole is not None:  # the pass before this one has checked all values
-                numbers = less(whole, vectors.shift, vectors.dtype)
-            else:
-                encoded = self._preparing(block).encoded
-                if encoded.keep is not None and not encoded.keep.size:
-                    continue
-                numbers = shifted_numbers(
-                    encoded, encoded.kept, vectors.shift, vectors.dtype, vectors.fills
-                )
-                others = self._others(encoded)
-            yield {name: numbers[:, j] for j, name in enumerate(encoding.numbers)} | others
+            encoded = prepared(block, job.roles, job.request.missing).encoded
+            if encoded.rows:
+                shift, fills = vectors.counts.shift, vectors.fills
+                numbers = shifted_numbers(encoded, shift, job.dtype, fills)
+                named = enumerate(job.encoding.numbers)
+                yield {name: numbers[:, j] for j, name in named} | self._others(encoded)
 
     def _others(self, encoded: Encoded) -> dict[str, Any]:
         """Codes and entries by name."""
         found = dict[str, Any]()
-        entries = {each.name: each[encoded.kept] for each in encoded.entries}
-        for name, (columns, _) in self._groups.items():
-            own = [column[encoded.kept] for column in encoded.coded[columns]]
+        entries = {each.name: each for each in encoded.entries}
+        for name, columns in self._groups.items():
+            own = encoded.coded[columns]
             if name in self.categorical:
                 found[name] = own[0].codes
             else:

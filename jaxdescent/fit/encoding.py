@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from jaxdescent.data import Block, DataError, SparseColumn
 from jaxdescent.data.chunk import Chunk
 from jaxdescent.data.entries import NONE, Coded, RowEntries, sparse_pieces
 from jaxdescent.data.errors import need_arrow
-from jaxdescent.fit.columns import Labels, NumberColumn, bucket_of
+from jaxdescent.fit.columns import NumberColumn, bucket_of
 from jaxdescent.fit.interactions import Interaction, View
 
 
@@ -40,22 +40,27 @@ class Encoded:
       coded: for each categorical column, then for each hashed one: the place of each row's level or
         touched bucket, and the number by which the one there is multiplied.
       entries: the entries of the sparse column, if there is one.
-      rows: how many rows the block has.
-      keep: the rows that are not dropped; None for all.
+      rows: how many rows these are.
       unseen: how many values were none of the levels.
+      kept: the places of the rows in the block where others are dropped; None for all.
     """
 
     numbers: list[NumberColumn]
     coded: list[Coded]
     entries: list[RowEntries]
     rows: int
-    keep: np.ndarray | None
     unseen: int
+    kept: np.ndarray | None = None
 
-    @property
-    def kept(self) -> slice | np.ndarray:
-        """The rows that are not dropped, as arrays take them."""
-        return slice(None) if self.keep is None else self.keep
+    def without_others(self, kept: np.ndarray) -> Encoded:
+        """The features of these rows alone."""
+        numbers = [
+            NumberColumn(values[kept], None if missing is None else missing[kept])
+            for values, missing in self.numbers
+        ]
+        coded = [column[kept] for column in self.coded]
+        entries = [column[kept] for column in self.entries]
+        return Encoded(numbers, coded, entries, kept.size, self.unseen, kept)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +129,13 @@ class Encoding:
         fills = dict(zip(self.numbers, map(float, means), strict=True))
         return dataclasses.replace(self, fills=fills)
 
+    @functools.cached_property
+    def made_of(self) -> dict[str, Interaction]:
+        """For each name whose columns are features, the columns that it is made of."""
+        plain = {name: Interaction((name,)) for name in self.numbers}
+        plain |= {name: Interaction((), (name,)) for name in self.one_hot}
+        return {name: self.interactions.get(name, each) for name, each in plain.items()}
+
     @property
     def columns(self) -> list[str]:
         """The columns that are read."""
@@ -133,22 +145,12 @@ class Encoding:
     @property
     def numeric(self) -> list[str]:
         """The columns that are read as numbers."""
-        return self._read(lambda each: each.numbers, self.numbers)
+        return list(dict.fromkeys(name for each in self.made_of.values() for name in each.numbers))
 
     @property
     def labelled(self) -> list[str]:
         """The columns that are read as text."""
-        return self._read(lambda each: each.labels, self.one_hot)
-
-    def _read(self, part: Callable[[Interaction], Sequence[str]], own: Sequence[str]) -> list[str]:
-        """The columns of a part of each interaction, and those of ``own`` that are columns."""
-        known, found = set(own), list[str]()
-        for name in (*self.numbers, *self.one_hot):
-            if name in self.interactions:
-                found.extend(part(self.interactions[name]))
-            elif name in known:
-                found.append(name)
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(name for each in self.made_of.values() for name in each.labels))
 
     @property
     def one_hot(self) -> list[str]:
@@ -165,8 +167,7 @@ class Encoding:
     @property
     def sloped(self) -> list[str]:
         """The one-hot names whose ones are multiplied by numbers: slopes of levels."""
-        crosses = [name for name in self.one_hot if name in self.interactions]
-        return [name for name in crosses if self.interactions[name].numbers]
+        return [name for name in self.one_hot if self.made_of[name].numbers]
 
     @property
     def spans(self) -> list[tuple[str, int, int]]:
@@ -189,60 +190,52 @@ class Encoding:
         """The name of the feature at this place among the weights."""
         if index < len(self.numbers):
             return self.numbers[index]
-        index -= len(self.numbers)
-        for column, levels in self.levels.items():
-            if index < len(levels):
-                return f"{column}={levels[index]}"
-            index -= len(levels)
-        if index < len(self.buckets):
-            return f"hash bucket {self.buckets[index]:,}"
-        return f"{self.sparse}{self.indices[index - len(self.buckets)]}"
+        for column, first, size in self.spans:
+            place = index - first
+            if place < size and column in self.levels:
+                return f"{column}={self.levels[column][place]}"
+            if place < size:
+                return f"hash bucket {self.buckets[place]:,}"
+        return f"{self.sparse}{self.indices[index - self.size]}"
 
     @functools.cached_property
     def _levels(self) -> dict[str, Any]:
         pa = need_arrow()
         return {name: pa.array(levels, pa.string()) for name, levels in self.levels.items()}
 
-    @functools.cached_property
-    def _bucket_places(self) -> dict[int, int]:
-        return {int(bucket): index for index, bucket in enumerate(self.buckets)}
-
-    def encode(self, block: Block, policy: Policy, others: Sequence[NumberColumn] = ()) -> Encoded:
-        """A block's features; rows where one of ``others`` is missing are dropped with the rest.
+    def encode(self, block: Block, policy: Policy, keep: np.ndarray | None = None) -> Encoded:
+        """A block's features; under "drop" ``keep``, (rows,), loses the rows that lack something.
 
         Raises:
           DataError: for a missing value or an unseen level, with its row, unless the policy says
             what to do.
         """
-        keep = np.ones(block.rows, bool) if policy.missing == "drop" else None
 
         def note(name: str, missing: np.ndarray | None) -> None:
-            nonlocal keep
             if missing is None or not missing.any():
                 return
             if policy.missing == "error":
                 raise missing_value(block, name, int(np.argmax(missing)), policy)
             if keep is not None:
-                keep &= ~missing
+                keep[missing] = False
 
-        for other in others:
-            note("", other.missing)
-        view = View(block, self.interactions, nan_is_missing=policy.missing != "error")
+        view = View(block, nan_is_missing=policy.missing != "error")
         for name in self.numeric:
             note(name, view.number(name).missing)
         for name in self.labelled:
             note(name, view.label(name).codes < 0)
-        numbers = [view.numbers_of(name) for name in self.numbers]
+        numbers = [view.numbers_of(self.made_of[name]) for name in self.numbers]
         unseen, coded = 0, list[Coded]()
-        bucket_places = self._bucket_places if self.hashed else {}
         for name, first, size in self.spans:
-            labels = view.labels_of(name)
+            labels = view.labels_of(self.made_of[name])
             if name in self.levels:
                 places = labels.places(self._levels[name])
             else:
-                buckets = (bucket_of(name, text, self.bits) for text in labels.texts)
-                places = np.array([bucket_places.get(each, NONE) for each in buckets], np.int64)
-            codes, absent = _placed(labels, places)
+                buckets = [bucket_of(name, text, self.bits) for text in labels.texts]
+                places = _places_among(self.buckets, np.array(buckets, np.int64))
+            is_there = labels.codes >= 0
+            codes = np.where(is_there, np.append(places, NONE)[labels.codes], NONE)
+            absent = is_there & (codes == NONE)
             if name in self.levels:
                 # A bucket that no training row touched has the weight zero: nothing is unseen.
                 unseen += int(absent.sum())
@@ -254,9 +247,11 @@ class Encoding:
                     "the weight zero."
                 )
             coded.append(Coded(first, size, codes, self._multiplier(name, view, block, keep)))
-        kept = None if keep is None or keep.all() else np.flatnonzero(keep)
         entries, unknown = self._entries(block, policy)
-        return Encoded(numbers, coded, entries, block.rows, kept, unseen + unknown)
+        encoded = Encoded(numbers, coded, entries, block.rows, unseen + unknown)
+        if keep is None or keep.all():
+            return encoded
+        return encoded.without_others(np.flatnonzero(keep))
 
     def _entries(self, block: Block, policy: Policy) -> tuple[list[RowEntries], int]:
         """The entries of the sparse column, and how many nonzero ones were left out because no
@@ -266,18 +261,14 @@ class Encoding:
             return [], 0
         first, size = self.size - len(self.indices), len(self.indices)
         given: SparseColumn = block.columns[self.sparse]
-        with np.errstate(over="ignore", invalid="ignore"):
-            wrong = ~np.isfinite(np.square(given.values))
-        if wrong.any():
-            at = int(np.argmax(wrong))
-            what = "NaN" if np.isnan(given.values[at]) else "infinite or too large"
+        if wrong := _first_wrong(given.values):
+            at, what = wrong
             raise DataError(
                 f"'{self.sparse}{given.index[at]}' is {what} in {block.place(given.row[at])}: "
                 "correct the data."
             )
-        place = np.searchsorted(self.indices, given.index)
-        place = np.minimum(place, max(len(self.indices) - 1, 0))
-        here = self.indices[place] == given.index
+        place = _places_among(self.indices, given.index)
+        here = place != NONE
         if here.all():
             return [RowEntries(given.starts, place, given.values, self.sparse, first, size)], 0
         unknown = ~here & (given.values != 0)
@@ -296,20 +287,18 @@ class Encoding:
         self, name: str, view: View, block: Block, keep: np.ndarray | None
     ) -> np.ndarray | None:
         """The numbers by which a one-hot column is multiplied, zero where one is missing."""
-        number = view.multiplier_of(name)
-        if number is None:
+        made_of = self.made_of[name]
+        if not made_of.numbers:
             return None
-        values = number.values if number.missing is None else np.where(number.missing, 0, number[0])
-        with np.errstate(over="ignore", invalid="ignore"):
-            wrong = ~np.isfinite(np.square(values))
-        if keep is not None:
-            wrong &= keep
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            what = "NaN" if np.isnan(values[row]) else "infinite or too large"
-            columns = " times ".join(map(repr, self.interactions[name].numbers))
+        number = view.numbers_of(made_of)
+        values = np.asarray(number.values, np.float64)
+        if number.missing is not None:
+            values = np.where(number.missing, 0, values)
+        if wrong := _first_wrong(values, keep):
+            row, what = wrong
+            columns = " times ".join(map(repr, made_of.numbers))
             raise DataError(f"{columns} is {what} in {block.place(row)}: correct the data.")
-        return np.asarray(values, np.float64)
+        return values
 
     def product(self, encoded: Encoded, weights: np.ndarray) -> np.ndarray:
         """Features times weights, (rows,), in float64."""
@@ -325,13 +314,11 @@ class Encoding:
                 total[:, 0] += S @ weights[first:]
         return total[:, 0]
 
-    def chunk(
-        self, encoded: Encoded, numbers: np.ndarray, rows: slice | np.ndarray, block: Block
-    ) -> Chunk:
-        """A chunk of some rows of a block, whose numbers are given."""
-        coded = [column[rows] for column in encoded.coded]
-        entries = [column[rows] for column in encoded.entries]
-        sparse = sparse_pieces(coded, entries, len(self.numbers), self.size, numbers.dtype)
+    def chunk(self, encoded: Encoded, numbers: np.ndarray, block: Block) -> Chunk:
+        """A chunk of the encoded rows of a block, whose numbers are given."""
+        sparse = sparse_pieces(
+            encoded.coded, encoded.entries, len(self.numbers), self.size, numbers.dtype
+        )
         return Chunk(0, self.numbers, numbers, sparse, [block], self.size)
 
 
@@ -343,8 +330,20 @@ def missing_value(block: Block, name: str, row: int, policy: Policy) -> DataErro
     return DataError(f"{name!r} has no value in {block.place(row)}: {advice}")
 
 
-def _placed(labels: Labels, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each row's place by the place of its label, and which rows have a value without a place."""
-    is_there = labels.codes >= 0
-    codes = np.where(is_there, np.append(places, NONE)[labels.codes], NONE)
-    return codes, is_there & (codes == NONE)
+def _places_among(known: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """The place of each key among sorted ones; NONE where it is absent."""
+    if not known.size:
+        return np.full(keys.size, NONE)
+    place = np.searchsorted(known, keys)
+    return np.where(np.take(known, place, mode="clip") == keys, place, NONE)
+
+
+def _first_wrong(values: np.ndarray, keep: np.ndarray | None = None) -> tuple[int, str] | None:
+    """The place of the first value whose square is not finite, among those to keep, and why."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        wrong = ~np.isfinite(np.square(values))
+    wrong = wrong if keep is None else wrong & keep
+    if not wrong.any():
+        return None
+    at = int(np.argmax(wrong))
+    return at, "NaN" if np.isnan(values[at]) else "infinite or too large"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxdescent.data import DataError
 from jaxdescent.fit.encoding import Encoding
 
 
@@ -51,7 +53,23 @@ class Fitted(NamedTuple):
     test_passes: int = 1
 
 
+Predictions = Iterator[tuple[np.ndarray, np.ndarray, Sequence[np.ndarray | None]]]
+"""Predictions and targets of some rows, (rows,), and the weights of the training rows and of the
+held-out rows among them, zero for the others; None where no row is held out."""
+
+
 def part_of(rows: int, error: float, squares: float, weight: float) -> PartFigures:
     """The figures from the sums of squared errors, of squares about the mean, and of weights."""
     r2 = 1 - error / squares if squares > 0 else None
     return PartFigures(rows, r2, math.sqrt(error / weight))
+
+
+def check_figures(fitted: Fitted) -> None:
+    """Refuse a fit that ended without numbers: it could be neither kept nor used."""
+    figures = [fitted.intercept, *(part.rmse for part in fitted.parts)]
+    if not (np.isfinite(fitted.weights).all() and np.isfinite(figures).all()):
+        raise DataError(
+            f"the fit ended {fitted.details['status']}, with weights or errors that are NaN or "
+            "infinite: numbers that are very large or very small have to be divided, or say "
+            "--dtype float64."
+        )

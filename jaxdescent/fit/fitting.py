@@ -6,24 +6,19 @@ import contextlib
 import dataclasses
 import platform
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
 from jaxdescent import processes, provenance
-from jaxdescent.data import DataError, open_source
+from jaxdescent.data import DataError, Source, open_source
 from jaxdescent.data.arrow_types import common_kinds
 from jaxdescent.data.protocol import unchanged
 from jaxdescent.fit import shared_rows
 from jaxdescent.fit.budget import Memory
 from jaxdescent.fit.checkpoint import PROCESSES, FitCheckpoint
-from jaxdescent.fit.checks import check_figures
-from jaxdescent.fit.dates import (
-    Dated,
-    asked_for,
-    looked_at,
-)
-from jaxdescent.fit.fitted import Fitted
+from jaxdescent.fit.dates import Dated, asked_for, looked_at, with_columns
+from jaxdescent.fit.fitted import Fitted, check_figures
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.levels import notes_of_many_levels, with_levels
 from jaxdescent.fit.loading import load_model
@@ -105,39 +100,40 @@ def fit_model(
         raise TypeError(f"fit_model has no option {unknown[0]!r}: it has {', '.join(known)}.")
     options = {name: settled(name, value) for name, value in options.items()}
     request = Request(target=settled("target", target), **options)
-    given = Given(
-        data, target_file, test_data, memory, watch or ProgressListener(), start, checkpoint, resume
-    )
     with processes.among_all("fit") if distributed else contextlib.nullcontext():
-        return _fitted(request, given)
+        began = time.perf_counter()
+        request.check()
+        if test_data is not None and request.test:
+            raise DataError("--test and --test-data exclude each other: name one of them.")
+        if resume and checkpoint is None:
+            raise DataError("--resume goes on with what --checkpoint keeps: name its folder.")
+        folder = None if checkpoint is None else str(checkpoint)
+        processes.check_alike({"--checkpoint and --resume": [folder, resume]})
+        job = _job(
+            request,
+            test_data,
+            checkpoint=None if checkpoint is None else FitCheckpoint(checkpoint, resume=resume),
+            memory=Memory.of(memory),
+            source=open_source(data, target_file, request.where),
+            watch=watch or ProgressListener(),
+        )
+        if start is not None:
+            model = start if isinstance(start, Model) else load_model(start)
+            check_start(model, job.roles)
+            job = job._replace(start=model)
+        return _fitted(job, began)
 
 
-class Given(NamedTuple):
-    """The arguments of a fit beside its options; :func:`fit_model` describes them."""
-
-    data: Any
-    target_file: Any
-    test_data: Any
-    memory: int | None
-    watch: ProgressListener
-    start: Any
-    checkpoint: Any
-    resume: bool
-
-
-def _fitted(request: Request, given: Given) -> Model:
-    began = time.perf_counter()
-    data, target_file, test_data, memory, watch, start, place, resume = given
-    request.check()
-    if test_data is not None and request.test:
-        raise DataError("--test and --test-data exclude each other: name one of them.")
-    if resume and place is None:
-        raise DataError("--resume goes on with what --checkpoint keeps: name its folder.")
-    folder = None if place is None else str(place)
-    processes.check_alike({"--checkpoint and --resume": [folder, resume]})
-    checkpoint = None if place is None else FitCheckpoint(place, resume=resume)
-    bound = Memory.of(memory)
-    source = open_source(data, target_file, request.where)
+def _job(
+    request: Request,
+    test_data: Any,
+    *,
+    source: Source,
+    memory: Memory,
+    watch: ProgressListener,
+    checkpoint: FitCheckpoint | None,
+) -> Job:
+    """The job of a fit, whose sources are this process's own rows, of the columns that are read."""
     request = request.matched(source.kinds)
     if request.features:
         source = source.offering(request.features)
@@ -149,57 +145,53 @@ def _fitted(request: Request, given: Given) -> Model:
     roles = roles_of(request, source, dates)
     test_source = None
     if test_data is not None:
-        test_source = open_source(test_data, where=request.where)
-        if dates:
-            test_source = Dated(test_source, dates, "--test-data")
-        levelled = [name for name in roles.features.labelled if name in test_source.kinds]
-        test_source = test_source.offering(roles.columns).as_text(levelled)
+        given, levelled = open_source(test_data, where=request.where), roles.features.labelled
+        test_source = with_columns(given, dates, roles.columns, levelled, "--test-data")
         own = {name: source.kinds[name] for name in roles.columns}
         other = {n: kind for n, kind in test_source.kinds.items() if n in own}
         common_kinds(own, other, "the data", "--test-data")
-    fingerprint = source.fingerprint()
-    other_fingerprint = "" if test_source is None else test_source.fingerprint()
-    processes.check_alike(
-        {"the options": request.as_json(), "the data": [fingerprint, other_fingerprint]}
-    )
+    prints = [source.fingerprint(), "" if test_source is None else test_source.fingerprint()]
+    processes.check_alike({"the options": request.as_json(), "the data": prints})
+    if checkpoint is not None:
+        facts = {f"the option {name}": value for name, value in request.as_json().items()}
+        facts["the data's fingerprint"] = prints[0]
+        facts[PROCESSES] = 1 if processes.is_alone() else jax.process_count()
+        if test_source is not None:
+            facts["the held-out data's fingerprint"] = prints[1]
+        checkpoint.compare(facts)
     if not processes.is_alone() and source.rows is None:
         watch.begin("counting rows", None)
     source, first_row = shared_rows.share_of(source)
     if test_source is not None:
         test_source, _ = shared_rows.share_of(test_source, is_tested=True)
-    model = None if start is None else load_model(start) if not isinstance(start, Model) else start
-    if model is not None:
-        check_start(model, roles)
-    job = Job(source, test_source, roles, request, bound, watch, checkpoint, first_row, model)
+    return Job(
+        source, test_source, roles, request, memory, watch, prints[0], dates, checkpoint, first_row
+    )
+
+
+def _fitted(job: Job, began: float) -> Model:
+    dates = job.dates
     with contextlib.ExitStack() as stack:
         stack.enter_context(unchanged(job.sources, "fit again"))
         if dates:
-            watch.begin("looking at dates", source.rows)
-            dates.update(looked_at(source, dates))  # the sources hold the same dictionary
-        if checkpoint is not None:
-            facts = {f"the option {name}": value for name, value in request.as_json().items()}
-            facts["the data's fingerprint"] = fingerprint
-            facts[PROCESSES] = 1 if processes.is_alone() else jax.process_count()
-            if test_source is not None:
-                facts["the held-out data's fingerprint"] = other_fingerprint
-            checkpoint.compare(facts)
-            stack.callback(checkpoint.close)
+            job.watch.begin("looking at dates", job.source.rows)
+            dates.update(looked_at(job.source, dates))  # the sources hold the same dictionary
+        if job.checkpoint is not None:
+            stack.callback(job.checkpoint.close)
         job, levels_read = with_levels(job)
         fitted, counts = fit_within_memory(job)
         check_figures(fitted)
-    seconds = time.perf_counter() - began
     fitted.notes.extend(notes_of_many_levels(fitted.encoding.levels, fitted.parts[0].rows))
-    other_passes = (levels_read > 0) + (len(dates) > 0) + counts + source.looks
-    metrics = _metrics(fitted, job, other_passes, seconds)
+    other_passes = (levels_read > 0) + (len(dates) > 0) + counts + job.source.looks
     return Model(
-        target=roles.target,
+        target=job.roles.target,
         encoding=fitted.encoding,
         weights=fitted.weights,
         intercept=fitted.intercept,
-        options=request.as_json() | {"target": roles.target},
-        metrics=metrics,
+        options=job.request.as_json() | {"target": job.roles.target},
+        metrics=_metrics(fitted, job, other_passes, time.perf_counter() - began),
         versions=_versions(),
-        fingerprint=fingerprint,
+        fingerprint=job.fingerprint,
         dates=dates,
     )
 

@@ -2,118 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdescent.data import DataError, Source, located
 from jaxdescent.data.entries import Coded, RowEntries, entries_of
 from jaxdescent.designs import Concatenated, Sparse
 from jaxdescent.designs.reference_levels import references
-from jaxdescent.fit.budget import FitPlan, reading_of
-from jaxdescent.fit.by_descent import RowsAsDesign, descent_bytes, fit_design, minimum
+from jaxdescent.fit.descents import minimum
 from jaxdescent.fit.encoding import Encoded, Encoding
-from jaxdescent.fit.fitted import Fitted, PartFigures, part_of
+from jaxdescent.fit.fitted import Predictions
 from jaxdescent.fit.job import Job
-from jaxdescent.fit.methods import AUTO, method_of
-from jaxdescent.fit.penalty_path import one_by_one, probes_for
+from jaxdescent.fit.methods import IN_MEMORY, method_of
+from jaxdescent.fit.penalty_path import Tried, Try, has_converged
+from jaxdescent.fit.plans import FitPlan
 from jaxdescent.fit.vectors import Vectors
 from jaxdescent.regression import LinearRegression
 from jaxdescent.result import Result
 
-ROW_BYTES, NUMBER_BYTES, LEVEL_BYTES, BUCKET_BYTES, FEATURE_BYTES = 100, 12, 80, 80, 320
-"""Bytes for a row, each of its numbers, levels and hashed values, and a feature: the designs in
-the two orders of their products while they are sorted, the vectors of the descent, and the places
-of levels. Measured on 1 to 3 million rows, and rounded up."""
 
-PROBE_BYTES = 40
-"""Bytes for a row or a feature, for each random vector that estimates degrees of freedom."""
+class RowsInMemory:
+    """All rows, the held-out ones of other data among them, read once into designs."""
 
+    where, default, width = "in memory", IN_MEMORY, 1
 
-def plan_in_memory(job: Job) -> tuple[FitPlan, int]:
-    """The plan of a fit in memory, and how many rows were read to make it (0 for none)."""
-    encoding, counted, rows = job.encoding, 0, 0
-    for source in job.sources:
-        known = source.rows
-        if known is None:
-            known = _count(source, job.roles.target)
-            counted += known
-        rows += known
-    each = (
-        ROW_BYTES
-        + NUMBER_BYTES * len(encoding.numbers)
-        + LEVEL_BYTES * len(encoding.levels)
-        + BUCKET_BYTES * len(encoding.hashed)
-    )
-    each += NUMBER_BYTES * len(encoding.one_hot) * bool(encoding.sloped)
-    each_feature = FEATURE_BYTES
-    if job.request.l2 == AUTO and not job.is_tested:
-        probes = PROBE_BYTES * probes_for(max(rows, 1))
-        each, each_feature = each + probes, each_feature + probes
-    entries = sum(source.entries for source in job.sources) * (encoding.sparse is not None)
-    kept = descent_bytes(job, rows, each, each_feature, BUCKET_BYTES * entries)
-    free, width = job.memory.limit - kept, encoding.prepared_bytes
-    reading = reading_of(job.sources, job.roles.columns, width, free)
-    return FitPlan(kept + reading.bytes, reading.rows, rows), counted
+    def __init__(self, job: Job, plan: FitPlan) -> None:
+        self._job = job
+        features = Features(plan.rows, job.encoding, job.dtype)
+        self.vectors = Vectors(job, plan, features.add, has_others=True)
+        self.design = features.design(self.vectors.filled, self.vectors.fills)
+        self._coded = features.coded
 
+    def attempts(self, objective: LinearRegression) -> Try:
+        """Descents one after another, each for one target at one penalty."""
+        keeping, method = self._job.checkpoint, method_of(self._job.request.method, self.default)
 
-def _count(source: Source, name: str) -> int:
-    if not source.can_restart:
-        raise DataError(
-            "a fit of so many features has to know how many rows there are, and this reader gives "
-            "its rows only once: pass a table."
-        )
-    return sum(block.rows for block in located(source, [name], 1 << 16))
+        def attempt(targets: np.ndarray, penalties: Sequence[float], params: list[Any]) -> Tried:
+            (l2,), results = penalties, list[Result]()
+            penalised = dataclasses.replace(objective, l2=jnp.asarray(l2, objective.y.dtype))
+            for y, own in zip(targets.T, params, strict=True):
+                if keeping is not None:
+                    keeping.stop_if_asked("the search for l2, but for the last penalty,")
+                with contextlib.nullcontext() if keeping is None else keeping.stepping():
+                    problem = dataclasses.replace(penalised, y=jnp.asarray(y))
+                    results.append(minimum(problem, own, method))
+            found = [result.params for result in results]
+            return Tried(
+                [found],
+                [lambda target: objective.predict(found[target], objective.X)],
+                all(map(has_converged, results)),
+                sum(int(result.iterations) for result in results),
+            )
 
+        return attempt
 
-def fit_in_memory(job: Job, plan: FitPlan) -> Fitted:
-    """Read everything into designs, and minimise on them.
+    def predictions(
+        self, encoding: Encoding, model: tuple[np.ndarray, float], product: Callable[[], Any]
+    ) -> Predictions:
+        """The predictions of all rows, from the product of the design with its weights."""
+        del encoding, model
+        yield product(), self.vectors.target, self.vectors.parts
 
-    Raises:
-      DataError: for values that cannot be used, too few rows, or a constant target.
-    """
-    method = method_of(job.request.method)
-    vectors = Vectors(job, plan.rows, has_others=True)
-    rows = Rows(plan.rows, job.encoding, vectors.dtype)
-    vectors.read_all(plan.at_once, rows.add)
+    def free_constants(self) -> tuple[str, int]:
+        """How many constants the levels leave free: numbers that can be added to all weights of
+        one column and taken off another's, so that no prediction changes.
+        """
+        own = zip(self._job.encoding.levels, self._coded, strict=False)
+        factors = {name: (each.codes, each.size) for name, each in own if each.values is None}
+        return "", sum(len(levels) for levels in references(factors, intercept=True).values())
 
-    def from_params(objective: LinearRegression, params: Any) -> Result:
-        if job.checkpoint is None:
-            return minimum(objective, params, method)
-        job.checkpoint.stop_if_asked("the search for l2, but for the last penalty,")
-        with job.checkpoint.stepping():
-            return minimum(objective, params, method)
-
-    def figures(
-        encoding: Encoding, objective: LinearRegression, params: Any, weights: Any, intercept: Any
-    ) -> list[PartFigures]:
-        del encoding, weights, intercept
-        product = np.asarray(objective.X.product(params["weights"]), np.float64)
-        predicted = (product + float(params["intercept"])) * vectors.spread + vectors.mean
-        y, found = vectors.target, list[PartFigures]()
-        for s, count in zip(vectors.parts, vectors.counts.rows, strict=True):
-            if s is not None and count:
-                center = s @ y / s.sum()
-                error, squares = s @ np.square(predicted - y), s @ np.square(y - center)
-                found.append(part_of(count, float(error), float(squares), float(s.sum())))
-        return found
-
-    as_design = RowsAsDesign(
-        rows.design(vectors.filled, vectors.fills),
-        "in memory",
-        method,
-        jnp.asarray,
-        vectors.training_weight,
-        lambda objective: one_by_one(objective, from_params),
-        figures,
-        lambda: ("", rows.free_constants()),
-    )
-    return fit_design(job, vectors, as_design)
+    def read(self) -> dict[str, int]:
+        """How many rows were read."""
+        return {"rows_read": self.vectors.counts.read}
 
 
-class Rows:
+class Features:
     """The features of all rows, in arrays that are allocated once: the number of rows is known."""
 
     def __init__(self, rows: int, encoding: Encoding, dtype: Any) -> None:
@@ -124,25 +91,23 @@ class Rows:
             Coded(first, size, np.empty(rows, np.int32), values.get(name))
             for name, first, size in encoding.spans
         ]
-        self.entries: list[list[RowEntries]] = []  # of the sparse column, block by block
+        self.entries: list[RowEntries] = []  # of the sparse column, block by block
         self.missing: list[list[np.ndarray]] = [[] for _ in encoding.numbers]
 
     def add(self, encoded: Encoded, numbers: np.ndarray, place: slice) -> None:
         """Keep a block's rows at their place; numbers less the first block's means, which float32
         can hold.
         """
-        rows = encoded.kept
         self.numbers[place] = numbers
         for places, number in zip(self.missing, encoded.numbers, strict=True):
             if number.missing is not None:
-                places.append(place.start + np.flatnonzero(number.missing[rows]))
+                places.append(place.start + np.flatnonzero(number.missing))
         with np.errstate(over="ignore", invalid="ignore"):
             for kept, new in zip(self.coded, encoded.coded, strict=True):
-                kept.codes[place] = new.codes[rows]
+                kept.codes[place] = new.codes
                 if kept.values is not None and new.values is not None:
-                    kept.values[place] = new.values[rows]
-            taken = [column[rows] for column in encoded.entries]
-            self.entries.append([column.in_dtype(self.dtype) for column in taken])
+                    kept.values[place] = new.values
+            self.entries += [column.in_dtype(self.dtype) for column in encoded.entries]
 
     def design(self, filled: int, fills: np.ndarray) -> Concatenated:
         """The features side by side, one-hot columns in sparse form, without the places that
@@ -175,16 +140,8 @@ class Rows:
             yield "levels", entries_of(self.coded[:count])
         if self.encoding.hashed:
             yield "buckets", entries_of(self.coded[count:])
-        pieces, self.entries = [piece for pieces in self.entries for piece in pieces], []
+        pieces, self.entries = self.entries, []
         if pieces:
             entries = pieces[0].followed_by(pieces[1:])
             del pieces
             yield "sparse", entries
-
-    def free_constants(self) -> int:
-        """How many constants the levels leave free: numbers that can be added to all weights of
-        one column and taken off another's, so that no prediction changes.
-        """
-        own = zip(self.encoding.levels, self.coded, strict=False)
-        factors = {name: (each.codes, each.size) for name, each in own if each.values is None}
-        return sum(len(levels) for levels in references(factors, intercept=True).values())

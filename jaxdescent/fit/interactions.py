@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +17,8 @@ SEPARATOR = ":"
 
 
 class Interaction(NamedTuple):
-    """The columns that are multiplied with each other, one-hot ones by their levels.
+    """The columns that are multiplied with each other, one-hot ones by their levels; a single one
+    is a feature itself.
 
     Attributes:
       numbers: columns whose values are multiplied.
@@ -33,51 +35,28 @@ class Interaction(NamedTuple):
 
 
 class View:
-    """The columns of a block as numbers and labels, each made once, interactions included."""
+    """The columns of a block as numbers and labels, each made once."""
 
-    def __init__(
-        self, block: Block, interactions: Mapping[str, Interaction], *, nan_is_missing: bool = True
-    ) -> None:
-        self._block = block
-        self._interactions = interactions
-        self._nan_is_missing = nan_is_missing
-        self._numbers: dict[str, NumberColumn] = {}
-        self._labels: dict[str, Labels] = {}
+    def __init__(self, block: Block, *, nan_is_missing: bool = True) -> None:
+        columns = block.columns
+        self.number = functools.cache(
+            lambda name: as_numbers(columns[name], nan_is_missing=nan_is_missing)
+        )
+        self.label = functools.cache(lambda name: labels_of(columns[name], repr(name)))
 
-    def number(self, column: str) -> NumberColumn:
-        """A column's numbers."""
-        if column not in self._numbers:
-            self._numbers[column] = as_numbers(
-                self._block.columns[column], nan_is_missing=self._nan_is_missing
-            )
-        return self._numbers[column]
-
-    def label(self, column: str) -> Labels:
-        """A column's labels."""
-        if column not in self._labels:
-            self._labels[column] = labels_of(self._block.columns[column], repr(column))
-        return self._labels[column]
-
-    def numbers_of(self, name: str) -> NumberColumn:
+    def numbers_of(self, made_of: Interaction) -> NumberColumn:
         """The numbers of a column, or of a product of columns."""
-        if name not in self._interactions:
-            return self.number(name)
-        return product([self.number(column) for column in self._interactions[name].numbers])
+        return product([self.number(column) for column in made_of.numbers])
 
-    def labels_of(self, name: str) -> Labels:
+    def labels_of(self, made_of: Interaction) -> Labels:
         """The labels of a column, or the crossed labels of an interaction."""
-        if name not in self._interactions:
-            return self.label(name)
-        return crossed([self.label(column) for column in self._interactions[name].labels])
-
-    def multiplier_of(self, name: str) -> NumberColumn | None:
-        """The numbers by which one-hot columns are multiplied; None for ones."""
-        columns = self._interactions[name].numbers if name in self._interactions else ()
-        return product([self.number(column) for column in columns]) if columns else None
+        return crossed([self.label(column) for column in made_of.labels])
 
 
 def product(factors: Sequence[NumberColumn]) -> NumberColumn:
-    """The product of columns in float64, missing where a factor is missing."""
+    """A column, or the product of several in float64, missing where a factor is missing."""
+    if len(factors) == 1:
+        return factors[0]
     values, missing = np.asarray(factors[0].values, np.float64), factors[0].missing
     with np.errstate(over="ignore", invalid="ignore"):
         for other in factors[1:]:
@@ -95,26 +74,18 @@ def crossed(parts: Sequence[Labels]) -> Labels:
     """
     if len(parts) == 1:
         return parts[0]
-    codes, sizes = parts[0].codes, [len(part.texts) for part in parts]
-    is_there = codes >= 0
-    for part, size in zip(parts[1:], sizes[1:], strict=True):
-        # Combinations are numbered anew after each part: their products could overflow.
-        _, codes = np.unique(codes * size + part.codes, return_inverse=True)
-        is_there = is_there & (part.codes >= 0)
-    kept, new = np.unique(np.where(is_there, codes, -1), return_inverse=True)
-    has_none = bool(kept.size and kept[0] == -1)
-    first = np.zeros(kept.size, np.int64)
-    first[new[::-1]] = np.arange(new.size)[::-1]  # the first row of each combination
-    written = [[_escaped(text) for text in part.texts] for part in parts]
-    texts = [
-        SEPARATOR.join(own[part.codes[row]] for own, part in zip(written, parts, strict=True))
-        for row in first[has_none:]
-    ]
-    return Labels(new.astype(np.int64) - has_none, texts)
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace(SEPARATOR, f"\\{SEPARATOR}")
+    written: list[Any] = []
+    for part in parts:
+        texts = part.array
+        for special in ("\\", SEPARATOR):
+            options = pc.ReplaceSubstringOptions(special, f"\\{special}")
+            texts = pc.call_function("replace_substring", [texts], options)
+        written.append(texts.take(pa.array(part.codes, mask=part.codes < 0)))
+    joined = pc.call_function("binary_join_element_wise", [*written, pa.scalar(SEPARATOR)])
+    return labels_of(joined)
 
 
 def asked_interactions(

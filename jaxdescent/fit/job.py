@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from jaxdescent.data import Source
 from jaxdescent.fit.budget import Memory
 from jaxdescent.fit.checkpoint import FitCheckpoint
+from jaxdescent.fit.dates import Dates
 from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.model import Model
 from jaxdescent.fit.progress import ProgressListener
@@ -17,8 +20,9 @@ from jaxdescent.fit.roles import Roles
 class Job(NamedTuple):
     """Everything that the ways of fitting share.
 
-    ``first_row`` is the number of the source's first row among those of all processes, ``start``
-    the model whose weights iterations begin at.
+    ``fingerprint`` is that of the data, ``dates`` has the columns of dates by name, ``first_row``
+    is the number of the source's first row among those of all processes, ``start`` the model whose
+    weights iterations begin at.
     """
 
     source: Source
@@ -27,6 +31,8 @@ class Job(NamedTuple):
     request: Request
     memory: Memory
     watch: ProgressListener
+    fingerprint: str
+    dates: dict[str, Dates]
     checkpoint: FitCheckpoint | None = None
     first_row: int = 0
     start: Model | None = None
@@ -35,6 +41,11 @@ class Job(NamedTuple):
     def encoding(self) -> Encoding:
         """How columns become features; levels are known after the pass that finds them."""
         return self.roles.features
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of iterations."""
+        return np.dtype(self.request.dtype or "float32")
 
     @property
     def sources(self) -> list[Source]:

@@ -11,12 +11,12 @@ import numpy as np
 
 from jaxdescent import processes
 from jaxdescent.data import DataError, SparseColumn, located, read_ahead
-from jaxdescent.data.errors import listed
+from jaxdescent.data.errors import listed, need_arrow
 from jaxdescent.fit.budget import FINDING_COPIES, LEVEL_BYTES, SLACK_BYTES, reading_of
 from jaxdescent.fit.columns import Texts, bucket_of
 from jaxdescent.fit.interactions import View
 from jaxdescent.fit.job import Job
-from jaxdescent.fit.prepared import is_held_out
+from jaxdescent.fit.rows import is_held_out
 from jaxdescent.machine.resident import resident_bytes
 
 MOST_TEXT = 2**31 - 2**26
@@ -56,9 +56,9 @@ def with_levels(job: Job) -> tuple[Job, int]:
         if request.test:
             out = is_held_out(block.start, block.rows, request.test, request.seed)
             train = np.flatnonzero(~out)
-        view = View(block, encoding.interactions)
+        view = View(block)
         for name in names:
-            texts = view.labels_of(name).used(train)
+            texts = view.labels_of(encoding.made_of[name]).used(train)
             if name in found:
                 found[name].add(texts)
             else:
@@ -73,33 +73,27 @@ def with_levels(job: Job) -> tuple[Job, int]:
         levels = {name: (len(texts), texts.bytes) for name, texts in found.items()}
         levels |= {} if sparse is None else {sparse: (indices.size // 4, 0)}
         _check(job, levels, base + plan.bytes, base + freely.bytes)
-    found, touched, indices = _of_all(found, touched, indices)
+    if not processes.is_alone():
+        pa = need_arrow()
+        content = json.dumps({name: texts.sorted() for name, texts in found.items()})
+        for text in processes.told_bytes_by_all(content.encode()):
+            for name, levels in json.loads(text).items():
+                found[name].add(pa.array(levels, pa.string()))
+    buckets, indices = _of_all(np.flatnonzero(touched)), _of_all(indices)
     if sparse is not None and not indices.size:
         raise DataError("no training row has any feature: there is nothing to fit.")
     levels = {name: texts.sorted() for name, texts in found.items()}
     empty = [name for name, texts in levels.items() if not texts]
     if empty:
         raise DataError(f"{empty[0]!r} has no value in any training row: name it in --exclude.")
-    buckets = np.flatnonzero(touched)
     encoding = dataclasses.replace(encoding, levels=levels, buckets=buckets, indices=indices)
     return job._replace(roles=job.roles._replace(features=encoding)), rows
 
 
-def _of_all(
-    found: dict[str, Texts], touched: np.ndarray, indices: np.ndarray
-) -> tuple[dict[str, Texts], np.ndarray, np.ndarray]:
-    """The levels, buckets and indices that all processes of a fit found in their own rows."""
-    if processes.is_alone():
-        return found, touched, indices
-    content = json.dumps({name: texts.sorted() for name, texts in found.items()})
-    for text in processes.told_bytes_by_all(content.encode()):
-        for name, levels in json.loads(text).items():
-            found[name].add(levels)
-    for places in processes.told_bytes_by_all(np.flatnonzero(touched).astype(np.int64).tobytes()):
-        touched[np.frombuffer(places, np.int64)] = True
-    for others in processes.told_bytes_by_all(indices.astype(np.int64).tobytes()):
-        indices = np.union1d(indices, np.frombuffer(others, np.int64))
-    return found, touched, indices
+def _of_all(places: np.ndarray) -> np.ndarray:
+    """The buckets or indices that all processes of a fit found in their own rows, sorted."""
+    told = processes.told_bytes_by_all(places.astype(np.int64).tobytes())
+    return np.unique(np.concatenate([np.frombuffer(each, np.int64) for each in told]))
 
 
 def _check(job: Job, levels: Mapping[str, tuple[int, int]], reading: int, freely: int) -> None:

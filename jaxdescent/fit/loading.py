@@ -9,7 +9,6 @@ import numpy as np
 
 from jaxdescent.data import DataError
 from jaxdescent.data.errors import listed, reading
-from jaxdescent.fit.array_files import rising_places_of, vector_of
 from jaxdescent.fit.dates import Dates
 from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.model import BUCKETS, DESCRIPTION, FORMAT, INDICES, READABLE, WEIGHTS, Model
@@ -58,10 +57,10 @@ def load_model(folder: Any) -> Model:
     encoding = content["encoding"]
     buckets = indices = np.zeros(0, np.int64)
     if encoding["hashed"]:
-        buckets = rising_places_of(folder / BUCKETS, 1 << encoding["bits"])
+        buckets = _rising_places_of(folder / BUCKETS, 1 << encoding["bits"])
     if encoding.get("sparse") is not None:
-        indices = rising_places_of(folder / INDICES, np.iinfo(np.int64).max)
-    weights = vector_of(folder / WEIGHTS, np.dtype(np.float64))
+        indices = _rising_places_of(folder / INDICES, np.iinfo(np.int64).max)
+    weights = _vector_of(folder / WEIGHTS, np.dtype(np.float64))
     if not np.isfinite(weights).all():
         raise DataError(f"{folder / WEIGHTS} is damaged: weights must be finite.")
     model = Model(
@@ -84,3 +83,24 @@ def load_model(folder: Any) -> Model:
             f"{model.encoding.size:,} features."
         )
     return model
+
+
+def _rising_places_of(path: pathlib.Path, count: int) -> np.ndarray:
+    """The indices that a file holds: strictly rising, from 0 to below ``count``."""
+    places = _vector_of(path, np.dtype(np.int64))
+    if places.size and (places[0] < 0 or places[-1] >= count or np.any(np.diff(places) <= 0)):
+        raise DataError(f"{path} is damaged: places must rise from 0 to {count - 1:,}.")
+    return places
+
+
+def _vector_of(path: pathlib.Path, dtype: np.dtype[Any]) -> np.ndarray:
+    """The vector that a file holds, mapped into memory.
+
+    Raises:
+      DataError: where it cannot be read, or holds something else.
+    """
+    with reading(path):
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype != dtype:
+        raise DataError(f"{path} is damaged: it must hold one column of {dtype}.")
+    return array

@@ -17,7 +17,7 @@ from jaxdescent.data.errors import check_columns, listed, printable, writing
 from jaxdescent.data.protocol import unchanged
 from jaxdescent.display import Displayed
 from jaxdescent.fit.budget import MOST_ROWS, Memory, bytes_of_levels
-from jaxdescent.fit.dates import Dated, Dates
+from jaxdescent.fit.dates import Dated, Dates, with_columns
 from jaxdescent.fit.encoding import Encoding, Policy
 
 SCHEMA = 2
@@ -115,7 +115,8 @@ class Model(Displayed):
         indices that no training row had, and ``keep`` names columns that come along.
         """
         encoding = self.encoding
-        policy = Policy(missing or self._default_missing, unseen, is_fitting=False)
+        fitted_so = "mean" if self.options.get("missing") == "mean" else "error"
+        policy = Policy(missing or fitted_so, unseen, is_fitting=False)
         if policy.missing not in ("error", "mean") or unseen not in ("error", "zero"):
             raise DataError(
                 f"missing must be error or mean and unseen error or zero, got {policy.missing!r} "
@@ -128,9 +129,7 @@ class Model(Displayed):
         check_columns(keep, source.kinds)
         # A column that the model does not read as a number is carried as it stands in the file.
         source = source.as_text([name for name in keep if name not in encoding.numeric])
-        source = dated = self.dated(source)
-        source = source.offering(encoding.columns)
-        source = source.as_text([name for name in encoding.labelled if name in source.kinds])
+        source = with_columns(source, dict(self.dates), encoding.columns, encoding.labelled)
         self._check_columns(source.kinds)
         # Without columns nothing would tell how many rows there are.
         names = list(dict.fromkeys([*encoding.columns, *keep])) or list(source.kinds)[:1]
@@ -155,16 +154,8 @@ class Model(Displayed):
                 note(encoded.unseen)
                 yield Predicted(predicted, {name: block.columns[name] for name in keep})
                 memory.check()
-        if isinstance(dated, Dated):
-            dated.warn_of_rows_outside()
-
-    def dated(self, source: Source) -> Source:
-        """The source with columns of dates replaced by their parts, where the model has dates."""
-        return Dated(source, dict(self.dates)) if self.dates else source
-
-    @property
-    def _default_missing(self) -> str:
-        return "mean" if self.options.get("missing") == "mean" else "error"
+        if isinstance(source, Dated):
+            source.warn_of_rows_outside()
 
     def _check_columns(self, kinds: Mapping[str, Kind]) -> None:
         lacking = [name for name in self.encoding.columns if name not in kinds]
@@ -173,26 +164,20 @@ class Model(Displayed):
                 f"the data lack {listed(map(repr, lacking))}, which the model was fitted on: they "
                 f"have {listed(map(repr, kinds))}."
             )
-        text = [name for name in self.encoding.numeric if not kinds[name].is_number]
-        if text:
-            raise DataError(
-                f"{listed(map(repr, text))} must be numeric, as in the data that the model was "
-                f"fitted on, and hold {kinds[text[0]]}."
-            )
-        sparse = self.encoding.sparse
-        if sparse is not None and kinds[sparse] is not Kind.SPARSE:
-            raise DataError(
-                f"{sparse!r} must hold sparse numbers, as in the data that the model was fitted "
-                f"on, and holds {kinds[sparse]}."
-            )
-        floats = [
-            name for name in self.encoding.labelled if kinds[name] in (Kind.NUMBER, Kind.OTHER)
-        ]
-        if floats:
-            raise DataError(
-                f"{listed(map(repr, floats))} must hold text or whole numbers, as in the data that "
-                "the model was fitted on."
-            )
+        sparse = [] if self.encoding.sparse is None else [self.encoding.sparse]
+        levels = {*Kind} - {Kind.NUMBER, Kind.OTHER}
+        numbers = {kind for kind in Kind if kind.is_number}
+        for names, allowed, what, but in (
+            (self.encoding.numeric, numbers, "be numeric", ", and hold {}"),
+            (sparse, {Kind.SPARSE}, "hold sparse numbers", ", and holds {}"),
+            (self.encoding.labelled, levels, "hold text or whole numbers", ""),
+        ):
+            wrong = [name for name in names if kinds[name] not in allowed]
+            if wrong:
+                raise DataError(
+                    f"{listed(map(repr, wrong))} must {what}, as in the data that the model was "
+                    f"fitted on{but.format(kinds[wrong[0]])}."
+                )
 
     def named_weights(self, most: int) -> list[tuple[str, float]]:
         """The largest weights with the names of their features, largest first."""

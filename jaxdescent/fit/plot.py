@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 
 from jaxdescent.data import Source, located, read_ahead
 from jaxdescent.fit.budget import Memory, reading_of
-from jaxdescent.fit.encoding import Policy
+from jaxdescent.fit.dates import with_columns
 from jaxdescent.fit.model import Model
-from jaxdescent.fit.prepared import TEST, Preparing, is_held_out
 from jaxdescent.fit.report import Course
 from jaxdescent.fit.roles import Roles
+from jaxdescent.fit.rows import is_held_out, prepared
 from jaxdescent.machine.resident import resident_bytes
 
 POINTS = 4000
@@ -40,20 +40,17 @@ def sample_of(model: Model, source: Source, memory: Memory) -> Sample:
     """Some rows, chosen by a hash of their number, in one more pass."""
     options, encoding = model.options, model.encoding
     roles = Roles(model.target, None, encoding)
-    source = model.dated(source).offering(encoding.columns).as_text(encoding.labelled)
-    policy = Policy(options["missing"], unseen="zero")
-    preparing = Preparing(roles, policy, options["test"], options["seed"])
+    source = with_columns(source, dict(model.dates), encoding.columns, encoding.labelled)
+    held_out = {"share": options["test"], "seed": options["seed"]}
     share = min(POINTS / model.metrics["rows_read"], 1.0)
     plan = reading_of([source], roles.columns, 64, memory.limit - resident_bytes())
     found: list[tuple[Any, ...]] = []
     for block in read_ahead(lambda: located(source, roles.columns, plan.rows)):
-        prepared = preparing(block)
-        chosen = is_held_out(block.start, block.rows, share, SAMPLE_SEED)
-        predicted = encoding.product(prepared.encoded, model.weights) + model.intercept
-        for part, own in enumerate(prepared.parts):
-            rows = np.flatnonzero(chosen) if own is None else own[chosen[own]]
-            observed = np.asarray(prepared.target.values[rows], np.float64)
-            found.append((observed, predicted[rows], np.full(rows.size, part == TEST)))
+        rows = prepared(block, roles, options["missing"], **held_out)
+        kept = slice(None) if rows.encoded.kept is None else rows.encoded.kept
+        chosen = is_held_out(block.start, block.rows, share, SAMPLE_SEED)[kept]
+        predicted = encoding.product(rows.encoded, model.weights) + model.intercept
+        found.append((rows.target[chosen], predicted[chosen], rows.is_test[chosen]))
         memory.check()
     return Sample(*map(np.concatenate, zip(*found, strict=True)))
 

@@ -22,8 +22,6 @@ DTYPES = (None, "float32", "float64")
 
 LISTS = ("features", "exclude", "categorical", "hashed", "interact", "date")
 
-NAMES_ALONE = ("target", "weights", "where", "missing", "method")
-
 
 def settled(name: str, value: Any) -> Any:
     """An option's value in the one type that a request and a model keep: names as tuples of text,
@@ -38,20 +36,20 @@ def settled(name: str, value: Any) -> Any:
     option = f"--{'hash' if name == 'hashed' else name.replace('_', '-')}"
     if name in LISTS:
         return _listed(option, value, pairs=name == "interact")
-    if name in NAMES_ALONE:
-        if value is not None and not isinstance(value, str):
-            raise DataError(f"{option} must be text, got {value!r}.")
-        return value
-    if name == "dtype":
+    if name in ("bits", "seed"):
+        convert, expected = operator.index, "a whole number"
+    elif name == "standardize":
+        convert, expected = bool, "True or False"
+    elif name == "test" or (name == "l2" and not isinstance(value, str)):
+        convert, expected = float, "a number"
+    elif name == "dtype":
         with contextlib.suppress(TypeError):
             return value if value is None else np.dtype(value).name
         return value
-    kinds = {"bits": (operator.index, "a whole number"), "seed": (operator.index, "a whole number")}
-    convert, expected = kinds.get(name, (float, "a number"))
-    if name == "standardize":
-        convert, expected = bool, "True or False"
-    if name == "l2" and isinstance(value, str):
+    elif value is None or isinstance(value, str):
         return value
+    else:
+        raise DataError(f"{option} must be text, got {value!r}.")
     try:
         return convert(value)
     except (TypeError, ValueError) as error:
@@ -62,16 +60,14 @@ def _listed(option: str, value: Any, *, pairs: bool) -> tuple[Any, ...]:
     if value is None or isinstance(value, str):
         return () if value is None else (value,)
     try:
-        found = [
-            each if isinstance(each, str) or not pairs else tuple(each) for each in tuple(value)
-        ]
+        found = tuple(each if isinstance(each, str) or not pairs else tuple(each) for each in value)
     except TypeError as error:
         raise DataError(f"{option} must list names of columns, got {value!r}.") from error
     for each in found:
         for column in each if isinstance(each, tuple) else (each,):
             if not isinstance(column, str):
                 raise DataError(f"{option} must list names of columns, got {column!r} among them.")
-    return tuple(found)
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,23 +98,19 @@ class Request:
         Raises:
           DataError: naming the option, what was got and what is expected.
         """
-        if not 0 <= self.test < 1:
-            raise DataError(f"--test must be from 0 to less than 1, got {self.test:g}.")
-        if self.missing not in MISSING:
-            raise DataError(f"--missing must be error, drop or mean, got {self.missing!r}.")
-        if self.method not in NAMES:
-            raise DataError(f"--method must be {', '.join(NAMES)}, got {self.method!r}.")
-        if self.dtype not in DTYPES:
-            raise DataError(f"--dtype must be float32 or float64, got {self.dtype!r}.")
-        if not 1 <= self.bits <= MOST_BITS:
-            raise DataError(f"--bits must be from 1 to {MOST_BITS}, got {self.bits}.")
-        if not 0 <= self.seed < 2**63:
-            raise DataError(f"--seed must be from 0 to 2**63 - 1, got {self.seed}.")
-        if isinstance(self.l2, str):
-            if self.l2 != AUTO:
-                raise DataError(f"--l2 must be a number of at least 0 or auto, got {self.l2!r}.")
-        elif not (math.isfinite(self.l2) and self.l2 >= 0):
-            raise DataError(f"--l2 must be a number of at least 0 or auto, got {self.l2}.")
+        l2 = self.l2
+        is_penalty = l2 == AUTO if isinstance(l2, str) else math.isfinite(l2) and l2 >= 0
+        for option, is_met, expected, got in (
+            ("test", 0 <= self.test < 1, "from 0 to less than 1", f"{self.test:g}"),
+            ("missing", self.missing in MISSING, "error, drop or mean", repr(self.missing)),
+            ("method", self.method in NAMES, ", ".join(NAMES), repr(self.method)),
+            ("dtype", self.dtype in DTYPES, "float32 or float64", repr(self.dtype)),
+            ("bits", 1 <= self.bits <= MOST_BITS, f"from 1 to {MOST_BITS}", self.bits),
+            ("seed", 0 <= self.seed < 2**63, "from 0 to 2**63 - 1", self.seed),
+            ("l2", is_penalty, "a number of at least 0 or auto", repr(l2)),
+        ):
+            if not is_met:
+                raise DataError(f"--{option} must be {expected}, got {got}.")
 
     def matched(self, known: Collection[str]) -> Request:
         """The request whose names lose spaces that no column has: ``a, b`` lists two columns."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxdescent import processes
 from jaxdescent.data import DataError, Source
 from jaxdescent.data.shares import Share
-from jaxdescent.designs import StreamedShares
+from jaxdescent.designs import Streamed, StreamedShares
 
 
 def share_of(source: Source, *, is_tested: bool = False) -> tuple[Source, int]:
@@ -68,10 +69,12 @@ def _check_rows(source: Source, *, is_tested: bool) -> None:
         raise DataError(f"{count} processes cannot share {rows:,} rows: start fewer of them.")
 
 
-def streamed(source: Source, numbers: tuple[str, ...], **options: Any) -> StreamedShares:
+def streamed(source: Source, numbers: tuple[str, ...], **options: Any) -> Streamed | StreamedShares:
     """A design of the rows of all processes, each of which multiplies its own; rows of zeros fill
     the shorter shares.
     """
+    if processes.is_alone():
+        return Streamed(source, numbers, **options)
     first = {device.process_index: device for device in reversed(jax.devices())}
     # One device of each process is enough: rows are multiplied on the host.
     devices = np.array([first[index] for index in sorted(first)])
@@ -80,11 +83,22 @@ def streamed(source: Source, numbers: tuple[str, ...], **options: Any) -> Stream
     return StreamedShares(source, rows, is_own=True, is_filled=True, columns=numbers, **options)
 
 
-def vector_of_rows(design: StreamedShares, own: np.ndarray) -> jax.Array:
+def placed(design: Any, own: np.ndarray) -> jax.Array:
     """A vector over the rows of a design, (rows,), of which each process gives its own part."""
+    if processes.is_alone():
+        return jnp.asarray(own)
     share = np.zeros(design.shares.rows, own.dtype)
     share[: own.size] = own
     over = design.facts.over
     assert over.mesh is not None
     rows = NamedSharding(over.mesh, PartitionSpec(over.axes))
     return jax.make_array_from_process_local_data(rows, share, (over.rows,))
+
+
+def filled(design: Any, dropped: int) -> tuple[int, int] | None:
+    """How many rows there are, without and with those that fill the shares of several processes,
+    where vectors over them have one order in any number of processes.
+    """
+    if processes.is_alone() or dropped or not are_full(design.facts.rows, design.facts.over.parts):
+        return None
+    return design.facts.rows, design.shape[0]

@@ -1,15 +1,12 @@
-"""The minimiser from the sums, for one penalty or a path of them, and how accurate it is."""
+"""The minimiser from the sums, and how accurate it is."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxdescent.data import NormalSums
-from jaxdescent.display import number
 from jaxdescent.status import Evidence, Status
 
 RANK = 1e-13
@@ -23,107 +20,26 @@ DEPENDENT = 1e-13
 """A gradient along linearly dependent columns whose norm is below this part of its norm at zero
 weights is the rounding error of an exact dependence."""
 
-HELD_OUT = "held-out rows"
 
-A_DECADE = 5
-LOWEST, LOW, HIGH = -15, -9, 3
-"""Powers of ten between which penalties are tried, as parts of the mean eigenvalue: from ``LOW`` to
-``HIGH``, or from as low as ``LOWEST`` where a few columns are so long that the mean is theirs."""
-
-NO_BETTER = 1e-6
-"""Scores that differ by at most this part count as equal."""
-
-BELOW = 4
-"""Powers of ten that the path reaches below the median of the columns' squared lengths."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Solution:
-    """Weights, and how near the minimum they are.
+class Solution(NamedTuple):
+    """Weights, the intercept of the prediction, and what is known of them.
 
     Attributes:
       weights: (features,).
-      intercept: the intercept of the prediction.
-      l2: the penalty.
-      status: the status of the solve.
-      evidence: what ``suboptimality`` rests on.
-      value: ``1/2 sum_i s_i (x_i.w + b - y_i)^2 + l2/2 |D w|^2``, with D the scales.
-      gradient_norm: the norm of the gradient at the weights, per unit of each column's length.
-      suboptimality: how far the value is above the minimum.
-      rank: the rank of the centred features; None where a penalty makes it irrelevant.
-      degrees: the degrees of freedom, without that of the intercept.
-      constant: the features that do not vary, whose weights are zero.
+      intercept: the intercept.
+      constant: (features,), which features do not vary; their weights are zero.
+      is_certain: whether directions that were left out are exactly dependent columns.
+      details: by name the figures of the fit: the value, ``1/2 sum_i s_i (x_i.w + b - y_i)^2 +
+        l2/2 |D w|^2`` with D the scales, the gradient's norm per unit of each column's length, how
+        far the value is above the minimum, the rank of the centred features (None where a penalty
+        makes it irrelevant), and the degrees of freedom without that of the intercept.
     """
 
     weights: np.ndarray
     intercept: float
-    l2: float
-    status: Status
-    evidence: Evidence
-    value: float
-    gradient_norm: float
-    suboptimality: float
-    rank: int | None
-    degrees: float
     constant: np.ndarray
-
-
-class Path(NamedTuple):
-    """Penalties that were tried, and what each scored: the less the better.
-
-    Attributes:
-      penalties: the penalties, from the smallest to the largest.
-      scores: the score of each penalty.
-      rule: the rule by which penalties are scored, in words.
-      best: the place of the best penalty.
-      is_cut: whether smaller penalties were to be tried, and could not be.
-    """
-
-    penalties: np.ndarray
-    scores: np.ndarray
-    rule: str
-    best: int
-    is_cut: bool = False
-
-    @property
-    def is_at_end(self) -> bool:
-        """Whether the scores still got better at the end of the path where the best is."""
-        last = len(self.penalties) - 1
-        if self.best not in (0, last):
-            return False
-        beside = self.scores[min(1, last)] if self.best == 0 else self.scores[last - 1]
-        return self.is_cut or not beside <= self.scores[self.best] * (1 + NO_BETTER)
-
-    @property
-    def notes(self) -> list[str]:
-        """Notes on the search, as sentences."""
-        notes = [f"l2 was chosen among {len(self.penalties)} by {self.rule}."]
-        if self.rule == HELD_OUT:
-            notes.append("The held-out rows chose l2: their error is a little optimistic.")
-        ends = f"{number(self.penalties[0])} to {number(self.penalties[-1])}"
-        if self.is_cut:
-            notes.append(
-                f"Penalties below {number(self.penalties[0])} did not converge in this dtype: the "
-                "path ends there."
-            )
-        if self.is_at_end:
-            notes.append(
-                f"The chosen l2 is at the end of the path, {ends}: a better one may lie beyond it."
-            )
-        return notes
-
-
-def penalties_from(squares: np.ndarray) -> np.ndarray:
-    """The penalties that are tried, from the smallest up, given the columns' squared lengths about
-    their means, whose mean is the mean eigenvalue; 61 penalties where the lengths are alike.
-    """
-    varying = squares[squares > 0]
-    if not varying.size:
-        varying = np.ones(1)
-    typical = float(np.mean(varying))
-    below = int(np.floor(np.log10(float(np.median(varying)) / typical))) - BELOW
-    low = max(min(LOW, below), LOWEST)
-    return typical * np.logspace(low, HIGH, A_DECADE * (HIGH - low) + 1)
+    is_certain: bool
+    details: dict[str, Any]
 
 
 def constants(data: NormalSums) -> np.ndarray:
@@ -133,7 +49,7 @@ def constants(data: NormalSums) -> np.ndarray:
     return squares <= data.weight_total * np.square(rounding)
 
 
-def _scaled(
+def penalised_sums(
     data: NormalSums, *, standardize: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The numbers by which weights are multiplied before they are penalised, which features are
@@ -155,7 +71,7 @@ def solve(data: NormalSums, l2: float, *, standardize: bool = False) -> Solution
     Directions without curvature get zero: without a penalty the weights are those of least norm
     per column's length. A second solve with the residual refines the first.
     """
-    scales, constant, hessian, cross = _scaled(data, standardize=standardize)
+    scales, constant, hessian, cross = penalised_sums(data, standardize=standardize)
     diagonal = hessian.diagonal().copy()
     np.fill_diagonal(hessian, diagonal + l2)
     lengths = np.sqrt(diagonal + l2)
@@ -186,66 +102,22 @@ def solve(data: NormalSums, l2: float, *, standardize: bool = False) -> Solution
     value = 0.5 * (max(residual, 0.0) + penalty)
     # Along directions that were left out the value may still fall, by an unknown amount.
     beyond = float(np.linalg.norm(along[gain == 0]))
-    evidence = Evidence.FACTORISATION
-    if beyond > DEPENDENT * at_zeros:
-        left, evidence, is_done = value, Evidence.BOUND, False
+    is_certain = beyond <= DEPENDENT * at_zeros
+    evidence = Evidence.FACTORISATION if is_certain else Evidence.BOUND
     rank = int(np.count_nonzero(gain))
-    return Solution(
-        weights=weights,
-        intercept=intercept,
-        l2=l2,
-        status=Status.CONVERGED if is_done else Status.STAGNATED,
-        evidence=evidence,
-        value=value,
-        gradient_norm=norm,
-        suboptimality=left,
-        rank=rank if l2 == 0 else None,
-        degrees=_degrees(lengths, vectors, gain, l2) if l2 else float(rank),
-        constant=constant,
-    )
+    details = {
+        "rank": rank if l2 == 0 else None,
+        "degrees_of_freedom": _degrees(lengths, vectors, gain, l2) if l2 else float(rank),
+        "value": value,
+        "gradient_norm": norm,
+        "suboptimality": left if is_certain else value,
+        "status": str(Status.CONVERGED if is_done and is_certain else Status.STAGNATED),
+        "evidence": evidence.explanation,
+    }
+    return Solution(weights, intercept, constant, is_certain, details)
 
 
 def _degrees(lengths: np.ndarray, vectors: np.ndarray, gain: np.ndarray, l2: float) -> float:
     """``trace(A (A + l2)^-1)``, which is ``features - l2 trace((A + l2)^-1)``."""
     inverse = np.square(vectors) @ gain / np.square(lengths)
     return float(lengths.size - l2 * np.sum(inverse))
-
-
-def path(
-    data: NormalSums,
-    rows: int,
-    *,
-    standardize: bool,
-    held_out: Callable[[np.ndarray, float], float] | None,
-) -> Path:
-    """The scores of many penalties, from one spectrum.
-
-    Args:
-      data: the sums of the training rows.
-      rows: how many training rows there are.
-      standardize: whether the penalty is on the weights of standardised features.
-      held_out: the squared error of weights and an intercept on other rows; without it generalised
-        cross-validation decides: ``rows * RSS / (rows - degrees - 1)^2``.
-
-    Reference: Golub, Heath and Wahba (1979), "Generalized cross-validation as a method for
-    choosing a good ridge parameter".
-    """
-    scales, _, matrix, cross = _scaled(data, standardize=standardize)
-    values, vectors = np.linalg.eigh(matrix)
-    values = np.maximum(values, 0)
-    penalties = penalties_from(matrix.diagonal())
-    along = vectors.T @ cross
-    scores = np.empty(penalties.size)
-    for index, l2 in enumerate(penalties):
-        coordinates = along / (values + l2)
-        if held_out is None:
-            residual = data.squares - np.sum((2 * along - values * coordinates) * coordinates)
-            free = rows - 1 - np.sum(values / (values + l2))
-            scores[index] = rows * max(residual, 0.0) / free**2 if free > 0 else np.inf
-        else:
-            weights = vectors @ coordinates / scales
-            scores[index] = held_out(
-                weights, float(data.target_mean[0] - weights @ data.feature_mean)
-            )
-    rule = "generalised cross-validation" if held_out is None else HELD_OUT
-    return Path(penalties, scores, rule, int(np.nanargmin(scores)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from jaxdescent.data import DataError
@@ -68,14 +70,10 @@ def start_of(model: Model, encoding: Encoding) -> tuple[np.ndarray, list[str]]:
 def _groups(encoding: Encoding) -> dict[tuple[str, str], tuple[int, np.ndarray]]:
     """Groups of features, each with the place of its first weight and the keys of all weights."""
     found, first = dict[tuple[str, str], tuple[int, np.ndarray]](), 0
-    levels = [("levels", name, own) for name, own in encoding.levels.items()]
-    for kind, name, keys in (
-        ("numbers", "", encoding.numbers),
-        *levels,
-        ("buckets", "", encoding.buckets),
-        ("indices", "", encoding.indices),
-    ):
-        own = keys if isinstance(keys, np.ndarray) else np.array(keys, object)
-        found[kind, name] = first, own
-        first += len(own)
+    named: dict[tuple[str, str], Any] = {("numbers", ""): encoding.numbers}
+    named |= {("levels", name): own for name, own in encoding.levels.items()}
+    named |= {("buckets", ""): encoding.buckets, ("indices", ""): encoding.indices}
+    for group, keys in named.items():
+        found[group] = first, np.asarray(keys, getattr(keys, "dtype", object))
+        first += len(keys)
     return found

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 
 import jax
 
 from jaxdescent import processes
 from jaxdescent.data import DataError
-from jaxdescent.fit import by_sums, in_files, in_memory
-from jaxdescent.fit.budget import FitPlan
+from jaxdescent.fit import plans
+from jaxdescent.fit.by_descent import fit_by_descent
+from jaxdescent.fit.by_sums import fit_by_sums
 from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.fitted import Fitted
+from jaxdescent.fit.in_files import RowsInFiles
+from jaxdescent.fit.in_memory import RowsInMemory
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.methods import AUTO, DIRECT, IN_FILES, ITERATIVE, method_of
-from jaxdescent.fit.sums import products_side
-from jaxdescent.machine.memory import readable_bytes
+from jaxdescent.fit.plans import FitPlan
+from jaxdescent.machine.memory import ProblemTooLarge, readable_bytes
 
 MOST_COLUMNS = 2000
 """With more features, one-hot ones among them, rows are kept in memory where they fit."""
@@ -32,28 +34,27 @@ def fit_within_memory(job: Job) -> tuple[Fitted, int]:
       DataError: where the data or the options cannot be used.
       ProblemTooLarge: where no way fits the memory.
     """
-    encoding, method, sums = job.encoding, job.request.method, by_sums.plan_sums(job)
+    encoding, method, sums = job.encoding, job.request.method, plans.plan_sums(job)
     if method == DIRECT:
         _check_direct(job, sums)
     # A fit that is resumed goes on in its way, whatever the memory has room for today.
     way = None if job.checkpoint is None else job.checkpoint.way
-    others = 0
     needs_rows = not job.memory.fits(sums.bytes) or encoding.sparse is not None
     needs_rows = needs_rows or method in ITERATIVE or way is not None
-    is_alone = processes.is_alone()
+    is_alone, counted = processes.is_alone(), 0
     if method != DIRECT and (needs_rows or (is_alone and _is_long(encoding))):
-        in_designs, counted = in_memory.plan_in_memory(job)
-        others = int(counted > 0)
+        rows, counted = plans.counted_rows(job)
+        in_memory = plans.plan_in_memory(job, rows)
         # Several processes read their rows again, as one does where they do not fit.
-        if is_alone and in_designs.bytes <= job.memory.limit and way != FILES:
+        if is_alone and in_memory.bytes <= job.memory.limit and way != FILES:
             line = (
                 "The rows are kept in memory, one-hot columns unwritten, and "
-                f"{method_of(method)!r} minimises; about {_bytes(job, in_designs)}."
+                f"{method_of(method)!r} minimises; about {_bytes(job, in_memory)}."
             )
-            return _descent(job, in_memory.fit_in_memory, MEMORY, in_designs, [line]), others
+            return _descent(job, RowsInMemory, MEMORY, in_memory, [line]), int(counted > 0)
         if needs_rows:
-            return _in_files(job, sums, in_designs), others
-    side = products_side(job)
+            return _in_files(job, sums, in_memory), int(counted > 0)
+    side = plans.products_side(job)
     plan = [
         f"One pass adds up a {side:,} x {side:,} matrix in float64, and its spectrum solves; at "
         f"most {_bytes(job, sums)}."
@@ -61,10 +62,10 @@ def fit_within_memory(job: Job) -> tuple[Fitted, int]:
     if job.checkpoint is not None:
         plan.append("--checkpoint keeps nothing of one pass: if interrupted, it begins anew.")
     job.watch.planned([_described(job), *plan])
-    fitted = by_sums.fit_by_sums(job, sums)
+    fitted = fit_by_sums(job, sums)
     if job.start is not None:
         fitted.notes.append("The sums' solve needs no start: --start changed nothing.")
-    return fitted, others
+    return fitted, int(counted > 0)
 
 
 def _check_direct(job: Job, sums: FitPlan) -> None:
@@ -80,7 +81,11 @@ def _check_direct(job: Job, sums: FitPlan) -> None:
 
 
 def _descent(
-    job: Job, fit: Callable[[Job, FitPlan], Fitted], way: str, plan: FitPlan, lines: list[str]
+    job: Job,
+    kind: type[RowsInMemory | RowsInFiles],
+    way: str,
+    plan: FitPlan,
+    lines: list[str],
 ) -> Fitted:
     """A fit that iterates, in arrays of JAX that can have the dtype of the iterations."""
     job.watch.planned([_described(job), *lines])
@@ -88,50 +93,56 @@ def _descent(
         job.checkpoint.begin(way, plan.width)
     is_double = job.request.dtype == "float64"
     with jax.enable_x64(True) if is_double else contextlib.nullcontext():
-        return fit(job, plan)
+        return fit_by_descent(job, kind(job, plan))
 
 
-def _in_files(job: Job, sums: FitPlan, in_designs: FitPlan) -> Fitted:
+def _in_files(job: Job, sums: FitPlan, in_memory: FitPlan) -> Fitted:
     """The fit on rows that stay in the files.
 
     Raises:
       ProblemTooLarge: where no way fits the memory, with the bytes that the smallest one needs.
     """
     request, encoding = job.request, job.encoding
-    way = None if job.checkpoint is None else job.checkpoint.way
-    plan, obstacle = in_files.plan_in_files(job, in_designs.rows), ""
-    if not job.source.can_restart:
-        obstacle = "from a reader that gives its rows only once: pass a table"
+    plan = plans.plan_in_files(job, in_memory.rows)
     if not processes.is_alone() and request.l2 == AUTO:
         raise DataError(
             "--distributed searches for l2 by sums alone, and these features need iterations: say "
             f"--l2 with a number, or fit in one process: {_read_so_far(encoding)}."
         )
-    if job.memory.fits(plan.bytes) and not obstacle and way != MEMORY:
-        lines = [
-            "The rows stay in the files and are read again in each pass, and "
-            f"{method_of(request.method, IN_FILES)!r} minimises; about {_bytes(job, plan)}."
-        ]
-        if request.l2 == AUTO:
-            lines.append(
-                f"l2 is searched for by LSMR, which multiplies for {plan.width} penalties in each "
-                "pass."
-            )
-        return _descent(job, in_files.fit_in_files, FILES, plan, lines)
-    least, read = in_designs.bytes, _read_so_far(encoding)
-    if way == MEMORY:
+    is_kept = job.checkpoint is not None and job.checkpoint.way == MEMORY
+    if not job.memory.fits(plan.bytes) or not job.source.can_restart or is_kept:
+        raise _too_large(job, sums, in_memory, plan, is_kept=is_kept)
+    lines = [
+        "The rows stay in the files and are read again in each pass, and "
+        f"{method_of(request.method, IN_FILES)!r} minimises; about {_bytes(job, plan)}."
+    ]
+    if request.l2 == AUTO:
+        lines.append(
+            f"l2 is searched for by LSMR, which multiplies for {plan.width} penalties in each pass."
+        )
+    return _descent(job, RowsInFiles, FILES, plan, lines)
+
+
+def _too_large(
+    job: Job, sums: FitPlan, in_memory: FitPlan, plan: FitPlan, *, is_kept: bool
+) -> ProblemTooLarge:
+    """The error that no way fits the memory; ``is_kept`` says whether the fit that is resumed has
+    its rows in memory.
+    """
+    encoding, least, read = job.encoding, [in_memory.bytes], _read_so_far(job.encoding)
+    if is_kept:
         read += ", and the fit that is gone on with has them in memory"
     else:
-        if request.method not in ITERATIVE and encoding.sparse is None:
-            least = min(sums.bytes, least)
-        if not obstacle:
-            least = min(plan.bytes, least)
+        if job.request.method not in ITERATIVE and encoding.sparse is None:
+            least.append(sums.bytes)
+        if job.source.can_restart:
+            least.append(plan.bytes)
         elif plan.bytes <= job.memory.limit:
             read += (
                 f". Rows that stay in the files need {readable_bytes(plan.bytes)}, but cannot be "
-                f"fitted {obstacle}"
+                "fitted from a reader that gives its rows only once: pass a table"
             )
-    raise job.memory.refuse(f"a fit of {encoding.size:,} features", least, read)
+    return job.memory.refuse(f"a fit of {encoding.size:,} features", min(least), read)
 
 
 def _bytes(job: Job, plan: FitPlan) -> str:

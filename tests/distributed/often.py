@@ -3,7 +3,7 @@
 import time
 
 from jaxdescent.cli import main
-from jaxdescent.fit import checkpoint
+from jaxdescent.fit import checkpoint, descents
 from jaxdescent.runs import run
 from jaxdescent.runs.hooks import Hook
 
@@ -22,5 +22,5 @@ def slowly(*arguments, hooks, **options):
 
 if __name__ == "__main__":
     checkpoint.EVERY = 0.0
-    checkpoint.run = slowly
+    descents.run = slowly
     main()

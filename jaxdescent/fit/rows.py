@@ -1,0 +1,180 @@
+"""Rows that are ready for a fit: encoded, with targets and weights, and which are held out."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from jaxdescent.data import Block, DataError, located, read_ahead
+from jaxdescent.data.decoding import NumberColumn, matrix_of
+from jaxdescent.fit.columns import as_numbers
+from jaxdescent.fit.encoding import Encoded, Policy, missing_value
+from jaxdescent.fit.job import Job
+from jaxdescent.fit.roles import Roles
+
+TRAIN, TEST = 0, 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """The rows of a block, without those that are dropped.
+
+    Attributes:
+      block: the block as it was read.
+      encoded: the features of the rows.
+      target: (rows,), in float64.
+      weight: (rows,), in float64, or None for ones.
+      is_test: (rows,), which rows are held out.
+    """
+
+    block: Block
+    encoded: Encoded
+    target: np.ndarray
+    weight: np.ndarray | None
+    is_test: np.ndarray
+
+    @property
+    def means(self) -> np.ndarray:
+        """The means of the numbers and of the target, missing values apart; zero where a mean is
+        not finite.
+        """
+        means: list[float] = []
+        with np.errstate(invalid="ignore", over="ignore"):
+            for values, missing in (*self.encoded.numbers, NumberColumn(self.target, None)):
+                there = values if missing is None else values[~missing]
+                mean = float(np.mean(there, dtype=np.float64)) if there.size else 0.0
+                means.append(mean if np.isfinite(mean) else 0.0)
+        return np.asarray(means)
+
+    def weight_of(self, part: int) -> np.ndarray:
+        """The weights of the rows of a part, (rows,), zero for the others."""
+        return np.where(self.is_test == part, 1.0 if self.weight is None else self.weight, 0.0)
+
+    def not_finite(self, names: tuple[str, ...]) -> DataError:
+        """The error that says which number or target is NaN, infinite or too large."""
+        block, kept = self.block, self.encoded.kept
+        columns = [*self.encoded.numbers, NumberColumn(self.target, None)]
+        for name, (values, _) in zip([*names, None], columns, strict=True):
+            wrong = ~np.isfinite(np.asarray(values, np.float64))
+            if wrong.any():
+                row = int(np.argmax(wrong))
+                what = "NaN" if np.isnan(values[row]) else "infinite"
+                who = "the target" if name is None else repr(name)
+                advice = "" if what == "infinite" else " or say --missing drop or mean"
+                place = block.place(row if kept is None else int(kept[row]))
+                return DataError(f"{who} is {what} in {place}: correct the data{advice}.")
+        return DataError(
+            f"values around {block.place(0)} are too large: their squares overflow; divide them."
+        )
+
+
+def prepared(
+    block: Block,
+    roles: Roles,
+    missing: str,
+    *,
+    share: float = 0.0,
+    seed: int = 0,
+    is_other: bool = False,
+) -> Rows:
+    """Encode a block, refuse missing and wrong values, and choose which rows are held out.
+
+    Args:
+      block: the block.
+      roles: the roles of the columns.
+      missing: "error", "drop" or "mean".
+      share: the share of the rows that is held out.
+      seed: the seed by which these rows are chosen.
+      is_other: whether the rows are of other data, all of which are held out.
+    """
+    drops, policy = missing == "drop", Policy(missing, unseen="zero")
+    own = [as_numbers(block.columns[name], nan_is_missing=drops) for name in roles.own]
+    for given, _ in own[1:]:
+        wrong = (given < 0) | ~np.isfinite(given)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise DataError(
+                f"weights must be finite and at least 0, got {given[row]} for "
+                f"{roles.weights!r} in {block.place(row)}."
+            )
+    keep = np.ones(block.rows, bool) if drops else None
+    for name, (_, absent) in zip(roles.own, own, strict=True):
+        if absent is not None and keep is not None:
+            keep &= ~absent
+        elif absent is not None:
+            row = int(np.argmax(absent))
+            if missing == "mean":
+                raise DataError(
+                    f"{name!r} has no value in {block.place(row)}: --missing mean is for "
+                    "features alone; --missing drop leaves such rows out."
+                )
+            raise missing_value(block, name, row, policy)
+    encoded = roles.features.encode(block, policy, keep)
+    kept = slice(None) if encoded.kept is None else encoded.kept
+    target, *weight = (np.asarray(given[kept], np.float64) for given, _ in own)
+    is_test = np.full(encoded.rows, is_other)
+    if share and not is_other:
+        is_test = is_held_out(block.start, block.rows, share, seed)[kept]
+    return Rows(block, encoded, target, weight[0] if weight else None, is_test)
+
+
+def read_rows(job: Job, at_once: int) -> Iterator[tuple[Rows, bool]]:
+    """The rows of all sources, prepared on a thread of their own, and whether they are of other
+    data that are held out.
+    """
+    roles, request = job.roles, job.request
+    options: dict[str, Any] = {"missing": request.missing, "share": request.test}
+    options |= {"roles": roles, "seed": request.seed}
+    for part, source in enumerate(job.sources):
+        job.watch.begin("held-out rows" if part else "reading", source.rows)
+        prepare = functools.partial(prepared, is_other=part == TEST, **options)
+        blocks = functools.partial(located, source, roles.columns, at_once, job.first_row)
+        read = 0
+        for rows in read_ahead(lambda prepare=prepare, blocks=blocks: map(prepare, blocks())):
+            yield rows, part == TEST
+            read += rows.block.rows
+            del rows
+            job.watch.advance(read)
+            job.memory.check()
+
+
+def shifted_numbers(
+    encoded: Encoded, shift: np.ndarray, dtype: Any, fills: np.ndarray | None = None
+) -> np.ndarray:
+    """The numbers less the shift, (rows, numbers); ``fills``, or zeros, where one is missing."""
+    columns = [number.values for number in encoded.numbers]
+    whole = matrix_of(columns)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if whole is not None:
+            made = np.empty_like(whole, dtype=dtype, order="K")
+            np.subtract(whole, shift, out=made, casting="same_kind", dtype=np.float64)
+        else:
+            made = np.empty((len(columns), encoded.rows), dtype).T
+            for j, values in enumerate(columns):
+                made[:, j] = np.subtract(values, shift[j], dtype=np.float64)
+    for j, number in enumerate(encoded.numbers):
+        if number.missing is not None:
+            made[number.missing, j] = 0.0 if fills is None else fills[j]
+    return made
+
+
+def is_held_out(start: int, rows: int, share: float, seed: int) -> np.ndarray:
+    """For rows ``start`` to ``start + rows``, whether each is held out, with this probability.
+
+    The hash is SplitMix64's finaliser: the same row is held out in every run with the same seed.
+
+    Reference: Steele, Lea and Flood (2014), "Fast splittable pseudorandom number generators".
+    """
+    number = np.arange(start, start + rows, dtype=np.uint64)
+    # The products are meant to wrap around at 64 bits.
+    with np.errstate(over="ignore"):
+        state = number + np.uint64(seed) * np.uint64(0xD1B54A32D192ED03) + np.uint64(1)
+        state = state * np.uint64(0x9E3779B97F4A7C15)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        state = state ^ (state >> np.uint64(31))
+    return (state >> np.uint64(11)) * 2.0**-53 < share
