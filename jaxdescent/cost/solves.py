@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from jaxdescent.cost.iterations import error_bound, krylov_count
 from jaxdescent.cost.structure import Structure
 from jaxdescent.cost.work import ITERATION_KERNELS, SCALAR_BYTES, Price, Question, Work
@@ -182,7 +184,7 @@ def gram(question: Question) -> Price:
         working + 6.0 * size * outputs * itemsize + SCALAR_BYTES,
         setup,
         iteration,
-        krylov_count(question),
+        math.ceil(krylov_count(question)),
         max(error_bound(question, question.tolerance), min(structure.eps * condition**2, 1.0)),
     )
 
@@ -196,7 +198,8 @@ def _built_bytes(question: Question) -> float:
     centres while it reads.
     """
     structure, machine = question.structure, question.machine
-    rows, size = structure.rows, structure.features
+    size = structure.features
+    rows = structure.entries // size  # of one device
     outputs, itemsize = structure.outputs, structure.itemsize
     block = block_length(rows, size, itemsize) if machine.is_one_cpu else rows
     is_whole, is_cpu = block == rows, machine.platform == "cpu"
