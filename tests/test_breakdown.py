@@ -312,6 +312,7 @@ class TestCoupled:
 
 
 class TestChild:
+    @pytest.mark.slow
     def test_rows_come_back_from_a_process_of_their_own(self):
         ticks = []
         request = {"problem": "separable", "sizes": [3_000_000], "seed": 0}

@@ -89,7 +89,7 @@ METHODS = {
 }
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_every_method_finds_the_ridge_solution_by_name(method, panel):
     design, X, y = panel

@@ -194,6 +194,7 @@ def test_a_chain_of_many_unknowns_is_told_by_its_bands(mass, kind):
     assert (found.kind, found.evidence) == (kind, "the Hessian is banded, 3 diagonals")
 
 
+@pytest.mark.slow
 def test_what_is_too_close_to_zero_is_left_undetermined(rng):
     # No band, no room for the Hessian, and far more steps needed than there is time for.
     function, params, args = known_points.reflected(100_000, 1)

@@ -108,6 +108,7 @@ def test_a_run_outlives_its_folder(name, tmp_path):
     assert ("iteration-0000000020" in names(folder)) == (name == "replaced")
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_to_holds_nothing_up(tmp_path, monkeypatch):
     """A thread, and all that it holds, was left behind for each try."""
 

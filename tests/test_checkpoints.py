@@ -425,7 +425,7 @@ def on(count, spec=("d",)):
     return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.parametrize("counts", [(8, 2), (2, 8), (8, 1), (1, 8)], ids=str)
 def test_a_run_goes_on_with_another_number_of_devices(counts, tmp_path):
     objective = jd.SumOfSquares(center=2.0)

@@ -44,6 +44,7 @@ def test_no_certificate_contradicts_a_result(dtype, x64, rng):
     assert converged >= 5
 
 
+@pytest.mark.slow
 def test_a_traced_descent_claims_what_an_eager_one_does(rng, monkeypatch):
     from jaxdescent.kernels import platform
 
@@ -104,6 +105,7 @@ def test_a_plateau_to_infinity_is_no_minimum(case, method, rng, x64):
                 assert float(result.suboptimality) > 0.1 * above
 
 
+@pytest.mark.slow
 def test_what_has_no_minimum_has_not_converged():
     slope = jd.Quadratic(np.diag(np.float32([1, 0])), np.float32([1, 1]))
     for method in (None, jd.LBFGS(), jd.GradientDescent(jd.BarzilaiBorwein())):
@@ -152,6 +154,7 @@ def test_targets_whose_squares_are_no_numbers_are_no_solution(method, rng):
     assert float(jd.minimize(constant, method=method).value) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_a_wide_ridge_that_is_solved_has_converged(seed):
     rng = np.random.default_rng(seed)
@@ -195,6 +198,7 @@ def test_a_minimum_far_from_zero_keeps_its_region():
     assert 0.1 < certificate.region < 10
 
 
+@pytest.mark.slow
 def test_a_bound_is_no_claim_that_has_to_wait(rng, monkeypatch):
     """After a refused estimate the next ones wait; nothing can refuse a bound."""
     first = Looks.none
@@ -256,6 +260,7 @@ def test_an_unfinished_descent_seldom_says_too_little(name, rng):
     assert too_little <= 0.1 * len(pairs)
 
 
+@pytest.mark.slow
 def test_a_descent_that_a_hook_ends_says_what_one_says_that_ends_there(rng):
     method, alike, stopped = jd.ConjugateGradient(), 0, 0
     for limit in range(1, 31):

@@ -114,7 +114,6 @@ def test_a_singular_hessian_with_a_minimum_converges(rng):
     )
 
 
-@pytest.mark.core
 def test_a_fat_regression_from_zeros_has_the_least_norm(rng, x64):
     X, y = rng.normal(size=(10, 30)), rng.normal(size=10)
     objective = jd.LinearRegression(X, y, intercept=False)

@@ -78,6 +78,7 @@ class TestParts:
         model = fitted(table, "when:hour", features="a", interact="a:when.hour")
         assert set(model.encoding.levels) == {"when.hour", "a:when.hour"}
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("method", ["direct", "lsmr"])
     def test_every_way_of_fitting_and_every_format_gives_the_same(self, table, method, tmp_path):
         pq.write_table(table, tmp_path / "t.parquet", row_group_size=100)

@@ -366,7 +366,7 @@ SOLVES = [
 ]
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "options"), SOLVES)
 def test_the_bytes_asked_for_are_those_that_the_program_reserves(shape, options):
     options = {"y": jnp.ones((shape[0], 3))} | options
@@ -377,6 +377,7 @@ def test_the_bytes_asked_for_are_those_that_the_program_reserves(shape, options)
     assert abs(regression.stationary_solver_bytes(None) / reserved - 1) < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("skew", "corrections"), [(0, 0), (30, 1)])
 def test_one_solve_reads_x_at_both_ends_and_for_a_correction_where_one_is_due(
     rng, skew, corrections
@@ -393,6 +394,7 @@ def test_one_solve_reads_x_at_both_ends_and_for_a_correction_where_one_is_due(
     assert count == 1 + 2 * corrections + 2 + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("skew", "corrections"), [(0, 0), (30, 1)])
 def test_a_wide_solve_goes_back_once_and_for_a_correction_where_one_is_due(rng, skew, corrections):
     X = rng.normal(size=(20, 2000)).astype(np.float32)

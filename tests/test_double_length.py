@@ -35,6 +35,7 @@ def exactly(x):
     return [Fraction(float(high)) + Fraction(float(low)) for high, low in halves]
 
 
+@pytest.mark.slow
 def test_sums_and_products_of_two_are_exact(rng, dtype):
     a, b = jnp.asarray(wild(rng, dtype, 500)), jnp.asarray(wild(rng, dtype, 500))
     total = jax.jit(double_length.two_sum)(a, b)

@@ -89,7 +89,7 @@ def test_less_than_the_smallest_array_is_refused(most):
         llama.tree(most)
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_independent_weights_equal_a_replay_and_the_closed_form(dtype, request):
     if dtype == "float32":
@@ -418,6 +418,7 @@ class TestPlaced:
         many(count, room=1e12)
         assert matrix_free_regression.chosen(16 * 64**2 + 5, 1e12) == side
 
+    @pytest.mark.slow
     def test_coupled_problems_send_rows_and_numbers_alone(self, many):
         """No device ever gathers what it has not: not even the coefficients, which it computes."""
         many(8)

@@ -89,6 +89,7 @@ def test_what_may_refute_a_claim_is_compiled_when_one_is_made(monkeypatch):
     assert names == ["descend_to_claim", "_expansion"]
 
 
+@pytest.mark.slow
 def test_a_refuted_claim_goes_on_in_a_program_of_its_own(rng, monkeypatch):
     x, z = rng.normal(size=(2, 100))
     X = np.float32(np.stack([1e7 * x, z], axis=1))  # LSMR overlooks the short column
@@ -107,6 +108,7 @@ def test_a_refuted_claim_goes_on_in_a_program_of_its_own(rng, monkeypatch):
     assert float(result.value) - least < 2 * float(result.suboptimality)
 
 
+@pytest.mark.slow
 def test_a_derivative_of_an_eager_call_is_solved_as_the_call_is(rng, monkeypatch):
     X, y = rng.normal(size=(30, 3)).astype(np.float32), rng.normal(size=30).astype(np.float32)
 
@@ -197,6 +199,7 @@ def test_a_penalty_is_not_lost_beside_columns_of_uneven_lengths(rng, shape, dtyp
         assert above * least < 1.1 * float(result.suboptimality) + 1e-5 * least
 
 
+@pytest.mark.slow
 def test_programs_call_the_host_where_their_arrays_are_whole(rng, monkeypatch):
     from jaxdescent.designs import Dense
 

@@ -178,6 +178,7 @@ class TestFit:
             assert lines[0].size > 1
             assert lines[0][-1] < 1e-3 * lines[0][0]
 
+    @pytest.mark.slow
     def test_every_new_option_reaches_the_fit(self, tmp_path):
         names = {"c": ["u", "v", "w", "u"] * 10, "d": [*range(5)] * 8}
         path = put(tmp_path, small(**names))

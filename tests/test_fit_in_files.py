@@ -273,6 +273,7 @@ def test_bad_data_are_said_by_the_first_pass(people, no_room, change, message):
         jd.fit_model(table, "pay", exclude=("city",), method="lsmr")
 
 
+@pytest.mark.slow
 def test_float64_has_its_digits_on_the_threads_that_read(rng, tmp_path, no_room):
     X = rng.normal(size=(300, 5))
     y = X @ [1.0, 2.0, 3.0, 4.0, 5.0] + 7
@@ -335,6 +336,7 @@ def test_what_rounding_leaves_of_a_constant_is_no_small_number():
         lengths.check(np.array([1e-17]))
 
 
+@pytest.mark.slow
 def test_a_fit_without_figures_is_refused(people, monkeypatch):
     real = strategy.fit_within_memory
 

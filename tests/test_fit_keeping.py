@@ -106,7 +106,7 @@ def same(one, other):
         assert one.metrics[figure] == other.metrics[figure]
 
 
-@pytest.mark.first
+@pytest.mark.slow
 def test_an_interrupted_fit_goes_on_to_the_same_weights(table, tmp_path, way):
     data, kept = table, {**OPTIONS, "checkpoint": tmp_path / "kept"}
     if way == strategy.FILES:

@@ -70,6 +70,7 @@ def test_several_outputs_and_a_penalty_in_float64_have_their_digits(rng, x64):
         np.testing.assert_allclose(result.params["weights"], weights, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_quadratic_goes_from_conjugate_gradients_to_its_solve(rng):
     basis = np.linalg.qr(rng.normal(size=(60, 60)))[0]
     hessian = basis * np.geomspace(1, 1e-5, 60) @ basis.T
@@ -303,6 +304,7 @@ def test_new_numbers_compile_nothing(rng):
     assert jax.tree.structure(jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), BUDGET)) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [

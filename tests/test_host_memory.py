@@ -105,6 +105,7 @@ def test_the_default_converges_in_one_step_and_says_so():
     assert kinds(result.params) == {"pinned_host"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", [PartitionSpec(None, "parts"), PartitionSpec("parts")])
 def test_sharded_params_are_cut_along_an_axis_that_devices_have_whole(spec):
     start = np.random.default_rng(1).normal(size=(64, 96)).astype("f")

@@ -354,6 +354,7 @@ def test_the_data_of_a_registered_object_are_differentiated():
     np.testing.assert_allclose(jacobian(HERE), np.eye(2), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_a_method_sees_of_a_trace_is_differentiated():
     model = Model()
 
@@ -415,6 +416,7 @@ def test_a_traced_integer_in_a_closure_does_not_leak():
         assert_close(minimiser(1), table[1])
 
 
+@pytest.mark.slow
 def test_leaks_are_not_reported_where_there_are_none():
     with jax.checking_leaks():
         assert_close(found(Model().loss), HERE)

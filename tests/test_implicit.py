@@ -60,12 +60,13 @@ def exact_loss(data):
 exact_gradient = jax.jit(jax.grad(exact_loss))
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
 def test_gradients_by_all_data_equal_the_closed_forms(data, method):
     assert_trees_close(jax.grad(loss)(data, method), exact_gradient(data), rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_gradients_are_the_same_under_jit(data):
     assert_trees_close(jax.jit(jax.grad(loss))(data), exact_gradient(data), rtol=1e-6)
 
@@ -90,6 +91,7 @@ def test_second_derivatives_forward_over_reverse_equal_the_closed_forms(data):
     assert_trees_close(found, expected, rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_second_derivatives_reverse_over_reverse_equal_the_closed_forms(data):
     def derivatives(function):
         return jax.value_and_grad(jax.grad(lambda l2: function(data | {"l2": l2})))
@@ -119,6 +121,7 @@ def minimum(a):
     return jd.minimize(coupled, np.zeros(2), METHODS["descent"], args=(a,), tolerance=1e-13).params
 
 
+@pytest.mark.slow
 def test_jacobians_by_args_equal_finite_differences():
     a, step = np.array([0.3, -0.7]), 1e-4
     ends = [[np.asarray(minimum(a + off)) for off in (step * e, -step * e)] for e in np.eye(2)]
@@ -166,6 +169,7 @@ def test_a_sum_of_squares_moves_with_its_center():
     np.testing.assert_allclose(jax.grad(of)(center), 2 * center, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_quadratics_solution_is_differentiated_by_its_hessian(rng):
     root = rng.normal(size=(3, 3))
     hessian, linear = root @ root.T + np.eye(3), rng.normal(size=3)
@@ -229,6 +233,7 @@ def test_nothing_is_traced_for_derivatives_that_nobody_takes():
     assert "linear_solve" in str(jax.make_jaxpr(jax.grad(of))(a))
 
 
+@pytest.mark.slow
 def test_data_that_do_not_move_are_not_differentiated():
     @jax.custom_jvp
     def fixed(data):
@@ -322,7 +327,7 @@ def dependent_columns(kind, rng):
     return np.eye(4)[groups]  # beside an intercept one is the rest of the others
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["wide", "dummies"])
 def test_weights_of_least_norm_and_predictions_move_as_by_the_pseudoinverse(kind, rng):
     X = dependent_columns(kind, rng).astype(np.float32)
@@ -393,6 +398,7 @@ def test_where_a_solution_jumps_it_has_no_derivative(rng):
     assert np.all(np.isnan(jax.grad(first)(X)))
 
 
+@pytest.mark.slow
 def test_along_a_flat_direction_a_function_s_minimiser_stays():
     def minimiser(a):
         def function(p, a):

@@ -70,6 +70,7 @@ def test_products_crossed_levels_and_slopes_are_columns_like_others(table, metho
     assert {r"c:d=y\:1:2", r"c:d=z\\:0", "a:c=y:1", "a:b:c=x"} <= set(names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["direct", "cg"])
 def test_crosses_of_hashed_columns_are_hashed(table, method):
     model = jd.fit_model(

@@ -101,6 +101,7 @@ def test_what_has_effects_or_returns_keys_is_called_as_it_is():
     assert key == jax.random.key(3)
 
 
+@pytest.mark.slow
 def test_only_small_problems_on_one_device_begin_in_one_kernel(rng):
     def kernels(rows, place=lambda array: array):
         X = rng.normal(size=(rows, 4)).astype(np.float32)

@@ -90,6 +90,7 @@ def test_one_epoch_has_the_error_of_the_fit_and_further_ones_have_none(problem):
     assert above(after(5, averaging=False), problem) < 1e-2 * floor
 
 
+@pytest.mark.slow
 def test_the_default_stops_by_itself_at_the_minimum(problem):
     X, y, _ = problem
     result = jd.minimize(jd.LinearRegression(X, y), method=jd.MiniBatches(), max_iterations=40)
@@ -98,6 +99,7 @@ def test_the_default_stops_by_itself_at_the_minimum(problem):
     assert above(result, problem) < 1e-3 * NOISE**2 * FEATURES
 
 
+@pytest.mark.slow
 def test_an_iteration_that_goes_up_is_given_up():
     # One row in a thousand has the second column, so that most batches know nothing of it.
     rng = np.random.default_rng(3)
@@ -131,6 +133,7 @@ def test_the_same_seed_is_the_same_order_and_a_batch_of_seeds_is_each_of_them(pr
         np.testing.assert_allclose(both["weights"][k], each["weights"], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_two_outputs_row_weights_and_a_penalty(problem):
     X, y, _ = problem
     X = X / X.std(axis=0)
@@ -191,6 +194,7 @@ class Logistic(LinearModel):
         return jnp.logaddexp(0, predictions) - targets * predictions
 
 
+@pytest.mark.slow
 def test_any_loss_of_rows_takes_a_transformation(problem, relaxed_promotion):
     X, y, _ = problem
     model = Logistic(X / X.std(axis=0) - 5, (y > np.median(y)).astype(np.float32), l2=1.0)

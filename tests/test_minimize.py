@@ -77,11 +77,13 @@ def functions_alive_after(count, *, clear=False):
     return sum(reference() is not None for reference in functions)
 
 
+@pytest.mark.slow
 def test_a_function_is_freed_with_its_program():
     assert functions_alive_after(3) == 3
     assert functions_alive_after(3, clear=True) == 0
 
 
+@pytest.mark.slow
 def test_more_lambdas_than_programs_are_kept_do_not_leak(monkeypatch):
     assert programs._compiled.cache_info().maxsize == programs.PROGRAMS
     few = functools.lru_cache(maxsize=2)(programs._compiled.__wrapped__)
@@ -240,6 +242,7 @@ def test_bfloat16_equals_a_numpy_replay_bit_by_bit():
     np.testing.assert_array_equal(result.params, stored)
 
 
+@pytest.mark.slow
 def test_stochastic_rounding_is_unbiased_where_nearest_loses_every_step():
     start = jnp.full((4096,), 100.0, jnp.bfloat16)
 
@@ -274,6 +277,7 @@ def test_donated_params_are_consumed():
     assert not kept.is_deleted()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_constant_steps_on_a_sum_of_squares_need_no_parameter_sized_temporary(dtype, monkeypatch):
     params = {f"layer {index}": jnp.ones((512, 512), dtype) for index in range(8)}

@@ -45,7 +45,7 @@ def height(function, params, A, b):
     return np.sum(np.abs(residual)) if function is absolute else np.sum(residual**2)
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_nothing_converges_at_a_kink_far_from_the_minimum(name):
     rng = np.random.default_rng(1)
@@ -143,6 +143,7 @@ def test_many_unknowns_are_not_looked_at():
     assert not newton_steps.is_possible(objective, shape)
 
 
+@pytest.mark.slow
 def test_members_of_a_batch_are_looked_at_alone():
     rng = np.random.default_rng(3)
     A, b = drawn(rng, 50.0)

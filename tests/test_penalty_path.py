@@ -37,7 +37,7 @@ def table():
 
 
 class TestSearch:
-    @pytest.mark.first
+    @pytest.mark.slow
     @pytest.mark.parametrize("standardize", [False, True])
     def test_held_out_rows_choose_what_they_choose_by_sums(self, table, standardize):
         models = [
@@ -163,6 +163,7 @@ def test_a_few_long_columns_do_not_hide_the_others():
 
 
 class TestStandardize:
+    @pytest.mark.slow
     @pytest.mark.parametrize("method", ["direct", "cg"])
     def test_it_penalises_weights_per_standard_deviation(self, table, method):
         model = jd.fit_model(
@@ -174,6 +175,7 @@ class TestStandardize:
         expected = Ridge(50.0).fit(X / scale, table["y"])
         np.testing.assert_allclose(model.weights, expected.coef_ / scale, rtol=1e-4, atol=1e-5)
 
+    @pytest.mark.slow
     def test_a_column_that_does_not_vary_is_not_divided_by_zero(self, table):
         constant = table.with_columns(one=pl.lit(3.0), name=pl.lit("same"))
         model = jd.fit_model(
@@ -324,6 +326,7 @@ class TestStart:
         np.testing.assert_allclose(again.predict(table), first.predict(table), atol=1e-2)
         assert any("started from the model's" in note for note in again.metrics["notes"])
 
+    @pytest.mark.slow
     def test_more_rows_with_new_levels_and_without_old_ones(self, model, table, tmp_path):
         more = table.with_columns(
             shop=pl.when(pl.col("shop") < 3).then(pl.col("shop") + 1000).otherwise(pl.col("shop"))
@@ -376,6 +379,7 @@ class TestStart:
 
 
 class TestProgress:
+    @pytest.mark.slow
     def test_each_iteration_is_told_to_who_looks(self, table):
         told = []
 

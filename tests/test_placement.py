@@ -98,6 +98,7 @@ def test_sharded_params_can_be_donated():
     assert result.params.sharding.spec == P("samples")
 
 
+@pytest.mark.slow
 def test_a_stochastic_descent_does_not_depend_on_the_sharding():
     values = jnp.linspace(-3, 3, 64).reshape(8, 8).astype(jnp.bfloat16)
     placed = jax.device_put(values, NamedSharding(mesh(), P("samples", "features")))

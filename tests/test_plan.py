@@ -112,7 +112,7 @@ def written(value):
 QUICK = ("a sum of squares", "a function")
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
     [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in CASES],

@@ -72,6 +72,7 @@ def bfloat16_of(values):
         return values.astype(ml_dtypes.bfloat16)
 
 
+@pytest.mark.slow
 def test_widening_is_exact_for_every_bfloat16():
     values = ALL_HALVES.view(ml_dtypes.bfloat16)
     wide = np.asarray(jax.jit(precision.widen)(values))
@@ -180,6 +181,7 @@ def test_wider_dtypes_and_other_halves_are_rounded_by_numpys_rules(rng):
     assert precision.widen(half).dtype == jnp.float32
 
 
+@pytest.mark.slow
 def test_nearest_biases_a_long_descent_and_stochastic_rounding_does_not():
     # 1,000 steps of 1 %, written back after every step: nearest loses what is below half an ulp.
     size = 1 << 12

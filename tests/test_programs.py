@@ -154,6 +154,7 @@ print(*traces)
 """
 
 
+@pytest.mark.slow
 def test_nothing_that_comes_with_the_first_call_makes_jax_trace_again():
     done = subprocess.run(
         [sys.executable, "-c", FIRST_CALLS], capture_output=True, text=True, check=True

@@ -123,7 +123,7 @@ def points():
     return x.astype(np.float32), y.astype(np.float32)
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS, ids=name_of)
 def test_every_method_takes_a_design_from_outside(method, points):
     x, y = points
@@ -142,6 +142,7 @@ def test_every_method_takes_a_design_from_outside(method, points):
     np.testing.assert_allclose(result.value, least, rtol=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_the_plan_and_the_certificate_take_it(points):
     x, y = points
     regression = jd.LinearRegression(Powers(x, 3), y, l2=0.1)

@@ -68,7 +68,7 @@ LOOKED_AT = {
 }
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.parametrize("change", LOOKED_AT.values(), ids=LOOKED_AT.keys())
 def test_a_call_that_differs_is_looked_at(change, looks):
     call()

@@ -255,6 +255,7 @@ def test_a_room_is_loaded_when_one_of_its_names_is_used():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_no_trace_outlives_a_call(rng):
     """What a branch closes over would: arrays of traces that have ended."""
     X, y = rng.normal(size=(60, 5)).astype(np.float32), rng.normal(size=60).astype(np.float32)

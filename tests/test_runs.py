@@ -288,6 +288,7 @@ def test_hooks_are_told_of_a_chunk_while_the_device_works_on_the_next():
     )
 
 
+@pytest.mark.slow
 def test_the_bandwidth_is_that_of_the_cost_model():
     seen = Recorder()
     start = jnp.ones(1000)
@@ -619,6 +620,7 @@ def test_errors_say_what_to_do(name):
         call()
 
 
+@pytest.mark.slow
 def test_values_that_are_nan_elsewhere_are_a_status():
     result = jd.run(lambda x: jnp.sum(jnp.log(x)), -jnp.ones(2), jd.GradientDescent(0.1))
     assert int(result.status) == jd.Status.NON_FINITE

@@ -161,7 +161,7 @@ def test_an_axis_that_devices_cannot_share_is_named():
             PROBLEMS[name].shapes(point_of(name, 100, 8), mesh)
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sparse", "hashed", "categorical"])
 def test_designs_that_the_host_lays_out_are_measured_on_any_number_of_devices(name, tmp_path):
     mesh = mesh_of(jax.devices()[:2], "samples")
@@ -183,6 +183,7 @@ def test_designs_that_the_host_lays_out_are_measured_on_any_number_of_devices(na
         assert line["figures"]["least_bytes"] > 64 * 4
 
 
+@pytest.mark.slow
 def test_points_are_measured_and_kept_and_skipped(tmp_path):
     output, told = tmp_path / "scale.jsonl", []
     grid = Experiment(rows=(256,), features=(8,), devices=(1, 2), iterations=2, repeats=2)
@@ -314,7 +315,7 @@ def test_collectives_of_a_sharded_program_are_found():
     assert program.arguments == 64 * 8 * 4 // 8
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [jd.GradientDescent(jd.Backtracking()), jd.LSMR()])
 def test_the_loop_over_iterations_is_found_among_others(method):
     """A line search is a loop inside of it, the look at a claim of convergence one around it."""
@@ -329,6 +330,7 @@ def test_the_loop_over_iterations_is_found_among_others(method):
     assert any(sent.size >= 8 * 4 for sent in program.sent_in_an_iteration)
 
 
+@pytest.mark.slow
 def test_the_command_measures_and_prints(tmp_path):
     output = tmp_path / "out.jsonl"
     options = ["--rows", "256", "--features", "8", "--devices", "1,2", "--repeats", "1"]

@@ -39,7 +39,7 @@ def solved(data, method, axes, shape=(4, 2)):
     return jd.minimize(jd.LinearRegression(X, y, l2=0.5), method=method), y
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "layout"),
     [

@@ -478,6 +478,7 @@ LINE_SEARCHES = [
 OFFSETS = st.just(0.0) | st.floats(1, 1e4) | st.floats(-1e4, -1)
 
 
+@pytest.mark.slow
 @given(offset=OFFSETS, scale=st.sampled_from([1e-3, 1.0, 1e3]))
 def test_line_searches_do_not_stall_near_a_float32_optimum(offset, scale):
     for method in LINE_SEARCHES:

@@ -254,7 +254,7 @@ METHODS = {
 }
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_finds_the_minimum_in_the_passes_that_are_said(name, rng):
     method, once, each = METHODS[name]
@@ -307,6 +307,7 @@ def test_the_default_adds_up_where_features_are_few_and_iterates_where_they_are_
     assert plan.chosen.peak_bytes < 2**29
 
 
+@pytest.mark.slow
 def test_columns_that_do_not_vary_turn_nothing(rng):
     """What the normal equations leave free is these columns' weights alone."""
     constants = 2013.0, 0.0, 1e7, 1.0

@@ -97,6 +97,7 @@ def test_a_gradient_reads_each_row_once_and_adds_up_over_devices_once(
     np.testing.assert_allclose(of_squares, 2 * X.T @ X @ np.ones(FEATURES), rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "intercept"), [(jd.LSMR(), False), pytest.param(None, True, marks=pytest.mark.slow)]
 )
@@ -159,6 +160,7 @@ def test_a_share_reads_its_own_rows_of_every_format(arrays, tmp_path):
             assert sum(block.rows for block in again) >= part.rows - 3
 
 
+@pytest.mark.slow
 def test_shares_have_one_fingerprint(arrays, sharding):
     design = jd.StreamedShares(arrays, sharding, exclude=["y"])
     assert len({stream.fingerprint() for stream in design.shares.streams}) == 1

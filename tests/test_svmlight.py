@@ -63,6 +63,7 @@ def test_few_indices_are_columns_with_their_names(data, tmp_path, name, first, m
 
 @pytest.mark.parametrize("data", [WIDE], indirect=True)
 class TestManyIndices:
+    @pytest.mark.slow
     @pytest.mark.parametrize("standardize", [False, pytest.param(True, marks=pytest.mark.slow)])
     def test_they_stay_sparse(self, data, tmp_path, standardize):
         X, y = data
@@ -85,6 +86,7 @@ class TestManyIndices:
         rows = sum(model.metrics[part]["rows"] for part in ("train", "held_out"))
         assert rows == (data[1] > 0).sum()
 
+    @pytest.mark.slow
     def test_models_come_back_whole_and_predict_other_files(self, data, tmp_path):
         path = written(tmp_path, *data)
         model = jd.fit_model(path, l2=0.1)
@@ -123,6 +125,7 @@ class TestManyIndices:
         with pytest.raises(DataError, match="--method direct adds up products"):
             jd.fit_model(written(tmp_path, *data), method="direct")
 
+    @pytest.mark.slow
     def test_a_start_is_matched_by_index(self, data, tmp_path):
         X, y = data
         part = written(tmp_path, X[:300], y[:300], "part.svm")
