@@ -597,18 +597,27 @@ SERVER = textwrap.dedent("""
         os.close(reads)
         return code
 
+    def left_behind():
+        return os.listdir(folder + "/run") if os.path.isdir(folder + "/run") else []
+
+    def is_unfinished():
+        return any("unfinished" in name for name in left_behind())
+
     generator = random.Random(seed)
     unfinished = 0
-    for _ in range(kills):
+    for number in range(kills):
         child, reads = begin(life, 100_000_000)  # more than are made until it is killed
         if generator.random() < 0.9:
             os.read(reads, 1)  # its programs are compiled
         time.sleep(generator.uniform(0, 0.4))
+        deadline = time.perf_counter() + 2 * (number % 2)  # every other one while it writes
+        while time.perf_counter() < deadline and not is_unfinished():
+            time.sleep(1e-4)
         os.kill(child, signal.SIGKILL)
         code = code_of(child, reads)
         assert code == signal.SIGKILL, code
-        left = os.listdir(folder + "/run") if os.path.isdir(folder + "/run") else []
-        unfinished += any("unfinished" in name for name in left)
+        unfinished += is_unfinished()
+    left = left_behind()
     ends = [int(n[-10:]) for n in left if n.startswith("iteration") and n[-10:].isdigit()]
     iterations = 50 + max(ends + [0])
     for what in (life, without):
