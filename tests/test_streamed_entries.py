@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 import jaxdescent as jd
 from jaxdescent import data
 from jaxdescent.data import DataError, Kind, Source, SparseColumn, hashing, row_stream
-from jaxdescent.data.chunk import placed
+from jaxdescent.data.chunk import Chunk, placed
+from jaxdescent.data.entries import RowEntries, sparse_pieces
 from jaxdescent.designs.streamed_rows import StreamedRows
+from jaxdescent.fit import fit_model
 from tests.references import closed_form
 
 ROWS, BITS, LISTED = 300, 6, 7
@@ -231,8 +233,9 @@ def text_file(rng, tmp_path):
 
 
 @pytest.fixture
-def of_text(text_file):
-    """A regression on the file's words, and the value of its minimum."""
+def of_text(text_file, monkeypatch):
+    """A regression on the file's words, in blocks of 340 rows, and the value of its minimum."""
+    monkeypatch.setattr(row_stream, "BLOCK_BYTES", 1 << 13)
     S = jd.Streamed(text_file, words=["text"], exclude=["y"], bits=8)
     y = S.column("y")
     *_, least = closed_form(S.stream.rows_at(np.arange(2000)), y, 0.1)
@@ -364,3 +367,84 @@ def test_no_sum_of_squares_is_below_zero_where_a_column_does_not_vary(x64):
         squares = np.asarray(design.column_squared_norms(jnp.asarray(weights), center))
         assert np.all(squares >= 0)
         assert np.all(squares <= 1e-10 * value**2 * weights.sum())
+
+
+def unsorted_matrix(rng, rows, features):
+    """A sparse matrix whose rows have entries in any order, some places twice, and what it says."""
+    index = np.concatenate([rng.permutation(features)[:4] for _ in range(rows)])
+    index[1::8] = index[::8]
+    starts, values = np.arange(0, 4 * rows + 1, 4), rng.normal(size=4 * rows)
+    matrix = scipy.sparse.csr_array((values, index.astype(np.int32), starts), (rows, features))
+    return matrix, matrix.copy().toarray()
+
+
+def test_entries_in_any_order_stay_as_they_are(rng, x64):
+    matrix, dense = unsorted_matrix(rng, 600, 12)
+    given = matrix.data.copy(), matrix.indices.copy()
+    y = dense @ rng.normal(size=12) + rng.normal(size=600)
+    stream = jd.Streamed({"x": matrix}, sparse={"x": 12}, dtype=jnp.float64)
+    result = jd.minimize(jd.LinearRegression(stream, y, l2=1.0), method=jd.DerivativeMethod())
+    weights, _, _ = closed_form(dense, y, 1.0)
+    np.testing.assert_allclose(result.params["weights"], weights, rtol=1e-10)
+    np.testing.assert_allclose(
+        stream.column_squared_norms(None, None), np.sum(dense**2, axis=0), rtol=1e-12
+    )
+    np.testing.assert_array_equal(matrix.data, given[0])
+    np.testing.assert_array_equal(matrix.indices, given[1])
+    model = fit_model(
+        {"x": matrix, "y": y}, "y", method="lsmr", standardize=True, dtype="float64", l2=1.0
+    )
+    scale = dense.std(axis=0)
+    own, _, _ = closed_form(dense / scale, y, 1.0)
+    np.testing.assert_allclose(model.weights, own / scale, rtol=1e-6)
+    np.testing.assert_array_equal(matrix.data, given[0])
+
+
+@pytest.mark.parametrize("longest", [3, 40, 400])
+def test_sums_of_rows_of_any_lengths_are_those_of_the_written_out_matrix(rng, longest):
+    counts = np.full(500, 3)
+    counts[7] = longest
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    index = np.concatenate([np.sort(rng.choice(400, n, replace=False)) for n in counts])
+    entries = RowEntries(starts, index.astype(np.int32), rng.normal(size=index.size), "x", 0, 400)
+    pieces = sparse_pieces([], [entries], 0, 400, np.float64)
+    chunk, y = Chunk(0, (), np.empty((500, 0)), pieces, [], 400), rng.normal(size=(500, 1))
+    total = np.zeros((402, 402))
+    chunk.add_products(None, y, None, total)
+    A = np.column_stack([pieces[0].toarray(), y, np.ones(500)])
+    np.testing.assert_allclose(total, A.T @ A, rtol=1e-12, atol=1e-12)
+
+
+def test_full_sparse_columns_far_from_zero_keep_their_digits(rng, x64):
+    X = 1e6 + rng.normal(size=(800, 3))
+    y = X @ [1.0, 2.0, 3.0] + rng.normal(size=800)
+    given = {"x": scipy.sparse.csr_array(X)}
+    stream = jd.Streamed(given, sparse={"x": 3}, dtype=jnp.float64)
+    result = jd.minimize(jd.LinearRegression(stream, y), method=jd.DerivativeMethod())
+    centred = X - X.mean(axis=0)
+    weights = np.linalg.lstsq(centred, y - y.mean(), rcond=None)[0]
+    np.testing.assert_allclose(result.params["weights"], weights, rtol=1e-9)
+
+
+def test_features_beyond_the_numbers_of_32_bits_keep_their_places():
+    most = 2**31 - 1
+    a = RowEntries(np.array([0, 1, 2]), np.array([5, most - 1]), None, "a", 0, most)
+    b = RowEntries(np.array([0, 1, 2]), np.array([1, 4]), None, "b", most, 5)
+    one, other = sparse_pieces([], [a, b], 0, most + 5, np.float32)
+    assert one.indices.tolist() == [5, most - 1]
+    assert other.indices.tolist() == [most + 1, most + 4]
+
+
+def test_a_chunk_holds_the_bytes_that_are_counted(rng):
+    codes = {f"k{j}": rng.integers(0, 90, 4000) for j in range(8)}
+    words = {"t": [" ".join(map(str, row)) for row in rng.integers(0, 10**6, (4000, 5))]}
+    for table, options in (
+        (codes, {"categorical": dict.fromkeys(codes, 90)}),
+        (pa.table(words), {"words": ["t"], "bits": 12}),
+    ):
+        stream = jd.Streamed(table, **options).stream
+        chunk = stream.chunk(0)
+        held = chunk.numbers.nbytes
+        for S in chunk.sparse:
+            held += S.data.nbytes + S.indices.nbytes
+        assert held <= chunk.rows * stream.decoding.row_bytes <= 1.3 * held

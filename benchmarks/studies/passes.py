@@ -66,10 +66,6 @@ class Counted(Dense):
         jax.debug.callback(functools.partial(TALLY.add, size / self.shape[0]))
         return super().row_block(start, size)
 
-    def column_block(self, start, size):
-        jax.debug.callback(functools.partial(TALLY.add, size / self.shape[1]))
-        return super().column_block(start, size)
-
 
 def counted_product(X, w):
     """``X @ w`` that counts itself, and the products with X' that its derivatives make."""

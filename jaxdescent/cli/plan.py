@@ -63,8 +63,8 @@ def plan(
     if not 0 <= l2 < float("inf"):
         raise typer.BadParameter(f"must be at least 0 and finite, got {l2:g}.", param_hint="--l2")
     if rows is None or features is None:
-        is_alone = rows is features is None and plot is None and not exact
-        if not (machine and is_alone):
+        is_of_machine = machine and rows is None and features is None
+        if not is_of_machine or plot is not None or exact:
             raise typer.BadParameter(
                 "is missing: give --rows and --features, or --machine alone.",
                 param_hint="--rows" if rows is None else "--features",

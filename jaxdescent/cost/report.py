@@ -15,7 +15,7 @@ from jaxdescent.cost.largest import (
     largest_size,
 )
 from jaxdescent.cost.plan import Plan
-from jaxdescent.display import Report, readable_seconds
+from jaxdescent.display import Report, broken, readable_seconds
 from jaxdescent.machine import Machine
 from jaxdescent.machine.memory import readable_bytes
 
@@ -41,7 +41,17 @@ def show_plan(plan: Plan, console: Console) -> None:
     for candidate in plan.candidates:
         is_chosen = candidate is plan.chosen
         styles.append("bold green" if is_chosen else "" if candidate.feasible else "dim")
-    for line, style in zip_longest(grid.as_text().splitlines(), styles, fillvalue=""):
+    title, blank, heads, *rest = grid.as_text().splitlines()
+    at = heads.rindex(grid.heads[-1])
+    rows = [
+        "\n".join(
+            f"{' ' * at if index else row[:at]}{part}"
+            for index, part in enumerate(broken(row[at:], console.width, at))
+        )
+        for row in rest[: len(grid.rows)]
+    ]
+    lines = [title, blank, heads, *rows, *rest[len(rows) :]]
+    for line, style in zip_longest(lines, styles, fillvalue=""):
         console.print(Text(line, style))
 
 

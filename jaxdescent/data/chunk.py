@@ -26,6 +26,10 @@ PRODUCT_BYTES, MOST_PRODUCT_ROWS, LEAST_PRODUCT_ROWS, SQUARE = 1 << 22, 65536, 2
 themselves at a time: they stay in a core's own cache. There are at least as many rows as columns,
 up to ``SQUARE``, since the addition of a product would outweigh that of fewer rows."""
 
+PADDED = 4
+"""Pairs of entries are added up row by row of a padded array where that has at most so many times
+as many pairs as there are."""
+
 SPARSE = 8
 """Sparse features are written out for products of columns where a row has one of so many of them or
 more: BLAS multiplies about ``SPARSE**2`` numbers while one pair of entries is added."""
@@ -140,7 +144,8 @@ class Chunk:
         """
         n, side = len(self.names), total.shape[0]
         written_out, apart = self._whole_sparse(), None
-        if written_out is not None and SPARSE * written_out.nnz < np.prod(written_out.shape):
+        is_shifted = shift is not None and shift[n : self.features].any()
+        if written_out is not None and not is_shifted and _is_few(written_out):
             written_out, apart = None, written_out
         dense = np.arange(side) if apart is None else np.r_[0:n, self.features : side]
         step = product_rows(dense.size)
@@ -174,8 +179,9 @@ class Chunk:
         s, n = self.own(weight), len(self.names)
         share = s / s.sum() if s.sum() > 0 else np.full(self.rows, 1 / self.rows)
         pieces = (share[rows] @ self._written_out(rows, targets) for rows in self._slices())
-        means = functools.reduce(operator.add, pieces)
-        return np.concatenate([means[:n], np.zeros(self.features - n), means[n:-1]])
+        means, S = functools.reduce(operator.add, pieces), self._whole_sparse()
+        sparse = np.zeros(self.features - n) if S is None or _is_few(S) else share @ S
+        return np.concatenate([means[:n], sparse, means[n:-1]])
 
     def written_out(self) -> np.ndarray:
         """All features in float64, column by column."""
@@ -204,6 +210,9 @@ class Chunk:
         if not self.sparse:
             return None
         whole = functools.reduce(operator.add, self.sparse)
+        if whole.has_canonical_format:
+            return whole
+        whole = whole.copy()  # it may share its arrays with the caller's matrix
         whole.sum_duplicates()
         return whole
 
@@ -262,6 +271,11 @@ def check_finite(
         raise DataError(f"{who} is {what} in {block.place(row)}: correct the data.")
 
 
+def _is_few(S: Any) -> bool:
+    """Whether sparse features have so few entries that these are added up by pairs."""
+    return SPARSE * S.nnz < np.prod(S.shape)
+
+
 def _add_entries(S: Any, residual: np.ndarray, total: np.ndarray) -> None:
     """Add ``S' @ residual`` to ``total`` in float64. SciPy's product would be one more vector over
     all features, of which a chunk may have few.
@@ -280,7 +294,13 @@ def _add_pairs(S: Any, s: np.ndarray, first: int, total: np.ndarray) -> None:
     ``first``.
     """
     counts = np.diff(S.indptr)
-    there = np.arange(max(counts, default=0)) < counts[:, None]
+    most = int(max(counts, default=0))
+    # All rows are padded to the longest, unless most of these pairs would be of padding.
+    if counts.size * most**2 > PADDED * np.sum(np.square(counts, dtype=np.float64)):
+        products = (S.T.multiply(s) @ S).tocoo()  # each place stands once
+        total[first + products.row, first + products.col] += products.data
+        return
+    there = np.arange(most) < counts[:, None]
     place, x = np.zeros(there.T.shape, np.int64), np.zeros(there.T.shape)
     place.T[there], x.T[there] = first + S.indices, S.data
     flat, side = total.reshape(-1), total.shape[0]  # one index finds its place faster than two

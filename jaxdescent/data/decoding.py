@@ -71,10 +71,10 @@ class Decoding:
 
     @property
     def row_bytes(self) -> int:
-        """About how many bytes a row takes as numbers."""
+        """About how many bytes a row takes: numbers, and an index and a value of each entry."""
         size = self.dtype.itemsize
-        entry = 4 + (size if self.listed else 0)
-        return len(self.numbers) * size + 4 * len(self.levels) + self.row_entries * entry
+        entries = len(self.levels) + self.row_entries
+        return len(self.numbers) * size + entries * (4 + size)
 
     @property
     def hashed_entries(self) -> int:

@@ -77,10 +77,15 @@ def sparse_pieces(
     pieces = list[Any]()
     for each in [entries_of(coded), *entries] if coded else entries:
         own, index = each.in_dtype(dtype), each.index.astype(np.int32, copy=False)
+        starts = own.starts
+        if index.size < 2**31 and features - first < 2**31:
+            starts = starts.astype(np.int32)
+        else:
+            index = index.astype(np.int64)
         if each.first > first:
-            index = index + np.int32(each.first - first)
+            index = index + index.dtype.type(each.first - first)
         values = np.ones(index.size, dtype) if own.values is None else own.values
-        pieces.append(csr_array((values, index, own.starts), (len(each), features - first)))
+        pieces.append(csr_array((values, index, starts), (len(each), features - first)))
     return pieces
 
 

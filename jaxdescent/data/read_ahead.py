@@ -43,8 +43,9 @@ def read_ahead(start: Callable[[], Iterator[T]]) -> Generator[T]:
 
     def work() -> None:
         _own.is_wanted = lambda: not is_over.is_set() and threading.main_thread().is_alive()
-        items = start()
+        items: Any = None
         try:
+            items = start()
             for item in items:
                 made.put((item, None))
                 del item  # it must not outlive the caller's use while the next one is read

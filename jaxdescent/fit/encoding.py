@@ -196,7 +196,7 @@ class Encoding:
                 return f"{column}={self.levels[column][place]}"
             if place < size:
                 return f"hash bucket {self.buckets[place]:,}"
-        return f"{self.sparse}{self.indices[index - self.size]}"
+        return f"{self.sparse}{self.indices[index - self.size + len(self.indices)]}"
 
     @functools.cached_property
     def _levels(self) -> dict[str, Any]:

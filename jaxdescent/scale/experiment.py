@@ -16,8 +16,14 @@ from jaxdescent.scale.program import METHODS
 DTYPES = ("float32", "bfloat16", "float64")
 SCALINGS = ("strong", "weak")
 OF_A_PROBLEM = (
-    *("rows", "features", "outputs", "methods"),
-    *("dtypes", "layouts", "devices", "rehearse"),
+    "rows",
+    "features",
+    "outputs",
+    "methods",
+    "dtypes",
+    "layouts",
+    "devices",
+    "rehearse",
 )
 """The keys that the table of a problem may have."""
 
