@@ -324,3 +324,26 @@ def test_new_numbers_compile_nothing(rng):
 def test_what_is_wrong_is_said(make, error, message):
     with pytest.raises(error, match=message):
         jd.minimize(as_regression(np.eye(3), np.ones(3)), method=make())
+
+
+@pytest.mark.slow
+def test_regressions_of_a_batch_end_by_either_and_have_their_derivatives(rng):
+    problems = [data(rng, condition) for condition in (2.0, 300.0)]
+    X, y = (np.stack(each).astype(np.float32) for each in zip(*problems, strict=True))
+    method = jd.Hedge(jd.ConjugateGradient(), THENS["direct"], BUDGET)
+
+    def total(y, X):
+        result = jd.minimize(jd.LinearRegression(X, y), method=method)
+        return result.params["weights"].sum(), result
+
+    slopes, results = jax.jit(jax.vmap(jax.grad(total, has_aux=True)))(y, X)
+    assert [results.method[index] for index in range(2)] == [
+        "ConjugateGradient()",
+        "DerivativeMethod()",
+    ]
+    for (A, targets), slope, weights in zip(
+        problems, slopes, results.params["weights"], strict=True
+    ):
+        np.testing.assert_allclose(A @ weights, A @ closed_form(A, targets)[0], atol=3e-3)
+        expected = np.linalg.pinv(A - A.mean(axis=0)).sum(axis=0)
+        np.testing.assert_allclose(slope, expected, atol=5e-3 * np.abs(expected).max())
