@@ -56,7 +56,6 @@ def shrinking():
         return jd.minimize_batch(from_start, (STARTS, STEEPNESS), METHOD, tolerance=1e-4)
 
 
-@pytest.mark.core
 def test_members_one_by_one_give_what_vmap_gives(one_by_one, expected):
     assert_same(one_by_one, expected, rtol=1e-4, atol=1e-6)
 

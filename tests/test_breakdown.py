@@ -233,6 +233,7 @@ class TestNextSteps:
 
 
 class TestTutorial:
+    @pytest.mark.slow
     def test_descent_matches_the_closed_form(self, tutorial_report):
         shrink = {"2x²": 0.96**1000, "x² + y² + z²": 0.98**1000}
         rows = tutorial_report.numbers["descent"]

@@ -353,6 +353,7 @@ def test_a_start_by_name_has_the_dtype_of_the_weights(x64):
         jd.minimize(regression, start)
 
 
+@pytest.mark.slow
 def test_without_64_bits_float64_levels_are_of_32():
     codes = np.array([0, 1, 1])
     regression = jd.LinearRegression(jd.Categorical(codes, 2, dtype=float), np.arange(3.0))

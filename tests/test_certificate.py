@@ -171,7 +171,7 @@ def reflected(x, weights):
     return 0.5 * jnp.sum(weights * y**2)
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.parametrize(("sign", "kind"), [(1, "minimum"), (-1, "maximum")])
 def test_a_million_coupled_unknowns_are_certified(sign, kind):
     n = 1_000_000

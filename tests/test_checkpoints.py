@@ -108,6 +108,7 @@ def test_a_folder_that_has_a_run_is_not_overwritten(tmp_path):
         run(checkpoint=tmp_path)
 
 
+@pytest.mark.slow
 def test_memory_for_the_first_copy_is_found_before_it_is_due(tmp_path, monkeypatch):
     copies = []
 

@@ -32,6 +32,7 @@ def test_the_floor_of_a_stiff_curved_valley_is_no_minimum(start, method):
     assert float(result.suboptimality) > 0 or float(result.value) < 1e-8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_no_certificate_contradicts_a_result(dtype, x64, rng):
     converged = 0
@@ -86,7 +87,7 @@ def off_saturation(p, x, y):
     return p[0] * (1 - jnp.exp(-p[1] * x)) - y
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [None, jd.LevenbergMarquardt()], ids=str)
 @pytest.mark.parametrize("case", ["BoxBOD", 0, 1])
 def test_a_plateau_to_infinity_is_no_minimum(case, method, rng, x64):

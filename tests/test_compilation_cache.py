@@ -87,6 +87,7 @@ def test_another_process_uses_the_program_and_has_the_same_bits(folder, rng):
     np.testing.assert_allclose(solved(X, 2 * y), 2 * first, atol=1e-5)  # data are its inputs
 
 
+@pytest.mark.slow
 def test_a_run_in_chunks_whose_memory_is_taken_over_has_the_same_bits(folder, rng):
     def descend():
         p = np.linspace(-1, 1, 20).astype(np.float32)
@@ -99,6 +100,7 @@ def test_a_run_in_chunks_whose_memory_is_taken_over_has_the_same_bits(folder, rn
     assert hits() > known
 
 
+@pytest.mark.slow
 def test_what_is_damaged_is_compiled_again(folder, rng):
     X, y = data(rng)
     first = solved(X, y)
@@ -159,6 +161,7 @@ def test_a_program_that_calls_the_host_calls_the_function_of_this_process(folder
         np.testing.assert_array_equal(doubled_and(np.float32(more)), 2 + more)
 
 
+@pytest.mark.slow
 def test_a_program_that_reads_rows_reads_those_of_this_process(folder, rng):
     for _ in range(2):
         X = rng.normal(size=(50, 2)).astype(np.float32)

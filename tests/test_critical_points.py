@@ -88,6 +88,7 @@ def cubic(p, a, b, c):
     return a * (p[0] ** 2 - p[1] ** 2) + b * p[0] + c * (p[0] ** 3 - 3 * p[0] * p[1] ** 2)
 
 
+@pytest.mark.slow
 def test_a_saddle_is_found_from_every_start():
     (point,) = jd.critical_points(cubic, grid(-3.0, 3.0, 4), args=tuple(np.float32([1, 1, 0])))
     assert (point.kind, point.starts) == ("saddle", 16)

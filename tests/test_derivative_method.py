@@ -212,6 +212,7 @@ def test_a_list_of_penalties_is_an_array_of_them(rng, kind):
         solve(X, y, l2=kind([1.0, 2.0, 3.0]))
 
 
+@pytest.mark.slow
 def test_a_matrix_free_design_is_solved_too(rng):
     target = rng.normal(size=4).astype(np.float32)
     design = jd.MatrixFree(lambda w: w[1:] - w[:-1], rows=4, features=5)
@@ -309,6 +310,7 @@ def test_sixteen_bit_rows_are_solved_in_float32(rng):
     np.testing.assert_allclose(result.params["weights"], weights, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_solution_is_the_same_under_jit(rng):
     X = rng.normal(size=(40, 3)).astype(np.float32)
     y = rng.normal(size=40).astype(np.float32)

@@ -151,6 +151,7 @@ def test_hoisting_turns_closed_over_tracers_into_leaves(matrix):
     assert float(jax.jit(count_leaves)(1.0)) == 1.0
 
 
+@pytest.mark.slow
 def test_a_large_16_bit_matrix_is_widened_block_by_block(rng):
     rows, features, dtype = 5000, 2048, jnp.bfloat16  # not a whole number of blocks
     X = jnp.asarray(rng.normal(size=(rows, features)).astype(np.float32)).astype(dtype)
@@ -271,6 +272,7 @@ class Doubling:
     out_structure = in_structure
 
 
+@pytest.mark.slow
 def test_an_operator_is_a_design():
     y = jnp.arange(4.0)
     result = jd.minimize(jd.LinearRegression(Doubling(), y, intercept=False))

@@ -137,6 +137,7 @@ def test_no_method_that_ran_is_advised(status, ran, said, unsaid):
 
 
 class TestKinks:
+    @pytest.mark.slow
     def test_a_lasso_at_its_kink_is_told_of_it(self):
         rng = np.random.default_rng(0)
         A = rng.normal(size=(50, 8)).astype(np.float32)
@@ -152,6 +153,7 @@ class TestKinks:
             assert "the value has a kink there, as |x| has at 0" in result.message
             assert "Rounding hides" not in repr(result)
 
+    @pytest.mark.slow
     def test_so_are_the_members_of_a_batch(self):
         def distance(x):
             return jnp.sum(jnp.abs(x - jnp.array([1.0, 2.0]))) + 0.1 * jnp.sum(x**2)
@@ -448,6 +450,7 @@ class TagCounter(html.parser.HTMLParser):
         self.text.append(data)
 
 
+@pytest.mark.slow
 @given(tree_strategy, tree_strategy)
 def test_nothing_raises_whatever_the_leaves_are(params, other):
     for result in (

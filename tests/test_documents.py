@@ -165,6 +165,7 @@ def public():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", public())
 def test_a_public_docstring_says_what_goes_in_what_comes_out_and_what_is_raised(name):
     given = getattr(jd, name)

@@ -20,6 +20,7 @@ def users_configuration(relaxed_promotion):
     """Examples run as a user runs them, without the tests' strict promotion rules."""
 
 
+@pytest.mark.slow
 def test_tutorial_functions_shrink_by_the_closed_form():
     shrinks = load("tutorial_functions").main()
     assert shrinks.pop("2x²") == pytest.approx(0.96**1000, rel=1e-4, abs=0)
@@ -55,6 +56,7 @@ def test_tuning_l2_lowers_the_held_out_loss():
     assert after < before
 
 
+@pytest.mark.slow
 def test_step_rules_find_the_minimum_in_every_kind_of_loop():
     assert max(load("step_rules_in_optax").main().values()) < 2e-3
 

@@ -220,6 +220,7 @@ def test_a_fit_is_that_of_the_rows_that_are_left(table, tmp_path, name):
     assert model.fingerprint.endswith(" where m <= 5 and m > 0")
 
 
+@pytest.mark.slow
 def test_levels_may_be_compared_as_numbers(table, tmp_path):
     table.select("m", "x", "y").filter(pl.col("x").is_not_nan()).write_csv(tmp_path / "d.csv")
     for method in ("direct", "cg"):
@@ -348,6 +349,7 @@ def conditions(draw, depth=2):
     return f"{name} {op} {shown}", met
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(tables(), conditions(), st.integers(1, 5))
 def test_any_condition_is_that_of_pyarrow(tmp_path_factory, table, condition, group):

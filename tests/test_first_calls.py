@@ -124,6 +124,7 @@ def test_a_derivative_of_an_eager_call_is_solved_as_the_call_is(rng, monkeypatch
     np.testing.assert_allclose(jax.jit(jax.grad(norm))(2.0), slope, rtol=2e-2)
 
 
+@pytest.mark.slow
 def test_a_call_inside_a_trace_that_takes_no_traced_number_is_traced_too(rng):
     X, y = rng.normal(size=(30, 3)).astype(np.float32), rng.normal(size=30).astype(np.float32)
     value = float(jd.minimize(jd.LinearRegression(X, y)).value)

@@ -325,7 +325,7 @@ class TestRowsInMemory:
     def few_columns(self, monkeypatch):
         monkeypatch.setattr(strategy, "MOST_COLUMNS", 2)
 
-    @pytest.mark.first
+    @pytest.mark.slow
     @pytest.mark.parametrize("options", [{}, {"weights": "w"}, {"test": 0.3}])
     def test_it_agrees_with_ridge(self, people, options):
         out = ("w",) if "weights" not in options else ()

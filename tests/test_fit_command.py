@@ -1019,6 +1019,7 @@ def test_a_fit_in_memory_that_is_interrupted_ends_its_reading(tmp_path, rng):
     assert errors == "Interrupted: nothing was written.\n"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_a_signal_ends_a_fit_whose_main_thread_never_comes_back(tmp_path):
     """As it does not while XLA compiles, or runs a program."""

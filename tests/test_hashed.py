@@ -47,7 +47,7 @@ def test_products_are_those_of_the_touched_columns_of_the_whole(seed, features, 
     assert X.shape == (12, len(weight_of))
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", [jd.ConjugateGradient(jd.Jacobi()), jd.DerivativeMethod()], ids=str
 )

@@ -99,6 +99,7 @@ def tub(x):
 OF_A_FUNCTION = jd.Hedge(jd.LBFGS(), jd.DerivativeMethod(), 1)
 
 
+@pytest.mark.slow
 def test_a_function_goes_from_one_method_to_another():
     result = jd.minimize(tub, np.full(3, 2.5, np.float32), OF_A_FUNCTION)
     assert result.converged

@@ -140,6 +140,7 @@ def test_automatic_axes_work_under_jit():
     np.testing.assert_allclose(params, 0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_arrays_on_different_devices_are_named():
     one, two = (jax.device_put(jnp.ones(2), device) for device in jax.devices()[:2])
     with pytest.raises(ValueError, match=r"same devices.*params\['a'\].*params\['b'\]"):

@@ -186,7 +186,7 @@ def test_neither_the_start_nor_the_data_are_consumed():
     assert start.is_deleted()
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [jd.SumOfSquares(), valley], ids=["separable", "coupled"])
 def test_no_chunk_copies_the_params(objective):
     size = 1 << 18

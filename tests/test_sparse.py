@@ -112,6 +112,7 @@ def test_no_distribution_of_entries_blows_the_layout_up(make, rng, x64, monkeypa
     assert X.reading.bytes < 1.25 * 12 * X.entries + 24 * max(X.shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lengths", [(50, 65), (13, 65)], ids=["few last ones", "most of them"])
 def test_padding_of_ones_is_masked_however_much_of_a_piece_it_is(lengths, rng, x64, monkeypatch):
     monkeypatch.setattr(sparse_layout, "FEWEST_ENTRIES", 1 << 15)  # one width for all pieces
@@ -218,7 +219,7 @@ METHODS = [
 ]
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_methods_find_the_minimum_of_the_dense_regression(method, rng, x64):
     sparse, dense = regressions(rng)

@@ -39,7 +39,7 @@ FAR = {
 }
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [*((name, np.float32) for name in FAR), ("rosenbrock", np.float64), ("cosh", np.float64)],

@@ -266,6 +266,7 @@ def test_rows_of_a_sparse_column_are_cut_and_taken():
     assert column.row.tolist() == [0, 0, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("features", [3, 5000])
 def test_rows_without_any_feature_are_predicted(tmp_path, features):
     (tmp_path / "d.svm").write_text(f"1 0:1\n2 1:1\n4 {features}:1\n3\n")
