@@ -415,11 +415,13 @@ def test_sums_of_rows_of_any_lengths_are_those_of_the_written_out_matrix(rng, lo
     np.testing.assert_allclose(total, A.T @ A, rtol=1e-12, atol=1e-12)
 
 
-def test_full_sparse_columns_far_from_zero_keep_their_digits(rng, x64):
-    X = 1e6 + rng.normal(size=(800, 3))
-    y = X @ [1.0, 2.0, 3.0] + rng.normal(size=800)
+@pytest.mark.parametrize("seldom", [0, 60])
+def test_full_sparse_columns_far_from_zero_keep_their_digits(rng, x64, seldom):
+    few = rng.normal(size=(800, seldom)) * (rng.random((800, seldom)) < 0.02)
+    X = np.column_stack([few, 1e6 + rng.normal(size=(800, 3))])
+    y = X @ rng.normal(size=X.shape[1]) + rng.normal(size=800)
     given = {"x": scipy.sparse.csr_array(X)}
-    stream = jd.Streamed(given, sparse={"x": 3}, dtype=jnp.float64)
+    stream = jd.Streamed(given, sparse={"x": X.shape[1]}, dtype=jnp.float64)
     result = jd.minimize(jd.LinearRegression(stream, y), method=jd.DerivativeMethod())
     centred = X - X.mean(axis=0)
     weights = np.linalg.lstsq(centred, y - y.mean(), rcond=None)[0]

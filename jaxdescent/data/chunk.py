@@ -139,15 +139,18 @@ class Chunk:
         total: np.ndarray,
     ) -> None:
         """Add ``sum_i s_i z_i z_i'`` to ``total``, where z is features and targets less the shift,
-        and a one. The shift of sparse features is zero: they are added up by pairs of entries, and
-        written out only where a row has many.
+        and a one. Sparse features are added up by pairs of entries. Those with a shift are written
+        out, and all of them where a row has many.
         """
         n, side = len(self.names), total.shape[0]
-        written_out, apart = self._whole_sparse(), None
-        is_shifted = shift is not None and shift[n : self.features].any()
-        if written_out is not None and not is_shifted and _is_few(written_out):
-            written_out, apart = None, written_out
-        dense = np.arange(side) if apart is None else np.r_[0:n, self.features : side]
+        written_out, apart, dense = self._whole_sparse(), None, np.arange(side)
+        if written_out is not None and _is_few(written_out):
+            full = np.zeros(self.features - n, bool)
+            if shift is not None:
+                full = shift[n : self.features] != 0
+            apart = _columns_of(written_out, ~full)
+            written_out = written_out[:, full] if full.any() else None
+            dense = np.r_[0:n, n + np.flatnonzero(full), self.features : side]
         step = product_rows(dense.size)
         for first in range(0, self.rows, step):
             rows = slice(first, min(first + step, self.rows))
@@ -174,13 +177,15 @@ class Chunk:
 
     def means(self, weight: np.ndarray | None, targets: np.ndarray | None) -> np.ndarray:
         """The weighted means of features and targets; plain ones if no weight is positive, and
-        zeros of sparse features.
+        zeros of sparse features that few rows have.
         """
         s, n = self.own(weight), len(self.names)
         share = s / s.sum() if s.sum() > 0 else np.full(self.rows, 1 / self.rows)
         pieces = (share[rows] @ self._written_out(rows, targets) for rows in self._slices())
         means, S = functools.reduce(operator.add, pieces), self._whole_sparse()
-        sparse = np.zeros(self.features - n) if S is None or _is_few(S) else share @ S
+        sparse = np.zeros(self.features - n) if S is None else share @ S
+        if S is not None and _is_few(S):
+            sparse[SPARSE * np.bincount(S.indices, minlength=sparse.size) < self.rows] = 0
         return np.concatenate([means[:n], sparse, means[n:-1]])
 
     def written_out(self) -> np.ndarray:
@@ -274,6 +279,15 @@ def check_finite(
 def _is_few(S: Any) -> bool:
     """Whether sparse features have so few entries that these are added up by pairs."""
     return SPARSE * S.nnz < np.prod(S.shape)
+
+
+def _columns_of(S: Any, kept: np.ndarray) -> Any:
+    """A sparse matrix of the same shape with the entries of these columns alone."""
+    if kept.all():
+        return S
+    there = kept[S.indices]
+    starts = np.concatenate([[0], np.cumsum(there)])[S.indptr]
+    return type(S)((S.data[there], S.indices[there], starts), S.shape)
 
 
 def _add_entries(S: Any, residual: np.ndarray, total: np.ndarray) -> None:
