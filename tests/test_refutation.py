@@ -304,6 +304,26 @@ def test_only_small_regressions_are_taken_apart(what, monkeypatch):
     assert singular_values.is_small(regression, estimates=False) == is_larger
 
 
+@pytest.mark.parametrize("l2", [0.0, 1e-7], ids=["no penalty", "a small penalty"])
+def test_no_factor_of_a_wide_regression_is_larger_than_its_rows(l2, rng, monkeypatch):
+    """Rows of which some depend on others: the minimum is not the exact one of the numbers."""
+    X = rng.normal(size=(5, 700)) @ np.diag(10 ** rng.uniform(-1, 1, 700))
+    X = (rng.normal(size=(14, 5)) @ X).astype(np.float32)
+    y = X @ rng.normal(size=700).astype(np.float32)
+    sizes = []
+    for name in ("svd", "eigh", "eigvalsh", "qr", "cholesky", "inv"):
+        of = getattr(np.linalg, name)
+
+        def counted(matrix, *rest, of=of, **options):
+            sizes.append(min(np.shape(matrix)))
+            return of(matrix, *rest, **options)
+
+        monkeypatch.setattr(np.linalg, name, counted)
+    result = jd.minimize(jd.LinearRegression(X, y, l2=l2 * np.linalg.norm(X, 2) ** 2))
+    assert max(sizes) <= 14
+    assert float(result.value) <= 1e-4 * float(np.sum(np.square(y - y.mean())))
+
+
 def wide_ridge(rng, shape):
     """A ridge of more features than rows, its weights, and its minimum in float64."""
     X, y = rng.normal(size=shape).astype(np.float32), rng.normal(size=shape[0]).astype(np.float32)

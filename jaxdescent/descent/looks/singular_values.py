@@ -107,8 +107,6 @@ def _seen(given: dict[str, Any], *, intercept: bool) -> Look:
             falls = solution.height(own, offset)
             least = falls - 2 * solution.rounding
             is_exact = True
-        elif len(own) > LARGER * MOST_SIDE:
-            falls = least = 0.0  # dependent rows of a wide X, whose singular values take too long
         else:
             falls = least = largest_decrease(solution, weights, allowed)
         falls = np.asarray(falls, np.asarray(weights).dtype)
@@ -119,7 +117,8 @@ def largest_decrease(solution: by_lapack.Minimiser, weights: np.ndarray, allowed
     """The largest certain decrease of the value by a step, summed over the outputs.
 
     It is zero where the columns are so far from dependent that the gradient alone shows that the
-    value cannot fall by more than is allowed.
+    value cannot fall by more than is allowed, and for the columns of a wide X, whose singular
+    values take too long.
 
     Args:
       solution: the minimiser of the regression, whose outputs share one penalty; an intercept is at
@@ -128,6 +127,8 @@ def largest_decrease(solution: by_lapack.Minimiser, weights: np.ndarray, allowed
       allowed: by how much the value may be above the minimum.
     """
     eps, features = ULPS * float(np.finfo(weights.dtype).eps), solution.regression.X.shape[1]
+    if features > LARGER * MOST_SIDE:
+        return 0.0
     with np.errstate(all="ignore"):
         scaled, residual, moved = _posed(solution, weights.astype(np.float64).reshape(features, -1))
         if not (np.isfinite(scaled).all() and np.isfinite(residual).all()):

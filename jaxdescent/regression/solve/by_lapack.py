@@ -131,7 +131,7 @@ def _unit(array: Array) -> float:
 
     The squares of all float32 numbers are in the range of float64.
     """
-    peak = float(np.max(np.abs(array)))
+    peak = float(np.maximum(np.max(array), -np.min(array)))
     is_ordinary = 2.0**-200 < peak < 2.0**200 or not 0 < peak < np.inf
     return 1.0 if is_ordinary else 2.0 ** float(np.floor(np.log2(peak)))
 
@@ -155,10 +155,11 @@ def _factor(regression: StoredRegression) -> Inverse:
         A = np.where(is_noise, 0, A)
     own = np.sqrt(np.maximum(np.where(is_noise, 0, squares) + l2[0], 0))
     units = np.where(own > 0, own, 1)
-    inverse = _inverse_of_triangle(A / units, l2[0] / np.square(units), is_long=is_long)
-    size = np.inf if inverse is None else np.linalg.norm(inverse, 2)
+    inverse = _inverse_of_triangle(A, units, l2[0], is_long=is_long)
+    most = 1 / least_singular_value(regression.digits)
+    size = np.inf if inverse is None else _norm(inverse, most if is_long else 0.5 / null)
     if inverse is not None and size < 1 / null:
-        is_ill = bool(size > 1 / least_singular_value(regression.digits))
+        is_ill = size > most
         return Inverse(inverse / units[:, None], np.ones((features, 1)), False, is_ill)
     if _are_uneven(own, null) and l2[0] >= 0:
         penalty = np.diag(np.sqrt(l2[0]) / units) if l2[0] else np.zeros((0, features))
@@ -174,16 +175,28 @@ def _are_uneven(lengths: Array, null: float) -> bool:
     return there.size > 0 and bool(np.min(there) < null**0.5 * np.max(there))
 
 
-def _inverse_of_triangle(A: Array, penalty: Array, *, is_long: bool) -> Array | None:
-    """``R^-1`` with ``R'R = A'A + diag(penalty)``; None if no such R can be computed."""
+def _norm(matrix: Array, most: float) -> float:
+    """The spectral norm of a matrix, or the Frobenius norm, which is larger and needs no singular
+    values, if it is at most ``most``.
+    """
+    size = float(np.linalg.norm(matrix))
+    return size if size <= most else float(np.linalg.norm(matrix, 2))
+
+
+def _inverse_of_triangle(A: Array, units: Array, l2: float, *, is_long: bool) -> Array | None:
+    """``R^-1`` with ``R'R = D (A'A + l2 I) D`` and ``D = diag(1 / units)``; None if no such R can
+    be computed.
+    """
     try:
         if is_long:
-            if np.any(penalty < 0):
+            if l2 < 0:
                 return None
-            rows = np.vstack([A, np.diag(np.sqrt(penalty))]) if penalty.any() else A
+            rows = np.vstack([A / units, np.diag(np.sqrt(l2) / units)]) if l2 else A / units
             inverse = np.linalg.inv(np.linalg.qr(rows, mode="r"))
         else:
-            inverse = np.linalg.inv(np.linalg.cholesky(A.T @ A + np.diag(penalty))).T
+            gram = A.T @ A
+            gram[np.diag_indices_from(gram)] += l2
+            inverse = np.linalg.inv(np.linalg.cholesky(gram / np.outer(units, units))).T
     except np.linalg.LinAlgError:
         return None
     return inverse if np.isfinite(inverse).all() else None

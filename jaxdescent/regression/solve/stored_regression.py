@@ -52,37 +52,52 @@ class StoredRegression:
         """The sum of the weights."""
         return float(np.sum(self.share))
 
-    @functools.cached_property
+    @property
     def mean(self) -> Array:
         """``x_bar``, (features,); zeros without an intercept."""
-        return self._mean_of(self.X)
+        return self._columns[0]
 
-    @functools.cached_property
+    @property
     def target_mean(self) -> Array:
         """``y_bar``, (outputs,); zeros without an intercept."""
-        return self._mean_of(self.y)
+        return self._targets[0]
 
-    @functools.cached_property
+    @property
     def centred(self) -> Array:
         """``A = D (X - 1 x_bar')``, with ``D = diag(sqrt(s))``."""
-        return np.sqrt(self.share) * (self.X - self.mean)
+        return self._columns[1]
+
+    @functools.cached_property
+    def _columns(self) -> tuple[Array, Array]:
+        mean, moved = self._centred(self.X)
+        moved *= np.sqrt(self.share)
+        return mean, moved
+
+    @functools.cached_property
+    def _targets(self) -> tuple[Array, Array]:
+        return self._centred(self.y)
 
     @functools.cached_property
     def squares(self) -> Array:
         """The squared lengths of the columns of A, (features,)."""
         return np.einsum("ij,ij->j", self.centred, self.centred)
 
-    def _mean_of(self, columns: Array) -> Array:
+    def _centred(self, columns: Array) -> tuple[Array, Array]:
+        """The means of columns, zeros without an intercept, and the columns minus their means."""
         if not self.intercept:
-            return np.zeros(columns.shape[1])
+            return np.zeros(columns.shape[1]), columns.copy()
         share = self.share[:, 0] / self.total
         mean = share @ columns
-        return mean + share @ (columns - mean)  # corrected for its rounding
+        moved = columns - mean
+        rounding = share @ moved
+        moved -= rounding
+        return mean + rounding, moved
 
     def at_constant(self) -> tuple[float, float]:
         """The value at the best constant model, and the norm of the gradient by the weights."""
-        left = self.share * (self.y - self.target_mean)
-        value = 0.5 * float(np.sum(left * (self.y - self.target_mean)))
+        moved = self._targets[1]
+        left = self.share * moved
+        value = 0.5 * float(np.sum(left * moved))
         left = left - self.share * np.sum(left, axis=0) / self.total * self.intercept
         return value, float(np.linalg.norm(self.X.T @ left))
 
