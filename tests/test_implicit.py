@@ -367,6 +367,69 @@ def test_weights_of_least_norm_move_so_by_lsmr_or_without_intercept(kind, method
     np.testing.assert_allclose(jax.vjp(weights, y)[1](back)[0], exact.T @ back, atol=atol)
 
 
+@pytest.mark.parametrize(
+    ("shape", "l2", "intercept"),
+    [
+        ((300, 10), 0.0, True),
+        ((12, 40), 0.0, False),
+        pytest.param((60, 25), 1e-3, True, marks=pytest.mark.slow),
+        pytest.param((40, 300), 1e-3, True, marks=pytest.mark.slow),
+        pytest.param((20, 20), 0.0, True, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_weights_of_ill_conditioned_data_move_as_in_float64(shape, l2, intercept, rng):
+    """The error is that of singular values of X, and not of their squares."""
+    side, (rows, features) = min(shape), shape
+    U, V = (np.linalg.qr(rng.normal(size=(each, side)))[0] for each in shape)
+    X = (U * np.geomspace(1, 1e-3, side) @ V.T * rows**0.5).astype(np.float32)
+    y, back = rng.normal(size=rows).astype(np.float32), rng.normal(size=features)
+    A = X.astype(float) - intercept * X.mean(axis=0, dtype=float)
+    if l2:
+        exact = A.T @ np.linalg.solve(A @ A.T + l2 * np.eye(rows), np.eye(rows))
+    else:
+        exact = np.linalg.pinv(A, rcond=1e-6)
+
+    def weights(y):
+        regression = jd.LinearRegression(X, y, l2=l2, intercept=intercept)
+        return jd.minimize(regression).params["weights"]
+
+    moved = np.asarray(jax.vjp(weights, y)[1](back.astype(np.float32))[0], float)
+    assert np.linalg.norm(moved - exact.T @ back) < 1e-3 * np.linalg.norm(exact.T @ back)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("intercept", [True, False])
+def test_a_ridge_with_more_features_than_rows_moves_with_all_its_data(intercept, rng):
+    """The residuals are the penalty's small share of the targets, for each of two outputs."""
+    X, y = rng.normal(size=(6, 20)) + 3, rng.normal(size=(6, 2))
+    weight, l2, back = rng.uniform(0.5, 2, 6), np.array([1e-2, 1.0]), rng.normal(size=(20, 2))
+
+    def value(X, y, l2, weight):
+        total, one = np.sum(weight), np.ones(6)
+        A = np.sqrt(weight)[:, None] * (X - intercept * np.outer(one, weight @ X / total))
+        t = np.sqrt(weight)[:, None] * (y - intercept * np.outer(one, weight @ y / total))
+        pairs = zip(l2, t.T, strict=True)
+        own = [A.T @ np.linalg.solve(A @ A.T + each * np.eye(6), column) for each, column in pairs]
+        return np.sum(back * np.stack(own, axis=1))
+
+    def found(X, y, l2, weight):
+        regression = jd.LinearRegression(X, y, l2=l2, sample_weight=weight, intercept=intercept)
+        return jnp.sum(back.astype(np.float32) * jd.minimize(regression).params["weights"])
+
+    data = [X, y, l2, weight]
+    moved = jax.grad(found, argnums=(0, 1, 2, 3))(*(part.astype(np.float32) for part in data))
+    for index, slope in enumerate(np.asarray(each, float) for each in moved):
+        along = rng.normal(size=slope.shape)
+        ends = [
+            value(*data[:index], data[index] + step * along, *data[index + 1 :])
+            for step in (1e-6, -1e-6)
+        ]
+        exact = (ends[0] - ends[1]) / 2e-6
+        size = np.linalg.norm(slope) * np.linalg.norm(along)
+        np.testing.assert_allclose(np.sum(slope * along), exact, atol=2e-3 * size)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("intercept", [True, False])
 def test_weights_of_least_norm_turn_with_a_wide_matrix(intercept, rng):

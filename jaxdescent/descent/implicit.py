@@ -2,16 +2,18 @@
 theorem.
 
 At a minimiser ``g(x, data) = 0``. Differentiating gives ``H dx = -dg``, where ``dg`` is the change
-of the gradient at fixed x. The system is solved with Hessian-vector products: no iteration of the
-descent is differentiated. The unknowns are scaled by their own curvatures where these are known:
-otherwise an unknown in small units would have a small share of the residual however wrong it is.
+of the gradient at fixed x; no iteration of the descent is differentiated. For a regression that is
+not too large the system is solved by the singular values of X
+(:mod:`jaxdescent.regression.solve.pseudo_inverse`), otherwise with Hessian-vector products. There
+the unknowns are scaled by their own curvatures where these are known: otherwise an unknown in small
+units would have a small share of the residual however wrong it is.
 
 Where H is singular there are many minimisers, and ``dx = -H^+ dg``: the minimiser that was returned
 does not move along a flat direction. A regression's weights are those of least norm, also with an
 intercept, which follows from the weights. With fewer rows than features ``dx`` has another term,
 ``(I - H^+ H) dH H^+ x``, because the null space turns with X. Where the rank is lower than the
-shape of X allows, the weights jump as X moves, and their derivatives by X are NaN (up to 256
-features; with more, the derivatives are those at a constant rank).
+shape of X allows, the weights jump as X moves, and their derivatives by X are NaN (with
+Hessian-vector products the derivatives are those at a constant rank).
 """
 
 from __future__ import annotations
@@ -30,9 +32,12 @@ from jax.flatten_util import ravel_pytree
 
 from jaxdescent.designs import as_design
 from jaxdescent.numerics import precision
-from jaxdescent.numerics.linear_systems import System, eigenvalues, null_share, solve
+from jaxdescent.numerics.linear_systems import System, solve
 from jaxdescent.objectives import Objective
+from jaxdescent.regression.linear_model import scaled_rows
+from jaxdescent.regression.solve.centred import columns
 from jaxdescent.regression.solve.factor import is_uneven
+from jaxdescent.regression.solve.pseudo_inverse import is_possible, pseudo_inverse
 from jaxdescent.result import Result
 
 Params = Any
@@ -40,9 +45,8 @@ Params = Any
 FEW = 32
 """The most unknowns of a function whose own curvatures are computed, with a product each."""
 
-MOST_FEATURES, MOST_NUMBERS = 256, 1 << 26
-"""The most features for which the rank of X is computed, and the most numbers that the products for
-all unknowns may read."""
+MOST_NUMBERS = 1 << 26
+"""The most numbers that the products for all unknowns may read."""
 
 
 def is_definite(objective: Objective) -> bool | None:
@@ -100,6 +104,9 @@ def _root_jvp(is_definite: bool | None, primals: Any, tangents: Any) -> tuple[Pa
 
         return root, _change(with_intercept, objective, tangents[0])
 
+    if regression is not None and is_possible(regression):
+        return root, _moved_regression(regression, root, tangents[0], is_definite)
+
     def product(direction: Params) -> Params:
         return jax.jvp(objective.gradient, (root,), (direction,))[1]
 
@@ -114,16 +121,11 @@ def _root_jvp(is_definite: bool | None, primals: Any, tangents: Any) -> tuple[Pa
     of_data = objective, tangents[0]
     change = _change(lambda objective: objective.gradient(root), *of_data)
     moved = jax.tree.map(jnp.negative, solved(change))
-    if regression is None or not _moves(tangents[0].X):
-        return root, moved
-    if is_definite:
+    if regression is None or is_definite or not _moves(tangents[0].X):
         return root, moved
     design, is_free = as_design(regression.X), jnp.max(jnp.asarray(regression.l2)) <= 0
-    rank = design.largest_rank
-    if rank < design.shape[1]:
-        # The null space of H turns as X moves, which adds (I - H^+ H) dH H^+ x to the derivative.
-        dual = solved(root)
-        turned = _change(lambda objective: objective.hessian_product(root, dual), *of_data)
+    if design.largest_rank < design.shape[1]:
+        turned = _change(lambda objective: objective.hessian_product(root, solved(root)), *of_data)
         within = solved(product(turned))
         moved = jax.tree.map(
             lambda own, turned, within: (
@@ -133,16 +135,77 @@ def _root_jvp(is_definite: bool | None, primals: Any, tangents: Any) -> tuple[Pa
             turned,
             within,
         )
-    if design.shape[1] <= MOST_FEATURES and system.is_small:
-        # If the rank is lower than the shape allows, the solution jumps as X moves.
-        values = lax.stop_gradient(eigenvalues(product, root)[0])
-        is_seen = jnp.abs(values) > null_share(root) * jnp.max(jnp.abs(values))
-        is_defined = ~is_free | (jnp.sum(is_seen) >= rank * (values.size // design.shape[1]))
-        # Multiplied by NaN, so that cotangents are NaN too.
-        moved = jax.tree.map(
-            lambda leaf: leaf * jnp.where(is_defined, 1, jnp.nan).astype(leaf.dtype), moved
-        )
     return root, moved
+
+
+def _moved_regression(
+    regression: Any, root: Params, tangents: Any, is_definite: bool | None
+) -> Params:
+    """The change of the weights w of a regression without an intercept, by the singular values of
+    X.
+
+    With ``D = diag(sqrt(s))`` and ``A = D X`` the change solves ``q + A dw = a, A'q - l2 dw = -b``,
+    where ``a = D d(y - X w)`` at fixed w, and b is the rest of the gradient's change, by which X'
+    and s weigh the residuals and l2 the weights. Hence ``dw = H^+ (A'a + b)``: no rounding takes
+    ``A'a`` out of the range of A', where it would be divided by a small penalty.
+    """
+    shape, weights = root["weights"].shape, columns(root["weights"])
+    dtype, design = weights.dtype, as_design(regression.X)
+    inverse = pseudo_inverse(lax.stop_gradient(regression), dtype, is_definite=is_definite)
+    weight = regression.sample_weight
+    roots = None if weight is None else jnp.sqrt(weight)
+
+    def penalty(regression: Any) -> jax.Array:
+        return jnp.atleast_1d(jnp.asarray(regression.l2, dtype))[None]
+
+    def residuals(regression: Any) -> jax.Array:
+        image = as_design(regression.X).product(weights)
+        return columns(jnp.asarray(regression.y)).astype(dtype) - image
+
+    def slope(regression: Any, residual: jax.Array) -> jax.Array:
+        weighted = scaled_rows(residual, regression.sample_weight)
+        pulled = as_design(regression.X).transposed_product(weighted)
+        return pulled - penalty(regression) * weights
+
+    def both(change: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        residual, weights = change
+        pulled = design.transposed_product(scaled_rows(residual, roots))
+        image = scaled_rows(design.product(weights), roots)
+        return _tied((residual + image, pulled - penalty(regression) * weights))
+
+    def solve(_: Any, known: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        moved, image = inverse.solve(scaled_rows(known[0], roots), -known[1])
+        return known[0] - scaled_rows(image, roots), moved
+
+    def solved(of_rows: jax.Array, of_features: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """``q = u - A w`` and ``w = H^+ (A'u + v)``."""
+        known = _tied((of_rows, -of_features))
+        return lax.custom_linear_solve(both, known, solve, symmetric=True)
+
+    residual = residuals(regression)
+    exact = inverse.residual(scaled_rows(columns(jnp.asarray(regression.y)).astype(dtype), roots))
+    if exact is not None:  # its derivatives are those of the difference
+        exact = exact if roots is None else exact / roots[:, None]
+        residual = residual + lax.stop_gradient(jnp.where(jnp.isfinite(exact), exact - residual, 0))
+    of_rows = scaled_rows(_change(residuals, regression, tangents), roots)
+    of_features = _change(lambda moved: slope(moved, residual), regression, tangents)
+    moved = solved(of_rows, of_features)[1]
+    if _moves(tangents.X) and not is_definite:
+        is_free = jnp.max(jnp.asarray(regression.l2)) <= 0
+        rank = design.largest_rank
+        if rank < design.shape[1]:
+            # The null space turns as X moves: (I - H^+ H) dA' z with A'z = w.
+            dual = -scaled_rows(solved(jnp.zeros_like(residual), weights)[0], roots)
+            turned = _change(
+                lambda moved: as_design(moved.X).transposed_product(dual), regression, tangents
+            )
+            image = scaled_rows(design.product(turned), roots)
+            within = solved(image, jnp.zeros_like(turned))[1]
+            moved = moved + jnp.where(is_free, turned - within, 0).astype(dtype)
+        # If the rank is lower than the shape allows, the solution jumps as X moves. A product with
+        # NaN makes cotangents NaN too.
+        moved = moved * jnp.where(~is_free | (inverse.rank >= rank), 1, jnp.nan).astype(dtype)
+    return {"weights": moved.reshape(shape)}
 
 
 def _moves(tangents: Any) -> bool:
@@ -171,7 +234,7 @@ def _value_at_root_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Arra
     return _value_at_root(*primals), _change(value_of, objective, tangents[0])
 
 
-def _change(function: Callable[[Objective], Any], objective: Objective, tangents: Any) -> Any:
+def _change(function: Callable[[Any], Any], objective: Objective, tangents: Any) -> Any:
     """The tangent of ``function`` along those data whose tangents are not symbolic zeros."""
     leaves, treedef = jax.tree.flatten(objective)
     directions = treedef.flatten_up_to(tangents)

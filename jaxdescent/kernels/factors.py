@@ -44,7 +44,8 @@ def eigh(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def svd(matrix: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """``U, s, V'`` of a square matrix, with s descending.
+    """``U, s, V'`` of a matrix with at least as many rows as columns, with s descending; U has as
+    many columns as the matrix.
 
     On a TPU they come from the eigenvalues of ``matrix' matrix``; singular values below
     ``sqrt(eps)`` times the largest are then rounding errors.
@@ -57,7 +58,11 @@ def svd(matrix: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         safe = jnp.where(singular > 0, singular, 1)
         return jnp.matmul(matrix, right, precision=HIGHEST) / safe[None, :], singular, right.T
 
-    return on_tpu(by_spectrum, lambda matrix: tuple(jnp.linalg.svd(matrix)), matrix)
+    def by_library(matrix: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        left, sizes, right = jnp.linalg.svd(matrix, full_matrices=False)
+        return left, sizes, right
+
+    return on_tpu(by_spectrum, by_library, matrix)
 
 
 def triangle(matrix: jax.Array) -> jax.Array:
