@@ -65,7 +65,8 @@ def is_small(regression: LinearRegression, estimates: bool = True) -> bool:
     rows, features = design.shape
     times = 1 if estimates else LARGER
     side = min(rows, features)
-    is_within = (rows + features) * side <= times * MOST_ENTRIES and side <= times * MOST_SIDE
+    is_within = (rows + features) * max(side, outputs) <= times * MOST_ENTRIES
+    is_within = is_within and side <= times * MOST_SIDE
     is_one = jnp.ndim(regression.l2) == 0 and outputs <= MOST_OUTPUTS
     return design.is_stored and design.is_whole and is_within and is_one
 
