@@ -44,8 +44,8 @@ ULPS = 4.0
 """The bound on the rounding of each term of a sum, in eps times the term."""
 
 MOST_ENTRIES, MOST_SIDE, MOST_OUTPUTS = 1 << 18, 64, 64
-"""The most entries of X, the largest smaller side of X, and the most targets for each row, for
-which the minimum or the singular values of X take some milliseconds."""
+"""The most entries of X or of the targets, the largest smaller side of X, and the most targets for
+each row, for which the minimum or the singular values of X take some milliseconds."""
 
 LARGER = 4
 """The factor on entries and the smaller side for a method without its own estimate, whose many

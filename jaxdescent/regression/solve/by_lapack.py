@@ -37,7 +37,7 @@ Array = np.ndarray
 def is_possible(design: Design, outputs: int) -> bool:
     """Whether X lies on one device as an array, and is small enough."""
     rows, features = design.shape
-    # NumPy passes over targets and weights more often than over X.
+    # NumPy passes over the targets and the weights more often than over X.
     is_small = max(rows * features, 2 * (rows + features) * outputs) <= MOST_ENTRIES
     is_small = is_small and min(rows, features) <= MOST_UNKNOWNS
     return is_small and outputs <= MOST_OUTPUTS and design.is_stored and design.is_whole
