@@ -261,6 +261,28 @@ def test_an_unfinished_descent_seldom_says_too_little(name, rng):
     assert too_little <= 0.1 * len(pairs)
 
 
+@pytest.mark.core
+def test_a_few_pairs_say_nothing_of_a_function_without_a_claim(x64):
+    """Of more unknowns than it has pairs for, LBFGS has forgotten the flat directions."""
+    said = []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        turn = np.linalg.qr(rng.normal(size=(60, 60)))[0]
+        sizes = 10.0 ** rng.uniform(-rng.uniform(2, 5), 0, 60)
+        data = (turn * sizes) @ turn.T, rng.normal(size=60)
+        limit = int(rng.integers(10, 200))
+        result = jd.minimize(bowl, np.zeros(60), jd.LBFGS(), args=data, max_iterations=limit)
+        if result.status == jd.Status.MAX_ITERATIONS:
+            off = turn.T @ (np.asarray(result.params) - data[1])
+            said.append(float(result.suboptimality) / (0.5 * np.sum(sizes * off**2)))
+    assert len(said) >= 6
+    assert min(said) > 0.1
+
+
+def bowl(x, hessian, lowest):
+    return 1 + 0.5 * (x - lowest) @ hessian @ (x - lowest)
+
+
 @pytest.mark.slow
 def test_a_descent_that_a_hook_ends_says_what_one_says_that_ends_there(rng):
     method, alike, stopped = jd.ConjugateGradient(), 0, 0

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 import jaxdescent as jd
 from benchmarks.studies.passes import Counted, passes
+from jaxdescent.designs import as_design
 from jaxdescent.kernels.branches import if_any
-from jaxdescent.regression.solve import refinement
+from jaxdescent.regression.solve import by_lapack, refinement
 from jaxdescent.regression.solve.by_gram import factor_by_gram
 from tests.references import closed_form, of_condition
 from tests.results import status
@@ -114,6 +115,81 @@ def test_beyond_the_size_of_double_length_a_solution_is_as_accurate_as_qr(
     assert by_qr.dtype == np.float32
     got = np.append(result.params["weights"], result.params.get("intercept", []))
     assert np.linalg.norm(got - exact) < 10 * np.linalg.norm(by_qr - exact)
+
+
+@pytest.mark.parametrize("outputs", [1, 6])
+def test_beyond_the_size_of_double_length_numpy_is_as_accurate_as_qr_too(
+    rng, x64, monkeypatch, outputs
+):
+    monkeypatch.setattr(by_lapack, "DOUBLE_ENTRIES", 0)
+    X = of_condition(1e9, rng, 67, 9)
+    y = X @ rng.normal(size=(9, outputs)) + 1e-3 * rng.normal(size=(67, outputs))
+    s = rng.uniform(0.2, 2, size=67)
+    result = solve(X, y, sample_weight=s)
+    root = np.sqrt(s)[:, None]
+    whole, right = root * np.c_[X, np.ones(67)], root * y
+    long = whole.astype(np.longdouble)
+    Q, R = scipy.linalg.qr(whole, mode="economic")
+    by_qr = exact = scipy.linalg.solve_triangular(R, Q.T @ right)
+    for _ in range(5):  # refined with residuals in long doubles
+        slope = (long.T @ (right - long @ exact)).astype(float)
+        exact = exact + scipy.linalg.cho_solve((R, False), slope)
+    got = np.r_[result.params["weights"], result.params["intercept"][None]]
+    error = np.linalg.norm(got - exact, axis=0)
+    assert np.all(error < 10 * np.linalg.norm(by_qr - exact, axis=0).max())
+
+
+@pytest.mark.parametrize(
+    ("shape", "outputs", "condition"),
+    [((2200, 8), 60, 1e9), ((1100, 30), 33, 1e9), ((90, 30), 2, 5)],
+)
+def test_double_length_is_not_used_where_it_takes_long_or_is_not_needed(
+    rng, x64, monkeypatch, shape, outputs, condition
+):
+    def refuse(*args, **rest):
+        raise AssertionError("a residual in double length")
+
+    monkeypatch.setattr(by_lapack, "slope_in_double_length", refuse)
+    l2 = 10.0 ** rng.uniform(-9, 0, size=outputs)
+    X, y = of_condition(condition, rng, *shape), rng.normal(size=(shape[0], outputs))
+    result = solve(X, y, l2=l2)
+    weights, _, _ = closed_form(X, y, l2=l2)
+    np.testing.assert_allclose(X @ result.params["weights"], X @ weights, atol=1e-6)
+
+
+def test_many_targets_are_not_left_to_numpy():
+    design = as_design(jnp.zeros((100_000, 1)))
+    assert by_lapack.is_possible(design, 1)
+    assert not by_lapack.is_possible(design, 64)
+    assert by_lapack.is_possible(as_design(jnp.zeros((1000, 10))), 64)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_constant_columns_of_a_wide_matrix_are_no_directions(x64, seed, dtype):
+    """Centring leaves their rounding, which must not be divided by its own length."""
+    rng = np.random.default_rng(seed)
+    rows, constants = int(rng.integers(2, 7)), int(rng.integers(1, 5))
+    X = np.c_[rng.normal(size=(rows, 40)), np.tile(rng.normal(size=constants), (rows, 1))]
+    X, y = X.astype(dtype), (rng.normal(size=rows) + rng.normal()).astype(dtype)
+    s = rng.uniform(0.1, 2, size=rows).astype(dtype)
+    s[:1] *= rng.choice([0, 1])
+    result = solve(X, y, sample_weight=s)
+    weights, _, _ = closed_form(X[:, :40], y, sample_weight=s)
+    tolerance = 1e3 * np.finfo(dtype).eps
+    np.testing.assert_allclose(result.params["weights"][:40], weights, atol=tolerance)
+    np.testing.assert_allclose(result.params["weights"][40:], 0, atol=1e-30)
+
+
+def test_the_rank_of_a_wide_matrix_is_less_than_its_rows(x64):
+    """Nearly constant columns in units of their lengths have rounding as large as a direction."""
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        X = rng.normal(size=(int(rng.integers(2, 4)), 2000))
+        X[:, :50] = rng.normal(size=50) + 10.0 ** rng.uniform(-10, -6, 50) * X[:, :50]
+        y, s = rng.normal(size=len(X)) + 100, rng.uniform(0.1, 2, len(X))
+        constant = 0.5 * np.sum(s * (y - np.average(y, weights=s)) ** 2)
+        assert float(solve(X, y, sample_weight=s).value) < 1e-9 * constant, seed
 
 
 def test_columns_of_wildly_different_units_do_not_matter(rng):

@@ -56,6 +56,25 @@ def test_an_accepted_step_satisfies_wolfes_conditions(a, b, first_step, flatness
 
 
 @pytest.mark.core
+@pytest.mark.parametrize("flatness", [0.1, 0.9])
+def test_a_decrease_below_rounding_is_told_by_the_slopes(x64, rng, flatness):
+    """Every step of these has the same value, so that the value allows any of them."""
+    for ratio in 10.0 ** rng.uniform(-2, 3, 20):  # of the first step to the minimum's
+        at = 10.0 ** rng.uniform(-6, -5)
+        found, value, *_ = along(far_above_zero, np.array([at]), ratio / 2, None, flatness)
+        assert found.point.value == value
+        assert found.is_accepted
+        # In closed form: along the direction -2 x the slope is slope (1 - 2 t).
+        left = 1 - 2 * float(found.step)
+        assert 2 * DECREASE - 1 <= left <= flatness
+        assert found.evaluations <= 8
+
+
+def far_above_zero(x):
+    return 1e8 + jnp.sum(x * x)
+
+
+@pytest.mark.core
 def test_the_point_found_has_its_own_value_and_gradient():
     x = np.float32([-1.2, 1.0])
     found, *_, direction = along(rosenbrock, x, 1.0)

@@ -28,6 +28,30 @@ def test_it_converges_without_tuning(x64, name):
     assert result.evaluations <= 3 * result.iterations + 10
 
 
+def above(x, rows, targets, height):
+    return height + jnp.sum(jnp.sqrt(1 + (rows @ x - targets) ** 2))
+
+
+@pytest.mark.core
+def test_it_comes_to_a_minimum_far_from_the_value_zero(x64):
+    """The last decreases are below the rounding of the value, and only slopes tell them."""
+    evaluations = []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        rows = rng.normal(size=(60, 8)) * 10.0 ** rng.uniform(-0.5, 0.5, 8)
+        targets, height = rng.normal(size=60), 10.0 ** rng.uniform(0, 4)
+        data = (rows, targets, height)
+        result = jd.minimize(above, np.zeros(8), NonlinearConjugateGradient(), args=data)
+        assert result.status == jd.Status.CONVERGED, seed
+        off = rows @ np.asarray(result.params) - targets
+        gradient = rows.T @ (off / np.sqrt(1 + off**2))
+        start = rows.T @ (-targets / np.sqrt(1 + targets**2))
+        worth = max(np.linalg.norm(start), height / np.linalg.norm(result.params))
+        assert np.linalg.norm(gradient) < 1e-9 * worth, seed
+        evaluations.append(int(result.evaluations))
+    assert np.median(evaluations) < 150, evaluations
+
+
 @pytest.mark.core
 def test_on_a_quadratic_it_is_linear_conjugate_gradients(x64, rng):
     root = rng.normal(size=(6, 6))

@@ -123,6 +123,7 @@ def with_estimate(
         unsteady_at = jnp.where(is_kept & is_gradual, watch.unsteady_at, point.checks)
         # It has been steady for half of the checks before it was, and for two at least.
         is_steady = 2 * point.checks > 3 * unsteady_at + 1
+        is_steady &= jnp.logical_not(estimate.forgets)
         if watch.falling is not None:
             is_steady &= estimate.caution <= 1
         is_steady |= (norm == 0) | (watch.evidence <= FACTORISED)

@@ -3,7 +3,8 @@
 Along a direction d from params x, with ``phi(t) = f(x + t d)``, a step t is accepted if the slope
 has become flat enough and the value has not risen:
 
-- Wolfe: ``phi(t) <= phi(0) + decrease t phi'(0)`` and ``phi'(t) >= flatness phi'(0)``; or
+- Wolfe: ``phi(t) <= phi(0) + decrease t phi'(0)`` and ``phi'(t) >= flatness phi'(0)``, if the
+  value falls by more than noise; or
 - approximate Wolfe: ``flatness phi'(0) <= phi'(t) <= (2 decrease - 1) phi'(0)`` and
   ``phi(t) <= phi(0) + noise``. This asks for the same decrease, computed from the two slopes, which
   keep their digits near a minimum where the values' difference cancels.
@@ -134,6 +135,8 @@ def search(
         is_flat = here.slope >= flatness * slope
         is_gentle = is_flat & (here.slope <= (2 * DECREASE - 1) * slope)
         is_late = (evaluations >= MAX_TRIALS // 2) & (here.value < origin.value)
+        # Below rounding any step seems to decrease the value, however far up the other side it is.
+        is_lower = is_lower & (here.value < origin.value - noise)
         by_value = (is_lower & (is_flat | is_late)) | (is_level & is_gentle)
         is_accepted = is_finite & (is_gentle if objective.is_quadratic else by_value)
 

@@ -36,6 +36,8 @@ class Estimate(NamedTuple):
         from recurrences, which do not see these errors.
       products: for a regression whose intercept follows from means, ``S sum_j (x_bar_j w_j)^2``
         (:meth:`jaxdescent.objectives.elimination.Means.products`).
+      forgets: whether it rests on the last few steps alone, so that it is not said without the
+        caution of a claim.
     """
 
     suboptimality: jax.Array
@@ -45,6 +47,7 @@ class Estimate(NamedTuple):
     steepness: Any = 0.0
     rounding: Any = 0.0
     products: Any = 0.0
+    forgets: Any = False
 
     def rests_on(self, evidence: Evidence) -> bool | jax.Array:
         """Whether the estimate is based on this evidence; a Python bool if the code is static."""
@@ -69,6 +72,7 @@ class Estimate(NamedTuple):
             self.steepness,
             self.rounding,
             self.products,
+            self.forgets,
         )
 
     def at_least_curvature(self, least: jax.Array | None, norm: jax.Array) -> Estimate:

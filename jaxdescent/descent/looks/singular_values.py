@@ -44,8 +44,8 @@ ULPS = 4.0
 """The bound on the rounding of each term of a sum, in eps times the term."""
 
 MOST_ENTRIES, MOST_SIDE, MOST_OUTPUTS = 1 << 18, 64, 64
-"""The most entries of X, the largest smaller side of X, and the most targets for each row, for
-which the minimum or the singular values of X take some milliseconds."""
+"""The most entries of X or of the targets, the largest smaller side of X, and the most targets for
+each row, for which the minimum or the singular values of X take some milliseconds."""
 
 LARGER = 4
 """The factor on entries and the smaller side for a method without its own estimate, whose many
@@ -65,7 +65,8 @@ def is_small(regression: LinearRegression, estimates: bool = True) -> bool:
     rows, features = design.shape
     times = 1 if estimates else LARGER
     side = min(rows, features)
-    is_within = (rows + features) * side <= times * MOST_ENTRIES and side <= times * MOST_SIDE
+    is_within = (rows + features) * max(side, outputs) <= times * MOST_ENTRIES
+    is_within = is_within and side <= times * MOST_SIDE
     is_one = jnp.ndim(regression.l2) == 0 and outputs <= MOST_OUTPUTS
     return design.is_stored and design.is_whole and is_within and is_one
 

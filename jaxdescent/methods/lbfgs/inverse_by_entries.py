@@ -33,6 +33,11 @@ class InverseByEntries(NamedTuple):
     decrement: jax.Array  # g.Hg / 2, infinite without a pair
     curvature: jax.Array  # the largest y.y / s.y so far, halved in each step
 
+    @property
+    def forgets(self) -> bool:
+        """Whether older moves are lost."""
+        return False
+
     @classmethod
     def start(cls, gradient: Params, length: jax.Array) -> InverseByEntries:
         """The state without a pair; ``length`` is that of the first move."""

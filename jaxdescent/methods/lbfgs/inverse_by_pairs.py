@@ -51,6 +51,11 @@ class InverseByPairs(NamedTuple):
     decrement: jax.Array  # g.Hg / 2, infinite without any pair
     curvature: jax.Array  # the largest y.y / s.y of the pairs, halved for each step of age
 
+    @property
+    def forgets(self) -> bool:
+        """Whether older moves are lost: there are more unknowns than the pairs span."""
+        return True
+
     @classmethod
     def start(cls, gradient: Params, length: jax.Array, memory: int) -> InverseByPairs:
         """The state without a pair; ``length`` is that of the first move."""

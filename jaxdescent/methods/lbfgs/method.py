@@ -198,7 +198,8 @@ class LBFGS(LookingAhead):
         # In a direction without steps so far, H has the curvature of the last step. So the caution
         # is that of a Krylov space, where a direction may hardly show in the gradient.
         left, curvature = state.inverse.decrement, state.inverse.curvature
-        estimate = Estimate(left, curvature, caution=caution(left.dtype))
+        forgets = state.krylov is None and state.inverse.forgets
+        estimate = Estimate(left, curvature, caution=caution(left.dtype), forgets=forgets)
         if state.krylov is not None:
             # Unlike the pairs, the smallest Ritz value is never forgotten.
             height = state.krylov.ritz.height(jnp.square(state.norm)).astype(left.dtype)

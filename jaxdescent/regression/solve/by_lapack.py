@@ -18,6 +18,7 @@ from jaxdescent.kernels.double_length import Double, double
 from jaxdescent.regression.solve.cholesky import least_singular_value
 from jaxdescent.regression.solve.factor import null_level
 from jaxdescent.regression.solve.refinement import (
+    DOUBLE_ENTRIES,
     MAX_REFINEMENTS,
     SMALL,
     advanced,
@@ -36,7 +37,9 @@ Array = np.ndarray
 def is_possible(design: Design, outputs: int) -> bool:
     """Whether X lies on one device as an array, and is small enough."""
     rows, features = design.shape
-    is_small = rows * features <= MOST_ENTRIES and min(rows, features) <= MOST_UNKNOWNS
+    # NumPy passes over the targets and the weights more often than over X.
+    is_small = max(rows * features, 2 * (rows + features) * outputs) <= MOST_ENTRIES
+    is_small = is_small and min(rows, features) <= MOST_UNKNOWNS
     return is_small and outputs <= MOST_OUTPUTS and design.is_stored and design.is_whole
 
 
@@ -119,9 +122,8 @@ def solve(regression: StoredRegression) -> Minimiser:
         regression = dataclasses.replace(regression, X=X, y=y, l2=l2)
     factor = _factor(regression)
     exact, offset, uncertainty = _refined(regression, factor)
-    rows, features = regression.X.shape
-    # Centring reduces the rank of the rows by one.
-    is_whole = factor.basis.shape[1] >= min(rows - regression.intercept, features)
+    features = regression.X.shape[1]
+    is_whole = factor.basis.shape[1] >= min(regression.most_rank, features)
     verdicts = factor.curves_down, is_whole
     return Minimiser(regression, (unit, other), exact, offset, uncertainty, *verdicts)
 
@@ -140,20 +142,20 @@ def _factor(regression: StoredRegression) -> Inverse:
     A = regression.centred
     rows, features = A.shape
     l2, is_long = regression.l2, regression.digits == np.float64
-    null = null_level(regression.digits, min(rows, features))
-    lengths = np.sqrt(regression.squares)
+    null, rank = null_level(regression.digits, min(rows, features)), regression.most_rank
+    squares, moved = regression.squares, regression.total * np.square(regression.mean)
+    is_noise = squares <= null**2 * (squares + moved)
+    lengths = np.sqrt(np.where(is_noise, 0, squares))
     are_uneven = _are_uneven(lengths, null_level(regression.digits, features))
     # If columns have uneven lengths, a penalty must not be lost in the rounding of the longest.
     is_lost = are_uneven and l2.size == 1 and l2[0] > 0 and features <= MOST_UNKNOWNS
     if (rows < features and not is_lost) or l2.size > 1:
         is_plain = l2.any() or not are_uneven
-        units = np.ones(features) if is_plain else np.where(lengths > 0, lengths, 1)
-        return _spectral(A / units, units, l2, null, is_long=is_long)
-    squares, moved = regression.squares, regression.total * np.square(regression.mean)
-    is_noise = squares <= null**2 * (squares + moved)
+        units = np.ones(features) if is_plain else np.where(lengths > 0, lengths, np.inf)
+        return _spectral(A / units, units, l2, null, rank, is_long=is_long)
     if is_noise.any():
         A = np.where(is_noise, 0, A)
-    own = np.sqrt(np.maximum(np.where(is_noise, 0, squares) + l2[0], 0))
+    own = np.sqrt(np.maximum(np.square(lengths) + l2[0], 0))
     units = np.where(own > 0, own, 1)
     inverse = _inverse_of_triangle(A, units, l2[0], is_long=is_long)
     most = 1 / least_singular_value(regression.digits)
@@ -163,8 +165,10 @@ def _factor(regression: StoredRegression) -> Inverse:
         return Inverse(inverse / units[:, None], np.ones((features, 1)), False, is_ill)
     if _are_uneven(own, null) and l2[0] >= 0:
         penalty = np.diag(np.sqrt(l2[0]) / units) if l2[0] else np.zeros((0, features))
-        return _spectral(np.vstack([A / units, penalty]), units, np.zeros(1), null, is_long=is_long)
-    return _spectral(A, np.ones(features), l2, null, is_long=is_long)
+        rows_of_both = np.vstack([A / units, penalty])
+        most = rank + len(penalty)
+        return _spectral(rows_of_both, units, np.zeros(1), null, most, is_long=is_long)
+    return _spectral(A, np.ones(features), l2, null, rank, is_long=is_long)
 
 
 def _are_uneven(lengths: Array, null: float) -> bool:
@@ -202,8 +206,12 @@ def _inverse_of_triangle(A: Array, units: Array, l2: float, *, is_long: bool) ->
     return inverse if np.isfinite(inverse).all() else None
 
 
-def _spectral(A: Array, units: Array, l2: Array, null: float, *, is_long: bool) -> Inverse:
-    """The factor by the singular values of A, without values at most ``null`` times the largest."""
+def _spectral(
+    A: Array, units: Array, l2: Array, null: float, rank: int, *, is_long: bool
+) -> Inverse:
+    """The factor by the ``rank`` largest singular values of A, without values at most ``null``
+    times the largest.
+    """
     rows, features = A.shape
     if is_long:
         sizes, Vt = np.linalg.svd(A, full_matrices=False)[1:]
@@ -215,12 +223,15 @@ def _spectral(A: Array, units: Array, l2: Array, null: float, *, is_long: bool) 
     else:
         squares, V = np.linalg.eigh(A.T @ A)
         sizes = np.sqrt(np.maximum(squares, 0))
-    is_kept = sizes > null * np.max(sizes, initial=0)
+    beyond = np.sort(sizes)[: max(len(sizes) - rank, 0)]
+    is_kept = sizes > max(null * np.max(sizes, initial=0), np.max(beyond, initial=0))
     curvature = np.square(sizes[is_kept])[:, None] + l2
     is_full = bool(is_kept.all()) and rows >= features
     curves_down = bool(np.any(curvature < 0)) or (not is_full and bool(np.min(l2) < 0))
     gain = 1 / np.where(curvature > 0, curvature, np.inf)
-    return Inverse(V[:, is_kept] / units[:, None], gain, curves_down, True)
+    least = least_singular_value(np.float64) ** 2 * np.max(curvature, initial=0)
+    is_ill = bool(np.min(curvature, initial=np.inf) < least)
+    return Inverse(V[:, is_kept] / units[:, None], gain, curves_down, is_ill)
 
 
 def _refined(regression: StoredRegression, factor: Inverse) -> tuple[Double, Double, float]:
@@ -228,13 +239,17 @@ def _refined(regression: StoredRegression, factor: Inverse) -> tuple[Double, Dou
     residual ``r = y - X w - b``, and by how much the last step lowered the value.
     """
     shape = regression.X.shape[1], regression.y.shape[1]
-    is_small = regression.X.size * shape[0] <= SMALL
-    is_long = regression.digits == np.float64 and (factor.is_ill or is_small)
+    entries = regression.X.size
+    is_doubtful = factor.is_ill or entries * shape[0] <= SMALL
+    is_doubtful &= regression.digits == np.float64
+    is_long = is_doubtful and entries * shape[1] <= DOUBLE_ENTRIES
+    # Products with X itself would multiply the error by the condition number once more.
+    Q = regression.centred @ factor.basis if is_doubtful and not is_long else None
     weights, energy = Double(np.zeros(shape), np.zeros(shape)), np.inf
     offset = Double(regression.target_mean, np.zeros(shape[1]))
     for _ in range(MAX_REFINEMENTS):
-        slope, sums = _slope(regression, weights, offset, is_long=is_long)
-        rotated = factor.basis.T @ (slope - np.outer(regression.mean, sums))
+        at = regression, weights, offset, factor.basis
+        rotated, sums = _turned_in_double_length(*at) if is_long else _turned(*at, Q)
         step = factor.basis @ (factor.gain * rotated)
         shift = sums / regression.total if regression.intercept else np.zeros(shape[1])
         last, energy = energy, 0.5 * float(np.sum(factor.gain * np.square(rotated)))
@@ -248,22 +263,35 @@ def _refined(regression: StoredRegression, factor: Inverse) -> tuple[Double, Dou
     return weights, offset, energy
 
 
-def _slope(
-    regression: StoredRegression, weights: Double, offset: Double, *, is_long: bool
+def _turned(
+    regression: StoredRegression, weights: Double, offset: Double, basis: Array, Q: Array | None
 ) -> tuple[Array, Array]:
-    """``X'S r - l2 w`` and the sums of ``S r``, for ``r = y - X w - b``."""
+    """``basis' (A'D r - l2 w)`` and the sums of ``S r``, for ``r = y - X w - b``, by Q, the product
+    of A and the basis, if it is given.
+    """
     X, share = regression.X, regression.share
-    if not is_long:
-        residual = share * (regression.y - X @ weights.high - offset.high)
-        slope = X.T @ residual - regression.l2 * weights.high
-        return slope, np.sum(residual, axis=0)
+    residual = regression.y - X @ weights.high - offset.high
+    sums = np.sum(share * residual, axis=0)
+    if Q is not None:
+        pulled = Q.T @ (np.sqrt(share) * residual)
+        return pulled - basis.T @ (regression.l2 * weights.high), sums
+    slope = X.T @ (share * residual) - regression.l2 * weights.high
+    return basis.T @ (slope - np.outer(regression.mean, sums)), sums
+
+
+def _turned_in_double_length(
+    regression: StoredRegression, weights: Double, offset: Double, basis: Array
+) -> tuple[Array, Array]:
+    """The same with a residual and sums over rows in double length."""
     l2 = np.broadcast_to(regression.l2, regression.y.shape[1:])
 
     def of_output(index: int) -> tuple[Array, Array]:
         own = [index]
         at = [Double(part.high[..., own], part.low[..., own]) for part in (weights, offset)]
-        targets, rest = double(regression.y[:, own]), {"l2": l2[own], "sample_weight": share}
-        return slope_in_double_length(X, targets, *at, **rest)
+        targets = double(regression.y[:, own])
+        rest = {"l2": l2[own], "sample_weight": regression.share}
+        return slope_in_double_length(regression.X, targets, *at, **rest)
 
     slopes, sums = zip(*map(of_output, range(len(l2))), strict=True)
-    return np.concatenate(slopes, axis=1), np.concatenate(sums)
+    slope, total = np.concatenate(slopes, axis=1), np.concatenate(sums)
+    return basis.T @ (slope - np.outer(regression.mean, total)), total

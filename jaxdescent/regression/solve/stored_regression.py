@@ -53,6 +53,11 @@ class StoredRegression:
         return float(np.sum(self.share))
 
     @property
+    def most_rank(self) -> int:
+        """The largest rank that A can have: an intercept takes one row's worth of it."""
+        return int(np.count_nonzero(self.share)) - self.intercept
+
+    @property
     def mean(self) -> Array:
         """``x_bar``, (features,); zeros without an intercept."""
         return self._columns[0]
