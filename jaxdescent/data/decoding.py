@@ -165,11 +165,9 @@ class Decoding:
         """
         first, coded = len(self.numbers), list[Coded]()
         for name, size in self.levels.items():
-            codes = np.empty(block.rows, np.int64)
-            fill(codes, name, block)
-            wrong = (codes < NONE) | (codes >= size)
-            if wrong.any():
-                row = int(np.argmax(wrong))
+            codes = complete_numbers(block, name)
+            if codes.size and (codes.min() < NONE or codes.max() >= size):
+                row = int(np.argmax((codes < NONE) | (codes >= size)))
                 raise DataError(
                     f"{name!r} is {codes[row]} in {block.place(row)}: codes of {size:,} levels are "
                     f"from 0 to {size - 1:,}, or -1 for none of them."
