@@ -696,6 +696,14 @@ def test_csv_of_zstandard_is_read(tmp_path):
     assert blocks[-1].columns["t"][-1].as_py() == f"w{(rows - 1) % 7}"
 
 
+@pytest.mark.parametrize("name", ["D.CSV.GZ", "D.Csv.Zst", "d.csv"])
+@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+def test_packed_csv_is_unpacked_whatever_its_name(tmp_path, name, codec):
+    with pa.CompressedOutputStream(str(tmp_path / name), codec) as file:
+        file.write(b"a,y\n1,2\n3,6\n5,10\n")
+    assert fit_model(tmp_path / name, "y").weights == pytest.approx([2.0])
+
+
 def test_a_batch_without_rows_changes_nothing(rng):
     """Sums are shifted by the means of the first block, which has rows."""
     x = 1e9 + rng.normal(size=200)
