@@ -30,7 +30,7 @@ PADDED = 4
 """Pairs of entries are added up row by row of a padded array where that has at most so many times
 as many pairs as there are."""
 
-SPARSE = 8
+SPARSE = 6
 """Sparse features are written out for products of columns where a row has one of so many of them or
 more: BLAS multiplies about ``SPARSE**2`` numbers while one pair of entries is added."""
 
