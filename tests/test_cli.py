@@ -369,6 +369,21 @@ main()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_numbers_of_files_are_read_without_pandas(tmp_path):
+    """Arrow's own conversion imports pandas where it is installed."""
+    (tmp_path / "d.csv").write_text("a,b\n1,2.5\n3,4.5\n")
+    program = """
+import sys
+from jaxdescent.data import located, open_source
+from jaxdescent.data.decoding import values_of
+(block,) = located(open_source(sys.argv[1]), ["a", "b"], 9)
+print([values_of(column).values.tolist() for column in block.columns.values()])
+assert "pandas" not in sys.modules
+"""
+    done = in_a_process(program, str(tmp_path / "d.csv"))
+    assert (done.stdout, done.stderr) == ("[[1.0, 3.0], [2.5, 4.5]]\n", "")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_counts_before_anything_is_imported(number, tmp_path):
     program = f"""

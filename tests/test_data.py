@@ -521,6 +521,22 @@ def test_an_index_of_pandas_without_a_name_is_no_feature(tmp_path):
         open_source(table)
 
 
+@pytest.mark.parametrize("index", ["pandas", "R", "commas"])
+def test_columns_of_csv_without_a_name_are_no_features(tmp_path, rng, index):
+    x = rng.normal(size=50)
+    y = 2 * x + rng.normal(size=50)
+    if index == "pandas":
+        pl.DataFrame({"": np.arange(50), "x": x, "y": y}).write_csv(tmp_path / "d.csv")
+    else:
+        lines = [("x", "y"), *zip(x.tolist(), y.tolist(), strict=True)]
+        form = '"{2}","{0}","{1}"\n' if index == "R" else "{0},{1},\n"
+        text = (form.format(*line, i or "") for i, line in enumerate(lines))
+        (tmp_path / "d.csv").write_text("".join(text))
+    model = fit_model(tmp_path, "y")
+    assert model.encoding.numbers == ("x",)
+    np.testing.assert_allclose([*model.weights, model.intercept], np.polyfit(x, y, 1), rtol=1e-9)
+
+
 def test_a_selection_of_a_frame_is_fitted_by_its_columns_alone():
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame({"a": np.arange(20.0) % 7, "y": np.arange(20.0) % 7})
@@ -694,6 +710,14 @@ def test_csv_of_zstandard_is_read(tmp_path):
     blocks = list(located(source, ["a", "t"], 1 << 16))
     assert sum(int(pc.sum(block.columns["a"]).as_py()) for block in blocks) == sum(range(rows))
     assert blocks[-1].columns["t"][-1].as_py() == f"w{(rows - 1) % 7}"
+
+
+@pytest.mark.parametrize("name", ["D.CSV.GZ", "D.Csv.Zst", "d.csv"])
+@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+def test_packed_csv_is_unpacked_whatever_its_name(tmp_path, name, codec):
+    with pa.CompressedOutputStream(str(tmp_path / name), codec) as file:
+        file.write(b"a,y\n1,2\n3,6\n5,10\n")
+    assert fit_model(tmp_path / name, "y").weights == pytest.approx([2.0])
 
 
 def test_a_batch_without_rows_changes_nothing(rng):

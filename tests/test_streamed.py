@@ -483,6 +483,10 @@ class TestWhatIsWrong:
         table["k"][400] = 4
         with pytest.raises(DataError, match="'k' is 4 in row 401: codes of 4 levels are from 0"):
             streamed(Loader(table)).product(jnp.ones(7))
+        # The largest number of 64 bits is -1 where it is cast.
+        table["k"] = np.where(table["k"] == 4, -1, 0).astype(np.uint64)
+        with pytest.raises(DataError, match="'k' is 18446744073709551615 in row 401"):
+            streamed(Loader(table)).product(jnp.ones(7))
 
     def test_rows_that_come_and_go(self, rng):
         table = table_of(rng)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import jaxdescent as jd
 from jaxdescent import data
 from jaxdescent.data import DataError, Kind, Source, SparseColumn, hashing, row_stream
-from jaxdescent.data.chunk import Chunk, placed
+from jaxdescent.data.chunk import Chunk, mirror, placed
 from jaxdescent.data.entries import RowEntries, sparse_pieces
 from jaxdescent.designs.streamed_rows import StreamedRows
 from jaxdescent.fit import fit_model
@@ -411,6 +411,7 @@ def test_sums_of_rows_of_any_lengths_are_those_of_the_written_out_matrix(rng, lo
     chunk, y = Chunk(0, (), np.empty((500, 0)), pieces, [], 400), rng.normal(size=(500, 1))
     total = np.zeros((402, 402))
     chunk.add_products(None, y, None, total)
+    mirror(total)
     A = np.column_stack([pieces[0].toarray(), y, np.ones(500)])
     np.testing.assert_allclose(total, A.T @ A, rtol=1e-12, atol=1e-12)
 

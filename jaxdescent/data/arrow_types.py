@@ -67,7 +67,8 @@ def text_of(column: Any, name: object) -> Any:
 
 
 def kinds_of(schema: Any, name: Any = "the data") -> dict[str, Kind]:
-    """The kinds of all columns of a schema.
+    """The kinds of all columns of a schema but those without a name: in text these are an index
+    that pandas or R wrote, or what follows a comma at the end of each line.
 
     Raises:
       DataError: where there are none, or two of the same name.
@@ -75,7 +76,7 @@ def kinds_of(schema: Any, name: Any = "the data") -> dict[str, Kind]:
     if not len(schema):
         raise DataError(f"{name} has no columns.")
     seen: dict[str, Kind] = {}
-    nameless = _nameless_index(schema)
+    nameless = {"", *_nameless_index(schema)}
     twice = [field.name for field in schema if schema.names.count(field.name) > 1]
     if twice:
         raise DataError(
@@ -86,7 +87,7 @@ def kinds_of(schema: Any, name: Any = "the data") -> dict[str, Kind]:
         if field.name not in nameless:
             seen[field.name] = kind_of(field.type)
     if not seen:
-        raise DataError(f"{name} has no columns but pandas' index.")
+        raise DataError(f"{name} has no columns but pandas' index, or ones without a name.")
     return seen
 
 

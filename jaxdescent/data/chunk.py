@@ -30,7 +30,7 @@ PADDED = 4
 """Pairs of entries are added up row by row of a padded array where that has at most so many times
 as many pairs as there are."""
 
-SPARSE = 8
+SPARSE = 6
 """Sparse features are written out for products of columns where a row has one of so many of them or
 more: BLAS multiplies about ``SPARSE**2`` numbers while one pair of entries is added."""
 
@@ -141,6 +141,8 @@ class Chunk:
         """Add ``sum_i s_i z_i z_i'`` to ``total``, where z is features and targets less the shift,
         and a one. Sparse features are added up by pairs of entries. Those with a shift are written
         out, and all of them where a row has many.
+
+        Above the diagonal the sums are complete; :func:`mirror` puts them below it at the end.
         """
         n, side = len(self.names), total.shape[0]
         written_out, apart, dense = self._whole_sparse(), None, np.arange(side)
@@ -258,6 +260,12 @@ def placed(blocks: Sequence[Block]) -> Iterator[tuple[slice, Block]]:
         first += block.rows
 
 
+def mirror(total: np.ndarray) -> None:
+    """Put what stands above the diagonal of a square matrix below it."""
+    for i, row in enumerate(total):
+        total[i + 1 :, i] = row[i + 1 :]
+
+
 def product_rows(side: int) -> int:
     """How many rows of ``side`` columns are multiplied with themselves at a time."""
     fitting = min(PRODUCT_BYTES // (8 * side), MOST_PRODUCT_ROWS)
@@ -305,10 +313,10 @@ def _add_entries(S: Any, residual: np.ndarray, total: np.ndarray) -> None:
 
 def _add_pairs(S: Any, s: np.ndarray, first: int, total: np.ndarray) -> None:
     """Add ``sum_i s_i x_i x_i'`` of the rows of a sparse matrix, whose first column is the feature
-    ``first``.
+    ``first`` and whose columns are sorted in each row: of each two entries the sum is added once.
     """
     counts = np.diff(S.indptr)
-    most = int(max(counts, default=0))
+    most = int(counts.max(initial=0))
     # All rows are padded to the longest, unless most of these pairs would be of padding.
     if counts.size * most**2 > PADDED * np.sum(np.square(counts, dtype=np.float64)):
         products = (S.T.multiply(s) @ S).tocoo()  # each place stands once
@@ -318,7 +326,7 @@ def _add_pairs(S: Any, s: np.ndarray, first: int, total: np.ndarray) -> None:
     place, x = np.zeros(there.T.shape, np.int64), np.zeros(there.T.shape)
     place.T[there], x.T[there] = first + S.indices, S.data
     flat, side = total.reshape(-1), total.shape[0]  # one index finds its place faster than two
-    for one, own in zip(place, x, strict=True):
-        weighted = s * own
-        for other, values in zip(place, x, strict=True):
-            np.add.at(flat, one * side + other, weighted * values)
+    for i, one in enumerate(place):
+        row, weighted = one * side, s * x[i]
+        for other, values in zip(place[i:], x[i:], strict=True):
+            np.add.at(flat, row + other, weighted * values)

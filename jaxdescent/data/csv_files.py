@@ -29,6 +29,9 @@ NOT_UTF_8 = "{} holds text that is not UTF-8: convert the file."
 
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
+PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5": "zstd"}
+"""Compressions by the first bytes of a file: by its name pyarrow knows ``.gz``, and no ``.GZ``."""
+
 
 class CsvFiles(Source):
     """Some CSV files with a header each, one after another; ``.gz`` and ``.zst`` ones too.
@@ -130,13 +133,8 @@ def _opened(path: pathlib.Path, types: dict[str, Any] | None = None) -> Any:
     """A reader of a file's columns with these types, or of all columns with types of their own."""
     from pyarrow import csv
 
-    if path.stat().st_size == 0:
-        raise DataError(f"{path} is empty.")
-    with path.open("rb") as file:
-        if file.read(2) in UTF_16:
-            raise DataError(NOT_UTF_8.format(path))
     return csv.open_csv(
-        path,
+        _unpacked(path),
         # Only a reader without threads tells the row of what it cannot convert.
         read_options=csv.ReadOptions(block_size=CHUNK_BYTES, use_threads=False),
         # Otherwise rows after a quotation mark that is not closed may get lost.
@@ -148,6 +146,17 @@ def _opened(path: pathlib.Path, types: dict[str, Any] | None = None) -> Any:
             quoted_strings_can_be_null=False,
         ),
     )
+
+
+def _unpacked(path: pathlib.Path) -> Any:
+    """A stream of a file's text."""
+    with path.open("rb") as file:
+        first = file.read(2)
+    if not first:
+        raise DataError(f"{path} is empty.")
+    if first in UTF_16:
+        raise DataError(NOT_UTF_8.format(path))
+    return need_arrow().input_stream(str(path), compression=PACKED.get(first, "detect"))
 
 
 def first_text(source: Source, name: str) -> str:
@@ -178,7 +187,7 @@ def _check_closed(path: pathlib.Path, last: Any, row: int) -> None:
     if not isinstance(value, str) or not re.search("[\r\n]", value):
         return
     end = b""
-    with need_arrow().input_stream(str(path)) as file:  # unpacked, so that its length is unknown
+    with _unpacked(path) as file:  # its length is unknown
         while more := file.read(CHUNK_BYTES):
             end = (end + more)[-END_BYTES:]
     marks = value.rstrip("\r\n").endswith('"') * 2 + 1  # one within a value is doubled

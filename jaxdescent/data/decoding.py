@@ -165,11 +165,9 @@ class Decoding:
         """
         first, coded = len(self.numbers), list[Coded]()
         for name, size in self.levels.items():
-            codes = np.empty(block.rows, np.int64)
-            fill(codes, name, block)
-            wrong = (codes < NONE) | (codes >= size)
-            if wrong.any():
-                row = int(np.argmax(wrong))
+            codes = complete_numbers(block, name)
+            if codes.size and (codes.min() < NONE or codes.max() >= size):
+                row = int(np.argmax((codes < NONE) | (codes >= size)))
                 raise DataError(
                     f"{name!r} is {codes[row]} in {block.place(row)}: codes of {size:,} levels are "
                     f"from 0 to {size - 1:,}, or -1 for none of them."
@@ -260,7 +258,10 @@ def values_of(column: Any) -> NumberColumn:
     if column.null_count:
         missing = column.is_null().to_numpy(zero_copy_only=False)
         column = column.fill_null(False if types.is_boolean(column.type) else 0)
-    return NumberColumn(column.to_numpy(zero_copy_only=False), missing)
+    if types.is_boolean(column.type):
+        return NumberColumn(column.to_numpy(zero_copy_only=False), missing)
+    # Arrow's to_numpy imports pandas where that is installed, which takes a third of a second.
+    return NumberColumn(np.from_dlpack(column), missing)
 
 
 def fill(into: np.ndarray, name: str, block: Block, *, is_exact: bool = False) -> None:

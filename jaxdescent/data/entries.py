@@ -61,7 +61,9 @@ class RowEntries(SparseColumn):
         """The entries with values of this dtype."""
         with np.errstate(over="ignore"):  # values that become infinite are refused later
             values = None if self.values is None else self.values.astype(dtype, copy=False)
-        return dataclasses.replace(self, index=self.index.astype(np.int32), values=values)
+        return dataclasses.replace(
+            self, index=self.index.astype(np.int32, copy=False), values=values
+        )
 
 
 def sparse_pieces(
@@ -76,8 +78,8 @@ def sparse_pieces(
 
     pieces = list[Any]()
     for each in [entries_of(coded), *entries] if coded else entries:
-        own, index = each.in_dtype(dtype), each.index.astype(np.int32, copy=False)
-        starts = own.starts
+        own = each.in_dtype(dtype)
+        starts, index = own.starts, own.index
         if index.size < 2**31 and features - first < 2**31:
             starts = starts.astype(np.int32)
         else:
@@ -94,15 +96,17 @@ def entries_of(columns: Sequence[Coded]) -> RowEntries:
     first, values = columns[0].first, None
     index = np.empty((len(columns[0].codes), len(columns)), np.int32)
     for each, own in zip(columns, index.T, strict=True):
-        np.add(each.codes, each.first - first, out=own, casting="unsafe")
-        own[each.codes < 0] = NONE
+        np.add(each.codes, each.first - first, out=own, dtype=np.int32, casting="unsafe")
+        if each.codes.min(initial=0) < 0:  # looked for first, which is faster than to replace
+            own[each.codes < 0] = NONE
     sloped = [each.values for each in columns if each.values is not None]
     if sloped:
         ones = np.ones_like(sloped[0])
         given = [ones if each.values is None else each.values for each in columns]
         values = np.stack(given, axis=1).ravel()
-    starts, there, index = np.arange(0, index.size + 1, len(columns)), index >= 0, index.ravel()
-    if not there.all():
+    starts = np.arange(0, index.size + 1, len(columns))
+    if index.min(initial=0) < 0:
+        there = index >= 0
         starts = np.concatenate([[0], np.cumsum(np.count_nonzero(there, axis=1))])
-        index, values = index[there.ravel()], None if values is None else values[there.ravel()]
-    return RowEntries(starts, index, values, "", first, columns[-1].span.stop - first)
+        index, values = index[there], None if values is None else values[there.ravel()]
+    return RowEntries(starts, index.ravel(), values, "", first, columns[-1].span.stop - first)

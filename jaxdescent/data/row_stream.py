@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from jaxdescent.data.chunk import Chunk
+from jaxdescent.data.chunk import Chunk, mirror
 from jaxdescent.data.chunk_reader import ChunkReader
 from jaxdescent.data.decoding import Decoding
 from jaxdescent.data.errors import DataError, check_columns
@@ -181,6 +181,7 @@ class RowStream(ChunkReader):
             if intercept and chunk.start == 0:
                 shift = chunk.means(weight, targets)
             chunk.add_products(weight, targets, shift, total)
+        mirror(total)
         return NormalSums.of(total, shift, self.features, intercept=intercept)
 
     def rows_at(self, index: np.ndarray) -> np.ndarray:

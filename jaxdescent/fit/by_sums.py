@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxdescent import processes
 from jaxdescent.data import NormalSums
+from jaxdescent.data.chunk import mirror
 from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.first_pass import FirstPass
 from jaxdescent.fit.fitted import Fitted, part_of
@@ -87,6 +88,8 @@ class ProductSums:
         for rows, numbers, _ in self.counts:
             self._add(rows, numbers)
             del rows, numbers
+        for total in self.matrices:
+            mirror(total)
         self.matrices = [processes.added(own) for own in self.matrices]
         self.fills: np.ndarray | None = None
         if self._marks_missing:

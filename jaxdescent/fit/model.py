@@ -167,16 +167,16 @@ class Model(Displayed):
         sparse = [] if self.encoding.sparse is None else [self.encoding.sparse]
         levels = {*Kind} - {Kind.NUMBER, Kind.OTHER}
         numbers = {kind for kind in Kind if kind.is_number}
-        for names, allowed, what, but in (
-            (self.encoding.numeric, numbers, "be numeric", ", and hold {}"),
-            (sparse, {Kind.SPARSE}, "hold sparse numbers", ", and holds {}"),
-            (self.encoding.labelled, levels, "hold text or whole numbers", ""),
+        for names, allowed, what in (
+            (self.encoding.numeric, numbers, "be numeric"),
+            (sparse, {Kind.SPARSE}, "hold sparse numbers"),
+            (self.encoding.labelled, levels, "hold text or whole numbers"),
         ):
             wrong = [name for name in names if kinds[name] not in allowed]
             if wrong:
                 raise DataError(
                     f"{listed(map(repr, wrong))} must {what}, as in the data that the model was "
-                    f"fitted on{but.format(kinds[wrong[0]])}."
+                    f"fitted on, got {kinds[wrong[0]]}."
                 )
 
     def named_weights(self, most: int) -> list[tuple[str, float]]:

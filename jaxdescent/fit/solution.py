@@ -91,7 +91,7 @@ def solve(data: NormalSums, l2: float, *, standardize: bool = False) -> Solution
     gradient = hessian @ scaled - cross
     along = vectors.T @ gradient
     left = float(0.5 * np.sum(np.square(along) * gain))
-    weights = scaled / lengths / scales
+    weights = np.where(constant, 0.0, scaled / lengths / scales)  # not the rounding of the spectrum
     intercept = float(data.target_mean[0] - weights @ data.feature_mean)
     norm, at_zeros = float(np.linalg.norm(gradient)), float(np.linalg.norm(cross))
     is_done = norm <= CONVERGED * at_zeros or at_zeros == 0
