@@ -10,6 +10,10 @@ INSTALLED := $(VENV)/.installed
 LOWEST := .venv-lowest
 BENCH := .venv-bench
 ACCELERATORS := .venv-accelerators
+# Programs that tests have compiled, which the next run loads; with PROGRAMS= all are compiled.
+PROGRAMS = build/programs
+test test-all test-slow test-as-users test-lowest test-lowest-core: \
+	export JAXDESCENT_TEST_PROGRAMS = $(PROGRAMS)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-all test-slow test-as-users test-lowest test-lowest-core \
