@@ -104,12 +104,18 @@ def _start(module, arguments, folder, environment):
             stdout=out,
             stderr=err,
             cwd=ROOT,
-            env={"JAXDESCENT_TEST_PROGRAMS": f"{folder}/programs"}
-            | {**os.environ, "PYTHONPATH": str(ROOT)}
+            env={**os.environ, "PYTHONPATH": str(ROOT)}
+            | kept_programs(folder)
             | FLAGS
             | PLAIN
             | (environment or {}),
         )
+
+
+def kept_programs(folder):
+    """Where the programs of :data:`SHARED` are: with those of earlier runs, or in this folder."""
+    name = "JAXDESCENT_TEST_PROGRAMS"
+    return {name: os.environ.get(name) or f"{folder}/programs"}
 
 
 def join(index, port, count, **options):
@@ -128,19 +134,16 @@ def share_programs():
     for another name than the first one gives. And it would give a program that calls the host the
     functions of an earlier one: those are compiled by each process.
 
-    What they, or an earlier run of the tests, have compiled all of them load, also where a program
-    is made anew that calls the host (``JAXDESCENT_TEST_PROGRAMS``). Each module has a folder of its
-    own: if another one wrote there at the same time, the first process might find what the others,
-    who were earlier, would wait for.
+    What they, or an earlier run of the tests, have compiled all of them load
+    (:func:`kept_programs`). Each module has a folder of its own: if another one wrote there at the
+    same time, the first process might find what the others, who were earlier, would wait for.
     """
     if os.environ.get("JAX_SHARE_BINARY_BETWEEN_HOSTS") != "1":
         return
     from jax._src import cache_key, compiler
 
-    kept = os.environ.get("JAXDESCENT_TEST_PROGRAMS")
-    if kept and not jax.config.jax_compilation_cache_dir:
-        compilation_cache.cache(pathlib.Path(kept, pathlib.Path(sys.argv[0]).stem))
-
+    if folder := os.environ.get("JAXDESCENT_TEST_PROGRAMS"):
+        compilation_cache.cache(pathlib.Path(folder, pathlib.Path(sys.argv[0]).stem))
     cache_key._hash_accelerator_config = cache_key._hash_devices
     share = compiler._compile_and_share_module
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from jaxdescent.breakdown import large_problem, llama_tree, report
 from jaxdescent.breakdown.matrix_free_regression import MatrixFreeRegression
 from jaxdescent.breakdown.tied_weights import TiedWeights
-from tests.distributed.processes import PLAIN, SHARED, command, ended
+from tests.distributed.processes import PLAIN, SHARED, command, ended, kept_programs
 
 MODULE = "tests.distributed.breakdowns"
 CPU = ("--device", "cpu")
@@ -63,10 +63,7 @@ ALL = (*CPU, "--part", "3", "--all", "--params", "100000", "--dtype", "bfloat16"
 def by_two(tmp_path_factory):
     """What two processes say of part 3, their folder, and an environment that has its programs."""
     folder = tmp_path_factory.mktemp("whole")
-    environment = TOGETHER | {
-        "JAX_COMPILATION_CACHE_DIR": str(folder / "programs"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
+    environment = TOGETHER | kept_programs(folder)
     own = [[*ALL, "--output", folder / str(index)] for index in range(2)]
     return ended(breakdown(*own, environment=environment)), folder, environment
 
