@@ -10,6 +10,9 @@ INSTALLED := $(VENV)/.installed
 LOWEST := .venv-lowest
 BENCH := .venv-bench
 ACCELERATORS := .venv-accelerators
+# Programs that tests have compiled, which the next run loads; with PROGRAMS= all are compiled.
+PROGRAMS = build/programs
+export JAXDESCENT_TEST_PROGRAMS = $(PROGRAMS)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-all test-slow test-as-users test-lowest test-lowest-core \
@@ -53,7 +56,7 @@ test-lowest-core: $(LOWEST)/.installed ## a part of the core with the lowest ver
 lowest: test-lowest
 
 test-accelerators: $(ACCELERATORS)/.installed ## what is compiled for GPUs and TPUs that are not here
-	JAX_PLATFORMS=cpu $(ACCELERATORS)/bin/python -m pytest -q -n 2 --dist worksteal -m slow tests/accelerators $(ARGS)
+	JAXDESCENT_TEST_PROGRAMS= JAX_PLATFORMS=cpu $(ACCELERATORS)/bin/python -m pytest -q -n 2 --dist worksteal -m slow tests/accelerators $(ARGS)
 
 check: $(INSTALLED) ## style, types, and the direction of the imports
 	$(BIN)/ruff check .

@@ -33,16 +33,24 @@ os.environ["XDG_CACHE_HOME"] = CACHE.name
 # Commands that run in the tests' process would set JAX's cache of programs for all tests after.
 os.environ["JAXDESCENT_CACHE"] = "off"
 
+# Where this names a folder, programs are loaded that an earlier run has compiled: `make test`. Not
+# in the processes that tests start, whose memory is measured while they compile.
+PROGRAMS = os.environ.get("JAXDESCENT_TEST_PROGRAMS", "")
+
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
+from jaxdescent import compilation_cache  # noqa: E402
 from jaxdescent.calls import programs  # noqa: E402
 from jaxdescent.machine import defaults, host, store  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+if PROGRAMS:
+    compilation_cache.cache(PROGRAMS)
 
 # The first example of a property compiles: no deadline. Same examples in every run.
 settings.register_profile(
@@ -66,6 +74,11 @@ store.keep(
 MOST_MAPPINGS = 20_000
 
 IS_POLISHED = not jax.config.read("jax_disable_most_optimizations")
+
+
+def pytest_configure(config):
+    if PROGRAMS:  # a program that another run has not written to its end is compiled
+        config.addinivalue_line("filterwarnings", "ignore:Error reading persistent compilation")
 
 
 @pytest.hookimpl(tryfirst=True)

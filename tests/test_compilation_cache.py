@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -42,8 +43,11 @@ def forget_programs():
 def settings():
     """JAX's, as they were before; programs of other tests are not used again."""
     before = {name: getattr(jax.config, name) for name in SETTINGS}
+    jax.config.update("jax_compilation_cache_dir", None)  # not that of the tests' own programs
+    of_jax.reset_cache()
+    warnings.filterwarnings("error", "Error (reading|writing) persistent compilation cache")
     forget_programs()
-    yield before
+    yield before | {"jax_compilation_cache_dir": None}
     for name, value in before.items():
         jax.config.update(name, value)
     of_jax.reset_cache()

@@ -7,6 +7,7 @@ import sys
 
 from jaxdescent import breakdown, cli
 from jaxdescent.breakdown import child, coupled, independent_weights, large_problem
+from jaxdescent.processes import ending
 from tests.distributed.processes import share_programs
 
 IS_SECOND = sys.argv[-1] == "1"
@@ -71,6 +72,12 @@ def endless_steps():
     large_problem.SegmentedDescent = Announced
 
 
+def impatient():
+    """A process that does not answer is waited for less long."""
+    ending.AGAIN_SECONDS, ending.GRACE = 1.0, 3.0
+    ending.FAREWELL = ending.GRACE + ending.RESPITE + 1.0
+
+
 def tied_are_interrupted():
     """Ctrl-C comes to the second process after a few iterations on the tied weights."""
 
@@ -93,6 +100,6 @@ if __name__ == "__main__":
     # A shell's background jobs are born deaf to Ctrl-C, and so are their children.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     share_programs()
-    if name := os.environ.get("TEST_BREAKDOWN"):
+    for name in os.environ["TEST_BREAKDOWN"].split():
         globals()[name]()
     cli.main()

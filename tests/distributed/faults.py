@@ -238,10 +238,11 @@ def _full_disk(of, index, place):
 
     class Fills(jd.hooks.Hook):
         def report(self, record):
-            limit = 1 << 18 if 3 <= record.chunk < 10 else hard
+            is_full = 3 <= record.chunk < 10
             if index == of:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-            time.sleep(0.1)  # so that several checkpoints are tried meanwhile
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 18 if is_full else hard, hard))
+            if is_full:
+                time.sleep(0.1)  # so that several checkpoints are tried meanwhile
             return False
 
     start = place(np.random.default_rng(0).normal(size=1 << 19).astype(np.float32))

@@ -11,6 +11,8 @@ import time
 
 import jax
 
+from jaxdescent import compilation_cache
+
 ROOT = pathlib.Path(__file__).parents[2]
 # What LLVM polishes changes nothing that processes send.
 PLAIN = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
@@ -102,8 +104,18 @@ def _start(module, arguments, folder, environment):
             stdout=out,
             stderr=err,
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)} | FLAGS | PLAIN | (environment or {}),
+            env={**os.environ, "PYTHONPATH": str(ROOT)}
+            | kept_programs(folder)
+            | FLAGS
+            | PLAIN
+            | (environment or {}),
         )
+
+
+def kept_programs(folder):
+    """Where the programs of :data:`SHARED` are: with those of earlier runs, or in this folder."""
+    name = "JAXDESCENT_TEST_PROGRAMS"
+    return {name: os.environ.get(name) or f"{folder}/programs"}
 
 
 def join(index, port, count, **options):
@@ -121,18 +133,26 @@ def share_programs():
     JAX names a program by the devices of its own process too, so that on CPUs the others would wait
     for another name than the first one gives. And it would give a program that calls the host the
     functions of an earlier one: those are compiled by each process.
+
+    What they, or an earlier run of the tests, have compiled all of them load
+    (:func:`kept_programs`). Each module has a folder of its own: if another one wrote there at the
+    same time, the first process might find what the others, who were earlier, would wait for.
     """
     if os.environ.get("JAX_SHARE_BINARY_BETWEEN_HOSTS") != "1":
         return
     from jax._src import cache_key, compiler
 
+    if folder := os.environ.get("JAXDESCENT_TEST_PROGRAMS"):
+        compilation_cache.cache(pathlib.Path(folder, pathlib.Path(sys.argv[0]).stem))
     cache_key._hash_accelerator_config = cache_key._hash_devices
     share = compiler._compile_and_share_module
 
     def compiled(backend, computation, devices, options, host_callbacks, *rest):
         given = backend, computation, devices, options, host_callbacks
-        own = compiler.backend_compile_and_load
-        return own(*given) if host_callbacks else share(*given, *rest)
+        if not host_callbacks:
+            return share(*given, *rest)
+        *_, module_name, key, _ = rest
+        return compiler._compile_and_write_cache(*given, module_name, key)
 
     compiled.modules_cache = share.modules_cache
     compiler._compile_and_share_module = compiled

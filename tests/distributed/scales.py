@@ -90,8 +90,9 @@ def another_machine(index, folder):
 
 
 def in_the_program(index, folder):
-    """Process 1 fails in a program in which the others wait for it."""
+    """Process 1 fails in a program in which the others wait for it, and does not wait for long."""
     del folder
+    deciding.PATIENCE = 3.0
     made = program.compiled
 
     def compiled(point, arrays):
@@ -128,6 +129,7 @@ if __name__ == "__main__":
     from jaxdescent import scale
     from jaxdescent.data import DataError
     from jaxdescent.machine import host
+    from jaxdescent.processes import deciding
     from jaxdescent.scale import measurement, program, record
     from jaxdescent.scale.experiment import Experiment
 

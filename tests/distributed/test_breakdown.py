@@ -16,7 +16,7 @@ from rich.console import Console
 from jaxdescent.breakdown import large_problem, llama_tree, report
 from jaxdescent.breakdown.matrix_free_regression import MatrixFreeRegression
 from jaxdescent.breakdown.tied_weights import TiedWeights
-from tests.distributed.processes import PLAIN, SHARED, command, ended
+from tests.distributed.processes import PLAIN, SHARED, command, ended, kept_programs
 
 MODULE = "tests.distributed.breakdowns"
 CPU = ("--device", "cpu")
@@ -63,10 +63,7 @@ ALL = (*CPU, "--part", "3", "--all", "--params", "100000", "--dtype", "bfloat16"
 def by_two(tmp_path_factory):
     """What two processes say of part 3, their folder, and an environment that has its programs."""
     folder = tmp_path_factory.mktemp("whole")
-    environment = TOGETHER | {
-        "JAX_COMPILATION_CACHE_DIR": str(folder / "programs"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
+    environment = TOGETHER | kept_programs(folder)
     own = [[*ALL, "--output", folder / str(index)] for index in range(2)]
     return ended(breakdown(*own, environment=environment)), folder, environment
 
@@ -178,7 +175,7 @@ def test_a_second_ctrl_c_breaks_off_what_all_compute(tmp_path, who):
 
 @pytest.mark.slow
 def test_a_process_that_does_not_answer_is_not_waited_for(tmp_path):
-    started = breakdown(*[[*FEW, "--output", tmp_path]] * 2, change="endless")
+    started = breakdown(*[[*FEW, "--output", tmp_path]] * 2, change="endless impatient")
     try:
         measuring(started)
         started[1].send_signal(signal.SIGSTOP)
@@ -206,7 +203,8 @@ def test_what_fails_in_the_first_process_ends_the_others(tmp_path):
 @pytest.mark.slow
 def test_what_fails_beside_a_program_that_all_share_ends_the_others(tmp_path):
     arguments = [*CPU, "--part", "3", "--params", "5000", "--output", tmp_path]
-    first, other = ended(breakdown(arguments, arguments, change="no_room"), timeout=60)
+    started = breakdown(arguments, arguments, change="no_room impatient")
+    first, other = ended(started, timeout=60)
     assert [first[2], other[2]] == [2, 2]
     assert "Error: process 1 failed with MemoryError: no room for the params" in first[1]
     assert last_line(other[1]) == "Error: no room for the params"
