@@ -19,16 +19,17 @@ from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.regression.linear_model import scaled_rows
 from jaxdescent.regression.solve.factor import in_units, null_level
 
-MOST_SIDE, MOST_OPERATIONS = 512, 1 << 30
-"""The largest smaller side of X, and the most of its entries times this side, for which the
-singular values take no longer than a second."""
+MOST_SIDE, MOST_ENTRIES, MOST_OPERATIONS = 512, 1 << 24, 1 << 30
+"""The largest smaller side of X, the most of its entries, and the most of its entries times this
+side, for which the singular values take about a second and some hundred megabytes."""
 
 
 def is_possible(regression: Any) -> bool:
-    """Whether X is small enough."""
+    """Whether X, which may be sharded or in files, is small enough to be factorised as a whole."""
     rows, features = as_design(regression.X).shape
     side = min(rows, features)
-    return side <= MOST_SIDE and rows * features * side <= MOST_OPERATIONS
+    is_within = rows * features <= MOST_ENTRIES and side <= MOST_SIDE
+    return is_within and rows * features * side <= MOST_OPERATIONS
 
 
 class PseudoInverse(NamedTuple):
