@@ -199,7 +199,9 @@ def _moved_regression(
             turned = _change(
                 lambda moved: as_design(moved.X).transposed_product(dual), regression, tangents
             )
-            image = scaled_rows(design.product(turned), roots)
+            # A product with a tangent is linear in it alone, also where X is centred behind a barrier.
+            image = jax.jvp(design.product, (jnp.zeros_like(turned),), (turned,))[1]
+            image = scaled_rows(image, roots)
             within = solved(image, jnp.zeros_like(turned))[1]
             moved = moved + jnp.where(is_free, turned - within, 0).astype(dtype)
         # If the rank is lower than the shape allows, the solution jumps as X moves. A product with
