@@ -368,7 +368,6 @@ main()
         assert (done.returncode, done.stderr) == (130, "Interrupted.\n")
 
 
-@pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_numbers_of_files_are_read_without_pandas(tmp_path):
     """Arrow's own conversion imports pandas where it is installed."""
     (tmp_path / "d.csv").write_text("a,b\n1,2.5\n3,4.5\n")
@@ -384,6 +383,7 @@ assert "pandas" not in sys.modules
     assert (done.stdout, done.stderr) == ("[[1.0, 3.0], [2.5, 4.5]]\n", "")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_counts_before_anything_is_imported(number, tmp_path):
     program = f"""

@@ -7,6 +7,7 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent.numerics import linear_systems
+from jaxdescent.regression.solve import pseudo_inverse
 from tests.results import assert_trees_close
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -428,6 +429,69 @@ def test_a_ridge_with_more_features_than_rows_moves_with_all_its_data(intercept,
         exact = (ends[0] - ends[1]) / 2e-6
         size = np.linalg.norm(slope) * np.linalg.norm(along)
         np.testing.assert_allclose(np.sum(slope * along), exact, atol=2e-3 * size)
+
+
+@pytest.mark.core
+def test_second_derivatives_by_the_weights_of_rows_hold_where_these_are_zero(data):
+    weight = np.where(np.arange(7) < 3, 0.0, data["sample_weight"])
+
+    def second(function):
+        def of_weight(weight):
+            return function(data | {"sample_weight": weight})
+
+        return lambda weight: jax.jvp(jax.grad(of_weight), (weight,), (np.ones(7),))[1]
+
+    found, exact = second(loss)(weight), jax.jit(second(exact_loss))(weight)
+    np.testing.assert_allclose(found, exact, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(9, 4), (4, 9)])
+@pytest.mark.parametrize("scale", [1e-26, 1e-19])
+def test_weights_move_where_a_penalty_is_beyond_all_squares_of_the_data(shape, scale, rng):
+    X, by = (scale * rng.normal(size=shape)).astype(np.float32), rng.normal(size=shape[0])
+
+    def weights(y):
+        return jd.minimize(jd.LinearRegression(X, y, l2=0.5, intercept=False)).params["weights"]
+
+    y = rng.normal(size=shape[0]).astype(np.float32)
+    moved = jax.jvp(weights, (y,), (by.astype(np.float32),))[1]
+    exact = X.astype(float).T @ by / 0.5
+    np.testing.assert_allclose(moved, exact, rtol=0, atol=1e-5 * np.max(np.abs(exact)))
+
+
+@pytest.mark.parametrize("most", [512, 0], ids=["singular values", "products"])
+def test_only_outputs_without_a_penalty_turn_with_a_wide_matrix(most, rng, monkeypatch):
+    monkeypatch.setattr(pseudo_inverse, "MOST_SIDE", most)
+    (X, by), y = rng.normal(size=(2, 5, 12)), rng.normal(size=(5, 2))
+    l2 = np.array([0.0, 1.0])
+
+    def weights(X):
+        return jd.minimize(jd.LinearRegression(X, y, l2=l2, intercept=False)).params["weights"]
+
+    def exact(X):
+        own = [
+            X.T @ np.linalg.solve(X @ X.T + each * np.eye(5), column)
+            for each, column in zip(l2, y.T, strict=True)
+        ]
+        return np.stack(own, axis=1)
+
+    slope = (exact(X + 1e-6 * by) - exact(X - 1e-6 * by)) / 2e-6
+    np.testing.assert_allclose(jax.jvp(weights, (X,), (by,))[1], slope, rtol=1e-6, atol=1e-7)
+
+
+def test_columns_in_any_units_move_with_several_penalties(rng):
+    units = np.array([1, 1e-6, 1, 1e3])
+    X, y = (rng.normal(size=(20, 4)) * units).astype(np.float32), rng.normal(size=(20, 2))
+    by, l2 = rng.normal(size=(20, 2)), np.array([0, 1e-8], np.float32)
+
+    def weights(y):
+        return jd.minimize(jd.LinearRegression(X, y, l2=l2, intercept=False)).params["weights"]
+
+    moved = jax.jvp(weights, (y.astype(np.float32),), (by.astype(np.float32),))[1]
+    for index, each in enumerate(l2.astype(float)):
+        A = X / units
+        exact = np.linalg.solve(A.T @ A + np.diag(each / units**2), A.T @ by[:, index]) / units
+        np.testing.assert_allclose(moved[:, index], exact, rtol=1e-4)
 
 
 @pytest.mark.slow

@@ -123,7 +123,8 @@ def _root_jvp(is_definite: bool | None, primals: Any, tangents: Any) -> tuple[Pa
     moved = jax.tree.map(jnp.negative, solved(change))
     if regression is None or is_definite or not _moves(tangents[0].X):
         return root, moved
-    design, is_free = as_design(regression.X), jnp.max(jnp.asarray(regression.l2)) <= 0
+    design, is_free = as_design(regression.X), jnp.asarray(regression.l2) <= 0
+    is_free = is_free[None] if is_free.ndim else is_free  # each output by itself
     if design.largest_rank < design.shape[1]:
         turned = _change(lambda objective: objective.hessian_product(root, solved(root)), *of_data)
         within = solved(product(turned))
@@ -144,16 +145,16 @@ def _moved_regression(
     """The change of the weights w of a regression without an intercept, by the singular values of
     X.
 
-    With ``D = diag(sqrt(s))`` and ``A = D X`` the change solves ``q + A dw = a, A'q - l2 dw = -b``,
-    where ``a = D d(y - X w)`` at fixed w, and b is the rest of the gradient's change, by which X'
-    and s weigh the residuals and l2 the weights. Hence ``dw = H^+ (A'a + b)``: no rounding takes
-    ``A'a`` out of the range of A', where it would be divided by a small penalty.
+    With ``S = diag(s)`` the change solves ``S q + S X dw = S a, X'S q - l2 dw = -b``, where
+    ``a = d(y - X w)`` at fixed w, and b is the rest of the gradient's change, by which X' and s
+    weigh the residuals and l2 the weights. Hence ``dw = H^+ (X'S a + b)``: no rounding takes
+    ``X'S a`` out of the range of X'S, where it would be divided by a small penalty. Roots of s
+    have no derivative at zero.
     """
     shape, weights = root["weights"].shape, columns(root["weights"])
     dtype, design = weights.dtype, as_design(regression.X)
     inverse = pseudo_inverse(lax.stop_gradient(regression), dtype, is_definite=is_definite)
     weight = regression.sample_weight
-    roots = None if weight is None else jnp.sqrt(weight)
 
     def penalty(regression: Any) -> jax.Array:
         return jnp.atleast_1d(jnp.asarray(regression.l2, dtype))[None]
@@ -169,39 +170,40 @@ def _moved_regression(
 
     def both(change: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         residual, weights = change
-        pulled = design.transposed_product(scaled_rows(residual, roots))
-        image = scaled_rows(design.product(weights), roots)
-        return _tied((residual + image, pulled - penalty(regression) * weights))
+        pulled = design.transposed_product(scaled_rows(residual, weight))
+        weighted = scaled_rows(residual + design.product(weights), weight)
+        return _tied((weighted, pulled - penalty(regression) * weights))
 
     def solve(_: Any, known: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        moved, image = inverse.solve(scaled_rows(known[0], roots), -known[1])
-        return known[0] - scaled_rows(image, roots), moved
+        moved, image = inverse.solve(known[0], -known[1])
+        # Of a row without weight any residual is a solution.
+        own = known[0] if weight is None else scaled_rows(known[0], _inverse(weight))
+        return own - image, moved
 
     def solved(of_rows: jax.Array, of_features: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """``q = u - A w`` and ``w = H^+ (A'u + v)``."""
+        """``q = S^+ u - X w`` and ``w = H^+ (X'u + v)``."""
         known = _tied((of_rows, -of_features))
         return lax.custom_linear_solve(both, known, solve, symmetric=True)
 
     residual = residuals(regression)
-    exact = inverse.residual(scaled_rows(columns(jnp.asarray(regression.y)).astype(dtype), roots))
+    exact = inverse.residual(columns(jnp.asarray(regression.y)).astype(dtype))
     if exact is not None:  # its derivatives are those of the difference
-        exact = exact if roots is None else exact / roots[:, None]
         residual = residual + lax.stop_gradient(jnp.where(jnp.isfinite(exact), exact - residual, 0))
-    of_rows = scaled_rows(_change(residuals, regression, tangents), roots)
+    of_rows = scaled_rows(_change(residuals, regression, tangents), weight)
     of_features = _change(lambda moved: slope(moved, residual), regression, tangents)
     moved = solved(of_rows, of_features)[1]
     if _moves(tangents.X) and not is_definite:
-        is_free = jnp.max(jnp.asarray(regression.l2)) <= 0
+        is_free = penalty(regression) <= 0
         rank = design.largest_rank
         if rank < design.shape[1]:
-            # The null space turns as X moves: (I - H^+ H) dA' z with A'z = w.
-            dual = -scaled_rows(solved(jnp.zeros_like(residual), weights)[0], roots)
+            # The null space turns as X moves: (I - H^+ H) dX' z with X'z = w.
+            dual = -scaled_rows(solved(jnp.zeros_like(residual), weights)[0], weight)
             turned = _change(
                 lambda moved: as_design(moved.X).transposed_product(dual), regression, tangents
             )
-            # A product with a tangent is linear in it alone, also where X is centred behind a barrier.
+            # Linear in the tangent alone, where a barrier ties the center of X to its operand.
             image = jax.jvp(design.product, (jnp.zeros_like(turned),), (turned,))[1]
-            image = scaled_rows(image, roots)
+            image = scaled_rows(image, weight)
             within = solved(image, jnp.zeros_like(turned))[1]
             moved = moved + jnp.where(is_free, turned - within, 0).astype(dtype)
         # If the rank is lower than the shape allows, the solution jumps as X moves. A product with

@@ -25,11 +25,14 @@ side, for which the singular values take about a second and some hundred megabyt
 
 
 def is_possible(regression: Any) -> bool:
-    """Whether X, which may be sharded or in files, is small enough to be factorised as a whole."""
+    """Whether X, which may be sharded or in files, is small enough to be factorised as a whole, and
+    one factor serves all outputs: with several penalties no columns can be in units of their own.
+    """
     rows, features = as_design(regression.X).shape
     side = min(rows, features)
     is_within = rows * features <= MOST_ENTRIES and side <= MOST_SIDE
-    return is_within and rows * features * side <= MOST_OPERATIONS
+    is_one = rows < features or jnp.size(regression.l2) == 1
+    return is_one and is_within and rows * features * side <= MOST_OPERATIONS
 
 
 class PseudoInverse(NamedTuple):
@@ -44,6 +47,7 @@ class PseudoInverse(NamedTuple):
     gain: jax.Array  # (rank, outputs), or one column for all outputs
     vectors: tuple[jax.Array, jax.Array] | None  # U and V, if there are more features than rows
     share: jax.Array  # of the penalty in the curvatures, as ``gain``
+    root: jax.Array | None  # of the weights of the rows, if they have any
     rest: jax.Array  # one over the penalty, (1, outputs), or one number for all outputs
     rank: jax.Array
 
@@ -65,13 +69,15 @@ class PseudoInverse(NamedTuple):
         return weights, _product(self.image, shares)
 
     def residual(self, targets: jax.Array) -> jax.Array | None:
-        """``t - A w`` for ``w = H^+ A't``, (rows, outputs), if there are more features than rows:
-        it is the penalty's share of the targets t, where a difference would be rounding.
+        """``t - X w`` for ``w = H^+ X'S t``, (rows, outputs), if there are more features than rows:
+        it is the penalty's share of the targets t, where a difference would be rounding. Infinite
+        or NaN in rows without weight.
         """
         if self.vectors is None:
             return None
         own = self.vectors[0]
-        return _product(own, self.share * _product(own.T, targets))
+        left = _product(own, self.share * _product(own.T, scaled_rows(targets, self.root)))
+        return left if self.root is None else left / self.root[:, None]
 
 
 def pseudo_inverse(regression: Any, dtype: Any, *, is_definite: bool | None) -> PseudoInverse:
@@ -87,9 +93,11 @@ def pseudo_inverse(regression: Any, dtype: Any, *, is_definite: bool | None) -> 
     X, l2 = design.to_dense().astype(dtype), jnp.atleast_1d(jnp.asarray(regression.l2, dtype))
     root = None if weight is None else jnp.sqrt(weight.astype(dtype))
     lengths = design.column_lengths(weight, None)
-    # In units of the largest entry the squares of all others, and their inverses, are numbers.
+    # In units of the largest entry the squares of all others, and their inverses, are numbers; so
+    # is a penalty in units of its own root, if that is larger.
     peak = jnp.max(jnp.abs(scaled_rows(X, root)))
-    unit = jnp.where((peak > 0) & (peak < jnp.inf), peak, 1)
+    peak = jnp.where((peak > 0) & (peak < jnp.inf), peak, 1)
+    unit = jnp.maximum(peak, jnp.sqrt(jnp.maximum(jnp.max(l2), 0)))
     is_free = l2 == 0
     rest = jnp.where(is_free, 0, 1 / jnp.where(is_free, 1, l2))
     X, l2 = X / unit, l2 / unit / unit
@@ -110,7 +118,7 @@ def pseudo_inverse(regression: Any, dtype: Any, *, is_definite: bool | None) -> 
     image = _product(X, basis)
     # What remains of a direction that X does not have is rounding.
     null = null_level(dtype, sizes.size)
-    lengths = jnp.linalg.norm(scaled_rows(image, root), axis=0)
+    lengths = jnp.linalg.norm(scaled_rows(image * (unit / peak), root), axis=0)
     is_null = lengths <= null * jnp.max(lengths)
     squares = jnp.square(sizes)[:, None] + l2[None]
     is_without = is_null[:, None] & (is_free | (not is_tall))[None] | (squares == 0)
@@ -121,6 +129,7 @@ def pseudo_inverse(regression: Any, dtype: Any, *, is_definite: bool | None) -> 
         jnp.where(jnp.min(l2) < 0, jnp.nan, gain),
         None if is_tall else (right.T, jnp.where(is_null[None], 0, vectors)),
         jnp.where(is_without, 1, l2[None] * gain),
+        root,
         rest[None],
         jnp.sum(~is_null),
     )
