@@ -521,7 +521,7 @@ def test_an_index_of_pandas_without_a_name_is_no_feature(tmp_path):
         open_source(table)
 
 
-@pytest.mark.parametrize("index", ["pandas", "R", "commas"])
+@pytest.mark.parametrize("index", ["pandas", "R", "commas", "two"])
 def test_columns_of_csv_without_a_name_are_no_features(tmp_path, rng, index):
     x = rng.normal(size=50)
     y = 2 * x + rng.normal(size=50)
@@ -529,8 +529,8 @@ def test_columns_of_csv_without_a_name_are_no_features(tmp_path, rng, index):
         pl.DataFrame({"": np.arange(50), "x": x, "y": y}).write_csv(tmp_path / "d.csv")
     else:
         lines = [("x", "y"), *zip(x.tolist(), y.tolist(), strict=True)]
-        form = '"{2}","{0}","{1}"\n' if index == "R" else "{0},{1},\n"
-        text = (form.format(*line, i or "") for i, line in enumerate(lines))
+        forms = {"R": '"{2}","{0}","{1}"\n', "commas": "{0},{1},\n", "two": "{2},{0},{1},{2}\n"}
+        text = (forms[index].format(*line, i or "") for i, line in enumerate(lines))
         (tmp_path / "d.csv").write_text("".join(text))
     model = fit_model(tmp_path, "y")
     assert model.encoding.numbers == ("x",)

@@ -487,6 +487,10 @@ class TestWhatIsWrong:
         table["k"] = np.where(table["k"] == 4, -1, 0).astype(np.uint64)
         with pytest.raises(DataError, match="'k' is 18446744073709551615 in row 401"):
             streamed(Loader(table)).product(jnp.ones(7))
+        S = streamed(Loader(table))
+        table["k"] = np.where(np.arange(ROWS) == 400, np.nan, 1)
+        with pytest.raises(DataError, match="'k' is nan in row 401"):
+            S.product(jnp.ones(7))
 
     def test_rows_that_come_and_go(self, rng):
         table = table_of(rng)

@@ -77,7 +77,7 @@ def kinds_of(schema: Any, name: Any = "the data") -> dict[str, Kind]:
         raise DataError(f"{name} has no columns.")
     seen: dict[str, Kind] = {}
     nameless = {"", *_nameless_index(schema)}
-    twice = [field.name for field in schema if schema.names.count(field.name) > 1]
+    twice = [each for each in schema.names if each and schema.names.count(each) > 1]
     if twice:
         raise DataError(
             f"{name} has more than one column called {listed(map(repr, dict.fromkeys(twice)))}: "

@@ -166,8 +166,8 @@ class Decoding:
         first, coded = len(self.numbers), list[Coded]()
         for name, size in self.levels.items():
             codes = complete_numbers(block, name)
-            if codes.size and (codes.min() < NONE or codes.max() >= size):
-                row = int(np.argmax((codes < NONE) | (codes >= size)))
+            if codes.size and not (codes.min() >= NONE and codes.max() < size):  # or NaN
+                row = int(np.argmin((codes >= NONE) & (codes < size)))
                 raise DataError(
                     f"{name!r} is {codes[row]} in {block.place(row)}: codes of {size:,} levels are "
                     f"from 0 to {size - 1:,}, or -1 for none of them."

@@ -4,9 +4,10 @@ theorem.
 At a minimiser ``g(x, data) = 0``. Differentiating gives ``H dx = -dg``, where ``dg`` is the change
 of the gradient at fixed x; no iteration of the descent is differentiated. For a regression that is
 not too large the system is solved by the singular values of X
-(:mod:`jaxdescent.regression.solve.pseudo_inverse`), otherwise with Hessian-vector products. There
-the unknowns are scaled by their own curvatures where these are known: otherwise an unknown in small
-units would have a small share of the residual however wrong it is.
+(:mod:`jaxdescent.regression.solve.pseudo_inverse`); otherwise, and for several penalties of an X
+with no fewer rows than features, with Hessian-vector products. There the unknowns are scaled by
+their own curvatures where these are known: otherwise an unknown in small units would have a small
+share of the residual however wrong it is.
 
 Where H is singular there are many minimisers, and ``dx = -H^+ dg``: the minimiser that was returned
 does not move along a flat direction. A regression's weights are those of least norm, also with an
