@@ -494,6 +494,22 @@ def test_columns_in_any_units_move_with_several_penalties(rng):
         np.testing.assert_allclose(moved[:, index], exact, rtol=1e-4)
 
 
+@pytest.mark.parametrize("short", [1e-5, 1e-7])
+def test_short_columns_of_a_wide_matrix_move_where_the_penalty_is_smaller(short, rng):
+    X = (rng.normal(size=(6, 10)) * np.where(np.arange(10) < 3, 1, short)).astype(np.float32)
+    y, by, back, l2 = *rng.normal(size=(2, 6)), rng.normal(size=10), short**2 / 10
+
+    def weights(y):
+        return jd.minimize(jd.LinearRegression(X, y, l2=l2, intercept=False)).params["weights"]
+
+    A = np.vstack([X.astype(float), np.sqrt(l2) * np.eye(10)])
+    exact = np.linalg.lstsq(A, np.vstack([np.eye(6), np.zeros((10, 6))]), rcond=1e-15)[0]
+    y, by, to = (each.astype(np.float32) for each in (y, by, back))
+    forward, backward = jax.jvp(weights, (y,), (by,))[1], jax.vjp(weights, y)[1](to)[0]
+    for found, expected in ((forward, exact @ by), (backward, exact.T @ back)):
+        np.testing.assert_allclose(found, expected, atol=1e-3 * np.max(np.abs(expected)))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("intercept", [True, False])
 def test_weights_of_least_norm_turn_with_a_wide_matrix(intercept, rng):

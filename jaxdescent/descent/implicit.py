@@ -4,10 +4,10 @@ theorem.
 At a minimiser ``g(x, data) = 0``. Differentiating gives ``H dx = -dg``, where ``dg`` is the change
 of the gradient at fixed x; no iteration of the descent is differentiated. For a regression that is
 not too large the system is solved by the singular values of X
-(:mod:`jaxdescent.regression.solve.pseudo_inverse`); otherwise, and for several penalties of an X
-with no fewer rows than features, with Hessian-vector products. There the unknowns are scaled by
-their own curvatures where these are known: otherwise an unknown in small units would have a small
-share of the residual however wrong it is.
+(:mod:`jaxdescent.regression.solve.pseudo_inverse`); otherwise, and where penalties would need a
+factor in units of the columns that there is not, with Hessian-vector products. There the unknowns
+are scaled by their own curvatures where these are known: otherwise an unknown in small units would
+have a small share of the residual however wrong it is.
 
 Where H is singular there are many minimisers, and ``dx = -H^+ dg``: the minimiser that was returned
 does not move along a flat direction. A regression's weights are those of least norm, also with an
@@ -105,8 +105,27 @@ def _root_jvp(is_definite: bool | None, primals: Any, tangents: Any) -> tuple[Pa
 
         return root, _change(with_intercept, objective, tangents[0])
 
-    if regression is not None and is_possible(regression):
-        return root, _moved_regression(regression, root, tangents[0], is_definite)
+    def by_products() -> Params:
+        return _moved(objective, root, tangents[0], is_definite)
+
+    def by_singular_values() -> Params:
+        return _moved_regression(regression, root, tangents[0], is_definite)
+
+    if regression is None or not is_possible(regression):
+        return root, by_products()
+    # A penalty cannot be told in units of the columns of a wide X, and in their own units short
+    # columns are lost beside long ones.
+    design, is_free = as_design(regression.X), is_definite is False and jnp.ndim(regression.l2) == 0
+    lengths = design.column_lengths(regression.sample_weight, None)
+    if is_free or design.shape[0] >= design.shape[1] or lengths is None:
+        return root, by_singular_values()
+    are_uneven = lax.stop_gradient(is_uneven(lengths) & (jnp.max(jnp.asarray(regression.l2)) > 0))
+    return root, lax.cond(are_uneven, by_products, by_singular_values)
+
+
+def _moved(objective: Objective, root: Params, tangents: Any, is_definite: bool | None) -> Params:
+    """The change of the root by products with the Hessian."""
+    regression = objective.linear_regression
 
     def product(direction: Params) -> Params:
         return jax.jvp(objective.gradient, (root,), (direction,))[1]
@@ -119,11 +138,11 @@ def _root_jvp(is_definite: bool | None, primals: Any, tangents: Any) -> tuple[Pa
     def solved(rhs: Params) -> Params:
         return _solve_symmetric(product, rhs, system)
 
-    of_data = objective, tangents[0]
+    of_data = objective, tangents
     change = _change(lambda objective: objective.gradient(root), *of_data)
     moved = jax.tree.map(jnp.negative, solved(change))
-    if regression is None or is_definite or not _moves(tangents[0].X):
-        return root, moved
+    if regression is None or is_definite or not _moves(tangents.X):
+        return moved
     design, is_free = as_design(regression.X), jnp.asarray(regression.l2) <= 0
     is_free = is_free[None] if is_free.ndim else is_free  # each output by itself
     if design.largest_rank < design.shape[1]:
@@ -137,7 +156,7 @@ def _root_jvp(is_definite: bool | None, primals: Any, tangents: Any) -> tuple[Pa
             turned,
             within,
         )
-    return root, moved
+    return moved
 
 
 def _moved_regression(
