@@ -86,7 +86,10 @@ def pseudo_inverse(regression: Any, dtype: Any, *, is_definite: bool | None) -> 
     design, weight = as_design(regression.X), regression.sample_weight
     X, l2 = design.to_dense().astype(dtype), jnp.atleast_1d(jnp.asarray(regression.l2, dtype))
     root = None if weight is None else jnp.sqrt(weight.astype(dtype))
-    lengths = design.column_lengths(weight, None)
+    lengths, whole = design.column_lengths(weight, None), design.uncentred_lengths(weight)
+    if lengths is not None and whole is not None:
+        lengths = jnp.where(lengths <= null_level(dtype, X.shape[1]) * whole, 0, lengths)
+        X = jnp.where(lengths[None] == 0, 0, X)  # constant columns, of which rounding is left
     # In units of the largest entry the squares of all others, and their inverses, are numbers.
     peak = jnp.max(jnp.abs(scaled_rows(X, root)))
     unit = jnp.where((peak > 0) & (peak < jnp.inf), peak, 1)
