@@ -169,8 +169,8 @@ def _moved_regression(
 
     def both(change: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         residual, weights = change
-        pulled = design.transposed_product(scaled_rows(residual, roots))
-        image = scaled_rows(design.product(weights), roots)
+        pulled = _along(design.transposed_product, scaled_rows(residual, roots))
+        image = scaled_rows(_along(design.product, weights), roots)
         return _tied((residual + image, pulled - penalty(regression) * weights))
 
     def solve(_: Any, known: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -199,13 +199,20 @@ def _moved_regression(
             turned = _change(
                 lambda moved: as_design(moved.X).transposed_product(dual), regression, tangents
             )
-            image = scaled_rows(design.product(turned), roots)
+            image = scaled_rows(_along(design.product, turned), roots)
             within = solved(image, jnp.zeros_like(turned))[1]
             moved = moved + jnp.where(is_free, turned - within, 0).astype(dtype)
         # If the rank is lower than the shape allows, the solution jumps as X moves. A product with
         # NaN makes cotangents NaN too.
         moved = moved * jnp.where(~is_free | (inverse.rank >= rank), 1, jnp.nan).astype(dtype)
     return {"weights": moved.reshape(shape)}
+
+
+def _along(linear: Callable[[jax.Array], jax.Array], direction: jax.Array) -> jax.Array:
+    """``linear(direction)`` as a derivative, which can be transposed: a product itself may tie other
+    arrays to its operand by a barrier.
+    """
+    return jax.jvp(linear, (jnp.zeros_like(direction),), (direction,))[1]
 
 
 def _moves(tangents: Any) -> bool:

@@ -96,19 +96,15 @@ def _over_blocks(
 
 
 def _by_outputs(of_column: Any, X: jax.Array, center: jax.Array, columns: jax.Array) -> jax.Array:
-    def shifted(column: jax.Array, center: jax.Array) -> jax.Array:
-        return of_column(X.astype(compute_dtype(X.dtype)) - center[None, :], column)
-
-    def turn(turn: tuple[jax.Array, jax.Array]) -> jax.Array:
-        # Tie the center to the turn: otherwise XLA would compute the differences before the loop,
-        # or once for two products, and store them. (XLA removes a barrier on X itself. One on the
-        # column would make the center linear in it, and the product could not be transposed.)
-        return shifted(turn[1], kept_apart((center, turn[0]))[0])
+    def shifted(column: jax.Array) -> jax.Array:
+        # Tie the center to the column: otherwise XLA would compute the differences before the loop,
+        # or once for two products, and store them. (XLA removes a barrier on X itself.)
+        own, column = kept_apart((center, column))
+        return of_column(X.astype(compute_dtype(X.dtype)) - own[None, :], column)
 
     if columns.ndim == 1:
-        return shifted(columns, kept_apart(center))
-    turns = jnp.arange(columns.shape[1], dtype=jnp.int32)
-    return lax.map(turn, (turns, columns.T)).T
+        return shifted(columns)
+    return lax.map(shifted, columns.T).T
 
 
 # A block is too small to be cut into groups of rows.
