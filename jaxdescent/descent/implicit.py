@@ -209,8 +209,8 @@ def _moved_regression(
 
 
 def _along(linear: Callable[[jax.Array], jax.Array], direction: jax.Array) -> jax.Array:
-    """``linear(direction)`` as a derivative, which can be transposed: a product itself may tie other
-    arrays to its operand by a barrier.
+    """``linear(direction)`` as a derivative, which can be transposed: a product itself may tie
+    other arrays to its operand by a barrier.
     """
     return jax.jvp(linear, (jnp.zeros_like(direction),), (direction,))[1]
 
