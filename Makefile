@@ -11,7 +11,7 @@ LOWEST := .venv-lowest
 BENCH := .venv-bench
 ACCELERATORS := .venv-accelerators
 # Programs that tests have compiled, which the next run loads; with PROGRAMS= all are compiled.
-PROGRAMS = build/programs
+PROGRAMS ?= build/programs
 export JAXDESCENT_TEST_PROGRAMS = $(PROGRAMS)
 
 .DEFAULT_GOAL := help

@@ -399,6 +399,17 @@ def test_weights_of_ill_conditioned_data_move_as_in_float64(shape, l2, intercept
     assert np.linalg.norm(moved - exact.T @ back) < 1e-3 * np.linalg.norm(exact.T @ back)
 
 
+@pytest.mark.parametrize("shape", [(40, 4), (8, 12)], ids=["tall", "wide"])
+def test_the_weight_of_a_constant_column_does_not_move(shape, rng):
+    X = rng.normal(size=shape).astype(np.float32)
+    X[:, 2] = 10 ** rng.uniform(-2, 6)  # rounding is left of it when its mean is subtracted
+    y = rng.normal(size=len(X)).astype(np.float32)
+    A = X - X.mean(axis=0, dtype=float)
+    A[:, 2] = 0
+    moved = jax.jacrev(lambda y: jd.minimize(jd.LinearRegression(X, y)).params["weights"])(y)
+    np.testing.assert_allclose(moved, np.linalg.pinv(A, rcond=1e-6), atol=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("intercept", [True, False])
 def test_a_ridge_with_more_features_than_rows_moves_with_all_its_data(intercept, rng):

@@ -38,7 +38,7 @@ from jaxdescent.objectives import Objective
 from jaxdescent.regression.linear_model import scaled_rows
 from jaxdescent.regression.solve.centred import columns
 from jaxdescent.regression.solve.factor import is_uneven
-from jaxdescent.regression.solve.pseudo_inverse import is_possible, pseudo_inverse
+from jaxdescent.regression.solve.pseudo_inverse import is_possible, lengths_of, pseudo_inverse
 from jaxdescent.result import Result
 
 Params = Any
@@ -116,7 +116,7 @@ def _root_jvp(is_definite: bool | None, primals: Any, tangents: Any) -> tuple[Pa
     # A penalty cannot be told in units of the columns of a wide X, and in their own units short
     # columns are lost beside long ones.
     design, is_free = as_design(regression.X), is_definite is False and jnp.ndim(regression.l2) == 0
-    lengths = design.column_lengths(regression.sample_weight, None)
+    lengths = lengths_of(design, regression.sample_weight)
     if is_free or design.shape[0] >= design.shape[1] or lengths is None:
         return root, by_singular_values()
     are_uneven = lax.stop_gradient(is_uneven(lengths) & (jnp.max(jnp.asarray(regression.l2)) > 0))
@@ -190,8 +190,8 @@ def _moved_regression(
 
     def both(change: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         residual, weights = change
-        pulled = design.transposed_product(scaled_rows(residual, weight))
-        weighted = scaled_rows(residual + design.product(weights), weight)
+        pulled = _along(design.transposed_product, scaled_rows(residual, weight))
+        weighted = scaled_rows(residual + _along(design.product, weights), weight)
         return _tied((weighted, pulled - penalty(regression) * weights))
 
     def solve(_: Any, known: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -221,15 +221,20 @@ def _moved_regression(
             turned = _change(
                 lambda moved: as_design(moved.X).transposed_product(dual), regression, tangents
             )
-            # Linear in the tangent alone, where a barrier ties the center of X to its operand.
-            image = jax.jvp(design.product, (jnp.zeros_like(turned),), (turned,))[1]
-            image = scaled_rows(image, weight)
+            image = scaled_rows(_along(design.product, turned), weight)
             within = solved(image, jnp.zeros_like(turned))[1]
             moved = moved + jnp.where(is_free, turned - within, 0).astype(dtype)
         # If the rank is lower than the shape allows, the solution jumps as X moves. A product with
         # NaN makes cotangents NaN too.
         moved = moved * jnp.where(~is_free | (inverse.rank >= rank), 1, jnp.nan).astype(dtype)
     return {"weights": moved.reshape(shape)}
+
+
+def _along(linear: Callable[[jax.Array], jax.Array], direction: jax.Array) -> jax.Array:
+    """``linear(direction)`` as a derivative, which can be transposed: a product itself may tie
+    other arrays to its operand by a barrier.
+    """
+    return jax.jvp(linear, (jnp.zeros_like(direction),), (direction,))[1]
 
 
 def _moves(tangents: Any) -> bool:

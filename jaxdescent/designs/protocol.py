@@ -183,6 +183,13 @@ class Design(Displayed, abc.ABC):
         squares = self.column_squared_norms(row_weight, center)
         return None if squares is None else jnp.sqrt(squares)
 
+    def uncentred_lengths(self, row_weight: jax.Array | None) -> jax.Array | None:
+        """:meth:`column_lengths` before a mean was subtracted, beside which a length may be mere
+        rounding; None if no mean was.
+        """
+        del row_weight
+        return None
+
     # Sums over rows, in one pass.
 
     def sums_of_rows(self, target: jax.Array, factor: jax.Array, sums: int) -> jax.Array | None:

@@ -165,6 +165,11 @@ class Standardised(Design):
             return lengths
         return lengths * jnp.abs(self.scale)
 
+    def uncentred_lengths(self, row_weight: jax.Array | None) -> jax.Array | None:
+        if self.center is None:
+            return None
+        return dataclasses.replace(self, center=None).column_lengths(row_weight, None)
+
     def rows_at(self, index: jax.Array) -> jax.Array | None:
         return self._standardised(self.design.rows_at(index))
 

@@ -80,6 +80,14 @@ class PseudoInverse(NamedTuple):
         return left if self.root is None else left / self.root[:, None]
 
 
+def lengths_of(design: Any, weight: jax.Array | None) -> jax.Array | None:
+    """The lengths of the columns, zero where a column is constant; None where X does not know."""
+    lengths, whole = design.column_lengths(weight, None), design.uncentred_lengths(weight)
+    if lengths is None or whole is None:
+        return lengths
+    return jnp.where(lengths <= null_level(lengths.dtype, lengths.size) * whole, 0, lengths)
+
+
 def pseudo_inverse(regression: Any, dtype: Any, *, is_definite: bool | None) -> PseudoInverse:
     """The factors for a regression without an intercept; NaN where a penalty or the weight of a row
     is negative.
@@ -92,7 +100,9 @@ def pseudo_inverse(regression: Any, dtype: Any, *, is_definite: bool | None) -> 
     design, weight = as_design(regression.X), regression.sample_weight
     X, l2 = design.to_dense().astype(dtype), jnp.atleast_1d(jnp.asarray(regression.l2, dtype))
     root = None if weight is None else jnp.sqrt(weight.astype(dtype))
-    lengths = design.column_lengths(weight, None)
+    lengths = lengths_of(design, weight)
+    if lengths is not None:
+        X = jnp.where(lengths[None] == 0, 0, X)  # of constant columns rounding is left
     # In units of the largest entry the squares of all others, and their inverses, are numbers; so
     # is a penalty in units of its own root, if that is larger.
     peak = jnp.max(jnp.abs(scaled_rows(X, root)))
