@@ -92,9 +92,8 @@ def _root(is_definite: bool | None, objective: Objective, params: Params) -> Par
 @functools.partial(_root.defjvp, symbolic_zeros=True)
 def _root_jvp(is_definite: bool | None, primals: Any, tangents: Any) -> tuple[Params, Params]:
     objective, params = primals
-    root = _root(
-        is_definite, objective, params
-    )  # not the params, so that second derivatives see the root
+    # Not the params, so that second derivatives see the root.
+    root = _root(is_definite, objective, params)
     regression = objective.linear_regression
     if regression is not None and regression.intercept:
         # If there are several solutions, the weights have least norm, and determine the intercept.
@@ -179,20 +178,27 @@ def _moved_regression(
     def penalty(regression: Any) -> jax.Array:
         return jnp.atleast_1d(jnp.asarray(regression.l2, dtype))[None]
 
+    # A design multiplies weights of the shape that the params have.
+    def product(regression: Any, weights: jax.Array) -> jax.Array:
+        return columns(as_design(regression.X).product(weights.reshape(-1, *shape[1:])))
+
+    def pulled(regression: Any, residual: jax.Array) -> jax.Array:
+        design, residual = as_design(regression.X), residual.reshape(-1, *shape[1:])
+        return columns(design.transposed_product(residual))
+
     def residuals(regression: Any) -> jax.Array:
-        image = as_design(regression.X).product(weights)
-        return columns(jnp.asarray(regression.y)).astype(dtype) - image
+        targets = columns(jnp.asarray(regression.y)).astype(dtype)
+        return targets - product(regression, weights)
 
     def slope(regression: Any, residual: jax.Array) -> jax.Array:
         weighted = scaled_rows(residual, regression.sample_weight)
-        pulled = as_design(regression.X).transposed_product(weighted)
-        return pulled - penalty(regression) * weights
+        return pulled(regression, weighted) - penalty(regression) * weights
 
     def both(change: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         residual, weights = change
-        pulled = _along(design.transposed_product, scaled_rows(residual, weight))
-        weighted = scaled_rows(residual + _along(design.product, weights), weight)
-        return _tied((weighted, pulled - penalty(regression) * weights))
+        slope = _along(pulled, regression, scaled_rows(residual, weight))
+        weighted = scaled_rows(residual + _along(product, regression, weights), weight)
+        return _tied((weighted, slope - penalty(regression) * weights))
 
     def solve(_: Any, known: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         moved, image = inverse.solve(known[0], -known[1])
@@ -218,10 +224,8 @@ def _moved_regression(
         if rank < design.shape[1]:
             # The null space turns as X moves: (I - H^+ H) dX' z with X'z = w.
             dual = -scaled_rows(solved(jnp.zeros_like(residual), weights)[0], weight)
-            turned = _change(
-                lambda moved: as_design(moved.X).transposed_product(dual), regression, tangents
-            )
-            image = scaled_rows(_along(design.product, turned), weight)
+            turned = _change(lambda moved: pulled(moved, dual), regression, tangents)
+            image = scaled_rows(_along(product, regression, turned), weight)
             within = solved(image, jnp.zeros_like(turned))[1]
             moved = moved + jnp.where(is_free, turned - within, 0).astype(dtype)
         # If the rank is lower than the shape allows, the solution jumps as X moves. A product with
@@ -230,11 +234,12 @@ def _moved_regression(
     return {"weights": moved.reshape(shape)}
 
 
-def _along(linear: Callable[[jax.Array], jax.Array], direction: jax.Array) -> jax.Array:
-    """``linear(direction)`` as a derivative, which can be transposed: a product itself may tie
-    other arrays to its operand by a barrier.
+def _along(product: Callable[..., jax.Array], regression: Any, operand: jax.Array) -> jax.Array:
+    """``product(regression, operand)`` as a derivative, which can be transposed: the product itself
+    may tie other arrays to the operand by a barrier.
     """
-    return jax.jvp(linear, (jnp.zeros_like(direction),), (direction,))[1]
+    of = functools.partial(product, regression)
+    return jax.jvp(of, (jnp.zeros_like(operand),), (operand,))[1]
 
 
 def _moves(tangents: Any) -> bool:
@@ -307,13 +312,8 @@ def _system(objective: Objective, params: Params, product: Callable[[Params], Pa
         return jnp.sum(unit * ravel_pytree(product(unravel(unit)))[0])
 
     curvatures = jax.vmap(own)(jnp.eye(flat.size, dtype=flat.dtype))
-    units = unravel(_inverse(jnp.sqrt(jnp.abs(curvatures))))
-    return System(units, are_uneven=_are_uneven(curvatures), is_small=is_small)
-
-
-def _are_uneven(curvatures: jax.Array) -> jax.Array:
-    """Whether zero curvature can be told from rounding only in the unknowns' own units."""
-    return is_uneven(jnp.sqrt(jnp.abs(curvatures)))
+    roots = jnp.sqrt(jnp.abs(curvatures))
+    return System(unravel(_inverse(roots)), are_uneven=is_uneven(roots), is_small=is_small)
 
 
 def _system_of_regression(regression: Any, params: Params) -> System:
