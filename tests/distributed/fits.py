@@ -44,7 +44,7 @@ FILES = {
         "where": "g != late and b > 1e3",
         "missing": "drop",
         "test": 0.3,
-        "method": "lsmr",
+        "method": "cg",
         "l2": 2.0,
     },
     "means": {"features": ["a", "gaps"], "missing": "mean", "method": "lsmr", "test": 0.2},

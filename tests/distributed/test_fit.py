@@ -139,9 +139,9 @@ def check_failures(found):
 
 @pytest.mark.slow
 def test_two_processes_fit_rows_in_files_as_one_does_and_are_refused_together(folder):
-    found = answers(CHILD, 2, folder, *FILES, "read lsmr", *REFUSED, "pieces")
+    found = answers(CHILD, 2, folder, *FILES, "read cg", *REFUSED, "pieces")
     check_files(folder, found)
-    check_read(folder, found, "lsmr")
+    check_read(folder, found, "cg")
     for each in found:
         assert each["none left"].startswith("DataError: no row meets --where 'a > 1e9': nothing")
         assert "2 processes cannot share 1 rows: start fewer of them" in each["one left"]
