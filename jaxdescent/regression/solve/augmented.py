@@ -65,14 +65,14 @@ class Weights(NamedTuple):
         """
         regression = lax.stop_gradient(regression)
         alone = regression.eliminated().objective if regression.intercept else regression
-        design, of = as_design(alone.X), {"dtype": like.dtype}
+        design, dtype = as_design(alone.X), like.dtype
         (rows, features), most = design.shape, design.largest_rank
-        of["is_wide"] = is_wide = most < features and rows <= features
+        is_wide = most < features and rows <= features
         if not pseudo_inverse.is_possible(regression):
-            solver = by_conjugate_gradients(alone, **of)
-            return cls(like.shape, like.dtype, solver, is_wide, None)
-        solver = pseudo_inverse.of_regression(regression, alone, **of)
-        return cls(like.shape, like.dtype, solver, is_wide, solver.rank < most)
+            solver = by_conjugate_gradients(alone, dtype=dtype, is_wide=is_wide)
+            return cls(like.shape, dtype, solver, is_wide, None)
+        solver = pseudo_inverse.of_regression(regression, alone, dtype=dtype, is_wide=is_wide)
+        return cls(like.shape, dtype, solver, is_wide, solver.rank < most)
 
     def __call__(self, regression: Any) -> jax.Array:
         """The weights, in ``self.shape``, of a regression without an intercept whose data have the
@@ -89,7 +89,7 @@ class Weights(NamedTuple):
         )
         return _tied(solution)[0 if self.is_wide else 1].reshape(self.shape)
 
-    def _system(self, regression: Any) -> _System:
+    def _system(self, regression: Any) -> _Tall | _Wide:
         kind = _Wide if self.is_wide else _Tall
         return kind(regression, self.shape[1:], self.dtype, self.solver)
 

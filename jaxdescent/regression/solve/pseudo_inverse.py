@@ -42,10 +42,10 @@ class Solver(Protocol):
 class PseudoInverse(NamedTuple):
     """``(B'B + l2 I)^+ = basis diag(gain) basis'``, for each output."""
 
-    basis: jax.Array  # (columns, columns)
-    image: jax.Array  # B basis, (rows, columns)
-    gain: jax.Array  # (columns, outputs), or one column for all outputs
-    rank: jax.Array
+    basis: Any  # (columns, columns)
+    image: Any  # B basis, (rows, columns)
+    gain: Any  # (columns, outputs), or one column for all outputs
+    rank: Any
 
     def solve(self, f: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
         """As in :class:`Solver`. No rounding takes ``B'f`` out of the range of B', where it would
