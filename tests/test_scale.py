@@ -11,11 +11,12 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import jaxdescent as jd
+from benchmarks.studies.accelerators import reads
 from jaxdescent import provenance, scale
 from jaxdescent.cli.commands import app
 from jaxdescent.machine import memory
 from jaxdescent.scale import record, report, run
-from jaxdescent.scale.compiled import Compiled, Sent, _computations, _moved, _reads, _sent_by
+from jaxdescent.scale.compiled import Compiled, Sent, _computations, _moved, _sent_by
 from jaxdescent.scale.experiment import BadExperiment, Experiment
 from jaxdescent.scale.plot import _roofline, draw
 from jaxdescent.scale.point import ScalingPoint
@@ -301,7 +302,7 @@ TEXT = """\
 def test_what_is_read_of_a_program_is_what_stands_there():
     (lines,) = _computations(TEXT).values()
     assert _sent_by(lines) == [Sent("all-reduce", 32)]
-    assert _reads(lines, 64 * 8 * 4) == 2  # the copy that is started early is not a third
+    assert reads(lines, 64 * 8 * 4) == 2  # the copy that is started early is not a third
     # X twice, one of them on the way to the chip; the products written and read; the sum's operand.
     assert _moved(lines) == 2 * 2048 + 256 + 256 + 32 + 32
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import time
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -23,6 +24,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jaxdescent as jd
 from jaxdescent.machine.topologies import topology
+from jaxdescent.scale import compiled
 from jaxdescent.scale.compiled import Compiled
 
 ROWS, FEATURES = 8192, 1024
@@ -55,6 +57,41 @@ def array(name, shape, dtype, axis=None):
     return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
 
+def reads_in_an_iteration(program, size):
+    """How often an iteration of a program reads an array of that many bytes or more: in the branch
+    with the fewest such reads, and in that with most.
+    """
+    fewest, most = (
+        program.iteration(lambda lines, sign=sign: sign * reads(lines, size)) for sign in (-1, 1)
+    )
+    return reads(fewest, size), reads(most, size)
+
+
+def reads(lines, size):
+    """How often the kernels of these lines read an operand of at least that many bytes.
+
+    A copy that is started early brings an array closer to its kernel on a TPU: the kernel's read is
+    counted, the copy is not.
+    """
+    made = {name: max(made_by(line), default=0) for line in lines if (name := compiled._name(line))}
+    readers = [
+        line for line in lines if compiled.KERNEL.search(line) and " copy-start(" not in line
+    ]
+    return sum(made.get(name, 0) >= size for line in readers for name in compiled._operands(line))
+
+
+def made_by(line):
+    """The bytes of each array that a line makes."""
+    return compiled._sizes(compiled._made(line))
+
+
+def largest_copy(program):
+    """Bytes of the largest array that a copy or transpose makes."""
+    lines = program.run.as_text().splitlines()
+    made = [line for line in lines if re.search(r" (copy|transpose)\(", line)]
+    return max((sum(made_by(line)) for line in made), default=0)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("targets", nargs="*", default=TARGETS)
@@ -85,7 +122,7 @@ def main() -> None:
                 f"{program.temporaries / part:.3f}{squares if program.temporaries > square else ''}"
             )
             words = ", ".join(f"{size:,} B" for size in reversed(sent)) or "nothing"
-            usual, rare = program.reads_in_an_iteration(part)
+            usual, rare = reads_in_an_iteration(program, part)
             readings = f"{usual}" if usual == rare else f"{usual}, seldom {rare}"
             kernels = program.kernels_in_an_iteration
             print(

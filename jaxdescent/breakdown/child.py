@@ -20,13 +20,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 import jaxdescent as jd
 from jaxdescent.breakdown.measure import ended, measure
 from jaxdescent.data.freeing import return_what_is_freed
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.machine.resident import resident_bytes
+from jaxdescent.numerics import randomness
 
 POLL_SECONDS = 0.1
 
@@ -42,9 +42,6 @@ TOLERANCE = 1e-5
 INTERCEPT = 3.0
 
 METHODS = {"descent": jd.GradientDescent(), "derivative": jd.DerivativeMethod()}
-
-BLOCK_ROWS = 64
-"""The rows that are drawn at a time, so that drawing needs no second copy of X."""
 
 
 class Answer(NamedTuple):
@@ -145,7 +142,7 @@ def coupled(unknowns: int, methods: list[str], seed: int) -> Iterator[dict[str, 
     ``y = X w + b`` has no noise, so that w and b are the optimum, up to rounding.
     """
     started = time.perf_counter()
-    X, weights, y = jax.block_until_ready(_regression(unknowns, jax.random.key(seed)))
+    X, weights, y = jax.block_until_ready(_regression(unknowns, seed))
     objective = jd.LinearRegression(X, y)
     generation_seconds = time.perf_counter() - started
     measured = _measured([(objective, None, METHODS[name]) for name in methods])
@@ -166,7 +163,7 @@ def separable(sizes: list[int], seed: int) -> Iterator[dict[str, Any]]:
     """The rows of ``sum(2 (x - 3)**2)`` by the derivative method, one for each size."""
     objective = jd.SumOfSquares(scale=2.0, center=3.0)
     for unknowns in sizes:
-        start = jax.block_until_ready(_start(unknowns, jax.random.key(seed)))
+        start = jax.block_until_ready(_normal((unknowns,), seed, 0))
         for found, row in _measured([(objective, start, METHODS["derivative"])]):
             yield {
                 "method": "derivative",
@@ -211,26 +208,13 @@ def _measured(calls: list[tuple[Any, Any, Any]]) -> Iterator[tuple[Any, dict[str
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _regression(unknowns: int, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    X_key, weights_key = jax.random.split(key)
-    X = _fill(X_key, (ROWS_PER_FEATURE * unknowns, unknowns), BLOCK_ROWS)
-    weights = jax.random.normal(weights_key, (unknowns,))
+def _regression(unknowns: int, seed: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    X = _normal((ROWS_PER_FEATURE * unknowns, unknowns), seed, 0)
+    weights = _normal((unknowns,), seed, 1)
     return X, weights, jnp.matmul(X, weights, precision=HIGHEST) + INTERCEPT
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _start(unknowns: int, key: jax.Array) -> jax.Array:
-    return _fill(key, (unknowns,), unknowns // 16 + 1)
-
-
-def _fill(key: jax.Array, shape: tuple[int, ...], block: int) -> jax.Array:
-    """Standard normal numbers, drawn in place block by block along the first axis."""
-    rows = shape[0]
-    block = min(block, rows)
-
-    def draw(index: jax.Array, X: jax.Array) -> jax.Array:
-        first = jnp.minimum(index * block, rows - block)
-        part = jax.random.normal(jax.random.fold_in(key, index), (block, *shape[1:]))
-        return lax.dynamic_update_slice(X, part, (first, *[0] * (len(shape) - 1)))
-
-    return lax.fori_loop(0, -(-rows // block), draw, jnp.zeros(shape))
+def _normal(shape: tuple[int, ...], seed: int, stream: int) -> jax.Array:
+    """Standard normal numbers, drawn in their own memory."""
+    return randomness.normal(shape, randomness.fold(seed, stream), jnp.float32)

@@ -19,15 +19,12 @@ from jaxdescent.breakdown import (
     matrix_free_regression,
     tied_weights,
 )
-from jaxdescent.breakdown.child import TOLERANCE
 from jaxdescent.breakdown.costs import data_bytes, structure_of, working_bytes
 from jaxdescent.breakdown.coupled import LEAST_SIZES, SEPARABLE_SHARE
 from jaxdescent.breakdown.independent_weights import IndependentWeights
 from jaxdescent.breakdown.measure import SHORT_SECONDS
 from jaxdescent.breakdown.report import Settings
-from jaxdescent.cost import solves
-from jaxdescent.cost.candidates import BACKTRACKING_ROW
-from jaxdescent.cost.work import Question
+from jaxdescent.cost.largest import candidates_at
 from jaxdescent.machine import Machine
 
 SMALL_PART = 2.0
@@ -100,12 +97,11 @@ def _coupled(settings: Settings, machine: Machine) -> float:
 
 def _seconds_of_both(size: int, machine: Machine) -> tuple[float, float]:
     """The arithmetic of the derivative method, and of descent."""
-    question = Question(structure_of(size), machine, TOLERANCE)
-    price = solves.derivative_regression(question)
-    iteration = BACKTRACKING_ROW(question).iteration
+    prices = candidates_at(structure_of, size, machine)
+    descent = prices["GradientDescent(Backtracking())"]
     return (
-        question.program_seconds(price.setup + price.iteration * price.iterations, 0.0),
-        DESCENT_ITERATIONS * question.seconds(iteration, is_loop=True),
+        prices["DerivativeMethod()"].seconds,
+        DESCENT_ITERATIONS * descent.seconds_per_iteration,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 from rich.console import Console
 
@@ -26,7 +25,6 @@ def run(settings: Settings, console: Console) -> PartReport:
         lambda: MatrixFreeRegression(console, sizes.most_weights),
     ]
     reports: list[PartReport] = []
-    numbers: dict[str, Any] = {}
     is_complete = True
     for set_up in problems if settings.everything else problems[:1]:
         try:
@@ -35,15 +33,12 @@ def run(settings: Settings, console: Console) -> PartReport:
             if not reports:
                 raise
             is_complete = False  # the reports before it are kept
-        else:
-            numbers |= reports[-1].numbers
-            is_complete = reports[-1].is_complete
-        if not is_complete:
+        if not is_complete or not reports[-1].is_complete:
             break
     return PartReport(
         verdict=tuple(v for report in reports for v in report.verdict),
-        numbers=numbers,
+        numbers={name: own for report in reports for name, own in report.numbers.items()},
         points=tuple(p for report in reports for p in report.points),
         sections=tuple(reports),
-        is_complete=is_complete,
+        is_complete=is_complete and reports[-1].is_complete,
     )

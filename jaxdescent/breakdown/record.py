@@ -24,7 +24,7 @@ def describe_machine() -> dict[str, Any]:
     device = jax.local_devices()[0]
     return {
         **provenance.machine(PACKAGES),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory_bytes": memory.physical_bytes(),
         "available_bytes": memory.available_bytes(device),
         "platform": device.platform,
         "system": f"{platform.system()} {platform.machine()}",

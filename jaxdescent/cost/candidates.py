@@ -73,7 +73,7 @@ _BARZILAI_BORWEIN = GradientDescent(BarzilaiBorwein())
 _LSMR_ROW = descents.LSMR_ROW
 _CG_ROW = PricedByPasses((0, 1), (1, 1), 10, 5, of_rows=2, blocks=1.5)
 _BARZILAI_BORWEIN_ROW = PricedByPasses((2, 2), (1, 1), 10, 6, of_rows=5, looked=5, krylov=1.5)
-BACKTRACKING_ROW = _BARZILAI_BORWEIN_ROW._replace(each=(2, 1), krylov=0)
+_BACKTRACKING_ROW = _BARZILAI_BORWEIN_ROW._replace(each=(2, 1), krylov=0)
 
 # The counts for functions follow from the times of runs with a million unknowns, line search
 # included. LBFGS reads the stored pairs twice and writes them once, which reads them once more.
@@ -116,7 +116,7 @@ TABLE: dict[ProblemKind, tuple[Entry, ...]] = {
         ),
         Entry(Gram(), solves.gram, "Gram", lambda structure: structure.is_tall),
         Entry(_BARZILAI_BORWEIN, _BARZILAI_BORWEIN_ROW),
-        Entry(_BACKTRACKING, BACKTRACKING_ROW),
+        Entry(_BACKTRACKING, _BACKTRACKING_ROW),
     ),
     ProblemKind.QUADRATIC: (
         Entry(_DIRECT, solves.derivative_quadratic, "spectral", is_certain=_always),
@@ -307,7 +307,9 @@ def candidate_of(entry: Entry, question: Question) -> Candidate:
         entry=entry,
         link_bytes=total.link_bytes,
         link_bytes_per_iteration=price.iteration.link_bytes,
-        link_seconds_per_iteration=question.link_seconds(price.iteration),
+        link_seconds_per_iteration=machine.link_seconds(
+            price.iteration.link_bytes, price.iteration.sums
+        ),
     )
 
 

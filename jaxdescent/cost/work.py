@@ -284,12 +284,6 @@ class Question:
         """All bytes that an amount of work reads and writes."""
         return work.passes * self.pass_bytes + work.bytes_moved
 
-    def link_seconds(self, work: Work) -> float:
-        """The seconds in which the devices exchange their terms of sums."""
-        machine = self.machine
-        sending = work.link_bytes / machine.link_bandwidth if machine.link_bandwidth else 0.0
-        return sending + work.sums * machine.all_reduce_seconds
-
     def seconds(self, work: Work, *, is_loop: bool = False) -> float:
         """The seconds of an amount of work, once or as an iteration of a loop.
 
@@ -303,7 +297,8 @@ class Question:
         is_separable = self.structure.kind is ProblemKind.SEPARABLE
         rate = machine.bandwidth("float32", self.pass_bytes if is_separable else float("inf"))
         computing = work.flops / machine.product(self.read_dtype) + work.seconds
-        return passing + work.bytes_moved / rate + computing + starting + self.link_seconds(work)
+        links = machine.link_seconds(work.link_bytes, work.sums)
+        return passing + work.bytes_moved / rate + computing + starting + links
 
     def program_seconds(self, setup: Work, fresh_bytes: float) -> float:
         """The seconds of a call and of all that a program does outside its loop.

@@ -229,6 +229,11 @@ class Machine:
         """Operations a second of a large matrix product in this dtype."""
         return self.product_rate[_name(dtype)]
 
+    def link_seconds(self, sent: float, sums: float) -> float:
+        """The seconds in which each device sends so many bytes, in so many sums over all."""
+        sending = sent / self.link_bandwidth if self.link_bandwidth else 0.0
+        return sending + sums * self.all_reduce_seconds
+
     def to_json(self) -> str:
         """All fields, as a JSON object."""
         return json.dumps(dataclasses.asdict(self), indent=2)

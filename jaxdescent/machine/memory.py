@@ -73,7 +73,7 @@ def bytes_of_each(devices: int) -> int:
 def whole_bytes(device: Any) -> int:
     """The bytes that ``device`` has, in use or not."""
     statistics = _statistics(device)
-    return _physical_bytes() if statistics is None else statistics["bytes_limit"]
+    return physical_bytes() if statistics is None else statistics["bytes_limit"]
 
 
 def _statistics(device: Any) -> dict[str, int] | None:
@@ -82,7 +82,8 @@ def _statistics(device: Any) -> dict[str, int] | None:
     return statistics if statistics and "bytes_limit" in statistics else None
 
 
-def _physical_bytes() -> int:
+def physical_bytes() -> int:
+    """The memory of the host, in use or not."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
@@ -111,7 +112,7 @@ def readable_bytes(count: float) -> str:
 
 def _system_bytes() -> int:
     available = host.told_bytes("/proc/meminfo", "MemAvailable")
-    return _physical_bytes() if available is None else available
+    return physical_bytes() if available is None else available
 
 
 def _control_group_bytes(

@@ -82,15 +82,6 @@ class Compiled:
         return self.arguments + self.temporaries + int(max(new, 0))
 
     @property
-    def on_host(self) -> int:
-        """Bytes in the host's pinned memory for each device: arguments, results and temporaries."""
-        memory = self.memory
-        new = memory.host_output_size_in_bytes - memory.host_alias_size_in_bytes
-        return int(
-            memory.host_argument_size_in_bytes + memory.host_temp_size_in_bytes + max(new, 0)
-        )
-
-    @property
     def sent(self) -> list[Sent]:
         """Every collective in the program's text."""
         return [sent for lines in self._computations.values() for sent in _sent_by(lines)]
@@ -101,14 +92,19 @@ class Compiled:
 
         For fused steps these are the collectives of all steps between two checks.
         """
-        return self._sent_in(self._iteration)
+
+        def weight(lines: Lines) -> tuple[int, int]:
+            sent = _sent_by(lines)
+            return len(sent), sum(each.size for each in sent)
+
+        return _sent_by(self.iteration(weight))
 
     @functools.cached_property
     def usually_sent(self) -> list[Sent]:
         """The collectives that an iteration runs in the branch with the fewest kernels, which
         :attr:`kernels_in_an_iteration` counts.
         """
-        return _sent_by(self._run_by(self._iteration, lambda lines: -_kernels(lines)))
+        return _sent_by(self.iteration(lambda lines: -_kernels(lines)))
 
     @property
     def kernels_in_an_iteration(self) -> int:
@@ -116,7 +112,7 @@ class Compiled:
 
         The rare branches (a fresh residual, a step that was refused) are left out.
         """
-        return _kernels(self._run_by(self._iteration, lambda lines: -_kernels(lines)))
+        return _kernels(self.iteration(lambda lines: -_kernels(lines)))
 
     @property
     def bytes_in_an_iteration(self) -> int:
@@ -124,44 +120,21 @@ class Compiled:
 
         Each operand is counted whole, once for each kernel that reads it.
         """
-        return _moved(self._run_by(self._iteration, lambda lines: -_moved(lines)))
+        return _moved(self.iteration(lambda lines: -_moved(lines)))
 
-    def reads_in_an_iteration(self, size: int) -> tuple[int, int]:
-        """How often an iteration reads an array of that many bytes or more.
-
-        The first count is of the branch with the fewest such reads, the second of that with most.
-        """
-
-        def reads(sign: int) -> int:
-            return _reads(
-                self._run_by(self._iteration, lambda lines: sign * _reads(lines, size)), size
-            )
-
-        return reads(-1), reads(1)
-
-    @property
-    def copies(self) -> int:
-        """Bytes of the largest array that a copy or transpose makes."""
-        lines = [line for lines in self._computations.values() for line in lines]
-        made = [line for line in lines if re.search(r" (copy|transpose)\(", line)]
-        return max((sum(_sizes(_made(line))) for line in made), default=0)
+    def iteration(self, weight: Callable[[Lines], Any]) -> Lines:
+        """The lines that run in an iteration; of branches, the lines of the largest weight."""
+        return self._run_by(self._body, weight)
 
     @functools.cached_property
-    def _iteration(self) -> str:
+    def _body(self) -> str:
         """The body of the loop over iterations, which the program marks; the longest if several."""
         lines = [line for lines in self._computations.values() for line in lines]
         found = [match.group(1) for line in lines if (match := MARKED.search(line))]
         return max(found, key=self._length, default="")
 
-    def _sent_in(self, name: str) -> list[Sent]:
-        def weight(lines: Lines) -> tuple[int, int]:
-            sent = _sent_by(lines)
-            return len(sent), sum(each.size for each in sent)
-
-        return _sent_by(self._run_by(name, weight))
-
     def _run_by(self, name: str, weight: Callable[[Lines], Any]) -> Lines:
-        """The lines that run with a computation; of branches, the lines of the largest weight."""
+        """The lines that run with a computation; of branches, those of the largest weight."""
         run: Lines = []
         for line in self._computations.get(name, []):
             run.append(line)
@@ -204,17 +177,6 @@ def _sent_by(lines: Lines) -> list[Sent]:
 def _kernels(lines: Lines) -> int:
     """How many operations a device starts one by one: fusions, library calls, copies."""
     return sum(bool(KERNEL.search(line)) for line in lines)
-
-
-def _reads(lines: Lines, size: int) -> int:
-    """How often kernels read an operand of at least ``size`` bytes.
-
-    A copy that is started early brings an array closer to its kernel on a TPU: the kernel's read is
-    counted, the copy is not.
-    """
-    made = {name: max(_sizes(_made(line)), default=0) for line in lines if (name := _name(line))}
-    readers = [line for line in lines if KERNEL.search(line) and " copy-start(" not in line]
-    return sum(made.get(name, 0) >= size for line in readers for name in _operands(line))
 
 
 def _moved(lines: Lines) -> int:

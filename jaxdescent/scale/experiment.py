@@ -8,24 +8,13 @@ import pathlib
 import tomllib
 from typing import Any
 
+from jaxdescent.machine.defaults import DTYPES
 from jaxdescent.machine.devices import mesh_named
 from jaxdescent.scale.point import ScalingPoint
 from jaxdescent.scale.problems import LAYOUTS, PROBLEMS
 from jaxdescent.scale.program import METHODS
 
-DTYPES = ("float32", "bfloat16", "float64")
 SCALINGS = ("strong", "weak")
-OF_A_PROBLEM = (
-    "rows",
-    "features",
-    "outputs",
-    "methods",
-    "dtypes",
-    "layouts",
-    "devices",
-    "rehearse",
-)
-"""The keys that the table of a problem may have."""
 
 
 class BadExperiment(ValueError):
@@ -110,16 +99,15 @@ class Experiment:
     @classmethod
     def of(cls, given: dict[str, Any], source: str) -> Experiment:
         """The experiment with these fields; the others have their defaults."""
-        fields = {field.name: field.default for field in dataclasses.fields(cls)}
         values: dict[str, Any] = {}
         tables = {name: table for name, table in given.items() if name in PROBLEMS}
         given = {name: value for name, value in given.items() if name not in tables}
         for name, value in given.items():
             if name == "own":
                 continue
-            if name not in fields:
-                raise BadExperiment(f"{source}: {name!r} is none of {', '.join(fields)}.")
-            default: Any = fields[name]
+            if name not in DEFAULTS:
+                raise BadExperiment(f"{source}: {name!r} is none of {', '.join(DEFAULTS)}.")
+            default = DEFAULTS[name]
             where = f"{source}: {name}"
             if isinstance(default, tuple):
                 kind = type(default[0] if default else "")
@@ -146,9 +134,7 @@ class Experiment:
 
     def given(self) -> dict[str, Any]:
         """The fields that differ from their defaults."""
-        fields = {field.name: field.default for field in dataclasses.fields(self)}
-        values = {name: getattr(self, name) for name in fields}
-        return {name: value for name, value in values.items() if value != fields[name]}
+        return {name: value for name, value in vars(self).items() if value != DEFAULTS[name]}
 
     def points(self) -> list[ScalingPoint]:
         """Every point, rehearsals last."""
@@ -182,6 +168,17 @@ class Experiment:
                 point = dataclasses.replace(point, **{point.grows: whole})
             points.append(point)
         return points
+
+
+DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Experiment)}
+"""The fields of an experiment with their defaults."""
+
+OF_A_PROBLEM = [
+    name
+    for name, default in DEFAULTS.items()
+    if isinstance(default, tuple) and name not in ("problems", "own")
+]
+"""The fields that the table of a problem may have: all lists but that of the problems."""
 
 
 def _of_kind(kind: Any, value: Any, name: str) -> Any:

@@ -58,7 +58,7 @@ def rehearsed(point: ScalingPoint) -> dict[str, Any]:
         # writes the params, a check reads them: a kernel for each leaf of both.
         kernels, moved = 2 * len(jax.tree.leaves(shapes)), 3 * bytes_of_a_device(shapes)
     here = moved / machine.read_bandwidth["float32"] + kernels * machine.operation_seconds
-    links = sum(_link_seconds(one, machine) for one in priced)
+    links = machine.link_seconds(sum(_link_bytes(one, machine) for one in priced), len(priced))
     return figures | {
         **program.roof(point, shapes, machine, machine.devices),
         "kernels": kernels / steps,
@@ -69,10 +69,7 @@ def rehearsed(point: ScalingPoint) -> dict[str, Any]:
     }
 
 
-def _link_seconds(sent: Sent, machine: Machine) -> float:
-    if machine.devices == 1 or not machine.link_bandwidth:
-        return 0.0
-    # Over a ring of many devices an all-reduce sends its result's bytes twice, all others once.
+def _link_bytes(sent: Sent, machine: Machine) -> float:
+    """The bytes that a device sends: in a ring those of the result, twice for an all-reduce."""
     times = 2.0 if sent.kind == "all-reduce" else 1.0
-    share = times * (machine.devices - 1) / machine.devices
-    return share * sent.size / machine.link_bandwidth + machine.all_reduce_seconds
+    return times * (machine.devices - 1) / machine.devices * sent.size

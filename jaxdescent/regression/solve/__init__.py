@@ -16,10 +16,7 @@ from jaxdescent.regression.solve.by_sums import SumsSolver
 from jaxdescent.regression.solve.cholesky import FAIR, least_singular_value
 from jaxdescent.regression.solve.normal_equations import GramSolver
 from jaxdescent.regression.solve.refinement import DOUBLE_ENTRIES, SMALL
-from jaxdescent.regression.solve.reserved import (
-    normal_equations_bytes,
-    regression_solver_bytes,
-)
+from jaxdescent.regression.solve.reserved import regression_solver_bytes
 from jaxdescent.regression.solve.wide import DualSolver, OrthogonalSolver
 
 __all__ = [
@@ -27,7 +24,6 @@ __all__ = [
     "FAIR",
     "SMALL",
     "least_singular_value",
-    "normal_equations_bytes",
     "regression_solver",
     "regression_solver_bytes",
 ]

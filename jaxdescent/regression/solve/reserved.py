@@ -9,22 +9,14 @@ import jax.numpy as jnp
 from jaxdescent.designs import Design
 
 
-def normal_equations_bytes(design: Design) -> int:
-    """The bytes of a well-conditioned solve: the Gram matrix, a scaled copy, its factor and the
-    factor's inverse.
-    """
-    return jnp.dtype(design.dtype).itemsize * 4 * min(design.shape) ** 2 + design.dense_bytes()
-
-
 def regression_solver_bytes(
     design: Design, l2: Any, *, outputs: int, is_scaled: bool, is_weighted: bool
 ) -> int:
     """The peak bytes of the compiled solve, including branches that may not be taken.
 
     These branches hold the copies of X for QR and the SVD of its triangle. On a CPU their memory
-    becomes resident only if they are taken; otherwise the solve uses
-    :func:`normal_equations_bytes`. ``is_scaled`` says that there is an intercept or that rows are
-    weighted, so that QR needs a copy of X.
+    becomes resident only if they are taken. ``is_scaled`` says that there is an intercept or that
+    rows are weighted, so that QR needs a copy of X.
     """
     rows, features = design.shape
     reading = design.reading
