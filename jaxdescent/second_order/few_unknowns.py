@@ -22,7 +22,7 @@ import numpy as np
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
-from jaxdescent.inputs.functions import anew
+from jaxdescent.inputs.functions import MOST_IN_DOUBLE, anew
 from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
@@ -32,10 +32,9 @@ from jaxdescent.second_order.newton import Newton
 
 Params = Any
 
-MOST_UNKNOWNS = 128
 MOST_NUMBERS = 1 << 22
-"""The most unknowns, and the largest product of the number of unknowns and the numbers in the data,
-or in an array that the function computes."""
+"""The largest product of the number of unknowns and the numbers in the data, or in an array that
+the function computes."""
 
 POWERS = np.arange(-20, 4)
 FLAT_PARTS = 8
@@ -87,7 +86,7 @@ def is_possible(objective: Objective, params: Params) -> bool:
     """Whether the Hessian's columns are few and the data small."""
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
     data = sum(np.size(leaf) for leaf in jax.tree.leaves(objective))
-    return size <= MOST_UNKNOWNS and size * max(data, size) <= MOST_NUMBERS
+    return size <= MOST_IN_DOUBLE and size * max(data, size) <= MOST_NUMBERS
 
 
 def is_traceable(objective: Objective, params: Params) -> bool:
