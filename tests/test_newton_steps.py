@@ -194,3 +194,23 @@ def test_claims_on_objects_that_may_change_are_examined_in_float64():
             assert not result.converged or value <= max(1e-4, 10 * float(result.suboptimality))
             converged += bool(result.converged)
     assert converged >= 70
+
+
+@pytest.mark.first
+@pytest.mark.parametrize("inside", [False, True], ids=["the value", "the params"])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_function_that_casts_is_looked_at_in_its_own_dtype(inside, dtype, relaxed_promotion):
+    def cosh(x, center):
+        given = (x - center).astype(dtype if inside else x.dtype)
+        return jnp.sum(jnp.cosh(given)).astype(dtype)
+
+    def minimized(x, center):
+        return jd.minimize(cosh, x, args=(center,))
+
+    rng = np.random.default_rng(3)
+    for _ in range(3):
+        start, center = (np.float32(rng.normal(size=3)) for _ in range(2))
+        for call in (minimized, jax.jit(minimized)):
+            result = call(start, center)
+            above = np.sum(np.cosh(np.asarray(result.params, float) - center)) - 3
+            assert above <= 10 * float(jnp.finfo(dtype).eps)
