@@ -15,7 +15,7 @@ PROGRAMS ?= build/programs
 export JAXDESCENT_TEST_PROGRAMS = $(PROGRAMS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-slow test-as-users test-lowest test-lowest-core \
+.PHONY: help install environments demo test test-all test-slow test-as-users test-lowest test-lowest-core \
 	test-accelerators lowest check format bench bench-full bench-check clean
 
 # What users run most: the methods, the forms of a regression, its solve, and the fit.
@@ -28,6 +28,8 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 14
 
 install: $(INSTALLED) ## make .venv and install the project with everything
+
+environments: $(INSTALLED) $(LOWEST)/.installed $(ACCELERATORS)/.installed ## make all that tests run in
 
 demo: $(INSTALLED) ## a fit of a table, then the whole story: 3 to 5 minutes, ARGS=--quick 40 to 90 s
 	$(BIN)/python examples/fit_files.py
@@ -56,7 +58,7 @@ test-lowest-core: $(LOWEST)/.installed ## a part of the core with the lowest ver
 lowest: test-lowest
 
 test-accelerators: $(ACCELERATORS)/.installed ## what is compiled for GPUs and TPUs that are not here
-	JAXDESCENT_TEST_PROGRAMS= JAX_PLATFORMS=cpu $(ACCELERATORS)/bin/python -m pytest -q -n 2 --dist worksteal -m slow tests/accelerators $(ARGS)
+	JAXDESCENT_TEST_PROGRAMS= JAX_PLATFORMS=cpu $(ACCELERATORS)/bin/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder -m slow tests/accelerators $(ARGS)
 
 check: $(INSTALLED) ## style, types, and the direction of the imports
 	$(BIN)/ruff check .

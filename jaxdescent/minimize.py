@@ -20,7 +20,7 @@ from jaxdescent import processes
 from jaxdescent.calls import programs, repeated
 from jaxdescent.calls.problem import Problem, is_small, posed
 from jaxdescent.cost import ALLOWED_ITERATIONS
-from jaxdescent.descent import at_once, implicit
+from jaxdescent.descent import at_once
 from jaxdescent.descent.claims import descend_to_claim, settled
 from jaxdescent.descent.fused_steps import fuses
 from jaxdescent.descent.host_params import as_on_host, default_on_host
@@ -177,8 +177,7 @@ def minimize(
         result = program(*stopped)
     if not is_top_level:
         solved = (problem.objective, result)
-        definite = implicit.is_definite(stopped[1].objective) if is_there else None
-        result = programs.compiled(attach_derivatives, solved, is_definite=definite)(*solved)
+        result = programs.compiled(attach_derivatives, solved)(*solved)
     elif call is not None and not setup.is_fleeting and is_small(problem.objective, params):
         repeated.remember(call, program, inputs)
     return as_given(result, problem.objective)

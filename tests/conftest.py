@@ -44,6 +44,7 @@ from hypothesis import HealthCheck, settings  # noqa: E402
 
 from jaxdescent import compilation_cache  # noqa: E402
 from jaxdescent.calls import programs  # noqa: E402
+from jaxdescent.cost import candidates  # noqa: E402
 from jaxdescent.machine import defaults, host, store  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -150,6 +151,20 @@ def x64():
     """Double precision within one test."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def only(monkeypatch):
+    """Leaves of the methods that plans compare those of these names: each takes seconds to compile
+    in an exact plan."""
+    whole = dict(candidates.TABLE)
+
+    def leave(*names):
+        for kind, entries in whole.items():
+            kept = tuple(entry for entry in entries if entry.name in names)
+            monkeypatch.setitem(candidates.TABLE, kind, kept)
+
+    return leave
 
 
 @pytest.fixture

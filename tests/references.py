@@ -54,10 +54,10 @@ def least_squares(objective):
     return {"weights": weights} | ({"intercept": intercept} if objective.intercept else {})
 
 
-def height(objective, params):
-    """How far the value is above the minimum: half the curvature times the distance's square, and
-    no difference of two values, whose rounding would hide it."""
-    best = least_squares(objective)
+def height(objective, params, best=None):
+    """How far the value is above the minimum, whose params may be given: half the curvature times
+    the distance's square, and no difference of two values, whose rounding would hide it."""
+    best = least_squares(objective) if best is None else best
     X = matrix(objective)
     off = {name: np.asarray(params[name], float) - best[name] for name in best}
     image = (X @ off["weights"] + off.get("intercept", 0.0)).reshape(len(X), -1)

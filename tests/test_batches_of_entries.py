@@ -6,12 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
 
 import jaxdescent as jd
 from jaxdescent.methods.batch_order import batch_rows
 from jaxdescent.objectives import RowBlocks
 from tests import references
+from tests.meshes import rows_over
 
 ROWS, FEATURES = 600, 150
 
@@ -142,42 +142,36 @@ def flat(params):
 METHOD = jd.MiniBatches(rows=50)
 
 
-def descent(X, y, weight):
-    regression = jd.LinearRegression(X, y, l2=30.0, sample_weight=weight)
-    return jd.minimize(regression, method=METHOD, max_iterations=6, tolerance=0)
+def descent(X, Y, data, iterations=6):
+    regression = jd.LinearRegression(X, Y, **data)
+    return jd.minimize(regression, method=METHOD, max_iterations=iterations, tolerance=0)
 
 
 @pytest.fixture(scope="module")
 def of_entries():
-    """The descent within a caller's jit."""
-    X, _, Y, data = problem()
-    return jax.jit(descent)(X, Y[:, 0], data["sample_weight"])
-
-
-@pytest.mark.slow
-def test_a_descent_is_that_on_a_dense_copy_of_the_same_rows(of_entries):
-    _, whole, Y, data = problem()
-    dense = descent(whole, Y[:, 0], data["sample_weight"])
-    np.testing.assert_allclose(of_entries.value, dense.value, rtol=1e-5)
-    np.testing.assert_allclose(flat(of_entries.params), flat(dense.params), atol=2e-3)
-    regression = jd.LinearRegression(whole, Y[:, 0], l2=30.0, sample_weight=data["sample_weight"])
-    least = references.value(regression, references.least_squares(regression))
-    assert -1e-5 * least <= float(of_entries.value) - least < 0.01 * least
-
-
-@pytest.mark.slow
-def test_float64_comes_to_the_minimum_in_its_digits():
+    """A short descent in float64 and a long one, by one program."""
     with jax.enable_x64(True):
-        X, whole, Y, data = problem(np.float64)
-        regression = jd.LinearRegression(X, Y, **data)
-        result = jd.minimize(regression, method=METHOD, max_iterations=60, tolerance=0)
-        assert result.value.dtype == jnp.float64
-        Z = np.concatenate([whole, np.ones((ROWS, 1))], axis=1)
-        for k, l2 in enumerate((30.0, 80.0)):
-            ridge = np.diag(np.r_[np.full(172, l2), 0])
-            S = np.asarray(data["sample_weight"])[:, None]
-            exact = np.linalg.solve(Z.T @ (S * Z) + ridge, Z.T @ (S[:, 0] * Y[:, k]))
-            np.testing.assert_allclose(flat(result.params)[:, k], exact[:-1], atol=1e-7)
+        X, _, Y, data = problem(np.float64)
+        return descent(X, Y, data), descent(X, Y, data, iterations=60)
+
+
+@pytest.mark.slow
+def test_a_descent_is_that_on_a_dense_copy_of_the_same_rows(of_entries, x64):
+    _, whole, Y, data = problem(np.float64)
+    short, dense = of_entries[0], descent(whole, Y, data)
+    np.testing.assert_allclose(short.value, dense.value, rtol=1e-9)
+    np.testing.assert_allclose(flat(short.params), flat(dense.params), atol=1e-9)
+    regression = jd.LinearRegression(whole, Y, **data)
+    least = references.value(regression, references.least_squares(regression))
+    assert 0 <= float(short.value) / least - 1 < 0.01
+
+
+@pytest.mark.slow
+def test_float64_comes_to_the_minimum_in_its_digits(of_entries, x64):
+    _, whole, Y, data = problem(np.float64)
+    exact = references.least_squares(jd.LinearRegression(whole, Y, **data))["weights"]
+    assert of_entries[1].value.dtype == jnp.float64
+    np.testing.assert_allclose(flat(of_entries[1].params), exact, atol=1e-7)
 
 
 @pytest.mark.slow
@@ -195,13 +189,13 @@ def test_any_transformation_and_hashed_columns():
 
 
 @pytest.mark.slow
-def test_rows_over_several_devices_are_those_of_one(of_entries):
-    mesh = jax.make_mesh((4,), ("samples",), devices=jax.devices()[:4])
-    over = NamedSharding(mesh, PartitionSpec("samples"))
-    X, _, Y, data = problem(sharding=over)
-    made = descent(X, *jax.device_put((Y[:, 0], data["sample_weight"]), over))
-    np.testing.assert_allclose(made.value, of_entries.value, rtol=1e-4)
-    np.testing.assert_allclose(flat(made.params), flat(of_entries.params), atol=2e-3)
+def test_rows_over_several_devices_are_those_of_one_within_a_callers_jit_too(of_entries, x64):
+    over = rows_over(4)
+    X, _, Y, data = problem(np.float64, sharding=over)
+    Y, data["sample_weight"] = jax.device_put((Y, data["sample_weight"]), over)
+    made = jax.jit(descent)(X, Y, data)
+    np.testing.assert_allclose(made.value, of_entries[0].value, rtol=1e-9)
+    np.testing.assert_allclose(flat(made.params), flat(of_entries[0].params), atol=1e-9)
 
 
 @pytest.mark.slow

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxdescent as jd
 from benchmarks.studies.passes import Counted, passes
@@ -16,6 +15,7 @@ from jaxdescent.designs import Center, Dense
 from jaxdescent.objectives.elimination import Means
 from jaxdescent.regression.forms import GramForm
 from jaxdescent.status import Status
+from tests.meshes import rows_over
 from tests.references import closed_form
 
 pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day
@@ -132,7 +132,7 @@ def test_in_float64_to_as_many_digits_as_it_has_and_a_wrong_intercept_alone_is_n
 
 @pytest.mark.parametrize(
     ("name", "form"),
-    [("LSMR", "jit"), ("LSMR", "shared X"), ("CG", "vmap"), ("LBFGS", "vmap")],
+    [("LSMR", "jit"), ("CG", "vmap"), ("LBFGS", "vmap")],
     ids=str,
 )
 def test_jit_and_vmap_do_the_same(name, form, rng):
@@ -145,13 +145,7 @@ def test_jit_and_vmap_do_the_same(name, form, rng):
         objective, method = jd.LinearRegression(X, y), METHODS[name]()
         return jd.minimize(objective, method=method, tolerance=1e-6).params["weights"]
 
-    if form == "jit":
-        got = [solve(*case) for case in cases]
-    elif form == "vmap":
-        got = jax.vmap(solve)(Xs, ys)
-    else:
-        got = jax.vmap(solve, in_axes=(None, 0))(Xs[2], np.stack([ys[2], 2 * ys[2]]))
-        exact = np.stack([exact[2], 2 * exact[2]])
+    got = [solve(*case) for case in cases] if form == "jit" else jax.vmap(solve)(Xs, ys)
     np.testing.assert_allclose(got, exact, rtol=3e-4, atol=3e-4)
 
 
@@ -161,13 +155,13 @@ def test_jit_and_vmap_do_the_same(name, form, rng):
     ids=str,
 )
 def test_rows_on_eight_devices_do_the_same(name, outputs, rng):
-    X, y = data(rng, 1e4, outputs=outputs)
-    mesh = jax.make_mesh((8,), ("samples",), axis_types=(AxisType.Auto,))
-    placed = [
-        jax.device_put(array, NamedSharding(mesh, PartitionSpec("samples"))) for array in (X, y)
-    ]
-    result = jd.minimize(jd.LinearRegression(*placed), method=METHODS[name](), tolerance=1e-6)
-    assert error(result, closed_form(X, y)[0]) < 2e-4
+    for shift in (0.0, 1e4):
+        X, y = data(rng, shift, outputs=outputs)
+        placed = jax.device_put((X, y), rows_over(8))
+        result = jd.minimize(jd.LinearRegression(*placed), method=METHODS[name](), tolerance=1e-6)
+        # Rounding of the Gram matrix ends a descent on it before so small a tolerance.
+        assert bool(result.converged) or shift or name == "Gram"
+        assert error(result, closed_form(X, y)[0]) < 2e-4
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("CG", jnp.float16), ("LSMR", jnp.bfloat16)])
@@ -218,13 +212,12 @@ def test_nothing_but_constant_columns_is_far_from_zero():
 
 @pytest.mark.parametrize(
     ("name", "devices", "outputs"),
-    [("CG", 1, ()), ("LSMR", 1, (2,)), ("CG", 8, (2,)), ("LSMR", 8, ())],
+    [("CG", 1, ()), ("LSMR", 8, (2,))],
     ids=str,
 )
 def test_x_is_never_copied(name, devices, outputs):
     rows, features = 1 << 16, 64
-    mesh = jax.make_mesh((devices,), ("samples",), axis_types=(AxisType.Auto,))
-    placement = NamedSharding(mesh, PartitionSpec("samples"))
+    placement = rows_over(devices)
     X = jax.ShapeDtypeStruct((rows, features), jnp.float32, sharding=placement)
     y = jax.ShapeDtypeStruct((rows, *outputs), jnp.float32, sharding=placement)
 

@@ -18,6 +18,7 @@ import pytest
 import jaxdescent as jd
 from jaxdescent.runs import checkpoints, chunks, spare_memory
 from jaxdescent.runs.hooks import checkpoint as module
+from tests.meshes import rows_over
 from tests.results import assert_same
 from tests.short_runs import METHOD, RNG, START, X, Y, valley
 
@@ -141,8 +142,7 @@ def test_spare_memory_is_of_the_shapes_and_shardings_of_what_goes_there():
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), spare) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), loop
     )
-    mesh = jax.make_mesh((8,), ("a",))
-    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("a"))
+    sharding = rows_over(8)
     shared = jax.device_put({"a": jnp.arange(8.0), "b": jnp.ones((16, 2), jnp.bfloat16)}, sharding)
     for leaf in jax.tree.leaves(spare_memory.SpareMemory(shared).taken()):
         assert leaf.sharding == sharding
@@ -154,9 +154,7 @@ def test_spare_memory_is_in_64_bits_where_the_run_is(x64):
 
 
 def test_memory_that_cannot_be_had_is_done_without(monkeypatch):
-    mesh = jax.make_mesh((8,), ("a",))
-    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("a"))
-    keys = jax.device_put(jax.random.split(jax.random.key(1), 8), sharding)
+    keys = jax.device_put(jax.random.split(jax.random.key(1), 8), rows_over(8))
     assert spare_memory.SpareMemory({"keys": keys}).taken() is None  # JAX gathers new ones
     kind = jax.devices()[0].addressable_memories()[-1].kind
     other = jax.sharding.SingleDeviceSharding(jax.devices()[0], memory_kind=kind)

@@ -11,7 +11,7 @@ import jaxdescent as jd
 from benchmarks.studies.passes import Counted, passes
 from jaxdescent.objectives import as_objective
 from jaxdescent.status import Status
-from tests.references import closed_form, least_squares
+from tests.references import least_squares
 
 pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day
 
@@ -132,19 +132,6 @@ def test_an_optimal_start_needs_no_iteration(rng):
     result = jd.minimize(objective, method=jd.ConjugateGradient(jd.Jacobi()))
     assert bool(result.converged)
     assert int(result.iterations) == 0
-
-
-def test_under_jit_and_vmap_each_has_its_exact_solution(rng, x64):
-    X, ys = rng.normal(size=(40, 5)), rng.normal(size=(3, 40))
-    penalties = np.array([0.0, 0.1, 10.0])
-
-    def solve(y, l2):
-        objective = jd.LinearRegression(X, y, l2=l2)
-        return jd.minimize(objective, method=jd.ConjugateGradient(jd.Jacobi())).params["weights"]
-
-    exact = [closed_form(X, y, l2)[0] for y, l2 in zip(ys, penalties, strict=True)]
-    found = jax.jit(jax.vmap(solve))(ys, penalties)
-    np.testing.assert_allclose(found, exact, rtol=1e-6, atol=1e-8)
 
 
 def test_an_objective_that_is_not_quadratic_gets_nonlinear_directions():

@@ -4,12 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding
-from jax.sharding import PartitionSpec as P
 
 import jaxdescent as jd
 from jaxdescent.designs import as_design
 from jaxdescent.kernels.products import WIDENED_BYTES, part_length, run_length
+from tests.meshes import rows_over
 
 ROWS, FEATURES = 5, 3
 
@@ -308,9 +307,8 @@ def test_lengths_and_dtypes_of_a_function_are_looked_at_when_it_is_made():
 @pytest.mark.parametrize("rows", [100_000, 100_096, 99_992, 12_344, 8 * 4099])
 def test_no_row_leaves_its_device_however_many_there_are(rows, features, several_devices):
     """Runs of rows that lie on two devices would make XLA gather all of X."""
-    mesh = jax.make_mesh((8,), ("rows",), axis_types=(AxisType.Auto,))
     placed = [
-        jax.ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(mesh, P("rows")))
+        jax.ShapeDtypeStruct(shape, jnp.float32, sharding=rows_over(8))
         for shape in ((rows, features), (rows,))
     ]
 

@@ -16,6 +16,7 @@ import jaxdescent as jd
 from benchmarks.studies.compilation import CASES, kernels_of
 from jaxdescent.calls import programs
 from jaxdescent.descent import at_once
+from tests.references import closed_form
 
 MOST = {
     "regression 300 x 7, default": 0,
@@ -162,25 +163,12 @@ def test_the_host_solves_what_numpy_does(rng, dtype, x64):
             weight = rng.uniform(0.5, 2, rows).astype(dtype) if is_weighted else None
             regression = jd.LinearRegression(X, y, l2=l2, sample_weight=weight, intercept=intercept)
             result = jd.minimize(regression, method=jd.DerivativeMethod())
-            share = np.ones(rows) if weight is None else weight.astype(np.float64)
-            wide, targets = X.astype(np.float64), y.astype(np.float64).reshape(rows, -1)
-            means = (share @ wide / share.sum(), share @ targets / share.sum())
-            means = means if intercept else (np.zeros(features), np.zeros(targets.shape[1]))
-            root = np.sqrt(share)[:, None]
-            A = np.vstack([root * (wide - means[0]), np.sqrt(l2) * np.eye(features)])
-            b = np.vstack([root * (targets - means[1]), np.zeros((features, targets.shape[1]))])
-            rcond = 32 * np.finfo(dtype).eps
-            weights = np.linalg.lstsq(A, b, rcond=rcond)[0]
-            found = np.asarray(result.params["weights"], np.float64).reshape(weights.shape)
-            size = np.abs(weights).max() + 1e-3
-            where = (rows, features, outputs, l2, is_weighted, intercept)
-            np.testing.assert_allclose(
-                found, weights, atol=300 * np.finfo(dtype).eps * size, err_msg=str(where)
-            )
-            value = 0.5 * np.sum(np.square(A @ weights - b))
-            np.testing.assert_allclose(
-                float(result.value), value, rtol=1e-3, atol=1e-9, err_msg=str(where)
-            )
+            weights, _, value = closed_form(X, y, l2, weight, intercept)
+            atol = 300 * np.finfo(dtype).eps * (np.abs(weights).max() + 1e-3)
+            where = str((rows, features, outputs, l2, is_weighted, intercept))
+            found = np.asarray(result.params["weights"], float)
+            np.testing.assert_allclose(found, weights, atol=atol, err_msg=where)
+            np.testing.assert_allclose(result.value, value, rtol=1e-3, atol=1e-9, err_msg=where)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

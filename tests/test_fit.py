@@ -16,6 +16,7 @@ pytest.importorskip("typer")
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.metrics import r2_score
 from typer.testing import CliRunner
@@ -326,6 +327,22 @@ class TestMissingValues:
         np.testing.assert_allclose(model.weights, expected.coef_, rtol=1e-9)
         assert model.metrics["dropped_rows"] == (~kept).sum()
 
+    def test_dropped_rows_count_for_nothing_and_move_no_row_in_messages(self, holes, tmp_path):
+        a, b, y = holes
+        out = np.flatnonzero(is_held_out(0, 300, 0.3, 0))
+        level = np.full(300, "known", object)
+        level[out[:2]] = "unknown"
+        a[out[0]], a[out[1]], b[out[1]] = np.nan, 0.0, 0.0
+        table = self.table(a, b, y).append_column("level", pa.array(level))
+        model = jd.fit_model(table, "y", categorical="level", missing="drop", test=0.3)
+        assert model.metrics["unseen_values"] == 1
+        (row,) = np.flatnonzero(~np.isnan(a + b))[-1:]
+        for value, what in ((np.inf, f"'a' is infinite in row {row + 1} "), (1e200, "too large")):
+            a[row] = value
+            pq.write_table(self.table(a, b, y), tmp_path / "d.parquet")
+            with pytest.raises(DataError, match=what):
+                jd.fit_model(tmp_path / "d.parquet", "y", missing="drop")
+
     def test_a_missing_level_is_none_of_them_under_mean(self):
         table = pa.table({"c": ["a", "b", None, "b"] * 9, "y": [1.0, 2.0, 0.0, 2.0] * 9})
         model = jd.fit_model(table, "y", categorical=("c",), missing="mean", l2=1e-9)
@@ -593,7 +610,7 @@ class TestModels:
             (lambda t: t.with_columns(age=pl.lit("old")), "'age' must be numeric.* got text"),
             (lambda t: t.with_columns(month=pl.col("age")), "'month' must hold text.* got number"),
             (lambda t: t.with_columns(city=pl.lit("Rome")), "'city' is 'Rome' in row 1"),
-            (lambda t: t.with_columns(age=pl.lit(float("nan"))), "'age' is NaN or infinite in row"),
+            (lambda t: t.with_columns(age=pl.lit(float("nan"))), "'age' is NaN in row"),
             (lambda t: t.with_columns(age=pl.lit(None, pl.Float64)), "'age' has no value in row 1"),
         ],
     )

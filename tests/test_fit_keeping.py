@@ -27,7 +27,7 @@ from jaxdescent.fit import checkpoint, descents, plans, strategy
 from jaxdescent.fit.checkpoint import Interrupted
 from jaxdescent.fit.progress import ProgressListener
 
-OPTIONS = {"target": "y", "categorical": ("city",), "method": "lsmr", "l2": 0.1}
+OPTIONS = {"target": "y", "categorical": ("city",), "method": "cg", "l2": 0.1}
 SEARCH = OPTIONS | {"l2": "auto", "test": 0.3}
 
 
@@ -169,7 +169,7 @@ def test_the_command_says_how_to_go_on_and_a_second_signal_stops_at_once(
     stored, tmp_path, monkeypatch
 ):
     arguments = [
-        "fit", stored, "--target", "y", "--categorical", "city", "--method", "lsmr",
+        "fit", stored, "--target", "y", "--categorical", "city", "--method", "cg",
         "--l2", "0.1", "--checkpoint", tmp_path / "kept", "--out", tmp_path / "m",
     ]  # fmt: skip
     real, count = descents.Following.report, 0
@@ -366,7 +366,7 @@ descents.Following, checkpoint.FitCheckpoint.keep_search = Counting, counted
 if way == "rows in the files":
     real = plans.plan_in_memory
     plans.plan_in_memory = lambda *given: real(*given)._replace(bytes=10**15)
-model = jd.fit_model(data, "y", categorical="city", method="lsmr", l2="auto", test=0.3,
+model = jd.fit_model(data, "y", categorical="city", method="cg", l2="auto", test=0.3,
                      checkpoint=folder, resume=True)
 np.save(out, np.append(model.weights, model.intercept))
 """

@@ -1,11 +1,14 @@
 """Derivatives through the solution, against the closed form of ridge and finite differences."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxdescent as jd
+from jaxdescent.designs import as_design
 from jaxdescent.numerics import linear_systems
 from jaxdescent.regression.solve import pseudo_inverse
 from tests.results import assert_trees_close
@@ -470,7 +473,7 @@ def test_weights_move_where_a_penalty_is_beyond_all_squares_of_the_data(shape, s
     np.testing.assert_allclose(moved, exact, rtol=0, atol=1e-5 * np.max(np.abs(exact)))
 
 
-@pytest.mark.parametrize("most", [512, 0], ids=["singular values", "products"])
+@pytest.mark.parametrize("most", [512, 0], ids=["singular values", "conjugate gradients"])
 def test_only_outputs_without_a_penalty_turn_with_a_wide_matrix(most, rng, monkeypatch):
     monkeypatch.setattr(pseudo_inverse, "MOST_SIDE", most)
     (X, by), y = rng.normal(size=(2, 5, 12)), rng.normal(size=(5, 2))
@@ -509,9 +512,11 @@ def test_columns_in_any_units_move_with_several_penalties(rng):
 def test_short_columns_of_a_wide_matrix_move_where_the_penalty_is_smaller(short, rng):
     X = (rng.normal(size=(6, 10)) * np.where(np.arange(10) < 3, 1, short)).astype(np.float32)
     y, by, back, l2 = *rng.normal(size=(2, 6)), rng.normal(size=10), short**2 / 10
+    design = as_design(X)  # on one CPU, where the host computes the singular values
 
     def weights(y):
-        return jd.minimize(jd.LinearRegression(X, y, l2=l2, intercept=False)).params["weights"]
+        regression = jd.LinearRegression(design, y, l2=l2, intercept=False)
+        return jd.minimize(regression).params["weights"]
 
     A = np.vstack([X.astype(float), np.sqrt(l2) * np.eye(10)])
     exact = np.linalg.lstsq(A, np.vstack([np.eye(6), np.zeros((10, 6))]), rcond=1e-15)[0]
@@ -538,6 +543,69 @@ def test_weights_of_least_norm_turn_with_a_wide_matrix(intercept, rng):
     backward = np.tensordot(jax.jacrev(weights)(near), by, 2)
     for moved in (forward, backward):
         np.testing.assert_allclose(moved, slope, atol=1e-3 * np.max(np.abs(slope)))
+
+
+def weights_in_float64(X, y, l2, sample_weight, intercept):
+    """The weights of least norm by the normal equations, to be differentiated in float64."""
+    root = jnp.sqrt(sample_weight)
+    share = sample_weight / jnp.sum(sample_weight) * intercept
+    A, t = root[:, None] * (X - (share @ X)[None]), root * (y - share @ y)
+    rows, features = A.shape
+    if rows - intercept >= features:
+        return jnp.linalg.solve(A.T @ A + l2 * jnp.eye(features), A.T @ t)
+    if intercept:  # a reflection takes the direction that A does not have to the first row
+        normal = root / jnp.linalg.norm(root) + jnp.eye(rows)[0]
+        normal = normal / jnp.linalg.norm(normal)
+        A, t = (A - 2 * jnp.outer(normal, normal @ A))[1:], (t - 2 * normal * (normal @ t))[1:]
+    return A.T @ jnp.linalg.solve(A @ A.T + l2 * jnp.eye(len(A)), t)
+
+
+@pytest.mark.parametrize(
+    ("shape", "l2", "is_factorised"),
+    [
+        ((12, 40), 0.0, True),
+        pytest.param((12, 40), 0.0, False, marks=pytest.mark.slow),
+        pytest.param((30, 30), 0.0, True, marks=pytest.mark.slow),
+        pytest.param((60, 200), 1e-3, True, marks=pytest.mark.slow),
+        pytest.param((60, 200), 1e-3, False, marks=pytest.mark.slow),
+        pytest.param((200, 10), 0.0, False, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_first_and_second_derivatives_of_ill_conditioned_data_are_those_in_float64(
+    shape, l2, is_factorised, rng, monkeypatch
+):
+    """Up to eps times the condition number, by all data of weighted rows with an intercept."""
+    if not is_factorised:
+        monkeypatch.setattr(pseudo_inverse, "MOST_SIDE", 0)
+    (rows, features), side, condition = shape, min(shape), 10 ** rng.uniform(1, 2.5)
+    U, V = (np.linalg.qr(rng.normal(size=(each, side)))[0] for each in shape)
+    X = U * np.geomspace(1, 1 / condition, side) @ V.T * rows**0.5
+    data = X, rng.normal(size=rows), l2, rng.uniform(0.5, 2, rows)
+    ways = *(rng.normal(size=np.shape(part)) for part in data[:2]), l2, data[3] * (l2 > 0)
+    back = rng.normal(size=features).astype(np.float32)
+    of_float32 = functools.partial(jax.tree.map, np.float32)
+    data, ways = of_float32(data), of_float32(ways)
+
+    def found(data):
+        X, y, l2, weight = data
+        regression = jd.LinearRegression(X, y, l2=l2, sample_weight=weight)
+        return jnp.sum(back * jd.minimize(regression).params["weights"])
+
+    def exact(data):
+        return jnp.sum(back.astype(float) * weights_in_float64(*data, 1))
+
+    def derivatives(function, data, ways):
+        return jax.jvp(jax.grad(function), (data,), (ways,))
+
+    expected = jax.jit(functools.partial(derivatives, exact))(
+        *jax.tree.map(np.float64, (data, ways))
+    )
+    which = slice(None) if l2 else slice(2)  # without a penalty the others may be zero
+    for got, right in zip(derivatives(found, data, ways), expected, strict=True):
+        for own, other in zip(got[which], right[which], strict=True):
+            error = np.linalg.norm(np.asarray(own, float) - other)
+            assert error < 20 * np.finfo(np.float32).eps * condition * np.linalg.norm(other)
 
 
 @pytest.mark.slow

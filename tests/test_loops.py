@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxdescent as jd
 from jaxdescent.kernels import loops
 from jaxdescent.regression.forms import GramForm
+from tests.meshes import rows_over
 
 SMALL, LARGE = 1, loops.LARGE_BYTES
 ONE_KERNEL = "xla_cpu_small_call"
@@ -110,11 +110,9 @@ def test_only_small_problems_on_one_device_begin_in_one_kernel(rng):
             jd.minimize(regression, method=jd.GradientDescent(1e-3), tolerance=0, max_iterations=3)
         return turns.call_count
 
-    mesh = jax.make_mesh((8,), ("rows",), axis_types=(AxisType.Auto,))
-    rows = NamedSharding(mesh, PartitionSpec("rows"))
     assert kernels(64) == 1
     assert kernels(1 << 13) == 0
-    assert kernels(64, lambda array: jax.device_put(array, rows)) == 0
+    assert kernels(64, lambda array: jax.device_put(array, rows_over(8))) == 0
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.sparse.linalg
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxdescent as jd
 from benchmarks.studies.passes import Counted, passes
@@ -169,7 +168,8 @@ def test_matrix_free_and_16_bit_designs(rng):
 
 
 def test_under_jit_and_vmap_each_has_its_exact_solution(rng, x64):
-    X, ys = rng.normal(size=(80, 6)), rng.normal(size=(3, 80))
+    """Of one X for all members, far from zero."""
+    X, ys = rng.normal(size=(80, 6)) + 1e3, rng.normal(size=(3, 80))
     penalties = jnp.array([0.0, 0.1, 10.0])
 
     def solve(y, l2):
@@ -181,20 +181,6 @@ def test_under_jit_and_vmap_each_has_its_exact_solution(rng, x64):
         for y, l2 in zip(ys, penalties, strict=True)
     ]
     np.testing.assert_allclose(jax.jit(jax.vmap(solve))(ys, penalties), exact, rtol=1e-6, atol=1e-8)
-
-
-def test_a_sharded_design_gives_the_same(rng, several_devices):
-    X, y = (array.astype(np.float32) for array in data(rng, 400, 9))
-    mesh = jax.make_mesh((8,), ("samples",), axis_types=(AxisType.Auto,))
-    placed = [
-        jax.device_put(array, NamedSharding(mesh, PartitionSpec("samples"))) for array in (X, y)
-    ]
-    exact = references.least_squares(jd.LinearRegression(X, y))
-    one = jd.minimize(jd.LinearRegression(X, y), method=jd.LSMR(jd.Sketch()))
-    many = jd.minimize(jd.LinearRegression(*placed), method=jd.LSMR(jd.Sketch()))
-    assert int(one.status) == int(many.status) == Status.CONVERGED
-    for result in (one, many):
-        np.testing.assert_allclose(result.params["weights"], exact["weights"], atol=1e-4)
 
 
 @pytest.mark.core
@@ -242,20 +228,22 @@ def test_it_reads_x_twice_an_iteration_and_once_to_begin(rng, x64):
     assert count == 2 * int(result.iterations) + 2 + at_zeros + at_the_end
 
 
-@pytest.mark.parametrize("method", [jd.LSMR(), jd.ConjugateGradient()], ids=repr)
-def test_the_members_of_a_batch_share_one_matrix(method, rng):
+@pytest.mark.parametrize("method", [jd.LSMR(), jd.ConjugateGradient(jd.Jacobi())], ids=repr)
+def test_the_members_of_a_batch_share_one_matrix(method, rng, x64):
     """Claims that are looked at included: 40 penalties, and not 40 copies of X."""
-    X, y = rng.normal(size=(600, 50)).astype(np.float32), rng.normal(size=600).astype(np.float32)
-    penalties = jnp.linspace(1, 50, 40)
+    X, ys = rng.normal(size=(600, 50)), rng.normal(size=(40, 600))
+    penalties = jnp.linspace(0, 50, 40)
 
-    def solve(l2):
-        return jd.minimize(jd.LinearRegression(X, y, l2=l2), method=method).params["weights"]
+    def solve(y, l2):
+        regression = jd.LinearRegression(X, y, l2=l2)
+        return jd.minimize(regression, method=method, tolerance=1e-13).params["weights"]
 
-    compiled = jax.jit(jax.vmap(solve)).lower(penalties).compile()
+    compiled = jax.jit(jax.vmap(solve)).lower(ys, penalties).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 10 * X.nbytes
-    for got, l2 in zip(compiled(penalties)[::13], penalties[::13], strict=True):
-        exact = references.least_squares(jd.LinearRegression(X, y, l2=float(l2)))
-        np.testing.assert_allclose(got, exact["weights"], rtol=1e-3, atol=1e-4)
+    found = compiled(ys, penalties)
+    for index in range(0, 40, 13):
+        exact, *_ = references.closed_form(X, ys[index], float(penalties[index]))
+        np.testing.assert_allclose(found[index], exact, rtol=1e-6, atol=1e-8)
 
 
 def test_a_claim_that_rounding_refutes_again_and_again_ends_the_descent(rng):

@@ -265,4 +265,4 @@ def test_no_trace_outlives_a_call(rng):
 
     with jax.checking_leaks():
         solve(y)
-        jax.jit(jax.vmap(solve))(np.stack([y, 2 * y]))
+        jax.eval_shape(jax.jit(jax.vmap(solve)), np.stack([y, 2 * y]))

@@ -21,6 +21,7 @@ from jaxdescent.minimize import set_up
 from jaxdescent.objectives import as_objective
 from jaxdescent.runs.chunks import Chunks
 from jaxdescent.runs.driver import SECONDS, Pace
+from tests.meshes import rows_over
 from tests.results import assert_same
 from tests.short_runs import METHOD, START, X, Y, valley
 
@@ -53,7 +54,6 @@ MORE_METHODS = {
         None,
         jd.Gram(jd.ConjugateGradient()),
     ),
-    "function, momentum": (valley, START, jd.GradientDescent(1e-3, momentum=jd.Nesterov())),
     "residuals": (jd.LeastSquares(lambda x: x**2 - 2), START, jd.LevenbergMarquardt()),
 }
 
@@ -635,8 +635,7 @@ def test_values_that_are_nan_elsewhere_are_a_status():
 
 @pytest.mark.slow
 def test_sharded_params_stay_sharded():
-    mesh = jax.make_mesh((8,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
-    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("d"))
+    sharding = rows_over(8)
     start = jax.device_put(jnp.linspace(-1, 1, 64), sharding)
     method = jd.GradientDescent(1e-3, momentum=jd.Nesterov())  # whose state is sharded, too
     want = jd.minimize(bowl, start, method, max_iterations=20)

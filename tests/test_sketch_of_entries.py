@@ -5,12 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.sparse
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
 import jaxdescent as jd
 from jaxdescent.machine import memory
 from jaxdescent.preconditioners import CentredRegression
+from tests.meshes import rows_over
 
 ROWS = 1200
 
@@ -25,7 +24,6 @@ def designs():
     matrix[:, 1] = matrix[:, 0] + 1e-3 * matrix[:, 2]
     codes = np.where(rng.random(ROWS) < 0.1, -1, rng.integers(0, 6, ROWS))
     x = rng.normal(size=(ROWS, 2)) * [1, 1e3]
-    mesh = jax.make_mesh((8,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
 
     def made(sharding):
         words = jd.Sparse(matrix.tocsr(), sharding=sharding)
@@ -33,7 +31,7 @@ def designs():
         return jd.Concatenated({"words": words, "firm": firm, "x": jax.device_put(x, sharding)})
 
     with jax.enable_x64(True):
-        whole, cut = made(None), made(NamedSharding(mesh, P("d")))
+        whole, cut = made(None), made(rows_over(8))
     return whole, cut, np.column_stack([matrix.toarray(), np.eye(7)[codes][:, :6], x])
 
 

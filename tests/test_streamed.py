@@ -280,6 +280,15 @@ def test_every_method_finds_the_minimum_in_the_passes_that_are_said(name, rng):
         jax.tree.leaves(result.params), jax.tree.leaves(again.params), strict=True
     ):
         np.testing.assert_array_equal(one, other)  # the same bits
+    if name == "LSMR()":  # by the same program rows far from zero, which are centred as they come
+        loader.table = table_of(rng, far=1e4)
+        loader.table["a"] = loader.table["a"].astype("f").astype(float)
+        far = jd.LinearRegression(S, S.column("y"), l2=1e-3, sample_weight=s)
+        result = jd.minimize(far, method=method)
+        y = loader.table["y"].astype("f")
+        weights, *_ = closed_form(written_out(loader.table), y, 1e-3, s)
+        assert result.converged
+        np.testing.assert_allclose(result.params["weights"], weights, rtol=2e-3, atol=2e-3)
 
 
 def test_the_default_adds_up_where_features_are_few_and_iterates_where_they_are_many(rng):
@@ -325,17 +334,6 @@ def test_columns_that_do_not_vary_turn_nothing(rng):
     weights = np.asarray(result.params["weights"])
     np.testing.assert_allclose(np.delete(weights, places), expected[:-1], atol=2e-5)
     np.testing.assert_allclose(weights[places], 0, atol=1e-6)
-
-
-@pytest.mark.slow
-def test_columns_far_from_zero_are_centred_before_they_are_multiplied(rng):
-    table = table_of(rng, far=1e4)
-    table["a"] = table["a"].astype("f").astype(float)
-    S = streamed(Loader(table))
-    result = jd.minimize(jd.LinearRegression(S, S.column("y"), l2=1e-3), method=jd.LSMR())
-    weights, *_ = closed_form(written_out(table), table["y"].astype("f"), 1e-3)
-    assert result.converged
-    np.testing.assert_allclose(result.params["weights"], weights, rtol=2e-3, atol=2e-3)
 
 
 @pytest.mark.slow

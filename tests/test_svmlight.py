@@ -262,7 +262,7 @@ def test_rows_of_a_sparse_column_are_cut_and_taken():
     assert column[2:9].index.tolist() == [0]
     taken = column[np.array([0, 1])]
     assert (taken.starts.tolist(), taken.index.tolist()) == ([0, 2, 2], [1, 4])
-    assert column.filter(np.array([False, False, True])).values.tolist() == [3.0]
+    assert column[np.array([2])].values.tolist() == [3.0]
     assert column.row.tolist() == [0, 0, 2]
 
 

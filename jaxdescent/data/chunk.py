@@ -228,12 +228,12 @@ class Chunk:
         whole = self.whole or self
         for rows, block in placed(whole.blocks):
             for j, name in enumerate(whole.names):
-                check_finite(whole.numbers[rows, j], name, block)
+                check_finite(whole.numbers[rows, j], repr(name), block)
             for name, column in block.columns.items():
                 if isinstance(column, SparseColumn):
                     with np.errstate(over="ignore"):
                         values = column.values.astype(whole.numbers.dtype)
-                    check_finite(values, name, block, column.row)
+                    check_finite(values, f"{name!r} has an entry that", block, column.row)
 
     def _slices(self) -> Iterator[slice]:
         step = self._slice_rows
@@ -273,15 +273,18 @@ def product_rows(side: int) -> int:
 
 
 def check_finite(
-    values: np.ndarray, name: str, block: Block, rows: np.ndarray | None = None
+    values: np.ndarray, who: str, block: Block, rows: np.ndarray | None = None, or_say: str = ""
 ) -> None:
-    """Raise if one of a block's values is NaN or infinite; ``rows`` are those of entries."""
+    """Raise if one of a block's values is NaN or infinite.
+
+    ``rows`` are those of entries, and ``or_say`` is another advice about a value that is NaN.
+    """
     wrong = ~np.isfinite(values)
     if wrong.any():
         at = int(np.argmax(wrong))
-        what = "NaN" if np.isnan(values[at]) else "infinite"
-        who, row = (repr(name), at) if rows is None else (f"{name!r} has an entry that", rows[at])
-        raise DataError(f"{who} is {what} in {block.place(row)}: correct the data.")
+        what, advice = ("NaN", or_say) if np.isnan(values[at]) else ("infinite", "")
+        place = block.place(at if rows is None else rows[at])
+        raise DataError(f"{who} is {what} in {place}: correct the data{advice}.")
 
 
 def _is_few(S: Any) -> bool:

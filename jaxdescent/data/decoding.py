@@ -203,7 +203,7 @@ def complete_numbers(block: Block, name: str) -> np.ndarray:
       DataError: for a missing value, with its row.
     """
     values, missing = values_of(block.columns[name])
-    _refuse_missing(missing, name, block)
+    refuse_missing(missing, name, block)
     return values
 
 
@@ -218,7 +218,7 @@ def hashable(block: Block, name: str) -> Any:
         return column
     pa, column = need_arrow(), array_of(column)
     if column.null_count:
-        _refuse_missing(column.is_null().to_numpy(zero_copy_only=False), name, block)
+        refuse_missing(column.is_null().to_numpy(zero_copy_only=False), name, block)
     if pa.types.is_dictionary(column.type):
         texts = column.dictionary
         if len(texts) * REPEATED <= len(column) and not texts.null_count:
@@ -229,12 +229,19 @@ def hashable(block: Block, name: str) -> Any:
     return column.cast(pa.large_string())
 
 
-def _refuse_missing(missing: np.ndarray | None, name: str, block: Block) -> None:
-    if missing is not None:
-        raise DataError(
-            f"{name!r} has no value in {block.place(int(np.argmax(missing)))}: leave out such "
-            "rows, or fill them, before they are streamed."
-        )
+def refuse_missing(
+    missing: np.ndarray | None,
+    name: str,
+    block: Block,
+    advice: str = "leave out such rows, or fill them, before they are streamed",
+) -> None:
+    """Raise if a value of a column is missing, with its row and what to do.
+
+    ``missing`` tells which rows lack it, (rows,); None for none of them.
+    """
+    if missing is not None and missing.any():
+        place = block.place(int(np.argmax(missing)))
+        raise DataError(f"{name!r} has no value in {place}: {advice}.")
 
 
 class NumberColumn(NamedTuple):

@@ -221,12 +221,7 @@ class Filtered(WrappedSource):
             if not met.any():
                 continue
             is_empty = False
-            columns = {name: block.columns[name] for name in names}
-            where, numbers = np.flatnonzero(met), block.numbers
-            origin = numbers.start + where if isinstance(numbers, range) else numbers[where]
-            if where.size < block.rows:
-                columns = {name: _kept(column, met) for name, column in columns.items()}
-            yield Block(columns, where.size, 0, block.file, block.start_in_file, origin)
+            yield rows_of(block, names, met)
         if is_empty:
             raise self._nothing_left()
 
@@ -234,9 +229,17 @@ class Filtered(WrappedSource):
         return DataError(f"no row meets --where {self._text!r}: nothing is left.")
 
 
+def rows_of(block: Block, names: Sequence[str], met: np.ndarray) -> Block:
+    """These columns of the rows that meet a condition; the rows' numbers stay known."""
+    columns = {name: block.columns[name] for name in names}
+    where, numbers = np.flatnonzero(met), block.numbers
+    origin = numbers.start + where if isinstance(numbers, range) else numbers[where]
+    if where.size < block.rows:
+        columns = {name: _kept(column, met) for name, column in columns.items()}
+    return Block(columns, where.size, 0, block.file, block.start_in_file, origin)
+
+
 def _kept(column: Any, met: np.ndarray) -> Any:
-    if isinstance(column, np.ndarray):
-        return column[met]
-    if isinstance(column, SparseColumn):
-        return column.filter(met)
+    if isinstance(column, (np.ndarray, SparseColumn)):
+        return column[np.flatnonzero(met)]
     return array_of(column).filter(need_arrow().array(met))  # pyarrow filters no views of text

@@ -157,11 +157,6 @@ class Shares(NamedTuple):
                 made[mine] = stream.attempt(lambda: stream.rows_at(here[mine]), made[mine])
         return made
 
-    def attempt(self, compute: Any, like: Any) -> Any:
-        """``compute()``, which handles errors in the streams of its shares."""
-        del like
-        return compute()
-
 
 def cut_source(like: RowStream, share_rows: int, shares: range, first: int) -> Shares:
     """Shares of a stream's rows, of ``share_rows`` rows each.

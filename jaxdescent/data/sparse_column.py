@@ -48,10 +48,6 @@ class SparseColumn:
         values = None if self.values is None else self.values[own]
         return dataclasses.replace(self, starts=starts, index=self.index[own], values=values)
 
-    def filter(self, met: Any) -> Self:
-        """The entries of the rows for which ``met`` is true."""
-        return self[np.flatnonzero(np.asarray(met))]
-
     @property
     def row(self) -> np.ndarray:
         """The row of each entry, (entries,)."""

@@ -76,13 +76,9 @@ def _host(
     columns = operand.reshape(operand.shape[0], -1)
     center = center if center.size else None
     like = _like(operand, stream=stream, is_transposed=is_transposed, rows=rows)
-
-    def compute() -> np.ndarray:
-        chosen = block if block.ndim else int(block)
-        made = stream.multiplied(columns, center, is_transposed=is_transposed, chosen=chosen)
-        return made.reshape(like.shape)
-
-    return stream.attempt(compute, like)
+    chosen = block if block.ndim else int(block)
+    made = stream.multiplied(columns, center, is_transposed=is_transposed, chosen=chosen)
+    return made.reshape(like.shape)
 
 
 def _like(operand: Any, *, stream: Shares, is_transposed: bool, rows: int) -> Any:

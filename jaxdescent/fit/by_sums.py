@@ -134,7 +134,7 @@ class ProductSums:
             elif own.size:
                 chunk.take(own).add_products(weight, targets[own], None, total)
             if not np.isfinite(total.diagonal()).all():
-                raise rows.not_finite(self.encoding.numbers)
+                rows.refuse_not_finite(self.encoding.numbers)
 
 
 def _filled(total: np.ndarray, fills: np.ndarray, size: int) -> np.ndarray:

@@ -66,6 +66,16 @@ def as_numbers(column: Any, *, nan_is_missing: bool) -> NumberColumn:
     return NumberColumn(values, missing)
 
 
+def missing_in(column: Any, *, is_number: bool) -> np.ndarray | None:
+    """Which values of a column are missing, NaN among them, (rows,); None where none is."""
+    if is_number:
+        return as_numbers(column, nan_is_missing=True).missing
+    column = array_of(column)
+    if need_arrow().types.is_dictionary(column.type) and column.dictionary.null_count:
+        column = decoded(column)
+    return column.is_null().to_numpy(zero_copy_only=False) if column.null_count else None
+
+
 def labels_of(column: Any, name: object = "a column") -> Labels:
     """The codes and texts of a column of texts, whole numbers, booleans or dates.
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxdescent.data import Block, DataError, SparseColumn
 from jaxdescent.data.chunk import Chunk
+from jaxdescent.data.decoding import refuse_missing
 from jaxdescent.data.entries import NONE, Coded, RowEntries, sparse_pieces
 from jaxdescent.data.errors import need_arrow
 from jaxdescent.fit.columns import NumberColumn, bucket_of
@@ -30,6 +31,13 @@ class Policy(NamedTuple):
     unseen: str = "error"
     is_fitting: bool = True
 
+    @property
+    def advice(self) -> str:
+        """What to do about a missing value that is refused."""
+        if not self.is_fitting:
+            return "fit with --missing mean to have means for such rows"
+        return "--missing drop leaves such rows out, --missing mean puts the column's mean there"
+
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
@@ -42,7 +50,6 @@ class Encoded:
       entries: the entries of the sparse column, if there is one.
       rows: how many rows these are.
       unseen: how many values were none of the levels.
-      kept: the places of the rows in the block where others are dropped; None for all.
     """
 
     numbers: list[NumberColumn]
@@ -50,17 +57,6 @@ class Encoded:
     entries: list[RowEntries]
     rows: int
     unseen: int
-    kept: np.ndarray | None = None
-
-    def without_others(self, kept: np.ndarray) -> Encoded:
-        """The features of these rows alone."""
-        numbers = [
-            NumberColumn(values[kept], None if missing is None else missing[kept])
-            for values, missing in self.numbers
-        ]
-        coded = [column[kept] for column in self.coded]
-        entries = [column[kept] for column in self.entries]
-        return Encoded(numbers, coded, entries, kept.size, self.unseen, kept)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,27 +199,19 @@ class Encoding:
         pa = need_arrow()
         return {name: pa.array(levels, pa.string()) for name, levels in self.levels.items()}
 
-    def encode(self, block: Block, policy: Policy, keep: np.ndarray | None = None) -> Encoded:
-        """A block's features; under "drop" ``keep``, (rows,), loses the rows that lack something.
+    def encode(self, block: Block, policy: Policy) -> Encoded:
+        """A block's features; under "drop" the block has no rows that lack something.
 
         Raises:
           DataError: for a missing value or an unseen level, with its row, unless the policy says
             what to do.
         """
-
-        def note(name: str, missing: np.ndarray | None) -> None:
-            if missing is None or not missing.any():
-                return
-            if policy.missing == "error":
-                raise missing_value(block, name, int(np.argmax(missing)), policy)
-            if keep is not None:
-                keep[missing] = False
-
-        view = View(block, nan_is_missing=policy.missing != "error")
-        for name in self.numeric:
-            note(name, view.number(name).missing)
-        for name in self.labelled:
-            note(name, view.label(name).codes < 0)
+        view = View(block, nan_is_missing=policy.missing == "mean")
+        if policy.missing == "error":
+            for name in self.numeric:
+                refuse_missing(view.number(name).missing, name, block, policy.advice)
+            for name in self.labelled:
+                refuse_missing(view.label(name).codes < 0, name, block, policy.advice)
         numbers = [view.numbers_of(self.made_of[name]) for name in self.numbers]
         unseen, coded = 0, list[Coded]()
         for name, first, size in self.spans:
@@ -246,12 +234,9 @@ class Encoding:
                     f"is none of the {size:,} levels of the training rows: --unseen zero gives it "
                     "the weight zero."
                 )
-            coded.append(Coded(first, size, codes, self._multiplier(name, view, block, keep)))
+            coded.append(Coded(first, size, codes, self._multiplier(name, view, block)))
         entries, unknown = self._entries(block, policy)
-        encoded = Encoded(numbers, coded, entries, block.rows, unseen + unknown)
-        if keep is None or keep.all():
-            return encoded
-        return encoded.without_others(np.flatnonzero(keep))
+        return Encoded(numbers, coded, entries, block.rows, unseen + unknown)
 
     def _entries(self, block: Block, policy: Policy) -> tuple[list[RowEntries], int]:
         """The entries of the sparse column, and how many nonzero ones were left out because no
@@ -283,9 +268,7 @@ class Encoding:
         kept = RowEntries(starts, place[here], given.values[here], self.sparse, first, size)
         return [kept], int(unknown.sum())
 
-    def _multiplier(
-        self, name: str, view: View, block: Block, keep: np.ndarray | None
-    ) -> np.ndarray | None:
+    def _multiplier(self, name: str, view: View, block: Block) -> np.ndarray | None:
         """The numbers by which a one-hot column is multiplied, zero where one is missing."""
         made_of = self.made_of[name]
         if not made_of.numbers:
@@ -294,7 +277,7 @@ class Encoding:
         values = np.asarray(number.values, np.float64)
         if number.missing is not None:
             values = np.where(number.missing, 0, values)
-        if wrong := _first_wrong(values, keep):
+        if wrong := _first_wrong(values):
             row, what = wrong
             columns = " times ".join(map(repr, made_of.numbers))
             raise DataError(f"{columns} is {what} in {block.place(row)}: correct the data.")
@@ -322,14 +305,6 @@ class Encoding:
         return Chunk(0, self.numbers, numbers, sparse, [block], self.size)
 
 
-def missing_value(block: Block, name: str, row: int, policy: Policy) -> DataError:
-    """The error that says where a value is missing."""
-    advice = "fit with --missing mean to have means for such rows."
-    if policy.is_fitting:
-        advice = "--missing drop leaves such rows out, --missing mean puts the column's mean there."
-    return DataError(f"{name!r} has no value in {block.place(row)}: {advice}")
-
-
 def _places_among(known: np.ndarray, keys: np.ndarray) -> np.ndarray:
     """The place of each key among sorted ones; NONE where it is absent."""
     if not known.size:
@@ -338,11 +313,10 @@ def _places_among(known: np.ndarray, keys: np.ndarray) -> np.ndarray:
     return np.where(np.take(known, place, mode="clip") == keys, place, NONE)
 
 
-def _first_wrong(values: np.ndarray, keep: np.ndarray | None = None) -> tuple[int, str] | None:
-    """The place of the first value whose square is not finite, among those to keep, and why."""
+def _first_wrong(values: np.ndarray) -> tuple[int, str] | None:
+    """The place of the first value whose square is not finite, and why."""
     with np.errstate(over="ignore", invalid="ignore"):
         wrong = ~np.isfinite(np.square(values))
-    wrong = wrong if keep is None else wrong & keep
     if not wrong.any():
         return None
     at = int(np.argmax(wrong))

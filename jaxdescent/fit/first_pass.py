@@ -68,7 +68,7 @@ class FirstPass:
             numbers = shifted_numbers(rows.encoded, self.shift, self._dtype)
             slopes = [each.values for each in rows.encoded.coded if each.values is not None]
             if not (self.lengths.add(numbers, slopes) and np.isfinite(rows.target).all()):
-                raise rows.not_finite(self._job.encoding.numbers)
+                rows.refuse_not_finite(self._job.encoding.numbers)
             self._count(rows)
             yield rows, numbers, is_other
             del rows, numbers, slopes
@@ -81,9 +81,9 @@ class FirstPass:
             weight = count if rows.weight is None else np.sum(rows.weight[own])
             self.rows[part] += count
             self.weights[part] += float(weight)
-        self.dropped += rows.block.rows - rows.encoded.rows
+        self.dropped += rows.read - rows.encoded.rows
         self.unseen += rows.encoded.unseen
-        self.read += rows.block.rows
+        self.read += rows.read
 
     def _close(self) -> None:
         """Add what the other processes of a fit counted, and refuse parts that are empty, or whose

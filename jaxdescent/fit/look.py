@@ -11,7 +11,7 @@ from jaxdescent.data import Block, Kind, Source, located, read_ahead
 from jaxdescent.data.protocol import unchanged
 from jaxdescent.data.times import holds_times, time_of
 from jaxdescent.fit.budget import Memory
-from jaxdescent.fit.columns import as_numbers
+from jaxdescent.fit.columns import missing_in
 from jaxdescent.fit.progress import ProgressListener
 
 FIRST_ROWS = 3
@@ -78,9 +78,7 @@ def _in_words(kind: Kind, column: Any, first: list[Any]) -> str:
 def _missing(column: Any, kind: Kind) -> int | None:
     if kind is Kind.SPARSE:
         return None
-    if not kind.is_number:
-        return int(column.null_count)
-    missing = as_numbers(column, nan_is_missing=True).missing
+    missing = missing_in(column, is_number=kind.is_number)
     return 0 if missing is None else int(np.count_nonzero(missing))
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdescent.data import DataError, Kind, Source, located, open_source, read_ahead
+from jaxdescent.data.chunk import check_finite
 from jaxdescent.data.errors import check_columns, listed, printable, writing
 from jaxdescent.data.protocol import unchanged
 from jaxdescent.display import Displayed
@@ -141,15 +142,11 @@ class Model(Displayed):
                 encoded = encoding.encode(block, policy)
                 predicted = encoding.product(encoded, self.weights) + self.intercept
                 if not np.isfinite(predicted).all():
-                    row = int(np.argmin(np.isfinite(predicted)))
-                    wrong = [
-                        name
-                        for name, number in zip(encoding.numbers, encoded.numbers, strict=True)
-                        if not np.isfinite(np.float64(number.values[row]))
-                    ]
+                    for name, number in zip(encoding.numbers, encoded.numbers, strict=True):
+                        check_finite(np.asarray(number.values, np.float64), repr(name), block)
+                    place = block.place(int(np.argmin(np.isfinite(predicted))))
                     raise DataError(
-                        f"{listed(map(repr, wrong)) or 'the prediction'} is NaN or infinite in "
-                        f"{block.place(row)}: correct the data."
+                        f"the prediction is NaN or infinite in {place}: correct the data."
                     )
                 note(encoded.unseen)
                 yield Predicted(predicted, {name: block.columns[name] for name in keep})

@@ -47,8 +47,7 @@ def sample_of(model: Model, source: Source, memory: Memory) -> Sample:
     found: list[tuple[Any, ...]] = []
     for block in read_ahead(lambda: located(source, roles.columns, plan.rows)):
         rows = prepared(block, roles, options["missing"], **held_out)
-        kept = slice(None) if rows.encoded.kept is None else rows.encoded.kept
-        chosen = is_held_out(block.start, block.rows, share, SAMPLE_SEED)[kept]
+        chosen = is_held_out(block.start, block.rows, share, SAMPLE_SEED)[rows.kept]
         predicted = encoding.product(rows.encoded, model.weights) + model.intercept
         found.append((rows.target[chosen], predicted[chosen], rows.is_test[chosen]))
         memory.check()

@@ -22,7 +22,7 @@ from rich.text import Text
 
 from jaxdescent.data import Source
 from jaxdescent.data.errors import listed, printable
-from jaxdescent.display import Report, Rows, broken, readable_seconds
+from jaxdescent.display import Report, Rows, aligned, broken, readable_seconds
 from jaxdescent.fit.look import DataLook
 from jaxdescent.fit.model import Model
 from jaxdescent.fit.progress import ProgressListener
@@ -148,10 +148,8 @@ class Screen(ProgressListener):
             missing = "" if seen.missing is None else f"{seen.missing:,}"
             first = "  ".join(_cell(value) for value in seen.first)
             rows.append((_cut(_in_line(name), LONGEST_NAME), seen.kind, missing, first))
-        wide = [max(len(row[index]) for row in rows) for index in range(3)]
-        for name, kind, missing, first in rows:
-            line = f"  {name:{wide[0]}}  {kind:{wide[1]}}  {missing:>{wide[2]}}  {first}"
-            self._print(_cut(line.rstrip(), self._console.width))
+        for cells in aligned(rows, ("column", "kind", "first rows")):
+            self._print(_cut("  ".join(["", *cells]).rstrip(), self._console.width))
 
 
 def _cut(text: str, most: int) -> str:

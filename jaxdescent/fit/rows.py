@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from jaxdescent.data import Block, DataError, located, read_ahead
-from jaxdescent.data.decoding import NumberColumn, matrix_of
-from jaxdescent.fit.columns import as_numbers
-from jaxdescent.fit.encoding import Encoded, Policy, missing_value
+from jaxdescent.data.chunk import check_finite
+from jaxdescent.data.decoding import NumberColumn, matrix_of, refuse_missing
+from jaxdescent.data.filters import rows_of
+from jaxdescent.fit.columns import as_numbers, missing_in
+from jaxdescent.fit.encoding import Encoded, Policy
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.roles import Roles
 
@@ -24,7 +26,9 @@ class Rows:
     """The rows of a block, without those that are dropped.
 
     Attributes:
-      block: the block as it was read.
+      block: these rows as they were read.
+      kept: their places in the block that was read.
+      read: how many rows that block has.
       encoded: the features of the rows.
       target: (rows,), in float64.
       weight: (rows,), in float64, or None for ones.
@@ -32,6 +36,8 @@ class Rows:
     """
 
     block: Block
+    kept: slice | np.ndarray
+    read: int
     encoded: Encoded
     target: np.ndarray
     weight: np.ndarray | None
@@ -54,21 +60,14 @@ class Rows:
         """The weights of the rows of a part, (rows,), zero for the others."""
         return np.where(self.is_test == part, 1.0 if self.weight is None else self.weight, 0.0)
 
-    def not_finite(self, names: tuple[str, ...]) -> DataError:
-        """The error that says which number or target is NaN, infinite or too large."""
-        block, kept = self.block, self.encoded.kept
+    def refuse_not_finite(self, names: tuple[str, ...]) -> NoReturn:
+        """Say which number or target is NaN, infinite or too large."""
         columns = [*self.encoded.numbers, NumberColumn(self.target, None)]
-        for name, (values, _) in zip([*names, None], columns, strict=True):
-            wrong = ~np.isfinite(np.asarray(values, np.float64))
-            if wrong.any():
-                row = int(np.argmax(wrong))
-                what = "NaN" if np.isnan(values[row]) else "infinite"
-                who = "the target" if name is None else repr(name)
-                advice = "" if what == "infinite" else " or say --missing drop or mean"
-                place = block.place(row if kept is None else int(kept[row]))
-                return DataError(f"{who} is {what} in {place}: correct the data{advice}.")
-        return DataError(
-            f"values around {block.place(0)} are too large: their squares overflow; divide them."
+        for who, (values, _) in zip([*map(repr, names), "the target"], columns, strict=True):
+            check_finite(values, who, self.block, or_say=" or say --missing drop or mean")
+        raise DataError(
+            f"values around {self.block.place(0)} are too large: their squares overflow; divide "
+            "them."
         )
 
 
@@ -91,8 +90,20 @@ def prepared(
       seed: the seed by which these rows are chosen.
       is_other: whether the rows are of other data, all of which are held out.
     """
-    drops, policy = missing == "drop", Policy(missing, unseen="zero")
-    own = [as_numbers(block.columns[name], nan_is_missing=drops) for name in roles.own]
+    read, kept, policy = block.rows, slice(None), Policy(missing, unseen="zero")
+    is_test = np.full(read, is_other)
+    if share and not is_other:
+        is_test = is_held_out(block.start, read, share, seed)
+    if missing == "drop":
+        numbers = {*roles.own, *roles.features.numeric}
+        found = (
+            missing_in(block.columns[name], is_number=name in numbers)
+            for name in (*numbers, *roles.features.labelled)
+        )
+        if lacking := [each for each in found if each is not None]:
+            there = ~np.logical_or.reduce(lacking)
+            kept, block = np.flatnonzero(there), rows_of(block, roles.columns, there)
+    own = [as_numbers(block.columns[name], nan_is_missing=False) for name in roles.own]
     for given, _ in own[1:]:
         wrong = (given < 0) | ~np.isfinite(given)
         if wrong.any():
@@ -101,25 +112,15 @@ def prepared(
                 f"weights must be finite and at least 0, got {given[row]} for "
                 f"{roles.weights!r} in {block.place(row)}."
             )
-    keep = np.ones(block.rows, bool) if drops else None
+    advice = policy.advice
+    if missing == "mean":
+        advice = "--missing mean is for features alone; --missing drop leaves such rows out"
     for name, (_, absent) in zip(roles.own, own, strict=True):
-        if absent is not None and keep is not None:
-            keep &= ~absent
-        elif absent is not None:
-            row = int(np.argmax(absent))
-            if missing == "mean":
-                raise DataError(
-                    f"{name!r} has no value in {block.place(row)}: --missing mean is for "
-                    "features alone; --missing drop leaves such rows out."
-                )
-            raise missing_value(block, name, row, policy)
-    encoded = roles.features.encode(block, policy, keep)
-    kept = slice(None) if encoded.kept is None else encoded.kept
-    target, *weight = (np.asarray(given[kept], np.float64) for given, _ in own)
-    is_test = np.full(encoded.rows, is_other)
-    if share and not is_other:
-        is_test = is_held_out(block.start, block.rows, share, seed)[kept]
-    return Rows(block, encoded, target, weight[0] if weight else None, is_test)
+        refuse_missing(absent, name, block, advice)
+    target, *weight = (np.asarray(given, np.float64) for given, _ in own)
+    encoded = roles.features.encode(block, policy)
+    weights = weight[0] if weight else None
+    return Rows(block, kept, read, encoded, target, weights, is_test[kept])
 
 
 def read_rows(job: Job, at_once: int) -> Iterator[tuple[Rows, bool]]:
@@ -136,7 +137,7 @@ def read_rows(job: Job, at_once: int) -> Iterator[tuple[Rows, bool]]:
         read = 0
         for rows in read_ahead(lambda prepare=prepare, blocks=blocks: map(prepare, blocks())):
             yield rows, part == TEST
-            read += rows.block.rows
+            read += rows.read
             del rows
             job.watch.advance(read)
             job.memory.check()

@@ -1,7 +1,5 @@
 """Params in the host's memory: what programs for GPUs and TPUs that are not here reserve where."""
 
-import importlib.util
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -12,14 +10,9 @@ import jaxdescent as jd
 from benchmarks.studies.accelerators import mesh
 from jaxdescent.kernels import host_memory
 from jaxdescent.scale.compiled import Compiled
+from tests.accelerators import MARKS
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not all(map(importlib.util.find_spec, ("jax_cuda13_plugin", "libtpu"))),
-        reason="XLA's plugins for GPUs and TPUs are not installed",
-    ),
-]
+pytestmark = MARKS
 
 ROWS, COLUMNS = 3 << 15, 1 << 18
 """Of the params of a device in float32: 103 GB, more than any device here has."""

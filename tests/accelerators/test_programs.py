@@ -4,7 +4,7 @@ Compiled and inspected, not run. It needs XLA's plugins: ``make test-accelerator
 """
 
 import functools
-import importlib.util
+import itertools
 import math
 
 import jax
@@ -17,15 +17,11 @@ from benchmarks.studies.accelerators import FEATURES, ROWS, array, mesh
 from benchmarks.studies.accelerators import METHODS as EVERY
 from jaxdescent.breakdown.llama_tree import tree
 from jaxdescent.scale.compiled import Compiled
+from jaxdescent.scale.point import ScalingPoint
+from jaxdescent.scale.rehearsal import rehearsed
+from tests.accelerators import MARKS
 
-PLUGINS = ("jax_cuda13_plugin", "libtpu")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not all(map(importlib.util.find_spec, PLUGINS)),
-        reason="XLA's plugins for GPUs and TPUs are not installed",
-    ),
-]
+pytestmark = MARKS
 
 METHODS = {name: make for name, make in EVERY.items() if "Sketch" not in name}
 
@@ -57,6 +53,18 @@ ONE_VECTOR = ("GradientDescent(1e-6)", "ConjugateGradient()", "LSMR()", "LBFGS()
 
 SQUARES = {"Gram()": 4, "DerivativeMethod()": 9}
 """Matrices of features x features that a device may keep besides a copy of its part of X."""
+
+
+def posed(pairs):
+    """Regressions by target and method: the tests of one of them run in one process, which compiles
+    it once."""
+    return pytest.mark.parametrize(
+        ("name", "method"),
+        [
+            pytest.param(*pair, marks=pytest.mark.xdist_group(" ".join(pair)), id="-".join(pair))
+            for pair in pairs
+        ],
+    )
 
 
 @functools.cache
@@ -99,9 +107,10 @@ def test_a_constant_step_is_in_place(name, dtype, check_every):
     assert all(sent.size < 1024 for sent in program.sent)  # numbers, or one of each device
 
 
-@pytest.mark.parametrize("name", ["8xh100", "v5e:2x4"])
-def test_a_constant_step_on_the_tree_of_llama_3_8b_needs_no_more_than_a_leaf(name):
-    devices, model = mesh(name).size, tree()
+@pytest.mark.parametrize(("name", "layers"), [("8xh100", 32), ("v5e:2x4", 4)])
+def test_a_constant_step_on_the_tree_of_llama_3_8b_needs_no_more_than_a_leaf(name, layers):
+    """All layers are compiled for TPUs by the next test."""
+    devices, model = mesh(name).size, tree(8_030_261_248 - (32 - layers) * 218_112_000)
     params = {
         leaf: array(name, shape, jnp.bfloat16, int(np.argmax(shape)))
         for leaf, shape in model.shapes.items()
@@ -111,7 +120,7 @@ def test_a_constant_step_on_the_tree_of_llama_3_8b_needs_no_more_than_a_leaf(nam
         return jd.minimize(jd.SumOfSquares(), params, jd.GradientDescent(0.1))
 
     program = Compiled(descend, params, donated=(0,))
-    assert model.size == 8_030_261_248
+    assert len(model.shapes) == 3 + 9 * layers
     assert program.memory.argument_size_in_bytes >= 2 * model.size // devices
     largest = 4 * max(map(math.prod, model.shapes.values())) // devices  # in float32
     assert program.temporaries < largest
@@ -119,13 +128,22 @@ def test_a_constant_step_on_the_tree_of_llama_3_8b_needs_no_more_than_a_leaf(nam
     assert sum(sent.size for sent in program.sent) < 16 * len(params) * 4
 
 
-@pytest.mark.parametrize(
-    ("name", "method"),
+def test_devices_add_the_sums_of_that_tree_at_once():
+    """By the latency of an all-reduce for each leaf, 256 chips were a twentieth as fast."""
+    point = ScalingPoint("llama3-8b", 0, 0, "constant", "bfloat16", "params", 256, "v5e:16x16")
+    figures = rehearsed(point)
+    assert sum(one["count"] for one in figures["collectives"]) <= 4
+    assert figures["efficiency"] > 0.9
+    assert figures["argument_bytes"] < 1.05 * 2 * 8_030_261_248 / 256
+    assert {one["kind"] for one in figures["collectives"]} == {"all-reduce"}
+
+
+@posed(
     [
         *(("h100", method) for method in KERNELS),
         *(("8xh100", method) for method in (*ONE_VECTOR, *SQUARES)),
         *(("v5e:2x4", method) for method in METHODS),
-    ],
+    ]
 )
 def test_rows_stay_on_their_devices(name, method):
     program = regression(name, method)
@@ -148,15 +166,14 @@ def sends_one_vector(sent, features):
     assert len(sent) <= 4
 
 
-@pytest.mark.parametrize("method", ONE_VECTOR)
-@pytest.mark.parametrize("name", ["8xh100", "v5e:2x4"])
+@posed(itertools.product(["8xh100", "v5e:2x4"], ONE_VECTOR))
 def test_an_iteration_sends_one_vector_and_a_few_numbers(name, method):
     sends_one_vector(regression(name, method).sent_in_an_iteration, FEATURES)
 
 
-@pytest.mark.parametrize("method", KERNELS)
-def test_an_iteration_starts_few_kernels_and_reads_the_design_no_more_than_it_must(method):
-    program = regression("h100", method)
+@posed(("h100", method) for method in KERNELS)
+def test_an_iteration_starts_few_kernels_and_reads_the_design_no_more_than_it_must(name, method):
+    program = regression(name, method)
     part = 4 * ROWS * FEATURES
     usual, rare = program.reads_in_an_iteration(part)
     assert usual == READINGS[method]
@@ -165,9 +182,9 @@ def test_an_iteration_starts_few_kernels_and_reads_the_design_no_more_than_it_mu
     assert program.copies < 0.1 * part  # no copy of X in another layout
 
 
-@pytest.mark.parametrize("method", KERNELS)
-def test_chips_read_the_design_as_often(method):
-    usual, _ = regression("v5e:2x4", method).reads_in_an_iteration(4 * ROWS * FEATURES)
+@posed(("v5e:2x4", method) for method in KERNELS)
+def test_chips_read_the_design_as_often(name, method):
+    usual, _ = regression(name, method).reads_in_an_iteration(4 * ROWS * FEATURES)
     assert usual == READINGS[method]
 
 
@@ -219,9 +236,9 @@ def test_entries_and_levels_stay_on_their_devices(name):
     assert program.temporaries < (8 if name.startswith("v") else 0.2) * X.reading.bytes / 8
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_products_that_decide_convergence_are_in_full_precision(method):
-    text = regression("h100" if method in KERNELS else "8xh100", method).lowered
+@posed(("h100" if method in KERNELS else "8xh100", method) for method in METHODS)
+def test_products_that_decide_convergence_are_in_full_precision(name, method):
+    text = regression(name, method).lowered
     products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
     assert products
     assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)

@@ -44,7 +44,7 @@ FILES = {
         "where": "g != late and b > 1e3",
         "missing": "drop",
         "test": 0.3,
-        "method": "lsmr",
+        "method": "cg",
         "l2": 2.0,
     },
     "means": {"features": ["a", "gaps"], "missing": "mean", "method": "lsmr", "test": 0.2},
@@ -95,25 +95,9 @@ def read(folder, name):
     """Which rows of ``X.npy`` this process has read, in each way; of what is held out some
     processes have no row.
     """
-    source = open_source(folder / "X.npy")
-    seen = set()
-
-    class Recorded(WrappedSource):
-        def start_before(self, row):
-            return self.base.start_before(row)
-
-        def from_row(self, row):
-            return Recorded(self.base.from_row(row))
-
-        def blocks(self, names, rows):
-            for block in self.base.blocks(names, rows):
-                seen.update(range(block.start_in_file, block.start_in_file + block.rows))
-                yield block
-
-    method = name.split()[1]
-    model = fit_model(
-        Recorded(source), test_data=ONE_ROW, distributed=True, method=method, dtype="float64"
-    )
+    seen, method = set(), name.split()[1]
+    source = Recorded(open_source(folder / "X.npy"), seen)
+    model = fit_model(source, test_data=ONE_ROW, distributed=True, method=method, dtype="float64")
     return told(model) | {
         "read": [min(seen), max(seen), len(seen)],
         "rows_read": model.metrics["rows_read"],
@@ -153,21 +137,15 @@ def options(folder, name):
 
 def gone(folder, name):
     """The last process is interrupted while the others wait for it."""
-    source = open_source(folder / "X.npy")
 
-    class Interrupted(WrappedSource):
-        def start_before(self, row):
-            return self.base.start_before(row)
-
-        def from_row(self, row):
-            return Interrupted(self.base.from_row(row))
-
+    class Interrupted(Recorded):
         def blocks(self, names, rows):
             if jax.process_index() == jax.process_count() - 1:
                 raise KeyboardInterrupt
-            yield from self.base.blocks(names, rows)
+            yield from super().blocks(names, rows)
 
-    return told(fit_model(Interrupted(source), distributed=True))
+    source = Interrupted(open_source(folder / "X.npy"), set())
+    return told(fit_model(source, distributed=True))
 
 
 KEPT = dict(FILES["hashed, in files"], dtype=None, l2=1e-3, test=0.3)
@@ -304,12 +282,12 @@ if __name__ == "__main__":
     import jaxdescent as jd
     from jaxdescent import processes
     from jaxdescent.data import DataError, open_source
-    from jaxdescent.data.wrapped import WrappedSource
     from jaxdescent.fit import checkpoint, fit_model
     from jaxdescent.fit.checkpoint import Interrupted
     from jaxdescent.fit.progress import ProgressListener
     from jaxdescent.runs.checkpoints import Folder
     from jaxdescent.runs.shards import Unreadable
+    from tests.distributed.recorded import Recorded
 
     for name in names:
         try:

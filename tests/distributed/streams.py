@@ -7,34 +7,6 @@ import sys
 from tests.distributed.processes import join
 
 
-def recorded(source):
-    """The source, and the numbers of the rows that were read of it so far."""
-    read = set()
-
-    class Recorded(data.Source):
-        kinds, rows, files = source.kinds, source.rows, source.files
-
-        def __init__(self, base=source):
-            self.base = base
-
-        def row_bytes(self, names):
-            return self.base.row_bytes(names)
-
-        def start_before(self, row):
-            return self.base.start_before(row)
-
-        def from_row(self, row):
-            return Recorded(self.base.from_row(row))
-
-        def blocks(self, names, rows):
-            for block in self.base.blocks(names, rows):
-                if "x0" in names:
-                    read.update(range(block.start_in_file, block.start_in_file + block.rows))
-                yield block
-
-    return Recorded(), read
-
-
 def told(result):
     leaves = {name: np.asarray(leaf).tolist() for name, leaf in result.params.items()}
     return {"status": int(result.status), "value": float(result.value), "params": leaves}
@@ -42,7 +14,8 @@ def told(result):
 
 def shared(folder, sharding):
     """A fit, and which rows this process has read for it."""
-    source, read = recorded(data.open_source(str(folder / "X.npy")))
+    read = set()
+    source = Recorded(data.open_source(str(folder / "X.npy")), read)
     X = jd.StreamedShares(source, sharding, exclude=["y"])
     objective = jd.LinearRegression(X, X.column("y"), l2=0.5)
     found = told(jd.minimize(objective, method=jd.LSMR()))
@@ -101,6 +74,7 @@ if __name__ == "__main__":
     import jaxdescent as jd
     from jaxdescent import data
     from tests.distributed.cases import ROWS
+    from tests.distributed.recorded import Recorded
 
     CG = jd.ConjugateGradient()
     devices = len(jax.devices())

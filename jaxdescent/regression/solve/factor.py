@@ -49,25 +49,36 @@ def spectral_factor(R: jax.Array, l2: jax.Array, mean: jax.Array) -> InverseFact
     return InverseFactor(Vt.T * inverse[None, :], gain, mean, jnp.any(is_null))
 
 
-def is_uneven(length: jax.Array) -> jax.Array:
+def is_uneven(length: jax.Array, level: float | None = None, xp: Any = jnp) -> jax.Array:
     """Whether columns of these lengths must be divided by them before any direction counts as null.
 
     A direction is null if its image is negligible compared with the largest one, so that one long
     column would hide short columns that do not depend on it. Lengths of zero do not count.
+
+    Args:
+      length: of each column.
+      level: as of :func:`null_level`; by default that of the dtype of ``length``.
+      xp: ``numpy`` or ``jax.numpy``.
     """
-    shortest = jnp.min(jnp.where(length > 0, length, jnp.inf))
-    return shortest < null_level(length.dtype, length.size) ** 0.5 * jnp.max(length)
+    level = null_level(length.dtype, length.size) if level is None else level
+    shortest = xp.min(xp.where(length > 0, length, xp.inf))
+    return shortest < level**0.5 * xp.max(length)
 
 
 def in_units(
-    matrix: jax.Array, length: jax.Array, may_be: jax.Array | bool = True
+    matrix: jax.Array,
+    length: jax.Array,
+    may_be: jax.Array | bool = True,
+    level: float | None = None,
+    xp: Any = jnp,
 ) -> tuple[jax.Array, jax.Array]:
     """The matrix with its columns in units of these lengths, and the units, if the lengths are
     uneven and ``may_be`` is true; columns of length zero are zeros then. Else the matrix and ones.
+    ``level`` and ``xp`` are those of :func:`is_uneven`.
     """
-    is_in_lengths, is_there = is_uneven(length) & may_be, length > 0
-    units = jnp.where(is_in_lengths & is_there, length, 1)
-    return jnp.where(is_in_lengths & ~is_there[None, :], 0, matrix / units[None, :]), units
+    is_in_lengths, is_there = is_uneven(length, level, xp) & may_be, length > 0
+    units = xp.where(is_in_lengths & is_there, length, 1)
+    return xp.where(is_in_lengths & ~is_there[None, :], 0, matrix / units[None, :]), units
 
 
 def deficient_factor(

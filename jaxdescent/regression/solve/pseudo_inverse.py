@@ -1,27 +1,58 @@
 """The inverse of a regression's normal matrix by singular values, for the derivatives of its
 solution.
 
-Products with ``H = X'SX + l2 I`` show no eigenvalue below eps times the largest: a singular value
-of X below ``sqrt(eps)`` times the largest, 3e-4 in float32, would be lost. The singular values of X
-itself keep twice the digits.
+NumPy computes the singular values in float64 where X is in the memory of one CPU; on accelerators,
+and for an X over several devices, they are those of the platform in the dtype of X.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import functools
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdescent.designs import as_design
 from jaxdescent.kernels import factors
 from jaxdescent.kernels.dtypes import HIGHEST
+from jaxdescent.kernels.host_calls import host_call
+from jaxdescent.kernels.platform import on_one_cpu
 from jaxdescent.regression.linear_model import scaled_rows
 from jaxdescent.regression.solve.factor import in_units, null_level
 
 MOST_SIDE, MOST_ENTRIES, MOST_OPERATIONS = 512, 1 << 24, 1 << 30
 """The largest smaller side of X, the most of its entries, and the most of its entries times this
 side, for which the singular values take about a second and some hundred megabytes."""
+
+
+class Solver(Protocol):
+    """Solutions of ``p + B x = f, B'p - l2 x = g`` for one matrix B, ``sqrt(S) X`` with at least as
+    many rows as features, or its transpose.
+    """
+
+    def solve(self, f: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """x, in the shape of g, and its image ``B x``, in that of f; a column for each output. If
+        there are several x, the one of least norm.
+        """
+        ...
+
+
+class PseudoInverse(NamedTuple):
+    """``(B'B + l2 I)^+ = basis diag(gain) basis'``, for each output."""
+
+    basis: jax.Array  # (columns, columns)
+    image: jax.Array  # B basis, (rows, columns)
+    gain: jax.Array  # (columns, outputs), or one column for all outputs
+    rank: jax.Array
+
+    def solve(self, f: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """As in :class:`Solver`. No rounding takes ``B'f`` out of the range of B', where it would
+        be divided by a small penalty.
+        """
+        shares = self.gain * (_product(self.image.T, f) - _product(self.basis.T, g))
+        return _product(self.basis, shares), _product(self.image, shares)
 
 
 def is_possible(regression: Any) -> bool:
@@ -35,51 +66,6 @@ def is_possible(regression: Any) -> bool:
     return is_one and is_within and rows * features * side <= MOST_OPERATIONS
 
 
-class PseudoInverse(NamedTuple):
-    """``H^+ = B diag(gain) B' + rest (I - V V')``, for each output.
-
-    B has the right singular vectors V of X as columns, in units of the features. What is orthogonal
-    to all rows of X is divided by the penalty, or removed where there is none.
-    """
-
-    basis: jax.Array  # B, (features, rank)
-    image: jax.Array  # X B, (rows, rank)
-    gain: jax.Array  # (rank, outputs), or one column for all outputs
-    vectors: tuple[jax.Array, jax.Array] | None  # U and V, if there are more features than rows
-    share: jax.Array  # of the penalty in the curvatures, as ``gain``
-    root: jax.Array | None  # of the weights of the rows, if they have any
-    rest: jax.Array  # one over the penalty, (1, outputs), or one number for all outputs
-    rank: jax.Array
-
-    def solve(self, of_rows: jax.Array, of_features: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """``w = H^+ (X'u + v)``, (features, outputs), and ``X w``, (rows, outputs).
-
-        Args:
-          of_rows: u, (rows, outputs). The rounding of a product ``X'u`` would be divided by the
-            penalty; here nothing leaves the range of ``X'``.
-          of_features: v, (features, outputs).
-        """
-        shares = _product(self.image.T, of_rows) + _product(self.basis.T, of_features)
-        shares = self.gain * shares
-        weights = _product(self.basis, shares)
-        if self.vectors is not None:
-            own = self.vectors[1]
-            inside = _product(own, _product(own.T, of_features))
-            weights = weights + self.rest * (of_features - inside)
-        return weights, _product(self.image, shares)
-
-    def residual(self, targets: jax.Array) -> jax.Array | None:
-        """``t - X w`` for ``w = H^+ X'S t``, (rows, outputs), if there are more features than rows:
-        it is the penalty's share of the targets t, where a difference would be rounding. Infinite
-        or NaN in rows without weight.
-        """
-        if self.vectors is None:
-            return None
-        own = self.vectors[0]
-        left = _product(own, self.share * _product(own.T, scaled_rows(targets, self.root)))
-        return left if self.root is None else left / self.root[:, None]
-
-
 def lengths_of(design: Any, weight: jax.Array | None) -> jax.Array | None:
     """The lengths of the columns, zero where a column is constant; None where X does not know."""
     lengths, whole = design.column_lengths(weight, None), design.uncentred_lengths(weight)
@@ -88,61 +74,112 @@ def lengths_of(design: Any, weight: jax.Array | None) -> jax.Array | None:
     return jnp.where(lengths <= null_level(lengths.dtype, lengths.size) * whole, 0, lengths)
 
 
-def pseudo_inverse(regression: Any, dtype: Any, *, is_definite: bool | None) -> PseudoInverse:
-    """The factors for a regression without an intercept; NaN where a penalty or the weight of a row
-    is negative.
+def of_regression(regression: Any, alone: Any, *, dtype: Any, is_wide: bool) -> PseudoInverse:
+    """The factors for a regression; NaN where a penalty or the weight of a row is negative.
 
     Args:
       regression: any design is X.
+      alone: the same problem without an intercept, so that X has no mean.
       dtype: of the factors.
-      is_definite: whether the penalty of all outputs is positive; None if that is not known.
+      is_wide: whether B is the transpose of ``sqrt(S) X``.
     """
-    design, weight = as_design(regression.X), regression.sample_weight
-    X, l2 = design.to_dense().astype(dtype), jnp.atleast_1d(jnp.asarray(regression.l2, dtype))
-    root = None if weight is None else jnp.sqrt(weight.astype(dtype))
-    lengths = lengths_of(design, weight)
-    if lengths is not None:
-        X = jnp.where(lengths[None] == 0, 0, X)  # of constant columns rounding is left
+    own, design = as_design(regression.X), as_design(alone.X)
+    (rows, features), size = design.shape, jnp.size(regression.l2)
+    level = null_level(dtype, min(rows, features))
+    side, length = (rows, features) if is_wide else (features, rows)
+    of = functools.partial(jax.ShapeDtypeStruct, dtype=dtype)
+    like = of((side, side)), of((length, side)), of((side, size)), of((), dtype=np.int32)
+
+    def on_host(X: jax.Array, weight: Any, l2: jax.Array) -> PseudoInverse:
+        how = {"has_intercept": regression.intercept, "is_wide": is_wide, "level": level}
+        compute = functools.partial(_on_host, like=like, **how)
+        options = {"vmap_method": "sequential"}
+        return host_call(compute, PseudoInverse(*like), X, weight, l2, **options)
+
+    def in_program(X: jax.Array, weight: Any, l2: jax.Array) -> PseudoInverse:
+        del X
+        B, lengths = design.to_dense().astype(dtype), lengths_of(design, weight)
+        if lengths is not None:
+            B = jnp.where(lengths[None] == 0, 0, B)  # of constant columns rounding is left
+        B = B if weight is None else scaled_rows(B, jnp.sqrt(weight))
+        B, lengths = (B.T, None) if is_wide else (B, lengths)
+        with jax.default_matmul_precision("highest"):
+            made = _factorised(B, l2, lengths, levels=(level, level), xp=jnp, svd=factors.svd)
+        return made._replace(rank=made.rank.astype(jnp.int32))
+
+    l2 = jnp.atleast_1d(jnp.asarray(regression.l2, dtype))
+    weight = regression.sample_weight
+    weight = None if weight is None else weight.astype(dtype)
+    given = own.to_dense().astype(dtype), weight, l2
+    return on_one_cpu(on_host, in_program, *given, is_whole=design.is_whole)
+
+
+def _on_host(
+    X: np.ndarray,
+    weight: np.ndarray | None,
+    l2: np.ndarray,
+    *,
+    has_intercept: bool,
+    is_wide: bool,
+    level: float,
+    like: Any,
+) -> PseudoInverse:
+    B, weight, l2 = jax.tree.map(np.float64, (X, weight, l2))
+    svd = functools.partial(np.linalg.svd, full_matrices=False)
+    with np.errstate(all="ignore"):
+        root = 1.0 if weight is None else np.sqrt(weight)[:, None]
+        if has_intercept:
+            whole = np.linalg.norm(root * B, axis=0)
+            B = B - np.mean(B, axis=0) if weight is None else B - weight @ B / np.sum(weight)
+            B[:, np.linalg.norm(root * B, axis=0) <= level * whole] = 0
+        B = root * B
+        # A penalty keeps directions that the dtype of X could not tell from its rounding.
+        levels = level, null_level(np.float64, min(B.shape))
+        made = _factorised(B.T if is_wide else B, l2, None, levels=levels, xp=np, svd=svd)
+    return PseudoInverse(*(np.asarray(part, of.dtype) for part, of in zip(made, like, strict=True)))
+
+
+def _factorised(
+    B: Any, l2: Any, lengths: Any, *, levels: tuple[float, float], xp: Any, svd: Any
+) -> PseudoInverse:
+    """The factors by the functions of NumPy or of JAX.
+
+    Args:
+      B: no more columns than rows.
+      l2: a penalty, or one for each output.
+      lengths: of the columns of B, zero where the column is to count as zero; None if not known.
+      levels: up to which a direction counts as none, without a penalty and with one
+        (:func:`~jaxdescent.regression.solve.factor.null_level`).
+      xp: ``numpy`` or ``jax.numpy``.
+      svd: ``U, s, V'`` of a matrix.
+    """
     # In units of the largest entry the squares of all others, and their inverses, are numbers; so
     # is a penalty in units of its own root, if that is larger.
-    peak = jnp.max(jnp.abs(scaled_rows(X, root)))
-    peak = jnp.where((peak > 0) & (peak < jnp.inf), peak, 1)
-    unit = jnp.maximum(peak, jnp.sqrt(jnp.maximum(jnp.max(l2), 0)))
+    peak = xp.max(xp.abs(B))
+    peak = xp.where((peak > 0) & (peak < xp.inf), peak, 1)
+    unit = xp.maximum(peak, xp.sqrt(xp.maximum(xp.max(l2), 0)))
     is_free = l2 == 0
-    rest = jnp.where(is_free, 0, 1 / jnp.where(is_free, 1, l2))
-    X, l2 = X / unit, l2 / unit / unit
-    A = scaled_rows(X, root)
-    lengths = jnp.linalg.norm(A, axis=0) if lengths is None else lengths.astype(dtype) / unit
-    rows, features = A.shape
-    is_tall = rows >= features
-    is_below = is_tall and l2.size == 1 and is_definite is not False
+    B, l2 = B / unit, l2 / unit / unit
+    lengths = xp.linalg.norm(B, axis=0) if lengths is None else lengths / unit
+    A, is_below = B, l2.size == 1
     if is_below:
         # A penalty on a short column is lost beside a long one, unless both have unit length.
-        below = jnp.sqrt(l2[0]) * jnp.eye(features, dtype=dtype)
-        A, lengths = jnp.concatenate([A, below]), jnp.hypot(lengths, jnp.sqrt(l2[0]))
-        l2 = jnp.zeros_like(l2)
-    A, units = in_units(A, lengths, is_below | jnp.all(is_free))
-    left, sizes, right = factors.svd(A if is_tall else A.T)
-    vectors = right.T if is_tall else left
-    basis = vectors / units[:, None]
-    image = _product(X, basis)
-    # What remains of a direction that X does not have is rounding.
-    null = null_level(dtype, sizes.size)
-    lengths = jnp.linalg.norm(scaled_rows(image * (unit / peak), root), axis=0)
-    is_null = lengths <= null * jnp.max(lengths)
-    squares = jnp.square(sizes)[:, None] + l2[None]
-    is_without = is_null[:, None] & (is_free | (not is_tall))[None] | (squares == 0)
-    gain = jnp.where(is_without, 0, 1 / jnp.where(is_without, 1, squares))
-    return PseudoInverse(
-        basis / unit,
-        jnp.where(is_null[None], 0, image),
-        jnp.where(jnp.min(l2) < 0, jnp.nan, gain),
-        None if is_tall else (right.T, jnp.where(is_null[None], 0, vectors)),
-        jnp.where(is_without, 1, l2[None] * gain),
-        root,
-        rest[None],
-        jnp.sum(~is_null),
-    )
+        below = xp.sqrt(l2[0]) * xp.eye(B.shape[1], dtype=B.dtype)
+        A, lengths = xp.concatenate([A, below]), xp.hypot(lengths, xp.sqrt(l2[0]))
+        l2 = xp.zeros_like(l2)
+    A, units = in_units(A, lengths, is_below | xp.all(is_free), levels[0], xp)
+    _, sizes, right = svd(A)
+    basis = right.T / units[:, None]
+    image = xp.matmul(B, basis)
+    # What remains of a direction that B does not have is rounding.
+    lengths = xp.linalg.norm(image * (unit / peak), axis=0)
+    is_null = lengths <= xp.where(xp.any(is_free), *levels) * xp.max(lengths)
+    squares = xp.square(sizes)[:, None] + l2[None]
+    is_without = is_null[:, None] & is_free[None] | (squares == 0)
+    gain = xp.where(is_without, 0, 1 / xp.where(is_without, 1, squares))
+    gain = xp.where(xp.min(l2) < 0, xp.nan, gain)
+    image = xp.where(is_null[None], 0, image)
+    return PseudoInverse(basis / unit, image, gain, xp.sum(~is_null))
 
 
 def _product(a: jax.Array, b: jax.Array) -> jax.Array:

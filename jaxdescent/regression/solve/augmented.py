@@ -1,0 +1,222 @@
+"""A regression's weights as the solution of an augmented system, whose derivatives are those of the
+weights.
+
+The weights w of X with rows weighed by s, ``S = diag(s)``, and the residuals q solve
+
+    q + X w = y,   X'S q - l2 w = 0.
+
+With more features than rows many w do. Those of a penalty, and those of least norm, are
+combinations of the rows, ``w = X'v``, and solve
+
+    w - X'v = 0,   X w + l2 S^-1 v = y.
+
+Each system is regular where X has full rank, whatever the penalty. Its entries are those of X, so
+that a singular value of X counts as it is, where a product with the Hessian ``X'S X`` shows its
+square, and none below ``sqrt(eps)`` of the largest. Differentiating the system gives derivatives of
+any order, among them those by which the null space of X turns.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdescent.designs import as_design
+from jaxdescent.regression.linear_model import scaled_rows
+from jaxdescent.regression.solve import pseudo_inverse
+from jaxdescent.regression.solve.centred import columns
+from jaxdescent.regression.solve.least_squares import by_conjugate_gradients
+from jaxdescent.regression.solve.pseudo_inverse import Solver
+
+Pair = tuple[jax.Array, jax.Array]
+
+
+class Weights(NamedTuple):
+    """The weights of regressions near one that is given, as a function of their data.
+
+    Attributes:
+      shape: (features,) or (features, outputs).
+      dtype: of the weights.
+      solver: of the given regression.
+      is_wide: whether X has more features than its rank can be.
+      jumps: whether the rank is lower than the shape of X allows, so that the solution without a
+        penalty jumps as X moves; None if the rank is not known.
+    """
+
+    shape: tuple[int, ...]
+    dtype: Any
+    solver: Solver
+    is_wide: bool
+    jumps: jax.Array | None
+
+    @classmethod
+    def near(cls, regression: Any, like: jax.Array) -> Weights:
+        """The weights near those of a regression, which may have an intercept.
+
+        Up to the size of :func:`~jaxdescent.regression.solve.pseudo_inverse.is_possible` X is
+        factorised; otherwise conjugate gradients solve two least-squares problems.
+
+        Args:
+          regression: its data are held constant.
+          like: an array with the weights' shape and dtype.
+        """
+        regression = lax.stop_gradient(regression)
+        alone = regression.eliminated().objective if regression.intercept else regression
+        design, of = as_design(alone.X), {"dtype": like.dtype}
+        (rows, features), most = design.shape, design.largest_rank
+        of["is_wide"] = is_wide = most < features and rows <= features
+        if not pseudo_inverse.is_possible(regression):
+            solver = by_conjugate_gradients(alone, **of)
+            return cls(like.shape, like.dtype, solver, is_wide, None)
+        solver = pseudo_inverse.of_regression(regression, alone, **of)
+        return cls(like.shape, like.dtype, solver, is_wide, solver.rank < most)
+
+    def __call__(self, regression: Any) -> jax.Array:
+        """The weights, in ``self.shape``, of a regression without an intercept whose data have the
+        values of the given one's, by one solve.
+        """
+        own, known = self._system(regression), self._system(lax.stop_gradient(regression))
+        targets = own.shares(columns(jnp.asarray(regression.y)).astype(self.dtype))
+        zeros = jnp.zeros((own.design.shape[1], targets.shape[1]), self.dtype)
+        solution = lax.custom_linear_solve(
+            own.product,
+            _tied((zeros, targets) if self.is_wide else (targets, zeros)),
+            lambda _, given: known.solve(*given),
+            lambda _, given: known.solve_transposed(*given),
+        )
+        return _tied(solution)[0 if self.is_wide else 1].reshape(self.shape)
+
+    def _system(self, regression: Any) -> _System:
+        kind = _Wide if self.is_wide else _Tall
+        return kind(regression, self.shape[1:], self.dtype, self.solver)
+
+
+class _System(NamedTuple):
+    """The augmented system of a regression: products, and solutions by its solver."""
+
+    regression: Any
+    outputs: tuple[int, ...]
+    dtype: Any
+    solver: Solver
+
+    @property
+    def design(self) -> Any:
+        return as_design(self.regression.X)
+
+    @property
+    def penalty(self) -> jax.Array:
+        """l2, (1, outputs) or (1, 1)."""
+        return jnp.atleast_1d(jnp.asarray(self.regression.l2, self.dtype))[None]
+
+    def predicted(self, weights: jax.Array) -> jax.Array:
+        """``X w`` for (features, outputs)."""
+        return _linear(lambda own: self._shaped(self.design.product, own), weights)
+
+    def pulled(self, residual: jax.Array) -> jax.Array:
+        """``X'q`` for (rows, outputs)."""
+        return _linear(lambda own: self._shaped(self.design.transposed_product, own), residual)
+
+    def weighed(self, rows: jax.Array) -> jax.Array:
+        return scaled_rows(rows, self.regression.sample_weight)
+
+    def rooted(self, rows: jax.Array) -> jax.Array:
+        """``sqrt(S)`` times the rows."""
+        weight = self.regression.sample_weight
+        return rows if weight is None else scaled_rows(rows, jnp.sqrt(weight))
+
+    def unrooted(self, rows: jax.Array) -> jax.Array:
+        """The inverse of :meth:`rooted`; zero in rows without weight."""
+        weight = self.regression.sample_weight
+        if weight is None:
+            return rows
+        root = jnp.sqrt(jnp.where(weight == 0, 1, weight))
+        return scaled_rows(rows, jnp.where(weight == 0, 0, 1 / root))
+
+    def without_weight(self, rows: jax.Array) -> jax.Array:
+        """The rows that have no weight; zero elsewhere."""
+        return scaled_rows(rows, self.regression.sample_weight == 0)
+
+    def _shaped(self, product: Any, own: jax.Array) -> jax.Array:
+        # A design multiplies arrays of the shape that the params and targets have.
+        return columns(product(own.reshape(-1, *self.outputs)))
+
+
+class _Tall(_System):
+    """``[[I, X], [X'S, -l2]] (q, w)``, solved by ``B = sqrt(S) X``."""
+
+    def shares(self, rows: jax.Array) -> jax.Array:
+        return rows
+
+    def product(self, pair: Pair) -> Pair:
+        q, w = pair
+        return _tied((q + self.predicted(w), self.pulled(self.weighed(q)) - self.penalty * w))
+
+    def solve(self, top: jax.Array, bottom: jax.Array) -> Pair:
+        w, _ = self.solver.solve(self.rooted(top), bottom)
+        return top - self.predicted(w), w
+
+    def solve_transposed(self, top: jax.Array, bottom: jax.Array) -> Pair:
+        if self.regression.sample_weight is not None:
+            bottom = bottom - self.pulled(self.without_weight(top))
+        w, _ = self.solver.solve(self.unrooted(top), bottom)
+        return top - self.weighed(self.predicted(w)), w
+
+
+class _Wide(_System):
+    """``[[I, X'], [X, -l2 S^-1]] (w, -v)``, solved by ``B = X' sqrt(S)``. The equation of a row
+    without weight is multiplied by its weight.
+    """
+
+    def product(self, pair: Pair) -> Pair:
+        w, v = pair
+        return _tied((w + self.pulled(v), self.shares(self.predicted(w)) - self._penalised(v)))
+
+    def shares(self, rows: jax.Array) -> jax.Array:
+        """The rows, those without weight times their weight: zero, but not its derivative."""
+        weight = self.regression.sample_weight
+        return rows if weight is None else scaled_rows(rows, jnp.where(weight == 0, weight, 1))
+
+    def solve(self, top: jax.Array, bottom: jax.Array) -> Pair:
+        alone = jnp.zeros_like(bottom)
+        if self.regression.sample_weight is not None:
+            alone = self._of_penalty(self.without_weight(-bottom))
+            top = top - self.pulled(alone)
+        v, image = self.solver.solve(top, self.rooted(bottom))
+        return top - image, self.rooted(v) + alone
+
+    def solve_transposed(self, top: jax.Array, bottom: jax.Array) -> Pair:
+        v, image = self.solver.solve(top, self.rooted(bottom))
+        w, v = top - image, self.rooted(v)
+        if self.regression.sample_weight is not None:
+            v = v + self._of_penalty(self.without_weight(self.predicted(w) - bottom))
+        return w, v
+
+    def _penalised(self, rows: jax.Array) -> jax.Array:
+        """``l2 S^-1`` times the rows."""
+        weight = self.regression.sample_weight
+        if weight is not None:
+            rows = scaled_rows(rows, 1 / jnp.where(weight == 0, 1, weight))
+        return self.penalty * rows
+
+    def _of_penalty(self, rows: jax.Array) -> jax.Array:
+        """The rows divided by the penalty; zero where there is none."""
+        is_free = self.penalty == 0
+        return jnp.where(is_free, 0, rows / jnp.where(is_free, 1, self.penalty))
+
+
+def _linear(product: Any, operand: jax.Array) -> jax.Array:
+    """The product as a derivative, which can be transposed: a design's own product may tie other
+    arrays to the operand by a barrier.
+    """
+    return jax.jvp(product, (jnp.zeros_like(operand),), (operand,))[1]
+
+
+def _tied(pair: Pair) -> Pair:
+    """The arrays unchanged, each made to depend on both: the rules of the linear solve fail for an
+    array whose tangent or cotangent is a symbolic zero.
+    """
+    tie = sum(0 * array.ravel()[:1].sum() for array in pair)
+    return pair[0] + tie, pair[1] + tie
