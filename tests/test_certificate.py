@@ -530,3 +530,25 @@ def test_a_millionth_of_either_sign_is_told(seed, size, is_negative):
     matrix = ((basis * values) @ basis.T).astype(np.float32)
     kind = jd.certify(form, np.zeros(size, np.float32), args=(matrix,)).kind
     assert kind == ("saddle" if is_negative else "minimum")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_inflection_that_rounding_turns_into_a_minimum_is_not_called_one(seed, x64):
+    # The slope has a double root: near it the computed gradient is zero by rounding alone, at a
+    # point where the curvature has either sign.
+    rng = np.random.default_rng(seed)
+    kinds = []
+    for _ in range(4):
+        root, other = rng.normal(size=2)
+        factor = 10 ** rng.uniform(-2, 2)
+        coefficients = np.polyint(factor * np.poly([root, root, root + 0.3 + abs(other)]))
+        for point in jd.critical_points(jnp_polyval, np.linspace(-2, 2, 9), args=(coefficients,)):
+            found = jd.certify(jnp_polyval, point.params, args=(coefficients,))
+            if abs(float(point.params) - root) < 1e-3:
+                assert found.kind in ("degenerate", "not stationary", "undetermined")
+            kinds.append(found.kind)
+    assert "minimum" in kinds  # at a simple root
+
+
+def jnp_polyval(x, coefficients):
+    return jnp.polyval(coefficients, x)

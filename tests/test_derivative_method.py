@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -528,3 +529,17 @@ def test_a_solve_that_rounding_stops_ends_soon(rng):
     result = jd.minimize(regression, method=jd.DerivativeMethod(), max_iterations=60)
     assert status(result) == "STAGNATED"
     assert result.iterations <= 10
+
+
+@pytest.mark.first
+@pytest.mark.parametrize("outputs", [3, 2, 7])
+def test_a_single_row_and_column_with_several_outputs_is_compiled(rng, outputs):
+    # Sums of a single term are none: without a barrier XLA compiled this for ever.
+    for kind in (jd.Categorical([0], levels=1), scipy.sparse.csr_matrix(np.float32([[2.0]]))):
+        y = np.float32(rng.normal(size=(1, outputs)))
+        for l2 in (0.5, 0.0):
+            regression = jd.LinearRegression(kind, y, l2=l2, intercept=False)
+            result = jd.minimize(regression, method=jd.DerivativeMethod())
+            x = 1.0 if isinstance(kind, jd.Categorical) else 2.0
+            np.testing.assert_allclose(result.params["weights"], x * y / (x * x + l2), rtol=1e-6)
+            assert result.converged

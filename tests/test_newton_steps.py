@@ -1,5 +1,7 @@
 """Claims on functions that are no quadratics, held against minima that are known."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -160,3 +162,55 @@ def test_members_of_a_batch_are_looked_at_alone():
         for status, params in ((batch.status[k], batch.params[k]), (alone.status, alone.params)):
             assert int(status) == jd.Status.STAGNATED
             assert height(absolute, params, A, b) > 1
+
+
+def uneven(p, scale, unit, target):
+    return jnp.sum(scale * (p[:3] * unit - target) ** 2) + jnp.sum((1000 * p[3:] - 1) ** 4)
+
+
+class Uneven:
+    """An object whose attributes may change: its method is traced anew in each call."""
+
+    def __init__(self, *data):
+        self.data = data
+
+    def value(self, p):
+        return uneven(p, *self.data)
+
+
+def test_claims_on_objects_that_may_change_are_examined_in_float64():
+    # Curvatures over many decades: in float32 a Newton step shows nothing of the flat unknowns.
+    rng = np.random.default_rng(5)
+    converged = 0
+    for _ in range(40):
+        scale, unit = (np.float32(10 ** rng.uniform(-3, 3, 3)) for _ in range(2))
+        data = scale, unit, np.float32(rng.normal(size=3))
+        start = np.float32(rng.normal(size=5))
+        partial = functools.partial(uneven, scale=data[0], unit=data[1], target=data[2])
+        for function in (partial, Uneven(*data).value):
+            result = jd.minimize(function, start)
+            p, a, b, c = (np.asarray(each, float) for each in (result.params, *data))
+            value = np.sum(a * (p[:3] * b - c) ** 2) + np.sum((1000 * p[3:] - 1) ** 4)
+            assert not result.converged or value <= max(1e-4, 10 * float(result.suboptimality))
+            converged += bool(result.converged)
+    assert converged >= 70
+
+
+@pytest.mark.first
+@pytest.mark.parametrize("inside", [False, True], ids=["the value", "the params"])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_function_that_casts_is_looked_at_in_its_own_dtype(inside, dtype, relaxed_promotion):
+    def cosh(x, center):
+        given = (x - center).astype(dtype if inside else x.dtype)
+        return jnp.sum(jnp.cosh(given)).astype(dtype)
+
+    def minimized(x, center):
+        return jd.minimize(cosh, x, args=(center,))
+
+    rng = np.random.default_rng(3)
+    for _ in range(3):
+        start, center = (np.float32(rng.normal(size=3)) for _ in range(2))
+        for call in (minimized, jax.jit(minimized)):
+            result = call(start, center)
+            above = np.sum(np.cosh(np.asarray(result.params, float) - center)) - 3
+            assert above <= 10 * float(jnp.finfo(dtype).eps)

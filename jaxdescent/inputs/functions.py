@@ -20,7 +20,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.tree_util import Partial
 
-from jaxdescent.inputs.traced_functions import Traced, without_constants
+from jaxdescent.inputs.traced_functions import Form, Traced, without_constants
 
 
 def as_pytree(function: Any) -> Any:
@@ -55,7 +55,11 @@ def is_fleeting(tree: Any) -> bool:
     return False
 
 
-def hoist(function: Any, *example: Any, always: bool = False) -> Any:
+MOST_IN_DOUBLE = 128
+"""The most unknowns of an objective's function for which a claim is examined in float64."""
+
+
+def hoist(function: Any, *example: Any, always: bool = False, in_double: bool = False) -> Any:
     """The function as a ``Partial`` whose leaves are the arrays that it closes over.
 
     A function defined inside ``jit`` or ``grad`` may close over traced values; as leaves these can
@@ -69,20 +73,60 @@ def hoist(function: Any, *example: Any, always: bool = False) -> Any:
         structure, shapes and dtypes.
       always: whether to hoist the constants of a plain function too. XLA folds constants while it
         compiles; leaves are no part of the program.
+      in_double: whether the result also accepts floating point arguments in float64, if the
+        function does, closes over no traced value, and ``example`` begins with at most
+        ``MOST_IN_DOUBLE`` numbers.
     """
     with hinting("the function"):
         closed, shapes = jax.make_jaxpr(anew(function), return_shape=True)(*example)
     has_tracers = any(isinstance(constant, Tracer) for constant in closed.consts)
     if not always and not has_tracers and not is_fleeting(function):
         return function
-    structures = jax.tree.structure(example), jax.tree.structure(shapes)
-    traced = Traced.of(without_constants(closed), *structures, has_tracers)
-    constants = [
+    made = [(closed, shapes)]
+    if (
+        in_double
+        and not has_tracers
+        and sum(map(np.size, jax.tree.leaves(example[0]))) <= MOST_IN_DOUBLE
+    ):
+        made += _made_in_double(function, example)
+    constants = {id(each): each for closed, _ in made for each in closed.consts}
+    places = {key: place for place, key in enumerate(constants)}
+    forms = tuple(
+        Form(
+            without_constants(closed),
+            tuple(places[id(each)] for each in closed.consts),
+            jax.tree.structure(shapes),
+        )
+        for closed, shapes in made
+    )
+    traced = Traced.of(forms, jax.tree.structure(example), has_tracers)
+    held = [
         # JAX holds a NumPy constant without copying it, and the caller may write to that array.
         constant if isinstance(constant, jax.Array) else jax.numpy.array(constant, copy=True)
-        for constant in closed.consts
+        for constant in constants.values()
     ]
-    return Partial(traced, tuple(constants))
+    return Partial(traced, tuple(held))
+
+
+def _made_in_double(function: Any, example: tuple[Any, ...]) -> list[tuple[Any, Any]]:
+    """The jaxpr for floating point arguments in float64, and the shapes of its results; nothing if
+    they have that dtype anyway, or the function raises for it what it may.
+    """
+
+    def wide(leaf: Any) -> Any:
+        dtype = jax.numpy.result_type(leaf)
+        dtype = np.float64 if jax.numpy.issubdtype(dtype, np.floating) else dtype
+        return jax.ShapeDtypeStruct(np.shape(leaf), dtype)
+
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        given = jax.tree.map(wide, example)
+        same = [jax.numpy.result_type(leaf) for leaf in jax.tree.leaves(example)]
+        if [leaf.dtype for leaf in jax.tree.leaves(given)] == same:
+            return []
+        try:
+            return [jax.make_jaxpr(anew(function), return_shape=True)(*given)]
+        except Exception:  # a function may raise anything in a dtype that it was not written for
+            return []
 
 
 _HINTS = (

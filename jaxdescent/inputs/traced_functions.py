@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Jaxpr, Literal, jaxpr_as_fun
 from jax.extend.linear_util import WrappedFun
@@ -17,34 +18,60 @@ _CLOSED: Any = type(jax.make_jaxpr(lambda: None)())
 _UNSPECIFIED: type = type(jax.make_jaxpr(jax.jit(lambda x: x))(0).eqns[0].params["in_shardings"][0])
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Traced:
-    """A jaxpr as a function of the arrays it closes over, followed by its arguments."""
+class Form(NamedTuple):
+    """A jaxpr for arguments of certain dtypes.
+
+    Attributes:
+      jaxpr: the jaxpr, whose first inputs are constants.
+      places: the place of each of these among the constants of the function.
+      outputs: the structure of the results.
+    """
 
     jaxpr: Jaxpr
-    inputs: Any
+    places: tuple[int, ...]
     outputs: Any
+
+    @property
+    def arguments(self) -> list[tuple[Any, Any]]:
+        """Shape and dtype of each argument."""
+        return [_type_of(var.aval) for var in self.jaxpr.invars[len(self.places) :]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Traced:
+    """Jaxprs as a function of the arrays it closes over, followed by its arguments; the first of
+    the ``forms`` is for the arguments it was hoisted with.
+    """
+
+    forms: tuple[Form, ...]
+    inputs: Any
     key: tuple[Hashable, ...]
     hash: int
     is_kept: bool
 
     @classmethod
-    def of(cls, jaxpr: Jaxpr, inputs: Any, outputs: Any, has_tracers: bool) -> Traced:
+    def of(cls, forms: tuple[Form, ...], inputs: Any, has_tracers: bool) -> Traced:
         content = _Content(has_tracers)
-        key = inputs, outputs, content.of_jaxpr(jaxpr)
-        return cls(jaxpr, inputs, outputs, key, hash(key), not content.has_unknown)
+        kept = ((content.of_jaxpr(form.jaxpr), form.places, form.outputs) for form in forms)
+        key = inputs, *kept
+        return cls(forms, inputs, key, hash(key), not content.has_unknown)
 
     def __call__(self, constants: tuple[Any, ...], *args: Any) -> Any:
         leaves, structure = jax.tree.flatten(args)
-        expected = [_type_of(var.aval) for var in self.jaxpr.invars[len(constants) :]]
         got = [_type_of(jax.typeof(leaf)) for leaf in leaves]
-        if structure != self.inputs or got != expected:
+        form = next((form for form in self.forms if form.arguments == got), None)
+        if structure != self.inputs or form is None:
             raise TypeError(
-                f"a function traced for {self.inputs} of {expected} was called with {structure} of "
-                f"{got}: please report this as a bug of jaxdescent."
+                f"a function traced for {self.inputs} of {self.forms[0].arguments} was called with "
+                f"{structure} of {got}: please report this as a bug of jaxdescent."
             )
-        results = jaxpr_as_fun(_CLOSED(self.jaxpr, ()))(*constants, *leaves)
-        return jax.tree.unflatten(self.outputs, results)
+        # Constants that were cast with the arguments get their own dtype back.
+        given = [
+            jnp.asarray(constants[place], _type_of(var.aval)[1])
+            for place, var in zip(form.places, form.jaxpr.invars, strict=False)
+        ]
+        results = jaxpr_as_fun(_CLOSED(form.jaxpr, ()))(*given, *leaves)
+        return jax.tree.unflatten(form.outputs, results)
 
     def __eq__(self, other: object) -> bool:
         if self is other:

@@ -32,7 +32,7 @@ class Function(Objective):
         return Function(self.function, args)
 
     def hoisted(self, params: Params, *, always: bool = False) -> Function:
-        function = hoist(self.function, params, *self.args, always=always)
+        function = hoist(self.function, params, *self.args, always=always, in_double=not always)
         return Function(function, self.args)
 
 

@@ -72,4 +72,5 @@ class LeastSquares(Objective):
         return LeastSquares(self.residual, args)
 
     def hoisted(self, params: Params, *, always: bool = False) -> LeastSquares:
-        return LeastSquares(hoist(self.residual, params, *self.args, always=always), self.args)
+        options = {"always": always, "in_double": not always}
+        return LeastSquares(hoist(self.residual, params, *self.args, **options), self.args)

@@ -106,10 +106,13 @@ class Curvature:
             params = programs.compiled(_sum, inputs)(*inputs)
         return dataclasses.replace(self, params=params, point=None)
 
-    def jittered(self) -> Curvature:
-        """The Hessian at params with other relative rounding errors of the products' dtype."""
-        eps = precision.epsilon(self.params)
-        return dataclasses.replace(self, params=self._disturbed(self.params, 11, eps), point=None)
+    def jittered(self, draw: int = 0) -> Curvature:
+        """The Hessian at params with other relative rounding errors of the products' dtype, twice
+        as large with each draw: from one number to the next an error may be the same.
+        """
+        eps = 2**draw * precision.epsilon(self.params)
+        other = self._disturbed(self.params, 11 + draw, eps)
+        return dataclasses.replace(self, params=other, point=None)
 
     def with_other_data(self, seed: int) -> Curvature:
         """The Hessian for data with other rounding errors of the same size; zeros stay zeros."""
@@ -132,6 +135,10 @@ class Curvature:
         filled = np.zeros((max(at_once, len(rows)), rows.shape[1]), dtype)
         filled[: len(rows)] = rows
         return np.asarray(self.run(_products, filled), np.float64)[: len(rows)]
+
+    def gradient(self) -> np.ndarray:
+        """The gradient as a vector on the host, by the program that expands the point."""
+        return np.asarray(self.run(_expansion, self.direction(7))[1], np.float64)
 
     def _disturbed(self, tree: Any, seed: int, eps: float) -> Any:
         inputs = (tree, seed, eps)

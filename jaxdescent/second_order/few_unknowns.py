@@ -22,7 +22,7 @@ import numpy as np
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
-from jaxdescent.inputs.functions import anew
+from jaxdescent.inputs.functions import MOST_IN_DOUBLE, anew
 from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
@@ -32,10 +32,9 @@ from jaxdescent.second_order.newton import Newton
 
 Params = Any
 
-MOST_UNKNOWNS = 128
 MOST_NUMBERS = 1 << 22
-"""The most unknowns, and the largest product of the number of unknowns and the numbers in the data,
-or in an array that the function computes."""
+"""The largest product of the number of unknowns and the numbers in the data, or in an array that
+the function computes."""
 
 POWERS = np.arange(-20, 4)
 FLAT_PARTS = 8
@@ -87,11 +86,11 @@ def is_possible(objective: Objective, params: Params) -> bool:
     """Whether the Hessian's columns are few and the data small."""
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
     data = sum(np.size(leaf) for leaf in jax.tree.leaves(objective))
-    return size <= MOST_UNKNOWNS and size * max(data, size) <= MOST_NUMBERS
+    return size <= MOST_IN_DOUBLE and size * max(data, size) <= MOST_NUMBERS
 
 
 def is_traceable(objective: Objective, params: Params) -> bool:
-    """Whether the function can be computed in float64, and makes no large arrays.
+    """Whether the function can be computed in float64, up to its value, and makes no large arrays.
 
     A function may raise any error in a dtype that it was not written for.
     """
@@ -157,7 +156,7 @@ def _judged(numbers: Any, value: Any, size: Any, tolerance: Any, eps: float) -> 
     yes, no, zero = np.asarray(True), np.asarray(False), np.asarray(0.0)
     nothing = _Judged(Found(no, no, no, zero), no, rows, np.asarray(height), zero)
     are_finite = np.all(np.isfinite(matrix)) and np.all(np.isfinite(gradient))
-    if height.dtype != np.float64 or not are_finite:
+    if not are_finite:
         return nothing
     matrix = 0.5 * (matrix + matrix.T)
     newton = Newton.of(matrix).with_doubt(len(flat) * eps)
@@ -191,8 +190,8 @@ def _with_measured(judged: _Judged, there: Any, xp: Any) -> Found:
     return found._replace(is_stationary=found.is_stationary & ~is_lower, falls=falls)
 
 
-class _TooLarge(Exception):
-    pass
+class _Unsuitable(Exception):
+    """The function makes large arrays, or casts its value from float64 to another dtype."""
 
 
 def _largest(objective: Objective, params: Params) -> int:
@@ -207,8 +206,10 @@ def _expansion(objective: Objective, params: Params) -> tuple[jax.Array, ...]:
     objective, params = as_double((objective, params))
     flat, unravel = ravel_pytree(params)
     if flat.size * _largest(objective, params) > MOST_NUMBERS:
-        raise _TooLarge
+        raise _Unsuitable
     value, gradient = objective.value_and_gradient(params)
+    if value.dtype != jnp.float64:
+        raise _Unsuitable
 
     def column(unit: jax.Array) -> jax.Array:
         return ravel_pytree(objective.hessian_product(params, unravel(unit)))[0]

@@ -160,14 +160,40 @@ class _Point(NamedTuple):
 
 
 def is_beyond_doubt(spectrum: Spectrum, step: np.ndarray) -> bool:
-    """Whether the kind holds for the Hessian's changes within twice a step, or nothing says that it
-    may not.
+    """Whether the kind holds for the Hessian's changes within twice a step, and within twice the
+    steps that rounding of the gradient may hide, or nothing says that it may not.
     """
     curvature = spectrum.curvature
-    if curvature.objective.is_quadratic or not np.any(step) or spectrum.holds is None:
+    if curvature.objective.is_quadratic or spectrum.holds is None:
         return True
     scale = np.broadcast_to(spectrum.scale, step.shape)
-    return spectrum.holds(2 * hessian_matrix.change(curvature, step, scale))
+    change = hessian_matrix.change(curvature, step, scale)
+    if spectrum.newton is not None:
+        change += _hidden_change(curvature, spectrum.newton)
+    return spectrum.holds(2 * change)
+
+
+def _hidden_change(curvature: Curvature, newton: Newton) -> float:
+    """The norm of the change of S within twice Newton's step for the rounding of the gradient,
+    measured at params with other rounding errors; the longest step of several.
+    """
+    assert curvature.point is not None  # Curvature.at has computed it
+    here, gradient = curvature.as_column(curvature.params), curvature.point[1]
+    hessian = newton.matrix / newton.scale / newton.scale[:, None]
+    longest, length = np.zeros_like(here), 0.0
+    for draw in range(hessian_matrix.PROBES):
+        other = curvature.jittered(draw)
+        moved = hessian @ (curvature.as_column(other.params) - here)
+        step = hessian_matrix.SAFETY * newton.step(other.gradient() - gradient - moved)
+        scaled = float(np.linalg.norm(step / newton.scale))
+        if length < scaled < math.inf:
+            longest, length = step, scaled
+    if length == 0:
+        return 0.0
+    beyond = hessian_matrix.formed(curvature.shifted(curvature.as_params(2 * longest)), math.inf)
+    assert beyond is not None
+    change = beyond * newton.scale * newton.scale[:, None] - newton.matrix
+    return float(np.linalg.norm(change, 2)) if np.all(np.isfinite(change)) else math.inf
 
 
 def _newton_by_products(curvature: Curvature) -> tuple[np.ndarray | None, float]:

@@ -197,6 +197,10 @@ def slope_in_double_length(
     residual = double_length.subtract(residual, intercept)
     if sample_weight is not None:
         residual = double_length.multiply(sample_weight, residual)
+    if X.size == 1 and isinstance(X, jax.Array):
+        # Sums of one term are none: XLA would write both products as one expression, with the
+        # residual anew for each of its uses, and compile it for ever.
+        residual = kept_apart(residual)
     pulled = double_length.transposed_product(X, residual)
     slope = double_length.subtract(pulled, double_length.multiply(l2, weights))
     return slope.high, double_length.total(residual, axis=0).high
