@@ -177,7 +177,8 @@ def minimize(
         result = program(*stopped)
     if not is_top_level:
         solved = (problem.objective, result)
-        result = programs.compiled(attach_derivatives, solved)(*solved)
+        values = (stopped, result) if is_there else None
+        result = programs.compiled(attach_derivatives, solved, values=values)(*solved)
     elif call is not None and not setup.is_fleeting and is_small(problem.objective, params):
         repeated.remember(call, program, inputs)
     return as_given(result, problem.objective)

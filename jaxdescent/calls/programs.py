@@ -35,13 +35,20 @@ CALLS = 8
 
 
 def compiled(
-    function: Callable[..., Any], inputs: Any, *, donate: tuple[int, ...] = (), **flags: Any
+    function: Callable[..., Any],
+    inputs: Any,
+    *,
+    donate: tuple[int, ...] = (),
+    values: Any = None,
+    **flags: Any,
 ) -> Program:
     """``function`` with its static ``flags`` set, compiled for inputs of this structure.
 
     The program is kept, unless the inputs hold a callable that may compute something else later.
+    Inputs that are traced for derivatives alone lie where their ``values`` are.
     """
-    structure, known = jax.tree.structure(tuple(inputs)), known_of(inputs)
+    structure = jax.tree.structure(tuple(inputs))
+    known = known_of(inputs if values is None else values)
     if known is not None and streams_in(structure):
         known = known._replace(is_small=False)
     key = function, structure, donate, tuple(flags.items()), known
@@ -83,7 +90,11 @@ class Program:
     def __call__(self, *inputs: Any) -> Any:
         """Run the program; it is compiled first if the leaves' shapes are new."""
         leaves = jax.tree.leaves(inputs)
-        if self.streams and not any(isinstance(leaf, Tracer) for leaf in leaves):
+        if any(isinstance(leaf, Tracer) for leaf in leaves):
+            # The rules of derivatives are traced in this call, after the function itself.
+            with compiled_for(self.key[-1]):
+                return self.of_leaves(*leaves)
+        if self.streams:
             # If processes read shares of one design, a failure in one process is raised in all.
             with processes.among("a program that reads rows", leaves):
                 return run_reading(self.streams, self.prepared(*leaves))
