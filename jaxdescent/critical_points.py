@@ -15,6 +15,7 @@ from jax.flatten_util import ravel_pytree
 from jaxdescent.calls import programs
 from jaxdescent.display import Displayed, argument, number
 from jaxdescent.inputs.trees import check_floats, check_tree
+from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.methods.derivative import MAX_HALVINGS
 from jaxdescent.methods.protocol import measure
 from jaxdescent.numerics import precision
@@ -164,6 +165,10 @@ def critical_points(
     return sorted(points, key=lambda point: point.value)
 
 
+JITTERS = 4
+"""The number of points nearby that tell the rounding of the gradient."""
+
+
 class _Found(NamedTuple):
     """The points where Newton's method ended, one row for each start."""
 
@@ -173,7 +178,7 @@ class _Found(NamedTuple):
     moves: np.ndarray  # the last step that was taken
     hessians: np.ndarray  # (starts, n, n)
     hessians_jittered: np.ndarray  # (starts, n, n), at params that differ by rounding
-    hessians_beyond: np.ndarray  # (starts, n, n), at a distance of twice the next step
+    hessians_beyond: np.ndarray  # (starts, n, n), twice the next step and what rounding hides away
     gradients_around: np.ndarray  # (starts, 2, n), at two points nearby
 
 
@@ -275,12 +280,19 @@ def _solve_all(
         x, gradient, move, _, _ = lax.while_loop(
             lambda carry: (carry[3] < limit) & carry[4], keep_last_move, carry
         )
-        step = newton_step(x, gradient)
+        hessian = hessian_at(x)
+        solver = DenseSolver.from_hessian(hessian)
         signs = jnp.where(jnp.arange(x.size) % 2 == 0, 1, -1).astype(x.dtype)
-        jittered = x * (1 + jnp.finfo(x.dtype).eps * signs)
-        hessians = hessian_at(x), hessian_at(jittered), hessian_at(x + 2 * step)
+        ulps = jnp.finfo(x.dtype).eps * jnp.arange(1, JITTERS + 1, dtype=x.dtype)
+        jittered = x[None, :] * (1 + ulps[:, None] * signs[None, :])
         away = 1e-3 * (1 + precision.norm(x)) * signs
-        around = jnp.stack([gradient_at(x + away), gradient_at(x - away)])
-        return x, gradient, step, move, *hessians, around
+        gradients = jax.vmap(gradient_at)(jnp.stack([x + away, x - away, *jittered]))
+        moved = jnp.matmul(jittered - x[None, :], hessian, precision=HIGHEST)
+        rounding = jnp.max(jnp.abs(gradients[2:] - gradient[None, :] - moved), axis=0)
+        rows = jnp.stack([gradient, hessian_matrix.SAFETY * rounding])
+        step, hidden = jax.vmap(lambda row: solver.newton_step(row)[0])(rows)
+        hidden = jnp.where(jnp.sum(hidden * step) < 0, -hidden, hidden)
+        others = jax.vmap(hessian_at)(jnp.stack([jittered[0], x + 2 * (step + hidden)]))
+        return x, gradient, step, move, hessian, *others, gradients[:2]
 
     return jax.vmap(solve)(starts.astype(flat.dtype))

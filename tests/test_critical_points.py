@@ -198,3 +198,22 @@ def test_all_points_of_a_sine_are_multiples():
     multiples = np.array([point.params for point in points]) / np.pi - 0.5
     np.testing.assert_allclose(multiples, np.round(multiples), atol=1e-5)
     assert {point.kind for point in points} == {"minimum", "maximum"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_inflection_is_degenerate_though_rounding_gives_it_a_curvature(seed, x64):
+    # The slope has a double root: near it the computed gradient is zero by rounding alone, at a
+    # point where the curvature has either sign.
+    rng = np.random.default_rng(seed)
+    for _ in range(4):
+        root, other = rng.normal(size=2)
+        roots = [root, root, root + 0.3 + abs(other)]
+        coefficients = np.polyint(10 ** rng.uniform(-2, 2) * np.poly(roots))
+        points = jd.critical_points(with_coefficients, np.linspace(-2, 2, 9), args=(coefficients,))
+        kinds = {point.kind for point in points if abs(point.params - root) < 0.1}
+        assert kinds <= {"degenerate"}
+        assert {point.kind for point in points if point.params > root + 0.2} <= {"minimum"}
+
+
+def with_coefficients(x, coefficients):
+    return jnp.polyval(coefficients, x)
