@@ -40,13 +40,11 @@ class System(NamedTuple):
       units: positive numbers in the structure of the unknowns, in which the unknowns have similar
         curvatures; None if not known.
       are_uneven: whether solutions of singular systems have least norm in these units.
-      is_definite: whether H is known to be positive definite.
       is_small: whether a product for each of up to ``FEW`` unknowns costs little.
     """
 
     units: Params | None = None
     are_uneven: Any = False
-    is_definite: Any = False
     is_small: bool = True
 
 
@@ -57,16 +55,16 @@ def solve(product: Callable[[Params], Params], rhs: Params, system: System = UNK
     """The solution ``H^+ rhs`` of least norm; a component of the right-hand side outside the range
     of H is ignored.
 
-    For few unknowns all eigenvalues of H are computed, unless H is known to be definite. Otherwise
-    conjugate gradients are tried first; if they meet a direction without curvature or with negative
-    curvature, as at a saddle or a maximum, MINRES takes their place.
+    For few unknowns all eigenvalues of H are computed. Otherwise conjugate gradients are tried
+    first; if they meet a direction without curvature or with negative curvature, as at a saddle or
+    a maximum, MINRES takes their place.
 
     The right-hand side is scaled to norm one, whatever the units of H: the square of 1e-20
     underflows in float32, and a residual that seems to be zero would give x = 0.
     """
     length = precision.norm(rhs)
     unit = _scaled(_inverse(length), rhs)
-    units, is_definite = system.units, system.is_definite
+    units = system.units
     is_few = sum(leaf.size for leaf in jax.tree.leaves(rhs)) <= FEW and system.is_small
 
     def within(units: Params | None, of: Callable[..., Any]) -> Any:
@@ -83,26 +81,19 @@ def solve(product: Callable[[Params], Params], rhs: Params, system: System = UNK
             own = jax.tree.map(lambda d: jnp.where(system.are_uneven, d, 1).astype(d.dtype), units)
         return within(own, of)
 
-    def singular() -> Params:
-        if not is_few:
-            return in_own_units(minres)[0]
+    if is_few:
         solution, is_regular = within(units, _by_eigenvalues)
         if units is None:
-            return solution
-        return lax.cond(is_regular, lambda: solution, lambda: in_own_units(_by_eigenvalues)[0])
-
-    if is_few and is_definite is False:
-        return _scaled(length, singular())
-    is_tried = is_definite if is_few else True
+            return _scaled(length, solution)
+        own = functools.partial(in_own_units, _by_eigenvalues)
+        solution = lax.cond(is_regular, lambda: solution, lambda: own()[0])
+        return _scaled(length, solution)
 
     def tried(product: Callable[[Params], Params], rhs: Params) -> tuple[Params, jax.Array]:
-        tried = _scaled(jnp.asarray(is_tried, jnp.float32), rhs)
-        return conjugate_gradient(product, tried, jnp.where(is_definite, 0.0, null_share(rhs)))
+        return conjugate_gradient(product, rhs, null_share(rhs))
 
     solution, is_regular = within(units, tried)
-    if is_definite is True:
-        return _scaled(length, solution)
-    solution = lax.cond(is_regular & is_tried, lambda: solution, singular)
+    solution = lax.cond(is_regular, lambda: solution, lambda: in_own_units(minres)[0])
     return _scaled(length, solution)
 
 
