@@ -543,3 +543,21 @@ def test_a_single_row_and_column_with_several_outputs_is_compiled(rng, outputs):
             x = 1.0 if isinstance(kind, jd.Categorical) else 2.0
             np.testing.assert_allclose(result.params["weights"], x * y / (x * x + l2), rtol=1e-6)
             assert result.converged
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("intercept", [True, False])
+def test_a_wide_matrix_with_equal_rows_and_unequal_targets_is_solved_and_said_to_be(
+    seed, intercept
+):
+    rng = np.random.default_rng(seed)
+    levels, y = rng.integers(0, 30, size=12), rng.normal(size=12).astype(np.float32)
+    levels[1] = levels[0]
+    X = np.eye(30)[levels]
+    regression = jd.LinearRegression(jd.Categorical(levels, levels=30), y, intercept=intercept)
+    result = jd.minimize(regression, method=METHOD)
+    A, t = X - intercept * X.mean(axis=0), y - intercept * y.mean(dtype=float)
+    least = np.sum((t - A @ np.linalg.lstsq(A, t)[0]) ** 2) / 2
+    assert result.converged
+    np.testing.assert_allclose(float(result.value), least, rtol=1e-5)
+    assert float(result.suboptimality) < 1e-6 * least

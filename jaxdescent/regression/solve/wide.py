@@ -71,11 +71,13 @@ class DualSolver:
     def height(
         self, objective: Any, params: Params, gradient: Params, is_solution: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        del is_solution
         mean, total = self.factor.feature_mean, self.weight_total
         left, zero = _height_by_penalty(objective, gradient, mean, total)
         is_bounded = ~self.is_ill & (left > 0) & jnp.isfinite(left)
         left = seldom(is_bounded, _height_by_rows, _as_it_was, left, self, objective, gradient)
+        is_deficient = self.is_ill & is_solution & (left == jnp.inf)
+        given = left, objective, params, gradient
+        left = seldom(is_deficient, _height_by_correction, _as_it_was, *given)
         if objective.intercept:
             left = left + rounding_of_products(mean, columns(params["weights"]), total)
         return left, zero
@@ -141,13 +143,15 @@ class OrthogonalSolver:
     def height(
         self, objective: Any, params: Params, gradient: Params, is_solution: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        del params, is_solution
         # No mean is stored. Zero serves, because the gradient for the intercept is zero.
         mean = jnp.zeros(gradient["weights"].shape[:1], gradient["weights"].dtype)
         rows = jnp.asarray(objective.X.shape[0], gradient["weights"].dtype)
         weight = objective.sample_weight
         total = rows if weight is None else jnp.sum(weight.astype(rows.dtype))
-        return _height_by_penalty(objective, gradient, mean, total)
+        left, zero = _height_by_penalty(objective, gradient, mean, total)
+        given = left, objective, params, gradient
+        is_free = is_solution & (left == jnp.inf)
+        return seldom(is_free, _height_by_correction, _as_it_was, *given), zero
 
 
 def _height_by_rows(
@@ -167,6 +171,22 @@ def _height_by_rows(
     squares = jnp.sum(jnp.square(dual)) + jnp.sum(jnp.square(rest)) / l2
     bound = 0.5 * (squares + jnp.sum(jnp.square(of_intercept)) / total)
     return jnp.where(bound < left, bound, left)  # the bound of a failed solve is NaN
+
+
+def _height_by_correction(
+    left: jax.Array, objective: Any, params: Params, gradient: Params
+) -> jax.Array:
+    """``-g.d / 2`` for the solution d of least norm for the residuals, the excess of the value
+    without a penalty; ``left`` where an output has one.
+    """
+    image = as_design(objective.X).product(params["weights"])
+    rest = jnp.asarray(objective.y).astype(image.dtype) - image
+    if objective.intercept:
+        rest = rest - params["intercept"][None]
+    correction = _least_norm(objective, rest, params)["weights"]
+    # The gradient is that at the intercept of the params, which is the best one.
+    excess = 0.5 * jnp.abs(jnp.sum(correction * gradient["weights"]))
+    return jnp.where(jnp.all(jnp.asarray(objective.l2) == 0), excess, left)
 
 
 def _as_it_was(left: jax.Array, *rest: Any) -> jax.Array:
@@ -194,7 +214,12 @@ def _height_by_penalty(
 
 def _orthogonal(solver: Any, objective: Any, params: Params) -> Params:
     del solver
-    data = centre(objective.X, objective.y, objective.sample_weight, objective.intercept)
+    return _least_norm(objective, objective.y, params)
+
+
+def _least_norm(objective: Any, y: Any, params: Params) -> Params:
+    """The params of least norm for the targets y."""
+    data = centre(objective.X, y, objective.sample_weight, objective.intercept)
     root = jnp.sqrt(data.weight)
     centred = data.X - data.feature_mean[None, :]
     if objective.intercept:
@@ -203,7 +228,7 @@ def _orthogonal(solver: Any, objective: Any, params: Params) -> Params:
         centred = centred - rest[None, :]
         data = data._replace(feature_mean=data.feature_mean + rest)
     X = root * centred
-    targets = root * (columns(objective.y).astype(X.dtype) - data.target_mean[None, :])
+    targets = root * (columns(jnp.asarray(y)).astype(X.dtype) - data.target_mean[None, :])
     l2 = jnp.asarray(objective.l2, X.dtype)
     X, units = in_units(X, _certain_lengths(X, root * data.X), jnp.all(l2 == 0))
 
