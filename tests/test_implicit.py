@@ -508,15 +508,17 @@ def test_columns_in_any_units_move_with_several_penalties(rng):
         np.testing.assert_allclose(moved[:, index], exact, rtol=1e-4)
 
 
+@pytest.mark.parametrize("most", [512, 0], ids=["singular values", "conjugate gradients"])
 @pytest.mark.parametrize("short", [1e-5, 1e-7])
-def test_short_columns_of_a_wide_matrix_move_where_the_penalty_is_smaller(short, rng):
+def test_short_columns_of_a_wide_matrix_move_where_the_penalty_is_smaller(
+    short, most, rng, monkeypatch
+):
+    monkeypatch.setattr(pseudo_inverse, "MOST_SIDE", most)
     X = (rng.normal(size=(6, 10)) * np.where(np.arange(10) < 3, 1, short)).astype(np.float32)
     y, by, back, l2 = *rng.normal(size=(2, 6)), rng.normal(size=10), short**2 / 10
-    design = as_design(X)  # on one CPU, where the host computes the singular values
 
     def weights(y):
-        regression = jd.LinearRegression(design, y, l2=l2, intercept=False)
-        return jd.minimize(regression).params["weights"]
+        return jd.minimize(jd.LinearRegression(X, y, l2=l2, intercept=False)).params["weights"]
 
     A = np.vstack([X.astype(float), np.sqrt(l2) * np.eye(10)])
     exact = np.linalg.lstsq(A, np.vstack([np.eye(6), np.zeros((10, 6))]), rcond=1e-15)[0]
@@ -606,6 +608,46 @@ def test_first_and_second_derivatives_of_ill_conditioned_data_are_those_in_float
         for own, other in zip(got[which], right[which], strict=True):
             error = np.linalg.norm(np.asarray(own, float) - other)
             assert error < 20 * np.finfo(np.float32).eps * condition * np.linalg.norm(other)
+
+
+@pytest.mark.parametrize("shape", [(9, 4), pytest.param((4, 9), marks=pytest.mark.slow)], ids=str)
+def test_derivatives_of_third_order_by_the_penalty_hold_in_reverse(shape, rng):
+    X, y, back = rng.normal(size=shape), rng.normal(size=shape[0]), rng.normal(size=shape[1])
+
+    def found(l2):
+        return back @ jd.minimize(jd.LinearRegression(X, y, l2=l2)).params["weights"]
+
+    def exact(l2):
+        return back @ weights_in_float64(X, y, l2, jnp.ones(len(X)), 1)
+
+    for order in (1, 2, 3):
+        found, exact = jax.grad(found), jax.grad(exact)
+        if order > 1:
+            np.testing.assert_allclose(found(0.5), exact(0.5), rtol=1e-8)
+
+
+@pytest.mark.parametrize("shape", [(9, 4), (4, 9)], ids=str)
+@pytest.mark.parametrize("is_factorised_by_numpy", [True, False])
+@pytest.mark.parametrize("bad", ["infinite entry", "penalty", "weight"])
+def test_data_without_a_solution_have_derivatives_that_are_nan(
+    shape, is_factorised_by_numpy, bad, rng
+):
+    X, weight = rng.normal(size=shape).astype(np.float32), np.ones(shape[0], np.float32)
+    X[0, 0] = np.inf if bad == "infinite entry" else 1
+    weight[1] = -3 if bad == "weight" else 1
+    design = as_design(X) if is_factorised_by_numpy else X  # known to be on one CPU
+
+    @jax.jit
+    def slope(y, weight, l2):
+        def first(y):
+            regression = jd.LinearRegression(design, y, l2=l2, sample_weight=weight)
+            return jd.minimize(regression).params["weights"][0]
+
+        return jax.grad(first)(y)
+
+    y = rng.normal(size=shape[0]).astype(np.float32)
+    l2 = np.float32(-0.5 if bad == "penalty" else 0.5)
+    assert np.all(np.isnan(slope(y, weight, l2)))
 
 
 @pytest.mark.slow

@@ -89,20 +89,26 @@ def _moved_regression(regression: Any, root: Params, tangents: Any) -> Params:
     """The change of a regression's params. If there are several solutions, the weights have least
     norm, and determine the intercept.
     """
-    weights = Weights.near(regression, root["weights"])
+    weights, by_features, are_uneven = Weights.near(regression, root["weights"])
 
-    def params(regression: Any) -> Params:
-        if not regression.intercept:
-            return {"weights": weights(regression)}
-        weights_alone, means = regression.eliminated()
-        return means.with_intercept(weights(weights_alone))
+    def moved_by(weights: Weights) -> Params:
+        def params(regression: Any) -> Params:
+            if not regression.intercept:
+                return {"weights": weights(regression)}
+            weights_alone, means = regression.eliminated()
+            return means.with_intercept(weights(weights_alone))
 
-    moved, jumps = _change(params, regression, tangents), weights.jumps
-    if jumps is None or not _moves(tangents.X):
+        return _change(params, regression, tangents)
+
+    if by_features is None:
+        moved = moved_by(weights)
+    else:
+        moved = lax.cond(are_uneven, lambda: moved_by(by_features), lambda: moved_by(weights))
+    if weights.jumps is None or not _moves(tangents.X):
         return moved
     # A product with NaN makes cotangents NaN too.
     is_free = jnp.asarray(regression.l2) <= 0
-    one = jnp.where(is_free & jumps, jnp.nan, 1)
+    one = jnp.where(is_free & weights.jumps, jnp.nan, 1)
     return jax.tree.map(lambda x: x * jnp.broadcast_to(one.astype(x.dtype), x.shape), moved)
 
 

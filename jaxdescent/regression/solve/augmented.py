@@ -25,11 +25,17 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent.designs import as_design
+from jaxdescent.kernels.platform import is_on_one_cpu
 from jaxdescent.regression.linear_model import scaled_rows
-from jaxdescent.regression.solve import pseudo_inverse
 from jaxdescent.regression.solve.centred import columns
+from jaxdescent.regression.solve.factor import is_uneven
 from jaxdescent.regression.solve.least_squares import by_conjugate_gradients
-from jaxdescent.regression.solve.pseudo_inverse import Solver
+from jaxdescent.regression.solve.pseudo_inverse import (
+    Solver,
+    is_possible,
+    lengths_of,
+    of_regression,
+)
 
 Pair = tuple[jax.Array, jax.Array]
 
@@ -53,7 +59,7 @@ class Weights(NamedTuple):
     jumps: jax.Array | None
 
     @classmethod
-    def near(cls, regression: Any, like: jax.Array) -> Weights:
+    def near(cls, regression: Any, like: jax.Array) -> tuple[Weights, Weights | None, Any]:
         """The weights near those of a regression, which may have an intercept.
 
         Up to the size of :func:`~jaxdescent.regression.solve.pseudo_inverse.is_possible` X is
@@ -62,17 +68,33 @@ class Weights(NamedTuple):
         Args:
           regression: its data are held constant.
           like: an array with the weights' shape and dtype.
+
+        Returns:
+          The weights; the same by a system that has the features in units of their own, which need
+          a penalty; and whether these serve better, because X is wide and its columns are uneven:
+          in the space of the rows short columns are lost beside long ones. Both are None where
+          NumPy factorises X, whose float64 loses none.
         """
         regression = lax.stop_gradient(regression)
         alone = regression.eliminated().objective if regression.intercept else regression
-        design, dtype = as_design(alone.X), like.dtype
+        design, (shape, dtype) = as_design(alone.X), (like.shape, like.dtype)
         (rows, features), most = design.shape, design.largest_rank
-        is_wide = most < features and rows <= features
-        if not pseudo_inverse.is_possible(regression):
+        is_wide, is_small = most < features and rows <= features, is_possible(regression)
+        if is_small:
+            solver = of_regression(regression, alone, dtype=dtype, is_wide=is_wide)
+            if regression.sample_weight is not None:
+                weighty = jnp.sum(regression.sample_weight != 0, dtype=jnp.int32)
+                most = jnp.minimum(most, weighty - int(regression.intercept))
+            own = cls(shape, dtype, solver, is_wide, solver.rank < most)
+        else:
             solver = by_conjugate_gradients(alone, dtype=dtype, is_wide=is_wide)
-            return cls(like.shape, dtype, solver, is_wide, None)
-        solver = pseudo_inverse.of_regression(regression, alone, dtype=dtype, is_wide=is_wide)
-        return cls(like.shape, dtype, solver, is_wide, solver.rank < most)
+            own = cls(shape, dtype, solver, is_wide, None)
+        lengths = lengths_of(design, regression.sample_weight)
+        if not is_wide or lengths is None or (is_small and is_on_one_cpu()):
+            return own, None, None
+        solver = by_conjugate_gradients(alone, dtype=dtype, is_wide=False)
+        is_penalised = jnp.min(jnp.asarray(regression.l2)) > 0
+        return own, cls(shape, dtype, solver, False, None), is_uneven(lengths) & is_penalised
 
     def __call__(self, regression: Any) -> jax.Array:
         """The weights, in ``self.shape``, of a regression without an intercept whose data have the
@@ -151,7 +173,7 @@ class _Tall(_System):
         return rows
 
     def product(self, pair: Pair) -> Pair:
-        q, w = pair
+        q, w = _tied(pair)
         return _tied((q + self.predicted(w), self.pulled(self.weighed(q)) - self.penalty * w))
 
     def solve(self, top: jax.Array, bottom: jax.Array) -> Pair:
@@ -171,7 +193,7 @@ class _Wide(_System):
     """
 
     def product(self, pair: Pair) -> Pair:
-        w, v = pair
+        w, v = _tied(pair)
         return _tied((w + self.pulled(v), self.shares(self.predicted(w)) - self._penalised(v)))
 
     def shares(self, rows: jax.Array) -> jax.Array:

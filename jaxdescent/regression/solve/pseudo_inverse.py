@@ -102,10 +102,11 @@ def of_regression(regression: Any, alone: Any, *, dtype: Any, is_wide: bool) -> 
         if lengths is not None:
             B = jnp.where(lengths[None] == 0, 0, B)  # of constant columns rounding is left
         B = B if weight is None else scaled_rows(B, jnp.sqrt(weight))
-        B, lengths = (B.T, None) if is_wide else (B, lengths)
+        B = B.T if is_wide else B
         with jax.default_matmul_precision("highest"):
-            made = _factorised(B, l2, lengths, levels=(level, level), xp=jnp, svd=factors.svd)
-        return made._replace(rank=made.rank.astype(jnp.int32))
+            R = factors.triangle(B)
+            made = _factorised(R, l2, levels=(level, level), xp=jnp, svd=factors.svd)
+            return made._replace(image=jnp.matmul(B, made.image))
 
     l2 = jnp.atleast_1d(jnp.asarray(regression.l2, dtype))
     weight = regression.sample_weight
@@ -132,22 +133,27 @@ def _on_host(
             whole = np.linalg.norm(root * B, axis=0)
             B = B - np.mean(B, axis=0) if weight is None else B - weight @ B / np.sum(weight)
             B[:, np.linalg.norm(root * B, axis=0) <= level * whole] = 0
-        B = root * B
+        B = B if weight is None else root * B
+        B = B.T if is_wide else B
+        R = np.linalg.qr(B, mode="r")
+        if not (np.all(np.isfinite(R)) and np.min(l2) >= 0):
+            return PseudoInverse(*(np.full(of.shape, np.nan).astype(of.dtype) for of in like))
         # A penalty keeps directions that the dtype of X could not tell from its rounding.
-        levels = level, null_level(np.float64, min(B.shape))
-        made = _factorised(B.T if is_wide else B, l2, None, levels=levels, xp=np, svd=svd)
+        levels = level, null_level(np.float64, len(R))
+        made = _factorised(R, l2, levels=levels, xp=np, svd=svd)
+        made = made._replace(image=B @ made.image)
     return PseudoInverse(*(np.asarray(part, of.dtype) for part, of in zip(made, like, strict=True)))
 
 
 def _factorised(
-    B: Any, l2: Any, lengths: Any, *, levels: tuple[float, float], xp: Any, svd: Any
+    R: Any, l2: Any, *, levels: tuple[float, float], xp: Any, svd: Any
 ) -> PseudoInverse:
-    """The factors by the functions of NumPy or of JAX.
+    """The factors by the functions of NumPy or of JAX, with the basis of the image for the image:
+    zero in directions that B does not have.
 
     Args:
-      B: no more columns than rows.
+      R: the triangle of ``B = Q R``.
       l2: a penalty, or one for each output.
-      lengths: of the columns of B, zero where the column is to count as zero; None if not known.
       levels: up to which a direction counts as none, without a penalty and with one
         (:func:`~jaxdescent.regression.solve.factor.null_level`).
       xp: ``numpy`` or ``jax.numpy``.
@@ -155,31 +161,30 @@ def _factorised(
     """
     # In units of the largest entry the squares of all others, and their inverses, are numbers; so
     # is a penalty in units of its own root, if that is larger.
-    peak = xp.max(xp.abs(B))
+    peak = xp.max(xp.abs(R))
     peak = xp.where((peak > 0) & (peak < xp.inf), peak, 1)
     unit = xp.maximum(peak, xp.sqrt(xp.maximum(xp.max(l2), 0)))
     is_free = l2 == 0
-    B, l2 = B / unit, l2 / unit / unit
-    lengths = xp.linalg.norm(B, axis=0) if lengths is None else lengths / unit
-    A, is_below = B, l2.size == 1
+    R, l2 = R / unit, l2 / unit / unit
+    A, lengths, is_below = R, xp.linalg.norm(R, axis=0), l2.size == 1
     if is_below:
         # A penalty on a short column is lost beside a long one, unless both have unit length.
-        below = xp.sqrt(l2[0]) * xp.eye(B.shape[1], dtype=B.dtype)
-        A, lengths = xp.concatenate([A, below]), xp.hypot(lengths, xp.sqrt(l2[0]))
+        below = xp.sqrt(l2[0]) * xp.eye(R.shape[1], dtype=R.dtype)
+        A, lengths = xp.concatenate([R, below]), xp.hypot(lengths, xp.sqrt(l2[0]))
         l2 = xp.zeros_like(l2)
     A, units = in_units(A, lengths, is_below | xp.all(is_free), levels[0], xp)
     _, sizes, right = svd(A)
     basis = right.T / units[:, None]
-    image = xp.matmul(B, basis)
     # What remains of a direction that B does not have is rounding.
-    lengths = xp.linalg.norm(image * (unit / peak), axis=0)
+    lengths = xp.linalg.norm(xp.matmul(R, basis) * (unit / peak), axis=0)
     is_null = lengths <= xp.where(xp.any(is_free), *levels) * xp.max(lengths)
     squares = xp.square(sizes)[:, None] + l2[None]
     is_without = is_null[:, None] & is_free[None] | (squares == 0)
     gain = xp.where(is_without, 0, 1 / xp.where(is_without, 1, squares))
     gain = xp.where(xp.min(l2) < 0, xp.nan, gain)
-    image = xp.where(is_null[None], 0, image)
-    return PseudoInverse(basis / unit, image, gain, xp.sum(~is_null))
+    basis = basis / unit
+    image = xp.where(is_null[None], 0, basis)
+    return PseudoInverse(basis, image, gain, xp.sum(~is_null, dtype=np.int32))
 
 
 def _product(a: jax.Array, b: jax.Array) -> jax.Array:
