@@ -125,15 +125,19 @@ def _on_host(
     level: float,
     like: Any,
 ) -> PseudoInverse:
-    B, weight, l2 = jax.tree.map(np.float64, (X, weight, l2))
+    B, l2 = X.astype(np.float64), l2.astype(np.float64)  # a copy, which is changed in place
+    weight = np.ones(1) if weight is None else weight.astype(np.float64)
     svd = functools.partial(np.linalg.svd, full_matrices=False)
+
+    def squares() -> np.ndarray:
+        return np.einsum("i,ij,ij->j", np.broadcast_to(weight, len(B)), B, B)
+
     with np.errstate(all="ignore"):
-        root = 1.0 if weight is None else np.sqrt(weight)[:, None]
         if has_intercept:
-            whole = np.linalg.norm(root * B, axis=0)
-            B = B - np.mean(B, axis=0) if weight is None else B - weight @ B / np.sum(weight)
-            B[:, np.linalg.norm(root * B, axis=0) <= level * whole] = 0
-        B = B if weight is None else root * B
+            whole = squares()
+            B -= np.mean(B, axis=0) if weight.size == 1 else weight @ B / np.sum(weight)
+            B[:, squares() <= level**2 * whole] = 0
+        B *= np.sqrt(weight)[:, None]
         B = B.T if is_wide else B
         R = np.linalg.qr(B, mode="r")
         if not (np.all(np.isfinite(R)) and np.min(l2) >= 0):
