@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxdescent.numerics.linear_systems import inverse
 from jaxdescent.numerics.ritz import SmallestRitz
 from jaxdescent.preconditioners import Factor
 
@@ -198,8 +199,3 @@ def column_norms(*parts: jax.Array) -> jax.Array:
     """The Euclidean norm of each output over all arrays, (1, outputs)."""
     norms = [jnp.linalg.norm(part, axis=0, keepdims=True) for part in parts]
     return jnp.linalg.norm(jnp.concatenate(norms), axis=0, keepdims=True)
-
-
-def inverse(x: jax.Array) -> jax.Array:
-    """``1 / x``, and zero where x is zero."""
-    return jnp.where(x == 0, 0, 1 / jnp.where(x == 0, 1, x))

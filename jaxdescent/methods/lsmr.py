@@ -16,7 +16,6 @@ from jaxdescent.methods.golub_kahan import (
     bidiagonalise,
     column_norms,
     first_scalars,
-    inverse,
     rotated,
 )
 from jaxdescent.methods.protocol import (
@@ -28,6 +27,7 @@ from jaxdescent.methods.protocol import (
     implied_curvature,
     measure_at_best_intercept,
 )
+from jaxdescent.numerics.linear_systems import inverse
 from jaxdescent.numerics.ritz import caution
 from jaxdescent.objectives import Objective
 from jaxdescent.objectives.elimination import Means

@@ -63,7 +63,7 @@ def solve(product: Callable[[Params], Params], rhs: Params, system: System = UNK
     underflows in float32, and a residual that seems to be zero would give x = 0.
     """
     length = precision.norm(rhs)
-    unit = _scaled(_inverse(length), rhs)
+    unit = _scaled(inverse(length), rhs)
     units = system.units
     is_few = sum(leaf.size for leaf in jax.tree.leaves(rhs)) <= FEW and system.is_small
 
@@ -165,9 +165,9 @@ def _by_eigenvalues(product: Callable[[Params], Params], rhs: Params) -> tuple[P
     column, unravel = ravel_pytree(rhs)
     values, vectors = eigenvalues(product, rhs)
     is_null = jnp.abs(values) <= null_share(rhs) * jnp.max(jnp.abs(values))
-    inverse = jnp.where(is_null, 0, 1 / jnp.where(is_null, 1, values))
+    gain = jnp.where(is_null, 0, 1 / jnp.where(is_null, 1, values))
     turned = jnp.matmul(vectors.T, column, precision=lax.Precision.HIGHEST)
-    solution = jnp.matmul(vectors, inverse * turned, precision=lax.Precision.HIGHEST)
+    solution = jnp.matmul(vectors, gain * turned, precision=lax.Precision.HIGHEST)
     return unravel(solution), ~jnp.any(is_null)
 
 
@@ -189,7 +189,7 @@ def minres(product: Callable[[Params], Params], rhs: Params) -> tuple[Params, ja
     null = float(jnp.finfo(jnp.result_type(*jax.tree.leaves(rhs))).eps)
     zeros = jax.tree.map(jnp.zeros_like, rhs)
     start = precision.norm(rhs)
-    first = _scaled(_inverse(start), rhs)
+    first = _scaled(inverse(start), rhs)
     one, zero = jnp.ones_like(start), jnp.zeros_like(start)
 
     def is_running(carry: Any) -> jax.Array:
@@ -204,9 +204,9 @@ def minres(product: Callable[[Params], Params], rhs: Params) -> tuple[Params, ja
         beta_new = precision.norm(image)
         delta = c * alpha - c_old * s * beta
         rho = jnp.hypot(delta, beta_new)
-        c_new, s_new = delta * _inverse(rho), beta_new * _inverse(rho)
+        c_new, s_new = delta * inverse(rho), beta_new * inverse(rho)
         w_new = _add_scaled(v, -s_old * beta, w_old)
-        w_new = _scaled(_inverse(rho), _add_scaled(w_new, -(s * alpha + c_old * c * beta), w))
+        w_new = _scaled(inverse(rho), _add_scaled(w_new, -(s * alpha + c_old * c * beta), w))
         x = _add_scaled(x, c_new * eta, w_new)
         largest = jnp.maximum(largest, jnp.abs(alpha) + beta)
         # The hypotenuse is |H r| / |r| for the residual that this step began with.
@@ -215,7 +215,7 @@ def minres(product: Callable[[Params], Params], rhs: Params) -> tuple[Params, ja
         floor = jnp.finfo(beta.dtype).eps * largest
         return (
             x,
-            (v, _scaled(_inverse(beta_new), image)),
+            (v, _scaled(inverse(beta_new), image)),
             (w, w_new),
             beta_new,
             (c, c_new),
@@ -231,7 +231,7 @@ def minres(product: Callable[[Params], Params], rhs: Params) -> tuple[Params, ja
     x = lax.while_loop(is_running, iterate, carry)[0]
     residual = _add_scaled(rhs, -one, product(x))
     left = precision.norm(residual)
-    unit = _scaled(_inverse(left), residual)
+    unit = _scaled(inverse(left), residual)
     part = jnp.where(left > OUTSIDE * start, precision.inner(unit, x), 0)
     return _add_scaled(x, -part, unit), left <= OUTSIDE * start
 
@@ -243,7 +243,8 @@ def _limits(rhs: Params) -> tuple[int, jax.Array]:
     return min(10 * size + 100, MOST_STEPS), (16 * eps) ** 2 * precision.squared_norm(rhs)
 
 
-def _inverse(x: jax.Array) -> jax.Array:
+def inverse(x: jax.Array) -> jax.Array:
+    """``1 / x``, and zero where x is zero."""
     return jnp.where(x == 0, 0, 1 / jnp.where(x == 0, 1, x))
 
 

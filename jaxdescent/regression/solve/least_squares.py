@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from jaxdescent.designs import as_design
 from jaxdescent.kernels import loops
+from jaxdescent.numerics.linear_systems import inverse
 from jaxdescent.regression.linear_model import scaled_rows
 from jaxdescent.regression.solve.centred import columns
 from jaxdescent.regression.solve.pseudo_inverse import lengths_of
@@ -89,7 +90,7 @@ def by_conjugate_gradients(regression: Any, *, dtype: Any, is_wide: bool) -> ByC
     root = None if weight is None else jnp.sqrt(weight.astype(dtype))
     penalty = jnp.sqrt(jnp.atleast_1d(jnp.asarray(regression.l2, dtype)))[None]
     sizes = jnp.hypot(jnp.max(lengths) if is_wide else lengths[:, None], penalty)
-    return ByConjugateGradients(regression, root, lengths, penalty, is_wide, _inverse(sizes))
+    return ByConjugateGradients(regression, root, lengths, penalty, is_wide, inverse(sizes))
 
 
 def least_squares(
@@ -120,14 +121,14 @@ def least_squares(
     limit = min(10 * sum(len(leaf) for leaf in jax.tree.leaves(like)) + 100, MOST_TURNS)
     # In units of b no square of its numbers overflows or underflows.
     length = _length(known)
-    known = _times(_inverse(length), known)
+    known = _times(inverse(length), known)
 
     def turn(carry: Any) -> Any:
         x, left, direction, slope, size, on, count = carry
         image = product(direction)
         step, own = _length(image), _length(direction)
-        size = jnp.maximum(size, step * _inverse(own))
-        step = jnp.where(on, jnp.square(slope * _inverse(step)), 0)
+        size = jnp.maximum(size, step * inverse(own))
+        step = jnp.where(on, jnp.square(slope * inverse(step)), 0)
         new_left = _added(left, -step, image)
         rounded = jnp.maximum(_length(left), eps * (size * _length(x) + 1))
         on = on & (_length(new_left) <= _length(left) + ROUNDING * eps * rounded)
@@ -135,7 +136,7 @@ def least_squares(
         left = jax.tree.map(lambda new, old: jnp.where(on, new, old), new_left, left)
         gradient = transposed(left)
         new = _length(gradient)
-        direction = _added(gradient, jnp.square(new * _inverse(slope)), direction)
+        direction = _added(gradient, jnp.square(new * inverse(slope)), direction)
         on = on & (new > ROUNDING * eps * size * rounded)
         return x, left, direction, new, size, on, count + 1
 
@@ -163,7 +164,3 @@ def _times(scale: jax.Array, vectors: Vectors) -> Vectors:
 
 def _added(vectors: Vectors, scale: jax.Array, others: Vectors) -> Vectors:
     return jax.tree.map(lambda leaf, other: leaf + scale * other, vectors, others)
-
-
-def _inverse(numbers: jax.Array) -> jax.Array:
-    return jnp.where(numbers == 0, 0, 1 / jnp.where(numbers == 0, 1, numbers))
