@@ -33,7 +33,7 @@ from jaxdescent.kernels import host_memory, loops
 from jaxdescent.machine.host import usable_cores
 from jaxdescent.objectives import as_objective
 from jaxdescent.result import Result
-from jaxdescent.status import RUNNING
+from jaxdescent.status import RUNNING, Status
 from jaxdescent.tolerance import as_tolerance
 
 FIRST_ITERATIONS = 16
@@ -105,8 +105,12 @@ def minimize_batch(
         common = _settled(problem, first, start, tolerance)
 
     if _is_on_one_cpu(members):
-        is_one_step = first.method.solves_at_once(first.objective)
-        over = _by_blocks if is_one_step else _one_by_one
+        descent = Descent(*first, jnp.int32(max_iterations), 1)
+        over = _one_by_one
+        if first.method.solves_at_once(first.objective):
+            over = _by_blocks
+        elif not descent.may_go_on and not descent.refutation.has_diagonal:
+            over = _in_rounds
         result = _joined(_each(over, common, _shares(members, size), max_iterations))
     else:
         result = _shrinking(common, members, size, max_iterations)
@@ -171,6 +175,39 @@ def _concatenated(*parts: Any) -> Any:
 
 def _one_by_one(common: Any, most: jax.Array, members: Any) -> Result:
     return lax.map(lambda member: _solve(common, most, member), members)
+
+
+def _in_rounds(common: Any, most: jax.Array, members: Any) -> Result:
+    """Each member descends to its next claim alone; then the claims are looked at, for which a
+    program calls the host once for many members.
+    """
+
+    def begin(member: Any) -> Loop:
+        descent, params, starts_at_own = _begun(common, most, member)
+        return descent.begin(params, history=0, starts_at_own=starts_at_own)
+
+    def to_claim(member: Any, loop: Loop) -> Loop:
+        descent = _begun(common, most, member, looks=False)[0]
+        return descent.measured_at_end(descent.advance(loop))
+
+    def look(member: Any, loop: Loop) -> Loop:
+        return _begun(common, most, member)[0].looked_at(loop)
+
+    def follow(loop: Loop) -> Loop:
+        at_claim = lax.map(lambda given: to_claim(*given), (members, loop))
+        # No claim is looked at again: of members that ended before nothing is asked.
+        is_over = loop.status != RUNNING
+        none = jnp.int32(Status.NON_FINITE.value)
+        asked = at_claim._replace(status=jnp.where(is_over, none, at_claim.status))
+        seen = jax.vmap(look)(members, asked)
+        status = jnp.where(is_over, loop.status, seen.status)
+        return seen._replace(status=status)
+
+    first = lax.map(begin, members)
+    last = lax.while_loop(lambda loop: jnp.any(loop.status == RUNNING), follow, first)
+    return lax.map(
+        lambda given: _begun(common, most, given[0])[0].result(given[1]), (members, last)
+    )
 
 
 def _by_blocks(common: Any, most: jax.Array, members: Any) -> Result:
@@ -249,10 +286,12 @@ def _finish(common: Any, limits: _Limits, members: Any, loops: Loop) -> Result:
     return jax.vmap(finish)(members, loops)
 
 
-def _begun(common: Any, most: jax.Array, member: Any) -> tuple[Descent, Any, bool]:
+def _begun(
+    common: Any, most: jax.Array, member: Any, *, looks: bool = True
+) -> tuple[Descent, Any, bool]:
     """The member's descent, its params, and whether they are the objective's own start."""
     problem, params, starts_at_own = _posed(common[0], member, *common[1:])
-    return Descent(*problem, most, 1), params, starts_at_own
+    return Descent(*problem, most, 1, looks=looks), params, starts_at_own
 
 
 def _posed(make: Any, member: Any, method: Any, tolerance: Any) -> tuple[Problem, Any, bool]:

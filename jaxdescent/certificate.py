@@ -155,11 +155,12 @@ def _certified(
         return Certificate("undetermined", norm, *ends, "the gradient is not finite")
     tolerance = default_tolerance(params) if tolerance is None else tolerance
     verdict = verdict_at(spectrum, tolerance)
+    is_stationary, reason = bool(verdict.is_stationary), verdict.reason
     if scale is not None:
+        is_stationary = norm <= tolerance * scale
         reason = f"|gradient| exceeds {tolerance:.2g} * {scale:.3g}"
-        verdict = verdict._replace(is_stationary=norm <= tolerance * scale, reason=reason)
-    if not verdict.is_stationary and math.isfinite(spectrum.size):
-        return Certificate("not stationary", norm, *ends, verdict.reason)
+    if not is_stationary and math.isfinite(spectrum.size):
+        return Certificate("not stationary", norm, *ends, reason)
     kind, evidence = spectrum.kind, spectrum.evidence
     if verdict.step is not None and not stationarity.is_beyond_doubt(spectrum, verdict.step):
         evidence = f"{evidence}, which change too much on the way to the stationary point"
@@ -167,7 +168,7 @@ def _certified(
     if kind != "minimum":
         return Certificate(kind, norm, *ends, evidence)
     left = _suboptimality(spectrum, verdict, norm)
-    region = stationarity.region(spectrum, verdict.step, verdict.size)
+    region = stationarity.region(spectrum, verdict.step, float(verdict.size))
     if region == 0:
         evidence = f"{evidence}, which jump there: no neighbourhood is like the quadratic model"
         return Certificate("undetermined", norm, *ends, evidence)
@@ -197,7 +198,7 @@ def verdict_at(spectrum: Spectrum, tolerance: float) -> stationarity.Verdict:
 
 def _suboptimality(spectrum: Spectrum, verdict: stationarity.Verdict, norm: float) -> float:
     if spectrum.newton is not None:
-        return verdict.decrement
+        return float(verdict.decrement)
     if norm == 0:
         return 0.0
     return norm**2 / (2 * spectrum.at_least) if spectrum.at_least > 0 else math.inf

@@ -7,6 +7,7 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent import batches
+from jaxdescent.kernels.branches import seldom
 from tests.references import closed_form
 
 pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day
@@ -187,3 +188,49 @@ def test_a_solve_by_blocks_is_that_of_each_member(rng):
     for name, exact in zip(("weights", "intercept"), zip(*expected, strict=True), strict=False):
         np.testing.assert_allclose(result.params[name], exact, rtol=1e-3, atol=1e-5)
     assert np.all(result.converged)
+
+
+def decay(p, y):
+    return jnp.sum(jnp.square(p[0] * jnp.exp(-(p[1] ** 2) * T) + p[2] - y))
+
+
+T = jnp.linspace(0, 3, 30)
+
+
+def test_members_that_close_over_data_claim_what_eager_calls_do(rng, monkeypatch):
+    """Many fits of noise have no minimum, which float32 alone does not see."""
+    from jaxdescent.kernels import platform
+    from jaxdescent.second_order import few_unknowns
+
+    monkeypatch.setattr(platform, "has_one_cpu", lambda: True)  # as nearly every user has it
+    sizes, judged = [], few_unknowns._judged
+
+    def counted(numbers, *given, **options):
+        sizes.append(np.shape(numbers[0]))
+        return judged(numbers, *given, **options)
+
+    monkeypatch.setattr(few_unknowns, "_judged", counted)
+    starts = rng.normal(size=(30, 3)).astype(np.float32)
+    ys = (rng.normal(size=(30, 1)) + rng.normal(size=(30, 30))).astype(np.float32)
+    made = jd.minimize_batch(lambda start, y: (lambda p: decay(p, y), start), (starts, ys))
+    assert len(sizes) < 15  # calls of the host, each for all members
+    assert set(sizes) == {(30,)}
+    alone = [
+        jd.minimize(jax.tree_util.Partial(decay, y=y), start)
+        for start, y in zip(starts, ys, strict=True)
+    ]
+    np.testing.assert_array_equal(made.status, [int(each.status) for each in alone])
+    assert len(set(np.asarray(made.status).tolist())) > 1
+
+
+@pytest.mark.parametrize("at_once", [1, 4, 7, 100])
+def test_costly_branches_are_taken_for_those_who_need_them(at_once, rng):
+    numbers = jnp.asarray(rng.normal(size=10), jnp.float32)
+
+    def one(x):
+        return seldom(x > 0.5, lambda x: x**3, lambda x: -x, x, at_once=at_once)
+
+    expected = np.where(numbers > 0.5, numbers**3, -numbers)
+    np.testing.assert_allclose(jax.vmap(one)(numbers), expected, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(jax.vmap(one))(numbers), expected, rtol=1e-6)
+    np.testing.assert_allclose(one(numbers[0]), expected[0], rtol=1e-6)

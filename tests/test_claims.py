@@ -46,6 +46,35 @@ def test_no_certificate_contradicts_a_result(dtype, x64, rng):
     assert converged >= 5
 
 
+def decay(p, t):
+    return p[0] * jnp.exp(-(p[1] ** 2) * t) + p[2]
+
+
+def two_decays(p, t):
+    return p[0] * jnp.exp(-(p[1] ** 2) * t) + p[2] * jnp.exp(-(p[3] ** 2) * t)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "unknowns"), [(decay, 3), (two_decays, 4)])
+def test_no_certificate_contradicts_a_fit_of_a_curve(model, unknowns, rng):
+    """Fits of noise often have no minimum: a valley without an end leads to large params."""
+    t = jnp.linspace(0, 3, 30)
+
+    def squares(p, y):
+        return jnp.sum(jnp.square(model(p, t) - y))
+
+    converged = 0
+    for _ in range(20):
+        noise = 10 ** rng.uniform(-3, 0.5) * rng.normal(size=30)
+        y = jnp.float32(model(rng.normal(size=unknowns), t) + noise)
+        fit = jax.tree_util.Partial(squares, y=y)
+        result = jd.minimize(fit, rng.normal(size=unknowns).astype(np.float32))
+        if status(result) == "CONVERGED":
+            converged += 1
+            assert jd.certify(fit, result).kind != "not stationary"
+    assert converged >= 12
+
+
 @pytest.mark.slow
 def test_a_traced_descent_claims_what_an_eager_one_does(rng, monkeypatch):
     from jaxdescent.kernels import platform

@@ -90,7 +90,7 @@ class Refutation(NamedTuple):
             return False
         if precision.is_rounded(params) or self.objective.cuts is not None:
             return False
-        if self._has_diagonal:
+        if self.has_diagonal:
             return True
         if self.objective.is_quadratic or self.objective.is_separable:
             return False
@@ -98,7 +98,7 @@ class Refutation(NamedTuple):
         return is_small and (not is_tried or newton_steps.is_possible(self.objective, params))
 
     @property
-    def _has_diagonal(self) -> bool:
+    def has_diagonal(self) -> bool:
         """Whether the structure is examined, by rows or a stored Hessian, and not the function."""
         has_rows = self.objective.linear_regression is not None
         return has_rows or self.objective.hessian_array is not None
@@ -160,7 +160,7 @@ class Refutation(NamedTuple):
 
         def answer() -> tuple[jax.Array, Watch]:
             asked = self._asked(loop)
-            if self._has_diagonal:
+            if self.has_diagonal:
                 return self._answered(loop, asked, self._look_at_structure(loop, asked))
             return self._answered(loop, asked, self._look_at_function(loop, asked))
 
@@ -240,7 +240,7 @@ class Refutation(NamedTuple):
         status = xp.where(is_proven, np.int32(Status.CONVERGED.value), status)
         above = xp.where(is_low, falls, watch.suboptimality)
         above = xp.where(is_exact, look.falls, above)
-        if not self._has_diagonal:
+        if not self.has_diagonal:
             # Where a function's own method does not get further, its expansion does not lead on.
             is_lost = (status == Status.STAGNATED.value) & look.is_false
             above = xp.where(is_lost, xp.inf, above)
@@ -272,7 +272,7 @@ class Refutation(NamedTuple):
         parts = objective, self.tolerance, loop._replace(state=(), history=()), asked
         numbers, structure = jax.tree.flatten(parts)
 
-        def by(look: Any) -> Look:
+        def by(look: Any, at_once: int = 1) -> Look:
             def made(*numbers: jax.Array) -> Look:
                 return look(*structure.unflatten(numbers))
 
@@ -280,13 +280,17 @@ class Refutation(NamedTuple):
                 del numbers
                 return Look.nothing(dtype)
 
-            return seldom(asked.is_looked_at, made, none, *numbers)
+            return seldom(asked.is_looked_at, made, none, *numbers, at_once=at_once)
+
+        def in_own_dtype() -> Look:
+            return by(_look_in_own_dtype)
 
         dtype = loop.value.dtype
         is_small = few_unknowns.is_possible(objective, loop.params)
         if not is_small or not few_unknowns.is_traceable(objective, loop.params):
-            return by(_look_in_own_dtype)
-        return on_one_cpu(lambda: by(_look_in_double), lambda: by(_look_in_own_dtype))
+            return in_own_dtype()
+        at_once = few_unknowns.members_at_once(objective, loop.params)
+        return on_one_cpu(lambda: by(_look_in_double, at_once), in_own_dtype)
 
     def _look_at_structure(self, loop: Loop, asked: _Asked) -> Look:
         """The look at the claim by the structure. Under ``vmap`` a plain branch would copy X for

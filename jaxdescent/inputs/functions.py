@@ -74,8 +74,7 @@ def hoist(function: Any, *example: Any, always: bool = False, in_double: bool = 
       always: whether to hoist the constants of a plain function too. XLA folds constants while it
         compiles; leaves are no part of the program.
       in_double: whether the result also accepts floating point arguments in float64, if the
-        function does, closes over no traced value, and ``example`` begins with at most
-        ``MOST_IN_DOUBLE`` numbers.
+        function does, and ``example`` begins with at most ``MOST_IN_DOUBLE`` numbers.
     """
     with hinting("the function"):
         closed, shapes = jax.make_jaxpr(anew(function), return_shape=True)(*example)
@@ -83,11 +82,7 @@ def hoist(function: Any, *example: Any, always: bool = False, in_double: bool = 
     if not always and not has_tracers and not is_fleeting(function):
         return function
     made = [(closed, shapes)]
-    if (
-        in_double
-        and not has_tracers
-        and sum(map(np.size, jax.tree.leaves(example[0]))) <= MOST_IN_DOUBLE
-    ):
+    if in_double and sum(map(np.size, jax.tree.leaves(example[0]))) <= MOST_IN_DOUBLE:
         made += _made_in_double(function, example)
     constants = {id(each): each for closed, _ in made for each in closed.consts}
     places = {key: place for place, key in enumerate(constants)}

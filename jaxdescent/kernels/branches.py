@@ -14,14 +14,21 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
 
+from jaxdescent.kernels import loops
+
 
 def seldom(
-    is_needed: jax.Array, costly: Callable[..., Any], usual: Callable[..., Any], *operands: Any
+    is_needed: jax.Array,
+    costly: Callable[..., Any],
+    usual: Callable[..., Any],
+    *operands: Any,
+    at_once: int = 1,
 ) -> Any:
     """``lax.cond(is_needed, costly, usual, *operands)`` that stays a branch under ``vmap``.
 
     Under ``vmap``, ``usual`` runs for all members at once. If any member needs ``costly``, a loop
-    over the members runs it for those that do. The functions must not close over arrays.
+    over the members runs it for those that do; or over blocks of ``at_once`` members, for blocks in
+    which any member does. The functions must not close over arrays.
     """
 
     @custom_vmap
@@ -47,9 +54,18 @@ def seldom(
                 own = iter(own)
                 pairs = zip(leaves, flags, strict=True)
                 operands = treedef.unflatten([next(own) if flag else leaf for leaf, flag in pairs])
-                return lax.cond(needs, lambda: costly(*operands), lambda: result)
+                if at_once == 1:
+                    return lax.cond(needs, lambda: costly(*operands), lambda: result)
+                new = if_any(needs, lambda result, *own: costly(*own), first, result, *operands)
+                return jax.tree.map(lambda new, old: jnp.where(needs, new, old), new, result)
 
-            return lax.map(member, (needs, mapped, results))
+            if at_once == 1:
+                return lax.map(member, (needs, mapped, results))
+            return loops.by_blocks(jax.vmap(member), ((needs, mapped, results),), at_once)
+
+        def first(result: Any, *operands: Any) -> Any:
+            del operands
+            return result
 
         def keep(needs: jax.Array, leaves: list[jax.Array], results: Any) -> Any:
             del needs, leaves

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from jaxdescent.inputs.functions import MOST_IN_DOUBLE, anew
+from jaxdescent.kernels.branches import seldom
 from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
@@ -35,6 +35,9 @@ Params = Any
 MOST_NUMBERS = 1 << 22
 """The largest product of the number of unknowns and the numbers in the data, or in an array that
 the function computes."""
+
+MOST_MEMBERS = 256
+"""The most members of a batch for which the host is called once."""
 
 POWERS = np.arange(-20, 4)
 FLAT_PARTS = 8
@@ -65,19 +68,20 @@ class Found(NamedTuple):
 
 
 class _Judged(NamedTuple):
-    """The findings by the expansion, and the points where the value is to be measured.
+    """The findings by the expansion, and the directions along which the value is to be measured.
 
     Attributes:
       found: the findings about the point by its expansion.
       is_flat: whether there is a direction in which the expansion is flat.
-      rows: points along such directions, filled up with the point itself.
+      parts: the parts of the params along such directions, (..., FLAT_PARTS, unknowns), filled up
+        with zeros.
       height: the value at the point.
       allowed: how much lower than ``height`` a measured value may be.
     """
 
     found: Found
     is_flat: Any
-    rows: Any
+    parts: Any
     height: Any
     allowed: Any
 
@@ -85,8 +89,20 @@ class _Judged(NamedTuple):
 def is_possible(objective: Objective, params: Params) -> bool:
     """Whether the Hessian's columns are few and the data small."""
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
-    data = sum(np.size(leaf) for leaf in jax.tree.leaves(objective))
-    return size <= MOST_IN_DOUBLE and size * max(data, size) <= MOST_NUMBERS
+    return size <= MOST_IN_DOUBLE and _numbers(objective, params) <= MOST_NUMBERS
+
+
+def members_at_once(objective: Objective, params: Params) -> int:
+    """The number of members of a batch, like the one that is given, for which the host is called
+    once.
+    """
+    return min(max(MOST_NUMBERS // max(_numbers(objective, params), 1), 1), MOST_MEMBERS)
+
+
+def _numbers(objective: Objective, params: Params) -> int:
+    """The product of the number of unknowns and the numbers in the data."""
+    size = sum(leaf.size for leaf in jax.tree.leaves(params))
+    return size * max(size, sum(np.size(leaf) for leaf in jax.tree.leaves(objective)))
 
 
 def is_traceable(objective: Objective, params: Params) -> bool:
@@ -119,10 +135,10 @@ def found_at(
         numbers = jax.device_get(curvature.run(_expansion))
     except Exception:  # a function may raise any error in float64
         return None
-    judged = _judged(numbers, value, size, tolerance, curvature.eps)
+    judged = _judged(numbers, value, size, tolerance, eps=curvature.eps)
     if not judged.is_flat:
         return judged.found
-    return _with_measured(judged, np.asarray(curvature.run(_values, judged.rows)), np)
+    return _with_measured(judged, np.asarray(curvature.run(_values, judged.parts)), np)
 
 
 def found_in_program(
@@ -134,57 +150,68 @@ def found_in_program(
     with double():
         numbers = _expansion(objective, wide)
         flag, number = jax.ShapeDtypeStruct((), bool), jax.ShapeDtypeStruct((), np.float64)
-        rows = jax.ShapeDtypeStruct((FLAT_PARTS * len(POWERS), count), np.float64)
-        like = _Judged(Found(flag, flag, flag, number), flag, rows, number, number)
+        parts = jax.ShapeDtypeStruct((FLAT_PARTS, count), np.float64)
+        like = _Judged(Found(flag, flag, flag, number), flag, parts, number, number)
         of = functools.partial(_judged, eps=precision.epsilon(wide))
         given = (value, size, jnp.asarray(tolerance, jnp.float64))
-        judged = host_call(of, like, numbers, *given, vmap_method="sequential")
-        there = lax.cond(
-            judged.is_flat,
-            lambda rows: _values(objective, wide, rows),
-            lambda rows: jnp.full(len(rows), jnp.inf),
-            judged.rows,
-        )
+        judged = host_call(of, like, numbers, *given, vmap_method="broadcast_all")
+        leaves, structure = jax.tree.flatten((objective, wide, judged.parts))
+
+        def measured(*leaves: jax.Array) -> jax.Array:
+            return _values(*structure.unflatten(leaves))
+
+        def unmeasured(*leaves: jax.Array) -> jax.Array:
+            del leaves
+            return jnp.full(FLAT_PARTS * len(POWERS), jnp.inf)
+
+        there = seldom(judged.is_flat, measured, unmeasured, *leaves)
         found = _with_measured(judged, there, jnp)
         return found._replace(falls=found.falls.astype(dtype))
 
 
-def _judged(numbers: Any, value: Any, size: Any, tolerance: Any, eps: float) -> _Judged:
+def _judged(numbers: Any, value: Any, size: Any, tolerance: Any, *, eps: float) -> _Judged:
+    """The findings about a point, or about several: all arrays may have leading axes."""
     height, flat, gradient, matrix = numbers
-    value, size, tolerance = float(value), float(size), float(tolerance)
-    rows = np.tile(flat, (FLAT_PARTS * len(POWERS), 1))
-    yes, no, zero = np.asarray(True), np.asarray(False), np.asarray(0.0)
-    nothing = _Judged(Found(no, no, no, zero), no, rows, np.asarray(height), zero)
-    are_finite = np.all(np.isfinite(matrix)) and np.all(np.isfinite(gradient))
-    if not are_finite:
-        return nothing
-    matrix = 0.5 * (matrix + matrix.T)
-    newton = Newton.of(matrix).with_doubt(len(flat) * eps)
-    rounding = eps * newton.worth(flat)
-    if not abs(height - value) <= AGREEMENT * abs(height) + len(flat) * rounding:
-        return nothing
-    verdict = stationarity.by_newton(
-        newton, flat, float(height), gradient, tolerance=tolerance, eps=eps
+    value, size, tolerance = (np.asarray(each, np.float64) for each in (value, size, tolerance))
+    is_finite = np.isfinite(matrix).all((-2, -1)) & np.isfinite(gradient).all(-1)
+    matrix = np.where(is_finite[..., None, None], 0.5 * (matrix + matrix.mT), 0)
+    newton = Newton.of(matrix)
+    rounding, count = eps * newton.worth(flat), flat.shape[-1]
+    with np.errstate(invalid="ignore"):
+        is_same = np.abs(height - value) <= AGREEMENT * np.abs(height) + count * rounding
+        is_known = is_finite & is_same
+        verdict = stationarity.by_newton(
+            newton, flat, height, gradient, tolerance=tolerance, eps=eps
+        )
+        # The rounding of data may change the sign of an eigenvalue, but not what the function is.
+        doubt = count * eps * np.max(np.abs(newton.values), axis=-1)
+        is_convex = newton.ends[0] >= -np.maximum(newton.cutoff, doubt)
+        falls = np.where(verdict.is_flat, verdict.decrement, np.inf)
+        scale = stationarity.SLACK * np.maximum(np.abs(height), rounding)
+        values, vectors = np.linalg.eigh(matrix)
+        worth = 0.5 * np.abs(values) * size[..., None] ** 2
+        is_irrelevant = worth <= (np.minimum(tolerance, FLAT) * scale)[..., None]
+    along = np.where(is_irrelevant, (vectors.mT @ flat[..., None])[..., 0], 0)
+    # The directions with a part come first, in their order.
+    order = np.argsort(along == 0, axis=-1, kind="stable")[..., :FLAT_PARTS]
+    own = np.take_along_axis(along, order, -1)[..., None]
+    parts = np.zeros((*along.shape[:-1], FLAT_PARTS, count))
+    parts[..., : own.shape[-2], :] = own * np.take_along_axis(vectors.mT, order[..., None], -2)
+    found = Found(
+        is_known,
+        is_known & verdict.is_stationary,
+        is_known & is_convex,
+        np.where(is_known, falls, 0.0),
     )
-    falls = np.asarray(verdict.decrement if verdict.is_flat else np.inf)
-    is_stationary, is_convex = verdict.is_stationary, newton.kind() in ("minimum", "degenerate")
-    found = Found(yes, np.asarray(is_stationary), np.asarray(is_convex), falls)
-    scale = stationarity.SLACK * max(abs(float(height)), rounding)
-    values, vectors = np.linalg.eigh(matrix)
-    is_irrelevant = 0.5 * np.abs(values) * size**2 <= min(tolerance, FLAT) * scale
-    parts = [direction * (direction @ flat) for direction in vectors[:, is_irrelevant].T]
-    parts = [part for part in parts if np.any(part)][:FLAT_PARTS]
-    for index, part in enumerate(parts):
-        own = slice(index * len(POWERS), (index + 1) * len(POWERS))
-        rows[own] += (2.0 ** POWERS[:, None] - 1) * part
-    is_flat = np.asarray(bool(parts) and verdict.is_stationary)
-    return _Judged(found, is_flat, rows, np.asarray(height), np.asarray(tolerance * scale))
+    is_flat = found.is_stationary & np.any(along, axis=-1)
+    return _Judged(found, is_flat, parts, height, np.where(is_known, tolerance * scale, 0.0))
 
 
 def _with_measured(judged: _Judged, there: Any, xp: Any) -> Found:
     """The findings about a point after the value has been measured along flat directions."""
     found = judged.found
-    lower = judged.height - xp.min(xp.where(xp.isfinite(there), there, judged.height))
+    height = xp.expand_dims(judged.height, -1)
+    lower = xp.max(xp.where(xp.isfinite(there), height - there, 0.0), axis=-1)
     is_lower = judged.is_flat & (lower > judged.allowed)
     falls = xp.where(is_lower, xp.maximum(found.falls, lower), found.falls)
     return found._replace(is_stationary=found.is_stationary & ~is_lower, falls=falls)
@@ -218,7 +245,10 @@ def _expansion(objective: Objective, params: Params) -> tuple[jax.Array, ...]:
     return value, flat, ravel_pytree(gradient)[0], columns
 
 
-def _values(objective: Objective, params: Params, rows: jax.Array) -> jax.Array:
+def _values(objective: Objective, params: Params, parts: jax.Array) -> jax.Array:
+    """The values where each part of the params is multiplied by powers of two."""
     objective, params = as_double((objective, params))
-    _, unravel = ravel_pytree(params)
+    flat, unravel = ravel_pytree(params)
+    moved = (2.0 ** POWERS - 1)[None, :, None] * parts[:, None, :]
+    rows = flat[None] + moved.reshape(-1, flat.size)
     return jax.vmap(lambda row: objective.value(unravel(row)))(rows)

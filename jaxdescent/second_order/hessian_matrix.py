@@ -98,14 +98,16 @@ def _chunk(curvature: Curvature) -> int:
 
 
 def equilibrated(matrix: np.ndarray) -> Scaled:
-    """The matrix scaled so that the largest entry of every row is near one; rows of zeros stay."""
-    scale = np.ones(len(matrix))
+    """Matrices (..., n, n) scaled so that the largest entry of every row is near one; rows of zeros
+    stay.
+    """
+    scale = np.ones(matrix.shape[:-1])
     scaled = matrix
     for _ in range(4):
-        peaks = np.max(np.abs(scaled), axis=1)
+        peaks = np.max(np.abs(scaled), axis=-1)
         factor = np.where(peaks > 0, 1 / np.sqrt(np.where(peaks > 0, peaks, 1)), 1)
         scale = scale * factor
-        scaled = matrix * scale[:, None] * scale[None, :]
+        scaled = matrix * scale[..., :, None] * scale[..., None, :]
     return Scaled(scaled, scale)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+from typing import Any
 
 import numpy as np
 
@@ -14,12 +14,13 @@ from jaxdescent.second_order.hessian_matrix import kind_of
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Newton:
-    """The eigenvalues and eigenvectors of ``S = D H D``.
+    """The eigenvalues and eigenvectors of ``S = D H D``; all arrays may have leading axes, for
+    several Hessians.
 
     Attributes:
-      scale: D, (n,).
+      scale: D, (..., n).
       values, vectors: the eigenvalues and eigenvectors of S.
-      cutoff: the rounding of products; smaller eigenvalues are not used in products.
+      cutoff: the rounding of products, (...); smaller eigenvalues are not used in products.
       margins: bounds on the errors of the smallest and the largest eigenvalue; within them no sign
         is claimed.
       ends: the smallest and the largest eigenvalue of S, or of its Schur complement without a
@@ -30,61 +31,70 @@ class Newton:
     scale: np.ndarray
     values: np.ndarray
     vectors: np.ndarray
-    cutoff: float
-    margins: tuple[float, float]
-    ends: tuple[float, float]
+    cutoff: Any
+    margins: tuple[Any, Any]
+    ends: tuple[Any, Any]
     matrix: np.ndarray
 
     @classmethod
     def of(cls, matrix: np.ndarray, rounding: float = 0.0) -> Newton:
-        """The eigenvalues of a symmetric matrix, whose products have the error ``rounding``."""
+        """The eigenvalues of symmetric matrices, whose products have the error ``rounding``."""
         scaled = hessian_matrix.equilibrated(matrix)
         values, vectors = np.linalg.eigh(scaled.matrix)
-        largest = float(np.max(np.abs(values)))
+        largest = np.max(np.abs(values), axis=-1)
         cutoff = hessian_matrix.SAFETY * rounding
-        cutoff += 4 * np.finfo(np.float64).eps * len(values) * largest
-        ends = float(values[0]), float(values[-1])
+        cutoff = cutoff + 4 * np.finfo(np.float64).eps * values.shape[-1] * largest
+        ends = values[..., 0], values[..., -1]
         return cls(scaled.scale, values, vectors, cutoff, (cutoff, cutoff), ends, scaled.matrix)
 
-    def with_doubt(self, share: float) -> Newton:
-        """These eigenvalues with margins for the rounding of data: a share of the largest one."""
-        margin = max(self.cutoff, share * float(np.max(np.abs(self.values))))
-        return dataclasses.replace(self, margins=(margin, margin))
-
     @property
-    def largest(self) -> float:
+    def largest(self) -> Any:
         """The largest absolute eigenvalue of H itself."""
-        return float(np.linalg.norm(self.matrix / self.scale / self.scale[:, None], 2))
+        hessian = self.matrix / self.scale[..., None, :] / self.scale[..., :, None]
+        return np.linalg.norm(hessian, 2, axis=(-2, -1))
 
     def kind(self, less: float = 0.0) -> str:
-        """The kind by the second-derivative test, if S may change by ``less`` in addition."""
+        """The kind of one point by the second-derivative test, if S may change by ``less`` in
+        addition.
+        """
         below, above = self.margins
         return kind_of(*self.ends, below + less, above + less)
 
     def step(self, gradient: np.ndarray) -> np.ndarray:
         """``-H^+ g``, without eigenvalues that may be zero."""
-        coordinates = self.vectors.T @ (self.scale * gradient)
-        is_sure = np.abs(self.values) > self.margins[0]
-        quotients = np.where(is_sure, coordinates / np.where(is_sure, self.values, 1), 0)
-        return -self.scale * (self.vectors @ quotients)
+        is_sure = np.abs(self.values) > np.asarray(self.margins[0])[..., None]
+        quotients = np.where(is_sure, self._along(gradient) / np.where(is_sure, self.values, 1), 0)
+        return -self.scale * _times(self.vectors, quotients)
 
-    def decrement(self, gradient: np.ndarray) -> float:
+    def decrement(self, gradient: np.ndarray) -> Any:
         """``1/2 sum_i g_i^2 / |l_i|``, at a minimum half the squared Newton decrement."""
-        coordinates = self.vectors.T @ (self.scale * gradient)
-        is_seen = np.abs(self.values) > self.cutoff
-        return float(0.5 * np.sum(coordinates[is_seen] ** 2 / np.abs(self.values[is_seen])))
+        sizes, is_seen = np.abs(self.values), self._is_seen
+        shares = np.where(is_seen, self._along(gradient) ** 2 / np.where(is_seen, sizes, 1), 0)
+        return 0.5 * np.sum(shares, axis=-1)
 
-    def worth(self, params: np.ndarray) -> float:
+    def worth(self, params: np.ndarray) -> Any:
         """``1/2 sum_ij |x_i H_ij x_j|``: a scale for the value by params of this size."""
         sizes = np.abs(params) / self.scale
-        return float(0.5 * sizes @ np.abs(self.matrix) @ sizes)
+        return 0.5 * np.sum(sizes * _times(np.abs(self.matrix), sizes), axis=-1)
 
-    def flat_share(self, gradient: np.ndarray, params: np.ndarray) -> float:
+    def flat_share(self, gradient: np.ndarray, params: np.ndarray) -> Any:
         """The gradient along directions of zero curvature, in units of ``|S| |D^-1 x|``."""
-        coordinates = self.vectors.T @ (self.scale * gradient)
-        flat = float(np.linalg.norm(coordinates[np.abs(self.values) <= self.cutoff]))
-        worth = np.max(np.abs(self.values)) * float(np.linalg.norm(params / self.scale))
-        return flat / worth if worth > 0 else math.inf if flat > 0 else 0.0
+        flat = np.linalg.norm(np.where(self._is_seen, 0, self._along(gradient)), axis=-1)
+        worth = np.max(np.abs(self.values), axis=-1) * np.linalg.norm(params / self.scale, axis=-1)
+        of_nothing = np.where(flat > 0, np.inf, 0.0)
+        return np.where(worth > 0, flat / np.where(worth > 0, worth, 1), of_nothing)
+
+    @property
+    def _is_seen(self) -> np.ndarray:
+        return np.abs(self.values) > np.asarray(self.cutoff)[..., None]
+
+    def _along(self, gradient: np.ndarray) -> np.ndarray:
+        """The gradient's components along the eigenvectors."""
+        return _times(np.swapaxes(self.vectors, -1, -2), self.scale * gradient)
+
+
+def _times(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    return (matrix @ vector[..., None])[..., 0]
 
 
 def newton_of(curvature: Curvature, matrix: np.ndarray, *, is_known: bool) -> Newton:

@@ -56,16 +56,38 @@ MANY_UNKNOWNS = 100_000
 
 
 class Verdict(NamedTuple):
-    """Whether a point is stationary, the reason if not, the decrease that is left, Newton's step,
-    X, and whether the gradient along directions without curvature is zero.
+    """Whether a point is stationary; those of several points have arrays.
+
+    Attributes:
+      is_stationary: whether the gradient is zero.
+      decrement: the decrease that is left, by Newton's step; NaN if the step is not known.
+      step: Newton's step; None if it is not known.
+      size: X.
+      norm: the gradient's norm.
+      bound: on the decrement, or on the norm if Newton's step is not known.
+      is_flat: whether the gradient along directions without curvature is zero.
     """
 
-    is_stationary: bool
-    reason: str
-    decrement: float
+    is_stationary: Any
+    decrement: Any
     step: np.ndarray | None
-    size: float
-    is_flat: bool = True
+    size: Any
+    norm: Any
+    bound: Any
+    is_flat: Any = True
+
+    @property
+    def reason(self) -> str:
+        """Why one point is not stationary."""
+        begin = f"|gradient| = {self.norm:.3g}"
+        if not self.is_flat:
+            return f"{begin} along a direction without curvature"
+        if self.step is None:
+            return f"{begin} exceeds the tolerance times |H| |params|, {self.bound:.3g}"
+        return (
+            f"{begin}: the value may change by {self.decrement:.3g}, more than {self.bound:.3g}, "
+            "on the way to the nearest stationary point"
+        )
 
 
 def judged(
@@ -85,78 +107,75 @@ def judged(
     if step is None:
         size = length if length > 0 else 1.0
         bound = tolerance * spectrum.size * size
-        reason = f"|gradient| = {norm:.3g} exceeds {tolerance:.2g} |H| |params| = {bound:.3g}"
-        return Verdict(norm <= bound, reason, math.nan, None, size)
-    point = _Point(params, value, gradient, step, decrement)
-    worth = 0.5 * spectrum.size * (point.size if point.is_short else length) ** 2
+        return Verdict(norm <= bound, math.nan, None, size, norm, bound)
+    point = _Point.of(params, value, gradient, step, decrement)
+    worth = 0.5 * spectrum.size * np.where(point.is_short, point.size, length) ** 2
     return point.judged(worth, 0.0, tolerance, eps)
 
 
 def by_newton(
     newton: Newton,
     params: np.ndarray,
-    value: float,
+    value: Any,
     gradient: np.ndarray,
     *,
-    tolerance: float,
+    tolerance: Any,
     eps: float,
 ) -> Verdict:
     """The verdict by the rule of this module, if all eigenvalues of the Hessian are known; ``eps``
-    is the rounding of data and params.
+    is the rounding of data and params. All arrays may have leading axes, for several points.
     """
     step, decrement = newton.step(gradient), newton.decrement(gradient)
-    point = _Point(params, value, gradient, step, decrement)
-    length = point.size if point.is_short else float(np.linalg.norm(params))
+    point = _Point.of(params, value, gradient, step, decrement)
     worth = newton.worth(params)
-    if point.is_at_zero:
-        worth = 0.5 * newton.largest * length**2
+    if np.any(point.is_at_zero):
+        length = np.where(point.is_short, point.size, np.linalg.norm(params, axis=-1))
+        worth = np.where(point.is_at_zero, 0.5 * newton.largest * length**2, worth)
     return point.judged(worth, newton.flat_share(gradient, params), tolerance, eps)
 
 
 class _Point(NamedTuple):
-    params: np.ndarray
-    value: float
+    """A point, or several: the value, the gradient, Newton's step and its decrement; whether the
+    params are zero at the stationary point; and X.
+    """
+
+    value: Any
     gradient: np.ndarray
     step: np.ndarray
-    decrement: float
+    decrement: Any
+    is_at_zero: Any
+    size: Any
+
+    @classmethod
+    def of(
+        cls, params: np.ndarray, value: Any, gradient: np.ndarray, step: np.ndarray, decrement: Any
+    ) -> _Point:
+        length = np.linalg.norm(params, axis=-1)
+        beyond = np.linalg.norm(params + step, axis=-1)
+        is_at_zero = (beyond <= 1e-3 * length) & (1e-3 * length < 1e-3)
+        size = np.maximum(length, beyond)
+        size = np.where(is_at_zero | (size == 0), 1.0, size)
+        return cls(value, gradient, step, decrement, is_at_zero, size)
 
     @property
-    def is_at_zero(self) -> bool:
-        """Whether the params are zero at the stationary point."""
-        length = float(np.linalg.norm(self.params))
-        return float(np.linalg.norm(self.params + self.step)) <= 1e-3 * length < 1e-3
+    def is_short(self) -> Any:
+        return np.linalg.norm(self.step, axis=-1) <= SHORT_STEP * self.size
 
-    @property
-    def size(self) -> float:
-        """X."""
-        if self.is_at_zero:
-            return 1.0
-        lengths = np.linalg.norm(self.params), np.linalg.norm(self.params + self.step)
-        return float(max(lengths)) or 1.0
-
-    @property
-    def is_short(self) -> bool:
-        return float(np.linalg.norm(self.step)) <= SHORT_STEP * self.size
-
-    def judged(self, worth: float, flat: float, tolerance: float, eps: float) -> Verdict:
+    def judged(self, worth: Any, flat: Any, tolerance: Any, eps: float) -> Verdict:
         """The verdict with this F, and this share of a gradient along flat directions."""
-        height = abs(self.value) if self.is_short else 0.0
+        size = np.abs(self.value)
+        height = np.where(self.is_short, size, 0.0)
         # The change of the value by rounding of data and params, at least the smallest number.
-        least = eps**2 * max(abs(self.value), worth)
-        least = max(least, float(np.finfo(np.float64 if eps < 1e-12 else np.float32).tiny))
-        if self.decrement < ZERO * abs(self.value):
-            worth = min(worth, abs(self.value))
-        bound = max(SLACK * tolerance * max(height, tolerance * worth), least)
-        norm = float(np.linalg.norm(self.gradient))
-        reason = (
-            f"|gradient| = {norm:.3g}: the value may change by {self.decrement:.3g}, "
-            f"more than {bound:.3g}, on the way to the nearest stationary point"
-        )
+        least = eps**2 * np.maximum(size, worth)
+        least = np.maximum(least, np.finfo(np.float64 if eps < 1e-12 else np.float32).tiny)
+        is_high = self.decrement < ZERO * size
+        worth = np.where(is_high, np.minimum(worth, size), worth)
+        bound = SLACK * tolerance * np.maximum(height, tolerance * worth)
+        bound = np.maximum(bound, least)
+        norm = np.linalg.norm(self.gradient, axis=-1)
         is_flat = flat <= tolerance
-        if not is_flat:
-            reason = f"|gradient| = {norm:.3g} along a direction without curvature"
-        is_stationary = bool(is_flat and self.decrement <= bound)
-        return Verdict(is_stationary, reason, self.decrement, self.step, self.size, is_flat)
+        is_stationary = is_flat & (self.decrement <= bound)
+        return Verdict(is_stationary, self.decrement, self.step, self.size, norm, bound, is_flat)
 
 
 def is_beyond_doubt(spectrum: Spectrum, step: np.ndarray) -> bool:
