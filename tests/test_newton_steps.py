@@ -10,6 +10,7 @@ import pytest
 import jaxdescent as jd
 from jaxdescent.descent.looks import newton_steps
 from jaxdescent.objectives import as_objective
+from tests.results import status
 
 METHODS = {
     "LBFGS": jd.LBFGS(),
@@ -159,8 +160,8 @@ def test_members_of_a_batch_are_looked_at_alone():
     # Every member ends at a kink of its own, far above the minimum, because of what was seen there.
     for k, start in enumerate(starts):
         alone = descend(start)
-        for status, params in ((batch.status[k], batch.params[k]), (alone.status, alone.params)):
-            assert int(status) == jd.Status.STAGNATED
+        for code, params in ((batch.status[k], batch.params[k]), (alone.status, alone.params)):
+            assert int(code) == jd.Status.STAGNATED
             assert height(absolute, params, A, b) > 1
 
 
@@ -214,3 +215,17 @@ def test_a_function_that_casts_is_looked_at_in_its_own_dtype(inside, dtype, rela
             result = call(start, center)
             above = np.sum(np.cosh(np.asarray(result.params, float) - center)) - 3
             assert above <= 10 * float(jnp.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("power", [4, 6])
+def test_a_value_that_underflows_at_a_flat_minimum_has_converged(power, rng):
+    def flat(p, factor):
+        return jnp.sum(jnp.abs(factor * p) ** power)
+
+    for _ in range(5):
+        start, factor = np.float32(10 ** rng.uniform(-3, 1, size=(2, 3)))
+        result = jd.minimize(flat, start, jd.LBFGS(), args=(factor,))
+        assert status(result) == "CONVERGED"
+        assert float(result.value) < 1e-37
+        assert float(result.suboptimality) < 1e-37
+        assert jd.certify(flat, result, args=(factor,)).kind != "not stationary"

@@ -161,7 +161,8 @@ def _judged(numbers: Any, value: Any, size: Any, tolerance: Any, eps: float) -> 
     matrix = 0.5 * (matrix + matrix.T)
     newton = Newton.of(matrix).with_doubt(len(flat) * eps)
     rounding = eps * newton.worth(flat)
-    if not abs(height - value) <= AGREEMENT * abs(height) + len(flat) * rounding:
+    lost = len(flat) * rounding + stationarity.underflow(flat, eps)
+    if not abs(height - value) <= AGREEMENT * abs(height) + lost:
         return nothing
     verdict = stationarity.by_newton(
         newton, flat, float(height), gradient, tolerance=tolerance, eps=eps

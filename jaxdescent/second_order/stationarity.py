@@ -68,6 +68,13 @@ class Verdict(NamedTuple):
     is_flat: bool = True
 
 
+def underflow(params: np.ndarray, eps: float) -> float:
+    """How much of a value may be lost by underflow in the dtype with this eps: a term for each
+    unknown.
+    """
+    return len(params) * float(np.finfo(np.float64 if eps < 1e-12 else np.float32).tiny)
+
+
 def judged(
     spectrum: Spectrum, params: np.ndarray, value: float, gradient: np.ndarray, tolerance: float
 ) -> Verdict:
@@ -142,8 +149,7 @@ class _Point(NamedTuple):
         """The verdict with this F, and this share of a gradient along flat directions."""
         height = abs(self.value) if self.is_short else 0.0
         # The change of the value by rounding of data and params, at least the smallest number.
-        least = eps**2 * max(abs(self.value), worth)
-        least = max(least, float(np.finfo(np.float64 if eps < 1e-12 else np.float32).tiny))
+        least = max(eps**2 * max(abs(self.value), worth), underflow(self.params, eps))
         if self.decrement < ZERO * abs(self.value):
             worth = min(worth, abs(self.value))
         bound = max(SLACK * tolerance * max(height, tolerance * worth), least)
