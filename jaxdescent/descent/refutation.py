@@ -235,7 +235,9 @@ class Refutation(NamedTuple):
         is_stronger = (status == Status.CONVERGED.value) & (watch.evidence < known.value)
         is_exact = look.is_exact & asked.is_looked_at & xp.logical_not(is_stronger)
         is_exact = is_exact & (status != RUNNING)
-        is_proven = is_exact & xp.logical_not(look.is_false) & self._is_level(loop, xp)
+        is_near = look.falls <= asked.allowed
+        is_level = self.tolerance.is_level(loop.norm, loop.watch.scale, is_near, xp)
+        is_proven = is_exact & xp.logical_not(look.is_false) & is_level
         is_proven = is_proven & (status != Status.MAX_ITERATIONS.value)
         status = xp.where(is_proven, np.int32(Status.CONVERGED.value), status)
         above = xp.where(is_low, falls, watch.suboptimality)
@@ -247,12 +249,6 @@ class Refutation(NamedTuple):
         evidence = xp.where(is_low | is_exact, np.int32(known.value), watch.evidence)
         evidence = xp.where(above < xp.inf, evidence, np.int32(Evidence.NONE.value))
         return status, watch._replace(suboptimality=above, evidence=evidence, looks=looks)
-
-    def _is_level(self, loop: Loop, xp: Any) -> Any:
-        """Whether the gradient is small by its own tolerance, which a proof does not replace."""
-        if self.tolerance.is_by_leaf and self.tolerance.off.gradient is not True:
-            return False
-        return self.tolerance.is_small_gradient(loop.norm, loop.watch.scale, xp)
 
     def _instead(self, loop: Loop, standing: jax.Array, xp: Any) -> jax.Array:
         """The status of a descent whose claim has been refuted."""
