@@ -264,3 +264,10 @@ def test_a_value_that_underflows_at_a_flat_minimum_has_converged(power, rng):
         assert float(result.value) < 1e-37
         assert float(result.suboptimality) < 1e-37
         assert jd.certify(flat, result, args=(factor,)).kind != "not stationary"
+
+
+def test_a_decrease_beyond_the_dtype_refutes_a_claim_without_a_warning():
+    wide = jd.minimize(
+        lambda p: jnp.sum(jnp.logaddexp(p - 1, 1 - p)), np.float32([50]), jd.DerivativeMethod()
+    )
+    assert status(wide) != "CONVERGED"

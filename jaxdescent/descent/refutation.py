@@ -149,7 +149,8 @@ class Refutation(NamedTuple):
         if found is None or not found.is_known:
             return None
         look = _look_of(found, np)
-        return look._replace(falls=np.asarray(look.falls, loop.value.dtype))
+        with np.errstate(over="ignore"):  # a decrease beyond the dtype is infinite
+            return look._replace(falls=np.asarray(look.falls, loop.value.dtype))
 
     def unless_refuted(self, loop: Loop) -> Loop:
         """The loop after a look at its claim. A refuted descent runs again, or has stagnated if its
