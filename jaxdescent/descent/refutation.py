@@ -27,6 +27,7 @@ from jaxdescent.descent import at_once
 from jaxdescent.descent.looks import newton_steps, scaled_step, singular_values
 from jaxdescent.descent.looks.look import Look
 from jaxdescent.descent.loop_state import Loop
+from jaxdescent.descent.nearness import with_bound_alone
 from jaxdescent.descent.suboptimality import NOISE_ULPS
 from jaxdescent.descent.watch import Looks, Watch
 from jaxdescent.kernels import loops
@@ -243,13 +244,14 @@ class Refutation(NamedTuple):
         status = xp.where(is_proven, np.int32(Status.CONVERGED.value), status)
         above = xp.where(is_low, falls, watch.suboptimality)
         above = xp.where(is_exact, look.falls, above)
-        if not self._has_diagonal:
-            # Where a function's own method does not get further, its expansion does not lead on.
-            is_lost = (status == Status.STAGNATED.value) & look.is_false
-            above = xp.where(is_lost, xp.inf, above)
         evidence = xp.where(is_low | is_exact, np.int32(known.value), watch.evidence)
         evidence = xp.where(above < xp.inf, evidence, np.int32(Evidence.NONE.value))
-        return status, watch._replace(suboptimality=above, evidence=evidence, looks=looks)
+        watch = watch._replace(suboptimality=above, evidence=evidence, looks=looks)
+        is_lost = (status == Status.STAGNATED.value) & look.is_false
+        if not self._has_diagonal and (xp is jnp or is_lost):
+            # Where a function's own method does not get further, its expansion does not lead on.
+            watch = with_bound_alone(watch, self.objective, loop.value, loop.norm, is_lost)
+        return status, watch
 
     def _instead(self, loop: Loop, standing: jax.Array, xp: Any) -> jax.Array:
         """The status of a descent whose claim has been refuted."""
