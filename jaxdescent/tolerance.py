@@ -233,6 +233,16 @@ class ResolvedTolerance:
         bounds = jax.tree.map(lambda t: xp.asarray(t, scale.dtype) * scale, self.gradient)
         return _all(jax.tree.map(xp.less_equal, norms, bounds)) | self.off.gradient
 
+    def is_level(self, norm: Any, scale: Any, is_near: Any, xp: Any = jnp) -> Any:
+        """Whether the gradient is small, or a proof that the value is near its minimum stands for
+        that: where the gradient's tolerance is no finer than the value's.
+        """
+        if self.is_by_leaf or self.off.gradient is True:
+            return self.off.gradient is True
+        numbers = self.gradient, self.suboptimality
+        own, of_value = (xp.asarray(number, norm.dtype) for number in numbers)
+        return (own >= of_value) & is_near | self.is_small_gradient(norm, scale, xp)
+
     def is_below_bound(self, norm: jax.Array) -> jax.Array | bool:
         """Whether the gradient's norm is at most the absolute bound, if there is one."""
         if self.absolute_gradient is None:

@@ -10,6 +10,7 @@ import pytest
 import jaxdescent as jd
 from jaxdescent.descent.looks import newton_steps
 from jaxdescent.objectives import as_objective
+from tests.results import status
 
 METHODS = {
     "LBFGS": jd.LBFGS(),
@@ -159,8 +160,8 @@ def test_members_of_a_batch_are_looked_at_alone():
     # Every member ends at a kink of its own, far above the minimum, because of what was seen there.
     for k, start in enumerate(starts):
         alone = descend(start)
-        for status, params in ((batch.status[k], batch.params[k]), (alone.status, alone.params)):
-            assert int(status) == jd.Status.STAGNATED
+        for code, params in ((batch.status[k], batch.params[k]), (alone.status, alone.params)):
+            assert int(code) == jd.Status.STAGNATED
             assert height(absolute, params, A, b) > 1
 
 
@@ -214,3 +215,59 @@ def test_a_function_that_casts_is_looked_at_in_its_own_dtype(inside, dtype, rela
             result = call(start, center)
             above = np.sum(np.cosh(np.asarray(result.params, float) - center)) - 3
             assert above <= 10 * float(jnp.finfo(dtype).eps)
+
+
+def near_one(p, A, b, l2):
+    """Small residuals in a function whose terms are about one, and rounded as such."""
+    return jnp.sum(jnp.sqrt(1 + (A @ p - b) ** 2) - 1) + 0.5 * l2 * jnp.sum(p**2)
+
+
+def least_near_one(A, b, l2):
+    """The minimum of ``near_one`` by Newton's method, without its differences of nearly equal
+    numbers.
+    """
+    p = np.linalg.solve(A.T @ A + l2 * np.eye(A.shape[1]), A.T @ b)
+    for _ in range(20):
+        r = A @ p - b
+        curved = (A / (1 + r**2)[:, None] ** 1.5).T @ A + l2 * np.eye(len(p))
+        p = p - np.linalg.solve(curved, A.T @ (r / np.sqrt(1 + r**2)) + l2 * p)
+    r = A @ p - b
+    return np.sum(r**2 / (1 + np.sqrt(1 + r**2))) + 0.5 * l2 * np.sum(p**2)
+
+
+@pytest.mark.parametrize(
+    "method", [jd.GradientDescent(), jd.ConjugateGradient(), jd.LBFGS()], ids=str
+)
+def test_a_minimum_whose_value_is_rounded_more_than_its_size_tells_is_claimed(method, x64, rng):
+    for _ in range(10):
+        A, l2 = rng.normal(size=(12, 3)), rng.choice([0, 1e-3])
+        b = A @ rng.normal(size=3) + 0.01 * rng.normal(size=12)
+        least = least_near_one(A, b, l2)
+        result = jd.minimize(near_one, np.zeros(3), method, args=(A, b, l2))
+        assert status(result) == "CONVERGED"
+        assert abs(float(result.value) - least) < 1e-10 * least
+        assert float(result.suboptimality) < 1e-10 * least
+        own = jd.Tolerance(gradient=1e-15, suboptimality=1e-9)
+        strict = jd.minimize(near_one, np.zeros(3), method, args=(A, b, l2), tolerance=own)
+        assert status(strict) != "CONVERGED" or strict.gradient_norm <= 1e-15 * strict.scale
+
+
+@pytest.mark.parametrize("power", [4, 6])
+def test_a_value_that_underflows_at_a_flat_minimum_has_converged(power, rng):
+    def flat(p, factor):
+        return jnp.sum(jnp.abs(factor * p) ** power)
+
+    for _ in range(5):
+        start, factor = np.float32(10 ** rng.uniform(-3, 1, size=(2, 3)))
+        result = jd.minimize(flat, start, jd.LBFGS(), args=(factor,))
+        assert status(result) == "CONVERGED"
+        assert float(result.value) < 1e-37
+        assert float(result.suboptimality) < 1e-37
+        assert jd.certify(flat, result, args=(factor,)).kind != "not stationary"
+
+
+def test_a_decrease_beyond_the_dtype_refutes_a_claim_without_a_warning():
+    wide = jd.minimize(
+        lambda p: jnp.sum(jnp.logaddexp(p - 1, 1 - p)), np.float32([50]), jd.DerivativeMethod()
+    )
+    assert status(wide) != "CONVERGED"

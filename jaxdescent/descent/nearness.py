@@ -182,12 +182,19 @@ def said_without_claim(
     """The watch with a bound in place of an unsteady estimate, if the descent ends there without a
     claim.
     """
+    is_unknown = is_no_claim & ~watch.is_steady
     value, norm = progress.value, progress.gradient_norm
+    return with_bound_alone(watch, objective, value, norm, is_unknown)
+
+
+def with_bound_alone(
+    watch: Watch, objective: Objective, value: jax.Array, norm: jax.Array, is_unknown: jax.Array
+) -> Watch:
+    """The watch with what the structure bounds, or infinity, in place of an unknown estimate."""
     nothing = Estimate(jnp.full_like(value, jnp.inf), jnp.zeros_like(norm), Evidence.NONE.value)
     bound = known_by_structure(objective, value, norm, nothing)
     left = bound.suboptimality.astype(watch.suboptimality.dtype)
     code = jnp.where(left < jnp.inf, jnp.asarray(bound.evidence, jnp.int32), 0)
-    is_unknown = is_no_claim & ~watch.is_steady
     return watch._replace(
         suboptimality=jnp.where(is_unknown, left, watch.suboptimality),
         evidence=jnp.where(is_unknown, code, watch.evidence),

@@ -27,6 +27,7 @@ from jaxdescent.descent import at_once
 from jaxdescent.descent.looks import newton_steps, scaled_step, singular_values
 from jaxdescent.descent.looks.look import Look
 from jaxdescent.descent.loop_state import Loop
+from jaxdescent.descent.nearness import with_bound_alone
 from jaxdescent.descent.suboptimality import NOISE_ULPS
 from jaxdescent.descent.watch import Looks, Watch
 from jaxdescent.kernels import loops
@@ -149,7 +150,8 @@ class Refutation(NamedTuple):
         if found is None or not found.is_known:
             return None
         look = _look_of(found, np)
-        return look._replace(falls=np.asarray(look.falls, loop.value.dtype))
+        with np.errstate(over="ignore"):  # a decrease beyond the dtype is infinite
+            return look._replace(falls=np.asarray(look.falls, loop.value.dtype))
 
     def unless_refuted(self, loop: Loop) -> Loop:
         """The loop after a look at its claim. A refuted descent runs again, or has stagnated if its
@@ -235,24 +237,21 @@ class Refutation(NamedTuple):
         is_stronger = (status == Status.CONVERGED.value) & (watch.evidence < known.value)
         is_exact = look.is_exact & asked.is_looked_at & xp.logical_not(is_stronger)
         is_exact = is_exact & (status != RUNNING)
-        is_proven = is_exact & xp.logical_not(look.is_false) & self._is_level(loop, xp)
+        is_near = look.falls <= asked.allowed
+        is_level = self.tolerance.is_level(loop.norm, loop.watch.scale, is_near, xp)
+        is_proven = is_exact & xp.logical_not(look.is_false) & is_level
         is_proven = is_proven & (status != Status.MAX_ITERATIONS.value)
         status = xp.where(is_proven, np.int32(Status.CONVERGED.value), status)
         above = xp.where(is_low, falls, watch.suboptimality)
         above = xp.where(is_exact, look.falls, above)
-        if not self.has_diagonal:
-            # Where a function's own method does not get further, its expansion does not lead on.
-            is_lost = (status == Status.STAGNATED.value) & look.is_false
-            above = xp.where(is_lost, xp.inf, above)
         evidence = xp.where(is_low | is_exact, np.int32(known.value), watch.evidence)
         evidence = xp.where(above < xp.inf, evidence, np.int32(Evidence.NONE.value))
-        return status, watch._replace(suboptimality=above, evidence=evidence, looks=looks)
-
-    def _is_level(self, loop: Loop, xp: Any) -> Any:
-        """Whether the gradient is small by its own tolerance, which a proof does not replace."""
-        if self.tolerance.is_by_leaf and self.tolerance.off.gradient is not True:
-            return False
-        return self.tolerance.is_small_gradient(loop.norm, loop.watch.scale, xp)
+        watch = watch._replace(suboptimality=above, evidence=evidence, looks=looks)
+        is_lost = (status == Status.STAGNATED.value) & look.is_false
+        if not self.has_diagonal and (xp is jnp or is_lost):
+            # Where a function's own method does not get further, its expansion does not lead on.
+            watch = with_bound_alone(watch, self.objective, loop.value, loop.norm, is_lost)
+        return status, watch
 
     def _instead(self, loop: Loop, standing: jax.Array, xp: Any) -> jax.Array:
         """The status of a descent whose claim has been refuted."""

@@ -177,8 +177,9 @@ def _judged(numbers: Any, value: Any, size: Any, tolerance: Any, *, eps: float) 
     matrix = np.where(is_finite[..., None, None], 0.5 * (matrix + matrix.mT), 0)
     newton = Newton.of(matrix)
     rounding, count = eps * newton.worth(flat), flat.shape[-1]
+    lost = count * rounding + stationarity.underflow(flat, eps)
     with np.errstate(invalid="ignore"):
-        is_same = np.abs(height - value) <= AGREEMENT * np.abs(height) + count * rounding
+        is_same = np.abs(height - value) <= AGREEMENT * np.abs(height) + lost
         is_known = is_finite & is_same
         verdict = stationarity.by_newton(
             newton, flat, height, gradient, tolerance=tolerance, eps=eps
@@ -249,6 +250,6 @@ def _values(objective: Objective, params: Params, parts: jax.Array) -> jax.Array
     """The values where each part of the params is multiplied by powers of two."""
     objective, params = as_double((objective, params))
     flat, unravel = ravel_pytree(params)
-    moved = (2.0 ** POWERS - 1)[None, :, None] * parts[:, None, :]
+    moved = (2.0**POWERS - 1)[None, :, None] * parts[:, None, :]
     rows = flat[None] + moved.reshape(-1, flat.size)
     return jax.vmap(lambda row: objective.value(unravel(row)))(rows)

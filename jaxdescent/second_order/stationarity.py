@@ -90,6 +90,13 @@ class Verdict(NamedTuple):
         )
 
 
+def underflow(params: np.ndarray, eps: float) -> float:
+    """How much of a value may be lost by underflow in the dtype with this eps: a term for each
+    unknown.
+    """
+    return params.shape[-1] * float(np.finfo(np.float64 if eps < 1e-12 else np.float32).tiny)
+
+
 def judged(
     spectrum: Spectrum, params: np.ndarray, value: float, gradient: np.ndarray, tolerance: float
 ) -> Verdict:
@@ -166,8 +173,7 @@ class _Point(NamedTuple):
         size = np.abs(self.value)
         height = np.where(self.is_short, size, 0.0)
         # The change of the value by rounding of data and params, at least the smallest number.
-        least = eps**2 * np.maximum(size, worth)
-        least = np.maximum(least, np.finfo(np.float64 if eps < 1e-12 else np.float32).tiny)
+        least = np.maximum(eps**2 * np.maximum(size, worth), underflow(self.step, eps))
         is_high = self.decrement < ZERO * size
         worth = np.where(is_high, np.minimum(worth, size), worth)
         bound = SLACK * tolerance * np.maximum(height, tolerance * worth)
