@@ -244,7 +244,8 @@ class TestPlan:
             (["--machine", "--rows", "5"], "--features"),
             (["--machine", "--plot", "a.png"], "--rows"),
             (["--rows", "0", "--features", "5"], "--rows"),
-            (["--rows", "1.5", "--features", "5"], "a whole number of at least 1"),
+            (["--rows", "1.5", "--features", "5"], "a whole number from 1 to"),
+            (["--rows", "1e400", "--features", "5"], "a whole number from 1 to"),
             (["--rows", "many", "--features", "5"], "a number such as 1000 or 1e9"),
             (["--rows", "5", "--features", "inf"], "--features"),
             (["--exact", "--machine"], "--rows"),
@@ -401,6 +402,29 @@ main()
 """
     done = in_a_process(program, "fit", str(tmp_path), "--target", "y")
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
+
+
+def test_ctrl_c_in_a_module_of_c_is_no_error_of_its_own(capsys):
+    def work():
+        with failing_in_one_line("jaxdescent"):
+            try:
+                raise KeyboardInterrupt
+            except KeyboardInterrupt as error:
+                raise SystemError("returned a result with an exception set") from error
+
+    with pytest.raises(Exit) as ended:
+        work()
+    assert ended.value.exit_code == 130
+    assert capsys.readouterr().err == "Interrupted: nothing was written.\n"
+
+
+def test_characters_that_the_output_lacks_are_escaped(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    (tmp_path / "d.csv").write_text("ä,y\n1,2\n", encoding="utf-8")
+    program = "from jaxdescent.cli import main; main()"
+    done = in_a_process(program, "inspect", str(tmp_path / "d.csv"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\xe4" in done.stdout
 
 
 def test_ctrl_c_in_a_callback_of_the_garbage_collector_is_not_lost(capsys):

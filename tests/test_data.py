@@ -672,15 +672,28 @@ def test_folders_say_which_of_their_links_cannot_be_read(tmp_path):
         (lambda path: path.symlink_to(tmp_path / "none"), "x.csv is a link to nothing: remove it"),
         (os.mkfifo, "x.csv is no file: remove it"),
         (lambda path: os.link(folder / "a.csv", path), "x.csv is named twice, as .*a.csv too"),
+        (lambda path: path.with_suffix(".csv.bz2").touch(), "x.csv.bz2 is packed in a way that"),
     ):
         make(folder / "x.csv")
         with pytest.raises(DataError, match=said):
             open_source(folder)
-        (folder / "x.csv").rename(folder / "_x.csv")  # as is hidden, it is none of the data
+        (made,) = folder.glob("x.*")
+        hidden = made.rename(folder / "_x.csv")  # as is hidden, it is none of the data
         open_source(folder)
-        (folder / "_x.csv").unlink()
+        hidden.unlink()
     (folder / "x.csv").symlink_to(other / "b.csv")
     assert sum(block.rows for block in located(open_source(folder), ["a"], 10)) == 2
+
+
+def test_pipes_and_names_that_are_not_utf_8_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(DataError, match=r"pipe.csv is no file: write its rows to one"):
+        open_source(tmp_path / "pipe.csv")
+    name = os.fsencode(tmp_path) + b"/caf\xe9.csv"
+    with open(name, "w") as file:
+        file.write("a\n1\n")
+    with pytest.raises(DataError, match=r"the name is not UTF-8: rename it"):
+        open_source(name)
 
 
 def test_folders_named_key_value_are_no_columns(tmp_path, rng):

@@ -273,6 +273,31 @@ class TestHardNumbers:
         assert model.metrics["rank"] == 4
         assert any("x4 does not vary" in note for note in model.metrics["notes"])
 
+    @pytest.mark.parametrize("options", [{"test": 0.3}, {"weights": "s"}])
+    @pytest.mark.parametrize("method", ["direct", "cg"])
+    def test_a_column_that_varies_in_rows_without_weight_alone_weighs_nothing(
+        self, rng, method, options
+    ):
+        n = 390
+        counts = ~is_held_out(0, n, 0.3, 0)
+        a, s = rng.normal(size=n), np.where(counts, 1.0, 0.0)
+        y = a + rng.normal(size=n)
+        data = {"a": a, "b": np.where(counts, 0.1, 7.0), "y": y}
+        data |= {"s": s} if "weights" in options else {}
+        model = jd.fit_model(data, "y", method=method, **options)
+        A = np.column_stack([a, np.ones(n)])
+        slope, _ = np.linalg.lstsq(A[counts], y[counts], rcond=None)[0]
+        np.testing.assert_allclose(model.weights, [slope, 0], rtol=1e-5)
+
+    @pytest.mark.parametrize("n", range(50, 60))
+    def test_a_constant_slope_of_weighted_rows_weighs_nothing(self, rng, n):
+        a, s = rng.normal(size=n), rng.random(n) + 0.1
+        table = pl.DataFrame({"a": a, "c": ["u"] * n, "z": np.full(n, 0.1), "s": s})
+        table = table.with_columns(y=a + rng.normal(size=n))
+        model = jd.fit_model(table, "y", categorical=("c",), interact=("z:c",), weights="s")
+        np.testing.assert_array_equal(model.weights[1:], 0)
+        assert model.metrics["status"] == "CONVERGED"
+
     def test_more_features_than_rows(self, rng):
         X, y = rng.normal(size=(10, 30)), rng.normal(size=10)
         model = jd.fit_model({"X": X, "y": y})

@@ -6,6 +6,7 @@ the options are shown at once; a command imports the modules that it needs when 
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -26,6 +27,9 @@ def main() -> None:
         signal.signal(signal.SIGINT, leave)
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, leave)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Characters that the terminal's encoding lacks are escaped, as on the error output.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         from jaxdescent.cli.commands import app
 

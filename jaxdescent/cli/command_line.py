@@ -81,6 +81,13 @@ def _interrupt(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
+def _is_of_an_interrupt(error: BaseException | None) -> bool:
+    """Whether an error came of Ctrl-C: modules in C turn it into errors of their own."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 @contextlib.contextmanager
 def _ended_by_signals(line: str, *, in_time: bool) -> Iterator[None]:
     """A context in which SIGTERM ends a command as Ctrl-C does, so that nothing half-written stays;
@@ -186,6 +193,9 @@ def failing_in_one_line(
         typer.echo(f"Interrupted: {error}" if isinstance(error, Interrupted) else line, err=True)
         raise typer.Exit(INTERRUPTED) from None
     except Exception as error:
+        if _is_of_an_interrupt(error):
+            typer.echo(line, err=True)
+            raise typer.Exit(INTERRUPTED) from None
         line = _line_of(error)
         if line is None:
             raise

@@ -95,8 +95,8 @@ def count(text: str) -> int:
         number = decimal.Decimal(text.replace(",", "").replace("_", ""))
     except decimal.InvalidOperation:
         raise typer.BadParameter(f"must be a number such as 1000 or 1e9, got {text!r}.") from None
-    if not number.is_finite() or number < 1 or number != int(number):
-        raise typer.BadParameter(f"must be a whole number of at least 1, got {text!r}.")
+    if not number.is_finite() or not 1 <= number < 2**63 or number != int(number):
+        raise typer.BadParameter(f"must be a whole number from 1 to 2**63 - 1, got {text!r}.")
     return int(number)
 
 

@@ -49,12 +49,9 @@ class NormalSums(NamedTuple):
             raise DataError("the values are too large: their squares overflow; divide them.")
         if not intercept or not total[-1, -1]:
             return cls._of_centred(total[:-1, :-1], shift, features, total[-1, -1])
-        sums, n = cls.about_means(total, shift, features), features
-        # The centred sums of a constant column are rounding errors.
-        raw = np.diagonal(total)[:n] + sums.weight_total * sums.feature_mean**2
-        still = np.diagonal(sums.gram) <= CONSTANT * raw
-        sums.gram[still] = sums.gram[:, still] = sums.cross[still] = 0
-        return sums
+        sums = cls.about_means(total, shift, features)
+        raw = np.diagonal(total)[:features] + sums.weight_total * sums.feature_mean**2
+        return sums._without_rounding(raw)
 
     @classmethod
     def about_means(cls, total: np.ndarray, shift: np.ndarray, features: int) -> NormalSums:
@@ -62,7 +59,16 @@ class NormalSums(NamedTuple):
         weight = total[-1, -1]
         moved = total[-1, :-1] / weight
         centred = total[:-1, :-1] - weight * np.multiply.outer(moved, moved)
-        return cls._of_centred(centred, shift + moved, features, weight)
+        sums = cls._of_centred(centred, shift + moved, features, weight)
+        return sums._without_rounding(np.diagonal(total)[:features])
+
+    def _without_rounding(self, raw: np.ndarray) -> NormalSums:
+        """The sums with zeros for constant columns, whose centred sums are the rounding errors of
+        ``raw``, (features,), the squares that they were computed from.
+        """
+        still = np.diagonal(self.gram) <= CONSTANT * raw
+        self.gram[still] = self.gram[:, still] = self.cross[still] = 0
+        return self
 
     @classmethod
     def _of_centred(

@@ -32,6 +32,9 @@ FORMATS = {
 }
 """The format of a file by the ending of its name."""
 
+PACKED = (".gz", ".zst", ".bz2", ".xz", ".lz4", ".br", ".zip", ".7z")
+"""Endings of packed files. Behind the ending of a format they hold rows, which must not be lost."""
+
 READERS = {
     "Parquet": ("parquet", "ParquetFiles"),
     "Arrow": ("arrow_files", "ArrowFiles"),
@@ -96,6 +99,10 @@ def _open_files(paths: list[pathlib.Path], target_file: Any) -> Source:
         raise DataError(f"the files must be of one format, got {listed(sorted(forms))}.")
     seen: dict[tuple[int, int], pathlib.Path] = {}
     for path in files:
+        try:
+            str(path).encode()
+        except UnicodeError as error:
+            raise DataError(f"{path}: the name is not UTF-8: rename it.") from error
         # A file under two names, such as a link, is listed once, or its rows would count twice.
         status = path.stat()
         before = seen.setdefault((status.st_dev, status.st_ino), path)
@@ -151,6 +158,8 @@ def _files_below(path: pathlib.Path) -> list[pathlib.Path]:
                 f"{path}: the name ends in {path.suffix or 'nothing'!r}, which says no format that "
                 f"can be read: {listed(FORMATS)}."
             )
+        if not path.is_file():  # a pipe gives its rows once, and files are read more than once
+            raise DataError(f"{path} is no file: write its rows to one.")
         if not os.access(path, os.R_OK):
             raise DataError(f"{path}: no permission to read it.")
         return [path]
@@ -164,7 +173,13 @@ def _files_below(path: pathlib.Path) -> list[pathlib.Path]:
             raise DataError(
                 f"{file} is a link to a folder, which is not followed: name the folder."
             )
-        if _ending(file) not in FORMATS or file.is_dir():
+        if file.is_dir():
+            continue
+        if file.suffix.lower() in PACKED and _ending(file.with_suffix("")) in FORMATS:
+            raise DataError(
+                f"{file} is packed in a way that cannot be read: unpack it, or name the others."
+            )
+        if _ending(file) not in FORMATS:
             continue
         if not file.is_file():
             what = "is no file" if file.exists() else "is a link to nothing"
