@@ -1,5 +1,5 @@
-"""Whether what is said is true and what is true is said: random regressions, and random starts of
-functions of few unknowns.
+"""Whether what is said is true and what is true is said: random regressions, random starts of
+functions of few unknowns, and fits of curves to random data, many of which have no minimum.
 
 The minimum of a regression is NumPy's in float64, at the numbers as they are. What a function may
 still fall by is what SciPy's BFGS and L-BFGS-B find from the end, in float64 with JAX's gradients.
@@ -35,7 +35,7 @@ from benchmarks.studies.convergence import tables
 from benchmarks.studies.convergence.runs import DTYPES
 
 SHAPES = (60, 7), (12, 40), (300, 30)
-REGRESSIONS, FUNCTIONS = 500, 300
+REGRESSIONS, FUNCTIONS, FITS = 500, 300, 200
 """Of each dtype."""
 
 FACTOR, SOLVED, SURE = 10.0, 1e-6, 1e-10
@@ -95,6 +95,35 @@ def functions() -> dict[str, tuple[Any, int, float]]:
     }
 
 
+@functools.cache
+def fits() -> dict[str, tuple[Any, int]]:
+    """Sums of squares of curves less targets, functions of a vector and the targets, and their
+    unknowns.
+    """
+    curves = {
+        "decay": (lambda p, t: p[0] * jnp.exp(-(p[1] ** 2) * t) + p[2], 3),
+        "two decays": (
+            lambda p, t: p[0] * jnp.exp(-(p[1] ** 2) * t) + p[2] * jnp.exp(-(p[3] ** 2) * t),
+            4,
+        ),
+        "ratio": (lambda p, t: (p[0] + p[1] * t) / (1 + p[2] ** 2 * t), 3),
+        "power": (lambda p, t: p[0] * (1 + t) ** p[1], 2),
+        "wave": (lambda p, t: p[0] * jnp.sin(p[1] * t + p[2]), 3),
+    }
+
+    def squares(curve: Any, p: Any, y: Any) -> Any:
+        return jnp.sum(jnp.square(curve(p, _times(p.dtype)) - y.astype(p.dtype)))
+
+    return {
+        f"fit of a {name}": (functools.partial(squares, curve), unknowns)
+        for name, (curve, unknowns) in curves.items()
+    }
+
+
+def _times(dtype: Any) -> Any:
+    return jnp.linspace(0.0, 3.0, 30).astype(dtype)
+
+
 def truth(dtypes: list[str], method: str | None) -> Iterator[dict[str, Any]]:
     """A record for each descent."""
     chosen = {method: methods()[method]} if method else methods()
@@ -104,6 +133,8 @@ def truth(dtypes: list[str], method: str | None) -> Iterator[dict[str, Any]]:
                 yield _of_regression(seed, DTYPES[dtype], chosen)
             for seed in range(FUNCTIONS):
                 yield _of_function(seed, DTYPES[dtype], chosen)
+            for seed in range(FITS if "default" in chosen else 0):
+                yield _of_fit(seed, DTYPES[dtype])
 
 
 def _of_regression(seed: int, dtype: Any, chosen: dict[str, Any]) -> dict[str, Any]:
@@ -143,15 +174,33 @@ def _of_function(seed: int, dtype: Any, chosen: dict[str, Any]) -> dict[str, Any
         return {}
     name = names[seed // len(all_functions) % len(names)]
     start = rng.uniform(-reach, reach, size=unknowns).astype(dtype)
-    result = jd.minimize(function, start, method=chosen[name])
+    return _of_descent((case, name, dtype), function, start, chosen[name])
+
+
+def _of_fit(seed: int, dtype: Any) -> dict[str, Any]:
+    rng = np.random.default_rng(20_000 + seed)
+    case = list(fits())[seed % len(fits())]
+    function, unknowns = fits()[case]
+    curve = function.args[0]
+    noise = 10 ** rng.uniform(-3, 0.5) * rng.normal(size=30)
+    y = (np.asarray(curve(rng.normal(size=unknowns), _times(float))) + noise).astype(dtype)
+    start = rng.normal(size=unknowns).astype(dtype)
+    return _of_descent((case, "default", dtype), function, start, None, jnp.asarray(y))
+
+
+def _of_descent(
+    case: tuple[str, str, Any], function: Any, start: Any, method: Any, *args: Any
+) -> dict[str, Any]:
+    """The record of a descent on a function, which also takes ``args``."""
+    result = jd.minimize(function, start, method=method, args=args)
     certified = ""
     if int(result.status) == jd.Status.CONVERGED.value:
-        certified = jd.certify(function, result).kind
+        certified = jd.certify(function, result, args=args).kind
     with jax.enable_x64(True):
         own, curved = _in_double(function)
 
         def at(p: Any) -> tuple[float, Any]:
-            value, slope = own(jnp.asarray(p, jnp.float64))
+            value, slope = own(jnp.asarray(p, jnp.float64), *args)
             return float(value), np.asarray(slope)
 
         end = np.asarray(result.params, np.float64)
@@ -161,9 +210,9 @@ def _of_function(seed: int, dtype: Any, chosen: dict[str, Any]) -> dict[str, Any
             for way in ("BFGS", "L-BFGS-B"):
                 found = scipy.optimize.minimize(at, end, jac=True, method=way)
                 least = min(least, float(found.fun) if np.isfinite(found.fun) else least)
-        slope, matrix = at(end)[1], np.asarray(curved(end))
+        slope, matrix = at(end)[1], np.asarray(curved(end, *args))
     worth = 0.5 * float(np.abs(end) @ np.abs(matrix) @ np.abs(end))
-    record = _record(result, (case, name, dtype), value - least, least, worth)
+    record = _record(result, case, value - least, least, worth)
     return record | {"certified": certified, "decrement": _decrement(slope, matrix)}
 
 
