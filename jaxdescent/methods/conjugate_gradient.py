@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxdescent.kernels.branches import seldom
 from jaxdescent.methods.nonlinear_conjugate_gradient import NonlinearConjugateGradient
-from jaxdescent.methods.protocol import Estimate, LookingAhead, Params, State
+from jaxdescent.methods.protocol import Estimate, KeepingProgress, Params, State
 from jaxdescent.numerics import precision
 from jaxdescent.numerics.ritz import SmallestRitz, caution
 from jaxdescent.objectives import Objective
@@ -25,7 +25,7 @@ REPLACE_EVERY = 50
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class ConjugateGradient(LookingAhead):
+class ConjugateGradient(KeepingProgress):
     """Minimise along directions that are conjugate: ``d_i . H d_j = 0``.
 
     For an objective that is not quadratic the directions are those of

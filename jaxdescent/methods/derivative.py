@@ -9,7 +9,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent.methods.protocol import Estimate, Method, Params, Progress, State, progress_at
+from jaxdescent.methods.protocol import (
+    Estimate,
+    LookingAhead,
+    Params,
+    Progress,
+    State,
+    progress_at,
+)
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 from jaxdescent.objectives.stationary import DenseSolver
@@ -20,7 +27,7 @@ MAX_HALVINGS = 30
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class DerivativeMethod(Method):
+class DerivativeMethod(LookingAhead):
     """Solve ``gradient(x) = 0``.
 
     The solve depends on what the objective knows about itself:
@@ -93,14 +100,6 @@ class DerivativeMethod(Method):
             solver = DenseSolver.from_objective(objective, params)
         return _State(solver, at, jnp.array(False), jnp.array(False), jnp.array(False))
 
-    def step(
-        self, objective: Objective, params: Params, state: State
-    ) -> tuple[Params, State, Progress]:
-        return (
-            *self.blind_step(objective, params, state),
-            self.progress(objective, params, state),
-        )
-
     def blind_step(
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State]:
@@ -148,10 +147,6 @@ class DerivativeMethod(Method):
 
     def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
         return state._replace(at=_at(objective, params), is_solution=jnp.array(False))
-
-    @property
-    def looks_ahead(self) -> bool:
-        return True
 
     @property
     def patience(self) -> int:

@@ -12,7 +12,7 @@ from jaxdescent.inputs.numbers import check_count, check_number
 from jaxdescent.kernels.branches import seldom
 from jaxdescent.methods.attempt import Attempt
 from jaxdescent.methods.optax_method import as_method
-from jaxdescent.methods.protocol import Estimate, Method, Params, Progress, State
+from jaxdescent.methods.protocol import Estimate, LookingAhead, Method, Params, Progress, State
 from jaxdescent.objectives import Objective
 from jaxdescent.result import EndedBy
 from jaxdescent.status import RUNNING, Evidence, Status
@@ -20,7 +20,7 @@ from jaxdescent.status import RUNNING, Evidence, Status
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class Hedge(Method):
+class Hedge(LookingAhead):
     """Try ``first`` for at most ``budget`` iterations, then continue with ``then`` from there.
 
     The number of iterations of a Krylov method depends on the spectrum, which is unknown; the cost
@@ -92,14 +92,6 @@ class Hedge(Method):
         attempt = Attempt.start(progress)
         return _State(first, second, progress, attempt, jnp.array(False))
 
-    def step(
-        self, objective: Objective, params: Params, state: State
-    ) -> tuple[Params, State, Progress]:
-        return (
-            *self.blind_step(objective, params, state),
-            self.progress(objective, params, state),
-        )
-
     def blind_step(
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State]:
@@ -140,10 +132,6 @@ class Hedge(Method):
 
     def estimates(self, objective: Objective) -> bool:
         return self.first.estimates(objective) and self.then.estimates(objective)
-
-    @property
-    def looks_ahead(self) -> bool:
-        return True
 
     def is_estimate(self, state: State) -> Any:
         first, second = self.first.is_estimate(state.first), self.then.is_estimate(state.second)

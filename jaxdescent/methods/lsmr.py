@@ -20,7 +20,7 @@ from jaxdescent.methods.golub_kahan import (
 )
 from jaxdescent.methods.protocol import (
     Estimate,
-    Method,
+    LookingAhead,
     Params,
     Progress,
     State,
@@ -41,7 +41,7 @@ ULPS = 2.0
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class LSMR(Method):
+class LSMR(LookingAhead):
     """Solve a regression by bidiagonalising X, with the accuracy of X instead of ``X'X``.
 
     Let ``A = [D (X - 1 x_bar'); sqrt(l2) I]`` and ``r = [D (y - y_bar); 0] - A w``, where ``D =
@@ -140,14 +140,6 @@ class LSMR(Method):
             is_unbounded=~regression.is_convex(objective),
         )
 
-    def step(
-        self, objective: Objective, params: Params, state: State
-    ) -> tuple[Params, State, Progress]:
-        return (
-            *self.blind_step(objective, params, state),
-            self.progress(objective, params, state),
-        )
-
     def blind_step(
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State]:
@@ -227,10 +219,6 @@ class LSMR(Method):
         check_number("LSMR.atol", self.atol, "at least 0", lambda x: x >= 0, may_be_none=True)
         check_number("LSMR.btol", self.btol, "at least 0", lambda x: x >= 0, may_be_none=True)
         check_number("LSMR.conlim", self.conlim, "positive", lambda x: x > 0, may_be_none=True)
-
-    @property
-    def looks_ahead(self) -> bool:
-        return True
 
     def measured(self, objective: Objective, params: Params, state: State, always: Any) -> Progress:
         return measure_at_best_intercept(objective, params, state.means, always)

@@ -25,7 +25,7 @@ from jaxdescent.methods.batch_steps import (
     scaling_of,
 )
 from jaxdescent.methods.optax_method import as_method
-from jaxdescent.methods.protocol import Method, Params, Progress, State
+from jaxdescent.methods.protocol import LookingAhead, Params, Progress, State
 from jaxdescent.numerics import randomness
 from jaxdescent.objectives import Objective, RowBlocks
 from jaxdescent.objectives.elimination import Means
@@ -36,7 +36,7 @@ READ_NUMBERS = 1 << 18
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class MiniBatches(Method):
+class MiniBatches(LookingAhead):
     """Steps along the gradients of batches of rows, in an order that is shuffled in each epoch.
 
     An iteration of the descent is ``epochs`` epochs, in each of which every row is used once, and
@@ -153,12 +153,6 @@ class MiniBatches(Method):
             look = look._replace(value=value, norm=norm)
         return _State(inner, inner, zero, zero, means, scaling, look, None)
 
-    def step(self, objective: Objective, params: Params, state: State) -> Any:
-        return (
-            *self.blind_step(objective, params, state),
-            self.progress(objective, params, state),
-        )
-
     def blind_step(
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State]:
@@ -208,11 +202,6 @@ class MiniBatches(Method):
             return state
         weights = params if state.means is None else {"weights": params["weights"]}
         return state._replace(look=look_at(self._inner(objective, state), weights))
-
-    @property
-    def looks_ahead(self) -> bool:
-        # An epoch that is computed to be discarded would cost more than a pass over all rows.
-        return True
 
     def _batch(self, params: Params, blocks: RowBlocks) -> int:
         if self.rows is not None:

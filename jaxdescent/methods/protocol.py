@@ -232,6 +232,28 @@ class Method(Displayed, abc.ABC):
 
 
 class LookingAhead(Method):
+    """A method whose progress at the current params costs less than a step."""
+
+    @abc.abstractmethod
+    def blind_step(
+        self, objective: Objective, params: Params, state: State
+    ) -> tuple[Params, State]:
+        """One step: new params, and the state there."""
+
+    def step(
+        self, objective: Objective, params: Params, state: State
+    ) -> tuple[Params, State, Progress]:
+        return (
+            *self.blind_step(objective, params, state),
+            self.progress(objective, params, state),
+        )
+
+    @property
+    def looks_ahead(self) -> bool:
+        return True
+
+
+class KeepingProgress(LookingAhead):
     """A method whose state contains the progress at the current params.
 
     The state has the fields ``value``, ``norm`` (of the gradient), ``unreported`` (the evaluations
@@ -244,12 +266,6 @@ class LookingAhead(Method):
         """The estimate at the current params; None if there is none."""
         del objective, params, state
         return None
-
-    @abc.abstractmethod
-    def blind_step(
-        self, objective: Objective, params: Params, state: State
-    ) -> tuple[Params, State]:
-        """One step: new params, and the state with the progress there."""
 
     def step(
         self, objective: Objective, params: Params, state: State
@@ -268,10 +284,6 @@ class LookingAhead(Method):
         return Progress(
             state.value, state.norm, state.unreported, state.verdict, estimate, curvature
         )
-
-    @property
-    def looks_ahead(self) -> bool:
-        return True
 
 
 def progress_at(value: jax.Array, gradient: Params) -> Progress:

@@ -12,7 +12,7 @@ from jaxdescent.inputs.numbers import check_count
 from jaxdescent.methods.lbfgs.inverse_by_entries import InverseByEntries
 from jaxdescent.methods.lbfgs.inverse_by_pairs import InverseByPairs
 from jaxdescent.methods.line_search import Idle, LinePoint, first_length, search
-from jaxdescent.methods.protocol import Estimate, LookingAhead, Params, State
+from jaxdescent.methods.protocol import Estimate, KeepingProgress, Params, State
 from jaxdescent.numerics import precision
 from jaxdescent.numerics.ritz import SmallestRitz, caution
 from jaxdescent.objectives import Objective
@@ -63,7 +63,7 @@ class _Krylov(NamedTuple):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class LBFGS(LookingAhead):
+class LBFGS(KeepingProgress):
     """Limited-memory BFGS, with a line search that does not stall in float32.
 
     ``x <- x - t H g``, where H is the inverse Hessian that the last ``memory`` moves ``s`` and
