@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxdescent.display import Displayed, structure_name
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
-from jaxdescent.objectives.elimination import Means
+from jaxdescent.objectives.elimination import Means, weights_alone
 from jaxdescent.result import EndedBy
 from jaxdescent.status import RUNNING, Evidence
 
@@ -309,9 +309,8 @@ def measure_at_best_intercept(
     """
     if means is None or precision.is_rounded(params):
         return measure(objective, params, always)
-    elimination = objective.eliminated(means)
-    assert elimination is not None  # means are given only if there is an intercept
-    return progress_at(*elimination.objective.value_and_gradient({"weights": params["weights"]}))
+    alone, weights = weights_alone(objective, params, means)
+    return progress_at(*alone.value_and_gradient(weights))
 
 
 def measure(objective: Objective, params: Params, always: Any) -> Progress:

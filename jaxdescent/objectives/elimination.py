@@ -90,3 +90,20 @@ class Elimination(NamedTuple):
 
     objective: Any
     means: Means
+
+
+def eliminated(objective: Any, params: Params) -> tuple[Any, Params, Means | None]:
+    """The problem in the weights alone, these weights, and the means; the objective, the params and
+    None where there is no intercept to eliminate.
+    """
+    elimination = objective.eliminated()
+    if elimination is None:
+        return objective, params, None
+    return elimination.objective, {"weights": params["weights"]}, elimination.means
+
+
+def weights_alone(objective: Any, params: Params, means: Means | None) -> tuple[Any, Params]:
+    """The problem and the weights of :func:`eliminated`, by the means that it returned."""
+    if means is None:
+        return objective, params
+    return objective.eliminated(means).objective, {"weights": params["weights"]}
