@@ -26,6 +26,7 @@ from jaxdescent.inputs.functions import MOST_IN_DOUBLE, anew
 from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
+from jaxdescent.objectives.stationary import dense_hessian
 from jaxdescent.second_order import stationarity
 from jaxdescent.second_order.curvature import AGREEMENT, Curvature, as_double, double
 from jaxdescent.second_order.newton import Newton
@@ -158,7 +159,6 @@ def _judged(numbers: Any, value: Any, size: Any, tolerance: Any, eps: float) -> 
     are_finite = np.all(np.isfinite(matrix)) and np.all(np.isfinite(gradient))
     if not are_finite:
         return nothing
-    matrix = 0.5 * (matrix + matrix.T)
     newton = Newton.of(matrix).with_doubt(len(flat) * eps)
     rounding = eps * newton.worth(flat)
     if not abs(height - value) <= AGREEMENT * abs(height) + len(flat) * rounding:
@@ -204,18 +204,13 @@ def _largest(objective: Objective, params: Params) -> int:
 
 def _expansion(objective: Objective, params: Params) -> tuple[jax.Array, ...]:
     objective, params = as_double((objective, params))
-    flat, unravel = ravel_pytree(params)
+    flat = ravel_pytree(params)[0]
     if flat.size * _largest(objective, params) > MOST_NUMBERS:
         raise _Unsuitable
     value, gradient = objective.value_and_gradient(params)
     if value.dtype != jnp.float64:
         raise _Unsuitable
-
-    def column(unit: jax.Array) -> jax.Array:
-        return ravel_pytree(objective.hessian_product(params, unravel(unit)))[0]
-
-    columns = jax.vmap(column)(jnp.eye(flat.size, dtype=flat.dtype))
-    return value, flat, ravel_pytree(gradient)[0], columns
+    return value, flat, ravel_pytree(gradient)[0], dense_hessian(objective, params)
 
 
 def _values(objective: Objective, params: Params, rows: jax.Array) -> jax.Array:
