@@ -207,12 +207,37 @@ class LSMR(LookingAhead):
     def progress(self, objective: Objective, params: Params, state: State) -> Progress:
         regression = _regression(objective, state.means)
         weights = params["weights"].reshape(regression.size, -1)
-        progress = self._progress(regression, state, *self._ends(state, weights))
-        if state.means is not None and progress.estimate is not None:
-            products = state.means.products(params["weights"])
-            progress = progress._replace(estimate=progress.estimate._replace(products=products))
-        verdict = jnp.where(state.is_unbounded, Status.DIVERGED.value, progress.verdict)
-        return progress._replace(verdict=verdict)
+        is_done, is_singular = self._ends(state, weights)
+        scalars = state.scalars
+        # With the default tolerances the end is rounding; a given tolerance means convergence.
+        is_asked = self.atol is not None or self.btol is not None
+        is_ended = jnp.all(is_done | is_singular)
+        verdict = jnp.where(is_ended, Status.STAGNATED.value, RUNNING)
+        verdict = jnp.where(jnp.all(is_done) & is_asked, Status.CONVERGED.value, verdict)
+        norm = jnp.sqrt(jnp.sum(jnp.square(scalars.gradient)))
+        offset = 0.5 * jnp.sum(scalars.offset)
+        height = jnp.sum(scalars.ritz.height(jnp.square(scalars.normal)))
+        curvature = jnp.square(jnp.max(scalars.largest))
+        if state.factor is not None:
+            curvature = implied_curvature(norm, height)
+        height = height + offset
+        code = Evidence.RITZ_VALUES.value
+        estimate = Estimate(height, curvature, code, caution(height.dtype))
+        if state.means is not None:
+            estimate = estimate._replace(
+                steepness=state.means.steepness() + curvature,
+                products=state.means.products(params["weights"]),
+            )
+        if state.factor is None:
+            estimate = estimate._replace(rounding=curvature)
+        least = jnp.where(offset > 0, 0, jnp.min(regression.shift))
+        return Progress(
+            0.5 * jnp.sum(jnp.square(scalars.residual)) + offset,
+            norm,
+            1,
+            jnp.where(state.is_unbounded, Status.DIVERGED.value, verdict),
+            estimate.at_least_curvature(least, norm),
+        )
 
     def check(self) -> None:
         check_preconditioner(self.preconditioner)
@@ -229,41 +254,6 @@ class LSMR(LookingAhead):
     def estimates(self, objective: Objective) -> bool:
         del objective
         return True
-
-    def _progress(
-        self,
-        regression: CentredRegression,
-        state: _State,
-        is_done: jax.Array,
-        is_singular: jax.Array,
-    ) -> Progress:
-        scalars = state.scalars
-        # With the default tolerances the end is rounding; a given tolerance means convergence.
-        is_asked = self.atol is not None or self.btol is not None
-        is_converged = jnp.all(is_done) & is_asked
-        is_ended = jnp.all(is_done | is_singular)
-        verdict = jnp.where(is_ended, Status.STAGNATED.value, RUNNING)
-        norm = jnp.sqrt(jnp.sum(jnp.square(scalars.gradient)))
-        offset = 0.5 * jnp.sum(scalars.offset)
-        height = jnp.sum(scalars.ritz.height(jnp.square(scalars.normal)))
-        curvature = jnp.square(jnp.max(scalars.largest))
-        if state.factor is not None:
-            curvature = implied_curvature(norm, height)
-        height = height + offset
-        code = Evidence.RITZ_VALUES.value
-        estimate = Estimate(height, curvature, code, caution(height.dtype))
-        if regression.means is not None:
-            estimate = estimate._replace(steepness=regression.means.steepness() + curvature)
-        if state.factor is None:
-            estimate = estimate._replace(rounding=curvature)
-        least = jnp.min(regression.shift)
-        return Progress(
-            0.5 * jnp.sum(jnp.square(scalars.residual)) + offset,
-            norm,
-            1,
-            jnp.where(is_converged, Status.CONVERGED.value, verdict),
-            estimate.at_least_curvature(jnp.where(offset > 0, 0, least), norm),
-        )
 
     def _ends(self, state: _State, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
         """For each output, whether it has converged, and whether its condition exceeds conlim."""

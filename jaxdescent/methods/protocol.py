@@ -64,15 +64,12 @@ class Estimate(NamedTuple):
         ratio = jnp.where(left > 0, jnp.maximum(ratio, 1), jnp.inf)
         caution = jnp.minimum(jnp.asarray(self.caution, ratio.dtype), ratio)
         curvature = jnp.maximum(self.curvature, implied_curvature(norm, bound))
-        return Estimate(
-            jnp.where(is_less, bound, left),
-            jnp.where(is_less, curvature, self.curvature),
-            jnp.where(is_less, jnp.int32(evidence.value), jnp.asarray(self.evidence, jnp.int32)),
-            jnp.where(is_less, 1, caution),
-            self.steepness,
-            self.rounding,
-            self.products,
-            self.forgets,
+        own = jnp.asarray(self.evidence, jnp.int32)
+        return self._replace(
+            suboptimality=jnp.where(is_less, bound, left),
+            curvature=jnp.where(is_less, curvature, self.curvature),
+            evidence=jnp.where(is_less, jnp.int32(evidence.value), own),
+            caution=jnp.where(is_less, 1, caution),
         )
 
     def at_least_curvature(self, least: jax.Array | None, norm: jax.Array) -> Estimate:
