@@ -132,7 +132,10 @@ class ConjugateGradient(KeepingProgress):
     ) -> tuple[Params, _State]:
         """A step on ``objective``, which is ``whole`` or its elimination of the intercept."""
         gradient = state.gradient
-        preconditioned = _preconditioned(whole, params, state, gradient)
+        preconditioned = gradient
+        if state.factor is not None:
+            hessian = shifted_hessian(whole, params, state.means)
+            preconditioned = hessian.solve(state.factor.solve, gradient)
         slope = precision.inner(gradient, preconditioned)
 
         # The first direction is the preconditioned gradient alone, and so is any direction that
@@ -176,7 +179,7 @@ class ConjugateGradient(KeepingProgress):
         iteration = state.iteration + 1
         if image is not None:
             is_due = iteration % REPLACE_EVERY == 0
-            image = seldom(is_due, _image_anew, _image_kept, objective, params, image)
+            image = seldom(is_due, _image_anew, lambda *at: at[-1], objective, params, image)
         value, gradient = objective.value_and_gradient_at(params, image)
         norm = precision.norm(gradient)
         # One more row of the factor of the Lanczos process's tridiagonal matrix.
@@ -261,22 +264,8 @@ class _State(NamedTuple):
     """The means of a regression with an intercept, which is eliminated."""
 
 
-def _preconditioned(
-    objective: Objective, params: Params, state: _State, gradient: Params
-) -> Params:
-    if state.factor is None:
-        return gradient
-    hessian = shifted_hessian(objective, params, state.means)
-    return hessian.solve(state.factor.solve, gradient)
-
-
 def _image_anew(objective: Objective, params: Params, image: Any) -> Any:
     return jax.tree.map(lambda new, old: new.astype(old.dtype), objective.image(params), image)
-
-
-def _image_kept(objective: Objective, params: Params, image: Any) -> Any:
-    del objective, params
-    return image
 
 
 def _add_scaled(a: Any, scale: jax.Array, b: Any) -> Any:

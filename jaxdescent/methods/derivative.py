@@ -105,7 +105,7 @@ class DerivativeMethod(LookingAhead):
     ) -> tuple[Params, State]:
         gradient = objective.gradient(params) if state.at is None else state.at.gradient
         solver, is_unbounded = state.solver, state.is_unbounded
-        if _has_own_solver(objective):
+        if objective.is_quadratic or objective.is_separable:
             new, is_negative = solver.solve(objective, params, gradient)
             if objective.is_quadratic:
                 # A solution with negative curvature is a saddle, and no better than the start.
@@ -164,10 +164,6 @@ class _State(NamedTuple):
     is_unbounded: jax.Array
     is_solution: jax.Array  # whether the params are the result of the solver
     is_rounded: jax.Array  # whether a second solve of a quadratic did not lower the value
-
-
-def _has_own_solver(objective: Objective) -> bool:
-    return objective.is_quadratic or objective.is_separable
 
 
 def _at(objective: Objective, params: Params) -> _At | None:
