@@ -158,11 +158,6 @@ class ReadRows(Design):
             *operands,
         )
 
-    def uncentred_rows_at(self, index: jax.Array) -> jax.Array:
-        """The rows at these indices without centring, (indices, features)."""
-        like = jax.ShapeDtypeStruct((index.shape[0], self.shape[1]), self.dtype)
-        return self._asked(self.shares.rows_at, like, (ALL,), index)
-
     def minus(self, center: jax.Array) -> Self:
         return self.tree_unflatten(self.held, (sum_of_centers(self.center, center),))
 
@@ -188,7 +183,8 @@ class ReadRows(Design):
         return 2 * rows * features * jnp.dtype(self.dtype).itemsize
 
     def rows_at(self, index: jax.Array) -> jax.Array:
-        rows = self.uncentred_rows_at(index)
+        like = jax.ShapeDtypeStruct((index.shape[0], self.shape[1]), self.dtype)
+        rows = self._asked(self.shares.rows_at, like, (ALL,), index)
         return rows if self.center is None else rows - self.center[None, :]
 
     @property
