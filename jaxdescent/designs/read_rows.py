@@ -112,17 +112,13 @@ class ReadRows(Design):
         rows: int | None = None,
         after: jax.Array | None = None,
     ) -> jax.Array:
-        """``X @ operand`` or ``X.T @ operand`` in one pass, or the product with a block of X.
+        """``X @ operand`` or ``X.T @ operand`` in one pass, or the product with a block of X, with
+        arguments as of :func:`jaxdescent.designs.stream_products.multiplied`.
 
-        Args:
-          operand: the operand, of checked shape.
-          is_transposed: whether to multiply by the transpose.
-          block: the number of a block; None for all rows. With a number, the product is one with
-            this block of every part, (parts * rows, ...), one part after another; with the
-            transpose it is each part's term, (parts, features, ...). Of a single part also the
-            numbers of some rows, (rows,); the product with the transpose is then one term.
-          rows: the number of rows of each part in the block.
-          after: an array that must be computed before the block is read.
+        With the number of a block the product is one with this block of every part, (parts * rows,
+        ...), one part after another; with the transpose it is each part's term, (parts, features,
+        ...). Of a single part ``block`` may be the numbers of some rows, (rows,); the product with
+        the transpose is then one term.
         """
         shares = self.shares
 
