@@ -111,7 +111,7 @@ WRONG_TYPES = {
     ),
     "learning rate a string": (
         lambda: descend(method=jd.GradientDescent("fast")),
-        r"schedule.*got 'fast'",
+        r"got 'fast'.*schedule",
     ),
     "learning rate a class": (
         lambda: descend(method=jd.GradientDescent(jd.Backtracking)),

@@ -6,7 +6,6 @@ keeps what was measured.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib
 import pathlib
@@ -108,7 +107,9 @@ def run(settings: Settings, parts: Sequence[int], output: pathlib.Path, console:
             if is_interrupted:
                 others.stops()
             if others.is_first:
-                with _undisturbed():
+                # A second Ctrl-C does not cut files off.
+                handled = [number for number in SIGNALS if callable(signal.getsignal(number))]
+                with handled_by(signal.SIG_IGN, handled):
                     report.show_verdict(reports, console)
                     paths = [keep()]
                     if points := [point for part in reports for point in part.points]:
@@ -182,9 +183,3 @@ def show_machine(machine: dict[str, Any], console: Console) -> None:
             f"JAX {machine['packages']['jax']}"
         )
     )
-
-
-def _undisturbed() -> contextlib.AbstractContextManager[None]:
-    """A context in which a second Ctrl-C does not cut files off."""
-    handled = [number for number in SIGNALS if callable(signal.getsignal(number))]
-    return handled_by(signal.SIG_IGN, handled)

@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxdescent.data.hashing import finalised, seed_of
+
 BITS = 33
 FEATURES = 2**BITS
 
@@ -85,7 +87,7 @@ def read(files: list[pathlib.Path], most_lines: int) -> Lines:
     indents = np.array([indent for _, indent, _, _ in kept], np.uint64)
     length = np.array([len(words) for _, _, words, _ in kept], np.int64)
     flat = np.array([word for _, _, words, _ in kept for word in words], np.int64)
-    hashes = np.array([_hash(word) for word in known], np.uint64)
+    hashes = np.array([seed_of(word) for word in known], np.uint64)
     row, ngram = _ngrams(hashes[flat], length, indents, file)
     # The last line of a file has none after it.
     has_next = np.append(file[1:] == file[:-1], False)[: file.size]
@@ -116,7 +118,7 @@ def _ngrams(
     def add(kind: int, row: np.ndarray, *parts: np.ndarray) -> None:
         value = np.full(row.size, kind, np.uint64)
         for part in parts:
-            value = _mixed(value ^ part)
+            value = finalised((value ^ part) + np.uint64(0x9E3779B97F4A7C15))
         rows.append(row)
         hashes.append(value)
 
@@ -147,16 +149,3 @@ def _ngrams(
         add(120 + lag, below, indent[above], indent[below], last[below])
         add(130 + lag, below, indent[above], indent[below], last[above], first[below])
     return np.concatenate(rows), np.concatenate(hashes)
-
-
-def _hash(word: str) -> int:
-    digest = hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
-
-
-def _mixed(value: np.ndarray) -> np.ndarray:
-    """Each bit of the result depends on all bits (the finaliser of SplitMix64)."""
-    value = value + np.uint64(0x9E3779B97F4A7C15)
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))

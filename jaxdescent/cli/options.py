@@ -129,15 +129,8 @@ def choose_device(device: Platform | None) -> None:
     if device == "cpu":
         os.environ["JAX_PLATFORMS"] = "cpu"
         jax.config.update("jax_platforms", "cpu")
-    else:
-        _require(device)
-
-
-def _require(device: Platform) -> None:
-    """Raise unless JAX has chosen this device, as it does if it finds one."""
-    import jax
-
-    try:
+        return
+    try:  # JAX has chosen this device if it finds one
         found = jax.devices()[0].platform
     except RuntimeError as error:
         found = f"nothing ({error})"

@@ -113,7 +113,9 @@ def scale(
         is_elsewhere = "rehearse" in wanted and "devices" not in wanted
         # JAX's plugins for devices that are not attached, with which rehearsals compile, fail to
         # start.
-        _prepare(virtual_devices or (1 if is_elsewhere else None))
+        if cpus := virtual_devices or is_elsewhere:
+            jax.config.update("jax_platforms", "cpu")
+            jax.config.update("jax_num_cpu_devices", int(cpus))
         join(distributed, coordinator, processes, process)
         is_first, path = jax.process_index() == 0, output or pathlib.Path("scale.jsonl")
         try:
@@ -155,15 +157,6 @@ def _check_files(plot: File, output: File) -> None:
         raise typer.BadParameter(
             f"must be in a folder that exists, got {output}.", param_hint="--output"
         )
-
-
-def _prepare(cpus: int | None) -> None:
-    """Show this host's CPU as ``cpus`` devices, before JAX initialises any."""
-    if cpus is not None:
-        import jax
-
-        jax.config.update("jax_platforms", "cpu")
-        jax.config.update("jax_num_cpu_devices", cpus)
 
 
 def _counts(texts: Names, name: str) -> tuple[int, ...]:

@@ -228,7 +228,7 @@ class Question:
         """The Gram matrix of the smaller side of X, and its sum over devices."""
         structure = self.structure
         smaller = structure.smaller
-        share = symmetric_share(smaller, is_halved=self.machine.is_one_cpu)
+        share = symmetric_share(smaller) if self.machine.is_one_cpu else 1.0
         products = self.product(share * 2.0 * structure.entries * smaller, smaller)
         return products + self.all_reduce(float(smaller) ** 2)
 

@@ -175,6 +175,16 @@ def _read(at: np.ndarray, begins: np.ndarray, lengths: np.ndarray) -> np.ndarray
     return word
 
 
+def finalised(state: np.ndarray) -> np.ndarray:
+    """The states by SplitMix64's finaliser: each bit of a result depends on all bits.
+
+    Reference: Steele, Lea and Flood (2014), "Fast splittable pseudorandom number generators".
+    """
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))
+
+
 def _mixed(state: np.ndarray) -> np.ndarray:
     """The states mixed in place: each bit of the upper half then depends on all bits."""
     state *= FIRST

@@ -9,11 +9,14 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from jaxdescent.designs.sparse import Sparse
-from jaxdescent.designs.sparse_entries import TRACED, checked_index, two_integers
-from jaxdescent.inputs.numbers import refuse_masked
+from jaxdescent.designs.sparse_entries import (
+    check_pairs,
+    checked_index,
+    checked_values,
+    two_integers,
+)
 
 MOST_FEATURES = 2**64
 """The most columns, which are numbered in uint64."""
@@ -69,7 +72,12 @@ class Hashed(Sparse):
         dtype: Any = jnp.float32,
         sharding: Any = None,
     ) -> None:
-        count, features = _checked_shape(shape)
+        count, features = two_integers(shape)
+        if not 1 <= features <= MOST_FEATURES:
+            raise ValueError(
+                f"jd.Hashed may have 1 to 2**64 features, got {features:,}: take as many bits of "
+                "the hash as the features are to be, 2**33 for 33."
+            )
         touched, place = np.unique(_checked_columns(columns, features), return_inverse=True)
         if not touched.size:
             raise ValueError(
@@ -92,37 +100,16 @@ class Hashed(Sparse):
           values: (entries,), real floating-point; None for ones.
           rows_in_all: the number of rows, including rows without entries.
         """
-        if isinstance(rows, Tracer):
-            raise TypeError(TRACED)
-        refuse_masked("row indices", rows)
-        rows = np.asarray(rows)
-        place, is_touched = self._columns.find(columns)
-        if rows.shape != place.shape:
-            raise ValueError(
-                f"there must be a row and a column for each entry, got {rows.shape} rows and "
-                f"{place.shape} columns."
-            )
-        # The rows of entries that are left out are checked too.
+        # The rows and values of entries that are left out are checked too.
         rows = checked_index("row", rows, operator.index(rows_in_all))
-        if values is not None:
-            refuse_masked("values", values)
-            values = np.asarray(values)
-            if values.shape != place.shape:
-                raise ValueError(
-                    f"values must have shape {place.shape}, one for each index, got {values.shape}."
-                )
-            values = values[is_touched]
+        place, is_touched = self._columns.find(columns)
+        check_pairs(rows, place)
+        values = checked_values(values, place.size)
+        values = None if values is None else values[is_touched]
         other = Hashed.__new__(Hashed)
         other._columns = self._columns
-        shape = rows_in_all, self.shape[1]
-        other._build(
-            rows[is_touched],
-            place[is_touched],
-            values,
-            shape,
-            dtype=self.reading.dtype,
-            sharding=None,
-        )
+        indices, shape = (rows[is_touched], place[is_touched]), (rows_in_all, self.shape[1])
+        other._build(*indices, values, shape, dtype=self.reading.dtype, sharding=None)
         return other
 
     def weights_at(self, weights: Any, columns: Any) -> np.ndarray:
@@ -202,16 +189,6 @@ class _Columns:
     @property
     def _key(self) -> tuple[int, bytes]:
         return self.features, self.digest
-
-
-def _checked_shape(shape: Any) -> tuple[int, int]:
-    count, features = two_integers(shape)
-    if not 1 <= features <= MOST_FEATURES:
-        raise ValueError(
-            f"jd.Hashed may have 1 to 2**64 features, got {features:,}: take as many bits of the "
-            "hash as the features are to be, 2**33 for 33."
-        )
-    return count, features
 
 
 def _checked_columns(columns: Any, features: int) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
@@ -26,39 +25,22 @@ ALL = PartitionSpec()
 """The sharding of a replicated array: each device has all of it."""
 
 
-@dataclasses.dataclass(frozen=True)
-class StreamFacts:
-    """The shape, source and division of rows that are read at each product.
-
-    Attributes:
-      over: how rows are cut into parts of equal size, each with a reader of its own.
-      rows: the number of rows, without rows of zeros that fill the last parts.
-      features: the number of columns.
-      form: the form of the source.
-      dtype: the dtype of the products.
-      block: the number of rows of a part that are read together.
-    """
-
-    over: RowSharding
-    rows: int
-    features: int
-    form: str
-    dtype: Any
-    block: int
-
-
 class Held(NamedTuple):
     """The readers of a design's rows, and what is known of them: the design's structure.
 
     Attributes:
       shares: the readers of the parts that this process has.
-      facts: the shape, source and division of the rows.
+      over: how rows are cut into parts of equal size, each with a reader of its own.
+      rows: the number of rows, without rows of zeros that fill the last parts.
+      form: the form of the source.
       reading: what a pass over the rows reads.
       decoding: how columns become features.
     """
 
     shares: Shares
-    facts: StreamFacts
+    over: RowSharding
+    rows: int
+    form: str
     reading: Reading
     decoding: Decoding
 
@@ -92,25 +74,19 @@ class ReadRows(Design):
         return self.held.shares
 
     @property
-    def facts(self) -> StreamFacts:
-        """The shape, source and division of the rows."""
-        return self.held.facts
-
-    @property
     def reading(self) -> Reading:
         return self.held.reading
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.facts.over.rows, self.facts.features
+        return self.held.over.rows, self.shares.features
 
     @property
     def dtype(self) -> Any:
-        return jnp.dtype(self.facts.dtype)
+        return jnp.dtype(self.held.decoding.dtype)
 
     def _arguments(self) -> list[str]:
-        facts = self.facts
-        return [f"{facts.rows:,} rows", f"{facts.features:,} features", facts.form]
+        return [f"{self.held.rows:,} rows", f"{self.shape[1]:,} features", self.held.form]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -136,17 +112,13 @@ class ReadRows(Design):
         rows: int | None = None,
         after: jax.Array | None = None,
     ) -> jax.Array:
-        """``X @ operand`` or ``X.T @ operand`` in one pass, or the product with a block of X.
+        """``X @ operand`` or ``X.T @ operand`` in one pass, or the product with a block of X, with
+        arguments as of :func:`jaxdescent.designs.stream_products.multiplied`.
 
-        Args:
-          operand: the operand, of checked shape.
-          is_transposed: whether to multiply by the transpose.
-          block: the number of a block; None for all rows. With a number, the product is one with
-            this block of every part, (parts * rows, ...), one part after another; with the
-            transpose it is each part's term, (parts, features, ...). Of a single part also the
-            numbers of some rows, (rows,); the product with the transpose is then one term.
-          rows: the number of rows of each part in the block.
-          after: an array that must be computed before the block is read.
+        With the number of a block the product is one with this block of every part, (parts * rows,
+        ...), one part after another; with the transpose it is each part's term, (parts, features,
+        ...). Of a single part ``block`` may be the numbers of some rows, (rows,); the product with
+        the transpose is then one term.
         """
         shares = self.shares
 
@@ -182,11 +154,6 @@ class ReadRows(Design):
             *operands,
         )
 
-    def uncentred_rows_at(self, index: jax.Array) -> jax.Array:
-        """The rows at these indices without centring, (indices, features)."""
-        like = jax.ShapeDtypeStruct((index.shape[0], self.shape[1]), self.dtype)
-        return self._asked(self.shares.rows_at, like, (ALL,), index)
-
     def minus(self, center: jax.Array) -> Self:
         return self.tree_unflatten(self.held, (sum_of_centers(self.center, center),))
 
@@ -212,15 +179,16 @@ class ReadRows(Design):
         return 2 * rows * features * jnp.dtype(self.dtype).itemsize
 
     def rows_at(self, index: jax.Array) -> jax.Array:
-        rows = self.uncentred_rows_at(index)
+        like = jax.ShapeDtypeStruct((index.shape[0], self.shape[1]), self.dtype)
+        rows = self._asked(self.shares.rows_at, like, (ALL,), index)
         return rows if self.center is None else rows - self.center[None, :]
 
     @property
     def _rows(self) -> PartitionSpec:
-        return PartitionSpec(self.facts.over.axes)
+        return PartitionSpec(self.held.over.axes)
 
     def _sum(self, terms: Any) -> Any:
-        over = self.facts.over
+        over = self.held.over
         return terms if over.mesh is None else lax.psum(terms, over.axes)
 
     def _asked(self, compute: Callable[..., Any], like: Any, specs: Any, *operands: Any) -> Any:
@@ -242,7 +210,7 @@ class ReadRows(Design):
         self, function: Callable[..., Any], outside: Any, specs: Any, *operands: Any
     ) -> Any:
         """``function(number, center, *operands)`` on each device, with the number of its part."""
-        over = self.facts.over
+        over = self.held.over
         if over.mesh is None:
             return function(np.int32(0), self.center, *operands)
 
@@ -261,8 +229,8 @@ class ReadRows(Design):
 
 def _sizes(design: ReadRows) -> tuple[int, int, int]:
     """The number of parts, and the numbers of rows of a part and of a block."""
-    facts = design.facts
-    return facts.over.parts, facts.over.rows_of_part, facts.block
+    over = design.held.over
+    return over.parts, over.rows_of_part, design.shares.block
 
 
 def _for_rows(change: RowFunction, size: int, weights: jax.Array, rows: Any) -> Partial:

@@ -36,7 +36,7 @@ def references(
     for name in names[2:]:
         # The columns of a complete factor add up to ones, as those of another complete factor do.
         if name in complete and complete[0] != name:
-            chosen[name] = _most_frequent(*factors[name])
+            chosen[name] = _by_frequency(*factors[name])[:1]
     if intercept and complete:
         name = complete[0]
         codes, levels = factors[name]
@@ -96,7 +96,3 @@ def _one_of_each_component(
 def _by_frequency(codes: np.ndarray, levels: int) -> np.ndarray:
     """All levels, the most frequent first."""
     return np.argsort(-np.bincount(codes[codes >= 0], minlength=levels), kind="stable")
-
-
-def _most_frequent(codes: np.ndarray, levels: int) -> np.ndarray:
-    return _by_frequency(codes, levels)[:1]

@@ -15,6 +15,7 @@ from jaxdescent.designs.operands import residual_of, weights_of
 from jaxdescent.designs.protocol import Design, Reading
 from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.designs.sparse_entries import (
+    check_pairs,
     checked_index,
     checked_shape,
     checked_values,
@@ -111,11 +112,7 @@ class Sparse(Design):
         over = RowSharding.of(sharding, rows)
         row = checked_index("row", row, rows)
         column = checked_index("column", column, features)
-        if row.size != column.size:
-            raise ValueError(
-                f"there must be a row and a column for each entry, got {row.size:,} rows and "
-                f"{column.size:,} columns."
-            )
+        check_pairs(row, column)
         values = checked_values(values, row.size)
         row, column, values = without_duplicates(row, column, values, features, dtype)
         ends = np.searchsorted(row, np.arange(over.parts + 1) * over.rows_of_part)
@@ -136,28 +133,29 @@ class Sparse(Design):
                 f"the dtype of ones must be that of floating-point numbers, got {given}."
             )
         like = jnp.zeros((), jax.dtypes.canonicalize_dtype(given))
-        self._set(forward, backward, like, (rows, features), row.size)
         # If values are traced, only the number of entries in each column is known.
         squares = None
         if values is not None and not isinstance(values, Tracer):
             squares = np.square(values.astype(np.float64))  # 16-bit squares would overflow
         lengths = np.bincount(column, squares, minlength=features)
-        self._is_uneven = are_uneven(lengths)
+        kept = (rows, features), row.size, are_uneven(lengths)
+        self._set((forward, backward, like), kept)
 
-    def _set(self, forward: Any, backward: Any, like: Any, shape: Any, entries: Any) -> None:
+    def _set(self, leaves: Any, structure: Any) -> None:
+        forward, backward, like = leaves
+        shape, entries, is_uneven = structure
         self._forward: Layout = forward
         self._backward: Layout = backward
         self._like: jax.Array = like  # a scalar in the dtype of the values, cast with them
         self._shape: tuple[int, int] = shape
         self._entries: int = entries
-        self._is_uneven = False
+        self._is_uneven: bool = is_uneven
 
     def repeated(self, over: RowSharding) -> Self:
         new = copy.copy(self)
-        layouts = over.like(self._forward), over.like(self._backward)
+        leaves = over.like(self._forward), over.like(self._backward), over.everywhere(self._like)
         shape = over.rows, self.shape[1]
-        new._set(*layouts, over.everywhere(self._like), shape, self.entries * over.parts)
-        new._is_uneven = self._is_uneven
+        new._set(leaves, (shape, self.entries * over.parts, self._is_uneven))
         return new
 
     def tree_flatten(self) -> tuple[Any, Any]:
@@ -175,9 +173,7 @@ class Sparse(Design):
     def tree_unflatten(cls, structure: Any, children: Any) -> Self:
         """The design with these layouts."""
         self = cls.__new__(cls)
-        *sizes, is_uneven = structure
-        self._set(*children, *sizes)
-        self._is_uneven = is_uneven
+        self._set(children, structure)
         return self
 
     def _arguments(self) -> list[str]:

@@ -118,6 +118,15 @@ def checked_index(
     return index.astype(dtype, copy=False)  # NumPy combines uint64 and int64 to float64
 
 
+def check_pairs(row: np.ndarray, column: np.ndarray) -> None:
+    """Raise unless there is a column for each row."""
+    if row.size != column.size:
+        raise ValueError(
+            f"there must be a row and a column for each entry, got {row.size:,} rows and "
+            f"{column.size:,} columns."
+        )
+
+
 def checked_values(values: Any, entries: int) -> Any:
     """The values as a NumPy array, or unchanged if they are traced; None stays None."""
     if values is None:

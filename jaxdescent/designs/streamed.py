@@ -22,7 +22,7 @@ from jaxdescent.data import (
     open_source,
 )
 from jaxdescent.designs.protocol import Design, Reading
-from jaxdescent.designs.read_rows import Held, ReadRows, StreamFacts
+from jaxdescent.designs.read_rows import Held, ReadRows
 from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.designs.streamed_rows import StreamedRows
 from jaxdescent.inputs.numbers import check_count
@@ -146,12 +146,9 @@ class Streamed(ReadRows):
             tuple(columns), levels, np.dtype(dtype), listed, tuple(hashed), tuple(words), bits
         )
         stream = RowStream(source, decoding)
-        over = RowSharding.of(None, stream.rows)
-        facts = StreamFacts(
-            over, stream.rows, stream.features, stream.source.form, dtype, stream.block
-        )
-        shares = Shares.of_one(stream)
-        self.held, self.center = Held(shares, facts, _reading_of(stream), stream.decoding), None
+        shares, over = Shares.of_one(stream), RowSharding.of(None, stream.rows)
+        kept = stream.rows, stream.source.form, _reading_of(stream), stream.decoding
+        self.held, self.center = Held(shares, over, *kept), None
 
     @property
     def stream(self) -> RowStream:

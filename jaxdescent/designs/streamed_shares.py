@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from jax.sharding import NamedSharding
 
 from jaxdescent import processes
 from jaxdescent.data import DataError, RowStream, cut_source
-from jaxdescent.designs.read_rows import Held, ReadRows
+from jaxdescent.designs.read_rows import ReadRows
 from jaxdescent.designs.row_sharding import RowSharding, local_parts
 from jaxdescent.designs.streamed import Streamed
 
@@ -115,16 +114,10 @@ class StreamedShares(ReadRows):
                     f"{stream.rows:,} rows cannot be cut into {here} shares of as many: pass "
                     "is_filled=True, and sample_weight=X.row_weight to the regression."
                 )
-            if is_own and not is_filled and share_rows * here != stream.rows:
-                raise ValueError(
-                    f"{stream.rows:,} rows of a process's own cannot be cut over its {here} "
-                    "devices: leave some out."
-                )
         over = RowSharding.of(sharding, share_rows * total)
         mine = range(len(parts)) if is_own else range(parts[0], parts[-1] + 1)
         shares = cut_source(stream, share_rows, mine, parts[0])
         block, own = shares.block, whole.reading
-        facts = dataclasses.replace(whole.facts, over=over, rows=rows, block=block)
         reading = own._replace(
             bytes=over.rows * max(each.row_bytes for each in told),
             seconds=own.seconds / here,
@@ -133,10 +126,11 @@ class StreamedShares(ReadRows):
             sections=(0,),
             sampled=min(block, rows),
         )
-        self.held, self.center = Held(shares, facts, reading, whole.held.decoding), None
+        self.center = None
+        self.held = whole.held._replace(shares=shares, over=over, rows=rows, reading=reading)
 
     def _arguments(self) -> list[str]:
-        return [*super()._arguments(), f"{self.facts.over.parts} shares"]
+        return [*super()._arguments(), f"{self.held.over.parts} shares"]
 
     def column(self, name: str) -> jax.Array:
         """A column of numbers, (rows,), sharded as the rows are: each process reads its own."""
@@ -153,7 +147,7 @@ class StreamedShares(ReadRows):
 
     def _of_rows(self, read: Callable[[RowStream], np.ndarray]) -> jax.Array:
         """A vector over all rows, to which each process contributes its own rows."""
-        shares, over = self.shares, self.facts.over
+        shares, over = self.shares, self.held.over
         assert over.mesh is not None  # a NamedSharding has one
         given: dict[int, np.ndarray] = {}
 

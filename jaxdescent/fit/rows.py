@@ -13,6 +13,7 @@ from jaxdescent.data import Block, DataError, located, read_ahead
 from jaxdescent.data.chunk import check_finite
 from jaxdescent.data.decoding import NumberColumn, matrix_of, refuse_missing
 from jaxdescent.data.filters import rows_of
+from jaxdescent.data.hashing import finalised
 from jaxdescent.fit.columns import as_numbers, missing_in
 from jaxdescent.fit.encoding import Encoded, Policy
 from jaxdescent.fit.job import Job
@@ -171,16 +172,11 @@ def shifted_numbers(
 def is_held_out(start: int, rows: int, share: float, seed: int) -> np.ndarray:
     """For rows ``start`` to ``start + rows``, whether each is held out, with this probability.
 
-    The hash is SplitMix64's finaliser: the same row is held out in every run with the same seed.
-
-    Reference: Steele, Lea and Flood (2014), "Fast splittable pseudorandom number generators".
+    It is decided by a hash: the same row is held out in every run with the same seed.
     """
     number = np.arange(start, start + rows, dtype=np.uint64)
     # The products are meant to wrap around at 64 bits.
     with np.errstate(over="ignore"):
         state = number + np.uint64(seed) * np.uint64(0xD1B54A32D192ED03) + np.uint64(1)
-        state = state * np.uint64(0x9E3779B97F4A7C15)
-        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        state = state ^ (state >> np.uint64(31))
+        state = finalised(state * np.uint64(0x9E3779B97F4A7C15))
     return (state >> np.uint64(11)) * 2.0**-53 < share

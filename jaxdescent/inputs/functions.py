@@ -32,9 +32,10 @@ def as_pytree(function: Any) -> Any:
     registered class with ``__call__`` keeps its own leaves.
     """
     if _is_partial(function):
-        if _is_known(function.func):
-            return function
-        return _bound(function.func, *function.args, **function.keywords)
+        func = function.func
+        if type(func) is types.FunctionType or isinstance(func, _Held | Traced | type):
+            return function  # it is compared in the intended way
+        return _bound(func, *function.args, **function.keywords)
     if not callable(function):
         return function
     if type(function) is types.FunctionType:
@@ -219,11 +220,6 @@ def _bound(func: Any, *args: Any, **keywords: Any) -> Partial:
         if _is_partial(inner) and not is_fleeting(inner):
             return Partial(inner.func, *inner.args, func.__self__, *args, **keywords)
     return Partial(_Held(func, _is_constant(func)), *args, **keywords)
-
-
-def _is_known(func: Any) -> bool:
-    """Whether a ``Partial`` of ``func`` is already compared in the intended way."""
-    return type(func) is types.FunctionType or isinstance(func, _Held | Traced | type)
 
 
 def _is_data(owner: Any) -> bool:

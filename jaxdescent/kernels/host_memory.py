@@ -127,11 +127,11 @@ def written(
     arrays: Sequence[jax.Array], parts: Sequence[jax.Array], cut: Cut | None, start: Any
 ) -> list[jax.Array]:
     """The arrays with a chunk of each replaced by new numbers, in the memory of the arrays."""
-    return [_written(*pair, cut, start) for pair in zip(arrays, parts, strict=True)]
-
-
-def _written(array: jax.Array, part: jax.Array, cut: Cut | None, start: Any) -> jax.Array:
-    there = jax.device_put(part, jax.memory.Space.Host) if is_on_host(array) else part
+    there = [
+        jax.device_put(part, jax.memory.Space.Host) if is_on_host(array) else part
+        for array, part in zip(arrays, parts, strict=True)
+    ]
     if cut is None:
         return there
-    return lax.dynamic_update_slice_in_dim(array, there, start, cut.axis)
+    pairs = zip(arrays, there, strict=True)
+    return [lax.dynamic_update_slice_in_dim(*pair, start, cut.axis) for pair in pairs]

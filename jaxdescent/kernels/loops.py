@@ -36,13 +36,8 @@ LARGE_BYTES = 1 << 20
 def while_loop(
     goes_on: Callable[[Any], Any], body: Callable[[Any], Any], carry: Any, *, turn_bytes: int
 ) -> Any:
-    """``lax.while_loop(goes_on, body, carry)``, on all cores if an iteration is large.
-
-    Args:
-      goes_on: ``carry -> bool``.
-      body: ``carry -> carry``.
-      carry: a pytree of arrays.
-      turn_bytes: about how many bytes an iteration touches.
+    """``lax.while_loop(goes_on, body, carry)``, on all cores if an iteration is large:
+    ``turn_bytes`` are about the bytes that it touches.
     """
     if turn_bytes < LARGE_BYTES:
         return lax.while_loop(goes_on, body, carry)
@@ -115,14 +110,7 @@ def one_turn(function: Callable[[], Any]) -> Any:
 def fori_loop(
     count: Any, body: Callable[[jax.Array, Any], Any], carry: Any, *, turn_bytes: int
 ) -> Any:
-    """``lax.fori_loop(0, count, body, carry)``, on all cores if an iteration is large.
-
-    Args:
-      count: the number of iterations, an integer, traced or not.
-      body: ``(index, carry) -> carry``.
-      carry: a pytree of arrays.
-      turn_bytes: about how many bytes an iteration touches.
-    """
+    """``lax.fori_loop(0, count, body, carry)``, on all cores if an iteration is large."""
     if turn_bytes < LARGE_BYTES:
         return lax.fori_loop(0, count, body, carry)
 
@@ -136,14 +124,7 @@ def fori_loop(
 def scan(
     length: int, body: Callable[[Any, jax.Array], tuple[Any, Any]], carry: Any, *, turn_bytes: int
 ) -> tuple[Any, Any]:
-    """``lax.scan(body, carry, jnp.arange(length))``, on all cores if an iteration is large.
-
-    Args:
-      length: the number of iterations.
-      body: ``(carry, index) -> (carry, kept)``.
-      carry: a pytree of arrays.
-      turn_bytes: about how many bytes an iteration touches.
-    """
+    """``lax.scan(body, carry, jnp.arange(length))``, on all cores if an iteration is large."""
     if turn_bytes < LARGE_BYTES:
         return lax.scan(body, carry, jnp.arange(length, dtype=jnp.int32))
 

@@ -62,13 +62,7 @@ def product(X: jax.Array, weights: jax.Array, *, is_whole: bool) -> jax.Array:
 
 
 def transposed_product(X: jax.Array, residual: jax.Array, *, is_whole: bool) -> jax.Array:
-    """``X.T @ residual``: one pass over X.
-
-    Args:
-      X: (rows, features), of the residual's dtype or of 16 bits.
-      residual: (rows,) or (rows, outputs).
-      is_whole: whether X is known to lie on one device.
-    """
+    """``X.T @ residual``, for a residual of (rows,) or (rows, outputs): one pass over X."""
 
     def plain() -> jax.Array:
         return contract(X, 0, residual)
@@ -90,15 +84,9 @@ def there_and_back(
 ) -> tuple[Any, Any]:
     """``kept`` and ``X.T @ residual``, where ``kept, residual = change(X @ weights, rows)``.
 
-    ``change`` must treat each row independently: on a CPU a 16-bit X is widened block by block, and
-    each block is used for both products.
-
-    Args:
-      X: (rows, features), of the weights' dtype or of 16 bits.
-      weights: (features,) or (features, outputs).
-      change: a function of the predictions and ``rows`` to a pytree to keep and the residual.
-      rows: a pytree of arrays with a leading axis of rows.
-      is_whole: whether X is known to lie on one device.
+    ``change`` must treat each row independently, and ``rows`` is a pytree of arrays with a leading
+    axis of rows: on a CPU a 16-bit X is widened block by block, and each block is used for both
+    products.
     """
 
     def at_once() -> tuple[Any, Any]:

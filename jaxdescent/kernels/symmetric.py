@@ -72,31 +72,25 @@ def per_row(weight: jax.Array | None, rows: jax.Array) -> jax.Array:
     return weight.reshape(-1, *[1] * (rows.ndim - 1)).astype(rows.dtype) * rows
 
 
-def symmetric_product(a: jax.Array, b: jax.Array, axis: int, *, is_halved: bool) -> Symmetric:
-    """The product of two arrays of one shape, summed over one axis, which must be symmetric.
-
-    If ``is_halved`` (the form for a CPU), only the submatrices on and above the diagonal of a large
-    matrix are computed: little more than half the operations. Otherwise it is one product.
-    """
-    return _symmetric_product(a, b, axis, MOST_HALVINGS if is_halved else 0)
-
-
-def symmetric_share(size: int, *, is_halved: bool) -> float:
+def symmetric_share(size: float, halvings: int = MOST_HALVINGS) -> float:
     """The operations of :func:`symmetric_product` of ``size`` lines, over those of a full product.
 
-    >>> symmetric_share(256, is_halved=True), symmetric_share(512, is_halved=True)
+    >>> symmetric_share(256), symmetric_share(512)
     (1.0, 0.75)
     """
-    return _share(size, MOST_HALVINGS if is_halved else 0)
-
-
-def _share(size: float, halvings: int) -> float:
     if not halvings or size <= LEAST_HALVED:
         return 1.0
-    return 1 / 4 + _share(size / 2, halvings - 1) / 2
+    return 1 / 4 + symmetric_share(size / 2, halvings - 1) / 2
 
 
-def _symmetric_product(a: jax.Array, b: jax.Array, axis: int, halvings: int) -> Symmetric:
+def symmetric_product(
+    a: jax.Array, b: jax.Array, axis: int, halvings: int = MOST_HALVINGS
+) -> Symmetric:
+    """The product of two arrays of one shape, summed over one axis, which must be symmetric.
+
+    Only the submatrices on and above the diagonal of a large matrix are computed, little more than
+    half the operations: the form for a CPU. With no halvings it is one product.
+    """
     size = a.shape[1 - axis]
     if not halvings or size <= LEAST_HALVED:
         return contract(a, axis, b, axis)
@@ -104,42 +98,36 @@ def _symmetric_product(a: jax.Array, b: jax.Array, axis: int, halvings: int) -> 
     parts = [(0, middle), (middle, size)]
     (a1, a2), (b1, b2) = ([lax.slice_in_dim(x, *p, axis=1 - axis) for p in parts] for x in (a, b))
     return (
-        _symmetric_product(a1, b1, axis, halvings - 1),
+        symmetric_product(a1, b1, axis, halvings - 1),
         contract(a1, axis, b2, axis),
-        _symmetric_product(a2, b2, axis, halvings - 1),
+        symmetric_product(a2, b2, axis, halvings - 1),
     )
 
 
 def gram_matrix(left: jax.Array, X: jax.Array) -> jax.Array:
     """``left' X``, which must be symmetric; on one CPU summed over blocks of rows."""
-    rows, features = X.shape
-
-    def of_block(start: Any, size: int) -> Symmetric:
-        def read(array: jax.Array) -> jax.Array:
-            return array if size == rows else lax.dynamic_slice_in_dim(array, start, size)
-
-        return symmetric_product(read(left), read(X), 0, is_halved=True)
-
-    def in_blocks() -> jax.Array:
-        length = block_length(rows, features, X.dtype.itemsize)
-        return whole(sum_over_blocks(of_block, rows, length))
-
-    return on_one_cpu(in_blocks, lambda: contract(left, 0, X))
+    return _in_blocks(left, X, 0)
 
 
 def kernel_matrix(X: jax.Array) -> jax.Array:
     """``X X'``; on one CPU summed over blocks of columns."""
-    rows, features = X.shape
+    return _in_blocks(X, X, 1)
+
+
+def _in_blocks(a: jax.Array, b: jax.Array, axis: int) -> jax.Array:
+    lines = b.shape[axis]
 
     def of_block(start: Any, size: int) -> Symmetric:
-        columns = X if size == features else lax.dynamic_slice_in_dim(X, start, size, axis=1)
-        return symmetric_product(columns, columns, 1, is_halved=True)
+        def read(array: jax.Array) -> jax.Array:
+            return array if size == lines else lax.dynamic_slice_in_dim(array, start, size, axis)
+
+        return symmetric_product(read(a), read(b), axis)
 
     def in_blocks() -> jax.Array:
-        length = block_length(features, rows, X.dtype.itemsize)
-        return whole(sum_over_blocks(of_block, features, length))
+        length = block_length(lines, b.shape[1 - axis], b.dtype.itemsize)
+        return whole(sum_over_blocks(of_block, lines, length))
 
-    return on_one_cpu(in_blocks, lambda: contract(X, 1, X, 1))
+    return on_one_cpu(in_blocks, lambda: contract(a, axis, b, axis))
 
 
 def whole(blocks: Symmetric) -> jax.Array:

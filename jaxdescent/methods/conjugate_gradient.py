@@ -10,11 +10,11 @@ import jax.numpy as jnp
 
 from jaxdescent.kernels.branches import seldom
 from jaxdescent.methods.nonlinear_conjugate_gradient import NonlinearConjugateGradient
-from jaxdescent.methods.protocol import Estimate, LookingAhead, Params, State
+from jaxdescent.methods.protocol import Estimate, KeepingProgress, Params, State
 from jaxdescent.numerics import precision
 from jaxdescent.numerics.ritz import SmallestRitz, caution
 from jaxdescent.objectives import Objective
-from jaxdescent.objectives.elimination import Means
+from jaxdescent.objectives.elimination import Means, eliminated, weights_alone
 from jaxdescent.preconditioners import Factor, shifted_hessian
 from jaxdescent.preconditioners.protocol import check_preconditioner
 from jaxdescent.status import RUNNING, Evidence, Status
@@ -25,7 +25,7 @@ REPLACE_EVERY = 50
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class ConjugateGradient(LookingAhead):
+class ConjugateGradient(KeepingProgress):
     """Minimise along directions that are conjugate: ``d_i . H d_j = 0``.
 
     For an objective that is not quadratic the directions are those of
@@ -85,26 +85,22 @@ class ConjugateGradient(LookingAhead):
                     f"{type(objective).__name__}: leave it out, or take jd.LBFGS()."
                 )
             return NonlinearConjugateGradient().init(objective, params)
-        elimination = objective.eliminated()
-        means = None if elimination is None else elimination.means
+        inner, weights, means = eliminated(objective, params)
         factor = None
         if self.preconditioner is not None:
             factor = self.preconditioner.factorise(shifted_hessian(objective, params, means))
         dtype = jnp.result_type(*jax.tree.leaves(params))
-        start, inner = params, objective
-        if elimination is not None:
-            inner, params = elimination.objective, {"weights": start["weights"]}
-        image = inner.image_of_start(params)
-        value, gradient = inner.value_and_gradient_at(params, image)
+        image = inner.image_of_start(weights)
+        value, gradient = inner.value_and_gradient_at(weights, image)
         norm = precision.norm(gradient)
         if means is not None:
-            value, norm = means.at_given_intercept(start, value, gradient["weights"])
+            value, norm = means.at_given_intercept(params, value, gradient["weights"])
         return _State(
             value=value,
             norm=norm,
             gradient=gradient,
             image=image,
-            direction=jax.tree.map(jnp.zeros_like, params),
+            direction=jax.tree.map(jnp.zeros_like, weights),
             slope=jnp.ones((), dtype),
             first_norm=norm.astype(dtype),
             largest=jnp.zeros((), dtype),
@@ -123,11 +119,7 @@ class ConjugateGradient(LookingAhead):
     ) -> tuple[Params, State]:
         if not objective.is_quadratic:
             return NonlinearConjugateGradient().blind_step(objective, params, state)
-        inner, weights = objective, params
-        if state.means is not None:
-            elimination = objective.eliminated(state.means)
-            assert elimination is not None  # because it was not None at the start
-            inner, weights = elimination.objective, {"weights": params["weights"]}
+        inner, weights = weights_alone(objective, params, state.means)
         new, moved = self._moved(objective, inner, weights, state)
         curves_down = objective.curves_down()
         if curves_down is not None:
@@ -140,7 +132,10 @@ class ConjugateGradient(LookingAhead):
     ) -> tuple[Params, _State]:
         """A step on ``objective``, which is ``whole`` or its elimination of the intercept."""
         gradient = state.gradient
-        preconditioned = _preconditioned(whole, params, state, gradient)
+        preconditioned = gradient
+        if state.factor is not None:
+            hessian = shifted_hessian(whole, params, state.means)
+            preconditioned = hessian.solve(state.factor.solve, gradient)
         slope = precision.inner(gradient, preconditioned)
 
         # The first direction is the preconditioned gradient alone, and so is any direction that
@@ -184,7 +179,7 @@ class ConjugateGradient(LookingAhead):
         iteration = state.iteration + 1
         if image is not None:
             is_due = iteration % REPLACE_EVERY == 0
-            image = seldom(is_due, _image_anew, _image_kept, objective, params, image)
+            image = seldom(is_due, _image_anew, lambda *at: at[-1], objective, params, image)
         value, gradient = objective.value_and_gradient_at(params, image)
         norm = precision.norm(gradient)
         # One more row of the factor of the Lanczos process's tridiagonal matrix.
@@ -215,9 +210,7 @@ class ConjugateGradient(LookingAhead):
     def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
         if not objective.is_quadratic:
             return NonlinearConjugateGradient().after_rounding(objective, params, state)
-        elimination = objective.eliminated(state.means)
-        if elimination is not None:
-            objective, params = elimination.objective, {"weights": params["weights"]}
+        objective, params = weights_alone(objective, params, state.means)
         image = objective.image(params)
         value, gradient = objective.value_and_gradient_at(params, image)
         norm = precision.norm(gradient)
@@ -234,14 +227,12 @@ class ConjugateGradient(LookingAhead):
         estimate = Estimate(
             height, state.largest, code, caution(height.dtype), rounding=state.largest
         )
-        inner = objective
         if state.means is not None:
             estimate = estimate._replace(
                 steepness=state.means.steepness() + state.largest,
                 products=state.means.products(params["weights"]),
             )
-            elimination = objective.eliminated(state.means)
-            inner = objective if elimination is None else elimination.objective
+        inner, _ = weights_alone(objective, params, state.means)
         return estimate.at_least_curvature(inner.least_curvature(), state.norm)
 
     def check(self) -> None:
@@ -273,22 +264,8 @@ class _State(NamedTuple):
     """The means of a regression with an intercept, which is eliminated."""
 
 
-def _preconditioned(
-    objective: Objective, params: Params, state: _State, gradient: Params
-) -> Params:
-    if state.factor is None:
-        return gradient
-    hessian = shifted_hessian(objective, params, state.means)
-    return hessian.solve(state.factor.solve, gradient)
-
-
 def _image_anew(objective: Objective, params: Params, image: Any) -> Any:
     return jax.tree.map(lambda new, old: new.astype(old.dtype), objective.image(params), image)
-
-
-def _image_kept(objective: Objective, params: Params, image: Any) -> Any:
-    del objective, params
-    return image
 
 
 def _add_scaled(a: Any, scale: jax.Array, b: Any) -> Any:

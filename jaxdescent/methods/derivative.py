@@ -9,7 +9,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent.methods.protocol import Estimate, Method, Params, Progress, State, progress_at
+from jaxdescent.methods.protocol import (
+    Estimate,
+    LookingAhead,
+    Params,
+    Progress,
+    State,
+    progress_at,
+)
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 from jaxdescent.objectives.stationary import DenseSolver
@@ -20,7 +27,7 @@ MAX_HALVINGS = 30
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class DerivativeMethod(Method):
+class DerivativeMethod(LookingAhead):
     """Solve ``gradient(x) = 0``.
 
     The solve depends on what the objective knows about itself:
@@ -93,20 +100,12 @@ class DerivativeMethod(Method):
             solver = DenseSolver.from_objective(objective, params)
         return _State(solver, at, jnp.array(False), jnp.array(False), jnp.array(False))
 
-    def step(
-        self, objective: Objective, params: Params, state: State
-    ) -> tuple[Params, State, Progress]:
-        return (
-            *self.blind_step(objective, params, state),
-            self.progress(objective, params, state),
-        )
-
     def blind_step(
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State]:
         gradient = objective.gradient(params) if state.at is None else state.at.gradient
         solver, is_unbounded = state.solver, state.is_unbounded
-        if _has_own_solver(objective):
+        if objective.is_quadratic or objective.is_separable:
             new, is_negative = solver.solve(objective, params, gradient)
             if objective.is_quadratic:
                 # A solution with negative curvature is a saddle, and no better than the start.
@@ -150,10 +149,6 @@ class DerivativeMethod(Method):
         return state._replace(at=_at(objective, params), is_solution=jnp.array(False))
 
     @property
-    def looks_ahead(self) -> bool:
-        return True
-
-    @property
     def patience(self) -> int:
         return 2
 
@@ -169,10 +164,6 @@ class _State(NamedTuple):
     is_unbounded: jax.Array
     is_solution: jax.Array  # whether the params are the result of the solver
     is_rounded: jax.Array  # whether a second solve of a quadratic did not lower the value
-
-
-def _has_own_solver(objective: Objective) -> bool:
-    return objective.is_quadratic or objective.is_separable
 
 
 def _at(objective: Objective, params: Params) -> _At | None:

@@ -9,61 +9,12 @@ import jax.numpy as jnp
 import optax
 
 ELEMENTWISE = frozenset(
-    (
-        "abs",
-        "add",
-        "add_any",
-        "and",
-        "atan2",
-        "cbrt",
-        "ceil",
-        "clamp",
-        "convert_element_type",
-        "copy",
-        "copy_p",
-        "cos",
-        "div",
-        "eq",
-        "erf",
-        "erf_inv",
-        "exp",
-        "exp2",
-        "expm1",
-        "floor",
-        "ge",
-        "gt",
-        "integer_pow",
-        "is_finite",
-        "le",
-        "log",
-        "log1p",
-        "logistic",
-        "lt",
-        "max",
-        "min",
-        "mul",
-        "ne",
-        "neg",
-        "nextafter",
-        "not",
-        "or",
-        "pow",
-        "real",
-        "reduce_precision",
-        "rem",
-        "round",
-        "rsqrt",
-        "select_n",
-        "sign",
-        "sin",
-        "sqrt",
-        "square",
-        "stop_gradient",
-        "sub",
-        "tan",
-        "tanh",
-        "xor",
-    )
+    """
+    abs add add_any and atan2 cbrt ceil clamp convert_element_type copy copy_p cos div eq erf
+    erf_inv exp exp2 expm1 floor ge gt integer_pow is_finite le log log1p logistic lt max min mul
+    ne neg nextafter not or pow real reduce_precision rem round rsqrt select_n sign sin sqrt square
+    stop_gradient sub tan tanh xor
+    """.split()  # noqa: SIM905
 )
 """JAX's operations whose results at an element follow from the operands at that element."""
 

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 
 from jaxdescent.inputs.functions import as_pytree, hoist
+from jaxdescent.inputs.numbers import check_number
 from jaxdescent.methods.protocol import Method, Params, Progress, State, progress_at
 from jaxdescent.methods.step_rules import Backtracking, Momentum
 from jaxdescent.methods.step_rules.transformation import Point, StepRule, Transformation
@@ -170,16 +169,14 @@ class GradientDescent(Method):
                 f"learning_rate must be an object, got the class {rate.func.__name__}: write "
                 f"{rate.func.__name__}()."
             )
-        if callable(rate):
-            return
-        numbers = (int, float, np.ndarray, np.generic, jax.Array)
-        if np.ndim(rate) != 0 or not isinstance(rate, numbers):
-            raise TypeError(
-                "learning_rate must be a number, an optax schedule, or a rule such as "
-                f"jd.Backtracking(), got {rate!r}."
+        if not callable(rate):
+            check_number(
+                "learning_rate",
+                rate,
+                "positive and finite",
+                lambda rate: 0 < rate < float("inf"),
+                hint="an optax schedule or a rule such as jd.Backtracking() may take its place",
             )
-        if not isinstance(rate, Tracer) and not 0 < float(rate) < float("inf"):
-            raise ValueError(f"learning_rate must be positive and finite, got {float(rate)}.")
 
     @property
     def is_elementwise(self) -> bool:

@@ -13,19 +13,17 @@ from jaxdescent.designs import Center, as_design, shares
 from jaxdescent.methods.conjugate_gradient import ConjugateGradient
 from jaxdescent.methods.optax_method import as_method
 from jaxdescent.methods.protocol import (
-    Estimate,
     Method,
     Params,
     Progress,
     State,
     measure_at_best_intercept,
 )
-from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
-from jaxdescent.objectives.elimination import Means
+from jaxdescent.objectives.elimination import eliminated
 from jaxdescent.regression import LinearRegression
 from jaxdescent.regression.forms import GramForm
-from jaxdescent.status import Evidence, Status
+from jaxdescent.status import Status
 
 
 @jax.tree_util.register_dataclass
@@ -92,40 +90,41 @@ class Gram(Method):
 
     def init(self, objective: Objective, params: Params) -> State:
         form = GramForm.from_regression(_regression_of(objective))
-        first, elimination = None, form.eliminated()
-        if elimination is not None:
-            value, gradient = form.value_and_gradient(params)
-            norm = precision.norm(gradient)
-            left = _height_at(_regression_of(objective), elimination.means, gradient)
-            first = _First(value, norm, left.astype(value.dtype), jnp.array(True))
-        inner, weights = _without_intercept(form, params)
+        inner, weights, means = eliminated(form, params)
+        first = None
+        if means is not None:
+            value, gradient = inner.value_and_gradient(weights)
+            given = means.at_given_intercept(params, value, gradient["weights"])
+            first = _First(*given, jnp.array(True))
         return _GramState(form.with_penalty(0), self._inner.init(inner, weights), first)
 
     def step(
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State, Progress]:
-        form = state.form.with_penalty(_regression_of(objective).l2)
-        inner, weights = _without_intercept(form, params)
-        weights, inner_state, progress = self._inner.step(inner, weights, state.inner)
         regression = _regression_of(objective)
+        form = state.form.with_penalty(regression.l2)
+        inner, weights, means = eliminated(form, params)
+        weights, inner_state, progress = self._inner.step(inner, weights, state.inner)
         if progress.estimate is not None:
-            least = _least_curvature_of(regression)
-            estimate = progress.estimate.at_least_curvature(least, progress.gradient_norm)
+            alone = dataclasses.replace(regression, intercept=False)
+            estimate = progress.estimate.at_least_curvature(
+                alone.least_curvature(), progress.gradient_norm
+            )
             progress = progress._replace(estimate=estimate)
         curves_down = regression.curves_down()
         if curves_down is not None:
             verdict = jnp.where(curves_down, Status.DIVERGED.value, progress.verdict)
             progress = progress._replace(verdict=verdict.astype(jnp.int32))
-        first, elimination = state.first, form.eliminated()
-        if elimination is None:
+        first = state.first
+        if means is None:
             return weights, _GramState(state.form, inner_state, None), progress
         if progress.estimate is not None:
-            products = elimination.means.products(weights["weights"])
+            products = means.products(weights["weights"])
             progress = progress._replace(estimate=progress.estimate._replace(products=products))
         # Only the start may have an intercept that is not the best one.
         progress = first.of(progress)
         first = first._replace(is_first=jnp.zeros_like(first.is_first))
-        params = elimination.means.with_intercept(weights["weights"])
+        params = means.with_intercept(weights["weights"])
         return params, _GramState(state.form, inner_state, first), progress
 
     def is_estimate(self, state: State) -> bool:
@@ -137,39 +136,34 @@ class Gram(Method):
 
     def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
         form = state.form.with_penalty(_regression_of(objective).l2)
-        inner, weights = _without_intercept(form, params)
+        inner, weights, _ = eliminated(form, params)
         return state._replace(inner=self._inner.after_rounding(inner, weights, state.inner))
 
     def measured(self, objective: Objective, params: Params, state: State, always: Any) -> Progress:
-        means = None
-        elimination = state.form.eliminated()
-        if elimination is not None:
-            regression, own = _regression_of(objective), elimination.means
+        *_, means = eliminated(state.form, params)
+        if means is not None:
+            regression = _regression_of(objective)
             design = as_design(regression.X)
             share = shares(design, regression.sample_weight)
-            means = own._replace(features=Center.near(design, own.features.mean, share))
+            means = means._replace(features=Center.near(design, means.features.mean, share))
         progress = measure_at_best_intercept(objective, params, means, always)
         return progress if state.first is None else state.first.of(progress)
 
 
 class _First(NamedTuple):
-    """Value and gradient norm at the given params, and a bound on the value minus the minimum."""
+    """Value and gradient norm at the given params."""
 
     value: jax.Array
     norm: jax.Array
-    left: jax.Array
     is_first: jax.Array
 
     def of(self, progress: Progress) -> Progress:
         """``progress``, but in the first step the values that hold at the given params."""
         estimate = progress.estimate
         if estimate is not None:
-            given = Estimate(self.left, estimate.curvature, Evidence.BOUND.value)
-            estimate = jax.tree.map(
-                lambda a, b: jnp.where(self.is_first, a, b).astype(jnp.result_type(b)),
-                given._replace(steepness=estimate.steepness, products=estimate.products),
-                estimate,
-            )
+            more = jnp.where(self.is_first, self.value - progress.value, 0)
+            left = estimate.suboptimality
+            estimate = estimate._replace(suboptimality=left + more.astype(left.dtype))
         return progress._replace(
             estimate=estimate,
             value=jnp.where(self.is_first, self.value, progress.value),
@@ -185,13 +179,6 @@ class _GramState(NamedTuple):
     first: _First | None
 
 
-def _without_intercept(form: GramForm, params: Params) -> tuple[Objective, Params]:
-    elimination = form.eliminated()
-    if elimination is None:
-        return form, params
-    return elimination.objective, {"weights": params["weights"]}
-
-
 def _regression_of(objective: Objective) -> LinearRegression:
     regression: LinearRegression | None = objective.linear_regression
     if regression is None:
@@ -200,16 +187,3 @@ def _regression_of(objective: Objective) -> LinearRegression:
             "method itself, for example method=jd.ConjugateGradient()."
         )
     return regression
-
-
-def _least_curvature_of(regression: LinearRegression) -> jax.Array | None:
-    """A lower bound on the curvature of the problem in the weights alone, from its structure."""
-    return dataclasses.replace(regression, intercept=False).least_curvature()
-
-
-def _height_at(regression: LinearRegression, means: Means, gradient: Params) -> jax.Array:
-    """A bound on the value minus the minimum, from the gradient; infinite if none is known."""
-    least = _least_curvature_of(regression)
-    assert least is not None  # without an intercept a regression always has one
-    height = means.height(gradient, jnp.where(least > 0, least, 1))
-    return jnp.where(least > 0, height, jnp.inf)

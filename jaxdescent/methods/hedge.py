@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -12,15 +13,18 @@ from jaxdescent.inputs.numbers import check_count, check_number
 from jaxdescent.kernels.branches import seldom
 from jaxdescent.methods.attempt import Attempt
 from jaxdescent.methods.optax_method import as_method
-from jaxdescent.methods.protocol import Estimate, Method, Params, Progress, State
+from jaxdescent.methods.protocol import Estimate, LookingAhead, Method, Params, Progress, State
 from jaxdescent.objectives import Objective
 from jaxdescent.result import EndedBy
 from jaxdescent.status import RUNNING, Evidence, Status
 
+FIRST, SECOND = 0, 1
+"""The places of the methods in a hedge, and of their states in its own."""
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class Hedge(Method):
+class Hedge(LookingAhead):
     """Try ``first`` for at most ``budget`` iterations, then continue with ``then`` from there.
 
     The number of iterations of a Krylov method depends on the spectrum, which is unknown; the cost
@@ -81,6 +85,11 @@ class Hedge(Method):
     budget: int = dataclasses.field(metadata={"static": True})
     tolerance: Any = dataclasses.field(default=None, kw_only=True)
 
+    @property
+    def methods(self) -> tuple[Any, Any]:
+        """Both methods, in their order."""
+        return self.first, self.then
+
     def init(self, objective: Objective, params: Params) -> State:
         first = self.first.init(objective, params)
         shapes = jax.eval_shape(self.then.init, objective, params)
@@ -88,23 +97,20 @@ class Hedge(Method):
         progress = self.first.progress(objective, params, first)
         norm_dtype = jnp.result_type(*jax.tree.leaves(params))
         value_dtype = jnp.asarray(progress.value).dtype
-        progress = self._as_arrays(progress, value_dtype, norm_dtype)
+        progress = _as_arrays(progress, value_dtype, norm_dtype)
         attempt = Attempt.start(progress)
         return _State(first, second, progress, attempt, jnp.array(False))
-
-    def step(
-        self, objective: Objective, params: Params, state: State
-    ) -> tuple[Params, State, Progress]:
-        return (
-            *self.blind_step(objective, params, state),
-            self.progress(objective, params, state),
-        )
 
     def blind_step(
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State]:
         switches = ~state.is_second & state.attempt.is_over
-        second = seldom(switches, _set_up, _unchanged, state.second, self, objective, params)
+        second = seldom(
+            switches,
+            lambda _, hedge, *at: hedge.then.init(*at),
+            lambda second, *_: second,
+            *(state.second, self, objective, params),
+        )
         state = state._replace(second=second, is_second=state.is_second | switches)
         return seldom(state.is_second, _second_step, _first_step, self, objective, params, state)
 
@@ -117,12 +123,11 @@ class Hedge(Method):
         return progress._replace(verdict=verdict, is_provisional=~state.is_second)
 
     def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
-        return seldom(
-            state.is_second, _second_rounded, _first_rounded, self, objective, params, state
-        )
+        of_each = (functools.partial(_rounded, which=which) for which in (SECOND, FIRST))
+        return seldom(state.is_second, *of_each, self, objective, params, state)
 
     def check(self) -> None:
-        for name, method in (("first", self.first), ("then", self.then)):
+        for name, method in zip(("first", "then"), self.methods, strict=True):
             if not as_method(method).looks_ahead:
                 raise TypeError(
                     f"Hedge.{name} must be a method that knows its progress without a step, got "
@@ -141,10 +146,6 @@ class Hedge(Method):
     def estimates(self, objective: Objective) -> bool:
         return self.first.estimates(objective) and self.then.estimates(objective)
 
-    @property
-    def looks_ahead(self) -> bool:
-        return True
-
     def is_estimate(self, state: State) -> Any:
         first, second = self.first.is_estimate(state.first), self.then.is_estimate(state.second)
         if first is False and second is False:
@@ -152,13 +153,9 @@ class Hedge(Method):
         return jnp.where(state.is_second, second, first)
 
     def measured(self, objective: Objective, params: Params, state: State, always: Any) -> Progress:
-        value, norm = seldom(
-            state.is_second,
-            _measured_by_second,
-            _measured_by_first,
-            *(self, objective, params, state, jnp.asarray(always)),
-        )
-        return Progress(value, norm)
+        of_each = (functools.partial(_measured, which=which) for which in (SECOND, FIRST))
+        operands = self, objective, params, state, jnp.asarray(always)
+        return Progress(*seldom(state.is_second, *of_each, *operands))
 
     def disproved(self, state: State) -> tuple[State, jax.Array] | None:
         over = state.attempt._replace(is_over=jnp.ones_like(state.attempt.is_over))
@@ -174,34 +171,6 @@ class Hedge(Method):
     def patience(self) -> int:
         return self.then.patience
 
-    def _as_arrays(self, progress: Progress, value_dtype: Any, norm_dtype: Any) -> Progress:
-        """The progress of either method, with arrays of the given dtypes."""
-        norm = jnp.asarray(progress.gradient_norm, norm_dtype)
-        estimate = progress.estimate
-        if estimate is None:
-            nothing = jnp.zeros((), norm_dtype)
-            estimate = Estimate(jnp.full((), jnp.inf), nothing, Evidence.NONE.value)
-        estimate = Estimate(
-            jnp.asarray(estimate.suboptimality, value_dtype),
-            jnp.asarray(estimate.curvature, norm_dtype),
-            jnp.asarray(estimate.evidence, jnp.int32),
-            jnp.asarray(estimate.caution, value_dtype),
-            jnp.asarray(estimate.steepness, norm_dtype),
-            jnp.asarray(estimate.rounding, norm_dtype),
-            jnp.asarray(estimate.products, norm_dtype),
-        )
-        return Progress(
-            jnp.asarray(progress.value, value_dtype),
-            norm,
-            jnp.asarray(progress.evaluations, jnp.int32),
-            jnp.asarray(progress.verdict, jnp.int32),
-            estimate,
-            jnp.asarray(progress.curvature, norm_dtype),
-        )
-
-    def _as_arrays_like(self, progress: Progress, like: Progress) -> Progress:
-        return self._as_arrays(progress, like.value.dtype, like.gradient_norm.dtype)
-
 
 class _State(NamedTuple):
     first: State
@@ -212,62 +181,73 @@ class _State(NamedTuple):
     is_second: jax.Array
 
 
-def _set_up(second: State, hedge: Hedge, objective: Objective, params: Params) -> State:
-    del second
-    return hedge.then.init(objective, params)
-
-
-def _unchanged(second: State, hedge: Hedge, objective: Objective, params: Params) -> State:
-    del hedge, objective, params
-    return second
-
-
 def _first_step(
     hedge: Hedge, objective: Objective, params: Params, state: _State
 ) -> tuple[Params, _State]:
     params, first = hedge.first.blind_step(objective, params, state.first)
-    progress = hedge.first.progress(objective, params, first)
-    progress = hedge._as_arrays_like(progress, state.progress)
-    attempt = state.attempt.after(progress, hedge.budget, hedge.tolerance)
-    return params, state._replace(first=first, progress=progress, attempt=attempt)
+    state = _with(hedge, objective, params, state, first, which=FIRST)
+    attempt = state.attempt.after(state.progress, hedge.budget, hedge.tolerance)
+    return params, state._replace(attempt=attempt)
 
 
 def _second_step(
     hedge: Hedge, objective: Objective, params: Params, state: _State
 ) -> tuple[Params, _State]:
     params, second = hedge.then.blind_step(objective, params, state.second)
-    progress = hedge.then.progress(objective, params, second)
-    return params, state._replace(
-        second=second, progress=hedge._as_arrays_like(progress, state.progress)
-    )
+    return params, _with(hedge, objective, params, state, second, which=SECOND)
 
 
-def _first_rounded(hedge: Hedge, objective: Objective, params: Params, state: _State) -> _State:
-    first = hedge.first.after_rounding(objective, params, state.first)
-    progress = hedge.first.progress(objective, params, first)
-    return state._replace(first=first, progress=hedge._as_arrays_like(progress, state.progress))
+def _rounded(
+    hedge: Hedge, objective: Objective, params: Params, state: _State, *, which: int
+) -> _State:
+    own = hedge.methods[which].after_rounding(objective, params, state[which])
+    return _with(hedge, objective, params, state, own, which=which)
 
 
-def _second_rounded(hedge: Hedge, objective: Objective, params: Params, state: _State) -> _State:
-    second = hedge.then.after_rounding(objective, params, state.second)
-    progress = hedge.then.progress(objective, params, second)
-    return state._replace(second=second, progress=hedge._as_arrays_like(progress, state.progress))
+def _with(
+    hedge: Hedge, objective: Objective, params: Params, state: _State, own: State, *, which: int
+) -> _State:
+    """The state with a new one of either method, and its progress."""
+    progress = hedge.methods[which].progress(objective, params, own)
+    like = state.progress
+    progress = _as_arrays(progress, like.value.dtype, like.gradient_norm.dtype)
+    return state._replace(**{_State._fields[which]: own, "progress": progress})
 
 
-def _measured_by_first(
-    hedge: Hedge, objective: Objective, params: Params, state: _State, always: jax.Array
+def _measured(
+    hedge: Hedge,
+    objective: Objective,
+    params: Params,
+    state: _State,
+    always: jax.Array,
+    *,
+    which: int,
 ) -> tuple[jax.Array, jax.Array]:
-    truth = hedge.first.measured(objective, params, state.first, always)
-    return _as_kept(truth, state)
-
-
-def _measured_by_second(
-    hedge: Hedge, objective: Objective, params: Params, state: _State, always: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    truth = hedge.then.measured(objective, params, state.second, always)
-    return _as_kept(truth, state)
-
-
-def _as_kept(truth: Progress, state: _State) -> tuple[jax.Array, jax.Array]:
+    truth = hedge.methods[which].measured(objective, params, state[which], always)
     value = jnp.asarray(truth.value, state.progress.value.dtype)
     return value, jnp.asarray(truth.gradient_norm, state.progress.gradient_norm.dtype)
+
+
+def _as_arrays(progress: Progress, value_dtype: Any, norm_dtype: Any) -> Progress:
+    """The progress of either method, with arrays of the given dtypes."""
+    estimate = progress.estimate
+    if estimate is None:
+        nothing = jnp.zeros((), norm_dtype)
+        estimate = Estimate(jnp.full((), jnp.inf), nothing, Evidence.NONE.value)
+    estimate = Estimate(
+        jnp.asarray(estimate.suboptimality, value_dtype),
+        jnp.asarray(estimate.curvature, norm_dtype),
+        jnp.asarray(estimate.evidence, jnp.int32),
+        jnp.asarray(estimate.caution, value_dtype),
+        jnp.asarray(estimate.steepness, norm_dtype),
+        jnp.asarray(estimate.rounding, norm_dtype),
+        jnp.asarray(estimate.products, norm_dtype),
+    )
+    return Progress(
+        jnp.asarray(progress.value, value_dtype),
+        jnp.asarray(progress.gradient_norm, norm_dtype),
+        jnp.asarray(progress.evaluations, jnp.int32),
+        jnp.asarray(progress.verdict, jnp.int32),
+        estimate,
+        jnp.asarray(progress.curvature, norm_dtype),
+    )

@@ -4,6 +4,7 @@ With r the residuals and J their Jacobian at the params, a step p solves
 
     (J'J + mu D^2) p = -J'r,
 
+and the damping mu follows the ratio of the decrease of ``1/2 |r|^2`` to the one that its linear
 model predicts. Small problems form J and solve by QR, which does not square its condition number.
 Large ones do not form J and solve by conjugate gradients, the more accurately the smaller the
 gradient.
@@ -28,6 +29,7 @@ from jaxdescent.kernels import dtypes
 from jaxdescent.methods.line_search import NOISE_ULPS, Idle
 from jaxdescent.methods.protocol import Estimate, Method, Params, Progress, State
 from jaxdescent.numerics import precision
+from jaxdescent.numerics.linear_systems import conjugate_gradient
 from jaxdescent.objectives import Objective
 from jaxdescent.status import RUNNING, Status
 
@@ -268,14 +270,6 @@ def _triangle(columns: jax.Array) -> jax.Array:
     return jnp.linalg.qr(columns, mode="r")[: columns.shape[1] - 1]
 
 
-class _Inner(NamedTuple):
-    move: Params
-    residual: Params
-    direction: Params
-    squared: jax.Array
-    products: jax.Array
-
-
 def _matrix_free(
     push: Callable[[Params], Any],
     pull: Callable[[Any], Params],
@@ -288,31 +282,13 @@ def _matrix_free(
     """
 
     def solve(damping: jax.Array) -> tuple[Params, jax.Array]:
-        def iterate(inner: _Inner) -> _Inner:
-            image = push(inner.direction)
-            curvature = precision.squared_norm(image).astype(damping.dtype)
-            curvature += damping * precision.squared_norm(inner.direction)
-            step = inner.squared / curvature
-            move = _add(inner.move, step, inner.direction)
-            product = _add(pull(image), damping, inner.direction)
-            residual = _add(inner.residual, -step, product)
-            squared = precision.squared_norm(residual)
-            direction = _add(residual, squared / inner.squared, inner.direction)
-            return _Inner(move, residual, direction, squared, inner.products + 1)
+        def product(direction: Params) -> Params:
+            return _add(pull(push(direction)), damping, direction)
 
-        minus = jax.tree.map(jnp.negative, gradient)
-        inner = lax.while_loop(
-            lambda inner: (inner.squared > accuracy**2) & (inner.products < MAX_PRODUCTS),
-            iterate,
-            _Inner(
-                jax.tree.map(jnp.zeros_like, gradient),
-                minus,
-                minus,
-                precision.squared_norm(gradient),
-                jnp.zeros((), jnp.int32),
-            ),
-        )
-        return inner.move, precision.squared_norm(push(inner.move)).astype(damping.dtype)
+        downhill = jax.tree.map(jnp.negative, gradient)
+        limits = {"most_steps": MAX_PRODUCTS, "accuracy": accuracy}
+        move, _ = conjugate_gradient(product, downhill, 0.0, **limits)
+        return move, precision.squared_norm(push(move)).astype(damping.dtype)
 
     return solve
 

@@ -20,7 +20,7 @@ from jaxdescent.methods.golub_kahan import (
 )
 from jaxdescent.methods.protocol import (
     Estimate,
-    Method,
+    LookingAhead,
     Params,
     Progress,
     State,
@@ -41,7 +41,7 @@ ULPS = 2.0
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class LSMR(Method):
+class LSMR(LookingAhead):
     """Solve a regression by bidiagonalising X, with the accuracy of X instead of ``X'X``.
 
     Let ``A = [D (X - 1 x_bar'); sqrt(l2) I]`` and ``r = [D (y - y_bar); 0] - A w``, where ``D =
@@ -140,14 +140,6 @@ class LSMR(Method):
             is_unbounded=~regression.is_convex(objective),
         )
 
-    def step(
-        self, objective: Objective, params: Params, state: State
-    ) -> tuple[Params, State, Progress]:
-        return (
-            *self.blind_step(objective, params, state),
-            self.progress(objective, params, state),
-        )
-
     def blind_step(
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State]:
@@ -215,22 +207,43 @@ class LSMR(Method):
     def progress(self, objective: Objective, params: Params, state: State) -> Progress:
         regression = _regression(objective, state.means)
         weights = params["weights"].reshape(regression.size, -1)
-        progress = self._progress(regression, state, *self._ends(state, weights))
-        if state.means is not None and progress.estimate is not None:
-            products = state.means.products(params["weights"])
-            progress = progress._replace(estimate=progress.estimate._replace(products=products))
-        verdict = jnp.where(state.is_unbounded, Status.DIVERGED.value, progress.verdict)
-        return progress._replace(verdict=verdict)
+        is_done, is_singular = self._ends(state, weights)
+        scalars = state.scalars
+        # With the default tolerances the end is rounding; a given tolerance means convergence.
+        is_asked = self.atol is not None or self.btol is not None
+        is_ended = jnp.all(is_done | is_singular)
+        verdict = jnp.where(is_ended, Status.STAGNATED.value, RUNNING)
+        verdict = jnp.where(jnp.all(is_done) & is_asked, Status.CONVERGED.value, verdict)
+        norm = jnp.sqrt(jnp.sum(jnp.square(scalars.gradient)))
+        offset = 0.5 * jnp.sum(scalars.offset)
+        height = jnp.sum(scalars.ritz.height(jnp.square(scalars.normal)))
+        curvature = jnp.square(jnp.max(scalars.largest))
+        if state.factor is not None:
+            curvature = implied_curvature(norm, height)
+        height = height + offset
+        code = Evidence.RITZ_VALUES.value
+        estimate = Estimate(height, curvature, code, caution(height.dtype))
+        if state.means is not None:
+            estimate = estimate._replace(
+                steepness=state.means.steepness() + curvature,
+                products=state.means.products(params["weights"]),
+            )
+        if state.factor is None:
+            estimate = estimate._replace(rounding=curvature)
+        least = jnp.where(offset > 0, 0, jnp.min(regression.shift))
+        return Progress(
+            0.5 * jnp.sum(jnp.square(scalars.residual)) + offset,
+            norm,
+            1,
+            jnp.where(state.is_unbounded, Status.DIVERGED.value, verdict),
+            estimate.at_least_curvature(least, norm),
+        )
 
     def check(self) -> None:
         check_preconditioner(self.preconditioner)
         check_number("LSMR.atol", self.atol, "at least 0", lambda x: x >= 0, may_be_none=True)
         check_number("LSMR.btol", self.btol, "at least 0", lambda x: x >= 0, may_be_none=True)
         check_number("LSMR.conlim", self.conlim, "positive", lambda x: x > 0, may_be_none=True)
-
-    @property
-    def looks_ahead(self) -> bool:
-        return True
 
     def measured(self, objective: Objective, params: Params, state: State, always: Any) -> Progress:
         return measure_at_best_intercept(objective, params, state.means, always)
@@ -241,41 +254,6 @@ class LSMR(Method):
     def estimates(self, objective: Objective) -> bool:
         del objective
         return True
-
-    def _progress(
-        self,
-        regression: CentredRegression,
-        state: _State,
-        is_done: jax.Array,
-        is_singular: jax.Array,
-    ) -> Progress:
-        scalars = state.scalars
-        # With the default tolerances the end is rounding; a given tolerance means convergence.
-        is_asked = self.atol is not None or self.btol is not None
-        is_converged = jnp.all(is_done) & is_asked
-        is_ended = jnp.all(is_done | is_singular)
-        verdict = jnp.where(is_ended, Status.STAGNATED.value, RUNNING)
-        norm = jnp.sqrt(jnp.sum(jnp.square(scalars.gradient)))
-        offset = 0.5 * jnp.sum(scalars.offset)
-        height = jnp.sum(scalars.ritz.height(jnp.square(scalars.normal)))
-        curvature = jnp.square(jnp.max(scalars.largest))
-        if state.factor is not None:
-            curvature = implied_curvature(norm, height)
-        height = height + offset
-        code = Evidence.RITZ_VALUES.value
-        estimate = Estimate(height, curvature, code, caution(height.dtype))
-        if regression.means is not None:
-            estimate = estimate._replace(steepness=regression.means.steepness() + curvature)
-        if state.factor is None:
-            estimate = estimate._replace(rounding=curvature)
-        least = jnp.min(regression.shift)
-        return Progress(
-            0.5 * jnp.sum(jnp.square(scalars.residual)) + offset,
-            norm,
-            1,
-            jnp.where(is_converged, Status.CONVERGED.value, verdict),
-            estimate.at_least_curvature(jnp.where(offset > 0, 0, least), norm),
-        )
 
     def _ends(self, state: _State, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
         """For each output, whether it has converged, and whether its condition exceeds conlim."""

@@ -25,10 +25,10 @@ from jaxdescent.methods.batch_steps import (
     scaling_of,
 )
 from jaxdescent.methods.optax_method import as_method
-from jaxdescent.methods.protocol import Method, Params, Progress, State
+from jaxdescent.methods.protocol import LookingAhead, Params, Progress, State
 from jaxdescent.numerics import randomness
 from jaxdescent.objectives import Objective, RowBlocks
-from jaxdescent.objectives.elimination import Means
+from jaxdescent.objectives.elimination import Means, eliminated, weights_alone
 
 READ_NUMBERS = 1 << 18
 """About how many numbers, as rows of many batches, are gathered at a time, to fit a cache."""
@@ -36,7 +36,7 @@ READ_NUMBERS = 1 << 18
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class MiniBatches(Method):
+class MiniBatches(LookingAhead):
     """Steps along the gradients of batches of rows, in an order that is shuffled in each epoch.
 
     An iteration of the descent is ``epochs`` epochs, in each of which every row is used once, and
@@ -142,9 +142,7 @@ class MiniBatches(Method):
                 f"{type(objective).__name__} pass an optax transformation, for example "
                 "jd.MiniBatches(optax.adam(1e-3))."
             )
-        elimination, inner, means = objective.eliminated(), params, None
-        if elimination is not None:
-            (objective, means), inner = elimination, {"weights": params["weights"]}
+        objective, inner, means = eliminated(objective, params)
         scaling = scaling_of(objective, inner, self._batch(params, blocks))
         look = look_at(objective, inner)
         if means is not None:
@@ -153,20 +151,13 @@ class MiniBatches(Method):
             look = look._replace(value=value, norm=norm)
         return _State(inner, inner, zero, zero, means, scaling, look, None)
 
-    def step(self, objective: Objective, params: Params, state: State) -> Any:
-        return (
-            *self.blind_step(objective, params, state),
-            self.progress(objective, params, state),
-        )
-
     def blind_step(
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State]:
-        inner = self._inner(objective, state)
+        inner, weights = weights_alone(objective, params, state.means)
         size = self._batch(params, self._blocks(objective))
         if state.look is not None:
             # Steps begin at the params of the last pass; the second half of them is averaged.
-            weights = params if state.means is None else {"weights": params["weights"]}
             steps = self.epochs * steps_of(self._blocks(objective), size)
             before = jnp.full_like(state.averaged, -(steps // 2))
             state = state._replace(current=weights, average=weights, averaged=before)
@@ -190,14 +181,6 @@ class MiniBatches(Method):
             state = state._replace(look=look, scaling=scaling)
         return new if state.means is None else state.means.with_intercept(new["weights"]), state
 
-    def _inner(self, objective: Objective, state: _State) -> Objective:
-        """The objective of the weights alone, where the intercept is eliminated."""
-        if state.means is None:
-            return objective
-        elimination = objective.eliminated(state.means)
-        assert elimination is not None  # because it was not None at the start
-        return elimination.objective
-
     def progress(self, objective: Objective, params: Params, state: State) -> Progress:
         if state.look is None:
             return super().progress(objective, params, state)
@@ -206,13 +189,7 @@ class MiniBatches(Method):
     def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
         if state.look is None:
             return state
-        weights = params if state.means is None else {"weights": params["weights"]}
-        return state._replace(look=look_at(self._inner(objective, state), weights))
-
-    @property
-    def looks_ahead(self) -> bool:
-        # An epoch that is computed to be discarded would cost more than a pass over all rows.
-        return True
+        return state._replace(look=look_at(*weights_alone(objective, params, state.means)))
 
     def _batch(self, params: Params, blocks: RowBlocks) -> int:
         if self.rows is not None:

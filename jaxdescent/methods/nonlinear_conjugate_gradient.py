@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdescent.methods.line_search import Idle, LinePoint, first_length, search
-from jaxdescent.methods.protocol import LookingAhead, Params, State
+from jaxdescent.methods.protocol import KeepingProgress, Params, State
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 from jaxdescent.status import RUNNING, Status
@@ -36,7 +36,7 @@ class _ConjugateState(NamedTuple):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class NonlinearConjugateGradient(LookingAhead):
+class NonlinearConjugateGradient(KeepingProgress):
     """Conjugate gradients whose directions descend whatever the line search finds.
 
     ``d <- -g + beta d`` and ``x <- x + t d``. With ``y`` the gradient's change over the last step,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxdescent.display import Displayed, structure_name
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
-from jaxdescent.objectives.elimination import Means
+from jaxdescent.objectives.elimination import Means, weights_alone
 from jaxdescent.result import EndedBy
 from jaxdescent.status import RUNNING, Evidence
 
@@ -64,15 +64,12 @@ class Estimate(NamedTuple):
         ratio = jnp.where(left > 0, jnp.maximum(ratio, 1), jnp.inf)
         caution = jnp.minimum(jnp.asarray(self.caution, ratio.dtype), ratio)
         curvature = jnp.maximum(self.curvature, implied_curvature(norm, bound))
-        return Estimate(
-            jnp.where(is_less, bound, left),
-            jnp.where(is_less, curvature, self.curvature),
-            jnp.where(is_less, jnp.int32(evidence.value), jnp.asarray(self.evidence, jnp.int32)),
-            jnp.where(is_less, 1, caution),
-            self.steepness,
-            self.rounding,
-            self.products,
-            self.forgets,
+        own = jnp.asarray(self.evidence, jnp.int32)
+        return self._replace(
+            suboptimality=jnp.where(is_less, bound, left),
+            curvature=jnp.where(is_less, curvature, self.curvature),
+            evidence=jnp.where(is_less, jnp.int32(evidence.value), own),
+            caution=jnp.where(is_less, 1, caution),
         )
 
     def at_least_curvature(self, least: jax.Array | None, norm: jax.Array) -> Estimate:
@@ -232,6 +229,28 @@ class Method(Displayed, abc.ABC):
 
 
 class LookingAhead(Method):
+    """A method whose progress at the current params costs less than a step."""
+
+    @abc.abstractmethod
+    def blind_step(
+        self, objective: Objective, params: Params, state: State
+    ) -> tuple[Params, State]:
+        """One step: new params, and the state there."""
+
+    def step(
+        self, objective: Objective, params: Params, state: State
+    ) -> tuple[Params, State, Progress]:
+        return (
+            *self.blind_step(objective, params, state),
+            self.progress(objective, params, state),
+        )
+
+    @property
+    def looks_ahead(self) -> bool:
+        return True
+
+
+class KeepingProgress(LookingAhead):
     """A method whose state contains the progress at the current params.
 
     The state has the fields ``value``, ``norm`` (of the gradient), ``unreported`` (the evaluations
@@ -244,12 +263,6 @@ class LookingAhead(Method):
         """The estimate at the current params; None if there is none."""
         del objective, params, state
         return None
-
-    @abc.abstractmethod
-    def blind_step(
-        self, objective: Objective, params: Params, state: State
-    ) -> tuple[Params, State]:
-        """One step: new params, and the state with the progress there."""
 
     def step(
         self, objective: Objective, params: Params, state: State
@@ -268,10 +281,6 @@ class LookingAhead(Method):
         return Progress(
             state.value, state.norm, state.unreported, state.verdict, estimate, curvature
         )
-
-    @property
-    def looks_ahead(self) -> bool:
-        return True
 
 
 def progress_at(value: jax.Array, gradient: Params) -> Progress:
@@ -297,9 +306,8 @@ def measure_at_best_intercept(
     """
     if means is None or precision.is_rounded(params):
         return measure(objective, params, always)
-    elimination = objective.eliminated(means)
-    assert elimination is not None  # means are given only if there is an intercept
-    return progress_at(*elimination.objective.value_and_gradient({"weights": params["weights"]}))
+    alone, weights = weights_alone(objective, params, means)
+    return progress_at(*alone.value_and_gradient(weights))
 
 
 def measure(objective: Objective, params: Params, always: Any) -> Progress:

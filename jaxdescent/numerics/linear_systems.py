@@ -98,19 +98,26 @@ def solve(product: Callable[[Params], Params], rhs: Params, system: System = UNK
 
 
 def conjugate_gradient(
-    product: Callable[[Params], Params], rhs: Params, null: Any, *, most_steps: int = MOST_STEPS
+    product: Callable[[Params], Params],
+    rhs: Params,
+    null: Any,
+    *,
+    most_steps: int = MOST_STEPS,
+    accuracy: jax.Array | None = None,
 ) -> tuple[Params, jax.Array]:
     """Solve ``H x = rhs`` for a symmetric positive definite H given by its products.
 
-    Stops at a relative residual of ``16 eps``, after ``10 n + 100`` products (at most
-    ``most_steps``), or at a direction whose curvature is no more than a share ``null`` of the
-    largest one: such a curvature may be rounding, unless H is known to be definite.
+    Stops at a residual of norm ``accuracy``, by default ``16 eps`` of the right-hand side's, after
+    ``10 n + 100`` products (at most ``most_steps``), or at a direction whose curvature is no more
+    than a share ``null`` of the largest one: such a curvature may be rounding, unless H is known to
+    be definite.
 
     Returns:
       x, and whether there was no such direction; x is no solution if there was one.
     """
     limit, target = _limits(rhs)
     limit = min(limit, most_steps)
+    target = target if accuracy is None else jnp.square(accuracy)
     squared = precision.squared_norm(rhs)
 
     def is_running(carry: Any) -> jax.Array:

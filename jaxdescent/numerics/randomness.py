@@ -58,6 +58,13 @@ def normal(shape: tuple[int, ...], seed: Any, dtype: Any, xp: Any = jnp) -> Any:
     return radius * xp.cos(xp.asarray(2 * np.pi, dtype) * second)
 
 
+def normal_like(tree: Any, seed: Any) -> Any:
+    """Standard normal numbers in place of the leaves of a tree."""
+    leaves, treedef = jax.tree.flatten(tree)
+    draws = [normal(leaf.shape, fold(seed, k), leaf.dtype) for k, leaf in enumerate(leaves)]
+    return treedef.unflatten(draws)
+
+
 def integers(shape: tuple[int, ...], seed: jax.Array, low: int, high: int, dtype: Any) -> jax.Array:
     """Integers uniform on [low, high), as floating-point numbers of ``dtype``.
 

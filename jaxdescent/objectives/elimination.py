@@ -53,18 +53,6 @@ class Means(NamedTuple):
         best = self.with_intercept(params["weights"])["intercept"]
         return self.weight_total * (best - params["intercept"])
 
-    def height(self, gradient: Params, least: jax.Array) -> jax.Array:
-        """``S m^2 / 2 + |g_w - g_b x_bar|^2 / (2 least)``: a bound on the value minus the minimum.
-
-        Args:
-          gradient: ``g_w`` and ``g_b = -S m``, where m is the best intercept minus the present one.
-          least: a lower bound on the curvature of the problem in the weights alone.
-        """
-        of_intercept = gradient["intercept"]
-        alone = gradient["weights"] - outer(self.features.mean, of_intercept)
-        squared = jnp.sum(jnp.square(of_intercept)) / self.weight_total
-        return 0.5 * (squared + precision.squared_norm(alone) / least)
-
     def at_given_intercept(
         self, params: Params, value: jax.Array, gradient: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
@@ -90,3 +78,20 @@ class Elimination(NamedTuple):
 
     objective: Any
     means: Means
+
+
+def eliminated(objective: Any, params: Params) -> tuple[Any, Params, Means | None]:
+    """The problem in the weights alone, these weights, and the means; the objective, the params and
+    None where there is no intercept to eliminate.
+    """
+    elimination = objective.eliminated()
+    if elimination is None:
+        return objective, params, None
+    return elimination.objective, {"weights": params["weights"]}, elimination.means
+
+
+def weights_alone(objective: Any, params: Params, means: Means | None) -> tuple[Any, Params]:
+    """The problem and the weights of :func:`eliminated`, by the means that it returned."""
+    if means is None:
+        return objective, params
+    return objective.eliminated(means).objective, {"weights": params["weights"]}

@@ -58,7 +58,7 @@ class Quadratic(Objective):
     def value(self, params: Params) -> jax.Array:
         quadratic = 0.5 * precision.inner(params, self.image(params))
         constant = jnp.asarray(self.constant, quadratic.dtype)
-        if self._has_linear():
+        if self.linear is not None:
             return quadratic - precision.inner(self.linear, params) + constant
         return quadratic + constant
 
@@ -69,7 +69,7 @@ class Quadratic(Objective):
         # x.Hx/2 - l.x = (x.g - l.x)/2 with g = Hx - l: one product with H serves both.
         gradient = self._minus_linear(image)
         value = 0.5 * precision.inner(params, gradient)
-        if self._has_linear():
+        if self.linear is not None:
             value = value - 0.5 * precision.inner(self.linear, params)
         return value + jnp.asarray(self.constant, value.dtype), gradient
 
@@ -89,7 +89,7 @@ class Quadratic(Objective):
         return True
 
     def start(self) -> Params | None:
-        if self._has_linear():
+        if self.linear is not None:
             return jax.tree.map(jnp.zeros_like, self.linear)
         if callable(self.hessian):
             return None
@@ -114,7 +114,7 @@ class Quadratic(Objective):
                 )
             hessian = jnp.asarray(hessian)
         check_tree("Quadratic.linear", self.linear)
-        linear = jax.tree.map(jnp.asarray, self.linear) if self._has_linear() else None
+        linear = jax.tree.map(jnp.asarray, self.linear) if self.linear is not None else None
         return Quadratic(hessian, linear, self.constant)
 
     def check_params(self, params: Params) -> None:
@@ -126,7 +126,7 @@ class Quadratic(Objective):
                     f"Quadratic with a {self.hessian.shape} Hessian needs params of shape "
                     f"{expected}, got {shapes}."
                 )
-        if self._has_linear():
+        if self.linear is not None:
             expected = jax.tree.map(jnp.shape, self.linear)
             got = jax.tree.map(jnp.shape, params)
             if expected != got:
@@ -144,11 +144,8 @@ class Quadratic(Objective):
             return self
         return dataclasses.replace(self, hessian=hoist(self.hessian, params, always=always))
 
-    def _has_linear(self) -> bool:
-        return self.linear is not None
-
     def _minus_linear(self, image: Params) -> Params:
-        return jax.tree.map(jnp.subtract, image, self.linear) if self._has_linear() else image
+        return jax.tree.map(jnp.subtract, image, self.linear) if self.linear is not None else image
 
     def image(self, direction: Params) -> Params:
         if callable(self.hessian):

@@ -141,16 +141,12 @@ class SumOfSquares(Objective):
         leaves, treedef = jax.tree.flatten(params)
         scales = _leaves_like(self.scale, leaves)
         centers = _leaves_like(self.center, leaves)
-        return treedef.unflatten(
-            [
-                function(x, jnp.asarray(scale, x.dtype), _minus(x, center))
-                for x, scale, center in zip(leaves, scales, centers, strict=True)
-            ]
-        )
 
+        def of_leaf(x: jax.Array, scale: Any, center: Any) -> Any:
+            offset = x if center is None else x - jnp.asarray(center, x.dtype)
+            return function(x, jnp.asarray(scale, x.dtype), offset)
 
-def _minus(x: jax.Array, center: Any) -> jax.Array:
-    return x if center is None else x - jnp.asarray(center, x.dtype)
+        return treedef.unflatten(map(of_leaf, leaves, scales, centers))
 
 
 def _leaves_like(value: Any, leaves: list[Any]) -> list[Any]:

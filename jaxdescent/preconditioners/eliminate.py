@@ -11,6 +11,7 @@ from jax import lax
 
 from jaxdescent.designs import Design
 from jaxdescent.preconditioners.hessians import ShiftedHessian
+from jaxdescent.preconditioners.jacobi import inverse_roots
 from jaxdescent.preconditioners.protocol import Factor, Preconditioner
 
 LEAST_SHARE = 1e-4
@@ -86,9 +87,7 @@ class Eliminate(Preconditioner):
             left = squares - _explained(part, factor, weight, total)
             diagonals.append(jnp.maximum(left, LEAST_SHARE * squares))
         curvature = jnp.concatenate(diagonals)[:, None] + hessian.shift
-        is_positive = curvature > 0
-        scale = jnp.where(is_positive, lax.rsqrt(jnp.where(is_positive, curvature, 1)), 1)
-        scale = jnp.where(jnp.isfinite(curvature), scale, jnp.nan)  # overflow, as in jd.Jacobi
+        scale = inverse_roots(curvature)
         start = sum(part.shape[1] for part in parts[:chosen])
         return _Eliminated(regression.design, factor, weight, scale, start)
 

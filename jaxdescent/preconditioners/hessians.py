@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 from jaxdescent.designs import Design, Standardised, as_design
 from jaxdescent.display import Displayed
@@ -261,15 +262,15 @@ class FlatHessian(ShiftedHessian):
 
     def product(self, columns: jax.Array) -> jax.Array:
         def of_column(column: jax.Array) -> jax.Array:
-            direction = self._unflatten(column[:, None])
-            return self._flatten(self.objective.hessian_product(self.params, direction))[:, 0]
+            direction = self._unravel(column)
+            return ravel_pytree(self.objective.hessian_product(self.params, direction))[0]
 
         return jax.vmap(of_column, in_axes=1, out_axes=1)(columns)
 
     def diagonal(self) -> jax.Array:
         if self.objective.is_separable:
             ones = jax.tree.map(jnp.ones_like, self.params)
-            return self._flatten(self.objective.hessian_product(self.params, ones))[:, 0]
+            return ravel_pytree(self.objective.hessian_product(self.params, ones))[0]
         matrix = self.objective.hessian_array
         if matrix is None:
             raise TypeError(
@@ -280,17 +281,7 @@ class FlatHessian(ShiftedHessian):
         return jnp.diagonal(matrix).astype(self.dtype)
 
     def solve(self, inverse: Inverse, gradient: Params) -> Params:
-        return self._unflatten(inverse(self._flatten(gradient)))
+        return self._unravel(inverse(ravel_pytree(gradient)[0][:, None])[:, 0])
 
-    def _flatten(self, tree: Params) -> jax.Array:
-        leaves = jax.tree.leaves(tree)
-        return jnp.concatenate([leaf.reshape(-1, 1).astype(self.dtype) for leaf in leaves])
-
-    def _unflatten(self, column: jax.Array) -> Params:
-        leaves, treedef = jax.tree.flatten(self.params)
-        pieces, begin = [], 0
-        for leaf in leaves:
-            piece = column[begin : begin + leaf.size, 0]
-            pieces.append(piece.reshape(leaf.shape).astype(leaf.dtype))
-            begin += leaf.size
-        return treedef.unflatten(pieces)
+    def _unravel(self, column: jax.Array) -> Params:
+        return ravel_pytree(self.params)[1](column)

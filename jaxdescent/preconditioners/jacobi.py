@@ -38,11 +38,16 @@ class Jacobi(Preconditioner):
 
     def factorise(self, hessian: ShiftedHessian) -> Factor:
         diagonal = hessian.diagonal()[:, None] + hessian.shift
-        is_positive = diagonal > 0
-        scale = jnp.where(is_positive, lax.rsqrt(jnp.where(is_positive, diagonal, 1)), 1)
-        # If the squares of a column overflow, a scale of zero would remove the column, and the
-        # descent would converge without it.
-        return _Scaling(jnp.where(jnp.isfinite(diagonal), scale, jnp.nan))
+        return _Scaling(inverse_roots(diagonal))
+
+
+def inverse_roots(curvature: jax.Array) -> jax.Array:
+    """``curvature^-1/2``, and one where no curvature is."""
+    is_positive = curvature > 0
+    scale = jnp.where(is_positive, lax.rsqrt(jnp.where(is_positive, curvature, 1)), 1)
+    # If the squares of a column overflow, a scale of zero would remove the column, and the descent
+    # would converge without it.
+    return jnp.where(jnp.isfinite(curvature), scale, jnp.nan)
 
 
 @jax.tree_util.register_dataclass

@@ -57,8 +57,7 @@ def spectral(
 ) -> tuple[Factor, jax.Array]:
     """N and the sketch's own solution, where each output has a penalty of its own."""
     features = penalty_residual.shape[0]
-    padded = jnp.pad(sketch, ((0, max(0, features - sketch.shape[0])), (0, 0)))
-    triangle = factors.triangle(padded)[:features]
+    triangle = factors.triangle(sketch)[:features]
     left, singular, right = factors.svd(triangle[:, :features])
     curvature = jnp.square(singular)[:, None] + shift
     is_missing = jnp.min(curvature) <= jnp.square(least * singular[0])

@@ -20,6 +20,8 @@ from typing import Any
 
 import jax
 
+from jaxdescent.display.guard import shortened
+
 ROOM = "jaxdescent"
 """The prefix of the names of all texts, since others may use the service too."""
 
@@ -118,4 +120,4 @@ def _reaching() -> Iterator[Any]:
 
 def in_words(error: BaseException) -> str:
     """An error in one line."""
-    return " ".join(str(error).split())[:1000]
+    return shortened(str(error), 1000)

@@ -103,12 +103,7 @@ def of_cholesky(
         4 * np.finfo(np.float64).eps * size * reach,
     )
     evidence = "Cholesky factors of the shifted Hessian"
-    return _of_factors(curvature, _Formed(*scaled), margin, (smallest, largest), evidence)
-
-
-class _Formed(hessian_matrix.Scaled):
-    def is_positive(self, sign: float, shift: float) -> bool:
-        return hessian_matrix.is_positive(sign * self.matrix, shift)
+    return _of_factors(curvature, scaled, margin, (smallest, largest), evidence)
 
 
 def _largest_of(matrix: np.ndarray) -> float:

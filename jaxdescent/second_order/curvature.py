@@ -95,15 +95,15 @@ class Curvature:
 
     def run(self, function: Callable[..., Any], *extra: Any, **flags: Any) -> Any:
         """``function(objective, params, *extra)``, compiled and run in the products' dtype."""
-        inputs = (self.objective, self.params, *extra)
+        return self._called(function, self.objective, self.params, *extra, **flags)
+
+    def _called(self, function: Callable[..., Any], *inputs: Any, **flags: Any) -> Any:
         with double() if self.is_double else contextlib.nullcontext():
             return programs.compiled(function, inputs, **flags)(*inputs)
 
     def shifted(self, step: Params) -> Curvature:
         """The Hessian at ``params + step``."""
-        inputs = (self.params, step)
-        with double() if self.is_double else contextlib.nullcontext():
-            params = programs.compiled(_sum, inputs)(*inputs)
+        params = self._called(_sum, self.params, step)
         return dataclasses.replace(self, params=params, point=None)
 
     def jittered(self, draw: int = 0) -> Curvature:
@@ -111,12 +111,12 @@ class Curvature:
         as large with each draw: from one number to the next an error may be the same.
         """
         eps = 2**draw * precision.epsilon(self.params)
-        other = self._disturbed(self.params, 11 + draw, eps)
+        other = self._called(_with_other_rounding, self.params, 11 + draw, eps)
         return dataclasses.replace(self, params=other, point=None)
 
     def with_other_data(self, seed: int) -> Curvature:
         """The Hessian for data with other rounding errors of the same size; zeros stay zeros."""
-        objective = self._disturbed(self.objective, seed, self.eps)
+        objective = self._called(_with_other_rounding, self.objective, seed, self.eps)
         return dataclasses.replace(self, objective=objective, point=None)
 
     def direction(self, seed: int) -> Params:
@@ -139,11 +139,6 @@ class Curvature:
     def gradient(self) -> np.ndarray:
         """The gradient as a vector on the host, by the program that expands the point."""
         return np.asarray(self.run(_expansion, self.direction(7))[1], np.float64)
-
-    def _disturbed(self, tree: Any, seed: int, eps: float) -> Any:
-        inputs = (tree, seed, eps)
-        with double() if self.is_double else contextlib.nullcontext():
-            return programs.compiled(_with_other_rounding, inputs)(*inputs)
 
     def _expanded(self) -> tuple[Curvature, np.ndarray]:
         """The Hessian with the point's value and gradient, and a product with it."""
@@ -231,13 +226,7 @@ def normalised(vector: Params, length: jax.Array) -> Params:
 
 def _direction(objective: Objective, params: Params, seed: Any) -> Params:
     del objective
-    leaves, treedef = jax.tree.flatten(params)
-    draw = treedef.unflatten(
-        [
-            randomness.normal(leaf.shape, randomness.fold(seed, index), leaf.dtype)
-            for index, leaf in enumerate(leaves)
-        ]
-    )
+    draw = randomness.normal_like(params, seed)
     return normalised(draw, precision.norm(draw))
 
 

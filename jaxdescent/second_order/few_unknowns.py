@@ -26,6 +26,7 @@ from jaxdescent.kernels.branches import seldom
 from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
+from jaxdescent.objectives.stationary import dense_hessian
 from jaxdescent.second_order import stationarity
 from jaxdescent.second_order.curvature import AGREEMENT, Curvature, as_double, double
 from jaxdescent.second_order.newton import Newton
@@ -174,7 +175,7 @@ def _judged(numbers: Any, value: Any, size: Any, tolerance: Any, *, eps: float) 
     height, flat, gradient, matrix = numbers
     value, size, tolerance = (np.asarray(each, np.float64) for each in (value, size, tolerance))
     is_finite = np.isfinite(matrix).all((-2, -1)) & np.isfinite(gradient).all(-1)
-    matrix = np.where(is_finite[..., None, None], 0.5 * (matrix + matrix.mT), 0)
+    matrix = np.where(is_finite[..., None, None], matrix, 0)
     newton = Newton.of(matrix)
     rounding, count = eps * newton.worth(flat), flat.shape[-1]
     lost = count * rounding + stationarity.underflow(flat, eps)
@@ -232,18 +233,13 @@ def _largest(objective: Objective, params: Params) -> int:
 
 def _expansion(objective: Objective, params: Params) -> tuple[jax.Array, ...]:
     objective, params = as_double((objective, params))
-    flat, unravel = ravel_pytree(params)
+    flat = ravel_pytree(params)[0]
     if flat.size * _largest(objective, params) > MOST_NUMBERS:
         raise _Unsuitable
     value, gradient = objective.value_and_gradient(params)
     if value.dtype != jnp.float64:
         raise _Unsuitable
-
-    def column(unit: jax.Array) -> jax.Array:
-        return ravel_pytree(objective.hessian_product(params, unravel(unit)))[0]
-
-    columns = jax.vmap(column)(jnp.eye(flat.size, dtype=flat.dtype))
-    return value, flat, ravel_pytree(gradient)[0], columns
+    return value, flat, ravel_pytree(gradient)[0], dense_hessian(objective, params)
 
 
 def _values(objective: Objective, params: Params, parts: jax.Array) -> jax.Array:

@@ -58,6 +58,16 @@ class Scaled(NamedTuple):
     matrix: np.ndarray
     scale: np.ndarray
 
+    def is_positive(self, sign: float, shift: float) -> bool:
+        """Whether every eigenvalue of ``sign * S`` exceeds ``-shift``, by a Cholesky factor."""
+        shifted = sign * self.matrix
+        shifted.flat[:: len(shifted) + 1] += shift
+        try:
+            factor = np.linalg.cholesky(shifted)
+        except np.linalg.LinAlgError:
+            return False
+        return bool(np.all(np.isfinite(np.diag(factor))))
+
 
 def kind_of(smallest: float, largest: float, margin: float, above: float | None = None) -> str:
     """The kind of a stationary point by the second-derivative test.
@@ -177,17 +187,6 @@ def change(curvature: Curvature, step: np.ndarray, scale: np.ndarray) -> float:
         if not 0 < length < math.inf:
             break
     return largest if math.isfinite(length) else math.inf
-
-
-def is_positive(matrix: np.ndarray, shift: float) -> bool:
-    """Whether ``matrix + shift I`` has a Cholesky factor: all eigenvalues exceed ``-shift``."""
-    shifted = matrix.copy()
-    shifted.flat[:: len(matrix) + 1] += shift
-    try:
-        factor = np.linalg.cholesky(shifted)
-    except np.linalg.LinAlgError:
-        return False
-    return bool(np.all(np.isfinite(np.diag(factor))))
 
 
 class Banded(NamedTuple):

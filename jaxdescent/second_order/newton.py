@@ -108,14 +108,10 @@ def newton_of(curvature: Curvature, matrix: np.ndarray, *, is_known: bool) -> Ne
     ends = newton.ends
     if reduced is not matrix:
         judged = hessian_matrix.equilibrated(reduced)
-        scale, ends = judged.scale, _ends(judged.matrix)
+        values = np.linalg.eigvalsh(judged.matrix)
+        scale, ends = judged.scale, (float(values[0]), float(values[-1]))
     doubts = 0.0, 0.0
     if not is_known:
         doubts = hessian_matrix.doubt_of_data(curvature, scale, ends)
     below, above = (max(newton.cutoff, doubt) for doubt in doubts)
     return dataclasses.replace(newton, margins=(below, above), ends=ends)
-
-
-def _ends(matrix: np.ndarray) -> tuple[float, float]:
-    values = np.linalg.eigvalsh(matrix)
-    return float(values[0]), float(values[-1])

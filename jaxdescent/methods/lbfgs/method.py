@@ -12,11 +12,11 @@ from jaxdescent.inputs.numbers import check_count
 from jaxdescent.methods.lbfgs.inverse_by_entries import InverseByEntries
 from jaxdescent.methods.lbfgs.inverse_by_pairs import InverseByPairs
 from jaxdescent.methods.line_search import Idle, LinePoint, first_length, search
-from jaxdescent.methods.protocol import Estimate, LookingAhead, Params, State
+from jaxdescent.methods.protocol import Estimate, KeepingProgress, Params, State
 from jaxdescent.numerics import precision
 from jaxdescent.numerics.ritz import SmallestRitz, caution
 from jaxdescent.objectives import Objective
-from jaxdescent.objectives.elimination import Means
+from jaxdescent.objectives.elimination import Means, eliminated, weights_alone
 from jaxdescent.status import RUNNING, Status
 
 
@@ -63,7 +63,7 @@ class _Krylov(NamedTuple):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class LBFGS(LookingAhead):
+class LBFGS(KeepingProgress):
     """Limited-memory BFGS, with a line search that does not stall in float32.
 
     ``x <- x - t H g``, where H is the inverse Hessian that the last ``memory`` moves ``s`` and
@@ -104,19 +104,15 @@ class LBFGS(LookingAhead):
     memory: int = dataclasses.field(default=10, metadata={"static": True})
 
     def init(self, objective: Objective, params: Params) -> State:
-        elimination = objective.eliminated()
-        means, inner, start = None, objective, params
-        if elimination is not None:
-            means, inner = elimination.means, elimination.objective
-            params = {"weights": start["weights"]}
-        _, value, gradient = LinePoint.at(inner, params)
+        inner, weights, means = eliminated(objective, params)
+        _, value, gradient = LinePoint.at(inner, weights)
         norm = precision.norm(gradient)
-        inverse = self._no_pairs(gradient, first_length(params, value, norm))
+        inverse = self._no_pairs(gradient, first_length(weights, value, norm))
         idle = Idle.start(value, norm)
         value_alone = None
         if means is not None:
             value_alone = value
-            value, norm = means.at_given_intercept(start, value, gradient["weights"])
+            value, norm = means.at_given_intercept(params, value, gradient["weights"])
         return _LBFGSState(
             value,
             norm,
@@ -134,9 +130,9 @@ class LBFGS(LookingAhead):
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State]:
         value, gradient, norm = state.value, state.gradient, state.norm
-        inner, means = objective, state.means
+        means = state.means
+        inner, params = weights_alone(objective, params, means)
         if means is not None:
-            inner, params = _weights_alone(objective, means), {"weights": params["weights"]}
             value, norm = state.value_alone, precision.norm(gradient)
         direction, has_pairs = state.inverse.descent_direction(gradient, norm)
         slope = precision.inner(gradient, direction)
@@ -181,9 +177,7 @@ class LBFGS(LookingAhead):
         return 2 * self.memory + 7
 
     def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
-        if state.means is not None:
-            objective = _weights_alone(objective, state.means)
-            params = {"weights": params["weights"]}
+        objective, params = weights_alone(objective, params, state.means)
         _, value, gradient = LinePoint.at(objective, params)
         norm = precision.norm(gradient)
         inverse = state.inverse.at(gradient, norm)
@@ -211,8 +205,8 @@ class LBFGS(LookingAhead):
             steepness=state.means.steepness() + curvature,
             products=state.means.products(params["weights"]),
         )
-        least = _weights_alone(objective, state.means).least_curvature()
-        return estimate.at_least_curvature(least, state.norm)
+        inner, _ = weights_alone(objective, params, state.means)
+        return estimate.at_least_curvature(inner.least_curvature(), state.norm)
 
     def check(self) -> None:
         check_count("LBFGS.memory", self.memory)
@@ -221,9 +215,3 @@ class LBFGS(LookingAhead):
         if sum(leaf.size for leaf in jax.tree.leaves(gradient)) <= 2 * self.memory:
             return InverseByEntries.start(gradient, length)
         return InverseByPairs.start(gradient, length, self.memory)
-
-
-def _weights_alone(objective: Objective, means: Means) -> Objective:
-    elimination = objective.eliminated(means)
-    assert elimination is not None  # because it was not None at the start
-    return elimination.objective

@@ -89,12 +89,7 @@ class InverseLipschitz(StepRule):
         return 1 / jnp.where(curvature > 0, curvature, 1)
 
     def _largest_eigenvalue(self, objective: Objective, params: Params) -> jax.Array:
-        leaves, treedef = jax.tree.flatten(params)
-        draws = [
-            randomness.normal(leaf.shape, randomness.fold(0, index), leaf.dtype)
-            for index, leaf in enumerate(leaves)
-        ]
-        direction = treedef.unflatten(draws)
+        direction = randomness.normal_like(params, 0)
 
         def iterate(_: Any, carry: tuple[Params, jax.Array]) -> tuple[Params, jax.Array]:
             direction, norm = carry

@@ -14,6 +14,7 @@ from jaxdescent.kernels.platform import has_one_cpu, on_one_cpu
 from jaxdescent.kernels.products import contract, outer
 from jaxdescent.kernels.symmetric import (
     BLOCK_BYTES,
+    MOST_HALVINGS,
     Symmetric,
     block_length,
     per_row,
@@ -55,11 +56,12 @@ def by_rows(
     """
     rows, features = design.shape
     if block is not None:
-        return _by_blocks(design, y, weight, intercept, min(block, rows), is_halved=has_one_cpu())
+        halvings = MOST_HALVINGS if has_one_cpu() else 0
+        return _by_blocks(design, y, weight, intercept, min(block, rows), halvings=halvings)
     length = block_length(rows, features, jnp.dtype(design.dtype).itemsize)
     return on_one_cpu(
-        lambda: _by_blocks(design, y, weight, intercept, length, is_halved=True),
-        lambda: _by_blocks(design, y, weight, intercept, rows, is_halved=False),
+        lambda: _by_blocks(design, y, weight, intercept, length, halvings=MOST_HALVINGS),
+        lambda: _by_blocks(design, y, weight, intercept, rows, halvings=0),
     )
 
 
@@ -70,7 +72,7 @@ def _by_blocks(
     intercept: bool,
     block: int,
     *,
-    is_halved: bool,
+    halvings: int,
 ) -> Sums:
     rows = design.shape[0]
 
@@ -98,7 +100,7 @@ def _by_blocks(
             X, targets = X - origin[0][None], targets - origin[1][None]
         weighted = per_row(own, targets)
         return _Moments(
-            gram=symmetric_product(per_row(own, X), X, 0, is_halved=is_halved),
+            gram=symmetric_product(per_row(own, X), X, 0, halvings),
             cross=_cross(X, weighted),
             squares=jnp.sum(weighted * targets),
             weight=_total(own, size, X.dtype),
