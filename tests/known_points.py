@@ -32,7 +32,8 @@ class Point(NamedTuple):
     is_slow: bool = False
 
 
-def _form(x: jax.Array, matrix: jax.Array) -> jax.Array:
+def form(x: jax.Array, matrix: jax.Array) -> jax.Array:
+    """A function of many unknowns that hides its structure."""
     return 0.5 * jnp.sum(x * jnp.matmul(matrix, x, precision=jax.lax.Precision.HIGHEST))
 
 
@@ -42,7 +43,7 @@ def rotated(size: int, sign: int) -> Posed:
     basis, _ = np.linalg.qr(random.normal(size=(size, size)))
     values = np.logspace(-6, 0, size)
     values[0] *= sign
-    return _form, np.zeros(size, np.float32), (((basis * values) @ basis.T).astype(np.float32),)
+    return form, np.zeros(size, np.float32), (((basis * values) @ basis.T).astype(np.float32),)
 
 
 def turned(function: Callable[..., jax.Array], point: Any, args: tuple[Any, ...]) -> Posed:
@@ -121,7 +122,7 @@ def in_units() -> Posed:
     matrix = random.normal(size=(64, 64)) / 16
     matrix = matrix @ matrix.T + np.eye(64)
     units = np.logspace(-4, 4, 64)
-    return _form, np.zeros(64, np.float32), ((matrix * units[:, None] * units).astype(np.float32),)
+    return form, np.zeros(64, np.float32), ((matrix * units[:, None] * units).astype(np.float32),)
 
 
 def factors(side: int, rank: int) -> Posed:

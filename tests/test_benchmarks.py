@@ -155,7 +155,7 @@ def test_the_referee_judges_functions_in_double(tmp_path):
     assert case.problem.judge(tmp_path, np.ones(3)) == np.inf
 
 
-def test_a_missing_peer_is_reported(tmp_path, monkeypatch):
+def test_a_missing_peer_is_reported(monkeypatch):
     monkeypatch.setattr(peers, "is_missing", lambda name: name != "numpy")
     found = list(runner.run_suite(_suite(), runner.Settings(1.0, repeats=1, limit=60)))
     status = {record["contender"]: record["status"] for record in found}

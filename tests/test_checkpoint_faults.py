@@ -231,6 +231,7 @@ SHAPES = {
     "an iteration in words": changed(iteration="200"),
     "no iteration": changed(iteration=None),
     "a very long number": changed(iteration=10**400),
+    "nested too deep": lambda content: "[" * 100_000,  # as it is written
 }
 
 
@@ -246,7 +247,8 @@ def test_facts_in_another_shape_are_unreadable(name, ended, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(ended, folder)
     place = folder / "iteration-0000000200" / "facts" / "metadata"
-    place.write_text(json.dumps(SHAPES[name](json.loads(place.read_text()))))
+    content = SHAPES[name](json.loads(place.read_text()))
+    place.write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.warns(RuntimeWarning, match=r"of iteration 200 cannot be read and is now unread"):
         got = run(folder, resume=True)
     assert_same(got, plain())
@@ -259,14 +261,6 @@ def test_a_process_may_have_had_nothing_to_write(ended, tmp_path):
     (folder / "iteration-0000000200" / "loop" / "1").touch()
     (folder / "iteration-0000000200" / "loop" / "1.json").write_text("[]")
     assert_same(run(folder, resume=True), plain())
-
-
-def test_facts_that_are_nested_too_deep_are_unreadable(ended, tmp_path):
-    folder = tmp_path / "run"
-    shutil.copytree(ended, folder)
-    (folder / "iteration-0000000200" / "facts" / "metadata").write_text("[" * 100_000)
-    with pytest.warns(RuntimeWarning, match=r"of iteration 200 cannot be read and is now unread"):
-        assert_same(run(folder, resume=True), plain())
 
 
 def disturb(folder, generator):

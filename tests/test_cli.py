@@ -16,12 +16,11 @@ import pytest
 pytest.importorskip("typer")
 
 from typer import Exit
-from typer.testing import CliRunner
 
 from jaxdescent import breakdown
 from jaxdescent.cli.command_line import failing_in_one_line
-from jaxdescent.cli.commands import app
 from jaxdescent.machine import Machine
+from tests.commands import ran, run
 
 
 @pytest.fixture
@@ -29,30 +28,26 @@ def asked(monkeypatch):
     """What the command asks the breakdown to do, which is not done."""
     calls = []
 
-    def run(settings, parts, output, console):
+    def asked(settings, parts, output, console):
         calls.append((settings, parts, output))
         return 0
 
-    monkeypatch.setattr(breakdown, "run", run)
+    monkeypatch.setattr(breakdown, "run", asked)
     monkeypatch.setattr(os, "environ", dict(os.environ))
     return calls
 
 
-def invoke(*arguments: str):
-    return CliRunner().invoke(app, ["breakdown", *arguments], env={"COLUMNS": "200"})
-
-
 class TestOptions:
     def test_by_default_everything_runs(self, asked):
-        assert invoke().exit_code == 0
+        assert run("breakdown").exit_code == 0
         settings, parts, output = asked[0]
         assert parts == [1, 2, 3, 4, 5]
         assert settings == breakdown.Settings(budget=45.0, extent=breakdown.USUAL, everything=True)
         assert output.name.startswith("breakdown-")
 
     def test_part_three_alone_runs_without_its_coupled_problems(self, asked):
-        invoke("--part", "3", "--params", "1000000", "--dtype", "float32", "--seed", "7")
-        invoke("--part", "3", "--all")
+        run("breakdown", "--part", "3", "--params", "1000000", "--dtype", "float32", "--seed", "7")
+        run("breakdown", "--part", "3", "--all")
         first, second = (settings for settings, _, _ in asked)
         assert not first.everything
         assert (first.max_params, first.dtype, first.seed) == (1_000_000, "float32", 7)
@@ -60,19 +55,19 @@ class TestOptions:
         assert second.dtype is None
 
     def test_quick_lowers_the_budget_unless_one_is_given(self, asked):
-        invoke("--quick")
-        invoke("--quick", "--budget", "5")
+        run("breakdown", "--quick")
+        run("breakdown", "--quick", "--budget", "5")
         assert [settings.budget for settings, _, _ in asked] == [breakdown.QUICK.budget, 5]
         assert all(settings.extent == breakdown.QUICK for settings, _, _ in asked)
 
     def test_thorough_takes_the_largest_sizes(self, asked):
-        invoke("--thorough")
-        invoke("--part", "3", "--all", "--thorough")
+        run("breakdown", "--thorough")
+        run("breakdown", "--part", "3", "--all", "--thorough")
         assert [settings.extent for settings, _, _ in asked] == [breakdown.THOROUGH] * 2
         assert asked[0][0].budget == breakdown.THOROUGH.budget == 100
 
     def test_the_output_folder_is_used(self, asked, tmp_path):
-        invoke("--output", str(tmp_path / "here"))
+        run("breakdown", "--output", str(tmp_path / "here"))
         assert asked[0][2] == tmp_path / "here"
 
 
@@ -99,7 +94,7 @@ class TestWrongOptions:
         ],
     )
     def test_it_is_named_with_exit_code_two(self, asked, arguments, named):
-        result = invoke(*arguments)
+        result = run("breakdown", *arguments)
         assert result.exit_code == 2
         assert named in result.output
         assert "Traceback" not in result.output
@@ -107,7 +102,7 @@ class TestWrongOptions:
 
     def test_output_must_not_be_a_file(self, asked, tmp_path):
         (tmp_path / "file").write_text("")
-        assert invoke("--output", str(tmp_path / "file")).exit_code == 2
+        assert run("breakdown", "--output", str(tmp_path / "file")).exit_code == 2
 
 
 @pytest.fixture
@@ -124,13 +119,9 @@ def machine(monkeypatch):
     return asked
 
 
-def invoke_plan(*arguments: str):
-    return CliRunner().invoke(app, ["plan", *arguments], env={"COLUMNS": "200"})
-
-
 class TestPlan:
     def test_it_shows_the_table_the_choice_and_how_far_each_goes(self, machine):
-        result = invoke_plan("--rows", "1000", "--features", "10")
+        result = run("plan", "--rows", "1000", "--features", "10")
         assert result.exit_code == 0, result.output
         assert "linear regression, 1,000 rows x 10 features, float32" in result.output
         (marked,) = [line for line in result.output.splitlines() if line.startswith("*")]
@@ -143,20 +134,20 @@ class TestPlan:
         assert machine == [False]
 
     def test_eight_billion_rows_are_refused_in_words(self, machine):
-        result = invoke_plan("--rows", "8000000000", "--features", "1000000")
+        result = run("plan", "--rows", "8000000000", "--features", "1000000")
         assert result.exit_code == 0
         assert not any(line.startswith("*") for line in result.output.splitlines())
         assert "no method fits" in result.output
 
     def test_options_reach_the_plan(self, machine):
-        result = invoke_plan("--rows", "500", "--features", "20", "--outputs", "3", "--dtype",
+        result = run("plan", "--rows", "500", "--features", "20", "--outputs", "3", "--dtype",
                              "f64", "--l2", "0.5", "--json")  # fmt: skip
         problem = json.loads(result.output)["problem"]
         assert problem["data_dtype"] == problem["compute_dtype"] == "float64"
         assert problem["data_bytes"] == 8 * 500 * 23
         assert (problem["outputs"], problem["has_penalty"]) == (3, True)
         long, short = (
-            json.loads(invoke_plan("--rows", "5", "--features", "2", "--dtype", dtype, "--json")
+            json.loads(run("plan", "--rows", "5", "--features", "2", "--dtype", dtype, "--json")
                        .output)["problem"]
             for dtype in ("bfloat16", "bf16")
         )  # fmt: skip
@@ -164,20 +155,20 @@ class TestPlan:
         assert long["data_bytes"] == 2 * 5 * 3
 
     def test_the_machine_alone(self, machine):
-        result = invoke_plan("--machine", "--recalibrate")
+        result = run("plan", "--machine", "--recalibrate")
         assert result.exit_code == 0
         for expected in ("abacus", "matrix products, float64", "GB/s", "Gflop/s", "not measured"):
             assert expected in result.output
         assert machine == [True]
-        assert json.loads(invoke_plan("--machine", "--json").output)["kind"] == "abacus"
+        assert json.loads(run("plan", "--machine", "--json").output)["kind"] == "abacus"
 
     def test_the_machine_with_a_plan(self, machine):
-        result = invoke_plan("--machine", "--rows", "100", "--features", "10")
+        result = run("plan", "--machine", "--rows", "100", "--features", "10")
         assert "abacus" in result.output
         assert "DerivativeMethod()" in result.output
 
     def test_devices_that_are_not_here(self, machine):
-        result = invoke_plan("--rows", "1e9", "--features", "8192", "--device", "v5p:8x8x8")
+        result = run("plan", "--rows", "1e9", "--features", "8192", "--device", "v5p:8x8x8")
         assert result.exit_code == 0, result.output
         assert "linear regression, 1,000,000,000 rows x 8,192 features" in result.output
         assert "512 x TPU v5p" in result.output
@@ -187,18 +178,18 @@ class TestPlan:
         assert not machine  # nothing is measured
 
     def test_the_figures_of_devices_that_are_not_here(self, machine):
-        result = invoke_plan("--machine", "--device", "8xh100")
+        result = run("plan", "--machine", "--device", "8xh100")
         assert result.exit_code == 0, result.output
         for expected in ("8 x NVIDIA H100", "datasheet", "3.35 TB/s", "450 GB/s", "72 GB"):
             assert expected in result.output
         assert "cores" not in result.output
-        content = json.loads(invoke_plan("--machine", "--device", "h200", "--json").output)
+        content = json.loads(run("plan", "--machine", "--device", "h200", "--json").output)
         assert content["name"] == "h200"
         assert not machine
 
     @pytest.mark.parametrize("rows", ["1000", "1e3", "1_000", "1,000"])
     def test_numbers_are_written_in_many_ways(self, machine, rows):
-        problem = json.loads(invoke_plan("--rows", rows, "--features", "1e1", "--json").output)
+        problem = json.loads(run("plan", "--rows", rows, "--features", "1e1", "--json").output)
         assert (problem["problem"]["rows"], problem["problem"]["features"]) == (1000, 10)
 
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -213,25 +204,25 @@ class TestPlan:
             importlib.import_module("jaxdescent.plan")._Compiler, "reserved", reserved
         )
         arguments = ("--rows", "1000", "--features", "10", "--outputs", "2", "--dtype", dtype)
-        result = invoke_plan(*arguments, "--exact")
+        result = run("plan", *arguments, "--exact")
         assert result.exit_code == 0, result.output
         assert "compiled" in result.output
         assert "12.3 MB" in result.output
         assert asked[0].X.shape == (1000, 10)
         assert str(asked[0].y.dtype) == dtype
-        plain = json.loads(invoke_plan(*arguments, "--json").output)
-        exact = json.loads(invoke_plan(*arguments, "--json", "--exact").output)
+        plain = json.loads(run("plan", *arguments, "--json").output)
+        exact = json.loads(run("plan", *arguments, "--json", "--exact").output)
         assert plain["problem"] == exact["problem"]
 
     def test_exact_says_what_to_install(self, machine, monkeypatch):
         monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-        result = invoke_plan("--rows", "8", "--features", "2", "--device", "v6e", "--exact")
+        result = run("plan", "--rows", "8", "--features", "2", "--device", "v6e", "--exact")
         assert result.exit_code == 2
         assert "pip install libtpu" in result.output
 
     def test_the_picture_is_written(self, machine, tmp_path):
         path = tmp_path / "plan.png"
-        result = invoke_plan("--rows", "100", "--features", "10", "--plot", str(path))
+        result = run("plan", "--rows", "100", "--features", "10", "--plot", str(path))
         assert result.exit_code == 0, result.output
         assert path.read_bytes()[1:4] == b"PNG"
 
@@ -265,23 +256,11 @@ class TestPlan:
         ],
     )
     def test_what_is_wrong_is_named_with_exit_code_two(self, machine, arguments, named):
-        result = invoke_plan(*arguments)
+        result = run("plan", *arguments)
         assert result.exit_code == 2
         assert named in result.output
         assert "Traceback" not in result.output
         assert not machine
-
-    def test_help_names_every_option(self):
-        result = invoke_plan("--help")
-        for option in ("rows", "features", "outputs", "density", "dtype", "l2", "device",
-                       "exact", "machine", "recalibrate", "json", "plot"):  # fmt: skip
-            assert f"--{option}" in result.output
-
-
-def in_a_process(program: str, *arguments: str):
-    return subprocess.run(
-        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False
-    )
 
 
 WITHOUT_JAX = """
@@ -294,10 +273,6 @@ finally:
     assert not heavy, heavy
     assert "jaxdescent.fit" not in sys.modules and "jaxdescent.machine" not in sys.modules
 """
-
-
-def helped(command):
-    return CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "120"}).stdout
 
 
 class TestBeforeJAXIsImported:
@@ -313,14 +288,14 @@ class TestBeforeJAXIsImported:
         ],
     )
     def test_help_and_what_is_mistyped_are_shown(self, arguments, code, shown):
-        done = in_a_process(WITHOUT_JAX, *arguments)
+        done = ran(WITHOUT_JAX, *arguments)
         assert done.returncode == code, done.stderr
         assert shown in done.stdout + done.stderr
         assert "Traceback" not in done.stderr
 
     @pytest.mark.parametrize("command", ["fit", "predict", "inspect", "scale", "breakdown", "plan"])
     def test_help_has_two_examples_and_flags_without_a_type(self, command):
-        shown = helped(command)
+        shown = run(command, "--help", width=120).stdout
         examples = re.findall(rf"^ jaxdescent ({command} .*\S)\s*$", shown, re.MULTILINE)
         assert len(examples) == 2
         assert "<bool>" not in shown
@@ -328,8 +303,23 @@ class TestBeforeJAXIsImported:
             own = re.findall(r"--[\w-]+", example)
             assert all(re.search(rf"{each}\b", shown.split("For example")[0]) for each in own)
 
+    @pytest.mark.parametrize(
+        ("command", "options"),
+        [
+            ("breakdown", "part all params dtype budget quick device output"),
+            ("plan", "rows features outputs density dtype l2 device exact machine recalibrate json "
+                     "plot"),
+            ("fit", "target target-file features exclude categorical hash bits interact weights "
+                    "where l2 method dtype start checkpoint resume standardize missing test "
+                    "test-data seed memory out overwrite json plot"),
+        ],
+    )  # fmt: skip
+    def test_help_names_every_option(self, command, options):
+        shown = run(command, "--help").stdout
+        assert all(f"--{option}" in shown for option in options.split())
+
     def test_options_of_a_fit_are_in_groups(self):
-        shown = helped("fit")
+        shown = run("fit", "--help", width=120).stdout
         titles = re.findall(r"^╭─ ([A-Z][a-z -]*\w) ─", shown, re.MULTILINE)
         assert titles[2:] == [
             "Columns and rows", "The fit", "Interruptions", "Held-out rows",
@@ -343,7 +333,7 @@ class TestBeforeJAXIsImported:
     def test_without_the_extra_one_line_says_what_to_install(self, module, arguments):
         program = f"import sys; sys.modules[{module!r}] = None; "
         program += "from jaxdescent.cli import main; main()"
-        done = in_a_process(program, *arguments)
+        done = ran(program, *arguments)
         assert done.returncode == 2
         assert done.stdout == ""
         (line,) = done.stderr.splitlines()
@@ -365,7 +355,7 @@ sys.meta_path.insert(0, CtrlC())
 from jaxdescent.cli import main
 main()
 """
-        done = in_a_process(program, "fit", str(tmp_path), "--target", "y")
+        done = ran(program, "fit", str(tmp_path), "--target", "y")
         assert (done.returncode, done.stderr) == (130, "Interrupted.\n")
 
 
@@ -380,7 +370,7 @@ from jaxdescent.data.decoding import values_of
 print([values_of(column).values.tolist() for column in block.columns.values()])
 assert "pandas" not in sys.modules
 """
-    done = in_a_process(program, str(tmp_path / "d.csv"))
+    done = ran(program, str(tmp_path / "d.csv"))
     assert (done.stdout, done.stderr) == ("[[1.0, 3.0], [2.5, 4.5]]\n", "")
 
 
@@ -400,7 +390,7 @@ assert heavy <= {{"typing"}}, heavy
 sys.meta_path.insert(0, Signal())
 main()
 """
-    done = in_a_process(program, "fit", str(tmp_path), "--target", "y")
+    done = ran(program, "fit", str(tmp_path), "--target", "y")
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
 
 
@@ -446,12 +436,6 @@ def test_ctrl_c_in_a_callback_of_the_garbage_collector_is_not_lost(capsys):
 
 
 class TestCommand:
-    def test_help_names_every_option(self):
-        result = invoke("--help")
-        assert result.exit_code == 0
-        for option in ("part", "all", "params", "dtype", "budget", "quick", "device", "output"):
-            assert f"--{option}" in result.output
-
     @pytest.mark.slow
     def test_python_m_runs_it_in_a_process_of_its_own(self, tmp_path):
         done = subprocess.run(

@@ -92,7 +92,7 @@ def test_another_process_uses_the_program_and_has_the_same_bits(folder, rng):
 
 
 @pytest.mark.slow
-def test_a_run_in_chunks_whose_memory_is_taken_over_has_the_same_bits(folder, rng):
+def test_a_run_in_chunks_whose_memory_is_taken_over_has_the_same_bits(folder):
     def descend():
         p = np.linspace(-1, 1, 20).astype(np.float32)
         done = jd.run(lambda p: jnp.sum((p - 1) ** 4), p, max_iterations=40, chunk=10)

@@ -93,10 +93,13 @@ def test_negative_curvature_ends_diverged(preconditioner):
 
 
 @pytest.mark.core
-def test_a_slope_without_curvature_ends_diverged():
-    slope = jd.Quadratic(jnp.zeros((2, 2)), linear=jnp.array([1.0, 2.0]))
-    result = jd.minimize(slope, method=jd.ConjugateGradient())
-    assert int(result.status) == Status.DIVERGED
+def test_a_slope_without_curvature_ends_diverged_at_finite_params():
+    for curvatures in ([0, 0, 0], [1, 0, 2]):
+        slope = jd.Quadratic(np.diag(np.float32(curvatures)), np.ones(3, np.float32))
+        result = jd.minimize(slope, method=jd.ConjugateGradient())
+        assert int(result.status) == Status.DIVERGED
+        assert np.all(np.isfinite(result.params))
+        assert np.isfinite(result.value)
 
 
 @pytest.mark.core

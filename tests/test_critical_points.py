@@ -204,7 +204,7 @@ def test_all_points_of_a_sine_are_multiples():
 def test_an_inflection_is_degenerate_though_rounding_gives_it_a_curvature(seed, x64):
     # The slope has a double root: near it the computed gradient is zero by rounding alone, at a
     # point where the curvature has either sign.
-    rng = np.random.default_rng(seed)
+    rng, certified = np.random.default_rng(seed), []
     for _ in range(4):
         root, other = rng.normal(size=2)
         roots = [root, root, root + 0.3 + abs(other)]
@@ -213,6 +213,12 @@ def test_an_inflection_is_degenerate_though_rounding_gives_it_a_curvature(seed, 
         kinds = {point.kind for point in points if abs(point.params - root) < 0.1}
         assert kinds == {"degenerate"}
         assert {point.kind for point in points if point.params > root + 0.2} <= {"minimum"}
+        for point in points:
+            found = jd.certify(with_coefficients, point.params, args=(coefficients,)).kind
+            if point.kind == "degenerate":
+                assert found in ("degenerate", "not stationary", "undetermined")
+            certified.append((point.kind, found))
+    assert ("minimum", "minimum") in certified
 
 
 def with_coefficients(x, coefficients):

@@ -328,9 +328,6 @@ def test_labels_are_found_among_levels():
 
 
 def test_buckets_are_the_same_for_ever():
-    assert [bucket_of("city", text, 20) for text in ("Ulm", "Bonn", "")] == [
-        bucket_of("city", text, 20) for text in ("Ulm", "Bonn", "")
-    ]
     assert bucket_of("city", "Ulm", 20) == 329717
     assert bucket_of("city", "Ulm", 20) != bucket_of("town", "Ulm", 20)
     counts = np.bincount([bucket_of("n", str(i), 4) for i in range(4000)], minlength=16)

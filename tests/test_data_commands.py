@@ -8,16 +8,11 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
 import jaxdescent as jd
-from jaxdescent.cli.commands import app
 from jaxdescent.data import DataError, located, open_source
 from jaxdescent.data.shares import Share
-
-
-def run(*arguments, width=80):
-    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": str(width)})
+from tests.commands import run
 
 
 @pytest.fixture
@@ -53,7 +48,7 @@ def path(request, table, tmp_path):
 
 class TestInspect:
     def test_data_are_shown_within_80_columns(self, path):
-        result = run("inspect", path)
+        result = run("inspect", path, width=80)
         assert result.exit_code == 0, result.output
         title, head, *lines = result.stdout.splitlines()
         assert title.startswith("300 rows of ")
@@ -76,7 +71,7 @@ class TestInspect:
         for what in ([tmp_path], [tmp_path / "a.parquet", tmp_path / "b.parquet"]):
             assert run("inspect", *what).stdout.startswith("600 rows of Parquet (2 files, ")
 
-    def test_sparse_numbers_and_npy(self, tmp_path, rng):
+    def test_sparse_numbers_and_npy(self, tmp_path):
         np.save(tmp_path / "X.npy", np.where(np.eye(4) > 0, np.nan, 1.0))
         assert json.loads(run("inspect", tmp_path / "X.npy", "--json").stdout)["columns"]["x0"] == {
             "kind": "number", "missing": 1, "first": [None, 1.0, 1.0]
@@ -183,6 +178,6 @@ def test_lines_of_a_fit_fit_80_columns(table, tmp_path):
         ["fit", data, "--target", "price", "--features", "a,b", "--out", tmp_path / "m"],
         ["inspect", tmp_path / "m"],
     ):
-        result = run(*arguments)
+        result = run(*arguments, width=80)
         assert "The features are linearly dependent: rank 1 of 2." in result.stdout
         assert max(len(line) for line in result.stdout.splitlines() if "Kept" not in line) <= 80

@@ -27,30 +27,39 @@ def solve(X, y, **options):
     return jd.minimize(jd.LinearRegression(X, y, **options), method=METHOD)
 
 
-SHAPES = {"tall": (20, 4), "square": (6, 6), "wide": (5, 12)}
+DRAWN = [(40, 6), (6, 40), (30, 30), (200, 1), (2, 3), (1, 1), (1, 5)]
 
 
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
-@pytest.mark.parametrize(
-    ("outputs", "weighted"), [((), True), ((3,), False)], ids=["weighted", "many outputs"]
-)
-@pytest.mark.parametrize("intercept", [True, False], ids=["intercept", "no intercept"])
-@pytest.mark.parametrize("l2", [0.0, 0.6])
-def test_every_form_finds_the_minimum_norm_solution(
-    rng, x64, shape, outputs, intercept, weighted, l2
-):
-    X = rng.normal(size=shape) + 0.5
-    y = rng.normal(size=(shape[0], *outputs))
-    s = rng.uniform(0.2, 2, size=shape[0]) if weighted else None
-    result = solve(X, y, l2=l2, sample_weight=s, intercept=intercept)
-    weights, offset, _ = closed_form(X, y, l2=l2, sample_weight=s, intercept=intercept)
-    assert bool(result.converged), result.message
-    np.testing.assert_allclose(result.params["weights"], weights, rtol=1e-7, atol=1e-9)
-    if intercept:
-        np.testing.assert_allclose(result.params["intercept"], offset, rtol=1e-7, atol=1e-9)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_host_solves_what_numpy_does(rng, dtype, x64):
+    """Drawn at random: weights, penalties, outputs, intercepts, lengths and means of columns."""
+    for rows, features in DRAWN:
+        for outputs, l2, is_weighted, intercept in (
+            (0, 0.0, False, True),
+            (0, 0.3, True, True),
+            (0, 0.0, True, False),
+            (2, 0.1, False, False),
+            (3, 0.0, True, True),
+        ):
+            X = rng.normal(size=(rows, features)) * 10 ** rng.uniform(-1, 1, features)
+            X = (X + rng.normal(size=features)).astype(dtype)
+            y = rng.normal(size=(rows, outputs) if outputs else rows).astype(dtype)
+            weight = rng.uniform(0.5, 2, rows).astype(dtype) if is_weighted else None
+            result = solve(X, y, l2=l2, sample_weight=weight, intercept=intercept)
+            weights, offset, value = closed_form(X, y, l2, weight, intercept)
+            atol = 300 * np.finfo(dtype).eps * (np.abs(weights).max() + 1e-3)
+            where = str((rows, features, outputs, l2, is_weighted, intercept))
+            found = np.asarray(result.params["weights"], float)
+            np.testing.assert_allclose(found, weights, atol=atol, err_msg=where)
+            if intercept:
+                found = result.params["intercept"]
+                np.testing.assert_allclose(found, offset, atol=10 * atol, err_msg=where)
+            # Thirty columns of thirty centred rows have no full rank, which float32 cannot tell.
+            assert result.converged or dtype == np.float32, where
+            np.testing.assert_allclose(result.value, value, rtol=1e-3, atol=1e-9, err_msg=where)
 
 
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+@pytest.mark.parametrize("shape", [(20, 4), (6, 6), (5, 12)], ids=["tall", "square", "wide"])
 def test_a_rank_deficient_design_gets_the_minimum_norm_solution(rng, x64, shape):
     X = rng.normal(size=(shape[0], 2)) @ rng.normal(size=(2, shape[1]))
     y = rng.normal(size=(shape[0], 3))
@@ -72,16 +81,10 @@ def test_as_many_columns_as_rows_and_an_intercept_have_no_full_rank(rng):
     assert abs(null @ weights) < 0.02 * np.linalg.norm(weights)
 
 
-def test_a_column_of_zeros_gets_weight_zero(rng):
+@pytest.mark.parametrize("constant", [0.0, 4.0])
+def test_a_constant_column_is_left_to_the_intercept(constant, rng):
     X = rng.normal(size=(40, 3)).astype(np.float32)
-    X[:, 1] = 0
-    result = solve(X, X @ np.array([1.0, 5.0, -2.0], np.float32))
-    np.testing.assert_allclose(result.params["weights"], [1.0, 0.0, -2.0], atol=1e-5)
-
-
-def test_a_constant_column_is_left_to_the_intercept(rng):
-    X = rng.normal(size=(40, 3)).astype(np.float32)
-    X[:, 1] = 4.0
+    X[:, 1] = constant
     y = (X[:, 0] - 2 * X[:, 2] + 3).astype(np.float32)
     result = solve(X, y)
     np.testing.assert_allclose(result.params["weights"], [1.0, 0.0, -2.0], atol=1e-4)
@@ -268,15 +271,6 @@ def test_features_far_from_zero_are_solved_as_well_as_their_float32_allow(rng, s
     np.testing.assert_allclose(result.params["weights"], weights, atol=bound)
 
 
-def test_each_output_has_its_own_l2(rng, x64):
-    X, y = rng.normal(size=(40, 10)), rng.normal(size=(40, 2))
-    s = rng.uniform(0.5, 2, size=40)
-    result = solve(X, y, l2=jnp.array([0.0, 5.0]), sample_weight=s)
-    for output, l2 in enumerate([0.0, 5.0]):
-        weights, *_ = closed_form(X, y[:, output], l2=l2, sample_weight=s)
-        np.testing.assert_allclose(result.params["weights"][:, output], weights, atol=1e-9)
-
-
 @pytest.mark.parametrize("kind", [list, tuple])
 def test_a_list_of_penalties_is_an_array_of_them(rng, kind):
     X, y = rng.normal(size=(40, 3)).astype(np.float32), rng.normal(size=(40, 2)).astype(np.float32)
@@ -369,15 +363,6 @@ def test_newton_finds_a_saddle_where_one_is_near():
     np.testing.assert_allclose(result.params, [0.0, 0.0], atol=1e-4)
 
 
-def test_the_derivative_method_is_the_default_for_a_regression_that_fits(rng):
-    X = rng.normal(size=(20, 3)).astype(np.float32)
-    y = rng.normal(size=20).astype(np.float32)
-    result = jd.minimize(jd.LinearRegression(X, y))
-    assert int(result.iterations) <= 2
-    weights, *_ = closed_form(X, y)
-    np.testing.assert_allclose(result.params["weights"], weights, rtol=1e-4, atol=1e-5)
-
-
 def test_sixteen_bit_rows_are_solved_in_float32(rng):
     X = jnp.array(rng.normal(size=(30, 3)), jnp.bfloat16)
     y = jnp.array(rng.normal(size=30), jnp.bfloat16)
@@ -412,7 +397,7 @@ def test_members_of_a_batch_that_are_ill_or_deficient_are_solved_too(rng, x64):
         np.testing.assert_allclose(batch[index], exact, rtol=1e-5, atol=1e-8 * np.max(exact))
 
 
-def test_the_branch_for_ill_members_stays_a_branch_in_a_batch(rng):
+def test_the_branch_for_ill_members_stays_a_branch_in_a_batch():
     X, y = jnp.ones((8, 60, 20)), jnp.ones((8, 60))
     solver = jax.vmap(lambda X, y: jd.LinearRegression(X, y).checked().stationary_solver(None))
     assert "cond" in str(jax.make_jaxpr(solver)(X, y))

@@ -1,9 +1,6 @@
 """The loop: how often it writes back, and what memory it needs."""
 
 import json
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +10,7 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent.descent import fused_steps
+from tests.commands import printed
 
 # Eight virtual devices sum and partition in other ways than the one device of a real run.
 ANALYSE = """
@@ -60,14 +58,7 @@ REQUESTS = [
 
 @pytest.mark.slow
 def test_constant_steps_on_separable_leaves_run_in_place_and_tied_ones_need_a_leaf():
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    output = subprocess.run(
-        [sys.executable, "-c", ANALYSE, json.dumps(REQUESTS)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=environment | {"JAX_PLATFORMS": "cpu"},
-    ).stdout
+    output = printed(ANALYSE, json.dumps(REQUESTS), XLA_FLAGS="")
     for request, memories in zip(REQUESTS, json.loads(output), strict=True):
         for memory in memories:
             assert memory["alias"] == memory["params"], request

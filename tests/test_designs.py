@@ -228,7 +228,7 @@ def test_a_map_that_is_not_linear_is_refused(case):
         with_map(forward, **sizes)
 
 
-def test_a_map_is_looked_at_once(monkeypatch):
+def test_a_map_is_looked_at_once():
     calls = []
 
     def forward(w):
@@ -279,7 +279,7 @@ def test_an_operator_is_a_design():
 
 
 @pytest.mark.slow
-def test_a_column_of_features_has_one_output_or_none(rng, matrix):
+def test_a_column_of_features_has_one_output_or_none(matrix):
     # (features, 1) are weights as the function has them, and those of one output.
     A, y = jnp.asarray(matrix), matrix @ np.arange(3, dtype=np.float32)
     design = jd.MatrixFree(lambda w: A @ w[:, 0], rows=ROWS, features=(FEATURES, 1))

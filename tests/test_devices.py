@@ -14,25 +14,17 @@ import jaxdescent as jd
 from jaxdescent.cost import work
 from jaxdescent.machine import Machine, devices, host, memory, store, topologies
 from tests.meshes import rows_over
+from tests.shapes import logistic, named, shape
+from tests.shapes import regression as shaped
 
 ROWS, FEATURES = 1 << 22, 4096
 
+
+def regression(rows=ROWS, features=FEATURES, outputs=1, **options):
+    return shaped(rows, features, outputs, **options)
+
+
 planning = importlib.import_module("jaxdescent.plan")  # jd.plan is its function
-
-
-def shape(*sizes, dtype="float32"):
-    return jax.ShapeDtypeStruct(sizes, dtype)
-
-
-def regression(rows=ROWS, features=FEATURES, outputs=1, dtype="float32", **options):
-    targets = (rows,) if outputs == 1 else (rows, outputs)
-    return jd.LinearRegression(
-        shape(rows, features, dtype=dtype), shape(*targets, dtype=dtype), **options
-    )
-
-
-def named(plan):
-    return {candidate.name: candidate for candidate in plan.candidates}
 
 
 @pytest.fixture(autouse=True)
@@ -41,10 +33,6 @@ def unmeasured(monkeypatch):
     machine = Machine.default("cpu", cores=2, memory_bytes=24 * 10**9)
     monkeypatch.setattr(Machine, "measured", lambda device: machine)
     return machine
-
-
-def logistic(weights, X, y):
-    return jnp.mean(jnp.logaddexp(0.0, -y * (X @ weights)))
 
 
 # Names

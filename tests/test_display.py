@@ -233,19 +233,6 @@ def test_an_empty_batch_is_shown():
     assert repr(result_with(empty, **changes)).startswith("Result of 0 descents: none")
 
 
-@pytest.mark.slow
-def test_real_runs_fit_in_the_lines():
-    objective = jd.LinearRegression(jnp.eye(4, 3), jnp.arange(4.0))
-    for method in (jd.DerivativeMethod(), jd.GradientDescent(1e-3)):
-        result = jd.minimize(objective, method=method, max_iterations=3, history=2)
-        shown = lines(repr(result))
-        assert shown[0].startswith(f"Result: {jd.Status(int(result.status)).name} after ")
-        assert jd.Status(int(result.status)).advice == shown[1]
-        assert len(shown) <= MOST_LINES
-    batch = jd.minimize_batch(lambda y: (jd.SumOfSquares(center=y), 2 * y), (jnp.ones((70, 2)),))
-    assert "descents: all CONVERGED" in repr(batch)
-
-
 # Arrays that cannot be read
 
 

@@ -466,7 +466,7 @@ def test_numbers_are_compared_as_they_are_written(tmp_path, column, condition, e
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64, np.uint8, np.bool_])
-def test_whole_numbers_of_any_length_are_compared_exactly(dtype, rng):
+def test_whole_numbers_of_any_length_are_compared_exactly(dtype):
     """Against Python, whose comparisons of whole and floating-point numbers are exact."""
     values = [10**400, -(10**400), 2**53 + 1, -(2**53) - 1, 2**24 + 1, 2**63, 2**64 + 1, 0, 3]
     edges = np.array([0, 3, 255, 2**24, 2**24 + 2, 2**53, 2**53 + 2, 2**63, 1e300, np.inf])

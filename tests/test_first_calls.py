@@ -16,7 +16,6 @@ import jaxdescent as jd
 from benchmarks.studies.compilation import CASES, kernels_of
 from jaxdescent.calls import programs
 from jaxdescent.descent import at_once
-from tests.references import closed_form
 
 MOST = {
     "regression 300 x 7, default": 0,
@@ -142,33 +141,6 @@ def test_a_call_inside_a_trace_that_takes_no_traced_number_is_traced_too(rng):
         return jd.minimize(bowl, np.ones(2, np.float32), jd.LBFGS()).value + a
 
     np.testing.assert_allclose(jax.jit(least)(1.0), 3.0, rtol=1e-5)
-
-
-DRAWN = [(40, 6), (6, 40), (30, 30), (200, 1), (2, 3), (1, 1), (1, 5)]
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_host_solves_what_numpy_does(rng, dtype, x64):
-    """Drawn at random: weights, penalties, outputs, intercepts, lengths and means of columns."""
-    for rows, features in DRAWN:
-        for outputs, l2, is_weighted, intercept in (
-            (0, 0.0, False, True),
-            (0, 0.3, True, True),
-            (2, 0.1, False, False),
-            (3, 0.0, True, True),
-        ):
-            X = rng.normal(size=(rows, features)) * 10 ** rng.uniform(-1, 1, features)
-            X = (X + rng.normal(size=features)).astype(dtype)
-            y = rng.normal(size=(rows, outputs) if outputs else rows).astype(dtype)
-            weight = rng.uniform(0.5, 2, rows).astype(dtype) if is_weighted else None
-            regression = jd.LinearRegression(X, y, l2=l2, sample_weight=weight, intercept=intercept)
-            result = jd.minimize(regression, method=jd.DerivativeMethod())
-            weights, _, value = closed_form(X, y, l2, weight, intercept)
-            atol = 300 * np.finfo(dtype).eps * (np.abs(weights).max() + 1e-3)
-            where = str((rows, features, outputs, l2, is_weighted, intercept))
-            found = np.asarray(result.params["weights"], float)
-            np.testing.assert_allclose(found, weights, atol=atol, err_msg=where)
-            np.testing.assert_allclose(result.value, value, rtol=1e-3, atol=1e-9, err_msg=where)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -19,19 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.metrics import r2_score
-from typer.testing import CliRunner
 
 import jaxdescent as jd
-from jaxdescent.cli.commands import app
 from jaxdescent.data import DataError, chunk
 from jaxdescent.fit import fitting, strategy
 from jaxdescent.fit.columns import bucket_of
 from jaxdescent.fit.report import contents
 from jaxdescent.fit.rows import is_held_out
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200"})
 
 
 @pytest.fixture(name="X")

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import json
 import os
-import pathlib
 import re
 import shutil
 import signal
@@ -18,14 +17,13 @@ import pytest
 pytest.importorskip("pyarrow")
 pytest.importorskip("typer")
 import polars as pl
-from typer.testing import CliRunner
 
 import jaxdescent as jd
-from jaxdescent.cli.commands import app
 from jaxdescent.data import DataError
 from jaxdescent.fit import checkpoint, descents, plans, strategy
 from jaxdescent.fit.checkpoint import Interrupted
 from jaxdescent.fit.progress import ProgressListener
+from tests.commands import ROOT, run
 
 OPTIONS = {"target": "y", "categorical": ("city",), "method": "cg", "l2": 0.1}
 SEARCH = OPTIONS | {"l2": "auto", "test": 0.3}
@@ -182,7 +180,7 @@ def test_the_command_says_how_to_go_on_and_a_second_signal_stops_at_once(
         return real(self, record)
 
     monkeypatch.setattr(descents.Following, "report", report)
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    result = run(*arguments)
     assert result.exit_code == 130, result.output
     assert "Interrupted: iteration" in result.stderr
     assert f"is kept in {tmp_path / 'kept'}; the same command with --resume" in result.stderr
@@ -193,12 +191,12 @@ def test_the_command_says_how_to_go_on_and_a_second_signal_stops_at_once(
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(descents.Following, "report", twice)
-    again = [str(a) for a in [*arguments, "--resume"]]
-    result = CliRunner().invoke(app, again)
+    again = [*arguments, "--resume"]
+    result = run(*again)
     assert result.exit_code == 130, result.output
     assert "Interrupted: what was found until a while ago is kept in" in result.stderr
     monkeypatch.undo()
-    result = CliRunner().invoke(app, again)
+    result = run(*again)
     assert result.exit_code == 0, result.output
     assert re.search(r"goodput +\d+% of the descents' time in iterations, resumed", result.stdout)
     assert (tmp_path / "m" / "model.json").exists()
@@ -388,8 +386,7 @@ def test_killed_fits_go_on_to_the_same_weights(stored, searched, tmp_path, way, 
     programs |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     for events, delay in (*kills, (0, 0.0)):
         command = [str(each) for each in (*arguments, events, delay)]
-        root = pathlib.Path(jd.__file__).parents[1]
-        ended = subprocess.run(command, cwd=root, env=os.environ | programs, check=False)
+        ended = subprocess.run(command, cwd=ROOT, env=os.environ | programs, check=False)
         assert ended.returncode == (-signal.SIGKILL if events else 0)
     whole = searched(way)
     np.testing.assert_array_equal(np.load(out), np.append(whole.weights, whole.intercept))

@@ -49,13 +49,6 @@ def test_the_minimiser_is_the_closed_form(options, rng, x64):
     np.testing.assert_allclose(result.gradient_norm, norm, rtol=1e-3, atol=4 * rounding)
 
 
-def test_in_float32_the_minimiser_is_near_the_closed_form(rng):
-    objective = regression(rng, *SHAPE, dtype=np.float32, l2=0.1)
-    result = jd.minimize(objective, method=jd.Gram())
-    assert bool(result.converged)
-    assert_trees_close(result.params, least_squares(objective), rtol=1e-3, atol=1e-4)
-
-
 INNER = [
     jd.GradientDescent(jd.ExactLineSearch()),
     jd.GradientDescent(jd.InverseLipschitz()),
@@ -120,24 +113,6 @@ def test_under_jit_and_vmap_each_has_its_closed_form_and_its_derivatives(rng, x6
         np.testing.assert_allclose(by_penalty, -inverse @ exact, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.core
-def test_a_path_of_penalties_builds_the_matrix_once(rng):
-    objective = regression(rng, *SHAPE, dtype=np.float32).checked()
-    params = objective.start()
-
-    def state(l2):
-        penalised = jd.LinearRegression(objective.X, objective.y, l2=l2)
-        state = jd.Gram().init(penalised, params)
-        new, _, _ = jd.Gram().step(penalised, params, state)
-        return state.form, new
-
-    form, stepped = jax.eval_shape(
-        jax.vmap(state, out_axes=(None, 0)), jax.ShapeDtypeStruct((50,), jnp.float32)
-    )
-    assert form.gram.shape == (6, 6)  # out_axes=None: raises if it depended on l2
-    assert stepped["weights"].shape == (50, *params["weights"].shape)
-
-
 def test_a_gram_step_does_not_touch_x(rng):
     objective = regression(rng, 80, 6, dtype=np.float32, l2=1.0).checked()
     method, params = jd.Gram(), objective.start()
@@ -145,19 +120,6 @@ def test_a_gram_step_does_not_touch_x(rng):
     jaxpr = jax.make_jaxpr(lambda state: method.step(objective, params, state))(state)
     shapes = [variable.aval.shape for equation in jaxpr.jaxpr.eqns for variable in equation.invars]
     assert all(80 not in shape for shape in shapes)
-
-
-def test_a_matrix_free_x_does(rng, x64):
-    objective = regression(rng, *SHAPE, l2=0.3)
-    design = jd.MatrixFree(
-        jax.tree_util.Partial(lambda X, w: X @ w, objective.X),
-        rows=SHAPE[0],
-        features=SHAPE[1],
-        weights_dtype=jnp.float64,
-    )
-    free = jd.LinearRegression(design, objective.y, l2=0.3)
-    result = jd.minimize(free, method=jd.Gram(), tolerance=1e-10)
-    assert_trees_close(result.params, least_squares(objective), rtol=1e-6, atol=1e-7)
 
 
 def test_bfloat16_data_and_params_are_computed_with_in_float32(rng):

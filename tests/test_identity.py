@@ -437,14 +437,6 @@ def test_objects_are_not_kept_alive():
     assert not any(reference() for reference in references)
 
 
-def test_many_new_objects_are_one_program():
-    programs._compiled.cache_clear()
-    for index in range(30):
-        assert abs(float(found(Model(HERE + index))[0]) - 1 - index) < 1e-3 * (1 + index)
-    # Of the descent, and of the expansion in float64 that its claim is held against.
-    assert programs._compiled.cache_info().currsize == 2
-
-
 def test_identities_that_are_used_again_are_told_apart():
     """Each object dies before the next, which often takes over its address."""
     for index in range(30):

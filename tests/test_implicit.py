@@ -96,19 +96,6 @@ def test_second_derivatives_forward_over_reverse_equal_the_closed_forms(data):
 
 
 @pytest.mark.slow
-def test_second_derivatives_reverse_over_reverse_equal_the_closed_forms(data):
-    def derivatives(function):
-        return jax.value_and_grad(jax.grad(lambda l2: function(data | {"l2": l2})))
-
-    exact_value = jax.jit(derivatives(lambda data: closed_form(data)["value"]))(data["l2"])
-    first, second = derivatives(lambda data: solution(data).value)(data["l2"])
-    np.testing.assert_allclose(first, exact_value[0], rtol=1e-8)
-    np.testing.assert_allclose(second, exact_value[1], rtol=1e-5)
-    found = derivatives(loss)(data["l2"])
-    np.testing.assert_allclose(found, jax.jit(derivatives(exact_loss))(data["l2"]), rtol=1e-5)
-
-
-@pytest.mark.slow
 def test_derivatives_are_batched_by_vmap(data):
     penalties = np.array([0.1, 1.0, 10.0])
     slopes = jax.vmap(jax.grad(lambda l2: loss(data | {"l2": l2})))(penalties)
@@ -279,20 +266,6 @@ def test_an_unknown_in_small_units_has_its_own_derivative():
         return jd.minimize(function, np.ones(2, np.float32), args=(center,)).params
 
     np.testing.assert_allclose(jax.jacfwd(solution)(np.float32(1.0)), [1, 1], rtol=1e-5)
-
-
-@pytest.mark.slow
-def test_weights_of_columns_in_other_units_move_as_by_the_pseudoinverse(rng):
-    X = (rng.normal(size=(20, 3)) * [1, 1e-4, 1e-8]).astype(np.float32)
-
-    def weights(y):
-        return jd.minimize(jd.LinearRegression(jnp.asarray(X), y)).params["weights"]
-
-    y = jnp.asarray(rng.normal(size=20), jnp.float32)
-    centred = X.astype(np.float64) - X.astype(np.float64).mean(axis=0)
-    exact = np.linalg.pinv(centred, rcond=1e-15)
-    errors = np.abs(np.asarray(jax.jacrev(weights)(y), np.float64) - exact)
-    assert np.all(errors <= 1e-4 * np.max(np.abs(exact), axis=1, keepdims=True))
 
 
 def test_an_indefinite_system_is_solved_in_any_units():
@@ -499,11 +472,11 @@ def test_columns_in_any_units_move_with_several_penalties(rng):
     by, l2 = rng.normal(size=(20, 2)), np.array([0, 1e-8], np.float32)
 
     def weights(y):
-        return jd.minimize(jd.LinearRegression(X, y, l2=l2, intercept=False)).params["weights"]
+        return jd.minimize(jd.LinearRegression(X, y, l2=l2)).params["weights"]
 
     moved = jax.jvp(weights, (y.astype(np.float32),), (by.astype(np.float32),))[1]
+    A = (X - X.mean(axis=0, dtype=float)) / units
     for index, each in enumerate(l2.astype(float)):
-        A = X / units
         exact = np.linalg.solve(A.T @ A + np.diag(each / units**2), A.T @ by[:, index]) / units
         np.testing.assert_allclose(moved[:, index], exact, rtol=1e-4)
 
@@ -615,15 +588,19 @@ def test_derivatives_of_third_order_by_the_penalty_hold_in_reverse(shape, rng):
     X, y, back = rng.normal(size=shape), rng.normal(size=shape[0]), rng.normal(size=shape[1])
 
     def found(l2):
-        return back @ jd.minimize(jd.LinearRegression(X, y, l2=l2)).params["weights"]
+        result = jd.minimize(jd.LinearRegression(X, y, l2=l2))
+        return back @ result.params["weights"] + result.value
 
     def exact(l2):
-        return back @ weights_in_float64(X, y, l2, jnp.ones(len(X)), 1)
+        weights = weights_in_float64(X, y, l2, jnp.ones(len(X)), 1)
+        off = y - X @ weights
+        value = jnp.sum((off - jnp.mean(off)) ** 2) + l2 * jnp.sum(weights**2)
+        return back @ weights + value / 2
 
     for order in (1, 2, 3):
         found, exact = jax.grad(found), jax.grad(exact)
         if order > 1:
-            np.testing.assert_allclose(found(0.5), exact(0.5), rtol=1e-8)
+            np.testing.assert_allclose(found(0.5), jax.jit(exact)(0.5), rtol=1e-8)
 
 
 @pytest.mark.parametrize("shape", [(9, 4), (4, 9)], ids=str)

@@ -146,14 +146,6 @@ def test_an_optimal_start_needs_no_iteration(rng):
         assert int(result.iterations) == 0
 
 
-def test_large_means_do_not_spoil_the_condition(rng):
-    X = rng.normal(size=(400, 9)).astype(np.float32)
-    y = (X @ np.arange(9.0) + 1).astype(np.float32)
-    result = jd.minimize(jd.LinearRegression(X + np.float32(1000), y), method=jd.LSMR())
-    assert int(result.iterations) < 12
-    np.testing.assert_allclose(result.params["weights"], np.arange(9.0), atol=1e-2)
-
-
 def test_matrix_free_and_16_bit_designs(rng):
     X, y = (array.astype(np.float32) for array in data(rng))
     dense = references.least_squares(jd.LinearRegression(X, y))["weights"]
@@ -184,7 +176,7 @@ def test_under_jit_and_vmap_each_has_its_exact_solution(rng, x64):
 
 
 @pytest.mark.core
-def test_other_objectives_and_bad_tolerances_are_refused(rng):
+def test_other_objectives_and_bad_tolerances_are_refused():
     with pytest.raises(TypeError, match=r"LSMR needs a jd\.LinearRegression"):
         jd.minimize(jd.SumOfSquares(), jnp.ones(2), jd.LSMR())
     objective = jd.LinearRegression(jnp.ones((3, 1)), jnp.ones(3))

@@ -1,14 +1,12 @@
 """Memory limits: control groups, address space, and the refusal before allocation."""
 
-import subprocess
-import sys
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxdescent as jd
 from jaxdescent.machine import memory
+from tests.commands import printed
 
 
 def group(folder, limit, usage, *, names=("memory.max", "memory.current")):
@@ -61,10 +59,7 @@ def test_the_address_space_limit_counts():
         "resource.setrlimit(resource.RLIMIT_AS, (10**12, resource.RLIM_INFINITY))\n"
         "print(before, memory._address_space_bytes()[0])\n"
     )
-    output = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    ).stdout
-    before, after = output.split()
+    before, after = printed(script).split()
     assert before == "[]"
     assert 0.9e12 < int(after) < 1e12
 
@@ -131,7 +126,7 @@ def test_the_default_method_iterates_where_the_solve_does_not_fit(small_machine,
     assert int(result.iterations) == 3  # the derivative method would need one
 
 
-def test_the_bytes_of_a_solve_follow_from_shapes_alone(rng):
+def test_the_bytes_of_a_solve_follow_from_shapes_alone():
     tall, wide = (
         jd.LinearRegression(np.ones(shape, np.float32), np.ones(shape[0], np.float32)).checked()
         for shape in ((5000, 100), (100, 5000))

@@ -120,17 +120,6 @@ def test_a_schedule_is_asked_for_each_iteration_once(separable):
     assert int(result.state) == 37
 
 
-def test_exact_line_search_finds_the_minimum_of_an_isotropic_quadratic_in_one_step():
-    result = jd.minimize(
-        jd.Quadratic(5 * np.eye(3, dtype=np.float32), np.array([5.0, -10.0, 0.0], np.float32)),
-        jnp.array([7.0, 7.0, 7.0]),
-        jd.GradientDescent(jd.ExactLineSearch()),
-        tolerance=jd.Tolerance(gradient=1e-5),
-    )
-    assert int(result.iterations) == 1
-    np.testing.assert_allclose(result.params, [1.0, -2.0, 0.0], atol=1e-5)
-
-
 def test_exact_line_search_takes_the_step_of_its_formula(rng):
     root = rng.normal(size=(3, 3))
     hessian, start = root @ root.T + np.eye(3), rng.normal(size=3)

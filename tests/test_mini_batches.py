@@ -1,8 +1,5 @@
 """Mini-batch descent: full gradients where a batch is all rows, and the noise that theory says."""
 
-import dataclasses
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,9 +9,9 @@ import scipy.optimize
 
 import jaxdescent as jd
 from jaxdescent.data import row_stream
-from jaxdescent.regression import LinearModel
 from tests import references
 from tests.references import closed_form
+from tests.test_recipes import Logistic
 from tests.test_streamed import Loader, table_of, written_out
 
 ROWS, FEATURES, NOISE = 4000, 6, 0.5
@@ -180,16 +177,6 @@ def test_badly_scaled_rare_columns_do_not_overshoot():
     dense = jd.LinearRegression(np.eye(4)[codes], y, l2=0.1)
     least = references.value(dense, references.least_squares(dense))
     assert least * (1 - 1e-5) < float(result.value) < 1.1 * least
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
-class Logistic(LinearModel):
-    X: Any
-    y: Any
-
-    def loss(self, predictions, targets):
-        return jnp.logaddexp(0, predictions) - targets * predictions
 
 
 @pytest.mark.slow

@@ -12,7 +12,6 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent.calls import programs
-from jaxdescent.descent.loop import CHECK_EVERY
 
 
 def counted_function():
@@ -144,16 +143,6 @@ def test_vmap_equals_a_python_loop(over):
         assert_results_close(member, single, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.slow
-def test_vmap_over_regressions_equals_a_python_loop(rng):
-    X = rng.normal(size=(3, 8, 2)).astype(np.float32)
-    y = rng.normal(size=(3, 8)).astype(np.float32)
-    batch = jax.vmap(lambda X, y: jd.minimize(jd.LinearRegression(X, y)).params)(X, y)
-    for index in range(3):
-        single = jd.minimize(jd.LinearRegression(X[index], y[index])).params
-        np.testing.assert_allclose(batch["weights"][index], single["weights"], rtol=1e-4)
-
-
 def square(p):
     return jnp.sum(p**2)
 
@@ -167,14 +156,8 @@ def test_max_iterations_is_exact(objective, check_every):
             objective, START, jd.GradientDescent(1e-3), max_iterations=count, **options
         )
         assert int(result.iterations) == count
+        assert int(result.status) == jd.Status.MAX_ITERATIONS
         np.testing.assert_allclose(result.params, START * 0.998**count, rtol=2e-4)
-
-
-def test_the_tutorials_function_ends_where_the_closed_form_says():
-    result = jd.minimize(
-        lambda x: 2 * x**2, 731.0, jd.GradientDescent(1e-2), max_iterations=1000, tolerance=0
-    )
-    np.testing.assert_allclose(result.params, 731.0 * 0.96**1000, rtol=1e-3)
 
 
 def test_history_holds_the_last_checked_values_oldest_first():
@@ -223,39 +206,6 @@ def test_numpys_doubles_become_float32_where_it_is_not():
     assert result.params.dtype == jnp.float32
 
 
-def test_bfloat16_equals_a_numpy_replay_bit_by_bit():
-    start = jnp.linspace(-1000, 1000, 64).astype(jnp.bfloat16)
-    result = jd.minimize(
-        jd.SumOfSquares(),
-        start,
-        jd.GradientDescent(1e-2),
-        max_iterations=2 * CHECK_EVERY + 7,
-        tolerance=0,
-    )
-    assert result.params.dtype == jnp.bfloat16
-    stored = start
-    for steps in (CHECK_EVERY, CHECK_EVERY, 7):
-        wide = np.asarray(stored, np.float32)
-        for _ in range(steps):
-            wide = wide - np.float32(1e-2) * (np.float32(2) * wide)
-        stored = jnp.asarray(wide).astype(jnp.bfloat16)
-    np.testing.assert_array_equal(result.params, stored)
-
-
-@pytest.mark.slow
-def test_stochastic_rounding_is_unbiased_where_nearest_loses_every_step():
-    start = jnp.full((4096,), 100.0, jnp.bfloat16)
-
-    def mean_after(rounding):
-        options = {"max_iterations": 320, "tolerance": 0, "rounding": rounding}
-        result = jd.minimize(jd.SumOfSquares(), start, jd.GradientDescent(1e-5), **options)
-        return np.mean(np.asarray(result.params, np.float32))
-
-    exact = 100 * (1 - 2e-5) ** 320
-    assert mean_after(jd.Nearest()) == 100.0
-    assert abs(mean_after(jd.StochasticRounding(seed=1)) - exact) < 0.05
-
-
 def test_stochastic_rounding_is_reproducible_from_its_seed():
     start = jnp.linspace(-3, 3, 64).astype(jnp.bfloat16)
 
@@ -275,43 +225,6 @@ def test_donated_params_are_consumed():
     kept = jnp.ones((64,))
     jd.minimize(jd.SumOfSquares(), kept, jd.GradientDescent(0.1))
     assert not kept.is_deleted()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_constant_steps_on_a_sum_of_squares_need_no_parameter_sized_temporary(dtype, monkeypatch):
-    params = {f"layer {index}": jnp.ones((512, 512), dtype) for index in range(8)}
-    analyses = []
-    compiled = programs.compiled
-
-    def spy(*args, **kwargs):
-        program = compiled(*args, **kwargs)
-
-        def run(*inputs):
-            analyses.append(program.lower(*inputs).compile().memory_analysis())
-            return program(*inputs)
-
-        return run
-
-    monkeypatch.setattr(programs, "compiled", spy)
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
-    jd.minimize(
-        jd.SumOfSquares(), params, jd.GradientDescent(1e-2), max_iterations=100, donate=True
-    )
-    (analysis,) = analyses
-    assert analysis.alias_size_in_bytes >= size
-    # XLA may keep one of the eight leaves in float32 while it checks, and no more.
-    assert analysis.temp_size_in_bytes < 4 * 512 * 512 + size / 100
-
-
-def test_a_callable_that_cannot_be_hashed_is_minimised():
-    class Unhashable:
-        __hash__ = None
-
-        def __call__(self, p):
-            return jnp.sum(p**2)
-
-    assert bool(jd.minimize(Unhashable(), START, jd.GradientDescent(0.1)).converged)
 
 
 def test_optax_counts_by_identity():

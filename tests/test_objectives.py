@@ -204,29 +204,12 @@ def test_regression_value_is_that_of_its_formula(rng):
     np.testing.assert_allclose(objective.value(params), expected, rtol=1e-5)
 
 
-def test_integer_sample_weights_count_rows(rng):
-    X, y = regression_data(rng)
-    counts = rng.integers(1, 4, size=12)
-    params = {"weights": np.float32([0.5, 1.0, -2.0]), "intercept": np.float32(0.25)}
-    weighted = jd.LinearRegression(X, y, sample_weight=counts.astype(np.float32)).checked()
-    repeated = jd.LinearRegression(np.repeat(X, counts, 0), np.repeat(y, counts, 0)).checked()
-    np.testing.assert_allclose(weighted.value(params), repeated.value(params), rtol=1e-5)
-
-
 def test_regression_starts_from_zeros_of_its_own_shapes(rng):
     X, y = regression_data(rng, outputs=2)
     start = jd.LinearRegression(X, y).checked().start()
     assert jax.tree.map(jnp.shape, start) == {"weights": (3, 2), "intercept": (2,)}
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(start))
     assert set(jd.LinearRegression(X, y, intercept=False).checked().start()) == {"weights"}
-
-
-def test_predict_multiplies_new_rows_by_fixed_weights(rng):
-    X, y = regression_data(rng)
-    params = {"weights": np.float32([1.0, 2.0, -1.0]), "intercept": np.float32(0.5)}
-    new = rng.normal(size=(5, 3)).astype(np.float32)
-    predicted = jd.LinearRegression(X, y).predict(params, new)
-    np.testing.assert_allclose(predicted, new @ np.array([1.0, 2.0, -1.0]) + 0.5, rtol=1e-5)
 
 
 @given(scale=st.floats(0.125, 8, width=32), x=st.lists(FLOATS, min_size=1, max_size=5))

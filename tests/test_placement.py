@@ -98,24 +98,6 @@ def test_sharded_params_can_be_donated():
     assert result.params.sharding.spec == P("samples")
 
 
-@pytest.mark.slow
-def test_a_stochastic_descent_does_not_depend_on_the_sharding():
-    values = jnp.linspace(-3, 3, 64).reshape(8, 8).astype(jnp.bfloat16)
-    placed = jax.device_put(values, NamedSharding(mesh(), P("samples", "features")))
-    plain, sharded = (
-        jd.minimize(
-            jd.SumOfSquares(),
-            start,
-            jd.GradientDescent(1e-3),
-            max_iterations=32,
-            tolerance=0,
-            rounding=jd.StochasticRounding(5),
-        )
-        for start in (values, placed)
-    )
-    np.testing.assert_array_equal(sharded.params, plain.params)
-
-
 def test_relabelling_axes_moves_no_data():
     array = jax.device_put(jnp.ones((8, 2)), NamedSharding(mesh(AxisType.Explicit), P("samples")))
     relabelled = with_automatic_axes(array)

@@ -105,7 +105,6 @@ def test_a_group_of_more_rows_than_a_chunk_is_mixed_in_parts(rng):
     assert values[0] / values[-1] < 6
 
 
-@pytest.mark.slow
 def test_one_seed_gives_one_sketch_and_another_another(rng):
     X = rng.normal(size=(500, 4)).astype(np.float32)
     one, same, other = (conditioned(X, jd.Sketch(seed=seed)) for seed in (3, 3, 4))

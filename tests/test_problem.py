@@ -53,7 +53,7 @@ def test_the_default_follows_the_objective_and_the_memory_and_converges(case, mo
     np.testing.assert_allclose(params, np.broadcast_to(minimiser, 4), rtol=0, atol=1e-6)
 
 
-def test_sixteen_bits_go_to_steps_that_survive_their_rounding(monkeypatch):
+def test_sixteen_bits_go_to_steps_that_survive_their_rounding():
     params = jnp.full(4, 0.5, jnp.bfloat16)
     assert isinstance(default_method(as_objective(cosh), params), jd.GradientDescent)
     result = jd.minimize(cosh, params)

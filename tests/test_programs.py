@@ -1,8 +1,6 @@
 """Compiled programs: what makes a new one, how long they live, and what surrounds a call."""
 
 import gc
-import subprocess
-import sys
 import threading
 import weakref
 
@@ -14,6 +12,7 @@ import pytest
 import jaxdescent as jd
 from jaxdescent.calls import programs
 from jaxdescent.inputs import tracing
+from tests.commands import printed
 
 
 def new_function(index):
@@ -156,10 +155,7 @@ print(*traces)
 
 @pytest.mark.slow
 def test_nothing_that_comes_with_the_first_call_makes_jax_trace_again():
-    done = subprocess.run(
-        [sys.executable, "-c", FIRST_CALLS], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == ["own", "solve"]
+    assert printed(FIRST_CALLS).split() == ["own", "solve"]
 
 
 def test_threads_that_minimise_at_once_get_their_own_results():

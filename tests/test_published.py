@@ -90,27 +90,6 @@ def test_there_are_as_many_as_promised_and_no_name_twice():
     assert all((problem.function.__doc__ or problem.residuals.__doc__) for problem in every)
 
 
-@pytest.mark.slow  # each problem compiles anew
-@pytest.mark.parametrize("name", PROBLEMS)
-def test_the_gradient_is_that_of_central_differences(name):
-    start = PROBLEMS[name].start
-    found = value_and_gradient(name)(start)[1]
-    size = np.maximum(np.abs(start), 1e-3)
-    for index in range(min(start.size, 12)):
-        # Richardson's extrapolation, of an error of the fourth order.
-        quotients = []
-        for step in (1e-3, 5e-4):
-            ahead = start.copy()
-            ahead[index] += step * size[index]
-            behind = 2 * start - ahead
-            quotients.append(
-                (value(name, ahead) - value(name, behind)) / (ahead[index] - behind[index])
-            )
-        difference = (4 * quotients[1] - quotients[0]) / 3
-        rounding = 1e-11 * abs(value(name, start)) / size[index]
-        assert found[index] == pytest.approx(difference, rel=1e-6, abs=rounding + 1e-12)
-
-
 @pytest.mark.first
 @pytest.mark.parametrize(
     "name", [name for name in PROBLEMS if PROBLEMS[name].minimiser is not None]

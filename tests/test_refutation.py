@@ -2,10 +2,6 @@
 
 import collections
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +21,7 @@ from jaxdescent.designs import Dense
 from jaxdescent.regression.solve import by_lapack
 from jaxdescent.regression.solve.stored_regression import StoredRegression
 from tests import references
+from tests.commands import printed
 from tests.results import status
 
 SHAPE = SHAPES[0]
@@ -133,26 +130,14 @@ def test_a_column_in_tiny_units_is_not_overlooked(method):
     # None of them gets there: a method that did would converge, and could not be fooled.
     assert float(result.value) > 100 * least(X, y)
     assert status(result) == "STAGNATED"
-    assert float(result.suboptimality) >= 0.9 * (float(result.value) - least(X, y))
+    left = float(result.value) - least(X, y)
+    assert 0.9 * left <= float(result.suboptimality) <= 1.01 * left
     even, _ = uneven(1.0)
     result = jd.minimize(jd.LinearRegression(even, y), method=method)
     # In even units a claim is due, of the Gram matrix's form too, whose values are differences of
     # numbers that are 400 times as large.
     assert status(result) == "CONVERGED"
     np.testing.assert_allclose(float(result.value), least(even, y), rtol=1e-5)
-
-
-@pytest.mark.slow
-def test_a_refuted_method_says_how_far_the_minimum_is_at_least():
-    X, y = uneven(1e15)
-    result = jd.minimize(jd.LinearRegression(X, y), method=jd.LSMR())
-    assert status(result) == "STAGNATED"
-    left = float(result.value) - least(X, y)
-    assert 0.9 * left <= float(result.suboptimality) <= 1.01 * left
-    scaled = jd.LSMR(jd.Jacobi())
-    result = jd.minimize(jd.LinearRegression(X, y), method=scaled)
-    assert status(result) == "CONVERGED"
-    np.testing.assert_allclose(float(result.value), least(X, y), rtol=1e-3)
 
 
 @pytest.mark.parametrize("method", [jd.ConjugateGradient(), jd.Gram()], ids=repr)
@@ -173,13 +158,17 @@ def test_a_method_that_stagnated_says_how_far_the_minimum_is_at_least(method):
         assert above / 10 < result.suboptimality < 1.01 * above
 
 
-@pytest.mark.parametrize("scale", [1e3, 1e5, 1e7])
-def test_a_method_that_can_go_on_does(scale):
+@pytest.mark.parametrize(
+    ("scale", "method"),
+    [*((scale, jd.LSMR()) for scale in (1e3, 1e5, 1e7)), (1e15, jd.LSMR(jd.Jacobi()))],
+    ids=str,
+)
+def test_a_method_that_can_go_on_does(scale, method):
     """Where rounding leaves a way, the value that stands in the end is the least."""
     X, y = uneven(scale)
-    result = jd.minimize(jd.LinearRegression(X, y), method=jd.LSMR())
+    result = jd.minimize(jd.LinearRegression(X, y), method=method)
     is_least = float(result.value) <= 1.0001 * least(X, y)
-    assert is_least == (scale <= 1e5)
+    assert is_least == (scale != 1e7)
     assert status(result) == ("CONVERGED" if is_least else "STAGNATED")
 
 
@@ -386,13 +375,8 @@ for seed, method, shape in json.loads(sys.argv[1]):
 def test_claims_that_were_false_are_so_no_more():
     """In a process with one device, where small regressions are taken apart."""
     cases = list(FALSE_ONCE.values())
-    done = subprocess.run(
-        [sys.executable, "-c", ON_ONE_DEVICE, json.dumps(cases)],
-        capture_output=True, text=True, check=False,
-        cwd=pathlib.Path(jd.__file__).parents[1], env=os.environ | {"XLA_FLAGS": ""},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    for name, (_, method, _), line in zip(FALSE_ONCE, cases, done.stdout.splitlines(), strict=True):
+    lines = printed(ON_ONE_DEVICE, json.dumps(cases), XLA_FLAGS="").splitlines()
+    for name, (_, method, _), line in zip(FALSE_ONCE, cases, lines, strict=True):
         said, *figures = line.split()
         above, value, suboptimality = map(float, figures)
         allowed = np.finfo(np.float32).eps ** (2 / 3) * value

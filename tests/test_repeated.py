@@ -118,7 +118,7 @@ def test_an_identity_that_is_used_again_is_no_old_acquaintance():
             call(method=jd.GradientDescent(jnp.float32(-0.1)))
 
 
-def test_a_mutable_array_counts_as_new_every_time(looks):
+def test_a_mutable_array_counts_as_new_every_time():
     rate = np.array(0.1, np.float32)
     call(method=jd.GradientDescent(rate))
     rate[...] = -1

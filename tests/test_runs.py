@@ -44,8 +44,6 @@ METHODS = {
     "function, backtracking": (valley, START, jd.GradientDescent()),
     "function, adam": (valley, START, optax.adam(1e-2)),
     "separable, fused steps": (jd.SumOfSquares(), TREE, jd.GradientDescent(1e-2)),
-}
-MORE_METHODS = {
     "regression, default": (REGRESSION, None, None),
     "regression, hedge": (REGRESSION, None, jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), 2)),
     "regression, CG": (REGRESSION, None, jd.ConjugateGradient(jd.Jacobi())),
@@ -70,12 +68,6 @@ def minimize(**options):
 @pytest.mark.parametrize("name", METHODS)
 def test_any_chunks_give_the_result_of_minimize(name):
     equal_in_any_chunks(*METHODS[name])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", MORE_METHODS)
-def test_any_chunks_give_the_result_of_minimize_for_more_methods(name):
-    equal_in_any_chunks(*MORE_METHODS[name])
 
 
 @pytest.fixture
@@ -134,15 +126,6 @@ def test_any_chunks_give_the_same_with_several_steps_between_checks(check_every)
     want = minimize(**options)
     for chunk in (1, 4, 100):
         assert_same(run(chunk=chunk, **options), want)
-
-
-def test_16_bits_are_rounded_at_random_as_without_chunks():
-    start = jnp.linspace(-3, 3, 64, dtype=jnp.bfloat16)
-    options = {"max_iterations": 200, "rounding": jd.StochasticRounding(3), "tolerance": 0}
-    want = jd.minimize(jd.SumOfSquares(), start, METHOD, **options)
-    got = jd.run(jd.SumOfSquares(), start, METHOD, chunk=32, **options)
-    assert got.params.dtype == jnp.bfloat16
-    assert_same(got, want)
 
 
 def test_double_precision(x64):
@@ -324,7 +307,7 @@ def test_a_function_of_the_numbers_ends_a_run():
     ],
 )
 def test_what_is_ended_on_the_way_is_measured_there(name):
-    objective, start, method = {**METHODS, **MORE_METHODS}[name]
+    objective, start, method = METHODS[name]
     stop = jd.hooks.StopWhen(lambda record: True)
     result = jd.run(objective, start, method, chunk=1, hooks=[stop])
     assert int(result.status) == jd.Status.STOPPED
@@ -493,7 +476,7 @@ def test_a_signal_ends_a_run_with_everything_so_far(number, capsys):
     assert signal.getsignal(number) is before
 
 
-def test_a_second_signal_stops_at_once(capsys):
+def test_a_second_signal_stops_at_once():
     before = signal.getsignal(signal.SIGINT)
     hooks = [Sends(0), Sends(0)]
     with pytest.raises(KeyboardInterrupt, match="a second SIGINT"):

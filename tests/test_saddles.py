@@ -74,7 +74,6 @@ def test_a_linear_network_is_trained_from_zeros(rng):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_saddle_of_a_thousand_unknowns_is_left():
     result = jd.minimize(many, jnp.zeros(1000), leave_saddles=True)
     assert float(result.value) < -100

@@ -8,12 +8,10 @@ import jax
 import numpy as np
 import pytest
 from rich.console import Console
-from typer.testing import CliRunner
 
 import jaxdescent as jd
 from benchmarks.studies.accelerators import reads
 from jaxdescent import provenance, scale
-from jaxdescent.cli.commands import app
 from jaxdescent.machine import memory
 from jaxdescent.scale import record, report, run
 from jaxdescent.scale.compiled import Compiled, Sent, _computations, _moved, _sent_by
@@ -21,6 +19,7 @@ from jaxdescent.scale.experiment import BadExperiment, Experiment
 from jaxdescent.scale.plot import _roofline, draw
 from jaxdescent.scale.point import ScalingPoint
 from jaxdescent.scale.problems import PROBLEMS, NotDivisible, bytes_of_a_device, mesh_of
+from tests import commands
 
 
 def point_of(name, rows, features, layout="samples", devices=1, outputs=1):
@@ -336,14 +335,14 @@ def test_the_command_measures_and_prints(tmp_path):
     output = tmp_path / "out.jsonl"
     options = ["--rows", "256", "--features", "8", "--devices", "1,2", "--repeats", "1"]
     options += ["--iterations", "2", "--output", str(output), "--plot", str(tmp_path / "a.png")]
-    ended = CliRunner().invoke(app, ["scale", *options], env={"COLUMNS": "200"})
+    ended = commands.run("scale", *options)
     assert ended.exit_code == 0, ended.output
     assert "efficiency" in ended.output
     kept = [json.loads(text)["point"] for text in output.read_text().splitlines()]
     assert [point["devices"] for point in kept] == [1, 2]
     assert (tmp_path / "a.png").exists()
     (tmp_path / "grid.toml").write_text("rows = 256\nfeatures = 8\ndevices = [1, 2]\n")
-    again = CliRunner().invoke(app, ["scale", str(tmp_path / "grid.toml"), *options[6:]])
+    again = commands.run("scale", tmp_path / "grid.toml", *options[6:])
     assert "already in" in again.output
 
 
@@ -363,7 +362,7 @@ def test_the_command_measures_and_prints(tmp_path):
 )
 def test_what_is_wrong_with_the_command_is_one_sentence(options, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    ended = CliRunner().invoke(app, ["scale", *options], env={"COLUMNS": "300"})
+    ended = commands.run("scale", *options)
     assert ended.exit_code == 2
     assert message in " ".join(ended.output.split())
 
@@ -397,7 +396,7 @@ def test_the_tree_is_that_of_the_model():
 def kept(folder, *options):
     given = ["--rows", "64", "--features", "4", "--iterations", "1", "--repeats", "1"]
     given += ["--method", "cg", "--devices", "1,2", "--checkpoint", str(folder), *options]
-    return CliRunner().invoke(app, ["scale", *given], env={"COLUMNS": "300"})
+    return commands.run("scale", *given)
 
 
 @pytest.mark.slow

@@ -230,7 +230,6 @@ def test_methods_find_the_minimum_of_the_dense_regression(method, rng, x64):
         np.testing.assert_allclose(result.params[name], value, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.first
 def test_a_wide_matrix_of_several_outputs_is_minimised(rng, x64):
     matrix = random_matrix(rng, 12, 60)
     y = jnp.asarray(rng.normal(size=(12, 3)))
@@ -364,7 +363,7 @@ def test_a_sparse_regression_is_never_made_dense_where_that_costs_more(rng):
     assert planned(small).chosen.name == "DerivativeMethod()"
 
 
-def test_what_is_not_dense_is_priced_without_the_sums_of_dense_products(rng):
+def test_what_is_not_dense_is_priced_without_the_sums_of_dense_products():
     n = 1_000_000
     free = jd.MatrixFree(lambda w: 2 * w, rows=n, features=n)
     sparse_rows = jd.Sparse.from_indices(np.arange(n), np.arange(n), shape=(n, n))

@@ -490,7 +490,7 @@ def test_line_searches_do_not_stall_near_a_float32_optimum(offset, scale):
 # --- adaptive step
 
 
-def test_adaptive_steps_equal_the_formula(rng, x64):
+def test_adaptive_steps_equal_the_formula(x64):
     weights = np.array([1.0, 3.0, 10.0])
 
     def gradient_at(x):
@@ -637,7 +637,7 @@ def test_restarted_nesterov_with_backtracking_descends_the_rosenbrock_valley():
     assert float(rosenbrock(result.params)) < 1e-4
 
 
-def test_momentum_knows_the_curvature_of_a_quadratic_without_trials(rng):
+def test_momentum_knows_the_curvature_of_a_quadratic_without_trials():
     quadratic = jd.Quadratic(np.diag([1.0, 30.0]).astype(np.float32), np.ones(2, np.float32))
     result = jd.minimize(quadratic, None, RESTARTED, tolerance=jd.Tolerance(gradient=2.4e-5))
     assert status(result) == "CONVERGED"
@@ -651,15 +651,7 @@ def test_momentum_knows_the_curvature_of_a_quadratic_without_trials(rng):
 SADDLE = jd.Quadratic(np.diag([1.0, -2.0]).astype(np.float32))
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        GradientDescent(jd.ExactLineSearch()),
-        GradientDescent(jd.BarzilaiBorwein()),
-        RESTARTED,
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("method", [*METHODS.values(), jd.DerivativeMethod()], ids=str)
 def test_negative_curvature_in_a_quadratic_diverges(method):
     assert status(jd.minimize(SADDLE, np.float32([0.1, 1]), method)) == "DIVERGED"
 
@@ -667,6 +659,7 @@ def test_negative_curvature_in_a_quadratic_diverges(method):
 @pytest.mark.parametrize(
     "method",
     [
+        GradientDescent(jd.Backtracking(max_trials=1)),
         GradientDescent(jd.BarzilaiBorwein(max_trials=1)),
         GradientDescent(jd.Backtracking(max_trials=1), jd.Nesterov()),
     ],

@@ -98,9 +98,7 @@ def test_a_gradient_reads_each_row_once_and_adds_up_over_devices_once(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("method", "intercept"), [(jd.LSMR(), False), pytest.param(None, True, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("method", "intercept"), [(jd.LSMR(), False), (None, True)])
 def test_a_fit_is_that_of_one_reader(arrays, sharding, method, intercept):
     design = jd.StreamedShares(arrays, sharding, exclude=["y"])
     regression = jd.LinearRegression(design, design.column("y"), intercept=intercept)

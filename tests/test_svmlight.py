@@ -14,11 +14,10 @@ pytest.importorskip("typer")
 
 from sklearn.datasets import dump_svmlight_file
 from sklearn.linear_model import Ridge
-from typer.testing import CliRunner
 
 import jaxdescent as jd
-from jaxdescent.cli.commands import app
 from jaxdescent.data import DataError, Kind, SparseColumn, located, open_source, svmlight
+from tests.commands import run
 
 ROWS, WIDE = 400, 4000
 
@@ -107,7 +106,7 @@ class TestManyIndices:
         predicted = model.predict(tmp_path / "e.svm", unseen="zero")
         np.testing.assert_allclose(predicted, expected)
         arguments = ("predict", tmp_path / "m", tmp_path / "e.svm", "--out", tmp_path / "p.csv")
-        result = CliRunner().invoke(app, [*map(str, arguments), "--unseen", "zero"])
+        result = run(*arguments, "--unseen", "zero")
         assert "3 predictions of y" in result.stdout
         assert "indices of no training row, and count nothing: 1." in result.stdout
         model.save(tmp_path / "m", overwrite=True)

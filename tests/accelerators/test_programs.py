@@ -24,8 +24,6 @@ from benchmarks.studies.accelerators import (
 from benchmarks.studies.accelerators import METHODS as EVERY
 from jaxdescent.breakdown.llama_tree import tree
 from jaxdescent.scale.compiled import Compiled
-from jaxdescent.scale.point import ScalingPoint
-from jaxdescent.scale.rehearsal import rehearsed
 from tests.accelerators import MARKS
 
 pytestmark = MARKS
@@ -74,10 +72,17 @@ def posed(pairs):
     )
 
 
+def sizes(name, method):
+    """Rows on each device, and features: TPUs unroll a factorisation, which of 1,024 columns is
+    compiled for a minute."""
+    share = 4 if (name, method) == ("v5e:2x4", "DerivativeMethod()") else 1
+    return ROWS // share, FEATURES // share
+
+
 @functools.cache
 def regression(name, method, axis=0, dtype=jnp.float32):
-    devices = mesh(name).size
-    shape = (devices * ROWS, FEATURES) if axis == 0 else (ROWS, devices * FEATURES)
+    devices, (rows, features) = mesh(name).size, sizes(name, method)
+    shape = (devices * rows, features) if axis == 0 else (rows, devices * features)
     X = array(name, shape, dtype, axis)
     y = array(name, shape[:1], jnp.float32, axis if axis == 0 else None)
 
@@ -114,10 +119,12 @@ def test_a_constant_step_is_in_place(name, dtype, check_every):
     assert all(sent.size < 1024 for sent in program.sent)  # numbers, or one of each device
 
 
-@pytest.mark.parametrize(("name", "layers"), [("8xh100", 32), ("v5e:2x4", 4)])
-def test_a_constant_step_on_the_tree_of_llama_3_8b_needs_no_more_than_a_leaf(name, layers):
-    """All layers are compiled for TPUs by the next test."""
-    devices, model = mesh(name).size, tree(8_030_261_248 - (32 - layers) * 218_112_000)
+@pytest.mark.parametrize("name", ["8xh100", "v5e:16x16"])
+def test_a_constant_step_on_a_tree_adds_all_sums_at_once_and_needs_no_more_than_a_leaf(name):
+    """Of two layers of Llama-3-8B and its embeddings. By the latency of an all-reduce for each leaf
+    256 chips were a twentieth as fast.
+    """
+    devices, model = mesh(name).size, tree(8_030_261_248 - 30 * 218_112_000)
     params = {
         leaf: array(name, shape, jnp.bfloat16, int(np.argmax(shape)))
         for leaf, shape in model.shapes.items()
@@ -127,22 +134,13 @@ def test_a_constant_step_on_the_tree_of_llama_3_8b_needs_no_more_than_a_leaf(nam
         return jd.minimize(jd.SumOfSquares(), params, jd.GradientDescent(0.1))
 
     program = Compiled(descend, params, donated=(0,))
-    assert len(model.shapes) == 3 + 9 * layers
-    assert program.memory.argument_size_in_bytes >= 2 * model.size // devices
+    assert len(params) == 3 + 9 * 2
+    assert 2 * model.size // devices <= program.arguments < 1.05 * 2 * model.size / devices
     largest = 4 * max(map(math.prod, model.shapes.values())) // devices  # in float32
     assert program.temporaries < largest
     assert {sent.kind for sent in program.sent} == {"all-reduce"}
+    assert len(program.sent) <= 4
     assert sum(sent.size for sent in program.sent) < 16 * len(params) * 4
-
-
-def test_devices_add_the_sums_of_that_tree_at_once():
-    """By the latency of an all-reduce for each leaf, 256 chips were a twentieth as fast."""
-    point = ScalingPoint("llama3-8b", 0, 0, "constant", "bfloat16", "params", 256, "v5e:16x16")
-    figures = rehearsed(point)
-    assert sum(one["count"] for one in figures["collectives"]) <= 4
-    assert figures["efficiency"] > 0.9
-    assert figures["argument_bytes"] < 1.05 * 2 * 8_030_261_248 / 256
-    assert {one["kind"] for one in figures["collectives"]} == {"all-reduce"}
 
 
 @posed(
@@ -153,14 +151,14 @@ def test_devices_add_the_sums_of_that_tree_at_once():
     ]
 )
 def test_rows_stay_on_their_devices(name, method):
-    program = regression(name, method)
-    part, square = 4 * ROWS * FEATURES, 4 * FEATURES**2
+    program, (rows, features) = regression(name, method), sizes(name, method)
+    part, square = 4 * rows * features, 4 * features**2
     squares = SQUARES.get(method, 0)
     room = squares * square + part if squares else 0.2 * part
     assert program.temporaries < room
     assert {sent.kind for sent in program.sent} <= {"all-reduce"}
-    largest = 4 * FEATURES**2 if squares else 80 * FEATURES
-    assert all(sent.size <= largest + 16 * FEATURES for sent in program.sent)
+    largest = square if squares else 80 * features
+    assert all(sent.size <= largest + 16 * features for sent in program.sent)
 
 
 def sends_one_vector(sent, features):
@@ -257,40 +255,20 @@ def test_16_bit_data_are_not_copied(name):
     assert program.temporaries < 0.5 * 2 * ROWS * FEATURES
 
 
-def test_a_slice_of_256_chips_holds_a_regression_of_half_a_terabyte():
-    name, rows, features = "v5e:16x16", 1 << 24, 8192
-    X = array(name, (rows, features), jnp.float32, 0)
-    y = array(name, (rows,), jnp.float32, 0)
-
-    def solve(X, y):
-        return jd.minimize(jd.LinearRegression(X, y), method=jd.ConjugateGradient()).params
-
-    program = Compiled(solve, X, y)
-    assert program.memory.argument_size_in_bytes < 2.2e9
-    assert program.temporaries < 0.01 * 2.15e9
-    sends_one_vector(program.sent_in_an_iteration, features)
-
-
-def stored_entries(kind):
+@pytest.mark.parametrize("name", ["h100", "v5e:2x4"])
+def test_designs_that_store_some_entries_need_a_few_vectors_and_no_dense_matrix(name):
     rng = np.random.default_rng(0)
     rows, features, entries = 20_000, 5_000, 200_000
-    if kind == "sparse":
-        row, column = rng.integers(0, rows, entries), rng.integers(0, features, entries)
-        values = rng.normal(size=entries).astype(np.float32)
-        return jd.Sparse.from_indices(row, column, values, shape=(rows, features))
-    codes = rng.integers(0, features, rows), rng.integers(0, 10, rows)
-    categories = {
-        "firm": jd.Categorical(codes[0], features),
-        "year": jd.Categorical(codes[1], 10),
-    }
-    return jd.Concatenated(categories | {"x": rng.normal(size=(rows, 3)).astype(np.float32)})
-
-
-@pytest.mark.parametrize("kind", ["sparse", "categorical"])
-@pytest.mark.parametrize("name", ["h100", "v5e:2x4"])
-def test_designs_that_store_some_entries_need_a_few_vectors_and_no_dense_matrix(name, kind):
-    design = stored_entries(kind)
-    rows, features = design.shape
+    row, column = rng.integers(0, rows, entries), rng.integers(0, features, entries)
+    values = rng.normal(size=entries).astype(np.float32)
+    design = jd.Concatenated(
+        {
+            "words": jd.Sparse.from_indices(row, column, values, shape=(rows, features)),
+            "firm": jd.Categorical(rng.integers(0, features, rows), features),
+            "year": jd.Categorical(rng.integers(0, 10, rows), 10),
+            "x": rng.normal(size=(rows, 3)).astype(np.float32),
+        }
+    )
 
     def everywhere(leaf):
         return array(name, leaf.shape, leaf.dtype)
@@ -303,4 +281,4 @@ def test_designs_that_store_some_entries_need_a_few_vectors_and_no_dense_matrix(
     assert not program.sent
     # A TPU pads what has few columns to 128 of them.
     padded = 1 if name == "h100" else 128
-    assert program.temporaries < 40 * 4 * (rows + features) * padded
+    assert program.temporaries < 40 * 4 * sum(design.shape) * padded

@@ -25,7 +25,10 @@ def test_a_pod_is_rehearsed(target, devices):
     assert not figures["gathers_data"]
     assert 2 * part < figures["iteration_bytes"] < 2.1 * part
     vectors = [one for one in figures["collectives"] if one["bytes"] >= 4 * features]
-    assert [one["kind"] for one in vectors] == ["all-reduce"]
+    assert [(one["kind"], one["count"]) for one in vectors] == [("all-reduce", 1)]
+    assert vectors[0]["bytes"] <= 4 * features + 64
+    assert sum(one["count"] for one in figures["collectives"]) <= 4
+    assert all(one["bytes"] < 64 for one in figures["collectives"] if one not in vectors)
     assert figures["efficiency"] > 0.9
     assert figures["kernels"] < 40
 

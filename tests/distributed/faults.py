@@ -50,19 +50,6 @@ def bad_weights(index, place):
     print(jd.minimize(regression).status)
 
 
-def different_calls(index, place):
-    X, y, _ = data()
-    objective = jd.LinearRegression(place(X), place(y))
-    other = {"weights": jnp.zeros(6), "intercept": jnp.zeros(())}
-    try:
-        if index == 0:
-            jd.minimize(objective, method=jd.LSMR())
-        else:
-            jd.certify(objective, other)
-    except jd.OtherProcessFailed as error:
-        print(error)
-
-
 def alone(index, place):
     """What one process does with its own arrays concerns no other."""
     del place
@@ -73,31 +60,6 @@ def alone(index, place):
             jd.minimize(jd.LinearRegression(X, y[:-1]))
         except ValueError as error:
             print(error)
-
-
-def hook_fails(index, place):
-    """A hook of process 1 raises in the middle of a run."""
-    X, y, _ = data()
-
-    class Failing(jd.hooks.Hook):
-        def report(self, record):
-            if index == 1 and record.iteration >= 20:
-                raise OSError("the disk of process 1 is gone")
-            return False
-
-    objective = jd.LinearRegression(place(X), place(y))
-    try:
-        jd.run(
-            objective,
-            method=jd.GradientDescent(1e-9),
-            tolerance=0,
-            max_iterations=100_000,
-            chunk=10,
-            hooks=[Failing()],
-        )
-    except (OSError, jd.OtherProcessFailed) as error:
-        print(type(error).__name__, error)
-    print(int(jd.minimize(objective).status))
 
 
 def ends_in_hooks(index, place):
@@ -186,7 +148,7 @@ def other_calls(index, place):
             regression(), start | {"weights": start["weights"] + one(0.0, 1.0)}
         ),
         "rounding": lambda: jd.run(regression(), rounding=one(None, jd.StochasticRounding(3))),
-        "another call": lambda: one(jd.minimize, jd.run)(regression(), method=jd.LSMR()),
+        "another call": lambda: one(jd.minimize, jd.certify)(regression(), start),
         # Hooks may differ.
         "hooks": lambda: jd.run(regression(), method=light, hooks=one([], [jd.hooks.Progress()])),
     }

@@ -1,0 +1,34 @@
+"""Commands in the process of the tests, and programs in one of their own, for several modules."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import jaxdescent
+
+ROOT = pathlib.Path(jaxdescent.__file__).parents[1]
+
+
+def run(*arguments, width=200):
+    """How ``jaxdescent`` with these arguments ended in this process, and what it printed."""
+    from typer.testing import CliRunner
+
+    from jaxdescent.cli.commands import app
+
+    return CliRunner().invoke(app, [str(each) for each in arguments], env={"COLUMNS": str(width)})
+
+
+def ran(program, *arguments, **environment):
+    """How a process of its own ended that ran this program, and what it printed."""
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        capture_output=True, text=True, check=False, cwd=ROOT, env=os.environ | environment,
+    )  # fmt: skip
+
+
+def printed(program, *arguments, **environment):
+    """What a program printed that came to its end without an error."""
+    done = ran(program, *arguments, **environment)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-3000:]}"
+    return done.stdout
