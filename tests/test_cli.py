@@ -408,11 +408,10 @@ def test_ctrl_c_in_a_module_of_c_is_no_error_of_its_own(capsys):
     assert capsys.readouterr().err == "Interrupted: nothing was written.\n"
 
 
-def test_characters_that_the_output_lacks_are_escaped(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+def test_characters_that_the_output_lacks_are_escaped(tmp_path):
     (tmp_path / "d.csv").write_text("ä,y\n1,2\n", encoding="utf-8")
     program = "from jaxdescent.cli import main; main()"
-    done = in_a_process(program, "inspect", str(tmp_path / "d.csv"))
+    done = ran(program, "inspect", tmp_path / "d.csv", PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")
     assert "\\xe4" in done.stdout
 
