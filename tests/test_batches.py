@@ -223,6 +223,25 @@ def test_members_that_close_over_data_claim_what_eager_calls_do(rng, monkeypatch
     assert len(set(np.asarray(made.status).tolist())) > 1
 
 
+def test_members_that_draw_from_typed_keys_are_solved(monkeypatch):
+    """JAX cannot lower such a function beside another precision."""
+    from jaxdescent.kernels import platform
+
+    monkeypatch.setattr(platform, "has_one_cpu", lambda: True)  # as nearly every user has it
+    keys = jax.random.split(jax.random.key(0), 3)
+
+    def squares(p, key):
+        return jnp.sum(jnp.square(p - jax.random.normal(key, (3,))))
+
+    start, expected = jnp.zeros(3), jax.vmap(lambda key: jax.random.normal(key, (3,)))(keys)
+    mapped = jax.vmap(lambda key: jd.minimize(lambda p: squares(p, key), start))(keys)
+    batch = jd.minimize_batch(lambda key: (lambda p: squares(p, key), start), (keys,))
+    for result in (mapped, batch):
+        assert np.all(result.converged)
+        np.testing.assert_allclose(result.params, expected, atol=1e-5)
+    assert jd.minimize(lambda p: squares(p, keys[0]), start).converged
+
+
 @pytest.mark.parametrize("at_once", [1, 4, 7, 100])
 def test_costly_branches_are_taken_for_those_who_need_them(at_once, rng):
     numbers = jnp.asarray(rng.normal(size=10), jnp.float32)

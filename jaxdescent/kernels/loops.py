@@ -61,7 +61,7 @@ def calls_libraries(function: Callable[..., Any], *arguments: Any) -> bool:
     it multiplies matrices or has another operation for which XLA calls a library.
     """
     traced = jax.make_jaxpr(function)(*arguments)
-    return any(_is_by_library(equation) for equation in _equations(traced.jaxpr))
+    return any(_is_by_library(equation) for equation in equations(traced.jaxpr))
 
 
 def _is_by_library(equation: Any) -> bool:
@@ -71,7 +71,7 @@ def _is_by_library(equation: Any) -> bool:
     return equation.primitive.name in LIBRARIES
 
 
-def _equations(jaxpr: Any) -> Iterator[Any]:
+def equations(jaxpr: Any) -> Iterator[Any]:
     """The operations of a program, and of the programs inside them."""
     for equation in jaxpr.eqns:
         yield equation
@@ -79,7 +79,7 @@ def _equations(jaxpr: Any) -> Iterator[Any]:
             for inner in parameter if isinstance(parameter, tuple) else (parameter,):
                 program = getattr(inner, "jaxpr", inner)  # a ClosedJaxpr holds a Jaxpr
                 if isinstance(program, Jaxpr):
-                    yield from _equations(program)
+                    yield from equations(program)
 
 
 def one_turn(function: Callable[[], Any]) -> Any:

@@ -24,6 +24,7 @@ from jax.flatten_util import ravel_pytree
 from jaxdescent.inputs.functions import MOST_IN_DOUBLE, anew
 from jaxdescent.kernels.branches import seldom
 from jaxdescent.kernels.host_calls import host_call
+from jaxdescent.kernels.loops import equations
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 from jaxdescent.objectives.stationary import dense_hessian
@@ -220,15 +221,19 @@ def _with_measured(judged: _Judged, there: Any, xp: Any) -> Found:
 
 
 class _Unsuitable(Exception):
-    """The function makes large arrays, or casts its value from float64 to another dtype."""
+    """The function makes large arrays, draws random numbers from typed keys, which JAX cannot lower
+    beside another precision, or casts its value from float64 to another dtype.
+    """
 
 
 def _largest(objective: Objective, params: Params) -> int:
     """The size of the largest array that the function closes over or computes."""
     closed = jax.make_jaxpr(anew(objective.value))(params)
-    made = [each.aval for equation in closed.jaxpr.eqns for each in equation.outvars]
-    sizes = [getattr(aval, "size", 0) for aval in made]
-    return max([np.size(const) for const in closed.consts] + sizes, default=0)
+    made = [each.aval for equation in equations(closed.jaxpr) for each in equation.outvars]
+    arrays = [each for each in (*map(jax.typeof, closed.consts), *made) if hasattr(each, "dtype")]
+    if any(jnp.issubdtype(array.dtype, jax.dtypes.extended) for array in arrays):
+        raise _Unsuitable
+    return max((array.size for array in arrays), default=0)
 
 
 def _expansion(objective: Objective, params: Params) -> tuple[jax.Array, ...]:
