@@ -416,6 +416,16 @@ def test_characters_that_the_output_lacks_are_escaped(tmp_path):
     assert "\\xe4" in done.stdout
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no full device")
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_a_full_disk_under_the_output_is_told_in_one_line(option):
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-m", "jaxdescent", option]
+        done = subprocess.run(command, check=False, stdout=full, stderr=subprocess.PIPE)
+    line = b"Error: the output cannot be written: No space left on device.\n"
+    assert (done.returncode, done.stderr) == (2, line)
+
+
 def test_ctrl_c_in_a_callback_of_the_garbage_collector_is_not_lost(capsys):
     def interrupt(phase, info):
         gc.callbacks.remove(interrupt)

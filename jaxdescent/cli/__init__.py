@@ -44,6 +44,12 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        # The output's disk is full, and the interpreter would try to write the rest at its exit.
+        os.write(2, f"Error: the output cannot be written: {error.strerror}.\n".encode())
+        os._exit(2)
     except SystemExit as end:
         from jaxdescent.cli.command_line import is_one_of_several
 
