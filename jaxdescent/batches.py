@@ -105,13 +105,11 @@ def minimize_batch(
         common = _settled(problem, first, start, tolerance)
 
     if _is_on_one_cpu(members):
-        descent = Descent(*first, jnp.int32(max_iterations), 1)
-        over = _one_by_one
+        block = _looked_at_once(Descent(*first, jnp.int32(max_iterations), 1), start)
+        over, flags = (_in_rounds, {"block": block}) if block > 1 else (_one_by_one, {})
         if first.method.solves_at_once(first.objective):
-            over = _by_blocks
-        elif not descent.may_go_on and not descent.refutation.has_diagonal:
-            over = _in_rounds
-        result = _joined(_each(over, common, _shares(members, size), max_iterations))
+            over, flags = _by_blocks, {}
+        result = _joined(_each(over, common, _shares(members, size), max_iterations, flags))
     else:
         result = _shrinking(common, members, size, max_iterations)
     return result._replace(params=jax.vmap(first.objective.unpacked)(result.params))
@@ -130,13 +128,15 @@ def _is_on_one_cpu(members: Any) -> bool:
     return len(devices) == 1 and next(iter(devices)).platform == "cpu"
 
 
-def _each(function: Callable[..., Any], common: Any, parts: list[Any], most: int) -> list[Any]:
+def _each(
+    function: Callable[..., Any], common: Any, parts: list[Any], most: int, flags: dict[str, Any]
+) -> list[Any]:
     """The results of ``function`` for each share of the members, each in its own thread."""
     limit = jnp.asarray(most, jnp.int32)
     inputs = [(common, limit, part) for part in parts]
     if len(inputs) == 1:
-        return [programs.compiled(function, inputs[0])(*inputs[0])]
-    calls = [programs.compiled(function, each).prepared(*each) for each in inputs]
+        return [programs.compiled(function, inputs[0], **flags)(*inputs[0])]
+    calls = [programs.compiled(function, each, **flags).prepared(*each) for each in inputs]
     with ThreadPoolExecutor(len(calls)) as pool:
         return list(pool.map(lambda call: jax.block_until_ready(call()), calls))
 
@@ -177,9 +177,21 @@ def _one_by_one(common: Any, most: jax.Array, members: Any) -> Result:
     return lax.map(lambda member: _solve(common, most, member), members)
 
 
-def _in_rounds(common: Any, most: jax.Array, members: Any) -> Result:
+def _looked_at_once(descent: Descent, start: Any) -> int:
+    """The number of members whose claims are looked at by one call of the host, if they are like
+    the one with this descent; zero where the host does not look at claims.
+    """
+    refutation, objective = descent.refutation, descent.objective
+    if descent.may_go_on or refutation.has_diagonal or not refutation.is_possible(start):
+        return 0
+    from jaxdescent.second_order import few_unknowns  # regressions go without it
+
+    return few_unknowns.members_at_once(objective.hoisted(start), start)
+
+
+def _in_rounds(common: Any, most: jax.Array, members: Any, *, block: int) -> Result:
     """Each member descends to its next claim alone; then the claims are looked at, for which a
-    program calls the host once for many members.
+    program calls the host once for a block of members.
     """
 
     def begin(member: Any) -> Loop:
@@ -194,20 +206,22 @@ def _in_rounds(common: Any, most: jax.Array, members: Any) -> Result:
         return _begun(common, most, member)[0].looked_at(loop)
 
     def follow(loop: Loop) -> Loop:
-        at_claim = lax.map(lambda given: to_claim(*given), (members, loop))
-        # No claim is looked at again: of members that ended before nothing is asked.
-        is_over = loop.status != RUNNING
+        was_running = loop.status == RUNNING
+
+        def to_next(given: tuple[Any, ...]) -> Loop:
+            is_on, member, own = given
+            return lax.cond(is_on, to_claim, lambda member, own: own, member, own)
+
+        reached = lax.map(to_next, (was_running, members, loop))
+        # A claim is looked at once: a member that had ended before has no claim now.
         none = jnp.int32(Status.NON_FINITE.value)
-        asked = at_claim._replace(status=jnp.where(is_over, none, at_claim.status))
-        seen = jax.vmap(look)(members, asked)
-        status = jnp.where(is_over, loop.status, seen.status)
-        return seen._replace(status=status)
+        asked = reached._replace(status=jnp.where(was_running, reached.status, none))
+        seen = loops.by_blocks(jax.vmap(look), (members, asked), block)
+        return seen._replace(status=jnp.where(was_running, seen.status, loop.status))
 
     first = lax.map(begin, members)
     last = lax.while_loop(lambda loop: jnp.any(loop.status == RUNNING), follow, first)
-    return lax.map(
-        lambda given: _begun(common, most, given[0])[0].result(given[1]), (members, last)
-    )
+    return lax.map(lambda each: _begun(common, most, each[0])[0].result(each[1]), (members, last))
 
 
 def _by_blocks(common: Any, most: jax.Array, members: Any) -> Result:

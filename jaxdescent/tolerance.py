@@ -46,8 +46,10 @@ class Tolerance(Displayed):
     =====================  ======================================================  =========
 
     :mod:`jaxdescent.descent.stopping` derives the scales. No rule but ``absolute_gradient`` depends
-    on the units of the objective or the params. A change of exactly zero counts only after nothing
-    has changed for the method's patience, because a transformation may hold its updates back.
+    on the units of the objective or the params. Where no tolerance is given, a proof that the value
+    is near enough to its minimum stands for a small gradient. A change of exactly zero counts only
+    after nothing has changed for the method's patience, because a transformation may hold its
+    updates back.
 
     Args:
       gradient: the tolerance for the gradient; 0 turns the rule off. A pytree with the params'
@@ -94,7 +96,9 @@ class Tolerance(Displayed):
     def resolved(self, params: Params) -> ResolvedTolerance:
         """This tolerance with numbers in place of None for gradient and suboptimality."""
         gradient, suboptimality = self.gradient, self.suboptimality
-        if gradient is None and suboptimality is None and self.absolute_gradient is None:
+        named = gradient, suboptimality, self.absolute_gradient
+        is_default = all(number is None for number in named)
+        if is_default:
             gradient = suboptimality = default_tolerance(params)
         gradient = 0.0 if gradient is None else gradient
         suboptimality = 0.0 if suboptimality is None else suboptimality
@@ -106,6 +110,7 @@ class Tolerance(Displayed):
             self.step,
             self.predicate,
             ignored=Ignored.known(gradient, suboptimality),
+            is_default=is_default,
         )
 
     def check(self, params: Params) -> None:
@@ -172,6 +177,7 @@ class ResolvedTolerance:
       absolute_gradient, value, step, predicate: the attributes of the tolerance.
       ignored: which of the first two rules are off, if known: then a program has no kernel for a
         rule that is off.
+      is_default: whether the first two are the default.
     """
 
     gradient: Any
@@ -181,6 +187,7 @@ class ResolvedTolerance:
     step: Any
     predicate: Callable[[Check], Any] | None
     ignored: Ignored | None = dataclasses.field(metadata={"static": True})
+    is_default: bool = dataclasses.field(metadata={"static": True})
 
     def __repr__(self) -> str:
         """The call that makes a tolerance with these numbers."""
@@ -235,13 +242,12 @@ class ResolvedTolerance:
 
     def is_level(self, norm: Any, scale: Any, is_near: Any, xp: Any = jnp) -> Any:
         """Whether the gradient is small, or a proof that the value is near its minimum stands for
-        that: where the gradient's tolerance is no finer than the value's.
+        that: where the caller named no tolerance for the gradient.
         """
-        if self.is_by_leaf or self.off.gradient is True:
+        if self.is_by_leaf:
             return self.off.gradient is True
-        numbers = self.gradient, self.suboptimality
-        own, of_value = (xp.asarray(number, norm.dtype) for number in numbers)
-        return (own >= of_value) & is_near | self.is_small_gradient(norm, scale, xp)
+        is_small = self.is_small_gradient(norm, scale, xp)
+        return is_small | is_near if self.is_default else is_small
 
     def is_below_bound(self, norm: jax.Array) -> jax.Array | bool:
         """Whether the gradient's norm is at most the absolute bound, if there is one."""

@@ -109,6 +109,10 @@ WRONG_TYPES = {
         lambda: descend(method=jd.GradientDescent(jnp.ones(2))),
         r"must be a number",
     ),
+    "learning rate an array, traced": (
+        lambda: jax.jit(lambda rate: descend(method=jd.GradientDescent(rate)).params)(jnp.ones(2)),
+        r"must be a number",
+    ),
     "learning rate a string": (
         lambda: descend(method=jd.GradientDescent("fast")),
         r"got 'fast'.*schedule",

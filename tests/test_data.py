@@ -680,6 +680,8 @@ def test_folders_say_which_of_their_links_cannot_be_read(tmp_path):
         hidden.unlink()
     (folder / "x.csv").symlink_to(other / "b.csv")
     assert sum(block.rows for block in located(open_source(folder), ["a"], 10)) == 2
+    (folder / "c.csv.gz").write_bytes(gzip.compress(b"a\n3\n"))
+    assert sum(block.rows for block in located(open_source(folder), ["a"], 10)) == 3
 
 
 def test_pipes_and_names_that_are_not_utf_8_are_refused(tmp_path):

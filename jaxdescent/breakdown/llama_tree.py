@@ -61,4 +61,9 @@ def tree(*limits: int | None) -> Tree:
     for name, shape in sorted(layer.items(), key=lambda item: -math.prod(item[1])):
         if Tree(part, "").size + math.prod(shape) <= max_params:
             part[name] = shape
+    if not part:
+        raise ValueError(
+            f"--params must be at least {WIDTH:,}, the smallest vector of the model, got "
+            f"{max_params:,}."
+        )
     return Tree(part, "matrices of one layer")

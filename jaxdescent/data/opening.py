@@ -175,11 +175,11 @@ def _files_below(path: pathlib.Path) -> list[pathlib.Path]:
             )
         if file.is_dir():
             continue
-        if file.suffix.lower() in PACKED and _ending(file.with_suffix("")) in FORMATS:
-            raise DataError(
-                f"{file} is packed in a way that cannot be read: unpack it, or name the others."
-            )
         if _ending(file) not in FORMATS:
+            if file.suffix.lower() in PACKED and _ending(file.with_suffix("")) in FORMATS:
+                raise DataError(
+                    f"{file} is packed in a way that cannot be read: unpack it, or name the others."
+                )
             continue
         if not file.is_file():
             what = "is no file" if file.exists() else "is a link to nothing"

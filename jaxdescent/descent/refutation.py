@@ -237,7 +237,7 @@ class Refutation(NamedTuple):
         is_stronger = (status == Status.CONVERGED.value) & (watch.evidence < known.value)
         is_exact = look.is_exact & asked.is_looked_at & xp.logical_not(is_stronger)
         is_exact = is_exact & (status != RUNNING)
-        is_near = look.falls <= asked.allowed
+        is_near = (look.falls <= asked.allowed) & (not self.has_diagonal)
         is_level = self.tolerance.is_level(loop.norm, loop.watch.scale, is_near, xp)
         is_proven = is_exact & xp.logical_not(look.is_false) & is_level
         is_proven = is_proven & (status != Status.MAX_ITERATIONS.value)
@@ -271,7 +271,7 @@ class Refutation(NamedTuple):
         parts = objective, self.tolerance, loop._replace(state=(), history=()), asked
         numbers, structure = jax.tree.flatten(parts)
 
-        def by(look: Any, at_once: int = 1) -> Look:
+        def by(look: Any, members: int = 1) -> Look:
             def made(*numbers: jax.Array) -> Look:
                 return look(*structure.unflatten(numbers))
 
@@ -279,17 +279,13 @@ class Refutation(NamedTuple):
                 del numbers
                 return Look.nothing(dtype)
 
-            return seldom(asked.is_looked_at, made, none, *numbers, at_once=at_once)
-
-        def in_own_dtype() -> Look:
-            return by(_look_in_own_dtype)
+            return seldom(asked.is_looked_at, made, none, *numbers, at_once=members)
 
         dtype = loop.value.dtype
-        is_small = few_unknowns.is_possible(objective, loop.params)
-        if not is_small or not few_unknowns.is_traceable(objective, loop.params):
-            return in_own_dtype()
-        at_once = few_unknowns.members_at_once(objective, loop.params)
-        return on_one_cpu(lambda: by(_look_in_double, at_once), in_own_dtype)
+        members = few_unknowns.members_at_once(objective, loop.params)
+        if not members:
+            return by(_look_in_own_dtype)
+        return on_one_cpu(lambda: by(_look_in_double, members), lambda: by(_look_in_own_dtype))
 
     def _look_at_structure(self, loop: Loop, asked: _Asked) -> Look:
         """The look at the claim by the structure. Under ``vmap`` a plain branch would copy X for
@@ -314,8 +310,8 @@ def _look_in_double(
     """The look in a program for one CPU, by the rule of certificates."""
     from jaxdescent.second_order import few_unknowns
 
-    del asked
     how = {"value": loop.value, "size": loop.watch.size.scale, "tolerance": tolerance.suboptimality}
+    how["is_asked"] = asked.is_looked_at
     return _look_of(few_unknowns.found_in_program(objective, loop.params, **how), jnp)
 
 

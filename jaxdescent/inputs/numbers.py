@@ -37,7 +37,7 @@ def check_number(
     may_be_none: bool = False,
     hint: str = "",
 ) -> None:
-    """Raise unless ``value`` is a real scalar for which ``holds``; a traced value passes.
+    """Raise unless ``value`` is a real scalar for which ``holds``; any traced scalar passes.
 
     Args:
       name: the argument's name, for the message.
@@ -55,14 +55,14 @@ def check_number(
     Traceback (most recent call last):
     ValueError: decay must be in [0, 1), got 2.0.
     """
-    if isinstance(value, Tracer) or (value is None and may_be_none):
+    if value is None and may_be_none:
         return
     hint = f": {hint}" if hint else ""
     numbers = (int, float, np.ndarray, np.generic, jax.Array)
     if not isinstance(value, numbers) or np.ndim(value) or np.iscomplexobj(value):
         kind = "a number or None" if may_be_none else "a number"
         raise TypeError(f"{name} must be {kind}, {expected}, got {value!r}{hint}.")
-    if not holds(value):
+    if not isinstance(value, Tracer) and not holds(value):
         raise ValueError(f"{name} must be {expected}, got {float(value)}{hint}.")
 
 

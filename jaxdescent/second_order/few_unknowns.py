@@ -13,6 +13,7 @@ of the params is multiplied by powers of two.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -91,33 +92,28 @@ class _Judged(NamedTuple):
 def is_possible(objective: Objective, params: Params) -> bool:
     """Whether the Hessian's columns are few and the data small."""
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
-    return size <= MOST_IN_DOUBLE and _numbers(objective, params) <= MOST_NUMBERS
+    data = sum(np.size(leaf) for leaf in jax.tree.leaves(objective))
+    return size <= MOST_IN_DOUBLE and size * max(data, size) <= MOST_NUMBERS
 
 
 def members_at_once(objective: Objective, params: Params) -> int:
-    """The number of members of a batch, like the one that is given, for which the host is called
-    once.
-    """
-    return min(max(MOST_NUMBERS // max(_numbers(objective, params), 1), 1), MOST_MEMBERS)
-
-
-def _numbers(objective: Objective, params: Params) -> int:
-    """The product of the number of unknowns and the numbers in the data."""
-    size = sum(leaf.size for leaf in jax.tree.leaves(params))
-    return size * max(size, sum(np.size(leaf) for leaf in jax.tree.leaves(objective)))
-
-
-def is_traceable(objective: Objective, params: Params) -> bool:
-    """Whether the function can be computed in float64, up to its value, and makes no large arrays.
+    """The number of members of a batch, each like the given one, whose Hessians are computed at
+    once; zero where the function cannot be computed in float64, up to its value, or makes large
+    arrays.
 
     A function may raise any error in a dtype that it was not written for.
     """
+    if not is_possible(objective, params):
+        return 0
     try:
         with double():
             jax.eval_shape(_expansion, objective, params)
+            size = sum(leaf.size for leaf in jax.tree.leaves(params))
+            data = sum(np.size(leaf) for leaf in jax.tree.leaves(objective))
+            numbers = size * max(size, data, _largest(objective, params))
     except Exception:
-        return False
-    return True
+        return 0
+    return min(max(MOST_NUMBERS // max(numbers, 1), 1), MOST_MEMBERS)
 
 
 def found_at(
@@ -137,16 +133,19 @@ def found_at(
         numbers = jax.device_get(curvature.run(_expansion))
     except Exception:  # a function may raise any error in float64
         return None
-    judged = _judged(numbers, value, size, tolerance, eps=curvature.eps)
+    how = {"eps": curvature.eps, "is_stored": objective.hessian_array is not None}
+    judged = _judged(True, numbers, value, size, tolerance, **how)
     if not judged.is_flat:
         return judged.found
     return _with_measured(judged, np.asarray(curvature.run(_values, judged.parts)), np)
 
 
 def found_in_program(
-    objective: Objective, params: Params, *, value: Any, size: Any, tolerance: Any
+    objective: Objective, params: Params, *, is_asked: Any, value: Any, size: Any, tolerance: Any
 ) -> Found:
-    """:func:`found_at` in a program for one CPU, which calls the host for LAPACK."""
+    """:func:`found_at` in a program for one CPU, which calls the host for LAPACK. Of a batch the
+    findings mean nothing for members that are not asked.
+    """
     wide, dtype = precision.widen(params), jnp.result_type(value)
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     with double():
@@ -154,9 +153,10 @@ def found_in_program(
         flag, number = jax.ShapeDtypeStruct((), bool), jax.ShapeDtypeStruct((), np.float64)
         parts = jax.ShapeDtypeStruct((FLAT_PARTS, count), np.float64)
         like = _Judged(Found(flag, flag, flag, number), flag, parts, number, number)
-        of = functools.partial(_judged, eps=precision.epsilon(wide))
-        given = (value, size, jnp.asarray(tolerance, jnp.float64))
-        judged = host_call(of, like, numbers, *given, vmap_method="broadcast_all")
+        how = {"eps": precision.epsilon(wide), "is_stored": objective.hessian_array is not None}
+        of = functools.partial(_judged, **how)
+        given = (numbers, value, size, jnp.asarray(tolerance, jnp.float64))
+        judged = host_call(of, like, is_asked, *given, vmap_method="broadcast_all")
         leaves, structure = jax.tree.flatten((objective, wide, judged.parts))
 
         def measured(*leaves: jax.Array) -> jax.Array:
@@ -171,42 +171,62 @@ def found_in_program(
         return found._replace(falls=found.falls.astype(dtype))
 
 
-def _judged(numbers: Any, value: Any, size: Any, tolerance: Any, *, eps: float) -> _Judged:
-    """The findings about a point, or about several: all arrays may have leading axes."""
+def _judged(is_asked: Any, *given: Any, eps: float, is_stored: bool) -> _Judged:
+    """The findings about a point, or about the points that are asked of several: all arrays may
+    have leading axes. The rounding of a stored Hessian's entries may change its eigenvalues.
+    """
+    asked = np.asarray(is_asked)
+    given = jax.tree.map(lambda leaf: np.asarray(leaf)[asked], given)
+    with np.errstate(all="ignore"):  # members that have failed hold any numbers
+        made = _judged_each(*given, eps=eps, is_stored=is_stored)
+
+    def of_all(own: np.ndarray) -> np.ndarray:
+        whole = np.zeros((*asked.shape, *own.shape[1:]), own.dtype)
+        whole[asked] = own
+        return whole
+
+    return jax.tree.map(of_all, made)
+
+
+def _judged_each(
+    numbers: Any, value: Any, size: Any, tolerance: Any, *, eps: float, is_stored: bool
+) -> _Judged:
+    """The findings about points, with one leading axis."""
     height, flat, gradient, matrix = numbers
-    value, size, tolerance = (np.asarray(each, np.float64) for each in (value, size, tolerance))
+    value, size, tolerance = (each.astype(np.float64) for each in (value, size, tolerance))
     is_finite = np.isfinite(matrix).all((-2, -1)) & np.isfinite(gradient).all(-1)
-    matrix = np.where(is_finite[..., None, None], matrix, 0)
-    newton = Newton.of(matrix)
+    is_finite &= np.isfinite(flat).all(-1)
+    flat, gradient = (np.where(is_finite[:, None], each, 0) for each in (flat, gradient))
+    newton = Newton.of(np.where(is_finite[:, None, None], matrix, 0))
+    doubt = flat.shape[-1] * eps * np.max(np.abs(newton.values), axis=-1)
+    doubt = np.maximum(newton.cutoff, doubt)
+    if is_stored:
+        newton = dataclasses.replace(newton, margins=(doubt, doubt))
     rounding, count = eps * newton.worth(flat), flat.shape[-1]
     lost = count * rounding + stationarity.underflow(flat, eps)
-    with np.errstate(invalid="ignore"):
-        is_same = np.abs(height - value) <= AGREEMENT * np.abs(height) + lost
-        is_known = is_finite & is_same
-        verdict = stationarity.by_newton(
-            newton, flat, height, gradient, tolerance=tolerance, eps=eps
-        )
-        # The rounding of data may change the sign of an eigenvalue, but not what the function is.
-        doubt = count * eps * np.max(np.abs(newton.values), axis=-1)
-        is_convex = newton.ends[0] >= -np.maximum(newton.cutoff, doubt)
-        falls = np.where(verdict.is_flat, verdict.decrement, np.inf)
-        scale = stationarity.SLACK * np.maximum(np.abs(height), rounding)
-        values, vectors = np.linalg.eigh(matrix)
-        worth = 0.5 * np.abs(values) * size[..., None] ** 2
-        is_irrelevant = worth <= (np.minimum(tolerance, FLAT) * scale)[..., None]
-    along = np.where(is_irrelevant, (vectors.mT @ flat[..., None])[..., 0], 0)
-    # The directions with a part come first, in their order.
-    order = np.argsort(along == 0, axis=-1, kind="stable")[..., :FLAT_PARTS]
-    own = np.take_along_axis(along, order, -1)[..., None]
-    parts = np.zeros((*along.shape[:-1], FLAT_PARTS, count))
-    parts[..., : own.shape[-2], :] = own * np.take_along_axis(vectors.mT, order[..., None], -2)
+    is_known = is_finite & (np.abs(height - value) <= AGREEMENT * np.abs(height) + lost)
+    verdict = stationarity.by_newton(newton, flat, height, gradient, tolerance=tolerance, eps=eps)
+    # The rounding of data may make an eigenvalue of zero negative.
+    is_convex = newton.ends[0] >= -doubt
     found = Found(
         is_known,
         is_known & verdict.is_stationary,
         is_known & is_convex,
-        np.where(is_known, falls, 0.0),
+        np.where(is_known, np.where(verdict.is_flat, verdict.decrement, np.inf), 0.0),
     )
-    is_flat = found.is_stationary & np.any(along, axis=-1)
+    scale = stationarity.SLACK * np.maximum(np.abs(height), rounding)
+    # Only stationary points are measured along flat directions.
+    values, vectors = np.linalg.eigh(np.where(found.is_stationary[:, None, None], matrix, 0))
+    worth = 0.5 * np.abs(values) * size[:, None] ** 2
+    is_irrelevant = worth <= (np.minimum(tolerance, FLAT) * scale)[:, None]
+    is_irrelevant &= found.is_stationary[:, None]
+    along = np.where(is_irrelevant, (vectors.mT @ flat[..., None])[..., 0], 0)
+    # The directions with a part come first, in their order.
+    order = np.argsort(along == 0, axis=-1, kind="stable")[:, :FLAT_PARTS]
+    own = np.take_along_axis(along, order, -1)[..., None]
+    parts = np.zeros((len(flat), FLAT_PARTS, count))
+    parts[:, : own.shape[1]] = own * np.take_along_axis(vectors.mT, order[..., None], 1)
+    is_flat = np.any(along, axis=-1)
     return _Judged(found, is_flat, parts, height, np.where(is_known, tolerance * scale, 0.0))
 
 
