@@ -175,3 +175,34 @@ def test_many_penalties_share_one_gram_matrix_through_the_whole_descent(rng):
 
     memory = jax.jit(jax.vmap(solve)).lower(penalties).compile().memory_analysis()
     assert memory.temp_size_in_bytes < len(penalties) / 2 * 4 * 60 * 60
+
+
+@pytest.mark.core
+def test_a_path_of_penalties_builds_the_matrix_once(rng):
+    objective = regression(rng, *SHAPE, dtype=np.float32).checked()
+    params = objective.start()
+
+    def state(l2):
+        penalised = jd.LinearRegression(objective.X, objective.y, l2=l2)
+        state = jd.Gram().init(penalised, params)
+        new, _, _ = jd.Gram().step(penalised, params, state)
+        return state.form, new
+
+    form, stepped = jax.eval_shape(
+        jax.vmap(state, out_axes=(None, 0)), jax.ShapeDtypeStruct((50,), jnp.float32)
+    )
+    assert form.gram.shape == (6, 6)  # out_axes=None: raises if it depended on l2
+    assert stepped["weights"].shape == (50, *params["weights"].shape)
+
+
+def test_a_matrix_free_x_does(rng, x64):
+    objective = regression(rng, *SHAPE, l2=0.3)
+    design = jd.MatrixFree(
+        jax.tree_util.Partial(lambda X, w: X @ w, objective.X),
+        rows=SHAPE[0],
+        features=SHAPE[1],
+        weights_dtype=jnp.float64,
+    )
+    free = jd.LinearRegression(design, objective.y, l2=0.3)
+    result = jd.minimize(free, method=jd.Gram(), tolerance=1e-10)
+    assert_trees_close(result.params, least_squares(objective), rtol=1e-6, atol=1e-7)

@@ -128,3 +128,21 @@ def test_arrays_on_different_devices_are_named():
     with pytest.raises(ValueError, match=r"same devices.*params\['a'\].*params\['b'\]"):
         check_one_placement({"params": {"a": one, "b": two}})
     check_one_placement({"params": {"a": one, "b": jnp.ones(2)}})
+
+
+@pytest.mark.slow
+def test_a_stochastic_descent_does_not_depend_on_the_sharding():
+    values = jnp.linspace(-3, 3, 64).reshape(8, 8).astype(jnp.bfloat16)
+    placed = jax.device_put(values, NamedSharding(mesh(), P("samples", "features")))
+    plain, sharded = (
+        jd.minimize(
+            jd.SumOfSquares(),
+            start,
+            jd.GradientDescent(1e-3),
+            max_iterations=32,
+            tolerance=0,
+            rounding=jd.StochasticRounding(5),
+        )
+        for start in (values, placed)
+    )
+    np.testing.assert_array_equal(sharded.params, plain.params)

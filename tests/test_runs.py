@@ -625,3 +625,12 @@ def test_sharded_params_stay_sharded():
     got = jd.run(bowl, start, method, max_iterations=20, chunk=3)
     assert got.params.sharding.is_equivalent_to(sharding, 1)
     assert_same(got, want)
+
+
+def test_16_bits_are_rounded_at_random_as_without_chunks():
+    start = jnp.linspace(-3, 3, 64, dtype=jnp.bfloat16)
+    options = {"max_iterations": 200, "rounding": jd.StochasticRounding(3), "tolerance": 0}
+    want = jd.minimize(jd.SumOfSquares(), start, METHOD, **options)
+    got = jd.run(jd.SumOfSquares(), start, METHOD, chunk=32, **options)
+    assert got.params.dtype == jnp.bfloat16
+    assert_same(got, want)
