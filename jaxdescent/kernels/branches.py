@@ -49,23 +49,22 @@ def seldom(
         def replace(needs: jax.Array, leaves: list[jax.Array], results: Any) -> Any:
             mapped = [leaf for leaf, flag in zip(leaves, flags, strict=True) if flag]
 
-            def member(slices: tuple[jax.Array, list[jax.Array], Any]) -> Any:
+            def operands_of(own: list[jax.Array]) -> Any:
+                rest, pairs = iter(own), zip(leaves, flags, strict=True)
+                return treedef.unflatten([next(rest) if flag else leaf for leaf, flag in pairs])
+
+            def of_member(slices: tuple[jax.Array, list[jax.Array], Any]) -> Any:
                 needs, own, result = slices
-                own = iter(own)
-                pairs = zip(leaves, flags, strict=True)
-                operands = treedef.unflatten([next(own) if flag else leaf for leaf, flag in pairs])
-                if at_once == 1:
-                    return lax.cond(needs, lambda: costly(*operands), lambda: result)
-                new = if_any(needs, lambda result, *own: costly(*own), first, result, *operands)
+                return lax.cond(needs, lambda: costly(*operands_of(own)), lambda: result)
+
+            def of_block(slices: tuple[jax.Array, list[jax.Array], Any]) -> Any:
+                needs, own, result = slices
+                new = if_any(needs, _costly_of(costly), _first, result, *operands_of(own))
                 return jax.tree.map(lambda new, old: jnp.where(needs, new, old), new, result)
 
             if at_once == 1:
-                return lax.map(member, (needs, mapped, results))
-            return loops.by_blocks(jax.vmap(member), ((needs, mapped, results),), at_once)
-
-        def first(result: Any, *operands: Any) -> Any:
-            del operands
-            return result
+                return lax.map(of_member, (needs, mapped, results))
+            return loops.by_blocks(jax.vmap(of_block), ((needs, mapped, results),), at_once)
 
         def keep(needs: jax.Array, leaves: list[jax.Array], results: Any) -> Any:
             del needs, leaves
@@ -75,6 +74,15 @@ def seldom(
         return results, jax.tree.map(lambda _: True, results)
 
     return choose(is_needed, operands)
+
+
+def _costly_of(costly: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda result, *operands: costly(*operands)
+
+
+def _first(result: Any, *operands: Any) -> Any:
+    del operands
+    return result
 
 
 def if_any(
