@@ -75,11 +75,17 @@ def equations(jaxpr: Any) -> Iterator[Any]:
     """The operations of a program, and of the programs inside them."""
     for equation in jaxpr.eqns:
         yield equation
-        for parameter in equation.params.values():
-            for inner in parameter if isinstance(parameter, tuple) else (parameter,):
-                program = getattr(inner, "jaxpr", inner)  # a ClosedJaxpr holds a Jaxpr
-                if isinstance(program, Jaxpr):
-                    yield from equations(program)
+        for program in programs_in(equation):
+            yield from equations(program)
+
+
+def programs_in(equation: Any) -> Iterator[Any]:
+    """The programs that an operation runs, such as the body of a loop."""
+    for parameter in equation.params.values():
+        for inner in parameter if isinstance(parameter, tuple) else (parameter,):
+            program = getattr(inner, "jaxpr", inner)  # a ClosedJaxpr holds a Jaxpr
+            if isinstance(program, Jaxpr):
+                yield program
 
 
 def one_turn(function: Callable[[], Any]) -> Any:

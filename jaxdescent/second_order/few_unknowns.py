@@ -25,7 +25,7 @@ from jax.flatten_util import ravel_pytree
 from jaxdescent.inputs.functions import MOST_IN_DOUBLE, anew
 from jaxdescent.kernels.branches import seldom
 from jaxdescent.kernels.host_calls import host_call
-from jaxdescent.kernels.loops import equations
+from jaxdescent.kernels.loops import equations, programs_in
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 from jaxdescent.objectives.stationary import dense_hessian
@@ -110,7 +110,8 @@ def members_at_once(objective: Objective, params: Params) -> int:
             jax.eval_shape(_expansion, objective, params)
             size = sum(leaf.size for leaf in jax.tree.leaves(params))
             data = sum(np.size(leaf) for leaf in jax.tree.leaves(objective))
-            numbers = size * max(size, data, _largest(objective, params))
+            made = _computed(jax.make_jaxpr(anew(objective.value))(params).jaxpr)
+            numbers = size * max(size, data, made)
     except Exception:
         return 0
     return min(max(MOST_NUMBERS // max(numbers, 1), 1), MOST_MEMBERS)
@@ -254,6 +255,16 @@ def _largest(objective: Objective, params: Params) -> int:
     if any(jnp.issubdtype(array.dtype, jax.dtypes.extended) for array in arrays):
         raise _Unsuitable
     return max((array.size for array in arrays), default=0)
+
+
+def _computed(jaxpr: Any) -> int:
+    """How many numbers a program computes, of each turn of its loops: derivatives keep them."""
+    total = 0
+    for equation in jaxpr.eqns:
+        inner = sum(map(_computed, programs_in(equation)))
+        total += sum(getattr(each.aval, "size", 0) for each in equation.outvars)
+        total += equation.params.get("length", 1) * inner
+    return total
 
 
 def _expansion(objective: Objective, params: Params) -> tuple[jax.Array, ...]:
