@@ -75,6 +75,27 @@ def test_no_certificate_contradicts_a_fit_of_a_curve(model, unknowns, rng):
     assert converged >= 12
 
 
+def test_what_rounding_leaves_of_flat_directions_hides_no_minimum(rng, monkeypatch):
+    """Eigenvalues of zero become some 1e-8 of the largest where H is rounded."""
+    from jaxdescent.kernels import platform
+
+    def bowl(p, H, b):
+        return 0.5 * p @ H @ p - b @ p
+
+    monkeypatch.setattr(platform, "has_one_cpu", lambda: True)  # as nearly every user has it
+    roots = rng.normal(size=(8, 6, 3))
+    H = roots @ roots.transpose(0, 2, 1)
+    known = rng.normal(size=(8, 6, 1))
+    least = -0.5 * np.sum(known * (H @ known), axis=(1, 2))
+    H, b = H.astype(np.float32), (H @ known)[..., 0].astype(np.float32)
+    eager = [jd.minimize(bowl, jnp.zeros(6), args=data) for data in zip(H, b, strict=True)]
+    mapped = jax.vmap(lambda H, b: jd.minimize(lambda p: bowl(p, H, b), jnp.zeros(6)))(H, b)
+    assert [status(each) for each in eager] == ["CONVERGED"] * 8
+    assert np.all(mapped.converged)
+    for values in ([float(each.value) for each in eager], mapped.value):
+        np.testing.assert_allclose(values, least, rtol=1e-4)
+
+
 @pytest.mark.slow
 def test_a_traced_descent_claims_what_an_eager_one_does(rng, monkeypatch):
     from jaxdescent.kernels import platform

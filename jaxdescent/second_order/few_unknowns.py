@@ -52,6 +52,14 @@ FLAT = 1e-3
 """
 
 
+HOLDS = 0.5
+"""The deviation of the value at the end of Newton's step from its expansion, in decrements, up to
+which the expansion holds."""
+
+NOISE = 64 * float(np.finfo(np.float64).eps)
+"""The rounding of a value, relative to its size and to the scale of its terms."""
+
+
 class Found(NamedTuple):
     """Whether a point is stationary, and convex, and how far the value may fall; scalars.
 
@@ -71,22 +79,30 @@ class Found(NamedTuple):
 
 
 class _Judged(NamedTuple):
-    """The findings by the expansion, and the directions along which the value is to be measured.
+    """The findings by the expansion, and the points where the value is to be measured.
 
     Attributes:
       found: the findings about the point by its expansion.
       is_flat: whether there is a direction in which the expansion is flat.
-      parts: the parts of the params along such directions, (..., FLAT_PARTS, unknowns), filled up
+      is_far: whether Newton's step is long by eigenvalues that rounding of the data may change.
+      parts: the parts of the params along flat directions, (..., FLAT_PARTS, unknowns), filled up
         with zeros.
+      step: Newton's step.
       height: the value at the point.
+      ahead: the value at the end of the step by the expansion.
       allowed: how much lower than ``height`` a measured value may be.
+      slack: how far from ``ahead`` a measured value may be.
     """
 
     found: Found
     is_flat: Any
+    is_far: Any
     parts: Any
+    step: Any
     height: Any
+    ahead: Any
     allowed: Any
+    slack: Any
 
 
 def is_possible(objective: Objective, params: Params) -> bool:
@@ -134,11 +150,11 @@ def found_at(
         numbers = jax.device_get(curvature.run(_expansion))
     except Exception:  # a function may raise any error in float64
         return None
-    how = {"eps": curvature.eps, "is_stored": objective.hessian_array is not None}
-    judged = _judged(True, numbers, value, size, tolerance, **how)
-    if not judged.is_flat:
+    judged = _judged(True, numbers, value, size, tolerance, eps=curvature.eps)
+    if not (judged.is_flat or judged.is_far):
         return judged.found
-    return _with_measured(judged, np.asarray(curvature.run(_values, judged.parts)), np)
+    there = curvature.run(_values, judged.parts, judged.step)
+    return _with_measured(judged, np.asarray(there), np)
 
 
 def found_in_program(
@@ -152,34 +168,36 @@ def found_in_program(
     with double():
         numbers = _expansion(objective, wide)
         flag, number = jax.ShapeDtypeStruct((), bool), jax.ShapeDtypeStruct((), np.float64)
-        parts = jax.ShapeDtypeStruct((FLAT_PARTS, count), np.float64)
-        like = _Judged(Found(flag, flag, flag, number), flag, parts, number, number)
-        how = {"eps": precision.epsilon(wide), "is_stored": objective.hessian_array is not None}
-        of = functools.partial(_judged, **how)
+        step, parts = (
+            jax.ShapeDtypeStruct((*shape, count), np.float64) for shape in ((), (FLAT_PARTS,))
+        )
+        found = Found(flag, flag, flag, number)
+        like = _Judged(found, flag, flag, parts, step, *(number,) * 4)
+        of = functools.partial(_judged, eps=precision.epsilon(wide))
         given = (numbers, value, size, jnp.asarray(tolerance, jnp.float64))
         judged = host_call(of, like, is_asked, *given, vmap_method="broadcast_all")
-        leaves, structure = jax.tree.flatten((objective, wide, judged.parts))
+        leaves, structure = jax.tree.flatten((objective, wide, judged.parts, judged.step))
 
         def measured(*leaves: jax.Array) -> jax.Array:
             return _values(*structure.unflatten(leaves))
 
         def unmeasured(*leaves: jax.Array) -> jax.Array:
             del leaves
-            return jnp.full(FLAT_PARTS * len(POWERS), jnp.inf)
+            return jnp.full(FLAT_PARTS * len(POWERS) + 1, jnp.inf)
 
-        there = seldom(judged.is_flat, measured, unmeasured, *leaves)
+        there = seldom(judged.is_flat | judged.is_far, measured, unmeasured, *leaves)
         found = _with_measured(judged, there, jnp)
         return found._replace(falls=found.falls.astype(dtype))
 
 
-def _judged(is_asked: Any, *given: Any, eps: float, is_stored: bool) -> _Judged:
+def _judged(is_asked: Any, *given: Any, eps: float) -> _Judged:
     """The findings about a point, or about the points that are asked of several: all arrays may
-    have leading axes. The rounding of a stored Hessian's entries may change its eigenvalues.
+    have leading axes.
     """
     asked = np.asarray(is_asked)
     given = jax.tree.map(lambda leaf: np.asarray(leaf)[asked], given)
     with np.errstate(all="ignore"):  # members that have failed hold any numbers
-        made = _judged_each(*given, eps=eps, is_stored=is_stored)
+        made = _judged_each(*given, eps=eps)
 
     def of_all(own: np.ndarray) -> np.ndarray:
         whole = np.zeros((*asked.shape, *own.shape[1:]), own.dtype)
@@ -189,9 +207,7 @@ def _judged(is_asked: Any, *given: Any, eps: float, is_stored: bool) -> _Judged:
     return jax.tree.map(of_all, made)
 
 
-def _judged_each(
-    numbers: Any, value: Any, size: Any, tolerance: Any, *, eps: float, is_stored: bool
-) -> _Judged:
+def _judged_each(numbers: Any, value: Any, size: Any, tolerance: Any, *, eps: float) -> _Judged:
     """The findings about points, with one leading axis."""
     height, flat, gradient, matrix = numbers
     value, size, tolerance = (each.astype(np.float64) for each in (value, size, tolerance))
@@ -201,20 +217,23 @@ def _judged_each(
     newton = Newton.of(np.where(is_finite[:, None, None], matrix, 0))
     doubt = flat.shape[-1] * eps * np.max(np.abs(newton.values), axis=-1)
     doubt = np.maximum(newton.cutoff, doubt)
-    if is_stored:
-        newton = dataclasses.replace(newton, margins=(doubt, doubt))
     rounding, count = eps * newton.worth(flat), flat.shape[-1]
     lost = count * rounding + stationarity.underflow(flat, eps)
     is_known = is_finite & (np.abs(height - value) <= AGREEMENT * np.abs(height) + lost)
-    verdict = stationarity.by_newton(newton, flat, height, gradient, tolerance=tolerance, eps=eps)
-    # The rounding of data may make an eigenvalue of zero negative.
-    is_convex = newton.ends[0] >= -doubt
+    how = {"tolerance": tolerance, "eps": eps}
+    verdict = stationarity.by_newton(newton, flat, height, gradient, **how)
+    # Rounding of the data may change these eigenvalues, or make zero negative.
+    doubted = dataclasses.replace(newton, margins=(doubt, doubt))
+    without = stationarity.by_newton(doubted, flat, height, gradient, **how)
     found = Found(
         is_known,
-        is_known & verdict.is_stationary,
-        is_known & is_convex,
+        is_known & (verdict.is_stationary | without.is_stationary),
+        is_known & (newton.ends[0] >= -doubt),
         np.where(is_known, np.where(verdict.is_flat, verdict.decrement, np.inf), 0.0),
     )
+    step: Any = verdict.step
+    ahead = height + np.sum(step * (gradient + 0.5 * (matrix @ step[..., None])[..., 0]), axis=-1)
+    slack = HOLDS * verdict.decrement + NOISE * np.maximum(np.abs(height), rounding / eps)
     scale = stationarity.SLACK * np.maximum(np.abs(height), rounding)
     # Only stationary points are measured along flat directions.
     values, vectors = np.linalg.eigh(np.where(found.is_stationary[:, None, None], matrix, 0))
@@ -227,18 +246,27 @@ def _judged_each(
     own = np.take_along_axis(along, order, -1)[..., None]
     parts = np.zeros((len(flat), FLAT_PARTS, count))
     parts[:, : own.shape[1]] = own * np.take_along_axis(vectors.mT, order[..., None], 1)
+    is_far = found.is_stationary & ~verdict.is_stationary
+    allowed = np.where(is_known, tolerance * scale, 0.0)
     is_flat = np.any(along, axis=-1)
-    return _Judged(found, is_flat, parts, height, np.where(is_known, tolerance * scale, 0.0))
+    return _Judged(found, is_flat, is_far, parts, step, height, ahead, allowed, slack)
 
 
 def _with_measured(judged: _Judged, there: Any, xp: Any) -> Found:
-    """The findings about a point after the value has been measured along flat directions."""
-    found = judged.found
+    """The findings about a point after the value has been measured along flat directions, and at
+    the end of Newton's step.
+
+    Where the expansion holds as far as that, the minimum is there, if rounding leaves one. A valley
+    to infinity bends away from it.
+    """
+    found, along = judged.found, there[..., :-1]
     height = xp.expand_dims(judged.height, -1)
-    lower = xp.max(xp.where(xp.isfinite(there), height - there, 0.0), axis=-1)
+    lower = xp.max(xp.where(xp.isfinite(along), height - along, 0.0), axis=-1)
     is_lower = judged.is_flat & (lower > judged.allowed)
     falls = xp.where(is_lower, xp.maximum(found.falls, lower), found.falls)
-    return found._replace(is_stationary=found.is_stationary & ~is_lower, falls=falls)
+    holds = xp.abs(there[..., -1] - judged.ahead) <= judged.slack
+    is_stationary = found.is_stationary & ~is_lower & (holds | ~judged.is_far)
+    return found._replace(is_stationary=is_stationary, falls=falls)
 
 
 class _Unsuitable(Exception):
@@ -278,10 +306,10 @@ def _expansion(objective: Objective, params: Params) -> tuple[jax.Array, ...]:
     return value, flat, ravel_pytree(gradient)[0], dense_hessian(objective, params)
 
 
-def _values(objective: Objective, params: Params, parts: jax.Array) -> jax.Array:
-    """The values where each part of the params is multiplied by powers of two."""
+def _values(objective: Objective, params: Params, parts: jax.Array, step: jax.Array) -> jax.Array:
+    """The values where each part of the params is multiplied by powers of two, and after a step."""
     objective, params = as_double((objective, params))
     flat, unravel = ravel_pytree(params)
     moved = (2.0**POWERS - 1)[None, :, None] * parts[:, None, :]
-    rows = flat[None] + moved.reshape(-1, flat.size)
+    rows = flat[None] + jnp.concatenate([moved.reshape(-1, flat.size), step[None]])
     return jax.vmap(lambda row: objective.value(unravel(row)))(rows)
