@@ -107,8 +107,7 @@ class _Judged(NamedTuple):
 
 def is_possible(objective: Objective, params: Params) -> bool:
     """Whether the Hessian's columns are few and the data small."""
-    size = sum(leaf.size for leaf in jax.tree.leaves(params))
-    data = sum(np.size(leaf) for leaf in jax.tree.leaves(objective))
+    size, data = _sizes(objective, params)
     return size <= MOST_IN_DOUBLE and size * max(data, size) <= MOST_NUMBERS
 
 
@@ -121,16 +120,20 @@ def members_at_once(objective: Objective, params: Params) -> int:
     """
     if not is_possible(objective, params):
         return 0
+    size, data = _sizes(objective, params)
     try:
         with double():
             jax.eval_shape(_expansion, objective, params)
-            size = sum(leaf.size for leaf in jax.tree.leaves(params))
-            data = sum(np.size(leaf) for leaf in jax.tree.leaves(objective))
             made = _computed(jax.make_jaxpr(anew(objective.value))(params).jaxpr)
-            numbers = size * max(size, data, made)
     except Exception:
         return 0
-    return min(max(MOST_NUMBERS // max(numbers, 1), 1), MOST_MEMBERS)
+    return min(max(MOST_NUMBERS // max(size * max(size, data, made), 1), 1), MOST_MEMBERS)
+
+
+def _sizes(objective: Objective, params: Params) -> tuple[int, int]:
+    """The number of unknowns, and of numbers in the data."""
+    size = sum(leaf.size for leaf in jax.tree.leaves(params))
+    return size, sum(np.size(leaf) for leaf in jax.tree.leaves(objective))
 
 
 def found_at(
