@@ -109,7 +109,8 @@ def minimize_batch(
         over, flags = (_in_rounds, {"block": block}) if block > 1 else (_one_by_one, {})
         if first.method.solves_at_once(first.objective):
             over, flags = _by_blocks, {}
-        result = _joined(_each(over, common, _shares(members, size), max_iterations, flags))
+        shares, twice = _shares(members, size)
+        result = _joined(_each(over, common, shares, max_iterations, flags), twice)
     else:
         result = _shrinking(common, members, size, max_iterations)
     return result._replace(params=jax.vmap(first.objective.unpacked)(result.params))
@@ -141,14 +142,17 @@ def _each(
         return list(pool.map(lambda call: jax.block_until_ready(call()), calls))
 
 
-def _shares(members: Any, size: int) -> list[Any]:
-    """The share of the members for each core, as views of the members' memory."""
+def _shares(members: Any, size: int) -> tuple[list[Any], int]:
+    """The share of the members for each core, as views of the members' memory, and how many members
+    at the beginning of the last share are in the one before it, too: all shares are of one length,
+    so that one program serves them.
+    """
     count = min(usable_cores(), size // LEAST_PART)
     if count <= 1:
-        return [members]
+        return [members], 0
     # Shares are multiples of 16 members, so that they begin at multiples of 64 bytes, where XLA can
-    # read them without copying.
-    length = -(-size // (16 * count)) * 16
+    # read them without copying; the last may not.
+    length = min(-(-size // (16 * count)) * 16, size)
 
     def part(start: int) -> Any:
         def of_leaf(leaf: jax.Array) -> jax.Array:
@@ -160,17 +164,22 @@ def _shares(members: Any, size: int) -> list[Any]:
 
         return jax.tree.map(of_leaf, members)
 
-    return [part(start) for start in range(0, size, length)]
+    shares = [part(min(start, size - length)) for start in range(0, size, length)]
+    return shares, len(shares) * length - size
 
 
-def _joined(parts: list[Any]) -> Any:
+def _joined(parts: list[Any], twice: int = 0) -> Any:
+    """The parts in one, without so many first members of the last part."""
     if len(parts) == 1:
         return parts[0]
-    return programs.compiled(_concatenated, parts)(*parts)
+    return programs.compiled(_concatenated, parts, twice=twice)(*parts)
 
 
-def _concatenated(*parts: Any) -> Any:
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+def _concatenated(*parts: Any, twice: int) -> Any:
+    def joined(*leaves: jax.Array) -> jax.Array:
+        return jnp.concatenate([*leaves[:-1], leaves[-1][twice:]])
+
+    return jax.tree.map(joined, *parts)
 
 
 def _one_by_one(common: Any, most: jax.Array, members: Any) -> Result:

@@ -94,15 +94,26 @@ def test_parts_lie_in_the_members_own_memory(monkeypatch):
     monkeypatch.setattr(batches, "LEAST_PART", 32)
     monkeypatch.setattr(batches, "usable_cores", lambda: 2)
     members = {
-        "X": jnp.asarray(np.arange(300.0, dtype=np.float32).reshape(100, 3)),
-        "key": jax.random.split(jax.random.key(0), 100),
+        "X": jnp.asarray(np.arange(384.0, dtype=np.float32).reshape(128, 3)),
+        "key": jax.random.split(jax.random.key(0), 128),
     }
-    parts = batches._shares(members, 100)
-    assert [part["X"].shape[0] for part in parts] == [64, 36]
-    joined = batches._joined(parts)
-    np.testing.assert_array_equal(joined["X"], members["X"])
-    np.testing.assert_array_equal(*map(jax.random.key_data, (joined["key"], members["key"])))
+    parts, twice = batches._shares(members, 128)
+    assert [part["X"].shape[0] for part in parts] == [64, 64] and twice == 0
     assert parts[1]["X"].unsafe_buffer_pointer() == members["X"].unsafe_buffer_pointer() + 64 * 12
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(("size", "cores"), [(100, 2), (128, 2), (129, 3), (97, 12), (17, 2)])
+def test_parts_of_one_length_hold_every_member(size, cores, monkeypatch):
+    monkeypatch.setattr(batches, "LEAST_PART", 8)
+    monkeypatch.setattr(batches, "usable_cores", lambda: cores)
+    members = {"x": jnp.arange(size), "key": jax.random.split(jax.random.key(0), size)}
+    parts, twice = batches._shares(members, size)
+    assert len(parts) > 1
+    assert len({part["x"].shape for part in parts}) == 1
+    joined = batches._joined(parts, twice)
+    np.testing.assert_array_equal(joined["x"], members["x"])
+    np.testing.assert_array_equal(*map(jax.random.key_data, (joined["key"], members["key"])))
 
 
 @pytest.mark.parametrize("name", ["one_by_one", "shrinking"])
