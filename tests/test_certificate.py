@@ -525,3 +525,27 @@ def test_a_millionth_of_either_sign_is_told(seed, size, is_negative):
     matrix = ((basis * values) @ basis.T).astype(np.float32)
     kind = jd.certify(known_points.form, np.zeros(size, np.float32), args=(matrix,)).kind
     assert kind == ("saddle" if is_negative else "minimum")
+
+
+def test_a_curved_valley_of_equal_values_is_stationary(rng):
+    # At a rate of zero the curve is a constant, a + b, however the two share it. Beside the rate of
+    # zero the curvature along this valley is as small as rounding of the data, and negative.
+    times = np.linspace(0, 3, 30)
+
+    def squares(p, y):
+        curve = p[0] * jnp.exp(-(p[1] ** 2) * jnp.asarray(times, jnp.float32)) + p[2]
+        return jnp.sum(jnp.square(curve - y))
+
+    kinds = []
+    for _ in range(12):
+        y = rng.normal(size=30)
+        rate = 1e-3 * rng.uniform(0.3, 1)
+        # With this sign the value is lowest at a rate of zero.
+        a = -np.sign(times @ (np.mean(y) - y)) * rng.uniform(0.5, 2)
+        curve = a * np.exp(-(rate**2) * times)
+        b = np.mean(y - curve)
+        falls = np.sum((curve + b - y) ** 2) - np.sum((np.mean(y) - y) ** 2)
+        assert 0 < falls < 2e-5 * np.sum((np.mean(y) - y) ** 2)  # the tolerance is 2.4e-5
+        point = jnp.array([a, rate, b], jnp.float32)
+        kinds.append(jd.certify(squares, point, args=(jnp.asarray(y, jnp.float32),)).kind)
+    assert kinds.count("degenerate") == 12

@@ -13,7 +13,6 @@ of the params is multiplied by powers of two.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -52,14 +51,6 @@ FLAT = 1e-3
 """
 
 
-HOLDS = 0.5
-"""The deviation of the value at the end of Newton's step from its expansion, in decrements, up to
-which the expansion holds."""
-
-NOISE = 64 * float(np.finfo(np.float64).eps)
-"""The rounding of a value, relative to its size and to the scale of its terms."""
-
-
 class Found(NamedTuple):
     """Whether a point is stationary, and convex, and how far the value may fall; scalars.
 
@@ -89,9 +80,8 @@ class _Judged(NamedTuple):
         with zeros.
       step: Newton's step.
       height: the value at the point.
-      ahead: the value at the end of the step by the expansion.
+      end: what the expansion says of the value at the end of the step.
       allowed: how much lower than ``height`` a measured value may be.
-      slack: how far from ``ahead`` a measured value may be.
     """
 
     found: Found
@@ -100,9 +90,8 @@ class _Judged(NamedTuple):
     parts: Any
     step: Any
     height: Any
-    ahead: Any
+    end: stationarity.Expected
     allowed: Any
-    slack: Any
 
 
 def is_possible(objective: Objective, params: Params) -> bool:
@@ -175,7 +164,8 @@ def found_in_program(
             jax.ShapeDtypeStruct((*shape, count), np.float64) for shape in ((), (FLAT_PARTS,))
         )
         found = Found(flag, flag, flag, number)
-        like = _Judged(found, flag, flag, parts, step, *(number,) * 4)
+        end = stationarity.Expected(number, number)
+        like = _Judged(found, flag, flag, parts, step, number, end, number)
         of = functools.partial(_judged, eps=precision.epsilon(wide))
         given = (numbers, value, size, jnp.asarray(tolerance, jnp.float64))
         judged = host_call(of, like, is_asked, *given, vmap_method="broadcast_all")
@@ -218,25 +208,21 @@ def _judged_each(numbers: Any, value: Any, size: Any, tolerance: Any, *, eps: fl
     is_finite &= np.isfinite(flat).all(-1)
     flat, gradient = (np.where(is_finite[:, None], each, 0) for each in (flat, gradient))
     newton = Newton.of(np.where(is_finite[:, None, None], matrix, 0))
-    doubt = flat.shape[-1] * eps * np.max(np.abs(newton.values), axis=-1)
-    doubt = np.maximum(newton.cutoff, doubt)
     rounding, count = eps * newton.worth(flat), flat.shape[-1]
     lost = count * rounding + stationarity.underflow(flat, eps)
     is_known = is_finite & (np.abs(height - value) <= AGREEMENT * np.abs(height) + lost)
     how = {"tolerance": tolerance, "eps": eps}
     verdict = stationarity.by_newton(newton, flat, height, gradient, **how)
     # Rounding of the data may change these eigenvalues, or make zero negative.
-    doubted = dataclasses.replace(newton, margins=(doubt, doubt))
-    without = stationarity.by_newton(doubted, flat, height, gradient, **how)
+    in_doubt = newton.in_doubt(eps)
+    without = stationarity.by_newton(in_doubt, flat, height, gradient, **how)
     found = Found(
         is_known,
         is_known & (verdict.is_stationary | without.is_stationary),
-        is_known & (newton.ends[0] >= -doubt),
+        is_known & (newton.ends[0] >= -in_doubt.margins[0]),
         np.where(is_known, np.where(verdict.is_flat, verdict.decrement, np.inf), 0.0),
     )
-    step: Any = verdict.step
-    ahead = height + np.sum(step * (gradient + 0.5 * (matrix @ step[..., None])[..., 0]), axis=-1)
-    slack = HOLDS * verdict.decrement + NOISE * np.maximum(np.abs(height), rounding / eps)
+    end = stationarity.Expected.at_end(verdict, newton, flat, height, gradient)
     scale = stationarity.SLACK * np.maximum(np.abs(height), rounding)
     # Only stationary points are measured along flat directions.
     values, vectors = np.linalg.eigh(np.where(found.is_stationary[:, None, None], matrix, 0))
@@ -252,22 +238,19 @@ def _judged_each(numbers: Any, value: Any, size: Any, tolerance: Any, *, eps: fl
     is_far = found.is_stationary & ~verdict.is_stationary
     allowed = np.where(is_known, tolerance * scale, 0.0)
     is_flat = np.any(along, axis=-1)
-    return _Judged(found, is_flat, is_far, parts, step, height, ahead, allowed, slack)
+    return _Judged(found, is_flat, is_far, parts, verdict.step, height, end, allowed)
 
 
 def _with_measured(judged: _Judged, there: Any, xp: Any) -> Found:
     """The findings about a point after the value has been measured along flat directions, and at
     the end of Newton's step.
-
-    Where the expansion holds as far as that, the minimum is there, if rounding leaves one. A valley
-    to infinity bends away from it.
     """
     found, along = judged.found, there[..., :-1]
     height = xp.expand_dims(judged.height, -1)
     lower = xp.max(xp.where(xp.isfinite(along), height - along, 0.0), axis=-1)
     is_lower = judged.is_flat & (lower > judged.allowed)
     falls = xp.where(is_lower, xp.maximum(found.falls, lower), found.falls)
-    holds = xp.abs(there[..., -1] - judged.ahead) <= judged.slack
+    holds = judged.end.holds(there[..., -1])
     is_stationary = found.is_stationary & ~is_lower & (holds | ~judged.is_far)
     return found._replace(is_stationary=is_stationary, falls=falls)
 

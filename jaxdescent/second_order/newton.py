@@ -47,6 +47,12 @@ class Newton:
         ends = values[..., 0], values[..., -1]
         return cls(scaled.scale, values, vectors, cutoff, (cutoff, cutoff), ends, scaled.matrix)
 
+    def in_doubt(self, eps: float) -> Newton:
+        """Without eigenvalues that data with this rounding may change, or make negative."""
+        largest = np.max(np.abs(self.values), axis=-1)
+        doubt = np.maximum(self.margins[0], self.values.shape[-1] * eps * largest)
+        return dataclasses.replace(self, margins=(doubt, doubt))
+
     @property
     def largest(self) -> Any:
         """The largest absolute eigenvalue of H itself."""
@@ -59,6 +65,10 @@ class Newton:
         """
         below, above = self.margins
         return kind_of(*self.ends, below + less, above + less)
+
+    def product(self, vector: np.ndarray) -> np.ndarray:
+        """``H v``."""
+        return _times(self.matrix, vector / self.scale) / self.scale
 
     def step(self, gradient: np.ndarray) -> np.ndarray:
         """``-H^+ g``, without eigenvalues that may be zero."""

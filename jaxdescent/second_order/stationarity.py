@@ -16,6 +16,11 @@ must be within t of the scale of the others. If Newton's step is not known, the 
 ``|g| <= t L X``; if the entries of H are not, ``F = 1/2 L X^2``. A change of the value by
 ``eps^2 max(|f|, F)``, which the dtype cannot distinguish from zero, counts as zero. If the params
 are zero at the stationary point, they have no size: then X is one, and ``F = 1/2 L X^2``.
+
+Rounding of the data may change eigenvalues below ``n eps |H|``, or make zero negative. A step that
+is long by these alone counts as short if the expansion holds to its end: the value there is as
+expected to within half the decrement. So a minimum that rounding blurs, or a curved valley of equal
+values, is stationary, and a valley to infinity, which bends away from its expansion, is not.
 """
 
 from __future__ import annotations
@@ -40,6 +45,14 @@ from jaxdescent.second_order.newton import Newton
 Params = Any
 
 SLACK = 4.0
+
+HOLDS = 0.5
+"""The deviation of the value at the end of Newton's step from its expansion, in decrements, up to
+which the expansion holds."""
+
+NOISE = 64 * float(np.finfo(np.float64).eps)
+"""The rounding of a value, relative to its size and to the scale of its terms."""
+
 SHORT_STEP = 0.1
 ZERO = 0.5
 
@@ -103,8 +116,15 @@ def judged(
     """The verdict by the rule of this module, for params and gradient as vectors."""
     eps = spectrum.curvature.eps
     if spectrum.newton is not None:
+        here = params, value, gradient
         how = {"tolerance": tolerance, "eps": eps}
-        return by_newton(spectrum.newton, params, value, gradient, **how)
+        verdict = by_newton(spectrum.newton, *here, **how)
+        in_doubt = by_newton(spectrum.newton.in_doubt(eps), *here, **how)
+        if verdict.is_stationary or not (in_doubt.is_stationary and spectrum.curvature.is_double):
+            return verdict
+        end = Expected.at_end(verdict, spectrum.newton, *here)
+        there = spectrum.curvature.run(_value_after, spectrum.curvature.as_params(verdict.step))
+        return verdict._replace(is_stationary=end.holds(float(there)))
     norm, length = float(np.linalg.norm(gradient)), float(np.linalg.norm(params))
     step, decrement = None, math.nan
     if norm == 0:
@@ -139,6 +159,34 @@ def by_newton(
         length = np.where(point.is_short, point.size, np.linalg.norm(params, axis=-1))
         worth = np.where(point.is_at_zero, 0.5 * newton.largest * length**2, worth)
     return point.judged(worth, newton.flat_share(gradient, params), tolerance, eps)
+
+
+class Expected(NamedTuple):
+    """The value at the end of Newton's step by the expansion, and how far from it a measured value
+    may be; arrays for several points.
+    """
+
+    value: Any
+    slack: Any
+
+    @classmethod
+    def at_end(
+        cls,
+        verdict: Verdict,
+        newton: Newton,
+        params: np.ndarray,
+        value: Any,
+        gradient: np.ndarray,
+    ) -> Expected:
+        """The expectation for the step of this verdict, which ``newton`` has led to."""
+        step: Any = verdict.step
+        change = np.sum(step * (gradient + 0.5 * newton.product(step)), axis=-1)
+        rounding = NOISE * np.maximum(np.abs(value), newton.worth(params))
+        return cls(value + change, HOLDS * verdict.decrement + rounding)
+
+    def holds(self, there: Any) -> Any:
+        """Whether the expansion holds, if the value is ``there``."""
+        return abs(there - self.value) <= self.slack
 
 
 class _Point(NamedTuple):
@@ -219,6 +267,10 @@ def _hidden_change(curvature: Curvature, newton: Newton) -> float:
     assert beyond is not None
     change = beyond * newton.scale * newton.scale[:, None] - newton.matrix
     return float(np.linalg.norm(change, 2)) if np.all(np.isfinite(change)) else math.inf
+
+
+def _value_after(objective: Objective, params: Params, step: Params) -> jax.Array:
+    return objective.value(jax.tree.map(jnp.add, params, step))
 
 
 def _newton_by_products(curvature: Curvature) -> tuple[np.ndarray | None, float]:
