@@ -98,7 +98,8 @@ def test_parts_lie_in_the_members_own_memory(monkeypatch):
         "key": jax.random.split(jax.random.key(0), 128),
     }
     parts, twice = batches._shares(members, 128)
-    assert [part["X"].shape[0] for part in parts] == [64, 64] and twice == 0
+    assert [part["X"].shape[0] for part in parts] == [64, 64]
+    assert twice == 0
     assert parts[1]["X"].unsafe_buffer_pointer() == members["X"].unsafe_buffer_pointer() + 64 * 12
 
 

@@ -122,8 +122,9 @@ def judged(
         in_doubt = by_newton(spectrum.newton.in_doubt(eps), *here, **how)
         if verdict.is_stationary or not (in_doubt.is_stationary and spectrum.curvature.is_double):
             return verdict
-        end = Expected.at_end(verdict, spectrum.newton, *here)
-        there = spectrum.curvature.run(_value_after, spectrum.curvature.as_params(verdict.step))
+        end, step = Expected.at_end(verdict, spectrum.newton, *here), verdict.step
+        assert step is not None  # it is known if all eigenvalues are
+        there = spectrum.curvature.run(_value_after, spectrum.curvature.as_params(step))
         return verdict._replace(is_stationary=end.holds(float(there)))
     norm, length = float(np.linalg.norm(gradient)), float(np.linalg.norm(params))
     step, decrement = None, math.nan
