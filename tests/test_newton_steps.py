@@ -103,6 +103,50 @@ def test_a_look_measures_the_fall_and_bounds_the_curvature(rng):
     assert np.linalg.eigvalsh(hessian)[-1] <= seen.curvature
 
 
+def entropies(x, shares, scales):
+    """``sum s (exp(x) - c x)``, whose minimum is at log(c)."""
+    return jnp.sum(scales * (jnp.exp(x) - shares * x))
+
+
+def test_steps_without_a_claim_find_the_newton_decrement(rng):
+    shares, scales = rng.uniform(0.1, 2, size=200), 10 ** rng.uniform(-2, 2, size=200)
+    x = np.log(shares) + 0.1 * rng.normal(size=200)
+    gradient, curvature = scales * (np.exp(x) - shares), scales * np.exp(x)
+    objective = as_objective(lambda x: entropies(x, jnp.asarray(shares), jnp.asarray(scales)), ())
+    seen = newton_steps.seen_at(objective, jnp.asarray(x), is_claim=False)
+    exact = 0.5 * np.sum(gradient**2 / curvature)
+    assert 0.9 * exact <= float(seen.decrement) <= (1 + 1e-5) * exact
+    # A claim in no doubt takes few steps, and one that allows less takes as many.
+    assert not float(newton_steps.seen_at(objective, jnp.asarray(x)).decrement) <= exact
+    doubtful = newton_steps.seen_at(objective, jnp.asarray(x), allowed=exact)
+    np.testing.assert_allclose(doubtful.decrement, seen.decrement, rtol=1e-5)
+
+
+def test_there_is_no_decrement_at_a_saddle(rng):
+    signs = np.where(np.arange(200) < 190, 1.0, -1.0)
+    objective = as_objective(lambda x: jnp.sum(jnp.asarray(signs) * x**2), ())
+    seen = newton_steps.seen_at(objective, jnp.asarray(rng.normal(size=200)), is_claim=False)
+    assert seen.decrement == np.inf
+
+
+@pytest.mark.parametrize("over", ["eager", "jit"])
+def test_many_unknowns_have_converged_where_rounding_hides_the_rate(rng, over):
+    descend = jax.jit(jd.minimize, static_argnums=0) if over == "jit" else jd.minimize
+    for _ in range(4):
+        shares = (np.abs(rng.normal(size=400)) + 0.1).astype(np.float32)
+        scales = (10 ** rng.uniform(-2, 2, size=400)).astype(np.float32)
+        start = rng.normal(size=400).astype(np.float32)
+        result = descend(entropies, start, args=(shares, scales))
+        wide, x = scales.astype(float), np.asarray(result.params, float)
+        above = np.sum(wide * (np.exp(x) - shares * x)) - np.sum(
+            wide * shares * (1 - np.log(shares))
+        )
+        assert result.converged
+        assert 0 <= above <= TOLERANCE * float(result.value)
+        # Up to a half of the last gradient is rounding.
+        assert above <= 4 * float(result.suboptimality) <= 16 * above
+
+
 def test_a_kink_has_no_curvature():
     objective = as_objective(lambda x: jnp.sum(jnp.abs(x)), ())
     assert seen_at(objective, np.float32([1e-6, 2])).curvature == 0

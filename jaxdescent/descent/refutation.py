@@ -247,7 +247,7 @@ class Refutation(NamedTuple):
         evidence = xp.where(is_low | is_exact, np.int32(known.value), watch.evidence)
         evidence = xp.where(above < xp.inf, evidence, np.int32(Evidence.NONE.value))
         watch = watch._replace(suboptimality=above, evidence=evidence, looks=looks)
-        is_lost = (status == Status.STAGNATED.value) & look.is_false
+        is_lost = (status == Status.STAGNATED.value) & look.is_false & xp.logical_not(is_exact)
         if not self.has_diagonal and (xp is jnp or is_lost):
             # Where a function's own method does not get further, its expansion does not lead on.
             watch = with_bound_alone(watch, self.objective, loop.value, loop.norm, is_lost)
@@ -320,9 +320,11 @@ def _look_in_own_dtype(
 ) -> Look:
     """The look by how far a step lowers the value, beside what is allowed by the measured
     curvature, which no kink enters. The decrease is infinite where the gradient is not small by
-    this curvature.
+    this curvature. Without a claim it is half the squared Newton decrement, if this is known.
     """
-    watch, seen = loop.watch, newton_steps.seen_at(objective, loop.params)
+    watch, is_claim = loop.watch, asked.is_claim
+    how = {"is_claim": is_claim, "allowed": asked.allowed}
+    seen = newton_steps.seen_at(objective, loop.params, **how)
     size, height = watch.size.scale, jnp.abs(loop.value)
     worth = (0.5 * seen.curvature * size * size).astype(height.dtype)
     floor = jnp.minimum(watch.floor, precision.epsilon(loop.params) * worth)
@@ -337,7 +339,10 @@ def _look_in_own_dtype(
         scale = STEEP * jnp.maximum(watch.reference, own)
         is_steep = jnp.logical_not(tolerance.is_small_gradient(loop.norm, scale))
         falls = jnp.where(is_steep & (loop.status != Status.STAGNATED.value), jnp.inf, falls)
-    return Look.refuting(falls, allowed)
+    decrement = seen.decrement.astype(falls.dtype)
+    is_exact = jnp.isfinite(decrement) & jnp.logical_not(is_claim)
+    falls = jnp.where(is_exact, jnp.maximum(falls, decrement), falls)
+    return Look(falls, falls > allowed, is_exact)
 
 
 def _look_of(found: few_unknowns.Found, xp: Any) -> Look:

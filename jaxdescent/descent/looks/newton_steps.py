@@ -10,10 +10,16 @@ Both errors show at the point itself. Conjugate gradients on Newton's equations 
 Hessian-vector products, give a step that goes along flat directions too, and the value at its end
 is measured: if it is lower by far more than the tolerance allows, the function itself refutes the
 claim, whatever rounding the step has. And the products give a curvature that no kink enters.
+
+The steps minimise the quadratic model of the function. Its decrease is half the squared Newton
+decrement where the second half of the steps adds little to it, and none met negative curvature. A
+claim takes that many steps only if the first few lower the model by a share of what is allowed; a
+descent that ends without a claim, because rounding hides its rate, is judged by it.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -30,8 +36,15 @@ Params = Any
 MOST_UNKNOWNS = 1 << 16
 """The most unknowns for which the memory of a look's vectors does not matter."""
 
-STEPS = 16
-"""The most steps of conjugate gradients."""
+STEPS, MOST_STEPS = 16, 512
+"""The most steps of conjugate gradients, if the first lower the model enough or not."""
+
+LITTLE = 1 / 16
+"""The share of what is allowed by which the first steps may lower the model of a claim."""
+
+SETTLED, LEAST_STEPS = 0.1, 32
+"""The share of the model's decrease that the second half of the steps may add, and the fewest steps
+of both halves."""
 
 FRACTIONS = (1.0, 0.25)
 """The parts of the step at whose ends the value is measured."""
@@ -47,10 +60,12 @@ class Seen(NamedTuple):
     Attributes:
       lowest: the lowest value at the ends of the steps.
       curvature: an estimated upper bound on the largest curvature.
+      decrement: half the squared Newton decrement; infinite if the steps do not find it.
     """
 
     lowest: jax.Array
     curvature: jax.Array
+    decrement: jax.Array
 
 
 class _Look(NamedTuple):
@@ -62,6 +77,9 @@ class _Look(NamedTuple):
     unit: jax.Array
     lowest: jax.Array
     curvature: jax.Array
+    decrement: jax.Array
+    mark: jax.Array
+    is_settled: jax.Array
 
 
 def is_small(params: Params) -> bool:
@@ -88,15 +106,19 @@ def is_possible(objective: Objective, params: Params) -> bool:
     return True
 
 
-def seen_at(objective: Objective, params: Params) -> Seen:
-    """The value and curvature found at ``params``, in at most 19 evaluations with a product each.
+def seen_at(
+    objective: Objective, params: Params, *, is_claim: Any = True, allowed: Any = math.inf
+) -> Seen:
+    """What is found at ``params``, in at most 19 evaluations with a product each if the claim to be
+    within ``allowed`` of the minimum is in no doubt, else in at most 515.
 
     All evaluations are of one kind and stand in one loop, so that the function is compiled once.
     """
     x, unravel = ravel_pytree(params)
     value = jax.eval_shape(anew(objective.value), params)
-    steps = min(2 * x.size, STEPS)
-    fractions = jnp.asarray((0.0,) * (1 + steps) + FRACTIONS, x.dtype)
+    few, little = min(2 * x.size, STEPS), jnp.where(is_claim, LITTLE * allowed, -1)
+    little = little.astype(x.dtype)
+    fractions = jnp.asarray((0.0, *FRACTIONS), x.dtype)
     draw = randomness.normal(x.shape, randomness.fold(5), x.dtype)
     zero = jnp.zeros((), x.dtype)
     look = _Look(
@@ -108,13 +130,17 @@ def seen_at(objective: Objective, params: Params) -> Seen:
         unit=zero,
         lowest=jnp.full((), jnp.inf, value.dtype),
         curvature=zero,
+        decrement=zero,
+        mark=zero,
+        is_settled=jnp.array(False),
     )
 
     def advanced(look: _Look) -> _Look:
-        at = unravel(x + fractions[look.place] * look.unit * look.step)
+        fraction = fractions[jnp.maximum(look.place - MOST_STEPS, 0)]
+        at = unravel(x + fraction * look.unit * look.step)
         value, *columns = _evaluated(objective, at, unravel(look.direction))
         gradient, image = (ravel_pytree(column)[0] for column in columns)
-        is_first, is_measure = look.place == 0, look.place > steps
+        is_first, is_measure = look.place == 0, look.place > MOST_STEPS
         # The gradient is divided by its largest entry, so that its square does not overflow.
         peak = jnp.max(jnp.abs(gradient))
         unit = jnp.where(is_first, jnp.where(peak > 0, peak, 1), look.unit)
@@ -126,8 +152,15 @@ def seen_at(objective: Objective, params: Params) -> Seen:
         squared = jnp.sum(jnp.square(residual))
         share = jnp.where(goes_on, squared / jnp.where(goes_on, look.squared, 1), 0)
         is_new = is_first | goes_on
+        decrement = look.decrement + 0.5 * rate * look.squared
+        is_half = (look.place & (look.place - 1)) == 0
+        is_settled = is_half & (decrement - look.mark <= SETTLED * decrement)
+        is_settled &= goes_on & (look.place >= LEAST_STEPS)
+        is_settled |= look.is_settled | (squared == 0)
+        is_little = unit * (unit * decrement) <= little
+        is_over = is_settled | ~is_new | (is_little & (look.place >= few))
         return _Look(
-            place=look.place + 1,
+            place=jnp.where(is_over, jnp.maximum(look.place, MOST_STEPS), look.place) + 1,
             step=look.step + rate * look.direction,
             residual=residual,
             direction=jnp.where(is_new, residual + share * look.direction, look.direction),
@@ -135,10 +168,15 @@ def seen_at(objective: Objective, params: Params) -> Seen:
             unit=unit,
             lowest=jnp.where(is_measure & (value < look.lowest), value, look.lowest),
             curvature=jnp.where(is_measure, look.curvature, jnp.fmax(look.curvature, bend)),
+            decrement=decrement,
+            mark=jnp.where(is_half, decrement, look.mark),
+            is_settled=is_settled,
         )
 
-    look = lax.while_loop(lambda look: look.place < fractions.size, advanced, look)
-    return Seen(look.lowest, SHARE * float(x.size) ** 0.5 * look.curvature)
+    look = lax.while_loop(lambda look: look.place < MOST_STEPS + fractions.size, advanced, look)
+    bound = SHARE * float(x.size) ** 0.5 * look.curvature
+    decrement = look.unit * (look.unit * look.decrement)
+    return Seen(look.lowest, bound, jnp.where(look.is_settled, decrement, jnp.inf))
 
 
 def _evaluated(
