@@ -1038,8 +1038,14 @@ def longer(path):
         file.write(b"1,1\n")
 
 
+def without_its_columns(path):
+    path.write_text("c,d\n1,1\n")
+
+
 @pytest.mark.parametrize("at", ["at once", "after a block"])
-@pytest.mark.parametrize("change", [cut_at_a_line, overwritten, replaced, longer, os.unlink])
+@pytest.mark.parametrize(
+    "change", [cut_at_a_line, overwritten, replaced, longer, without_its_columns, os.unlink]
+)
 def test_predictions_of_a_file_that_changes_are_refused(tmp_path, change, at):
     model = fit_model({"a": np.arange(9.0), "y": 2 * np.arange(9.0)}, "y")
     path = tmp_path / "d.csv"

@@ -509,6 +509,22 @@ class TestWhatIsWrong:
         with pytest.raises(DataError, match=r"1\.parquet changed"):
             S.column("y")
 
+    @pytest.mark.parametrize("change", ["columns", "types", "rows"])
+    def test_files_that_change_during_a_pass(self, change, tmp_path, rng):
+        table = table_of(rng)
+        path = as_parquet(tmp_path, table) / "1.parquet"
+        S = streamed(tmp_path)
+        S.stream.chunk(0)
+        other = arrow({name: column[:9] for name, column in table.items()})
+        if change == "columns":
+            other = other.drop_columns(["b"])
+        elif change == "types":
+            other = other.set_column(0, "a", pa.array(["text"] * 9))
+        pq.write_table(other, path)
+        with pytest.raises(DataError, match=r"1\.parquet changed since the design was made"):
+            for _ in S.stream.all_chunks():
+                pass
+
     def test_readers_of_one_reading_and_no_rows(self, rng):
         reader = arrow(table_of(rng)).to_reader()
         with pytest.raises(DataError, match="gives them only once"):
