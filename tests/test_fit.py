@@ -338,6 +338,20 @@ class TestMissingValues:
         np.testing.assert_allclose(list(model.encoding.fills.values()), fills)
         np.testing.assert_allclose(model.predict(data), expected.predict(X))
 
+    @pytest.mark.parametrize("missing", ["drop", "mean"])
+    def test_a_first_block_without_values_hides_no_spread(self, rng, missing):
+        """Columns a billion times their spread from zero, which the first blocks lack."""
+        a, b = 1e6 + 1e-3 * rng.normal(size=300), rng.normal(size=300)
+        y = 1e6 + 500 * (a - 1e6) + 1e-3 * (b + rng.normal(size=300))
+        table = pa.table({"a": pa.array(a, mask=np.arange(300) < 70), "b": b, "y": y})
+        reader = pa.RecordBatchReader.from_batches(table.schema, table.to_batches(35))
+        model = jd.fit_model(reader, "y", missing=missing)
+        own = np.arange(300) >= 70 * (missing == "drop")
+        X = np.column_stack([np.where(np.arange(300) < 70, a[70:].mean(), a), b])[own]
+        expected = LinearRegression().fit(X - [1e6, 0], y[own] - 1e6)
+        residual = y[own] - 1e6 - expected.predict(X - [1e6, 0])
+        assert model.metrics["train"]["rmse"] == pytest.approx(np.std(residual), rel=1e-6)
+
     def test_rows_are_dropped(self, holes):
         a, b, y = holes
         model = jd.fit_model(self.table(*holes), "y", missing="drop")
