@@ -437,7 +437,6 @@ class TestModels:
         model.save(tmp_path / "m")
         loaded = jd.load_model(tmp_path / "m")
         np.testing.assert_array_equal(loaded.predict(people), model.predict(people))
-        assert isinstance(loaded.weights, np.memmap)
         assert loaded.metrics == json.loads(json.dumps(model.metrics))
         assert loaded.options["target"] == "pay"
         assert {"python", "numpy", "jax", "pyarrow"} <= set(loaded.versions)
@@ -570,6 +569,26 @@ class TestModels:
         (folder / "weights.npy").unlink()
         with pytest.raises(DataError, match="no such file"):
             jd.load_model(folder)
+
+    def test_arrays_of_another_model_are_refused(self, tmp_path, rng):
+        """A folder that is replaced while it is read gives files of both models."""
+        table = {"a": rng.normal(size=(2, 60)), "h": rng.choice(["k", "l", "m", "n"], (2, 60))}
+        folders = [
+            jd.fit_model(
+                pl.DataFrame({"a": a, "h": h, "y": a + (h == "k")}), "y", hashed="h", l2=1.0
+            ).save(tmp_path / str(k))
+            for k, (a, h) in enumerate(zip(*table.values(), strict=True))
+        ]
+        path = folders[0] / "model.json"
+        content = json.loads(path.read_text())
+        (folders[0] / "weights.npy").write_bytes((folders[1] / "weights.npy").read_bytes())
+        with pytest.raises(DataError, match="damaged, or was replaced while it was read"):
+            jd.load_model(folders[0])
+        del content["arrays"]  # as in models of before
+        path.write_text(json.dumps(content))
+        np.testing.assert_array_equal(
+            jd.load_model(folders[0]).weights, jd.load_model(folders[1]).weights
+        )
 
     @pytest.mark.parametrize("seed", range(4))
     def test_a_description_that_was_edited_is_a_model_or_an_error_of_one_line(self, tmp_path, seed):
