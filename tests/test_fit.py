@@ -338,6 +338,15 @@ class TestMissingValues:
         np.testing.assert_allclose(list(model.encoding.fills.values()), fills)
         np.testing.assert_allclose(model.predict(data), expected.predict(X))
 
+    def test_means_are_not_rounded_to_the_dtype_of_the_column(self, rng):
+        a = (1e6 + rng.normal(size=30)).astype(np.float32)
+        a[::3] = np.nan
+        model = jd.fit_model({"a": a, "y": rng.normal(size=30)}, "y", missing="mean")
+        expected = np.where(np.isnan(a), np.nanmean(a.astype(float)), a) * model.weights[0]
+        found = model.predict({"a": a})
+        rounding = 1e-9 * abs(model.weights[0])  # of sums of 1e6 times the weight
+        np.testing.assert_allclose(found, expected + model.intercept, rtol=0, atol=rounding)
+
     @pytest.mark.parametrize("missing", ["drop", "mean"])
     def test_a_first_block_without_values_hides_no_spread(self, rng, missing):
         """Columns a billion times their spread from zero, which the first blocks lack."""
