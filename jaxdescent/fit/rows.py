@@ -118,9 +118,7 @@ def prepared(
                 f"weights must be finite and at least 0, got {given[row]} for "
                 f"{roles.weights!r} in {block.place(row)}."
             )
-    advice = policy.advice
-    if missing == "mean":
-        advice = "--missing mean is for features alone; --missing drop leaves such rows out"
+    advice = "--missing drop leaves such rows out, and --missing mean is for features alone"
     for name, (_, absent) in zip(roles.own, own, strict=True):
         refuse_missing(absent, name, block, advice)
     target, *weight = (np.asarray(given, np.float64) for given, _ in own)
