@@ -335,6 +335,21 @@ def test_columns_that_do_not_vary_turn_nothing(rng):
     np.testing.assert_allclose(weights[places], 0, atol=1e-6)
 
 
+@pytest.mark.parametrize("spread", [1e-1, 1e-2])
+def test_columns_that_vary_little_far_from_zero_are_no_constants_in_float64(spread, rng, x64):
+    table = {"a": rng.normal(size=300), "b": rng.normal(size=300), "c": np.full(300, 1e7)}
+    y = table["a"] + table["b"] + 0.1 * rng.normal(size=300)
+    A = np.column_stack([table["a"], table["b"], np.ones(300)])
+    expected, (squares,), *_ = np.linalg.lstsq(A, y)
+    table["a"] = 1e6 + spread * table["a"]
+    S = jd.Streamed(table, dtype=jnp.float64)
+    result = jd.minimize(jd.LinearRegression(S, y), method=jd.DerivativeMethod())
+    assert jd.Status(int(result.status)) is jd.Status.CONVERGED
+    np.testing.assert_allclose(float(result.value), 0.5 * squares, rtol=1e-5)
+    scaled = np.asarray(result.params["weights"]) * [spread, 1, 1]
+    np.testing.assert_allclose(scaled, [*expected[:2], 0], atol=1e-5)
+
+
 @pytest.mark.slow
 def test_derivatives_of_the_minimum(rng):
     table = table_of(rng)
