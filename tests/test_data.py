@@ -26,7 +26,17 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 
 import jaxdescent as jd
-from jaxdescent.data import Block, DataError, Kind, Source, located, open_source, read_ahead
+from jaxdescent.data import (
+    Block,
+    DataError,
+    Kind,
+    Source,
+    arrow_files,
+    located,
+    open_source,
+    parquet,
+    read_ahead,
+)
 from jaxdescent.data.errors import check_columns
 from jaxdescent.data.parquet import ParquetFiles
 from jaxdescent.data.parquet_pages import pages_of
@@ -616,6 +626,31 @@ class TestParquetPages:
                 total, headers = sum(page.bytes for page in pages), 8000 * len(pages)
                 assert total <= column.total_uncompressed_size <= total + headers
                 assert column.has_dictionary_page == (len(own) < len(pages))
+
+    @pytest.mark.parametrize("form", ["parquet", "feather"])
+    def test_files_of_many_columns_are_opened_a_few_times(self, tmp_path, form, monkeypatch):
+        """Opening takes as long as there are columns: once for each would take minutes."""
+        module, opened = parquet.ParquetFiles if form == "parquet" else arrow_files, []
+        before = module._opened
+        names = [f"c.{j}" for j in range(300)]
+        texts = [f"{i:08d}" * 20 for i in range(50)]
+        table = pa.table(dict.fromkeys(names, texts))
+        if form == "parquet":
+            pq.write_table(table, tmp_path / "d.parquet", use_dictionary=False)
+        else:
+            with pa.ipc.new_file(tmp_path / "d.feather", table.schema) as writer:
+                writer.write_table(table, max_chunksize=20)
+
+        def noted(*arguments):
+            opened.append(arguments)
+            return before(*arguments)
+
+        monkeypatch.setattr(module, "_opened", noted)
+        source = open_source(tmp_path)
+        alone = source.reading_bytes(names[:1], 10)
+        assert alone > 8 * 10 * 160
+        assert source.reading_bytes(names, 10) == 300 * alone
+        assert len(opened) < 70
 
     def test_text_is_read_as_a_dictionary_where_it_is_stored_as_one(self, tmp_path):
         table = pa.table({"few": ["a", "b"] * 200_000, "many": [f"id-{i}" for i in range(400_000)]})

@@ -338,6 +338,29 @@ class TestMissingValues:
         np.testing.assert_allclose(list(model.encoding.fills.values()), fills)
         np.testing.assert_allclose(model.predict(data), expected.predict(X))
 
+    def test_means_are_not_rounded_to_the_dtype_of_the_column(self, rng):
+        a = (1e6 + rng.normal(size=30)).astype(np.float32)
+        a[::3] = np.nan
+        model = jd.fit_model({"a": a, "y": rng.normal(size=30)}, "y", missing="mean")
+        expected = np.where(np.isnan(a), np.nanmean(a.astype(float)), a) * model.weights[0]
+        found = model.predict({"a": a})
+        rounding = 1e-9 * abs(model.weights[0])  # of sums of 1e6 times the weight
+        np.testing.assert_allclose(found, expected + model.intercept, rtol=0, atol=rounding)
+
+    @pytest.mark.parametrize("missing", ["drop", "mean"])
+    def test_a_first_block_without_values_hides_no_spread(self, rng, missing):
+        """Columns a billion times their spread from zero, which the first blocks lack."""
+        a, b = 1e6 + 1e-3 * rng.normal(size=300), rng.normal(size=300)
+        y = 1e6 + 500 * (a - 1e6) + 1e-3 * (b + rng.normal(size=300))
+        table = pa.table({"a": pa.array(a, mask=np.arange(300) < 70), "b": b, "y": y})
+        reader = pa.RecordBatchReader.from_batches(table.schema, table.to_batches(35))
+        model = jd.fit_model(reader, "y", missing=missing)
+        own = np.arange(300) >= 70 * (missing == "drop")
+        X = np.column_stack([np.where(np.arange(300) < 70, a[70:].mean(), a), b])[own]
+        expected = LinearRegression().fit(X - [1e6, 0], y[own] - 1e6)
+        residual = y[own] - 1e6 - expected.predict(X - [1e6, 0])
+        assert model.metrics["train"]["rmse"] == pytest.approx(np.std(residual), rel=1e-6)
+
     def test_rows_are_dropped(self, holes):
         a, b, y = holes
         model = jd.fit_model(self.table(*holes), "y", missing="drop")
@@ -423,7 +446,6 @@ class TestModels:
         model.save(tmp_path / "m")
         loaded = jd.load_model(tmp_path / "m")
         np.testing.assert_array_equal(loaded.predict(people), model.predict(people))
-        assert isinstance(loaded.weights, np.memmap)
         assert loaded.metrics == json.loads(json.dumps(model.metrics))
         assert loaded.options["target"] == "pay"
         assert {"python", "numpy", "jax", "pyarrow"} <= set(loaded.versions)
@@ -556,6 +578,26 @@ class TestModels:
         (folder / "weights.npy").unlink()
         with pytest.raises(DataError, match="no such file"):
             jd.load_model(folder)
+
+    def test_arrays_of_another_model_are_refused(self, tmp_path, rng):
+        """A folder that is replaced while it is read gives files of both models."""
+        table = {"a": rng.normal(size=(2, 60)), "h": rng.choice(["k", "l", "m", "n"], (2, 60))}
+        folders = [
+            jd.fit_model(
+                pl.DataFrame({"a": a, "h": h, "y": a + (h == "k")}), "y", hashed="h", l2=1.0
+            ).save(tmp_path / str(k))
+            for k, (a, h) in enumerate(zip(*table.values(), strict=True))
+        ]
+        path = folders[0] / "model.json"
+        content = json.loads(path.read_text())
+        (folders[0] / "weights.npy").write_bytes((folders[1] / "weights.npy").read_bytes())
+        with pytest.raises(DataError, match="damaged, or was replaced while it was read"):
+            jd.load_model(folders[0])
+        del content["arrays"]  # as in models of before
+        path.write_text(json.dumps(content))
+        np.testing.assert_array_equal(
+            jd.load_model(folders[0]).weights, jd.load_model(folders[1]).weights
+        )
 
     @pytest.mark.parametrize("seed", range(4))
     def test_a_description_that_was_edited_is_a_model_or_an_error_of_one_line(self, tmp_path, seed):

@@ -140,6 +140,32 @@ class TestFit:
         assert sample.is_test.mean() == pytest.approx(0.3, abs=0.05)
         assert np.std(sample.observed - sample.predicted) == pytest.approx(0.1, rel=0.1)
 
+    def test_the_picture_is_of_the_rows_and_files_that_were_fitted(self, tmp_path, monkeypatch):
+        pytest.importorskip("matplotlib")
+        from jaxdescent.fit import plot
+
+        samples = []
+        monkeypatch.setattr(plot, "draw", lambda sample, *others: samples.append(sample))
+        table = small(rows=9_000, g=np.arange(9_000) % 2)
+        far = np.where(table["g"], table["y"], 1e6)
+        path = put(tmp_path, table.set_column(2, "y", pa.array(far)))
+        options = ["--target", "y", "--features", "a,b", "--plot", tmp_path / "p.png"]
+        options += ["--where", "g = 1", "--method", "lsmr"]
+        result = run("fit", path, *options)
+        assert result.exit_code == 0, result.output
+        assert samples[0].observed.max() < 1e3
+        assert samples[0].observed.size == pytest.approx(plot.POINTS, rel=0.1)
+        before = plot.sample_of
+
+        def changed(*arguments):
+            os.utime(path, ns=(1, 1))
+            return before(*arguments)
+
+        monkeypatch.setattr(plot, "sample_of", changed)
+        result = run("fit", path, *options)
+        assert result.exit_code == 2
+        assert "was changed while it was read: fit again" in result.stderr
+
     @pytest.mark.first
     @pytest.mark.parametrize(
         ("options", "title"),
@@ -1038,8 +1064,14 @@ def longer(path):
         file.write(b"1,1\n")
 
 
+def without_its_columns(path):
+    path.write_text("c,d\n1,1\n")
+
+
 @pytest.mark.parametrize("at", ["at once", "after a block"])
-@pytest.mark.parametrize("change", [cut_at_a_line, overwritten, replaced, longer, os.unlink])
+@pytest.mark.parametrize(
+    "change", [cut_at_a_line, overwritten, replaced, longer, without_its_columns, os.unlink]
+)
 def test_predictions_of_a_file_that_changes_are_refused(tmp_path, change, at):
     model = fit_model({"a": np.arange(9.0), "y": 2 * np.arange(9.0)}, "y")
     path = tmp_path / "d.csv"

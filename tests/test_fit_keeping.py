@@ -19,10 +19,13 @@ pytest.importorskip("typer")
 import polars as pl
 
 import jaxdescent as jd
-from jaxdescent.data import DataError
+from jaxdescent.data import DataError, located, open_source
 from jaxdescent.fit import checkpoint, descents, plans, strategy
 from jaxdescent.fit.checkpoint import Interrupted
 from jaxdescent.fit.progress import ProgressListener
+from jaxdescent.fit.roles import Roles
+from jaxdescent.fit.rows import prepared
+from jaxdescent.fit.rows_digest import RowsDigest
 from tests.commands import ROOT, run
 
 OPTIONS = {"target": "y", "categorical": ("city",), "method": "cg", "l2": 0.1}
@@ -200,6 +203,42 @@ def test_the_command_says_how_to_go_on_and_a_second_signal_stops_at_once(
     assert result.exit_code == 0, result.output
     assert re.search(r"goodput +\d+% of the descents' time in iterations, resumed", result.stdout)
     assert (tmp_path / "m" / "model.json").exists()
+
+
+@pytest.mark.slow
+def test_rows_that_changed_between_the_ends_of_their_files_are_refused(tmp_path, way, rng):
+    X = rng.normal(size=(4000, 12)) @ rng.normal(size=(12, 12))
+    data, kept = tmp_path / "X.npy", {"method": "lsmr", "checkpoint": tmp_path / "kept"}
+    np.save(tmp_path / "y.npy", X.sum(axis=1) + rng.normal(size=4000))
+    np.save(data, X)
+    with pytest.raises(Interrupted):
+        jd.fit_model(data, **kept, watch=Signalling(3))
+    changed = X.copy()
+    changed[3000:3010] += 1
+    np.save(data, changed)
+    with pytest.raises(DataError, match="a fit of other rows: the data have changed between"):
+        jd.fit_model(data, **kept, resume=True)
+    np.save(data, X)
+    assert jd.fit_model(data, **kept, resume=True).metrics["resumed_at"] > 0
+
+
+@pytest.mark.parametrize("missing", ["mean", "drop"])
+def test_a_digest_of_rows_is_that_of_any_blocks_of_them(missing, rng):
+    values, levels = rng.normal(size=90), rng.choice(["a", "b", None], 90).tolist()
+    table = pl.DataFrame({"x": values, "c": levels, "w": rng.random(90), "y": rng.normal(size=90)})
+    table = table.with_columns(x=pl.when(pl.col("x") > 1).then(None).otherwise(pl.col("x")))
+
+    options = {"categorical": "c", "interact": "x:c", "weights": "w", "missing": missing}
+    roles = Roles("y", "w", jd.fit_model(table, "y", **options).encoding)
+
+    def digest(table, size):
+        found = RowsDigest()
+        for block in located(open_source(table), roles.columns, size):
+            found.add(prepared(block, roles, missing, share=0.3))
+        return str(found)
+
+    assert digest(table, 90) == digest(table, 7) == digest(table, 1)
+    assert digest(table.reverse(), 90) != digest(table, 90)
 
 
 def test_one_pass_has_nothing_to_resume_and_says_so(table, tmp_path):

@@ -335,6 +335,21 @@ def test_columns_that_do_not_vary_turn_nothing(rng):
     np.testing.assert_allclose(weights[places], 0, atol=1e-6)
 
 
+@pytest.mark.parametrize("spread", [1e-1, 1e-2])
+def test_columns_that_vary_little_far_from_zero_are_no_constants_in_float64(spread, rng, x64):
+    table = {"a": rng.normal(size=300), "b": rng.normal(size=300), "c": np.full(300, 1e7)}
+    y = table["a"] + table["b"] + 0.1 * rng.normal(size=300)
+    A = np.column_stack([table["a"], table["b"], np.ones(300)])
+    expected, (squares,), *_ = np.linalg.lstsq(A, y)
+    table["a"] = 1e6 + spread * table["a"]
+    S = jd.Streamed(table, dtype=jnp.float64)
+    result = jd.minimize(jd.LinearRegression(S, y), method=jd.DerivativeMethod())
+    assert jd.Status(int(result.status)) is jd.Status.CONVERGED
+    np.testing.assert_allclose(float(result.value), 0.5 * squares, rtol=1e-5)
+    scaled = np.asarray(result.params["weights"]) * [spread, 1, 1]
+    np.testing.assert_allclose(scaled, [*expected[:2], 0], atol=1e-5)
+
+
 @pytest.mark.slow
 def test_derivatives_of_the_minimum(rng):
     table = table_of(rng)
@@ -508,6 +523,22 @@ class TestWhatIsWrong:
         path.unlink()
         with pytest.raises(DataError, match=r"1\.parquet changed"):
             S.column("y")
+
+    @pytest.mark.parametrize("change", ["columns", "types", "rows"])
+    def test_files_that_change_during_a_pass(self, change, tmp_path, rng):
+        table = table_of(rng)
+        path = as_parquet(tmp_path, table) / "1.parquet"
+        S = streamed(tmp_path)
+        S.stream.chunk(0)
+        other = arrow({name: column[:9] for name, column in table.items()})
+        if change == "columns":
+            other = other.drop_columns(["b"])
+        elif change == "types":
+            other = other.set_column(0, "a", pa.array(["text"] * 9))
+        pq.write_table(other, path)
+        with pytest.raises(DataError, match=r"1\.parquet changed since the design was made"):
+            for _ in S.stream.all_chunks():
+                pass
 
     def test_readers_of_one_reading_and_no_rows(self, rng):
         reader = arrow(table_of(rng)).to_reader()

@@ -131,10 +131,12 @@ def fit(
         if out is not None and is_first:
             check_output(out, overwrite=overwrite)
         check_picture(plot)
-        picture = None
+        picture = source = None
         if plot is not None:
             # Imported before memory is measured, since the process holds matplotlib then.
             from jaxdescent.fit import plot as picture
+
+            source = open_source(list(data), target_file, where)
         with Screen(is_quiet=as_json or not is_first, keeps_course=plot is not None) as screen:
             model = fit_model(
                 list(data),

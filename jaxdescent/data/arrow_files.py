@@ -12,6 +12,10 @@ from jaxdescent.data.grouped_files import GroupedFiles
 from jaxdescent.data.parquet_pages import Page
 from jaxdescent.data.protocol import Block
 
+MOST_OPENED = 64
+"""How many times a file is opened at most for the look: a packed column is unpacked by it, and so
+few are at a time; opening takes as long as there are columns."""
+
 
 class ArrowFiles(GroupedFiles):
     """Some files of Arrow's IPC format. A batch is read as a whole, as a page of Parquet is."""
@@ -26,16 +30,19 @@ class ArrowFiles(GroupedFiles):
         with pa.memory_map(str(path)) as file:
             schema = _opened(file, path).schema
             sizes = list[int]()
-            for index, field in enumerate(schema):
-                reader = _opened(file, path, [index])
+            at_once = -(-len(schema) // MOST_OPENED)
+            for first in range(0, len(schema), at_once):
+                fields = range(len(schema))[first : first + at_once]
+                reader = _opened(file, path, fields)
                 for group in range(reader.num_record_batches):
-                    column = reader.get_batch(group).column(0)
-                    if index == 0:
-                        sizes.append(len(column))
-                    points = pa.types.is_dictionary(field.type)
-                    page = Page(column.nbytes, len(column), False, points)
-                    known = self._extent(field.name).including(page)
-                    self._extents[field.name] = known._replace(bytes=known.bytes + page.bytes)
+                    batch = reader.get_batch(group)
+                    if first == 0:
+                        sizes.append(batch.num_rows)
+                    for field, column in zip(batch.schema, batch, strict=True):
+                        points = pa.types.is_dictionary(field.type)
+                        page = Page(column.nbytes, len(column), False, points)
+                        known = self._extent(field.name).including(page)
+                        self._extents[field.name] = known._replace(bytes=known.bytes + page.bytes)
         return schema, sizes
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import re
 from collections.abc import Mapping
@@ -77,10 +78,11 @@ def kinds_of(schema: Any, name: Any = "the data") -> dict[str, Kind]:
         raise DataError(f"{name} has no columns.")
     seen: dict[str, Kind] = {}
     nameless = {"", *_nameless_index(schema)}
-    twice = [each for each in schema.names if each and schema.names.count(each) > 1]
+    counts = collections.Counter(schema.names).items()
+    twice = [each for each, count in counts if each and count > 1]
     if twice:
         raise DataError(
-            f"{name} has more than one column called {listed(map(repr, dict.fromkeys(twice)))}: "
+            f"{name} has more than one column called {listed(map(repr, twice))}: "
             "rename or remove all but one."
         )
     for field in schema:

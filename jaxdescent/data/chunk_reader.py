@@ -100,10 +100,14 @@ class ChunkReader:
 
     def _following(self) -> Chunk:
         assert self._reading is not None
-        chunk = next(self._reading, None)
         before = self._next * self.block
-        found = before + (0 if chunk is None else chunk.rows)
-        self._check_rows(found, before + self.size_of(self._next))
+        try:
+            chunk = next(self._reading, None)
+            found = before + (0 if chunk is None else chunk.rows)
+            self._check_rows(found, before + self.size_of(self._next))
+        except Exception:  # of any type: pyarrow raises a KeyError where a column is gone
+            self._check_unchanged()
+            raise
         assert chunk is not None  # the check of the rows has passed
         self._next += 1
         self._passing.add(chunk.rows * self._row_bytes, is_last=self._next == self.blocks)

@@ -80,32 +80,38 @@ class GroupedFiles(Source):
     def _looked_at(self, path: pathlib.Path) -> tuple[Any, list[int]]:
         """The schema of a file, and how many rows each of its groups has."""
 
-    def _looked_up(self, name: str) -> ColumnExtent:
-        """The extent of a column that the look at the files has told nothing of."""
-        del name
-        return ColumnExtent()
+    def _looked_up(self, names: Sequence[str]) -> dict[str, ColumnExtent]:
+        """The extents of columns that the look at the files has told nothing of."""
+        return dict.fromkeys(names, ColumnExtent())
+
+    def _extents_of(self, names: Sequence[str]) -> list[ColumnExtent]:
+        """The extents of columns, looked up at once: a file tells of all of its columns together,
+        which takes seconds where there are thousands of them.
+        """
+        unknown = [name for name in names if name not in self._extents]
+        if unknown:
+            self._extents |= self._looked_up(unknown)
+        return [self._extents[name] for name in names]
 
     def _extent(self, name: str) -> ColumnExtent:
-        if name not in self._extents:
-            self._extents[name] = self._looked_up(name)
-        return self._extents[name]
+        return self._extents_of([name])[0]
 
     def row_bytes(self, names: Sequence[str]) -> int:
         own = super().row_bytes(names)
-        return own + sum(int(self._extent(name).value) for name in names if self._is_long(name))
+        return own + sum(int(self._extent(name).value) for name in self._long(names))
 
     def reading_bytes(self, names: Sequence[str], rows: int) -> int:
-        total = 0
-        for name in names:
-            extent = self._extent(name)
-            total += PAGES_HELD * (extent.page + extent.dictionary)
-            if self._is_long(name):
-                total += int(TEXT_COPIES * rows * extent.value)
-        return total
+        pages = sum(extent.page + extent.dictionary for extent in self._extents_of(names))
+        texts = sum(int(TEXT_COPIES * rows * self._extent(n).value) for n in self._long(names))
+        return PAGES_HELD * pages + texts
 
     def text_bytes(self, name: str) -> int:
         return self._extent(name).bytes
 
-    def _is_long(self, name: str) -> bool:
-        """Whether a column is text that blocks hold in full rather than as dictionary indices."""
-        return self.kinds[name] is Kind.TEXT and not self._extent(name).points
+    def _long(self, names: Sequence[str]) -> list[str]:
+        """Those columns that are text which blocks hold in full rather than as dictionary
+        indices.
+        """
+        text = [name for name in names if self.kinds[name] is Kind.TEXT]
+        extents = zip(text, self._extents_of(text), strict=True)
+        return [name for name, extent in extents if not extent.points]

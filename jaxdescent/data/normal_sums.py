@@ -49,9 +49,7 @@ class NormalSums(NamedTuple):
             raise DataError("the values are too large: their squares overflow; divide them.")
         if not intercept or not total[-1, -1]:
             return cls._of_centred(total[:-1, :-1], shift, features, total[-1, -1])
-        sums = cls.about_means(total, shift, features)
-        raw = np.diagonal(total)[:features] + sums.weight_total * sums.feature_mean**2
-        return sums._without_rounding(raw)
+        return cls.about_means(total, shift, features)
 
     @classmethod
     def about_means(cls, total: np.ndarray, shift: np.ndarray, features: int) -> NormalSums:
@@ -64,9 +62,10 @@ class NormalSums(NamedTuple):
 
     def _without_rounding(self, raw: np.ndarray) -> NormalSums:
         """The sums with zeros for constant columns, whose centred sums are the rounding errors of
-        ``raw``, (features,), the squares that they were computed from.
+        ``raw``, (features,), the squares that they were computed from, or of the numbers.
         """
-        still = np.diagonal(self.gram) <= CONSTANT * raw
+        rounding = self.weight_total * np.square(4 * EPS * self.feature_mean)
+        still = np.diagonal(self.gram) <= np.maximum(CONSTANT * raw, rounding)
         self.gram[still] = self.gram[:, still] = self.cross[still] = 0
         return self
 

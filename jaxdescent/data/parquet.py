@@ -56,33 +56,41 @@ class ParquetFiles(GroupedFiles):
             read_dictionary=list(text),
         )
 
-    def _looked_up(self, name: str) -> ColumnExtent:
-        """The extent from all pages of a text column; from the first ones of each row group of a
-        column of numbers, whose pages are alike.
+    def _looked_up(self, names: Sequence[str]) -> dict[str, ColumnExtent]:
+        """The extents from all pages of text columns; from the first ones of each row group of
+        columns of numbers, whose pages are alike.
         """
-        extent, total = ColumnExtent(), 0
+        extents = super()._looked_up(names)
         for path in self.files:
             with reading(path), self._opened(path) as parquet, path.open("rb") as file:
                 of_file = parquet.metadata
                 for group in map(of_file.row_group, range(of_file.num_row_groups)):
                     for column in map(group.column, range(group.num_columns)):
-                        if column.path_in_schema.split(".")[0] != name or not column.num_values:
-                            continue
-                        size = column.total_uncompressed_size
-                        total += size
-                        if size <= SMALL_BYTES:
-                            extent = extent.including(Page(size, column.num_values, False, True))
-                            continue
-                        most = None if self.kinds[name] is Kind.TEXT else 2
-                        for page in itertools.islice(pages_of(file, column), most):
-                            extent = extent.including(page)
-        return extent._replace(bytes=total)
+                        parts = column.path_in_schema
+                        name = parts if parts in extents else parts.split(".")[0]
+                        if name in extents and column.num_values:
+                            extents[name] = self._including(column, extents[name], name, file)
+        return extents
+
+    def _including(self, column: Any, extent: ColumnExtent, name: str, file: Any) -> ColumnExtent:
+        """The extent with a column's pages in one more row group, of which pyarrow's metadata are
+        given.
+        """
+        size = column.total_uncompressed_size
+        pages = iter([Page(size, column.num_values, False, True)])
+        if size > SMALL_BYTES:
+            most = None if self.kinds[name] is Kind.TEXT else 2
+            pages = itertools.islice(pages_of(file, column), most)
+        for page in pages:
+            extent = extent.including(page)
+        return extent._replace(bytes=extent.bytes + size)
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
         # Text comes as dictionaries where it is stored so: an entry of few levels takes four bytes.
         # Of other text pyarrow would keep all different values of a group of rows.
         text = [n for n in names if self.kinds[n] is Kind.TEXT and n not in self._as_read]
-        text = [name for name in text if not self._is_long(name)]
+        long = self._long(text)
+        text = [name for name in text if name not in long]
         behind = 0
         for path in self.files:
             with reading(path), self._opened(path, text) as file:

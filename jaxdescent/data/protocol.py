@@ -9,13 +9,14 @@ import copy
 import dataclasses
 import enum
 import hashlib
+import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxdescent.data.errors import DataError
+from jaxdescent.data.errors import DataError, reading
 from jaxdescent.data.read_ahead import stop_if_unwanted
 
 HEAD_BYTES = 1 << 16
@@ -249,9 +250,9 @@ class Source(abc.ABC):
         for name, kind in self.kinds.items():
             digest.update(f"{name}\0{kind}\0".encode())
         for path in self.files:
-            size = path.stat().st_size
-            digest.update(f"{path.name}\0{size}\0".encode())
-            with path.open("rb") as file:
+            with reading(path), path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                digest.update(f"{path.name}\0{size}\0".encode())
                 digest.update(file.read(HEAD_BYTES))
                 file.seek(max(size - HEAD_BYTES, 0))
                 digest.update(file.read(HEAD_BYTES))
@@ -279,7 +280,7 @@ def unchanged(sources: Iterable[Source], advice: str) -> Iterator[None]:
 
     try:
         yield
-    except DataError:
+    except Exception:  # of any type: pyarrow raises a KeyError where a column is gone
         check()
         raise
     check()

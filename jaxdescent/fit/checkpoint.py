@@ -134,6 +134,22 @@ class FitCheckpoint:
                 "start as many as then, or begin anew in another folder."
             )
 
+    def compare_rows(self, digest: str) -> None:
+        """Refuse to go on with a fit of other rows, which one process has read anew: the facts know
+        both ends of the files alone.
+
+        Raises:
+          DataError: where the rows differ.
+        """
+        then = self.units().get("rows")
+        if then is None:
+            self.keep_units({"rows": digest})
+        elif str(then) != digest:
+            raise DataError(
+                f"{self.folder} keeps a fit of other rows: the data have changed between the ends "
+                "of their files. Give the data of then, or name another folder."
+            )
+
     def units(self) -> dict[str, np.ndarray]:
         """The numbers by which the first processes of this fit shifted and scaled its rows; empty
         where none are kept yet.

@@ -290,7 +290,9 @@ class Encoding:
             for name, number, weight in zip(self.numbers, encoded.numbers, weights, strict=False):
                 values = number.values
                 if number.missing is not None:
-                    values = np.where(number.missing, self.fills.get(name, 0.0), values)
+                    # A number of Python would be rounded to float32 with a column of that dtype.
+                    fill = np.float64(self.fills.get(name, 0.0))
+                    values = np.where(number.missing, fill, values)
                 total[:, 0] += np.multiply(values, float(weight), dtype=np.float64)
             first, coded, entries = len(self.numbers), encoded.coded, encoded.entries
             for S in sparse_pieces(coded, entries, first, self.size, np.float64):

@@ -23,8 +23,8 @@ WEIGHTS = {"float32": (1e-25, 1e25), "float64": (1e-140, 1e140)}
 class FirstPass:
     """All rows with their numbers less a shift, and counts of them, complete after the last one.
 
-    The shift is the means of the first block (of the first process): what is multiplied stays small
-    beside the spread of the columns.
+    The shift of a column is its mean in the first block (of the first process) that has a value of
+    it: what is multiplied stays small beside the spread of the columns.
 
     Args:
       job: the job of the fit.
@@ -39,13 +39,15 @@ class FirstPass:
       dropped: how many rows were left out because a value is missing.
       unseen: how many values are levels or indices that no training row has.
       read: how many rows this process has read.
-      center: the mean of the first block's targets.
+      center: the shift of the target.
       lengths: the largest absolute value of each column that is multiplied.
     """
 
     def __init__(self, job: Job, at_once: int, dtype: Any, shift: np.ndarray | None = None) -> None:
         encoding = job.encoding
         self._job, self._at_once, self._dtype = job, at_once, dtype
+        # The means that are known so far, of the numbers and the target; NaN where none is.
+        self._means = np.full(len(encoding.numbers) + 1, np.nan)
         self._has_shift = shift is not None
         self.rows, self.weights = [0, 0], [0.0, 0.0]
         self.dropped = self.unseen = self.read = 0
@@ -61,10 +63,9 @@ class FirstPass:
           DataError: for NaN and infinity, with the row, too few rows, and weights of zero.
         """
         for rows, is_other in read_rows(self._job, self._at_once):
-            if not self.read and not self._has_shift:
-                # Every process must take part in the exchange, or none.
-                *shift, self.center = processes.array_of_first(rows.means)
-                self.shift = np.asarray(shift)
+            # Of several processes, every one must take part in the exchange, or none.
+            if not self._has_shift and (not self.read or processes.is_alone()):
+                self._center(rows)
             numbers = shifted_numbers(rows.encoded, self.shift, self._dtype)
             slopes = [each.values for each in rows.encoded.coded if each.values is not None]
             if not (self.lengths.add(numbers, slopes) and np.isfinite(rows.target).all()):
@@ -73,6 +74,16 @@ class FirstPass:
             yield rows, numbers, is_other
             del rows, numbers, slopes
         self._close()
+
+    def _center(self, rows: Rows) -> None:
+        """Take the shift of columns that had no value before from a block: their terms were zero,
+        whatever the shift.
+        """
+        if np.isnan(self._means).any():
+            for told in processes.told_bytes_by_all(rows.means.tobytes()):
+                self._means = np.where(np.isnan(self._means), np.frombuffer(told), self._means)
+            *shift, self.center = np.nan_to_num(self._means).tolist()
+            self.shift = np.asarray(shift)
 
     def _count(self, rows: Rows) -> None:
         for part in range(2):

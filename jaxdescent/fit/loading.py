@@ -16,7 +16,7 @@ from jaxdescent.fit.schema import check, content_of
 
 
 def load_model(folder: Any) -> Model:
-    """A model that was saved, whose weights are mapped into memory.
+    """A model that was saved.
 
     Args:
       folder: the path of the folder that ``Model.save``, or ``jaxdescent fit``, wrote.
@@ -82,6 +82,12 @@ def load_model(folder: Any) -> Model:
             f"{folder} is damaged: it has {len(model.weights):,} weights for "
             f"{model.encoding.size:,} features."
         )
+    # A folder that is replaced while it is read gives files of two models.
+    if content.get("arrays") not in (None, model.digest()):
+        raise DataError(
+            f"{folder} is damaged, or was replaced while it was read: {WEIGHTS} is not that of its "
+            f"{DESCRIPTION}; load it again."
+        )
     return model
 
 
@@ -94,13 +100,13 @@ def _rising_places_of(path: pathlib.Path, count: int) -> np.ndarray:
 
 
 def _vector_of(path: pathlib.Path, dtype: np.dtype[Any]) -> np.ndarray:
-    """The vector that a file holds, mapped into memory.
+    """The vector that a file holds.
 
     Raises:
       DataError: where it cannot be read, or holds something else.
     """
     with reading(path):
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.load(path, allow_pickle=False)
     if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype != dtype:
         raise DataError(f"{path} is damaged: it must hold one column of {dtype}.")
     return array

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -204,6 +205,22 @@ class Model(Displayed):
                 raise
         return target
 
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """The arrays that are kept, by the names of their files."""
+        encoding, arrays = self.encoding, {WEIGHTS: np.asarray(self.weights, np.float64)}
+        if encoding.hashed:
+            arrays[BUCKETS] = encoding.buckets
+        if encoding.sparse is not None:
+            arrays[INDICES] = encoding.indices
+        return {name: np.ascontiguousarray(each) for name, each in arrays.items()}
+
+    def digest(self) -> str:
+        """A digest of all arrays, by which a description is known to be theirs."""
+        digest = hashlib.sha256()
+        for array in self._arrays().values():
+            digest.update(array.data)
+        return f"sha256:{digest.hexdigest()}"
+
     def _write(self, folder: pathlib.Path) -> None:
         encoding = self.encoding
         content = {
@@ -218,13 +235,10 @@ class Model(Displayed):
             "versions": dict(self.versions),
             "data": self.fingerprint,
             "dates": {name: each._asdict() for name, each in self.dates.items()},
+            "arrays": self.digest(),
         }
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-        arrays = {WEIGHTS: np.ascontiguousarray(self.weights, np.float64)}
-        if encoding.hashed:
-            arrays[BUCKETS] = encoding.buckets
-        if encoding.sparse is not None:
-            arrays[INDICES] = encoding.indices
+        arrays = self._arrays()
         for name in (*arrays, DESCRIPTION):
             with (folder / name).open("wb") as file:
                 if name in arrays:

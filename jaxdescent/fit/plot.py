@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxdescent.data import Source, located, read_ahead
+from jaxdescent.data.protocol import unchanged
 from jaxdescent.fit.budget import Memory, reading_of
 from jaxdescent.fit.dates import with_columns
 from jaxdescent.fit.model import Model
@@ -37,20 +38,26 @@ class Sample(NamedTuple):
 
 
 def sample_of(model: Model, source: Source, memory: Memory) -> Sample:
-    """Some rows, chosen by a hash of their number, in one more pass."""
+    """Some rows, chosen by a hash of their number, in one more pass.
+
+    Raises:
+      DataError: for files that have changed since ``source`` was opened.
+    """
     options, encoding = model.options, model.encoding
     roles = Roles(model.target, None, encoding)
     source = with_columns(source, dict(model.dates), encoding.columns, encoding.labelled)
     held_out = {"share": options["test"], "seed": options["seed"]}
-    share = min(POINTS / model.metrics["rows_read"], 1.0)
+    parts = [model.metrics[part] for part in ("train", "held_out")]
+    share = min(POINTS / sum(part["rows"] for part in parts if part), 1.0)
     plan = reading_of([source], roles.columns, 64, memory.limit - resident_bytes())
     found: list[tuple[Any, ...]] = []
-    for block in read_ahead(lambda: located(source, roles.columns, plan.rows)):
-        rows = prepared(block, roles, options["missing"], **held_out)
-        chosen = is_held_out(block.start, block.rows, share, SAMPLE_SEED)[rows.kept]
-        predicted = encoding.product(rows.encoded, model.weights) + model.intercept
-        found.append((rows.target[chosen], predicted[chosen], rows.is_test[chosen]))
-        memory.check()
+    with unchanged([source], "fit again"):
+        for block in read_ahead(lambda: located(source, roles.columns, plan.rows)):
+            rows = prepared(block, roles, options["missing"], **held_out)
+            chosen = is_held_out(block.start, block.rows, share, SAMPLE_SEED)[rows.kept]
+            predicted = encoding.product(rows.encoded, model.weights) + model.intercept
+            found.append((rows.target[chosen], predicted[chosen], rows.is_test[chosen]))
+            memory.check()
     return Sample(*map(np.concatenate, zip(*found, strict=True)))
 
 

@@ -47,19 +47,19 @@ class Rows:
     @property
     def means(self) -> np.ndarray:
         """The means of the numbers and of the target over the rows that count, or over all where
-        none does, missing values apart; zero where a mean is not finite.
+        none does, missing values apart; NaN without any value, and zero where a mean is not finite.
 
         Less its mean, a column that is constant in the rows that count is zero in sums over them,
         and no rounding error of sums that cancel.
         """
         counts = self.weight_of(TRAIN) > 0
-        counts |= not counts.any()
         means: list[float] = []
         with np.errstate(invalid="ignore", over="ignore"):
             for values, missing in (*self.encoded.numbers, NumberColumn(self.target, None)):
-                there = values[counts if missing is None else counts & ~missing]
-                mean = float(np.mean(there, dtype=np.float64)) if there.size else 0.0
-                means.append(mean if np.isfinite(mean) else 0.0)
+                there = np.ones(values.size, bool) if missing is None else ~missing
+                own = values[there & counts if (there & counts).any() else there]
+                mean = float(np.mean(own, dtype=np.float64)) if own.size else np.nan
+                means.append(mean if np.isfinite(mean) or not own.size else 0.0)
         return np.asarray(means)
 
     def weight_of(self, part: int) -> np.ndarray:
@@ -118,9 +118,7 @@ def prepared(
                 f"weights must be finite and at least 0, got {given[row]} for "
                 f"{roles.weights!r} in {block.place(row)}."
             )
-    advice = policy.advice
-    if missing == "mean":
-        advice = "--missing mean is for features alone; --missing drop leaves such rows out"
+    advice = "--missing drop leaves such rows out, and --missing mean is for features alone"
     for name, (_, absent) in zip(roles.own, own, strict=True):
         refuse_missing(absent, name, block, advice)
     target, *weight = (np.asarray(given, np.float64) for given, _ in own)

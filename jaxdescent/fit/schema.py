@@ -70,6 +70,7 @@ MODEL = {
     "versions": {...: str},
     "data": str,
     "dates?": {...: DATES},
+    "arrays?": str,
 }
 """Keys with the type of their value: a type, a list of a type, one of a set or of a range of whole
 numbers, or keys again, where ``...`` stands for any names."""

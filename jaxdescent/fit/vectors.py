@@ -16,6 +16,7 @@ from jaxdescent.fit.job import Job
 from jaxdescent.fit.methods import AUTO
 from jaxdescent.fit.plans import FitPlan
 from jaxdescent.fit.rows import TRAIN, Rows
+from jaxdescent.fit.rows_digest import RowsDigest
 
 EXACT = 64 * np.finfo(float).eps
 """Squares about the mean that add up to less than this part of the sum of squares are rounding."""
@@ -69,7 +70,11 @@ class Vectors:
         self._sums, self._absent = np.zeros((2, len(encoding.numbers)))
         has_moments = request.standardize or request.l2 == AUTO
         self._moments = ColumnSquares(encoding.size, job.dtype) if has_moments else None
+        is_kept = job.checkpoint is not None and processes.is_alone()
+        self._digest = RowsDigest() if is_kept else None
         for own, numbers, is_other in self.counts:
+            if self._digest is not None:
+                self._digest.add(own)
             if has_others or not is_other:
                 keep(own.encoded, numbers, self._place(own, numbers))
             del own, numbers
@@ -101,6 +106,8 @@ class Vectors:
         """Cut off the places that dropped rows left, add the sums of other processes, and refuse
         numbers or a target that no fit can use.
         """
+        if self._digest is not None and self._job.checkpoint is not None:
+            self._job.checkpoint.compare_rows(str(self._digest))
         counts, kept = self.counts, slice(0, self.filled)
         self.target = self.target[kept]
         self.weight = None if self.weight is None else self.weight[kept]

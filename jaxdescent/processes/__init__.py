@@ -8,7 +8,6 @@ also while it waits for a program.
 """
 
 from jaxdescent.processes.arrays import added as added
-from jaxdescent.processes.arrays import array_of_first as array_of_first
 from jaxdescent.processes.arrays import told_bytes_by_all as told_bytes_by_all
 from jaxdescent.processes.deciding import FailedElsewhere as FailedElsewhere
 from jaxdescent.processes.deciding import Stopped as Stopped

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxdescent.processes.deciding import is_alone, is_first, members, told_by_all
+from jaxdescent.processes.deciding import is_alone, members, told_by_all
 from jaxdescent.processes.ending import FOLLOWED, leave_without_others
 from jaxdescent.processes.messages import OtherProcessFailed
 
@@ -68,11 +68,6 @@ def added(array: np.ndarray) -> np.ndarray:
         sums = _moved(mine.view(np.uint8), EVERYWHERE).view(flat.dtype)
         total[first : first + own.size] = sums.reshape(-1)[: own.size]
     return total.reshape(array.shape)
-
-
-def array_of_first(array: np.ndarray) -> np.ndarray:
-    """The array of the group's first process; those of the others are of the same shape."""
-    return added(array if is_first() else np.zeros_like(array))
 
 
 def _moved(own: np.ndarray, there: PartitionSpec) -> np.ndarray:

@@ -245,7 +245,6 @@ def pieces(folder, name):
     with processes.among_all("pieces"):
         found = processes.added(arrays[index])
         texts = processes.told_bytes_by_all(b"xyz" * 50 * index)
-        first = processes.array_of_first(np.full(3, index + 1.0))
         empty = processes.added(np.zeros((0, 2)))
         try:
             processes.added(np.zeros(index))
@@ -255,7 +254,6 @@ def pieces(folder, name):
     return {
         "is_sum": bool((found == expected).all()),
         "lengths": [len(text) for text in texts],
-        "first": first.tolist(),
         "empty": list(empty.shape),
         "said": said,
     }

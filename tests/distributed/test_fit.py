@@ -154,7 +154,6 @@ def test_two_processes_fit_rows_in_files_as_one_does_and_are_refused_together(fo
         assert told_of_pieces == {
             "is_sum": True,
             "lengths": [0, 150],
-            "first": [1.0, 1.0, 1.0],
             "empty": [0, 2],
         }
 
