@@ -258,7 +258,8 @@ def _refined(regression: StoredRegression, factor: Inverse) -> tuple[Double, Dou
             return weights, offset, min(last, energy)
         shift = shift - regression.mean @ step
         weights, offset = advanced(weights, step), advanced(offset, shift)
-        if is_negligible(step, weights) and is_negligible(shift, offset):
+        pairs = (step, weights), (shift, offset)
+        if all(is_negligible(*pair, regression.digits) for pair in pairs):
             break
     return weights, offset, energy
 

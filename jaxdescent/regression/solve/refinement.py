@@ -212,6 +212,10 @@ def advanced(x: Double, step: Any) -> Double:
     return double_length.two_sum(high.high, high.low + x.low)
 
 
-def is_negligible(step: Any, x: Double) -> Any:
-    """Whether the step changes no digit of any unknown."""
-    return (abs(step) <= float(jnp.finfo(step.dtype).eps) / 16 * abs(x.high)).all()
+def is_negligible(step: Any, x: Double, digits: Any = None) -> Any:
+    """Whether the step changes no digit of any unknown, in the dtype ``digits`` if that is given."""
+    share = float(jnp.finfo(step.dtype).eps) / 16
+    if digits is not None:
+        # So the minimum is known better than the unknowns that are rounded to this dtype.
+        share = max(share, float(jnp.finfo(digits).eps) / 256)
+    return (abs(step) <= share * abs(x.high)).all()
