@@ -323,7 +323,7 @@ def _look_in_own_dtype(
     this curvature. Without a claim it is half the squared Newton decrement, if this is known.
     """
     watch, is_claim = loop.watch, asked.is_claim
-    how = {"is_claim": is_claim, "allowed": asked.allowed}
+    how = {"is_claim": is_claim, "allowed": asked.allowed, "most": 2 * loop.iteration}
     seen = newton_steps.seen_at(objective, loop.params, **how)
     size, height = watch.size.scale, jnp.abs(loop.value)
     worth = (0.5 * seen.curvature * size * size).astype(height.dtype)

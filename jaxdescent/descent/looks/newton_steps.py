@@ -107,10 +107,15 @@ def is_possible(objective: Objective, params: Params) -> bool:
 
 
 def seen_at(
-    objective: Objective, params: Params, *, is_claim: Any = True, allowed: Any = math.inf
+    objective: Objective,
+    params: Params,
+    *,
+    is_claim: Any = True,
+    allowed: Any = math.inf,
+    most: Any = MOST_STEPS,
 ) -> Seen:
     """What is found at ``params``, in at most 19 evaluations with a product each if the claim to be
-    within ``allowed`` of the minimum is in no doubt, else in at most 515.
+    within ``allowed`` of the minimum is in no doubt; else in at most 515, and about ``most``.
 
     All evaluations are of one kind and stand in one loop, so that the function is compiled once.
     """
@@ -158,7 +163,7 @@ def seen_at(
         is_settled &= goes_on & (look.place >= LEAST_STEPS)
         is_settled |= look.is_settled | (squared == 0)
         is_little = unit * (unit * decrement) <= little
-        is_over = is_settled | ~is_new | (is_little & (look.place >= few))
+        is_over = is_settled | ~is_new | ((is_little | (look.place >= most)) & (look.place >= few))
         return _Look(
             place=jnp.where(is_over, jnp.maximum(look.place, MOST_STEPS), look.place) + 1,
             step=look.step + rate * look.direction,

@@ -213,7 +213,7 @@ def advanced(x: Double, step: Any) -> Double:
 
 
 def is_negligible(step: Any, x: Double, digits: Any = None) -> Any:
-    """Whether the step changes no digit of any unknown, in the dtype ``digits`` if that is given."""
+    """Whether the step changes no digit of any unknown, in the dtype ``digits`` if given."""
     share = float(jnp.finfo(step.dtype).eps) / 16
     if digits is not None:
         # So the minimum is known better than the unknowns that are rounded to this dtype.
