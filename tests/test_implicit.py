@@ -9,8 +9,9 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent.designs import as_design
+from jaxdescent.kernels import platform
 from jaxdescent.numerics import linear_systems
-from jaxdescent.regression.solve import pseudo_inverse
+from jaxdescent.regression.solve import least_squares, pseudo_inverse
 from tests.results import assert_trees_close
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -446,9 +447,23 @@ def test_weights_move_where_a_penalty_is_beyond_all_squares_of_the_data(shape, s
     np.testing.assert_allclose(moved, exact, rtol=0, atol=1e-5 * np.max(np.abs(exact)))
 
 
-@pytest.mark.parametrize("most", [512, 0], ids=["singular values", "conjugate gradients"])
-def test_only_outputs_without_a_penalty_turn_with_a_wide_matrix(most, rng, monkeypatch):
-    monkeypatch.setattr(pseudo_inverse, "MOST_SIDE", most)
+SOLVERS = "singular values", "triangle", "conjugate gradients"
+
+
+def take(solver, monkeypatch):
+    """Small regressions are solved as larger ones are."""
+    jax.clear_caches()  # a program that is kept was traced with other limits
+    if solver == "triangle":
+        monkeypatch.setattr(platform, "cpu_count", lambda: 1)
+    if solver != "singular values":
+        monkeypatch.setattr(pseudo_inverse, "MOST_SIDE", 0)
+    if solver == "conjugate gradients":
+        monkeypatch.setattr(pseudo_inverse, "MOST_SIDE_ON_HOST", 0)
+
+
+@pytest.mark.parametrize("solver", [SOLVERS[0], SOLVERS[2]])
+def test_only_outputs_without_a_penalty_turn_with_a_wide_matrix(solver, rng, monkeypatch):
+    take(solver, monkeypatch)
     (X, by), y = rng.normal(size=(2, 5, 12)), rng.normal(size=(5, 2))
     l2 = np.array([0.0, 1.0])
 
@@ -481,12 +496,12 @@ def test_columns_in_any_units_move_with_several_penalties(rng):
         np.testing.assert_allclose(moved[:, index], exact, rtol=1e-4)
 
 
-@pytest.mark.parametrize("most", [512, 0], ids=["singular values", "conjugate gradients"])
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("short", [1e-5, 1e-7])
 def test_short_columns_of_a_wide_matrix_move_where_the_penalty_is_smaller(
-    short, most, rng, monkeypatch
+    short, solver, rng, monkeypatch
 ):
-    monkeypatch.setattr(pseudo_inverse, "MOST_SIDE", most)
+    take(solver, monkeypatch)
     X = (rng.normal(size=(6, 10)) * np.where(np.arange(10) < 3, 1, short)).astype(np.float32)
     y, by, back, l2 = *rng.normal(size=(2, 6)), rng.normal(size=10), short**2 / 10
 
@@ -536,23 +551,25 @@ def weights_in_float64(X, y, l2, sample_weight, intercept):
 
 
 @pytest.mark.parametrize(
-    ("shape", "l2", "is_factorised"),
+    ("shape", "l2", "solver"),
     [
-        ((12, 40), 0.0, True),
-        pytest.param((12, 40), 0.0, False, marks=pytest.mark.slow),
-        pytest.param((30, 30), 0.0, True, marks=pytest.mark.slow),
-        pytest.param((60, 200), 1e-3, True, marks=pytest.mark.slow),
-        pytest.param((60, 200), 1e-3, False, marks=pytest.mark.slow),
-        pytest.param((200, 10), 0.0, False, marks=pytest.mark.slow),
+        ((12, 40), 0.0, SOLVERS[0]),
+        pytest.param((12, 40), 0.0, SOLVERS[1], marks=pytest.mark.slow),
+        pytest.param((12, 40), 0.0, SOLVERS[2], marks=pytest.mark.slow),
+        pytest.param((30, 30), 0.0, SOLVERS[0], marks=pytest.mark.slow),
+        pytest.param((60, 200), 1e-3, SOLVERS[0], marks=pytest.mark.slow),
+        pytest.param((60, 200), 1e-3, SOLVERS[1], marks=pytest.mark.slow),
+        pytest.param((60, 200), 1e-3, SOLVERS[2], marks=pytest.mark.slow),
+        pytest.param((200, 10), 0.0, SOLVERS[1], marks=pytest.mark.slow),
+        pytest.param((200, 10), 0.0, SOLVERS[2], marks=pytest.mark.slow),
     ],
     ids=str,
 )
 def test_first_and_second_derivatives_of_ill_conditioned_data_are_those_in_float64(
-    shape, l2, is_factorised, rng, monkeypatch
+    shape, l2, solver, rng, monkeypatch
 ):
     """Up to eps times the condition number, by all data of weighted rows with an intercept."""
-    if not is_factorised:
-        monkeypatch.setattr(pseudo_inverse, "MOST_SIDE", 0)
+    take(solver, monkeypatch)
     (rows, features), side, condition = shape, min(shape), 10 ** rng.uniform(1, 2.5)
     U, V = (np.linalg.qr(rng.normal(size=(each, side)))[0] for each in shape)
     X = U * np.geomspace(1, 1 / condition, side) @ V.T * rows**0.5
@@ -577,10 +594,11 @@ def test_first_and_second_derivatives_of_ill_conditioned_data_are_those_in_float
         *jax.tree.map(np.float64, (data, ways))
     )
     which = slice(None) if l2 else slice(2)  # without a penalty the others may be zero
+    most = 40 if solver == "conjugate gradients" else 20  # rounding of every turn counts
     for got, right in zip(derivatives(found, data, ways), expected, strict=True):
         for own, other in zip(got[which], right[which], strict=True):
             error = np.linalg.norm(np.asarray(own, float) - other)
-            assert error < 20 * np.finfo(np.float32).eps * condition * np.linalg.norm(other)
+            assert error < most * np.finfo(np.float32).eps * condition * np.linalg.norm(other)
 
 
 @pytest.mark.parametrize("shape", [(9, 4), pytest.param((4, 9), marks=pytest.mark.slow)], ids=str)
@@ -627,16 +645,90 @@ def test_data_without_a_solution_have_derivatives_that_are_nan(
     assert np.all(np.isnan(slope(y, weight, l2)))
 
 
-@pytest.mark.slow
-def test_where_a_solution_jumps_it_has_no_derivative(rng):
+@pytest.mark.parametrize("shape", [(90, 40), (40, 90), (40, 40)], ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_triangle_solves_up_to_eps_times_the_condition(shape, dtype, rng, monkeypatch):
+    """For ``p + B x = f, B'p - l2 x = g`` with the centred and weighted B."""
+    monkeypatch.setattr(pseudo_inverse, "MOST_SIDE", 0)
+    monkeypatch.setattr(pseudo_inverse, "_factorised", None)  # no singular values
+    (rows, features), side, eps = shape, min(shape), np.finfo(dtype).eps
+    condition, l2 = 10 ** rng.uniform(2, 4.5), rng.choice([0, 1e-6])
+    U, V = (np.linalg.qr(rng.normal(size=(each, side)))[0] for each in shape)
+    X = (U * np.geomspace(1, 1 / condition, side) @ V.T + rng.normal(size=features)).astype(dtype)
+    weight = rng.uniform(0.5, 2, rows).astype(dtype)
+    weight[: rows // 5] = 0
+    is_wide, weighty = rows <= features, np.sum(weight > 0)
+    if not is_wide:
+        X[:, 0] = 0.3  # which has no part in any solution
+    root, mean = np.sqrt(weight.astype(float)), np.average(X.astype(float), axis=0, weights=weight)
+    B = root[:, None] * (X - mean)
+    B[:, 0] *= is_wide
+    B = B.T if is_wide else B
+    f, g = rng.normal(size=len(B)), np.zeros(B.shape[1])
+    g = g if is_wide else B.T @ rng.normal(size=len(B))
+    design = as_design(X)  # known to be on one CPU
+
+    @jax.jit
+    def found(f, g, weight):
+        regression = jd.LinearRegression(design, X[:, 0], l2=dtype(l2), sample_weight=weight)
+        alone = regression.eliminated().objective
+        made = pseudo_inverse.of_regression(regression, alone, dtype=dtype, is_wide=is_wide)
+        return *made.solve(f[:, None], g[:, None]), made.rank
+
+    x, image, rank = found(f.astype(dtype), g.astype(dtype), weight)
+    A = np.vstack([B, np.sqrt(l2) * np.eye(B.shape[1])])
+    inverse = np.linalg.pinv(A, rcond=1e-9)
+    exact = inverse @ (np.append(f, np.zeros(B.shape[1])) - inverse.T @ g)
+    assert int(rank) == (weighty if is_wide else features - 1)
+    condition = np.linalg.norm(root[:, None] * X, 2) * np.linalg.norm(inverse, 2)
+    for own, other in ((x[:, 0], exact), (image[:, 0], B @ exact)):
+        error = np.linalg.norm(np.asarray(own, float) - other)
+        assert error < 30 * eps * condition * np.linalg.norm(other)
+
+
+@pytest.mark.parametrize("spectrum", ["few", "spread"])
+def test_conjugate_gradients_are_right_or_say_that_they_are_not(spectrum, rng, monkeypatch):
+    """Targets in the range of A, and others; the gradient falls by a lot in one turn."""
+    U, V = (np.linalg.qr(rng.normal(size=(each, 40)))[0] for each in (100, 40))
+    sizes = (
+        np.where(np.arange(40) < 20, 1, 1e-3) if spectrum == "few" else np.geomspace(1, 1e-3, 40)
+    )
+    A = (U * sizes @ V.T).astype(np.float32)
+    b = np.column_stack([A @ rng.normal(size=40), rng.normal(size=100)]).astype(np.float32)
+
+    def solved():
+        def along(x):
+            return A @ x
+
+        start = jnp.zeros((40, 2), jnp.float32)
+        how = {"like": start, "turn_bytes": A.nbytes}
+        return np.asarray(least_squares.least_squares(along, lambda r: A.T @ r, b, **how)[0], float)
+
+    exact = np.linalg.lstsq(A.astype(float), b.astype(float), rcond=None)[0]
+    sizes = np.linalg.norm(exact, axis=0)
+    errors = np.linalg.norm(solved() - exact, axis=0) / sizes
+    # Residuals count with the square of the condition number.
+    left = np.linalg.norm(b - A @ exact, axis=0) / sizes
+    assert np.all(errors < 20 * np.finfo(np.float32).eps * 1e3 * (1 + 1e3 * left))
+    monkeypatch.setattr(least_squares, "MOST_TURNS", 1)
+    assert np.all(np.isnan(solved()))
+
+
+@pytest.mark.parametrize(
+    "solver", [pytest.param(SOLVERS[0], marks=pytest.mark.slow), SOLVERS[1]], ids=str
+)
+def test_where_a_solution_jumps_it_has_no_derivative(solver, rng, monkeypatch):
+    take(solver, monkeypatch)
     X = rng.normal(size=(20, 3)).astype(np.float32)
     X = np.column_stack([X, X[:, 0]])  # moved by whatever, the columns are independent
     y = rng.normal(size=20).astype(np.float32)
 
-    def first(X):
+    def first(X, y):
         return jd.minimize(jd.LinearRegression(X, y)).params["weights"][0]
 
-    assert np.all(np.isnan(jax.grad(first)(X)))
+    assert np.all(np.isnan(jax.grad(first)(X, y)))
+    exact = np.linalg.pinv((X - X.mean(axis=0)).astype(float), rcond=1e-5)[0]
+    np.testing.assert_allclose(jax.grad(first, 1)(X, y), exact, rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow

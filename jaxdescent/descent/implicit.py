@@ -12,7 +12,7 @@ A regression's weights have an augmented system of their own
 (:mod:`jaxdescent.regression.solve.augmented`). If there are several solutions they are those of
 least norm, also with an intercept, which follows from the weights. Where the rank is lower than the
 shape of X allows, the weights jump as X moves, and their derivatives by X are NaN, if X is not too
-large to be factorised.
+large to be factorised. Derivatives that conjugate gradients do not solve in their limit are NaN.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ any order, among them those by which the null space of X turns.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -31,8 +32,10 @@ from jaxdescent.regression.solve.centred import columns
 from jaxdescent.regression.solve.factor import is_uneven
 from jaxdescent.regression.solve.least_squares import by_conjugate_gradients
 from jaxdescent.regression.solve.pseudo_inverse import (
+    OnOneCPU,
     Solver,
     is_possible,
+    is_possible_on_host,
     lengths_of,
     of_regression,
 )
@@ -63,7 +66,9 @@ class Weights(NamedTuple):
         """The weights near those of a regression, which may have an intercept.
 
         Up to the size of :func:`~jaxdescent.regression.solve.pseudo_inverse.is_possible` X is
-        factorised; otherwise conjugate gradients solve two least-squares problems.
+        factorised, on one CPU up to that of
+        :func:`~jaxdescent.regression.solve.pseudo_inverse.is_possible_on_host`; otherwise conjugate
+        gradients solve two least-squares problems.
 
         Args:
           regression: its data are held constant.
@@ -79,20 +84,24 @@ class Weights(NamedTuple):
         alone = regression.eliminated().objective if regression.intercept else regression
         design, (shape, dtype) = as_design(alone.X), (like.shape, like.dtype)
         (rows, features), most = design.shape, design.largest_rank
-        is_wide, is_small = most < features and rows <= features, is_possible(regression)
-        if is_small:
+        is_wide = most < features and rows <= features
+        is_factorised, jumps = is_possible_on_host(regression), None
+        by_turns = functools.partial(by_conjugate_gradients, alone, dtype=dtype)
+        if is_factorised:
             solver = of_regression(regression, alone, dtype=dtype, is_wide=is_wide)
             if regression.sample_weight is not None:
                 weighty = jnp.sum(regression.sample_weight != 0, dtype=jnp.int32)
                 most = jnp.minimum(most, weighty - int(regression.intercept))
-            own = cls(shape, dtype, solver, is_wide, solver.rank < most)
+            jumps = solver.rank < most
+            if not is_possible(regression):
+                solver = OnOneCPU(solver, by_turns(is_wide=is_wide), design.is_whole)
         else:
-            solver = by_conjugate_gradients(alone, dtype=dtype, is_wide=is_wide)
-            own = cls(shape, dtype, solver, is_wide, None)
+            solver = by_turns(is_wide=is_wide)
+        own = cls(shape, dtype, solver, is_wide, jumps)
         lengths = lengths_of(design, regression.sample_weight)
-        if not is_wide or lengths is None or (is_small and is_on_one_cpu()):
+        if not is_wide or lengths is None or (is_factorised and is_on_one_cpu()):
             return own, None, None
-        solver = by_conjugate_gradients(alone, dtype=dtype, is_wide=False)
+        solver = by_turns(is_wide=False)
         is_penalised = jnp.min(jnp.asarray(regression.l2)) > 0
         return own, cls(shape, dtype, solver, False, None), is_uneven(lengths) & is_penalised
 

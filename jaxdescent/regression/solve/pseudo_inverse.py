@@ -1,8 +1,9 @@
 """The inverse of a regression's normal matrix by singular values, for the derivatives of its
 solution.
 
-NumPy computes the singular values in float64 where X is in the memory of one CPU; on accelerators,
-and for an X over several devices, they are those of the platform in the dtype of X.
+NumPy computes the singular values in float64 where X is in the memory of one CPU, and of a larger X
+a triangle; on accelerators, and for an X over several devices, the singular values are those of the
+platform in the dtype of X.
 """
 
 from __future__ import annotations
@@ -25,6 +26,17 @@ from jaxdescent.regression.solve.factor import in_units, null_level
 MOST_SIDE, MOST_ENTRIES, MOST_OPERATIONS = 512, 1 << 24, 1 << 30
 """The largest smaller side of X, the most of its entries, and the most of its entries times this
 side, for which the singular values take about a second and some hundred megabytes."""
+
+MOST_SIDE_ON_HOST, MOST_STORED_ON_HOST, MOST_OPERATIONS_ON_HOST = 2048, 1 << 25, 1 << 36
+"""The largest smaller side of X, the most entries of a stored X, and the most entries times this
+side, for which the triangle on one CPU takes some seconds and three copies of X in float64."""
+
+WELL_CONDITIONED = 8
+"""The condition number up to which the product of X with the inverse of its triangle is computed in
+the dtype of X, in half the time."""
+
+LEAST_LEVEL = 1e-7
+"""The smallest singular value, relative to the norm, that a Gram matrix in float64 shows."""
 
 
 class Solver(Protocol):
@@ -55,6 +67,19 @@ class PseudoInverse(NamedTuple):
         return _product(self.basis, shares), _product(self.image, shares)
 
 
+class OnOneCPU(NamedTuple):
+    """Solutions by factors on one CPU, and by another solver elsewhere."""
+
+    inverse: PseudoInverse
+    elsewhere: Solver
+    is_whole: bool | None  # whether X is known to lie on one device
+
+    def solve(self, f: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """As in :class:`Solver`."""
+        ways = self.inverse.solve, self.elsewhere.solve
+        return on_one_cpu(*ways, f, g, is_whole=self.is_whole)
+
+
 def is_possible(regression: Any) -> bool:
     """Whether X, which may be sharded or in files, is small enough to be factorised as a whole, and
     one factor serves all outputs: with several penalties no columns can be in units of their own.
@@ -66,6 +91,16 @@ def is_possible(regression: Any) -> bool:
     return is_one and is_within and rows * features * side <= MOST_OPERATIONS
 
 
+def is_possible_on_host(regression: Any) -> bool:
+    """Whether NumPy can factorise X, if it is in the memory of one CPU."""
+    design = as_design(regression.X)
+    entries, side = design.shape[0] * design.shape[1], min(design.shape)
+    is_within = entries <= (MOST_STORED_ON_HOST if design.is_stored else MOST_ENTRIES)
+    is_within = is_within and side <= MOST_SIDE_ON_HOST
+    is_within = is_within and entries * side <= MOST_OPERATIONS_ON_HOST
+    return is_possible(regression) or (is_within and jnp.size(regression.l2) == 1)
+
+
 def lengths_of(design: Any, weight: jax.Array | None) -> jax.Array | None:
     """The lengths of the columns, zero where a column is constant; None where X does not know."""
     lengths, whole = design.column_lengths(weight, None), design.uncentred_lengths(weight)
@@ -75,7 +110,8 @@ def lengths_of(design: Any, weight: jax.Array | None) -> jax.Array | None:
 
 
 def of_regression(regression: Any, alone: Any, *, dtype: Any, is_wide: bool) -> PseudoInverse:
-    """The factors for a regression; NaN where a penalty or the weight of a row is negative.
+    """The factors for a regression; NaN where a penalty or the weight of a row is negative. Zeros
+    where only NumPy can factorise X, and X may be elsewhere.
 
     Args:
       regression: any design is X.
@@ -89,9 +125,11 @@ def of_regression(regression: Any, alone: Any, *, dtype: Any, is_wide: bool) -> 
     side, length = (rows, features) if is_wide else (features, rows)
     of = functools.partial(jax.ShapeDtypeStruct, dtype=dtype)
     like = of((side, side)), of((length, side)), of((side, size)), of((), dtype=np.int32)
+    is_small = is_possible(regression)
 
     def on_host(X: jax.Array, weight: Any, l2: jax.Array) -> PseudoInverse:
-        how = {"has_intercept": regression.intercept, "is_wide": is_wide, "level": level}
+        how = {"has_intercept": regression.intercept, "is_wide": is_wide, "is_small": is_small}
+        how["level"] = level
         compute = functools.partial(_on_host, like=like, **how)
         options = {"vmap_method": "sequential"}
         return host_call(compute, PseudoInverse(*like), X, weight, l2, **options)
@@ -108,11 +146,16 @@ def of_regression(regression: Any, alone: Any, *, dtype: Any, is_wide: bool) -> 
             made = _factorised(R, l2, levels=(level, level), xp=jnp, svd=factors.svd)
             return made._replace(image=jnp.matmul(B, made.image))
 
+    def of_zeros(*_: Any) -> PseudoInverse:
+        made = PseudoInverse(*(jnp.zeros(of.shape, of.dtype) for of in like))
+        return made._replace(rank=jnp.asarray(side, jnp.int32))  # which is not deficient
+
+    elsewhere = in_program if is_small else of_zeros
     l2 = jnp.atleast_1d(jnp.asarray(regression.l2, dtype))
     weight = regression.sample_weight
     weight = None if weight is None else weight.astype(dtype)
     given = own.to_dense().astype(dtype), weight, l2
-    return on_one_cpu(on_host, in_program, *given, is_whole=design.is_whole)
+    return on_one_cpu(on_host, elsewhere, *given, is_whole=design.is_whole)
 
 
 def _on_host(
@@ -123,6 +166,7 @@ def _on_host(
     has_intercept: bool,
     is_wide: bool,
     level: float,
+    is_small: bool,
     like: Any,
 ) -> PseudoInverse:
     B, l2 = X.astype(np.float64), l2.astype(np.float64)  # a copy, which is changed in place
@@ -139,14 +183,83 @@ def _on_host(
             B[:, squares() <= level**2 * whole] = 0
         B *= np.sqrt(weight)[:, None]
         B = B.T if is_wide else B
-        R = np.linalg.qr(B, mode="r")
-        if not (np.all(np.isfinite(R)) and np.min(l2) >= 0):
-            return PseudoInverse(*(np.full(of.shape, np.nan).astype(of.dtype) for of in like))
-        # A penalty keeps directions that the dtype of X could not tell from its rounding.
-        levels = level, null_level(np.float64, len(R))
-        made = _factorised(R, l2, levels=levels, xp=np, svd=svd)
-        made = made._replace(image=B @ made.image)
+        without = np.sqrt(weight) if has_intercept and is_wide else np.zeros(1)
+        made = None
+        if not is_small and l2[0] >= 0:
+            made = _by_triangle(B, without, float(l2[0]), level=level, dtype=X.dtype)
+        if made is None:
+            R = np.linalg.qr(B, mode="r")
+            if not (np.all(np.isfinite(R)) and np.min(l2) >= 0):
+                return PseudoInverse(*(np.full(of.shape, np.nan).astype(of.dtype) for of in like))
+            # A penalty keeps directions that the dtype of X could not tell from its rounding.
+            levels = level, null_level(np.float64, len(R))
+            made = _factorised(R, l2, levels=levels, xp=np, svd=svd)
+        made = made._replace(image=B.astype(made.image.dtype, copy=False) @ made.image)
     return PseudoInverse(*(np.asarray(part, of.dtype) for part, of in zip(made, like, strict=True)))
+
+
+def _by_triangle(
+    B: np.ndarray, without: np.ndarray, l2: float, *, level: float, dtype: Any
+) -> PseudoInverse | None:
+    """As :func:`_factorised`, from the triangle R of ``A = [B; sqrt(l2) I] = Q R``, whose inverse
+    is the basis. None where the condition number for columns of unit length is ``1 / level``.
+
+    The Gram matrix in float64 keeps what float32 data have; for float64 data the one of the nearly
+    orthonormal Q follows.
+
+    Args:
+      B: the matrix.
+      without: the direction that is lost with the mean of a wide X, or zeros. What is solved has
+        no share of it, so that A may have it as a further row.
+      l2: the penalty.
+      level: as for a matrix without a penalty: above it rounding of the image does not count.
+      dtype: of the data.
+    """
+    squares = np.einsum("ij,ij->j", B, B)
+    is_there = squares + l2 > 0
+    lost = np.broadcast_to(without, squares.shape)
+    lost = lost * np.sqrt(np.mean(squares) / max(np.sum(lost**2), 1e-300))
+    below = np.where(is_there, l2, 1)
+    gram = B.T @ B + np.outer(lost, lost) + np.diag(below)
+    lengths = np.sqrt(np.diagonal(gram))
+    try:
+        basis = _inverse_triangle(gram)
+        condition = _norm(gram / lengths / lengths[:, None]) ** 0.5 * _norm(
+            lengths[:, None] * basis
+        )
+        if not max(level, LEAST_LEVEL) * condition < 1:
+            return None
+        if dtype == np.float64:
+            Q = np.vstack([B, lost[None], np.diag(np.sqrt(below))]) @ basis
+            basis = basis @ _inverse_triangle(Q.T @ Q)
+    except np.linalg.LinAlgError:
+        return None
+    basis[~is_there] = 0
+    # Rounding of the image counts with the square of the condition number.
+    image = basis.astype(dtype if condition < WELL_CONDITIONED else np.float64)
+    return PseudoInverse(basis, image, np.ones((len(basis), 1)), np.sum(squares > 0))
+
+
+def _inverse_triangle(gram: np.ndarray) -> np.ndarray:
+    """``R^-1`` from ``R'R``, by halves. In one large Cholesky factorisation the threads of OpenBLAS
+    wait for one another, which takes seconds where other programs use the cores.
+    """
+    half = len(gram) // 2
+    if half <= 32:
+        return np.linalg.inv(np.linalg.cholesky(gram).T)
+    first = _inverse_triangle(gram[:half, :half])
+    beside = first.T @ gram[:half, half:]
+    second = _inverse_triangle(gram[half:, half:] - beside.T @ beside)
+    zeros = np.zeros((len(second), half))
+    return np.block([[first, -first @ (beside @ second)], [zeros, second]])
+
+
+def _norm(matrix: np.ndarray) -> float:
+    """As :func:`~jaxdescent.regression.solve.factor.spectral_norm`."""
+    vector = matrix[np.argmax(np.einsum("ij,ij->i", matrix, matrix))]
+    for _ in range(3):
+        vector = matrix.T @ (matrix @ (vector / np.linalg.norm(vector)))
+    return float(np.linalg.norm(vector)) ** 0.5
 
 
 def _factorised(
