@@ -6,6 +6,7 @@ import functools
 import operator
 import re
 import struct
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -463,6 +464,24 @@ def test_numbers_are_compared_as_they_are_written(tmp_path, column, condition, e
                 list(blocks)
             continue
         assert np.concatenate([block.columns["n"] for block in blocks]).tolist() == list(expected)
+
+
+@pytest.mark.parametrize("of_type", [pa.decimal128(38, 3), pa.decimal256(70, 3), pa.int64()])
+def test_fractions_of_any_length_are_compared_exactly(of_type):
+    """Against Python's fractions, for columns whose digits a float64 does not hold."""
+    rng = np.random.default_rng(0)
+    whole = pa.types.is_integer(of_type)
+    largest = 2**62 if whole else 10 ** (of_type.precision - 8)
+    for _ in range(40):
+        middle = int(largest * rng.uniform(1e-3, 1))
+        near = [f"{middle + k}.{rng.integers(0, 1000):03d}" for k in (-1, 0, 0, 1)]
+        texts = [text[:-4] for text in near] if whole else near
+        column = pa.array([decimal.Decimal(text) for text in texts]).cast(of_type)
+        literal = near[1] + rng.choice(["", "0", "1"])
+        for op, compare in COMPARISONS.items():
+            met = condition_of(f"z {op} {literal}", {"z": Kind.NUMBER}).is_met({"z": column})
+            expected = [compare(Fraction(text), Fraction(literal)) for text in texts]
+            assert met.tolist() == expected, (op, literal, texts)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64, np.uint8, np.bool_])

@@ -251,3 +251,27 @@ def test_a_claim_that_rounding_refutes_again_and_again_ends_the_descent(rng):
         if not bool(result.converged):
             assert Status(int(result.status)) is Status.STAGNATED
             assert float(result.suboptimality) > 2e-5 * float(result.value)
+
+
+@pytest.mark.parametrize("preconditioner", [None, jd.Jacobi()], ids=repr)
+@pytest.mark.parametrize("features", [0, 2])
+def test_rounding_moves_no_weight_of_a_constant_column(preconditioner, features):
+    """A factor of one level beside the intercept: the solution is that without the factor."""
+    rows, eps = 400, float(np.finfo(np.float32).eps)
+    factor = jd.Categorical(np.zeros(rows, np.int32), 1)
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        X = rng.normal(size=(rows, features)).astype(np.float32)
+        y = 10 ** rng.uniform(-1, 2) + X.sum(axis=1) + rng.normal(size=rows)
+        y, weight = y.astype(np.float32), rng.uniform(0.5, 2, rows).astype(np.float32)
+        design = jd.Concatenated({"factor": factor, "X": X}) if features else factor
+        objective = jd.LinearRegression(design, y, sample_weight=weight)
+        params = jd.minimize(objective, method=jd.LSMR(preconditioner)).params
+        own, y = np.asarray(objective.predict(params, design), float), y.astype(float)
+        roots = np.sqrt(weight.astype(float))
+        dense = roots[:, None] * np.column_stack([np.ones(rows), X.astype(float)])
+        least = np.sum(np.square(roots * y - dense @ np.linalg.lstsq(dense, roots * y)[0]))
+        of_mean = weight @ np.square(y - np.average(y, weights=weight))
+        assert weight @ np.square(own - y) - least <= 10 * eps ** (2 / 3) * of_mean
+        weights = params["weights"]["factor"] if features else params["weights"]
+        assert np.abs(np.asarray(weights)).max() <= 10 * np.abs(y).max()

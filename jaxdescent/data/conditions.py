@@ -40,7 +40,7 @@ class Comparison(NamedTuple):
 
     column: str
     op: str
-    value: float | str = ""
+    value: float | Decimal | str = ""
 
 
 class ColumnBounds(NamedTuple):
@@ -189,7 +189,7 @@ def _is_possible(comparison: Comparison, bounds: ColumnBounds) -> Any:
 
 
 @functools.lru_cache(1 << 16, typed=True)  # a whole number and a float are rounded otherwise
-def scalar_of(op: str, value: float | str, of_type: Any, name: str) -> tuple[str, Any]:
+def scalar_of(op: str, value: float | Decimal | str, of_type: Any, name: str) -> tuple[str, Any]:
     """A comparison as one with a value of a column's type: the operator and a scalar of Arrow."""
     pa = need_arrow()
     types = pa.types
@@ -200,11 +200,11 @@ def scalar_of(op: str, value: float | str, of_type: Any, name: str) -> tuple[str
         return op, pa.scalar(value, of_type)
     elif types.is_floating(of_type):
         near = _float_near(value, of_type.to_pandas_dtype())
-        # A float is rounded as the column's own numbers are, and a whole number is not.
-        op, near = nearest(op, near, near if isinstance(value, float) else value, -math.inf)
+        # A fraction is rounded as the column's own numbers are, and a whole number is not.
+        op, near = nearest(op, near, value if isinstance(value, int) else near, -math.inf)
         return op, pa.scalar(near, pa.float32() if types.is_float16(of_type) else of_type)
     elif types.is_decimal(of_type):
-        exact = value if abs(value) == math.inf else Fraction(repr(value))
+        exact = value if abs(value) == math.inf else Fraction(str(value))
         exact *= Fraction(10) ** of_type.scale
     least, most = _counts_of(of_type)
     op, count = nearest(op, math.floor(min(max(exact, least), most)), exact, least)
@@ -213,7 +213,7 @@ def scalar_of(op: str, value: float | str, of_type: Any, name: str) -> tuple[str
     return op, pa.scalar(bool(count) if types.is_boolean(of_type) else count, of_type)
 
 
-def _float_near(value: float, dtype: Any) -> float:
+def _float_near(value: float | Decimal, dtype: Any) -> float:
     """A number as a floating-point number of this type, infinite if it is too large."""
     try:
         with np.errstate(over="ignore"):
@@ -249,7 +249,7 @@ def nearest(op: str, near: Any, value: Any, least: Any) -> tuple[str, Any]:
     return (">=" if op == "!=" else "<"), least  # all, or none
 
 
-def number_of(text: str) -> float | None:
+def number_of(text: str) -> float | Decimal | None:
     """The number that a text writes, as an int where it is whole; None for other texts and for NaN.
 
     >>> number_of("1e3"), number_of("0.5"), number_of("x")
@@ -265,5 +265,8 @@ def number_of(text: str) -> float | None:
         return None
     if math.isnan(number):
         return None
+    # Other digits than a float's own are compared exactly, unless their exponent may have no end.
+    if number and math.isfinite(number) and Decimal(text) != Decimal(repr(number)):
+        return Decimal(text)
     # As an int, it is compared exactly with whole numbers beyond 2**53.
     return int(number) if number.is_integer() and abs(number) < 2**64 else number

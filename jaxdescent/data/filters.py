@@ -6,6 +6,7 @@ import copy
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -134,7 +135,7 @@ def _tokens(text: str) -> Iterator[tuple[str, str]]:
         yield kind, token if kind in ("operator", "word", "bracket") else token[1:-1]
 
 
-def _value(column: str, text: str, token: str, kind: Kind) -> float | str:
+def _value(column: str, text: str, token: str, kind: Kind) -> float | Decimal | str:
     if kind is Kind.TEXT:
         return text
     if not kind.is_number:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxdescent.inputs.numbers import check_number
@@ -62,7 +63,7 @@ class LSMR(LookingAhead):
 
         |N'A'r| <= atol |A N| |r|        or        |r| <= btol |b| + atol |A N| |N^-1 w|
 
-
+    or when ``N'A'r`` may be the rounding of ``x_bar``, which is all that X has of constant columns.
     The status is ``CONVERGED`` if ``atol`` or ``btol`` was given. The defaults are the level of
     rounding, at which the status is ``STAGNATED``, as it is where the estimated condition number of
     ``A N`` exceeds conlim; except if ``minimize``'s tolerance holds, by the suboptimality
@@ -137,6 +138,7 @@ class LSMR(LookingAhead):
             is_estimate=jnp.array(False),
             factor=factor,
             means=regression.means,
+            rounding=_rounding(regression, factor),
             is_unbounded=~regression.is_convex(objective),
         )
 
@@ -194,6 +196,7 @@ class LSMR(LookingAhead):
             is_estimate=~jnp.all(is_restart),
             factor=state.factor,
             means=state.means,
+            rounding=state.rounding,
             is_unbounded=state.is_unbounded,
         )
         # An estimate that has fallen this far may be rounding: the residual must confirm it.
@@ -267,7 +270,8 @@ class LSMR(LookingAhead):
         size = jnp.maximum(scalars.target - scalars.residual, 0)
         if state.factor is None:
             size = jnp.maximum(size, scalars.norm * column_norms(weights))
-        is_stationary = scalars.normal <= atol * scalars.norm * scalars.residual
+        least = jnp.maximum(atol * scalars.norm, state.rounding)
+        is_stationary = scalars.normal <= least * scalars.residual
         is_solved = scalars.residual <= btol * scalars.target + atol * size
         is_current = ~state.is_restart & (scalars.offset == 0)
         is_asked = (atol > 0) | (btol > 0)
@@ -285,6 +289,7 @@ class _State(NamedTuple):
     is_estimate: jax.Array  # whether the scalars come from the recurrences
     factor: Factor | None
     means: Means | None
+    rounding: jax.Array  # |N'A'u| of a unit vector u that may be rounding
     is_unbounded: jax.Array  # whether a penalty or a weight is negative
 
 
@@ -295,6 +300,24 @@ def _regression(objective: Objective, means: Means | None = None) -> CentredRegr
             "jd.ConjugateGradient() for another quadratic objective."
         )
     return CentredRegression.from_objective(objective.linear_regression, means)
+
+
+def _rounding(regression: CentredRegression, factor: Factor | None) -> jax.Array:
+    """The rounding of ``N'A'u`` for a unit vector u where means are subtracted after products.
+
+    It is a few eps times ``sqrt(S) |N'x_bar|``, and all that A has of constant columns: directions
+    that it alone makes would move their weights without bound.
+    """
+    if regression.means is None:
+        return jnp.zeros((1, 1), regression.dtype)
+    mean, is_far = regression.means.features
+    if is_far is not None:  # from those that are far the means are subtracted before products
+        widths = np.array([part.shape[1] for part in regression.design.side_by_side])
+        flags = jnp.repeat(is_far.reshape(-1), widths, total_repeat_length=regression.size)
+        mean = jnp.where(flags, 0, mean)
+    pulled = mean[:, None] if factor is None else factor.apply_transpose(mean[:, None])
+    few = 4 * ULPS * jnp.finfo(pulled.dtype).eps
+    return few * jnp.sqrt(regression.means.weight_total) * column_norms(pulled)
 
 
 def _at_given_intercept(
