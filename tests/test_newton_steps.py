@@ -147,6 +147,29 @@ def test_many_unknowns_have_converged_where_rounding_hides_the_rate(rng, over):
         assert above <= 4 * float(result.suboptimality) <= 16 * above
 
 
+def test_a_flat_direction_beside_steep_ones_refutes_claims(rng):
+    def function(x, turned, shares, scales, flat, far):
+        z = turned @ x
+        return entropies(z[1:], shares, scales) + 0.5 * flat * (z[0] - far) ** 2
+
+    above = []
+    for _ in range(16):
+        turned = np.linalg.qr(rng.normal(size=(200, 200)))[0].astype(np.float32)
+        shares = (np.abs(rng.normal(size=199)) + 0.1).astype(np.float32)
+        scales = (10 ** rng.uniform(0, 2, size=199)).astype(np.float32)
+        flat = np.float32(10 ** rng.uniform(-9, -6))
+        far = np.float32(10 ** rng.uniform(-0.5, 1) / flat**0.5)
+        start = 0.1 * rng.normal(size=200).astype(np.float32)
+        result = jd.minimize(function, start, args=(turned, shares, scales, flat, far))
+        z, c = turned.astype(float) @ np.asarray(result.params, float), shares.astype(float)
+        left = np.sum(scales * (np.exp(z[1:]) - c * z[1:] - c + c * np.log(c)))
+        left += 0.5 * float(flat) * (z[0] - float(far)) ** 2
+        above.append(left / (TOLERANCE * abs(float(result.value))))
+        if result.converged:
+            assert above[-1] < FACTOR
+    assert np.sum(np.array(above) > FACTOR) >= 4  # the descent does end in the valley
+
+
 def test_a_kink_has_no_curvature():
     objective = as_objective(lambda x: jnp.sum(jnp.abs(x)), ())
     assert seen_at(objective, np.float32([1e-6, 2])).curvature == 0
