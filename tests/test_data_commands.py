@@ -119,6 +119,19 @@ class TestArrowFiles:
         assert 200_000 < source.text_bytes("long") < 202_000
         assert source.reading_bytes(["long"], 50) > (3 + 8) * 50_000
 
+    def test_a_file_without_columns_says_so(self, tmp_path):
+        pa.feather.write_feather(pa.table({}), str(tmp_path / "d.feather"))
+        with pytest.raises(DataError, match=r"d\.feather has no columns\."):
+            open_source(tmp_path / "d.feather")
+
+    @pytest.mark.parametrize("first", ["a", "a.b"])
+    def test_a_name_with_a_dot_is_no_part_of_its_stem(self, first, tmp_path):
+        table = pa.table({"a": np.arange(100.0), "a.b": [f"{i:04d}" * 500 for i in range(100)]})
+        pq.write_table(table, tmp_path / "d.parquet", use_dictionary=False)
+        source = open_source(tmp_path / "d.parquet")
+        assert source.text_bytes(first) > 0
+        assert source.text_bytes("a") < 2_000 < 200_000 < source.text_bytes("a.b")
+
 
 class TestKeep:
     @pytest.fixture

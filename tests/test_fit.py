@@ -338,6 +338,11 @@ class TestMissingValues:
         np.testing.assert_allclose(list(model.encoding.fills.values()), fills)
         np.testing.assert_allclose(model.predict(data), expected.predict(X))
 
+    def test_a_target_that_is_nan_may_be_dropped_alone(self):
+        data = {"a": np.arange(6.0), "y": np.array([0, 1, np.nan, 3, 4, 5])}
+        with pytest.raises(DataError, match=r"correct the data or say --missing drop\."):
+            jd.fit_model(data, "y", missing="mean")
+
     def test_means_are_not_rounded_to_the_dtype_of_the_column(self, rng):
         a = (1e6 + rng.normal(size=30)).astype(np.float32)
         a[::3] = np.nan

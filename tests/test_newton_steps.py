@@ -284,6 +284,11 @@ def test_a_function_that_casts_is_looked_at_in_its_own_dtype(inside, dtype, rela
             assert above <= 10 * float(jnp.finfo(dtype).eps)
 
 
+def test_a_value_in_float16_ends_without_warnings(relaxed_promotion):
+    result = jd.minimize(lambda x: jnp.sum((x - 1) ** 2).astype(jnp.float16), jnp.zeros(200))
+    np.testing.assert_allclose(result.params, 1, atol=1e-2)
+
+
 def near_one(p, A, b, l2):
     """Small residuals in a function whose terms are about one, and rounded as such."""
     return jnp.sum(jnp.sqrt(1 + (A @ p - b) ** 2) - 1) + 0.5 * l2 * jnp.sum(p**2)

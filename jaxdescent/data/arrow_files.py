@@ -30,7 +30,7 @@ class ArrowFiles(GroupedFiles):
         with pa.memory_map(str(path)) as file:
             schema = _opened(file, path).schema
             sizes = list[int]()
-            at_once = -(-len(schema) // MOST_OPENED)
+            at_once = max(-(-len(schema) // MOST_OPENED), 1)
             for first in range(0, len(schema), at_once):
                 fields = range(len(schema))[first : first + at_once]
                 reader = _opened(file, path, fields)

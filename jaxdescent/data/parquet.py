@@ -67,7 +67,7 @@ class ParquetFiles(GroupedFiles):
                 for group in map(of_file.row_group, range(of_file.num_row_groups)):
                     for column in map(group.column, range(group.num_columns)):
                         parts = column.path_in_schema
-                        name = parts if parts in extents else parts.split(".")[0]
+                        name = parts if parts in self.kinds else parts.split(".")[0]
                         if name in extents and column.num_values:
                             extents[name] = self._including(column, extents[name], name, file)
         return extents

@@ -138,6 +138,8 @@ def with_estimate(
         # The rounding of the products, and of the residual that they are applied to.
         heights = jnp.sqrt(height.astype(norm.dtype)) + jnp.sqrt(worth)
         is_rounding = norm <= jnp.finfo(norm.dtype).eps * jnp.sqrt(2 * curvature) * heights
+        if isinstance(caution, float):
+            caution = min(caution, float(jnp.finfo(left.dtype).max))  # which float16 may not hold
         cautious = seen * jnp.asarray(caution, left.dtype) + rounding
         is_sure = tolerance.allows(cautious, value, floor)
         if point.objective.is_quadratic:

@@ -49,8 +49,8 @@ STEEP = 10.0
 """The factor by which the gradient must exceed its tolerance to refute a claim."""
 
 PAUSE = 4
-"""After a refuted claim the next one is made after a quarter more iterations, so that all looks
-together cost a few passes for each doubling of the iterations."""
+"""After a refuted claim the next one is made after a quarter more iterations, so that few looks are
+made for each doubling of the iterations."""
 
 STANDING = 3
 """The number of refuted claims in succession, none nearer to the minimum than an earlier one, after

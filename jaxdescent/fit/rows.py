@@ -68,9 +68,9 @@ class Rows:
 
     def refuse_not_finite(self, names: tuple[str, ...]) -> NoReturn:
         """Say which number or target is NaN, infinite or too large."""
-        columns = [*self.encoded.numbers, NumberColumn(self.target, None)]
-        for who, (values, _) in zip([*map(repr, names), "the target"], columns, strict=True):
+        for who, (values, _) in zip(map(repr, names), self.encoded.numbers, strict=True):
             check_finite(values, who, self.block, or_say=" or say --missing drop or mean")
+        check_finite(self.target, "the target", self.block, or_say=" or say --missing drop")
         raise DataError(
             f"values around {self.block.place(0)} are too large: their squares overflow; divide "
             "them."

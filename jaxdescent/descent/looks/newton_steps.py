@@ -11,10 +11,12 @@ Hessian-vector products, give a step that goes along flat directions too, and th
 is measured: if it is lower by far more than the tolerance allows, the function itself refutes the
 claim, whatever rounding the step has. And the products give a curvature that no kink enters.
 
-The steps minimise the quadratic model of the function. Its decrease is half the squared Newton
-decrement where the second half of the steps adds little to it, and none met negative curvature. A
-claim takes that many steps only if the first few lower the model by a share of what is allowed; a
-descent that ends without a claim, because rounding hides its rate, is judged by it.
+The steps minimise the quadratic model of the function. Its decrease is an estimate of half the
+squared Newton decrement where the second half of the steps adds little to it, and none met negative
+curvature. A descent that ends without a claim, because rounding hides its rate, is judged by it. A
+claim takes steps until the residual of the equations has fallen, where a flat direction shows
+beside steep ones, and on where the model falls by a share of what is allowed.
+(:func:`jaxdescent.second_order.stationarity.judged` solves the same equations for certificates.)
 """
 
 from __future__ import annotations
@@ -37,12 +39,14 @@ MOST_UNKNOWNS = 1 << 16
 """The most unknowns for which the memory of a look's vectors does not matter."""
 
 STEPS, MOST_STEPS = 16, 512
-"""The most steps of conjugate gradients, if the first lower the model enough or not."""
+"""The steps of conjugate gradients that every look takes, and the most of any look."""
 
-LITTLE = 1 / 16
-"""The share of what is allowed by which the first steps may lower the model of a claim."""
+LITTLE, FALLEN = 1 / 16, 1e-2
+"""The share of what is allowed by which the model of a claim in no doubt falls, and the residual of
+Newton's equations, relative to the gradient, where a flat direction would show beside steep ones.
+"""
 
-SETTLED, LEAST_STEPS = 0.1, 32
+SETTLED, LEAST_STEPS = 0.1, 64
 """The share of the model's decrease that the second half of the steps may add, and the fewest steps
 of both halves."""
 
@@ -79,6 +83,7 @@ class _Look(NamedTuple):
     curvature: jax.Array
     decrement: jax.Array
     mark: jax.Array
+    fallen: jax.Array
     is_settled: jax.Array
 
 
@@ -114,15 +119,15 @@ def seen_at(
     allowed: Any = math.inf,
     most: Any = MOST_STEPS,
 ) -> Seen:
-    """What is found at ``params``, in at most 19 evaluations with a product each if the claim to be
-    within ``allowed`` of the minimum is in no doubt; else in at most 515, and about ``most``.
+    """What is found at ``params``, in 19 evaluations with a product each or more, 515 or about
+    ``most``: until the claim to be within ``allowed`` of the minimum is in no doubt, or without a
+    claim until the decrement is found.
 
     All evaluations are of one kind and stand in one loop, so that the function is compiled once.
     """
     x, unravel = ravel_pytree(params)
     value = jax.eval_shape(anew(objective.value), params)
-    few, little = min(2 * x.size, STEPS), jnp.where(is_claim, LITTLE * allowed, -1)
-    little = little.astype(x.dtype)
+    few, little = min(2 * x.size, STEPS), jnp.asarray(LITTLE * allowed, x.dtype)
     fractions = jnp.asarray((0.0, *FRACTIONS), x.dtype)
     draw = randomness.normal(x.shape, randomness.fold(5), x.dtype)
     zero = jnp.zeros((), x.dtype)
@@ -137,6 +142,7 @@ def seen_at(
         curvature=zero,
         decrement=zero,
         mark=zero,
+        fallen=zero,
         is_settled=jnp.array(False),
     )
 
@@ -162,8 +168,10 @@ def seen_at(
         is_settled = is_half & (decrement - look.mark <= SETTLED * decrement)
         is_settled &= goes_on & (look.place >= LEAST_STEPS)
         is_settled |= look.is_settled | (squared == 0)
-        is_little = unit * (unit * decrement) <= little
-        is_over = is_settled | ~is_new | ((is_little | (look.place >= most)) & (look.place >= few))
+        fallen = jnp.where(is_first, FALLEN**2 * squared, look.fallen)
+        is_enough = jnp.where(is_claim, squared <= fallen, is_settled)
+        is_enough &= (unit * (unit * decrement) <= little) | is_settled
+        is_over = ~is_new | ((is_enough | (look.place >= most)) & (look.place >= few))
         return _Look(
             place=jnp.where(is_over, jnp.maximum(look.place, MOST_STEPS), look.place) + 1,
             step=look.step + rate * look.direction,
@@ -175,6 +183,7 @@ def seen_at(
             curvature=jnp.where(is_measure, look.curvature, jnp.fmax(look.curvature, bend)),
             decrement=decrement,
             mark=jnp.where(is_half, decrement, look.mark),
+            fallen=fallen,
             is_settled=is_settled,
         )
 

@@ -108,8 +108,7 @@ class StoredRegression:
 
     def at(self, weights: Array, offset: Array) -> tuple[float, float]:
         """The value and the gradient's norm."""
-        residual = self.X @ weights if weights.any() else 0.0  # a start at zero has none
-        residual = residual + offset - self.y
+        residual = self.X @ weights + offset - self.y
         weighted = self.share * residual
         slope = self.X.T @ weighted + self.l2 * weights
         squares = np.sum(np.square(slope))
