@@ -130,7 +130,8 @@ class TestArrowFiles:
         pq.write_table(table, tmp_path / "d.parquet", use_dictionary=False)
         source = open_source(tmp_path / "d.parquet")
         assert source.text_bytes(first) > 0
-        assert source.text_bytes("a") < 2_000 < 200_000 < source.text_bytes("a.b")
+        assert source.text_bytes("a") < 2_000
+        assert source.text_bytes("a.b") > 200_000
 
 
 class TestKeep:
