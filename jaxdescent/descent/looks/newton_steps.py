@@ -119,9 +119,9 @@ def seen_at(
     allowed: Any = math.inf,
     most: Any = MOST_STEPS,
 ) -> Seen:
-    """What is found at ``params``, in 19 evaluations with a product each or more, 515 or about
-    ``most``: until the claim to be within ``allowed`` of the minimum is in no doubt, or without a
-    claim until the decrement is found.
+    """What is found at ``params``, until the claim to be within ``allowed`` of the minimum is in no
+    doubt, or without a claim until the decrement is found: in 19 to 515 evaluations with a product
+    each, and about ``most``.
 
     All evaluations are of one kind and stand in one loop, so that the function is compiled once.
     """
