@@ -104,6 +104,7 @@ class RowStream(ChunkReader):
         *,
         is_transposed: bool,
         chosen: int | np.ndarray | None = None,
+        rows: int | None = None,
     ) -> np.ndarray:
         """``(X - 1 center') @ operand``, (rows, k), or with the transpose, (features, k), which is
         summed in float64.
@@ -113,23 +114,21 @@ class RowStream(ChunkReader):
           center: (features,); None for zeros.
           is_transposed: whether to multiply by the transpose.
           chosen: the number of a chunk, or the numbers of some rows; None for all rows.
+          rows: how many rows are chosen, which are zeros after the last one of the source; by
+            default as many as the source has.
         """
-        outputs = operand.shape[1]
-        if is_transposed:
-            total = np.zeros((self.features, outputs))
-            for places, chunk in self._chosen(chosen):
-                chunk.add(operand[places], center, total)
-            return total.astype(operand.dtype)
-        rows = self.rows if chosen is None else np.size(chosen)
-        if isinstance(chosen, int):
-            rows = self.size_of(chosen)
-        made = np.empty((rows, outputs), operand.dtype)
+        rows = self.rows if rows is None else rows
+        side, wide = (self.features, np.float64) if is_transposed else (rows, operand.dtype)
+        made = np.zeros((side, operand.shape[1]), wide)
         for places, chunk in self._chosen(chosen):
+            if is_transposed:
+                chunk.add(operand[places], center, made)
+                continue
             own = made[places]  # a view, except for rows by number
             chunk.multiply(operand, center, own)
             if isinstance(chosen, np.ndarray):
                 made[places] = own
-        return made
+        return made.astype(operand.dtype, copy=False)
 
     def _chosen(
         self, chosen: int | np.ndarray | None
@@ -139,7 +138,7 @@ class RowStream(ChunkReader):
             return self._rows_taken(chosen)
         if chosen is None:
             return ((slice(each.start, each.start + each.rows), each) for each in self.all_chunks())
-        return [(slice(None), self.chunk(chosen))]
+        return [(slice(self.size_of(chosen)), self.chunk(chosen))] if chosen < self.blocks else []
 
     def _rows_taken(self, index: np.ndarray) -> list[tuple[np.ndarray, Chunk]]:
         """Rows by number, chunk by chunk: their places in ``index``, and the rows as a chunk."""
@@ -185,10 +184,13 @@ class RowStream(ChunkReader):
         return NormalSums.of(total, shift, self.features, intercept=intercept)
 
     def rows_at(self, index: np.ndarray) -> np.ndarray:
-        """Rows by number, (indices, features); rows after the last of them are not read."""
+        """Rows by number, (indices, features), and zeros for numbers that no row has; rows after
+        the last of them are not read.
+        """
         made = np.zeros((index.size, self.features), self.decoding.dtype)
-        for places, chunk in self._rows_taken(index):
-            made[places] = chunk.written_out()
+        there = np.flatnonzero((index >= 0) & (index < self.rows))
+        for places, chunk in self._rows_taken(index[there]):
+            made[there[places]] = chunk.written_out()
         return made
 
     def column(self, name: str) -> np.ndarray:

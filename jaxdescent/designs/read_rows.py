@@ -148,7 +148,7 @@ class ReadRows(Design):
         like = jax.ShapeDtypeStruct(self.shape[1:], self.dtype)
         operands = weight, sum_of_centers(self.center, center)
         return self._asked(
-            lambda *given: function(self.shares.column_squares(*given)),
+            lambda stream, _, *given: function(stream.column_squares(*given)),
             like,
             (self._rows, ALL),
             *operands,
@@ -180,7 +180,9 @@ class ReadRows(Design):
 
     def rows_at(self, index: jax.Array) -> jax.Array:
         like = jax.ShapeDtypeStruct((index.shape[0], self.shape[1]), self.dtype)
-        rows = self._asked(self.shares.rows_at, like, (ALL,), index)
+        rows = self._asked(
+            lambda stream, first, own: stream.rows_at(own - first), like, (ALL,), index
+        )
         return rows if self.center is None else rows - self.center[None, :]
 
     @property
@@ -192,13 +194,18 @@ class ReadRows(Design):
         return terms if over.mesh is None else lax.psum(terms, over.axes)
 
     def _asked(self, compute: Callable[..., Any], like: Any, specs: Any, *operands: Any) -> Any:
-        """The sum over parts of ``compute(number, *operands)`` for arrays or None, each computed on
-        its host; members of a batch one by one.
+        """The sum over parts of ``compute(stream, first, *operands)`` for arrays or None, each
+        computed on its host from the part's rows, of which ``first`` is the number of the first;
+        members of a batch one by one.
         """
+        shares = self.shares
 
         def on_host(number: Any, *operands: Any) -> Any:
-            made = compute(int(number), *operands)
-            return jax.tree.map(lambda each: np.asarray(each, self.dtype), made)
+            share = int(number)
+            found = shares.asked(
+                share, lambda stream: compute(stream, share * shares.rows, *operands), like
+            )
+            return jax.tree.map(lambda each: np.asarray(each, self.dtype), found)
 
         def of_share(number: Any, center: Any, *operands: Any) -> Any:
             del center

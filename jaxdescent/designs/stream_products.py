@@ -73,12 +73,12 @@ def _host(
     """The product by NumPy; a callback inside a program must not call JAX, which can deadlock."""
     del after
     operand, block, center = np.asarray(operand), np.asarray(block), np.asarray(center)
-    columns = operand.reshape(operand.shape[0], -1)
-    center = center if center.size else None
-    like = _like(operand, stream=stream, is_transposed=is_transposed, rows=rows)
-    chosen = block if block.ndim else int(block)
-    made = stream.multiplied(columns, center, is_transposed=is_transposed, chosen=chosen)
-    return made.reshape(like.shape)
+    static: dict[str, Any] = {"is_transposed": is_transposed, "rows": rows}
+    like = _like(operand, stream=stream, **static)
+    share, chosen = (stream.first, block) if block.ndim else stream.of_code(int(block))
+    static |= {"operand": operand.reshape(operand.shape[0], -1), "chosen": chosen}
+    static["center"] = center if center.size else None
+    return stream.asked(share, lambda each: each.multiplied(**static).reshape(like.shape), like)
 
 
 def _like(operand: Any, *, stream: Shares, is_transposed: bool, rows: int) -> Any:

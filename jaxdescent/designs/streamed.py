@@ -191,14 +191,9 @@ class Streamed(ReadRows):
             return None
         (_, n), k = self.shape, targets.shape[1]
 
-        def compute(number: int, weight: Any, targets: Any, l2: Any) -> Any:
-            del number
-
-            def found() -> Any:
-                sums = self.stream.normal_sums(weight, targets, intercept=intercept)
-                return sums if l2 is None else normal_solution(sums, l2)
-
-            return self.stream.attempt(found, like)
+        def compute(stream: RowStream, _: int, weight: Any, targets: Any, l2: Any) -> Any:
+            sums = stream.normal_sums(weight, targets, intercept=intercept)
+            return sums if l2 is None else normal_solution(sums, l2)
 
         shapes: Any = NormalSums((n, n), (n, k), (), (n,), (k,), ())
         if l2 is not None:
