@@ -50,10 +50,9 @@ class RowStream(ChunkReader):
     """
 
     def __init__(self, source: Source, decoding: Decoding) -> None:
-        words, kinds = decoding.words, source.kinds
-        self.source = source.as_read(words) if words else source
+        kinds, self.source = source.kinds, source
         decoding.check(kinds)
-        if not self.source.can_restart:
+        if not source.can_restart:
             raise DataError(
                 "the rows are read once for each product, and this reader gives them only once: "
                 "pass a table, or read it into one with reader.read_all()."
@@ -68,7 +67,7 @@ class RowStream(ChunkReader):
         bytes_at_once = block_bytes(self.features)
         fitting = max(min(bytes_at_once // max(self.decoding.row_bytes, 1), MOST_ROWS), 1)
         block = min(fitting // 64 * 64 or fitting, self.rows)
-        super().__init__(self.source, self.decoding, self.rows, block)
+        super().__init__(source, self.decoding, self.rows, block)
         self._taken: tuple[np.ndarray, list[tuple[np.ndarray, Chunk]]] | None = None
 
     @property
@@ -79,22 +78,22 @@ class RowStream(ChunkReader):
     @property
     def held_bytes(self) -> int:
         """The bytes that reading and multiplying hold at their peak."""
-        columns = self.decoding.columns
-        row = self.source.row_bytes(columns) + self.decoding.row_bytes
-        return BLOCKS_HELD * self.block * row + self.source.reading_bytes(columns, self.block)
+        reading = self.source.reading_bytes(self.decoding.columns, self.block)
+        return BLOCKS_HELD * self.block * self._row_bytes + reading
 
     def fingerprint(self) -> str:
         """A digest of the columns, the sizes and both ends of the files, and some rows of the first
-        chunk; it does not depend on the process.
+        chunk; of a share without its rows. It does not depend on the process.
         """
-        last = self.size_of(0) - 1
-        rows = np.linspace(0, last, min(FINGERPRINT_ROWS, last + 1), dtype=np.int64)
-        facts = f"{self.source.fingerprint()} {self.decoding.facts} {self.rows}"
-        digest = hashlib.sha256(facts.encode())
-        chunk = self.chunk(0).take(rows)
-        sparse = (array for S in chunk.sparse for array in (S.indptr, S.indices, S.data))
-        for array in (chunk.numbers, *sparse):
-            digest.update(np.ascontiguousarray(array).tobytes())
+        digest = hashlib.sha256(f"{self.source.fingerprint()} {self.decoding.facts}".encode())
+        if self.source.is_whole:
+            digest.update(f" {self.rows}".encode())
+            last = self.size_of(0) - 1
+            rows = np.linspace(0, last, min(FINGERPRINT_ROWS, last + 1), dtype=np.int64)
+            chunk = self.chunk(0).take(rows)
+            sparse = (array for S in chunk.sparse for array in (S.indptr, S.indices, S.data))
+            for array in (chunk.numbers, *sparse):
+                digest.update(np.ascontiguousarray(array).tobytes())
         return f"{self.source.form} {digest.hexdigest()[:16]}"
 
     def multiplied(
@@ -147,7 +146,7 @@ class RowStream(ChunkReader):
             if self._taken is not None and np.array_equal(self._taken[0], index):
                 return self._taken[1]
             found: list[tuple[np.ndarray, Chunk]] = []
-            for at in sorted({int(block) for block in np.unique(index // self.block)}):
+            for at in np.unique(index // self.block).tolist():
                 places = np.flatnonzero(index // self.block == at)
                 found.append((places, self.chunk(at).take(index[places] - at * self.block)))
             self._taken = index.copy(), found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -23,7 +22,7 @@ class Share(WrappedSource):
     """
 
     def __init__(self, base: Source, first: int, stop: int) -> None:
-        self.first, self.stop = first, stop
+        self.first, self.stop, self.is_whole = first, stop, False
         super().__init__(base)
 
     def _wrap(self, base: Source) -> None:
@@ -50,17 +49,6 @@ class Share(WrappedSource):
                 return
 
 
-class ShareStream(RowStream):
-    """The rows of a share as chunks of numbers; every share of a source has one fingerprint."""
-
-    source: Share
-
-    def fingerprint(self) -> str:
-        facts = f"{self.source.base.fingerprint()} {self.decoding.facts}"
-        digest = hashlib.sha256(facts.encode())
-        return f"{self.source.form} {digest.hexdigest()[:16]}"
-
-
 class Shares(NamedTuple):
     """The shares that this process reads.
 
@@ -80,11 +68,6 @@ class Shares(NamedTuple):
     rows: int
     block: int
     features: int
-
-    @classmethod
-    def of_one(cls, stream: RowStream) -> Shares:
-        """All rows of a stream as a single share."""
-        return cls(0, (stream,), stream.rows, stream.block, stream.features)
 
     @property
     def blocks(self) -> int:
@@ -117,13 +100,13 @@ def cut_source(like: RowStream, share_rows: int, shares: range, first: int) -> S
     number of the first of them among all shares. Columns, dtype and block are the stream's.
     """
     decoding, block = like.decoding, min(like.block, share_rows)
-    streams: list[ShareStream | None] = []
+    streams: list[RowStream | None] = []
     for share in shares:
         begin, stop = share * share_rows, min((share + 1) * share_rows, like.rows)
         if begin >= stop:
             streams.append(None)
             continue
-        stream = ShareStream(Share(like.source, begin, stop), decoding)
+        stream = RowStream(Share(like.source, begin, stop), decoding)
         stream.block = min(block, stream.rows)
         streams.append(stream)
     return Shares(first, tuple(streams), share_rows, block, like.features)

@@ -131,8 +131,8 @@ class ReadRows(Design):
             return self._sum(made) if block is None else made[None]  # stays on its device
 
         outside = ALL if is_transposed and block is None else self._rows
-        specs = self._rows if is_transposed else ALL, ALL, self._rows
-        return self._on_each(of_share, outside, specs, operand, block, after)
+        specs = ALL, self._rows if is_transposed else ALL, ALL, self._rows
+        return self._on_each(of_share, outside, specs, self.center, operand, block, after)
 
     def column_squared_norms(
         self, row_weight: jax.Array | None, center: jax.Array | None
@@ -207,8 +207,7 @@ class ReadRows(Design):
             )
             return jax.tree.map(lambda each: np.asarray(each, self.dtype), found)
 
-        def of_share(number: Any, center: Any, *operands: Any) -> Any:
-            del center
+        def of_share(number: Any, *operands: Any) -> Any:
             return self._sum(host_call(on_host, like, number, *operands, vmap_method="sequential"))
 
         return self._on_each(of_share, ALL, specs, *operands)
@@ -216,22 +215,17 @@ class ReadRows(Design):
     def _on_each(
         self, function: Callable[..., Any], outside: Any, specs: Any, *operands: Any
     ) -> Any:
-        """``function(number, center, *operands)`` on each device, with the number of its part."""
+        """``function(number, *operands)`` on each device, with the number of its part."""
         over = self.held.over
         if over.mesh is None:
-            return function(np.int32(0), self.center, *operands)
+            return function(np.int32(0), *operands)
 
-        def on_device(center: Any, *operands: Any) -> Any:
-            return function(lax.axis_index(over.axes), center, *operands)
+        def on_device(*operands: Any) -> Any:
+            return function(lax.axis_index(over.axes), *operands)
 
-        mapped = jax.shard_map(
-            on_device,
-            mesh=over.mesh,
-            in_specs=(ALL, *specs),
-            out_specs=outside,
-            check_vma=False,
-        )
-        return mapped(self.center, *operands)
+        return jax.shard_map(
+            on_device, mesh=over.mesh, in_specs=specs, out_specs=outside, check_vma=False
+        )(*operands)
 
 
 def _sizes(design: ReadRows) -> tuple[int, int, int]:

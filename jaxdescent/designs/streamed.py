@@ -146,7 +146,8 @@ class Streamed(ReadRows):
             tuple(columns), levels, np.dtype(dtype), listed, tuple(hashed), tuple(words), bits
         )
         stream = RowStream(source, decoding)
-        shares, over = Shares.of_one(stream), RowSharding.of(None, stream.rows)
+        shares = Shares(0, (stream,), stream.rows, stream.block, stream.features)
+        over = RowSharding.of(None, stream.rows)
         kept = stream.rows, stream.source.form, _reading_of(stream), stream.decoding
         self.held, self.center = Held(shares, over, *kept), None
 
