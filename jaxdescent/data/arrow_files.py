@@ -10,6 +10,7 @@ from typing import Any
 from jaxdescent.data.errors import DataError
 from jaxdescent.data.grouped_files import GroupedFiles
 from jaxdescent.data.parquet_pages import Page
+from jaxdescent.data.protocol import Block, blocks_of
 
 MOST_OPENED = 64
 """How many times a file is opened at most for the look: a packed column is unpacked by it, and so
@@ -44,16 +45,16 @@ class ArrowFiles(GroupedFiles):
                         self._extents[field.name] = known._replace(bytes=known.bytes + page.bytes)
         return schema, sizes
 
-    def _batches(
+    def _blocks(
         self, path: pathlib.Path, groups: Mapping[int, int], names: Sequence[str], rows: int
-    ) -> Iterator[tuple[int, Any]]:
+    ) -> Iterator[Block]:
         import pyarrow as pa
 
         with contextlib.closing(pa.OSFile(str(path))) as file:
             schema = _opened(file, path).schema
             reader = _opened(file, path, [schema.get_field_index(name) for name in names])
             for group, start in groups.items():
-                yield start, reader.get_batch(group)
+                yield from blocks_of([reader.get_batch(group)], names, path.name, start)
 
 
 def _opened(file: Any, path: pathlib.Path, fields: Sequence[int] = ()) -> Any:

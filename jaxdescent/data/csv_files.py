@@ -13,7 +13,7 @@ from typing import Any
 
 from jaxdescent.data.arrow_types import common_kinds, kinds_of
 from jaxdescent.data.errors import DataError, need_arrow, one_line, reading
-from jaxdescent.data.protocol import Block, Kind, Source
+from jaxdescent.data.protocol import Block, Kind, Source, blocks_of
 from jaxdescent.data.wrapped import WrappedSource
 
 CHUNK_BYTES = 1 << 20
@@ -121,8 +121,7 @@ class CsvFiles(Source):
         with _parsing(path, schema.names), _opened(path, types) as reader:
             for batch in reader:
                 last = batch.column(end)[-1:].to_pylist() or last
-                columns = {name: batch.column(name) for name in names}
-                yield Block(columns, batch.num_rows, 0, path.name, start)
+                yield from blocks_of([batch], names, path.name, start)
                 start += batch.num_rows
             _check_closed(path, last, start)
 

@@ -84,19 +84,15 @@ class GroupedFiles(Source):
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
         for path, starts in zip(self.files, self._groups, strict=True):
-            groups = {group: at for group, at in enumerate(starts) if at >= self._first}
+            groups = {g: at - starts[0] for g, at in enumerate(starts) if at >= self._first}
             with reading(path):
-                for start, batch in self._batches(path, groups, names, rows):
-                    columns = {name: batch.column(name) for name in names}
-                    yield Block(columns, batch.num_rows, 0, path.name, start - starts[0])
+                yield from self._blocks(path, groups, names, rows)
 
     @abc.abstractmethod
-    def _batches(
+    def _blocks(
         self, path: pathlib.Path, groups: Mapping[int, int], names: Sequence[str], rows: int
-    ) -> Iterator[tuple[int, Any]]:
-        """Batches of a file's groups, of which the first rows' numbers are given, each batch with
-        that of its own first row.
-        """
+    ) -> Iterator[Block]:
+        """The blocks of a file's groups, of which the numbers of their first rows are given."""
 
     def _looked_up(self, names: Sequence[str]) -> dict[str, ColumnExtent]:
         """The extents of columns that the look at the files has told nothing of."""

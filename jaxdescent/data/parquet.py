@@ -15,7 +15,7 @@ from jaxdescent.data.conditions import ColumnBounds, Condition
 from jaxdescent.data.errors import need_arrow, reading
 from jaxdescent.data.grouped_files import SMALL_BYTES, ColumnExtent, GroupedFiles
 from jaxdescent.data.parquet_pages import Page, pages_of
-from jaxdescent.data.protocol import Kind
+from jaxdescent.data.protocol import Block, Kind, blocks_of
 
 MOST_LOOKED = 100
 """The most comparisons of a condition that are made with statistics of row groups: many more would
@@ -84,9 +84,9 @@ class ParquetFiles(GroupedFiles):
             extent = extent.including(page)
         return extent._replace(bytes=extent.bytes + size)
 
-    def _batches(
+    def _blocks(
         self, path: pathlib.Path, groups: Mapping[int, int], names: Sequence[str], rows: int
-    ) -> Iterator[tuple[int, Any]]:
+    ) -> Iterator[Block]:
         # Text comes as dictionaries where it is stored so: an entry of few levels takes four bytes.
         # Of other text pyarrow would keep all different values of a group of rows.
         text = [n for n in names if self.kinds[n] is Kind.TEXT]
@@ -95,12 +95,10 @@ class ParquetFiles(GroupedFiles):
             chosen = enumerate(group for group in self._possible(file) if group in groups)
             for _, run in itertools.groupby(chosen, lambda each: each[1] - each[0]):
                 following = [group for _, group in run]
-                start = groups[following[0]]
-                for batch in file.iter_batches(
+                batches = file.iter_batches(
                     rows, row_groups=following, columns=list(names), use_threads=True
-                ):
-                    yield start, batch
-                    start += batch.num_rows
+                )
+                yield from blocks_of(batches, names, path.name, groups[following[0]])
 
     def skipping(self, condition: Condition) -> ParquetFiles:
         new = copy.copy(self)

@@ -310,6 +310,16 @@ def located_from(source: Source, names: Sequence[str], rows: int, row: int) -> I
             yield block.cut(max(row - block.start, 0), block.rows)
 
 
+def blocks_of(
+    batches: Iterable[Any], names: Sequence[str], file: str = "", start: int = 0
+) -> Iterator[Block]:
+    """Arrow's batches as blocks of these columns, which follow each other from a row of a file."""
+    for batch in batches:
+        columns = {name: batch.column(name) for name in names}
+        yield Block(columns, batch.num_rows, 0, file, start)
+        start += batch.num_rows
+
+
 def _of_mapping(given: Mapping[str, Any], names: Sequence[str], kinds: Mapping[str, Kind]) -> Block:
     missing = [name for name in names if name not in given]
     if missing:
