@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ FORMATS = {
 }
 """The endings of the names of each format's files."""
 
-ENDINGS = {ending: form for form, endings in FORMATS.items() for ending in endings}
+ENDINGS = tuple(itertools.chain(*FORMATS.values()))
 
 PACKED = (".gz", ".zst", ".bz2", ".xz", ".lz4", ".br", ".zip", ".7z")
 """Endings of packed files. Behind the ending of a format they hold rows, which must not be lost."""
@@ -88,7 +89,7 @@ def _open_files(paths: list[pathlib.Path], target_file: Any) -> Source:
     files: list[pathlib.Path] = []
     for path in paths:
         files.extend(_files_below(path))
-    forms = {ENDINGS[_ending(path)] for path in files}
+    forms = {_form(path) for path in files}
     if len(forms) > 1:
         raise DataError(f"the files must be of one format, got {listed(sorted(forms))}.")
     seen: dict[tuple[int, int], pathlib.Path] = {}
@@ -135,16 +136,17 @@ def _open_npy(files: list[pathlib.Path], target_file: Any) -> Source:
     return NpyFiles(features[0], target)
 
 
-def _ending(path: pathlib.Path) -> str:
+def _form(path: pathlib.Path) -> str:
+    """The format of a file by its name, which may say none."""
     name = path.name.lower()
-    return next((end for end in ENDINGS if name.endswith(end)), path.suffix.lower())
+    return next((form for form, endings in FORMATS.items() if name.endswith(endings)), "")
 
 
 def _files_below(path: pathlib.Path) -> list[pathlib.Path]:
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder.")
     if not path.is_dir():
-        if _ending(path) not in ENDINGS:
+        if not _form(path):
             raise DataError(
                 f"{path}: the name ends in {path.suffix or 'nothing'!r}, which says no format that "
                 f"can be read: {listed(ENDINGS)}."
@@ -166,8 +168,8 @@ def _files_below(path: pathlib.Path) -> list[pathlib.Path]:
             )
         if file.is_dir():
             continue
-        if _ending(file) not in ENDINGS:
-            if file.suffix.lower() in PACKED and _ending(file.with_suffix("")) in ENDINGS:
+        if not _form(file):
+            if file.suffix.lower() in PACKED and _form(file.with_suffix("")):
                 raise DataError(
                     f"{file} is packed in a way that cannot be read: unpack it, or name the others."
                 )
