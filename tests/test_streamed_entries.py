@@ -30,7 +30,7 @@ ROWS, BITS, LISTED = 300, 6, 7
 def place(word, column):
     text = np.frombuffer(word.encode(), np.uint8)
     ends = np.array([0, text.size])
-    return int(hashing.places_of_texts(text, ends, column=column, bits=BITS)[0])
+    return int(hashing.places_of_texts(text, ends, column=column, bits=BITS)[1][0])
 
 
 def written_out(table, matrix):
@@ -192,7 +192,9 @@ def test_words_are_those_between_spaces_wherever_slices_end(texts, slice_bytes):
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hashing, "SLICE_BYTES", slice_bytes)
-        starts, places = hashing.places_of_words(text, offsets, column="c", bits=BITS)
+        starts, places = hashing.places_of_texts(
+            text, offsets, column="c", bits=BITS, are_words=True
+        )
     got = [places[a:b].tolist() for a, b in itertools.pairwise(starts)]
     assert got == expected
 
@@ -201,7 +203,7 @@ def test_hashes_never_change_and_are_spread_evenly():
     def of(text, column):
         ends = np.array([0, len(text)])
         own = np.frombuffer(text, np.uint8)
-        return int(hashing.places_of_texts(own, ends, column=column, bits=20)[0])
+        return int(hashing.places_of_texts(own, ends, column=column, bits=20)[1][0])
 
     assert of(b"rose", "text") == 459004
     assert of(b"12345678", "text") == 451559
@@ -209,11 +211,12 @@ def test_hashes_never_change_and_are_spread_evenly():
     numbers = hashing.places_of_numbers(np.arange(3), column="zip", bits=20)
     assert numbers.tolist() == [458884, 825598, 43062]
     words = np.frombuffer(b" ".join(b"w%d" % i for i in range(100_000)), np.uint8)
-    _, places = hashing.places_of_words(words, np.array([0, words.size]), column="c", bits=18)
+    ends = np.array([0, words.size])
+    _, places = hashing.places_of_texts(words, ends, column="c", bits=18, are_words=True)
     features = 2**18
     expected = features * -np.expm1(100_000 * np.log1p(-1 / features))
     assert abs(len(np.unique(places)) - expected) < 5 * np.sqrt(expected)
-    other = hashing.places_of_words(words, np.array([0, words.size]), column="d", bits=18)[1]
+    _, other = hashing.places_of_texts(words, ends, column="d", bits=18, are_words=True)
     assert np.mean(places == other) < 1e-3
 
 
@@ -316,6 +319,18 @@ class TestSections:
             S.stream.source.from_row(3)
 
 
+def test_a_dictionary_of_numbers_is_hashed_as_its_texts_however_often_they_repeat():
+    texts = pa.array(["5"] * 11)
+    found = []
+    for column in (texts, texts.cast(pa.int64()).dictionary_encode()):
+        pieces = pa.chunked_array([column[:10], column[10:]])
+        for rows in (10, 11):  # a block of one row has no repeated text
+            stream = jd.Streamed(pa.table({"t": pieces}), hashed=["t"], bits=BITS).stream
+            stream.block = rows
+            found.append(stream.rows_at(np.arange(11)).argmax(axis=1))
+    np.testing.assert_array_equal(found, found[0][0])
+
+
 class TestWhatIsWrong:
     def test_arguments(self):
         table = pa.table({"a": [1.0], "t": ["x"], "k": [1], "y": [3.0]})
@@ -337,6 +352,9 @@ class TestWhatIsWrong:
         text = {"t": ["x", "y", None], "y": [1.0, 2.0, 3.0]}
         with pytest.raises(DataError, match="'t' has no value in row 3"):
             jd.Streamed(pa.table(text), [], words=["t"])
+        lacking = pa.DictionaryArray.from_arrays(pa.array([1, 0, 1]), pa.array([None, "x"]))
+        with pytest.raises(DataError, match="'t' has no value in row 2"):
+            jd.Streamed(pa.table({"t": lacking}), hashed=["t"])
         x = SparseColumn(np.array([0, 1, 2]), np.array([1, 4]), np.array([1.0, np.nan]))
         with pytest.raises(DataError, match=r"'x' has the index 4 in row 2: those of 4 features"):
             jd.Streamed({"x": x}, [], sparse={"x": 4})

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxdescent.data.entries import SparseColumn, sparse_column
 from jaxdescent.data.errors import DataError, reading
 from jaxdescent.data.protocol import Block, Kind, Source
-from jaxdescent.data.sparse_column import SparseColumn, sparse_column
 
 TARGET = "y"
 """The name of the target that has a file or an array of its own."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from jaxdescent.data.errors import DataError, reading
+from jaxdescent.data.errors import DataError
 from jaxdescent.data.grouped_files import GroupedFiles
 from jaxdescent.data.parquet_pages import Page
-from jaxdescent.data.protocol import Block
+from jaxdescent.data.protocol import Block, blocks_of
 
 MOST_OPENED = 64
 """How many times a file is opened at most for the look: a packed column is unpacked by it, and so
@@ -45,23 +45,16 @@ class ArrowFiles(GroupedFiles):
                         self._extents[field.name] = known._replace(bytes=known.bytes + page.bytes)
         return schema, sizes
 
-    def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
+    def _blocks(
+        self, path: pathlib.Path, groups: Mapping[int, int], names: Sequence[str], rows: int
+    ) -> Iterator[Block]:
         import pyarrow as pa
 
-        group = 0
-        for path in self.files:
-            with reading(path), contextlib.closing(pa.OSFile(str(path))) as file:
-                schema = _opened(file, path).schema
-                wanted = [schema.get_field_index(name) for name in names]
-                reader = _opened(file, path, wanted)
-                starts = self._starts[group : group + reader.num_record_batches]
-                group += len(starts)
-                for index, before in enumerate(starts):
-                    if before < self._first:
-                        continue
-                    batch = reader.get_batch(index)
-                    columns = {name: batch.column(name) for name in names}
-                    yield Block(columns, batch.num_rows, 0, path.name, before - starts[0])
+        with contextlib.closing(pa.OSFile(str(path))) as file:
+            schema = _opened(file, path).schema
+            reader = _opened(file, path, [schema.get_field_index(name) for name in names])
+            for group, start in groups.items():
+                yield from blocks_of([reader.get_batch(group)], names, path.name, start)
 
 
 def _opened(file: Any, path: pathlib.Path, fields: Sequence[int] = ()) -> Any:

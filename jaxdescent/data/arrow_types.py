@@ -27,10 +27,8 @@ def kind_of(arrow_type: Any) -> Kind:
     if types.is_integer(arrow_type) or types.is_boolean(arrow_type):
         return Kind.WHOLE
     is_text = types.is_string(arrow_type) or types.is_large_string(arrow_type)
-    if is_text or types.is_string_view(arrow_type):
-        return Kind.TEXT
-    is_moment = types.is_date(arrow_type) or types.is_timestamp(arrow_type)
-    return Kind.TEXT if is_moment or types.is_time(arrow_type) else Kind.OTHER
+    is_text = is_text or types.is_string_view(arrow_type) or holds_times(arrow_type)
+    return Kind.TEXT if is_text else Kind.OTHER
 
 
 def array_of(column: Any) -> Any:
@@ -91,12 +89,6 @@ def kinds_of(schema: Any, name: Any = "the data") -> dict[str, Kind]:
     if not seen:
         raise DataError(f"{name} has no columns but pandas' index, or ones without a name.")
     return seen
-
-
-def nulls_of(schema: Any) -> set[str]:
-    """The columns of Arrow's null type: their writer had no value of them, and so no type."""
-    is_null = need_arrow().types.is_null
-    return {field.name for field in schema if is_null(field.type)}
 
 
 def _nameless_index(schema: Any) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import operator
@@ -10,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxdescent.data.entries import SparseColumn, row_ranges
 from jaxdescent.data.errors import DataError
 from jaxdescent.data.protocol import Block
-from jaxdescent.data.sparse_column import SparseColumn, row_ranges
 
 SLICE_BYTES = 1 << 18
 """The bytes of a slice of rows that is multiplied at a time: it stays in a core's cache while a
@@ -78,7 +79,7 @@ class Chunk:
     def multiply(self, weights: np.ndarray, center: np.ndarray | None, made: np.ndarray) -> None:
         """Put ``(X - 1 center') @ weights`` into ``made``, (rows, k)."""
         n = len(self.names)
-        with np.errstate(all="ignore"):
+        with self._finite(made, weights):
             for rows in self._slices():
                 Z = self._centred(rows, center).astype(weights.dtype, copy=False)
                 if weights.shape[1] == 1:  # BLAS has a product of its own for one column
@@ -89,13 +90,11 @@ class Chunk:
                 made += S @ weights[n:]
             if center is not None:
                 made -= center[n:].astype(weights.dtype) @ weights[n:]
-        if not np.isfinite(made).all() and np.isfinite(weights).all():
-            self.refuse_not_finite()
 
     def add(self, residual: np.ndarray, center: np.ndarray | None, total: np.ndarray) -> None:
         """Add ``(X - 1 center')' @ residual`` to ``total``, (features, k) in float64."""
         n = len(self.names)
-        with np.errstate(all="ignore"):
+        with self._finite(total, residual):
             for rows in self._slices():
                 Z = self._centred(rows, center).astype(residual.dtype, copy=False)
                 if residual.shape[1] == 1:
@@ -106,15 +105,13 @@ class Chunk:
                 _add_entries(S, residual, total[n:])
             if center is not None:
                 total[n:] -= center[n:, None] * residual.sum(axis=0, dtype=np.float64)
-        if not np.isfinite(total).all() and np.isfinite(residual).all():
-            self.refuse_not_finite()
 
     def add_squares(
         self, weight: np.ndarray | None, center: np.ndarray | None, total: np.ndarray
     ) -> None:
         """Add ``sum_i s_i (x_ij - center_j)^2`` to ``total``, (features,) in float64."""
         s, n = self.own(weight), len(self.names)
-        with np.errstate(over="ignore", invalid="ignore"):
+        with self._finite(total):
             for rows in self._slices():
                 Z = self._centred(rows, center).astype(np.float64)
                 total[:n] += np.square(Z).T @ s[rows]
@@ -128,8 +125,6 @@ class Chunk:
                     others = np.maximum(s.sum() - np.bincount(S.indices, here, c.size), 0)
                     total[n:] += others * c**2
                 total[n:] += np.bincount(S.indices, here * np.square(x), self.features - n)
-        if not np.isfinite(total).all():
-            self.refuse_not_finite()
 
     def add_products(
         self,
@@ -223,6 +218,16 @@ class Chunk:
         whole.sum_duplicates()
         return whole
 
+    @contextlib.contextmanager
+    def _finite(self, made: np.ndarray, operand: Any = 0.0) -> Iterator[None]:
+        """A context in which the rows are multiplied by an operand. If what is made of a finite one
+        is not finite, the value in the rows is refused.
+        """
+        with np.errstate(all="ignore"):
+            yield
+        if not np.isfinite(made).all() and np.isfinite(operand).all():
+            self.refuse_not_finite()
+
     def refuse_not_finite(self) -> None:
         """Raise if a value is NaN or infinite, with its row."""
         whole = self.whole or self
@@ -236,13 +241,9 @@ class Chunk:
                     check_finite(values, f"{name!r} has an entry that", block, column.row)
 
     def _slices(self) -> Iterator[slice]:
-        step = self._slice_rows
-        return (slice(i, min(i + step, self.rows)) for i in range(0, self.rows, step))
-
-    @property
-    def _slice_rows(self) -> int:
         width = self.numbers.itemsize * max(len(self.names), 1)
-        return max(SLICE_BYTES // width, 1)
+        step = max(SLICE_BYTES // width, 1)
+        return (slice(i, min(i + step, self.rows)) for i in range(0, self.rows, step))
 
     def _centred(self, rows: slice, center: np.ndarray | None) -> np.ndarray:
         Z = self.numbers[rows]

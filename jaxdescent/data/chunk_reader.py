@@ -69,13 +69,13 @@ class ChunkReader:
             section = self.sections[bisect.bisect_right(self.sections, index) - 1]
             if self._reading is None or index < self._next or section > self._next:
                 self._begin(section)
-            while True:
-                at, chunk = self._next, self._following()
-                if at == index:
-                    self._held = index, chunk
-                    if is_last:
-                        self._end()
-                    return chunk
+            chunk = self._following()
+            while self._next <= index:
+                chunk = self._following()
+            self._held = index, chunk
+            if is_last:
+                self._end()
+            return chunk
 
     def close(self) -> None:
         """End the thread that reads ahead, and drop the chunks that it holds."""
@@ -93,10 +93,8 @@ class ChunkReader:
         self._check_unchanged()
         # The thread must not refer to this reader, whose end must end the thread.
         decoding, source, block = self.decoding, self.source, self.block
-        self._reading, self._next = (
-            read_ahead(lambda: decoding.chunks(source, block, at * block)),
-            at,
-        )
+        self._reading = read_ahead(lambda: decoding.chunks(source, block, at * block))
+        self._next = at
 
     def _following(self) -> Chunk:
         assert self._reading is not None

@@ -22,7 +22,6 @@ from jaxdescent.data.times import holds_times, time_of, units_of
 OPERATORS = {
     "<=": "less_equal",
     ">=": "greater_equal",
-    "==": "equal",
     "!=": "not_equal",
     "=": "equal",
     "<": "less",
@@ -177,13 +176,11 @@ def _is_possible(comparison: Comparison, bounds: ColumnBounds) -> Any:
     is_text = kind_of(least.type) is Kind.TEXT and not holds_times(least.type)
     if is_text and (op == "!=" or time_of(str(value)) is not None):
         return bounds.has_values  # bounds may be cut off, and times have another order than texts
-    if op in ("=", "=="):
+    if op == "=":
         reaches = (comparison._replace(op=each) for each in ("<=", ">="))
         met = both(*map(_met, reaches, (least, most)))
-    elif op == "!=":
-        met = either(_met(comparison, least), _met(comparison, most))
     else:
-        met = _met(comparison, least if op in ("<", "<=") else most)
+        met = either(_met(comparison, least), _met(comparison, most))
     is_unknown = either(least.plain.is_null(), most.plain.is_null())
     return both(bounds.has_values, either(met, is_unknown))
 

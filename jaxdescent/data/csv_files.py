@@ -13,7 +13,7 @@ from typing import Any
 
 from jaxdescent.data.arrow_types import common_kinds, kinds_of
 from jaxdescent.data.errors import DataError, need_arrow, one_line, reading
-from jaxdescent.data.protocol import Block, Kind, Source
+from jaxdescent.data.protocol import Block, Kind, Source, blocks_of
 from jaxdescent.data.wrapped import WrappedSource
 
 CHUNK_BYTES = 1 << 20
@@ -46,24 +46,22 @@ class CsvFiles(Source):
         need_arrow()
         self.files, self.kinds = list(paths), {}
         self._schemas: list[Any] = []  # of each file
-        has_rows = False
+        kinds, has_rows = list[dict[str, Kind]](), False
         for path in self.files:
             with _parsing(path), _opened(path) as reader:
-                kinds = kinds_of(reader.schema, path)
+                kinds.append(kinds_of(reader.schema, path))
                 others = [mark for mark in (";", "\t", "|") if mark in reader.schema.names[0]]
-                if len(kinds) == 1 and others:
+                if len(kinds[-1]) == 1 and others:
                     raise DataError(
                         f"{path}: commas must stand between columns, not {others[0]!r}."
                     )
                 has_rows = has_rows or any(batch.num_rows for batch in reader)
                 self._schemas.append(reader.schema)
-            first = str(self.files[0])
-            before = self.kinds or kinds
-            # A column that is text in one file is read as text in all files.
-            text = [n for n in kinds if Kind.TEXT in (kinds[n], before.get(n))]
-            kinds = kinds | dict.fromkeys(text, Kind.TEXT)
-            before = {n: Kind.TEXT if n in text else kind for n, kind in before.items()}
-            self.kinds = common_kinds(before, kinds, first, str(path))
+        # A column that is text in one file is read as text in all files.
+        text = {name for each in kinds for name, kind in each.items() if kind is Kind.TEXT}
+        for path, each in zip(self.files, kinds, strict=True):
+            own = each | dict.fromkeys(text & each.keys(), Kind.TEXT)
+            self.kinds = common_kinds(self.kinds or own, own, str(self.files[0]), str(path))
         if not has_rows:
             raise DataError(f"{self.files[0]} has a header and no rows.")
 
@@ -123,8 +121,7 @@ class CsvFiles(Source):
         with _parsing(path, schema.names), _opened(path, types) as reader:
             for batch in reader:
                 last = batch.column(end)[-1:].to_pylist() or last
-                columns = {name: batch.column(name) for name in names}
-                yield Block(columns, batch.num_rows, 0, path.name, start)
+                yield from blocks_of([batch], names, path.name, start)
                 start += batch.num_rows
             _check_closed(path, last, start)
 
@@ -221,34 +218,36 @@ def _parsing(path: pathlib.Path, names: Iterable[str] = ()) -> Iterator[None]:
     except UnicodeError as error:  # in the header
         raise DataError(NOT_UTF_8.format(path)) from error
     except DataError as error:
-        message = one_line(error.__cause__ or error)
-        if "invalid UTF8" in message:
-            raise DataError(NOT_UTF_8.format(path)) from error
-        if "Empty CSV file" in message:
-            raise DataError(f"{path} has no rows below its header.") from error
-        if "straddling object" in message:
-            raise DataError(
-                f"{path} has a row of more than {CHUNK_BYTES:,} bytes, which is not read as CSV: "
-                "is a quotation mark missing?"
-            ) from error
-        if found := WRONG_WIDTH.search(message):
-            row, expected = int(found["row"]) - 1, int(found["expected"])
-            advice = "is a quotation mark missing?"
-            if expected == 1:
-                advice = "commas stand between columns, and the first line names them."
-            raise DataError(
-                f"{path}: row {row:,} has {int(found['got']):,} columns, and the header "
-                f"{expected:,}: {advice}"
-            ) from error
-        found = WRONG_VALUE.search(message)
-        if not found:
-            raise DataError(
-                ROW.sub(lambda row: f"row {int(row[1]) - 1:,}", str(error), count=1)
-            ) from error
+        plain = _in_plain_words(path, one_line(error.__cause__ or error), list(names))
+        counted = ROW.sub(lambda row: f"row {int(row[1]) - 1:,}", str(error), count=1)
+        raise DataError(plain or counted) from error
+
+
+def _in_plain_words(path: pathlib.Path, message: str, names: Sequence[str]) -> str:
+    """What a message of pyarrow says of a file with these columns; empty for other messages."""
+    if "invalid UTF8" in message:
+        return NOT_UTF_8.format(path)
+    if "Empty CSV file" in message:
+        return f"{path} has no rows below its header."
+    if "straddling object" in message:
+        return (
+            f"{path} has a row of more than {CHUNK_BYTES:,} bytes, which is not read as CSV: is a "
+            "quotation mark missing?"
+        )
+    if found := WRONG_WIDTH.search(message):
+        row, expected = int(found["row"]) - 1, int(found["expected"])
+        advice = "is a quotation mark missing?"
+        if expected == 1:
+            advice = "commas stand between columns, and the first line names them."
+        got = int(found["got"])
+        return f"{path}: row {row:,} has {got:,} columns, and the header {expected:,}: {advice}"
+    if found := WRONG_VALUE.search(message):
         row = f"row {int(found['row']) - 1:,}, " if found["row"] else ""
-        column = dict(enumerate(names)).get(int(found["column"]))
-        where = f"column {int(found['column']) + 1}" if column is None else f"column {column!r}"
-        raise DataError(
-            f"{path}: {row}{where}: {found['value']!r} is not a number, as the column's first "
-            "values are: correct it, or name the column in --categorical, --hash or --exclude."
-        ) from error
+        number = int(found["column"])
+        column = repr(names[number]) if number < len(names) else number + 1
+        return (
+            f"{path}: {row}column {column}: {found['value']!r} is not a number, as the column's "
+            "first values are: correct it, or name the column in --categorical, --hash or "
+            "--exclude."
+        )
+    return ""

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdescent.data.arrow_types import array_of
+from jaxdescent.data.arrow_types import array_of, decoded
 from jaxdescent.data.chunk import Chunk, placed
-from jaxdescent.data.entries import NONE, Coded, RowEntries, entries_of, sparse_pieces
+from jaxdescent.data.entries import NONE, Coded, RowEntries, SparseColumn, entries_of, sparse_pieces
 from jaxdescent.data.errors import DataError, check_columns, listed, need_arrow
-from jaxdescent.data.hashing import places_of
+from jaxdescent.data.hashing import bytes_of, places_of_numbers, places_of_texts
 from jaxdescent.data.protocol import Block, Kind, Source, located_from
 
 REPEATED = 2
@@ -89,34 +89,33 @@ class Decoding:
     def check(self, kinds: Mapping[str, Kind]) -> None:
         """Raise a :class:`DataError` for columns that are not there, or cannot be decoded so."""
         check_columns(self.columns, kinds)
-        asked = {
-            "sparse": (self.listed, {Kind.SPARSE}, "sparse numbers"),
-            "hashed": (
+        roles = (
+            (self.listed, {Kind.SPARSE}, "columns of sparse= must hold sparse numbers"),
+            (
                 self.hashed,
                 {Kind.WHOLE, Kind.TEXT, Kind.SPARSE},
-                "text, whole numbers or sparse numbers",
+                "columns of hashed= must hold text, whole numbers or sparse numbers",
             ),
-            "words": (self.words, {Kind.TEXT}, "text"),
-        }
-        for option, (names, wanted, what) in asked.items():
-            for name in names:
-                if kinds[name] not in wanted:
-                    raise DataError(
-                        f"{name!r} holds {kinds[name]}, and columns of {option}= must hold {what}."
-                    )
-        text = [name for name in self.numbers if not kinds[name].is_number]
-        if text:
-            raise DataError(
-                f"{listed(map(repr, text))} {'hold' if len(text) > 1 else 'holds'} "
-                f"{kinds[text[0]]}, and features must be numbers: leave it out, or replace it by "
-                "codes from 0 on and say categorical={name: levels}."
-            )
-        coded = [name for name in self.levels if kinds[name] is not Kind.WHOLE]
-        if coded:
-            raise DataError(
-                f"{coded[0]!r} holds {kinds[coded[0]]}, and the codes of a categorical column must "
-                "be whole numbers: np.unique(values, return_inverse=True) gives levels and codes."
-            )
+            (self.words, {Kind.TEXT}, "columns of words= must hold text"),
+            (
+                self.numbers,
+                {Kind.NUMBER, Kind.WHOLE},
+                "features must be numbers: leave it out, or replace it by codes from 0 on and say "
+                "categorical={name: levels}",
+            ),
+            (
+                self.levels,
+                {Kind.WHOLE},
+                "the codes of a categorical column must be whole numbers: "
+                "np.unique(values, return_inverse=True) gives levels and codes",
+            ),
+        )
+        for names, wanted, what in roles:
+            wrong = [name for name in names if kinds[name] not in wanted]
+            if wrong:
+                shown = wrong if names is self.numbers else wrong[:1]
+                verb = "hold" if len(shown) > 1 else "holds"
+                raise DataError(f"{listed(map(repr, shown))} {verb} {kinds[wrong[0]]}, and {what}.")
 
     def chunks(self, source: Source, size: int, row: int = 0) -> Iterator[Chunk]:
         """Chunks of all rows from ``row`` on in their order, of ``size`` rows each but the last."""
@@ -166,8 +165,11 @@ class Decoding:
         first, coded = len(self.numbers), list[Coded]()
         for name, size in self.levels.items():
             codes = complete_numbers(block, name)
-            if codes.size and not (codes.min() >= NONE and codes.max() < size):  # or NaN
-                row = int(np.argmin((codes >= NONE) & (codes < size)))
+            is_code = (codes >= NONE) & (codes < size)  # NaN is none
+            if codes.dtype.kind == "f":  # whole numbers of CSV may be followed by others
+                is_code &= codes == np.floor(codes)
+            if not is_code.all():
+                row = int(np.argmin(is_code))
                 raise DataError(
                     f"{name!r} is {codes[row]} in {block.place(row)}: codes of {size:,} levels are "
                     f"from 0 to {size - 1:,}, or -1 for none of them."
@@ -175,7 +177,7 @@ class Decoding:
             coded.append(Coded(first, size, codes))
             first += size
         if coded:
-            yield entries_of(coded).in_dtype(self.dtype)
+            yield entries_of(coded)
         for name, size in self.listed.items():
             column = block.columns[name]
             outside = (column.index < 0) | (column.index >= size)
@@ -189,11 +191,9 @@ class Decoding:
             yield entries.in_dtype(self.dtype)
             first += size
         for name in (*self.hashed, *self.words):
-            column = block.columns[name]
-            if not hasattr(column, "starts"):
-                column = hashable(block, name)
-            places = places_of(column, name, self.bits, are_words=name in self.words)
-            yield RowEntries(*places, name, first, 1 << self.bits).in_dtype(self.dtype)
+            own = hashed(block, name, self.bits, are_words=name in self.words)
+            entries = RowEntries(own.starts, own.index, own.values, name, first, 1 << self.bits)
+            yield entries.in_dtype(self.dtype)
 
 
 def complete_numbers(block: Block, name: str) -> np.ndarray:
@@ -207,26 +207,34 @@ def complete_numbers(block: Block, name: str) -> np.ndarray:
     return values
 
 
-def hashable(block: Block, name: str) -> Any:
-    """A column as Arrow text, as a dictionary of few texts, or as a NumPy array of whole numbers.
+def hashed(block: Block, name: str, bits: int, *, are_words: bool) -> SparseColumn:
+    """The hashed features of each row, of ``2**bits``: one of its text or whole number, those of
+    its words, or those of its sparse numbers, which have their values.
 
     Raises:
       DataError: for a missing value, with its row.
     """
-    column = block.columns[name]
-    if isinstance(column, np.ndarray) and column.dtype.kind in "biuf":
-        return column
-    pa, column = need_arrow(), array_of(column)
-    if column.null_count:
-        refuse_missing(column.is_null().to_numpy(zero_copy_only=False), name, block)
-    if pa.types.is_dictionary(column.type):
-        texts = column.dictionary
-        if len(texts) * REPEATED <= len(column) and not texts.null_count:
-            return pa.DictionaryArray.from_arrays(column.indices, texts.cast(pa.large_string()))
-        column = column.cast(column.type.value_type)
-    if pa.types.is_integer(column.type) or pa.types.is_boolean(column.type):
-        return column.to_numpy(zero_copy_only=False)
-    return column.cast(pa.large_string())
+    column, key = block.columns[name], {"column": name, "bits": bits}
+    if isinstance(column, SparseColumn):
+        return dataclasses.replace(column, index=places_of_numbers(column.index, **key))
+    is_repeated = False
+    if not isinstance(column, np.ndarray) or column.dtype.kind not in "biuf":
+        pa, column = need_arrow(), array_of(column)
+        if pa.types.is_dictionary(column.type):
+            texts = column.dictionary
+            is_repeated = len(texts) * REPEATED <= len(column) and not texts.null_count
+            column = column if is_repeated else decoded(column).cast(pa.large_string())
+        if column.null_count:
+            refuse_missing(column.is_null().to_numpy(zero_copy_only=False), name, block)
+        if pa.types.is_integer(column.type) or pa.types.is_boolean(column.type):
+            column = column.to_numpy(zero_copy_only=False)
+    if isinstance(column, np.ndarray):
+        places = places_of_numbers(column, **key)
+        return SparseColumn(np.arange(len(column) + 1), places, None)
+    texts = (column.dictionary if is_repeated else column).cast(need_arrow().large_string())
+    starts, places = places_of_texts(*bytes_of(texts), **key, are_words=are_words)
+    found = SparseColumn(starts, places, None)
+    return found[column.indices.to_numpy(zero_copy_only=False)] if is_repeated else found
 
 
 def refuse_missing(

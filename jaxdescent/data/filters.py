@@ -13,11 +13,11 @@ import numpy as np
 
 from jaxdescent.data.arrow_types import array_of
 from jaxdescent.data.conditions import MISSING, THERE, Comparison, Condition, number_of
+from jaxdescent.data.entries import SparseColumn
 from jaxdescent.data.errors import DataError, check_columns, need_arrow
 from jaxdescent.data.protocol import Block, Kind, Source, located, located_from
 from jaxdescent.data.read_ahead import read_ahead
 from jaxdescent.data.shares import Share
-from jaxdescent.data.sparse_column import SparseColumn
 from jaxdescent.data.wrapped import WrappedSource
 
 TOKEN = re.compile(
@@ -98,6 +98,7 @@ class _Parser:
             raise self._unreadable()
         check_columns([column], self._kinds)
         self._at += 3
+        op = "=" if op == "==" else op
         return Comparison(column, op, _value(column, value, form, self._kinds[column]))
 
     def _presence(self, column: str) -> Comparison:

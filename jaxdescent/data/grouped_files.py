@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import abc
+import itertools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jaxdescent.data.arrow_types import common_kinds, kinds_of, nulls_of
+from jaxdescent.data.arrow_types import common_kinds, kinds_of
 from jaxdescent.data.errors import DataError, need_arrow, reading
 from jaxdescent.data.parquet_pages import Page
-from jaxdescent.data.protocol import Kind, Source
+from jaxdescent.data.protocol import Block, Kind, Source
 
 PAGES_HELD = 3
 """Copies of a page that reading holds: as stored, as unpacked and as decoded."""
@@ -56,29 +57,42 @@ class GroupedFiles(Source):
     """Some files, one after another; only the columns asked for are read."""
 
     def __init__(self, paths: Sequence[pathlib.Path]) -> None:
-        need_arrow()
+        pa = need_arrow()
         self.files = list(paths)
-        rows, starts = 0, list[int]()
+        rows = 0
+        self._groups: list[list[int]] = []  # of each file the numbers of its groups' first rows
         self._extents: dict[str, ColumnExtent] = {}
         common: dict[str, Any] = {}
         for path in self.files:
             with reading(path):
                 schema, sizes = self._looked_at(path)
-            for size in sizes:
-                starts.append(rows)
-                rows += size
+            *starts, rows = itertools.accumulate(sizes, initial=rows)
+            self._groups.append(starts)
             kinds = kinds_of(schema, path)
             # A column without any value has no type: it takes that of the other files.
-            kinds |= dict.fromkeys(nulls_of(schema) & kinds.keys())
+            nulls = {field.name for field in schema if pa.types.is_null(field.type)}
+            kinds |= dict.fromkeys(nulls & kinds.keys())
             common = common_kinds(common or kinds, kinds, str(self.files[0]), str(path))
         self.kinds = {name: kind or Kind.NUMBER for name, kind in common.items()}
         if not rows:
             raise DataError(f"{self.files[0]} has no rows.")
-        self.rows, self._starts = rows, starts
+        self.rows, self._starts = rows, list(itertools.chain(*self._groups))
 
     @abc.abstractmethod
     def _looked_at(self, path: pathlib.Path) -> tuple[Any, list[int]]:
         """The schema of a file, and how many rows each of its groups has."""
+
+    def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
+        for path, starts in zip(self.files, self._groups, strict=True):
+            groups = {g: at - starts[0] for g, at in enumerate(starts) if at >= self._first}
+            with reading(path):
+                yield from self._blocks(path, groups, names, rows)
+
+    @abc.abstractmethod
+    def _blocks(
+        self, path: pathlib.Path, groups: Mapping[int, int], names: Sequence[str], rows: int
+    ) -> Iterator[Block]:
+        """The blocks of a file's groups, of which the numbers of their first rows are given."""
 
     def _looked_up(self, names: Sequence[str]) -> dict[str, ColumnExtent]:
         """The extents of columns that the look at the files has told nothing of."""

@@ -5,7 +5,9 @@ of the column, so that one word in two columns makes two features.
 
 >>> import numpy as np
 >>> text = np.frombuffer(b"a rose is a rose", np.uint8)
->>> starts, places = places_of_words(text, np.array([0, 9, 16]), column="line", bits=20)
+>>> starts, places = places_of_texts(
+...     text, np.array([0, 9, 16]), column="line", bits=20, are_words=True
+... )
 >>> starts.tolist(), bool(places[0] == places[3]), len(set(places.tolist()))
 ([0, 3, 5], True, 3)
 """
@@ -17,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdescent.data.sparse_column import SparseColumn, row_ranges
+from jaxdescent.data.entries import row_ranges
 
 LAST_SPACE = 32
 """The largest byte that separates words: the space, tabs, ends of lines and control characters."""
@@ -42,82 +44,46 @@ KEPT = np.array([(1 << 8 * count) - 1 for count in range(WORD + 1)], np.uint64)
 """Masks of the first ``count`` bytes of eight, by ``count``."""
 
 
-def places_of(column: Any, name: str, bits: int, *, are_words: bool) -> tuple[Any, Any, Any]:
-    """The hashed features of a column's rows, as :func:`places_of_words` returns them, and the
-    values of those of sparse numbers, None for ones.
-
-    Args:
-      column: sparse numbers, whole numbers, Arrow text or a dictionary of Arrow text.
-      name: the name of the column.
-      bits: there are ``2**bits`` features.
-      are_words: whether each word is hashed, and not each value as a whole.
-    """
-    key = {"column": name, "bits": bits}
-    if hasattr(column, "starts"):
-        return column.starts, places_of_numbers(column.index, **key), column.values
-    if isinstance(column, np.ndarray):
-        return np.arange(len(column) + 1), places_of_numbers(column, **key), None
-    is_dictionary = hasattr(column, "dictionary")
-    text, offsets = _bytes_of(column.dictionary if is_dictionary else column)
-    if are_words:
-        starts, places = places_of_words(text, offsets, **key)
-    else:
-        starts, places = np.arange(len(offsets)), places_of_texts(text, offsets, **key)
-    if is_dictionary:
-        codes = column.indices.to_numpy(zero_copy_only=False)
-        own = SparseColumn(starts, places, None)[codes]
-        starts, places = own.starts, own.index
-    return starts, places, None
-
-
-def _bytes_of(column: Any) -> tuple[np.ndarray, np.ndarray]:
+def bytes_of(texts: Any) -> tuple[np.ndarray, np.ndarray]:
     """The bytes of large texts of Arrow, one after another, and where each text begins, without a
     copy.
     """
-    _, offsets, text = column.buffers()
-    if offsets is None or not len(column):
-        return np.zeros(0, np.uint8), np.zeros(len(column) + 1, np.int64)
-    at = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
+    _, offsets, text = texts.buffers()
+    if offsets is None or not len(texts):
+        return np.zeros(0, np.uint8), np.zeros(len(texts) + 1, np.int64)
+    at = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
     whole = np.zeros(0, np.uint8) if text is None else np.frombuffer(text, np.uint8)
     return whole[at[0] : at[-1]], at - at[0]
 
 
-def places_of_words(
-    text: np.ndarray, offsets: np.ndarray, *, column: str, bits: int
+def places_of_texts(
+    text: np.ndarray, offsets: np.ndarray, *, column: str, bits: int, are_words: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The hashed features of all words of some texts that follow each other in memory.
+    """The hashed features of some texts, or of all words of them.
 
     Args:
-      text: (bytes,), uint8.
+      text: (bytes,), uint8: the texts, one after another in memory.
       offsets: (rows + 1,): where each text begins, and where the last one ends.
       column: the name of the column of texts.
       bits: there are ``2**bits`` features.
+      are_words: whether each word is hashed, and not each text as a whole.
 
     Returns:
-      starts: (rows + 1,), where the words of each row begin, and the last one's end.
-      places: (words,), int32: below ``2**bits``.
+      starts: (rows + 1,), where the features of each row begin, and the last one's end.
+      places: (features,), int32: below ``2**bits``.
     """
     offsets = np.asarray(offsets, np.int64)
-    seed, rows = seed_of(column), len(offsets) - 1
-    counts, places = np.zeros(rows + 1, np.int64), [np.zeros(0, np.int32)]
+    seed, counts, places = seed_of(column), np.ones(len(offsets), np.int64), [np.zeros(0, np.int32)]
+    counts[0] = 0
     for first, last in row_ranges(offsets, SLICE_BYTES):
         own = offsets[first : last + 1] - offsets[first]
-        begins, ends = _words(text[offsets[first] : offsets[last]], own)
-        counts[first + 1 : last + 1] = np.diff(np.searchsorted(begins, own))
         piece = text[offsets[first] : offsets[last]]
+        begins, ends = own[:-1], own[1:]
+        if are_words:
+            begins, ends = _words(piece, own)
+            counts[first + 1 : last + 1] = np.diff(np.searchsorted(begins, own))
         places.append(_placed(_hashed(piece, begins, ends - begins, seed), bits))
     return np.cumsum(counts), np.concatenate(places)
-
-
-def places_of_texts(text: np.ndarray, offsets: np.ndarray, *, column: str, bits: int) -> np.ndarray:
-    """The hashed feature of each text as a whole, (rows,); arguments as for words."""
-    offsets = np.asarray(offsets, np.int64)
-    seed, places = seed_of(column), [np.zeros(0, np.int32)]
-    for first, last in row_ranges(offsets, SLICE_BYTES):
-        own = offsets[first : last + 1] - offsets[first]
-        piece = text[offsets[first] : offsets[last]]
-        places.append(_placed(_hashed(piece, own[:-1], np.diff(own), seed), bits))
-    return np.concatenate(places)
 
 
 def places_of_numbers(numbers: np.ndarray, *, column: str, bits: int) -> np.ndarray:

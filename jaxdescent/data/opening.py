@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -15,25 +16,20 @@ from jaxdescent.data.protocol import Source, stamps_of
 from jaxdescent.data.tables import ArrowStream
 
 FORMATS = {
-    ".parquet": "Parquet",
-    ".pq": "Parquet",
-    ".arrow": "Arrow",
-    ".feather": "Arrow",
-    ".csv": "CSV",
-    ".csv.gz": "CSV",
-    ".csv.zst": "CSV",
-    ".npy": ".npy",
-    ".svm": "svmlight",
-    ".svm.gz": "svmlight",
-    ".libsvm": "svmlight",
-    ".libsvm.gz": "svmlight",
-    ".svmlight": "svmlight",
-    ".svmlight.gz": "svmlight",
+    "Parquet": (".parquet", ".pq"),
+    "Arrow": (".arrow", ".feather"),
+    "CSV": (".csv", ".csv.gz", ".csv.zst"),
+    ".npy": (".npy",),
+    "svmlight": (".svm", ".svm.gz", ".libsvm", ".libsvm.gz", ".svmlight", ".svmlight.gz"),
 }
-"""The format of a file by the ending of its name."""
+"""The endings of the names of each format's files."""
+
+ENDINGS = tuple(itertools.chain(*FORMATS.values()))
 
 PACKED = (".gz", ".zst", ".bz2", ".xz", ".lz4", ".br", ".zip", ".7z")
 """Endings of packed files. Behind the ending of a format they hold rows, which must not be lost."""
+
+PATH_TYPES = (str, bytes, os.PathLike)
 
 READERS = {
     "Parquet": ("parquet", "ParquetFiles"),
@@ -76,12 +72,11 @@ def _opened(data: Any, target_file: Any) -> Source:
         return ArrowStream(data)
     if isinstance(data, Mapping):
         return Arrays(data)
-    is_path = isinstance(data, (str, bytes, os.PathLike))
-    given = [data] if is_path else data
+    given = [data] if isinstance(data, PATH_TYPES) else data
     if (
         not isinstance(given, Sequence)
         or not given
-        or not all(isinstance(path, (str, bytes, os.PathLike)) for path in given)
+        or not all(isinstance(path, PATH_TYPES) for path in given)
     ):
         raise DataError(
             "data must be a path, several of them, a table, a dictionary of arrays or a "
@@ -94,7 +89,7 @@ def _open_files(paths: list[pathlib.Path], target_file: Any) -> Source:
     files: list[pathlib.Path] = []
     for path in paths:
         files.extend(_files_below(path))
-    forms = {FORMATS[_ending(path)] for path in files}
+    forms = {_form(path) for path in files}
     if len(forms) > 1:
         raise DataError(f"the files must be of one format, got {listed(sorted(forms))}.")
     seen: dict[tuple[int, int], pathlib.Path] = {}
@@ -110,21 +105,18 @@ def _open_files(paths: list[pathlib.Path], target_file: Any) -> Source:
             also = "" if before == path else f", as {before} too"
             raise DataError(f"{path} is named twice{also}: name each file once.")
     form = forms.pop()
-    if form != ".npy" and target_file is not None:
+    before = stamps_of(files)
+    if form == ".npy":
+        source = _open_npy(files, target_file)
+    elif target_file is None:
+        module, name = READERS[form]
+        source = getattr(importlib.import_module(f"jaxdescent.data.{module}"), name)(files)
+    else:
         raise DataError(
             f"--target-file goes with .npy alone, got {form}: name the target's column instead."
         )
-    before = stamps_of(files)
-    source = _reader(form, files, target_file)
     source.opened = before if source.files == files else stamps_of(source.files)
     return source
-
-
-def _reader(form: str, files: list[pathlib.Path], target_file: Any) -> Source:
-    if form == ".npy":
-        return _open_npy(files, target_file)
-    module, name = READERS[form]
-    return getattr(importlib.import_module(f"jaxdescent.data.{module}"), name)(files)
 
 
 def _open_npy(files: list[pathlib.Path], target_file: Any) -> Source:
@@ -144,19 +136,20 @@ def _open_npy(files: list[pathlib.Path], target_file: Any) -> Source:
     return NpyFiles(features[0], target)
 
 
-def _ending(path: pathlib.Path) -> str:
+def _form(path: pathlib.Path) -> str:
+    """The format of a file by its name, which may say none."""
     name = path.name.lower()
-    return next((end for end in FORMATS if name.endswith(end)), path.suffix.lower())
+    return next((form for form, endings in FORMATS.items() if name.endswith(endings)), "")
 
 
 def _files_below(path: pathlib.Path) -> list[pathlib.Path]:
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder.")
     if not path.is_dir():
-        if _ending(path) not in FORMATS:
+        if not _form(path):
             raise DataError(
                 f"{path}: the name ends in {path.suffix or 'nothing'!r}, which says no format that "
-                f"can be read: {listed(FORMATS)}."
+                f"can be read: {listed(ENDINGS)}."
             )
         if not path.is_file():  # a pipe gives its rows once, and files are read more than once
             raise DataError(f"{path} is no file: write its rows to one.")
@@ -175,8 +168,8 @@ def _files_below(path: pathlib.Path) -> list[pathlib.Path]:
             )
         if file.is_dir():
             continue
-        if _ending(file) not in FORMATS:
-            if file.suffix.lower() in PACKED and _ending(file.with_suffix("")) in FORMATS:
+        if not _form(file):
+            if file.suffix.lower() in PACKED and _form(file.with_suffix("")):
                 raise DataError(
                     f"{file} is packed in a way that cannot be read: unpack it, or name the others."
                 )
@@ -187,7 +180,7 @@ def _files_below(path: pathlib.Path) -> list[pathlib.Path]:
         if not file.with_name("model.json").exists():  # a model that is kept beside its data
             found.append(file)
     if not found:
-        raise DataError(f"{path}: the folder holds no file that can be read: {listed(FORMATS)}.")
+        raise DataError(f"{path}: the folder holds no file that can be read: {listed(ENDINGS)}.")
     unreadable = [file for file in found if not os.access(file, os.R_OK)]
     if unreadable:
         raise DataError(f"{unreadable[0]}: no permission to read it.")

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import itertools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from jaxdescent.data.conditions import ColumnBounds, Condition
 from jaxdescent.data.errors import need_arrow, reading
 from jaxdescent.data.grouped_files import SMALL_BYTES, ColumnExtent, GroupedFiles
 from jaxdescent.data.parquet_pages import Page, pages_of
-from jaxdescent.data.protocol import Block, Kind, Source
+from jaxdescent.data.protocol import Block, Kind, blocks_of
 
 MOST_LOOKED = 100
 """The most comparisons of a condition that are made with statistics of row groups: many more would
@@ -37,7 +37,6 @@ class ParquetFiles(GroupedFiles):
     def __init__(self, paths: Sequence[pathlib.Path]) -> None:
         super().__init__(paths)
         self._condition: Condition | None = None
-        self._as_read: frozenset[str] = frozenset()
 
     def _looked_at(self, path: pathlib.Path) -> tuple[Any, list[int]]:
         with self._opened(path) as file:
@@ -85,47 +84,26 @@ class ParquetFiles(GroupedFiles):
             extent = extent.including(page)
         return extent._replace(bytes=extent.bytes + size)
 
-    def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
+    def _blocks(
+        self, path: pathlib.Path, groups: Mapping[int, int], names: Sequence[str], rows: int
+    ) -> Iterator[Block]:
         # Text comes as dictionaries where it is stored so: an entry of few levels takes four bytes.
         # Of other text pyarrow would keep all different values of a group of rows.
-        text = [n for n in names if self.kinds[n] is Kind.TEXT and n not in self._as_read]
+        text = [n for n in names if self.kinds[n] is Kind.TEXT]
         long = self._long(text)
-        text = [name for name in text if name not in long]
-        behind = 0
-        for path in self.files:
-            with reading(path), self._opened(path, text) as file:
-                before, behind = behind, behind + file.metadata.num_rows
-                for start, groups in self._runs(file, self._first - before):
-                    at = start
-                    batches = file.iter_batches(
-                        rows, row_groups=groups, columns=list(names), use_threads=True
-                    )
-                    for batch in batches:
-                        columns = {name: batch.column(name) for name in names}
-                        yield Block(columns, batch.num_rows, 0, path.name, at)
-                        at += batch.num_rows
-
-    def as_read(self, names: Sequence[str]) -> Source:
-        new = copy.copy(self)
-        new._as_read = frozenset(names)
-        return new
+        with self._opened(path, [name for name in text if name not in long]) as file:
+            chosen = enumerate(group for group in self._possible(file) if group in groups)
+            for _, run in itertools.groupby(chosen, lambda each: each[1] - each[0]):
+                following = [group for _, group in run]
+                batches = file.iter_batches(
+                    rows, row_groups=following, columns=list(names), use_threads=True
+                )
+                yield from blocks_of(batches, names, path.name, groups[following[0]])
 
     def skipping(self, condition: Condition) -> ParquetFiles:
         new = copy.copy(self)
         new._condition = condition
         return new
-
-    def _runs(self, file: Any, first: int) -> Iterator[tuple[int, list[int]]]:
-        """Runs of consecutive row groups, each with its first row's number: groups from the row
-        ``first`` on that can hold rows that meet the condition, if there is one.
-        """
-        metadata = file.metadata
-        sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-        starts = [0, *itertools.accumulate(sizes)]
-        chosen = (g for g in self._possible(file) if starts[g] >= first)
-        for _, run in itertools.groupby(enumerate(chosen), lambda each: each[1] - each[0]):
-            groups = [group for _, group in run]
-            yield starts[groups[0]], groups
 
     def _possible(self, file: Any) -> Sequence[int]:
         """The row groups that can hold rows that meet the condition, by their statistics."""

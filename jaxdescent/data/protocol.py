@@ -95,13 +95,12 @@ class Block:
 
     def place(self, row: int) -> str:
         """A row's file and number in words, for messages; numbers count from one."""
-        if self.origin is not None:
-            place = f"row {self.origin[row] + 1:,}"
-            return f"{place} of {self.file}" if self.file else place
-        place = f"row {self.start + row + 1:,}"
-        if self.file and self.start != self.start_in_file:
-            return f"{place} (row {self.start_in_file + row + 1:,} of {self.file})"
-        return f"{place} of {self.file}" if self.file else place
+        place = f"row {self.numbers[row] + 1:,}"
+        if self.file:
+            place = f"{place} of {self.file}"
+        if self.file and self.origin is None and self.start != self.start_in_file:
+            return f"row {self.start + row + 1:,} ({place})"
+        return place
 
 
 class Source(abc.ABC):
@@ -134,6 +133,9 @@ class Source(abc.ABC):
 
     can_restart: bool = True
     """Whether the source can be read more than once."""
+
+    is_whole: bool = True
+    """Whether these are all rows of the data, and no share of them."""
 
     entries: int = 0
     """How many entries a sparse column has in all rows."""
@@ -169,13 +171,6 @@ class Source(abc.ABC):
     def as_text(self, names: Sequence[str]) -> Source:
         """The source with these columns as the text in the file, where the file is text: whole
         numbers that are levels keep their leading zeros then.
-        """
-        del names
-        return self
-
-    def as_read(self, names: Sequence[str]) -> Source:
-        """The source with these columns of text as plain text rather than dictionaries, since most
-        of their texts occur in one row only.
         """
         del names
         return self
@@ -313,6 +308,16 @@ def located_from(source: Source, names: Sequence[str], rows: int, row: int) -> I
     for block in located(source.from_row(begin), names, rows, begin):
         if block.start + block.rows > row:
             yield block.cut(max(row - block.start, 0), block.rows)
+
+
+def blocks_of(
+    batches: Iterable[Any], names: Sequence[str], file: str = "", start: int = 0
+) -> Iterator[Block]:
+    """Arrow's batches as blocks of these columns, which follow each other from a row of a file."""
+    for batch in batches:
+        columns = {name: batch.column(name) for name in names}
+        yield Block(columns, batch.num_rows, 0, file, start)
+        start += batch.num_rows
 
 
 def _of_mapping(given: Mapping[str, Any], names: Sequence[str], kinds: Mapping[str, Kind]) -> Block:

@@ -50,10 +50,9 @@ class RowStream(ChunkReader):
     """
 
     def __init__(self, source: Source, decoding: Decoding) -> None:
-        words, kinds = decoding.words, source.kinds
-        self.source = source.as_read(words) if words else source
+        kinds, self.source = source.kinds, source
         decoding.check(kinds)
-        if not self.source.can_restart:
+        if not source.can_restart:
             raise DataError(
                 "the rows are read once for each product, and this reader gives them only once: "
                 "pass a table, or read it into one with reader.read_all()."
@@ -68,7 +67,7 @@ class RowStream(ChunkReader):
         bytes_at_once = block_bytes(self.features)
         fitting = max(min(bytes_at_once // max(self.decoding.row_bytes, 1), MOST_ROWS), 1)
         block = min(fitting // 64 * 64 or fitting, self.rows)
-        super().__init__(self.source, self.decoding, self.rows, block)
+        super().__init__(source, self.decoding, self.rows, block)
         self._taken: tuple[np.ndarray, list[tuple[np.ndarray, Chunk]]] | None = None
 
     @property
@@ -79,22 +78,22 @@ class RowStream(ChunkReader):
     @property
     def held_bytes(self) -> int:
         """The bytes that reading and multiplying hold at their peak."""
-        columns = self.decoding.columns
-        row = self.source.row_bytes(columns) + self.decoding.row_bytes
-        return BLOCKS_HELD * self.block * row + self.source.reading_bytes(columns, self.block)
+        reading = self.source.reading_bytes(self.decoding.columns, self.block)
+        return BLOCKS_HELD * self.block * self._row_bytes + reading
 
     def fingerprint(self) -> str:
         """A digest of the columns, the sizes and both ends of the files, and some rows of the first
-        chunk; it does not depend on the process.
+        chunk; of a share without its rows. It does not depend on the process.
         """
-        last = self.size_of(0) - 1
-        rows = np.linspace(0, last, min(FINGERPRINT_ROWS, last + 1), dtype=np.int64)
-        facts = f"{self.source.fingerprint()} {self.decoding.facts} {self.rows}"
-        digest = hashlib.sha256(facts.encode())
-        chunk = self.chunk(0).take(rows)
-        sparse = (array for S in chunk.sparse for array in (S.indptr, S.indices, S.data))
-        for array in (chunk.numbers, *sparse):
-            digest.update(np.ascontiguousarray(array).tobytes())
+        digest = hashlib.sha256(f"{self.source.fingerprint()} {self.decoding.facts}".encode())
+        if self.source.is_whole:
+            digest.update(f" {self.rows}".encode())
+            last = self.size_of(0) - 1
+            rows = np.linspace(0, last, min(FINGERPRINT_ROWS, last + 1), dtype=np.int64)
+            chunk = self.chunk(0).take(rows)
+            sparse = (array for S in chunk.sparse for array in (S.indptr, S.indices, S.data))
+            for array in (chunk.numbers, *sparse):
+                digest.update(np.ascontiguousarray(array).tobytes())
         return f"{self.source.form} {digest.hexdigest()[:16]}"
 
     def multiplied(
@@ -104,6 +103,7 @@ class RowStream(ChunkReader):
         *,
         is_transposed: bool,
         chosen: int | np.ndarray | None = None,
+        rows: int | None = None,
     ) -> np.ndarray:
         """``(X - 1 center') @ operand``, (rows, k), or with the transpose, (features, k), which is
         summed in float64.
@@ -113,23 +113,21 @@ class RowStream(ChunkReader):
           center: (features,); None for zeros.
           is_transposed: whether to multiply by the transpose.
           chosen: the number of a chunk, or the numbers of some rows; None for all rows.
+          rows: how many rows are chosen, which are zeros after the last one of the source; by
+            default as many as the source has.
         """
-        outputs = operand.shape[1]
-        if is_transposed:
-            total = np.zeros((self.features, outputs))
-            for places, chunk in self._chosen(chosen):
-                chunk.add(operand[places], center, total)
-            return total.astype(operand.dtype)
-        rows = self.rows if chosen is None else np.size(chosen)
-        if isinstance(chosen, int):
-            rows = self.size_of(chosen)
-        made = np.empty((rows, outputs), operand.dtype)
+        rows = self.rows if rows is None else rows
+        side, wide = (self.features, np.float64) if is_transposed else (rows, operand.dtype)
+        made = np.zeros((side, operand.shape[1]), wide)
         for places, chunk in self._chosen(chosen):
+            if is_transposed:
+                chunk.add(operand[places], center, made)
+                continue
             own = made[places]  # a view, except for rows by number
             chunk.multiply(operand, center, own)
             if isinstance(chosen, np.ndarray):
                 made[places] = own
-        return made
+        return made.astype(operand.dtype, copy=False)
 
     def _chosen(
         self, chosen: int | np.ndarray | None
@@ -139,7 +137,7 @@ class RowStream(ChunkReader):
             return self._rows_taken(chosen)
         if chosen is None:
             return ((slice(each.start, each.start + each.rows), each) for each in self.all_chunks())
-        return [(slice(None), self.chunk(chosen))]
+        return [(slice(self.size_of(chosen)), self.chunk(chosen))] if chosen < self.blocks else []
 
     def _rows_taken(self, index: np.ndarray) -> list[tuple[np.ndarray, Chunk]]:
         """Rows by number, chunk by chunk: their places in ``index``, and the rows as a chunk."""
@@ -148,7 +146,7 @@ class RowStream(ChunkReader):
             if self._taken is not None and np.array_equal(self._taken[0], index):
                 return self._taken[1]
             found: list[tuple[np.ndarray, Chunk]] = []
-            for at in sorted({int(block) for block in np.unique(index // self.block)}):
+            for at in np.unique(index // self.block).tolist():
                 places = np.flatnonzero(index // self.block == at)
                 found.append((places, self.chunk(at).take(index[places] - at * self.block)))
             self._taken = index.copy(), found
@@ -185,10 +183,13 @@ class RowStream(ChunkReader):
         return NormalSums.of(total, shift, self.features, intercept=intercept)
 
     def rows_at(self, index: np.ndarray) -> np.ndarray:
-        """Rows by number, (indices, features); rows after the last of them are not read."""
+        """Rows by number, (indices, features), and zeros for numbers that no row has; rows after
+        the last of them are not read.
+        """
         made = np.zeros((index.size, self.features), self.decoding.dtype)
-        for places, chunk in self._rows_taken(index):
-            made[places] = chunk.written_out()
+        there = np.flatnonzero((index >= 0) & (index < self.rows))
+        for places, chunk in self._rows_taken(index[there]):
+            made[there[places]] = chunk.written_out()
         return made
 
     def column(self, name: str) -> np.ndarray:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +22,7 @@ class Share(WrappedSource):
     """
 
     def __init__(self, base: Source, first: int, stop: int) -> None:
-        self.first, self.stop = first, stop
+        self.first, self.stop, self.is_whole = first, stop, False
         super().__init__(base)
 
     def _wrap(self, base: Source) -> None:
@@ -50,19 +49,8 @@ class Share(WrappedSource):
                 return
 
 
-class ShareStream(RowStream):
-    """The rows of a share as chunks of numbers; every share of a source has one fingerprint."""
-
-    source: Share
-
-    def fingerprint(self) -> str:
-        facts = f"{self.source.base.fingerprint()} {self.decoding.facts}"
-        digest = hashlib.sha256(facts.encode())
-        return f"{self.source.form} {digest.hexdigest()[:16]}"
-
-
 class Shares(NamedTuple):
-    """Products with the shares that this process reads, by the number of a share and of a block.
+    """The shares that this process reads.
 
     A block's code is ``share * (blocks + 1) + block``, where the block ``blocks`` stands for all
     rows of the share. Rows after the last one of the source are zeros.
@@ -73,7 +61,6 @@ class Shares(NamedTuple):
       rows: how many rows each share has.
       block: how many rows a block has.
       features: how many features there are.
-      dtype: the dtype in which numbers are multiplied.
     """
 
     first: int
@@ -81,13 +68,6 @@ class Shares(NamedTuple):
     rows: int
     block: int
     features: int
-    dtype: Any
-
-    @classmethod
-    def of_one(cls, stream: RowStream) -> Shares:
-        """All rows of a stream as a single share."""
-        dtype = stream.decoding.dtype
-        return cls(0, (stream,), stream.rows, stream.block, stream.features, dtype)
 
     @property
     def blocks(self) -> int:
@@ -98,64 +78,19 @@ class Shares(NamedTuple):
         """The code of a block of a share, or of all of its rows."""
         return share * (self.blocks + 1) + (self.blocks if block is None else block)
 
-    def multiplied(
-        self,
-        operand: np.ndarray,
-        center: np.ndarray | None,
-        *,
-        is_transposed: bool,
-        chosen: int | np.ndarray,
-    ) -> np.ndarray:
-        """``(X - 1 center') @ operand``, or with the transpose, for the rows of a code, or for rows
-        of a single share by their numbers.
-        """
-        if isinstance(chosen, np.ndarray):
-            (stream,), rows, size, own = self.streams, chosen.size, chosen.size, chosen
-        else:
-            share, block = divmod(chosen, self.blocks + 1)
-            stream, rows, size, own = self.streams[share - self.first], self.rows, 0, None
-            first = 0
-            if block < self.blocks:
-                first, own = block * self.block, block
-                rows = min(self.block, rows - first)
-            if stream is not None:
-                size = max(min(rows, stream.rows - first), 0)
-        shape = self.features if is_transposed else size, operand.shape[1]
-        made = np.zeros(shape, operand.dtype)
-        if stream is not None and size:
-            operand = operand[:size] if is_transposed else operand
-            made = stream.attempt(
-                lambda: stream.multiplied(operand, center, is_transposed=is_transposed, chosen=own),
-                made,
-            )
-        if is_transposed or size == rows:
-            return made
-        return np.concatenate([made, np.zeros((rows - size, shape[1]), made.dtype)])
+    def of_code(self, code: int) -> tuple[int, int | None]:
+        """The share of a code, and the number of its block; None for all rows of the share."""
+        share, block = divmod(code, self.blocks + 1)
+        return share, None if block == self.blocks else block
 
-    def column_squares(
-        self, share: int, weight: np.ndarray | None, center: np.ndarray | None
-    ) -> np.ndarray:
-        """A share's term in ``sum_i s_i (x_ij - center_j)^2``: (features,), in float64."""
-        stream, made = self.streams[share - self.first], np.zeros(self.features)
+    def asked(self, share: int, compute: Callable[[RowStream], Any], like: Any) -> Any:
+        """What ``compute`` finds in the rows of a share, an array like ``like``: zeros if there are
+        none, and NaN where reading fails while that is watched.
+        """
+        stream = self.streams[share - self.first]
         if stream is None:
-            return made
-        own = None if weight is None else weight[: stream.rows]
-        return stream.attempt(lambda: stream.column_squares(own, center), made)
-
-    def rows_at(self, share: int, index: np.ndarray) -> np.ndarray:
-        """The rows at these places, (indices, features): the share's own ones, and zeros instead of
-        rows of other shares.
-        """
-        stream, made = (
-            self.streams[share - self.first],
-            np.zeros((index.size, self.features), self.dtype),
-        )
-        here = index - share * self.rows
-        if stream is not None:
-            mine = (here >= 0) & (here < stream.rows)
-            if mine.any():
-                made[mine] = stream.attempt(lambda: stream.rows_at(here[mine]), made[mine])
-        return made
+            return np.zeros(like.shape, like.dtype)
+        return stream.attempt(lambda: compute(stream), like)
 
 
 def cut_source(like: RowStream, share_rows: int, shares: range, first: int) -> Shares:
@@ -165,13 +100,13 @@ def cut_source(like: RowStream, share_rows: int, shares: range, first: int) -> S
     number of the first of them among all shares. Columns, dtype and block are the stream's.
     """
     decoding, block = like.decoding, min(like.block, share_rows)
-    streams: list[ShareStream | None] = []
+    streams: list[RowStream | None] = []
     for share in shares:
         begin, stop = share * share_rows, min((share + 1) * share_rows, like.rows)
         if begin >= stop:
             streams.append(None)
             continue
-        stream = ShareStream(Share(like.source, begin, stop), decoding)
+        stream = RowStream(Share(like.source, begin, stop), decoding)
         stream.block = min(block, stream.rows)
         streams.append(stream)
-    return Shares(first, tuple(streams), share_rows, block, like.features, decoding.dtype)
+    return Shares(first, tuple(streams), share_rows, block, like.features)

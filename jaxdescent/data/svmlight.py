@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxdescent.data.entries import SparseColumn
 from jaxdescent.data.errors import DataError, reading
 from jaxdescent.data.protocol import Block, Kind, Source
-from jaxdescent.data.sparse_column import SparseColumn
 
 CHUNK_BYTES = 1 << 20
 """The bytes of text that are parsed at a time."""
@@ -90,14 +90,8 @@ class SvmlightFiles(Source):
                 for first in range(0, len(column), rows):
                     part = column[first : first + rows]
                     own = slice(first, first + len(part))
-                    columns: dict[str, Any] = {}
-                    for name in names:
-                        if name == TARGET:
-                            columns[name] = target[own]
-                        elif name == FEATURES:
-                            columns[name] = part
-                    wanted = [name for name in names if name not in columns]
-                    columns |= _columns_of(part, wanted)
+                    columns: dict[str, Any] = {TARGET: target[own], FEATURES: part}
+                    columns |= _columns_of(part, [name for name in names if name not in columns])
                     # Lines are numbered as in an editor: comments and empty lines count.
                     yield Block(columns, len(part), 0, path.name, start + first, lines[own])
                 start += len(column)
@@ -167,35 +161,39 @@ def _rows_of(
     index, values = pairs[::2], pairs[1::2]
     row = np.repeat(np.arange(lines.size), np.diff(starts))
     with np.errstate(invalid="ignore"):
-        wrong = ~((index >= 0) & (index < LARGEST) & (index == np.floor(index)))
-    if wrong.any():
-        at = int(np.argmax(wrong))
-        shown = f"{index[at]:,.0f}" if index[at] == np.floor(index[at]) else f"{index[at]:g}"
-        raise DataError(
-            f"{path}: line {lines[row[at]] + 1:,}: an index must be a whole number from 0 to "
-            f"{LARGEST - 1:,}, got {shown}."
-        )
+        is_index = (index >= 0) & (index < LARGEST) & (index == np.floor(index))
+    if not is_index.all():
+        raise _wrong_line(written, path, first_line)
     column = SparseColumn(starts, index.astype(np.int64), values)
     is_same = np.diff(row) == 0  # as the row of the entry before
     if np.any(is_same & (np.diff(column.index) <= 0)):
         order = np.lexsort((column.index, row))
         column = SparseColumn(starts, column.index[order], values[order])
-        twice = is_same & (np.diff(column.index) == 0)
-        if twice.any():
-            at = int(np.argmax(twice))
-            raise DataError(
-                f"{path}: line {lines[row[at]] + 1:,}: the index {column.index[at]:,} stands there "
-                "twice."
-            )
+        if np.any(is_same & (np.diff(column.index) == 0)):
+            raise _wrong_line(written, path, first_line)
     return target, column, lines
 
 
 def _wrong_line(written: Sequence[bytes], path: pathlib.Path, first_line: int) -> DataError:
     """The error about the first wrong part of the lines."""
     for number, line in enumerate(written, start=first_line + 1):
+        seen = set[float]()
         for place, token in enumerate(line.split()):
+            where = f"{path}: line {number:,}"
             if not re.fullmatch(ENTRY if place else NUMBER, token, re.IGNORECASE):
                 what = "a feature written as index:value" if place else "the target, a number"
                 shown = token.decode("utf-8", "replace")[:40]
-                return DataError(f"{path}: line {number:,}: expected is {what}, got {shown!r}.")
+                return DataError(f"{where}: expected is {what}, got {shown!r}.")
+            if not place:
+                continue
+            index = float(token.partition(b":")[0])
+            if not (0 <= index < LARGEST and index.is_integer()):
+                shown = f"{index:,.0f}" if index % 1 == 0 else f"{index:g}"
+                return DataError(
+                    f"{where}: an index must be a whole number from 0 to {LARGEST - 1:,}, got "
+                    f"{shown}."
+                )
+            if index in seen:
+                return DataError(f"{where}: the index {index:,.0f} stands there twice.")
+            seen.add(index)
     return DataError(f"{path} is not in svmlight's format, as 1 3:0.5 7:2 is.")

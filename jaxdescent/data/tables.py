@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxdescent.data.arrow_types import kinds_of
 from jaxdescent.data.errors import DataError, need_arrow, one_line, reading
-from jaxdescent.data.protocol import Block, Source
+from jaxdescent.data.protocol import Block, Source, blocks_of
 
 NAME = "the table"
 
@@ -46,9 +46,5 @@ class ArrowStream(Source):
                 "read it into one with reader.read_all()."
             )
         self._is_read = True
-        start = 0
         with reading(NAME):
-            for batch in self._table if self._is_reader else self._reader():
-                columns = {name: batch.column(name) for name in names}
-                yield Block(columns, batch.num_rows, 0, "", start)
-                start += batch.num_rows
+            yield from blocks_of(self._table if self._is_reader else self._reader(), names)

@@ -17,7 +17,7 @@ DAY = 86_400 * SECOND
 
 UNITS = {"s": SECOND, "ms": 10**6, "us": 10**3, "ns": 1}
 
-EPOCH = datetime.datetime(1970, 1, 1)
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 CLOCK = r"(?P<clock>(?:[01]\d|2[0-3]):\d\d(?::\d\d(?:\.(?P<fraction>\d{1,9}))?)?)"
 OFFSET = r"[+-]\d\d(?::?\d\d)?"
@@ -29,19 +29,15 @@ class TimePoint(NamedTuple):
     """The date or time that a text states.
 
     Attributes:
-      nanoseconds: the nanoseconds since 1970, or since midnight for a time of the day.
-      zone: the offset from UTC in seconds; None where the text states none.
+      utc: the nanoseconds since 1970, or since midnight for a time of the day, in UTC; a text
+        without a zone counts as UTC.
+      has_zone: whether the text states an offset from UTC.
       is_time: whether the text is a time of the day.
     """
 
-    nanoseconds: int
-    zone: int | None = None
+    utc: int
+    has_zone: bool = False
     is_time: bool = False
-
-    @property
-    def utc(self) -> int:
-        """The nanoseconds in UTC; a text without a zone counts as UTC."""
-        return self.nanoseconds - (self.zone or 0) * SECOND
 
 
 @functools.lru_cache(1 << 16)
@@ -50,7 +46,7 @@ def time_of(text: str) -> TimePoint | None:
     a time such as 12:00; None for other texts.
 
     >>> time_of("1970-01-02")
-    TimePoint(nanoseconds=86400000000000, zone=None, is_time=False)
+    TimePoint(utc=86400000000000, has_zone=False, is_time=False)
     >>> time_of("1970-01-01T00:00+01:00").utc
     -3600000000000
     """
@@ -60,12 +56,14 @@ def time_of(text: str) -> TimePoint | None:
     parts = found.groupdict()
     day, clock, zone = (parts.get(part) or "" for part in ("day", "clock", "zone"))
     try:
-        moment = datetime.datetime.fromisoformat(f"{day or '1970-01-01'}T{clock or '00:00'}{zone}")
+        moment = datetime.datetime.fromisoformat(
+            f"{day or '1970-01-01'}T{clock or '00:00'}{zone or 'Z'}"
+        )
     except ValueError:
         return None
-    seconds = (moment.replace(tzinfo=None) - EPOCH) // datetime.timedelta(seconds=1)
+    seconds = (moment - EPOCH) // datetime.timedelta(seconds=1)
     fraction = int((parts["fraction"] or "").ljust(9, "0"))
-    return TimePoint(seconds * SECOND + fraction, _ahead(moment), is_time=not day)
+    return TimePoint(seconds * SECOND + fraction, bool(zone), is_time=not day)
 
 
 def holds_times(arrow_type: Any) -> bool:
@@ -105,32 +103,23 @@ def units_of(text: str, arrow_type: Any, name: str) -> fractions.Fraction:
         shown = "times such as 12:30" if is_time else "dates or times such as 2013-06-30 12:30"
         raise DataError(f"--where: {name!r} holds {shown}, and cannot be compared with {text!r}.")
     zone = getattr(arrow_type, "tz", None)
-    if zone is None:
-        if point.zone is not None:
-            raise DataError(
-                f"--where: {name!r} has no time zone, and cannot be compared with {text!r}: leave "
-                "the zone out."
-            )
-        count = point.nanoseconds
-    else:
-        count = point.utc if point.zone is not None else _in_zone(point.nanoseconds, zone)
+    if zone is None and point.has_zone:
+        raise DataError(
+            f"--where: {name!r} has no time zone, and cannot be compared with {text!r}: leave the "
+            "zone out."
+        )
+    count = point.utc if zone is None or point.has_zone else _in_zone(point.utc, zone)
     unit = DAY if types.is_date32(arrow_type) else UNITS[getattr(arrow_type, "unit", "ms")]
     return fractions.Fraction(count, unit)
 
 
-def _ahead(moment: datetime.datetime) -> int | None:
-    """The offset of a moment's clock from UTC, in seconds."""
-    offset = moment.utcoffset()
-    return None if offset is None else offset // datetime.timedelta(seconds=1)
-
-
 def _in_zone(count: int, zone: str) -> int:
     """The nanoseconds in UTC of a local time in a zone; of two such instants the earlier one."""
-    if re.fullmatch(OFFSET, zone):
-        ahead = _ahead(datetime.datetime.fromisoformat(f"1970-01-01T00:00{zone}"))
-        return count - (ahead or 0) * SECOND
-    if zone in ("UTC", "Z"):
+    if zone == "UTC":
         return count
+    midnight = time_of(f"1970-01-01T00:00{zone}")  # None but for an offset or Z
+    if midnight is not None:
+        return count + midnight.utc
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -48,9 +48,6 @@ class WrappedSource(Source):
     def as_text(self, names: Sequence[str]) -> Source:
         return self.around(self.base.as_text(names))
 
-    def as_read(self, names: Sequence[str]) -> Source:
-        return self.around(self.base.as_read(names))
-
     def offering(self, names: Sequence[str]) -> Source:
         return self.around(self.base.offering(names))
 

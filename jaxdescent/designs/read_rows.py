@@ -131,8 +131,8 @@ class ReadRows(Design):
             return self._sum(made) if block is None else made[None]  # stays on its device
 
         outside = ALL if is_transposed and block is None else self._rows
-        specs = self._rows if is_transposed else ALL, ALL, self._rows
-        return self._on_each(of_share, outside, specs, operand, block, after)
+        specs = ALL, self._rows if is_transposed else ALL, ALL, self._rows
+        return self._on_each(of_share, outside, specs, self.center, operand, block, after)
 
     def column_squared_norms(
         self, row_weight: jax.Array | None, center: jax.Array | None
@@ -148,7 +148,7 @@ class ReadRows(Design):
         like = jax.ShapeDtypeStruct(self.shape[1:], self.dtype)
         operands = weight, sum_of_centers(self.center, center)
         return self._asked(
-            lambda *given: function(self.shares.column_squares(*given)),
+            lambda stream, _, *given: function(stream.column_squares(*given)),
             like,
             (self._rows, ALL),
             *operands,
@@ -180,7 +180,9 @@ class ReadRows(Design):
 
     def rows_at(self, index: jax.Array) -> jax.Array:
         like = jax.ShapeDtypeStruct((index.shape[0], self.shape[1]), self.dtype)
-        rows = self._asked(self.shares.rows_at, like, (ALL,), index)
+        rows = self._asked(
+            lambda stream, first, own: stream.rows_at(own - first), like, (ALL,), index
+        )
         return rows if self.center is None else rows - self.center[None, :]
 
     @property
@@ -192,16 +194,20 @@ class ReadRows(Design):
         return terms if over.mesh is None else lax.psum(terms, over.axes)
 
     def _asked(self, compute: Callable[..., Any], like: Any, specs: Any, *operands: Any) -> Any:
-        """The sum over parts of ``compute(number, *operands)`` for arrays or None, each computed on
-        its host; members of a batch one by one.
+        """The sum over parts of ``compute(stream, first, *operands)`` for arrays or None, each
+        computed on its host from the part's rows, of which ``first`` is the number of the first;
+        members of a batch one by one.
         """
+        shares = self.shares
 
         def on_host(number: Any, *operands: Any) -> Any:
-            made = compute(int(number), *operands)
-            return jax.tree.map(lambda each: np.asarray(each, self.dtype), made)
+            share = int(number)
+            found = shares.asked(
+                share, lambda stream: compute(stream, share * shares.rows, *operands), like
+            )
+            return jax.tree.map(lambda each: np.asarray(each, self.dtype), found)
 
-        def of_share(number: Any, center: Any, *operands: Any) -> Any:
-            del center
+        def of_share(number: Any, *operands: Any) -> Any:
             return self._sum(host_call(on_host, like, number, *operands, vmap_method="sequential"))
 
         return self._on_each(of_share, ALL, specs, *operands)
@@ -209,22 +215,17 @@ class ReadRows(Design):
     def _on_each(
         self, function: Callable[..., Any], outside: Any, specs: Any, *operands: Any
     ) -> Any:
-        """``function(number, center, *operands)`` on each device, with the number of its part."""
+        """``function(number, *operands)`` on each device, with the number of its part."""
         over = self.held.over
         if over.mesh is None:
-            return function(np.int32(0), self.center, *operands)
+            return function(np.int32(0), *operands)
 
-        def on_device(center: Any, *operands: Any) -> Any:
-            return function(lax.axis_index(over.axes), center, *operands)
+        def on_device(*operands: Any) -> Any:
+            return function(lax.axis_index(over.axes), *operands)
 
-        mapped = jax.shard_map(
-            on_device,
-            mesh=over.mesh,
-            in_specs=(ALL, *specs),
-            out_specs=outside,
-            check_vma=False,
-        )
-        return mapped(self.center, *operands)
+        return jax.shard_map(
+            on_device, mesh=over.mesh, in_specs=specs, out_specs=outside, check_vma=False
+        )(*operands)
 
 
 def _sizes(design: ReadRows) -> tuple[int, int, int]:

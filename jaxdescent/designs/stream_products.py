@@ -22,7 +22,7 @@ from jaxdescent.kernels.host_calls import host_call
 
 
 def multiplied(
-    stream: Shares,
+    shares: Shares,
     operand: jax.Array,
     center: jax.Array | None,
     *,
@@ -34,7 +34,7 @@ def multiplied(
     """``(X - 1 center') @ operand``, or its transpose times ``operand``, for all rows or a block.
 
     Args:
-      stream: the rows.
+      shares: the rows.
       operand: (features,) or (features, k); for the transpose (rows,) or (rows, k).
       center: (features,), or None for zeros.
       is_transposed: whether to multiply by the transpose.
@@ -43,13 +43,13 @@ def multiplied(
       rows: the number of these rows.
       after: an array that is computed first, so that blocks are read in their order.
     """
-    rows = stream.rows if rows is None else rows
+    rows = shares.rows if rows is None else rows
     block = jnp.asarray(block, jnp.int32)
     none = jnp.zeros((0,), operand.dtype)
     after = none if after is None else lax.stop_gradient(after.ravel()[:1])
     # Derivatives by the center come from the terms with ``moved``, whose value is zero.
     still = none if center is None else lax.stop_gradient(center)
-    static: dict[str, Any] = {"stream": stream, "is_transposed": is_transposed, "rows": rows}
+    static: dict[str, Any] = {"shares": shares, "is_transposed": is_transposed, "rows": rows}
     made = _product.bind(operand, block, still, after, **static)
     if center is None:
         return made
@@ -66,23 +66,23 @@ def _host(
     center: Any,
     after: Any,
     *,
-    stream: Shares,
+    shares: Shares,
     is_transposed: bool,
     rows: int,
 ) -> np.ndarray:
     """The product by NumPy; a callback inside a program must not call JAX, which can deadlock."""
     del after
     operand, block, center = np.asarray(operand), np.asarray(block), np.asarray(center)
-    columns = operand.reshape(operand.shape[0], -1)
-    center = center if center.size else None
-    like = _like(operand, stream=stream, is_transposed=is_transposed, rows=rows)
-    chosen = block if block.ndim else int(block)
-    made = stream.multiplied(columns, center, is_transposed=is_transposed, chosen=chosen)
-    return made.reshape(like.shape)
+    static: dict[str, Any] = {"is_transposed": is_transposed, "rows": rows}
+    like = _like(operand, shares=shares, **static)
+    share, chosen = (shares.first, block) if block.ndim else shares.of_code(int(block))
+    static |= {"operand": operand.reshape(operand.shape[0], -1), "chosen": chosen}
+    static["center"] = center if center.size else None
+    return shares.asked(share, lambda each: each.multiplied(**static).reshape(like.shape), like)
 
 
-def _like(operand: Any, *, stream: Shares, is_transposed: bool, rows: int) -> Any:
-    side = stream.features if is_transposed else rows
+def _like(operand: Any, *, shares: Shares, is_transposed: bool, rows: int) -> Any:
+    side = shares.features if is_transposed else rows
     return jax.ShapeDtypeStruct((side, *operand.shape[1:]), operand.dtype)
 
 

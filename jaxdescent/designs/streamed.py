@@ -146,7 +146,8 @@ class Streamed(ReadRows):
             tuple(columns), levels, np.dtype(dtype), listed, tuple(hashed), tuple(words), bits
         )
         stream = RowStream(source, decoding)
-        shares, over = Shares.of_one(stream), RowSharding.of(None, stream.rows)
+        shares = Shares(0, (stream,), stream.rows, stream.block, stream.features)
+        over = RowSharding.of(None, stream.rows)
         kept = stream.rows, stream.source.form, _reading_of(stream), stream.decoding
         self.held, self.center = Held(shares, over, *kept), None
 
@@ -191,14 +192,9 @@ class Streamed(ReadRows):
             return None
         (_, n), k = self.shape, targets.shape[1]
 
-        def compute(number: int, weight: Any, targets: Any, l2: Any) -> Any:
-            del number
-
-            def found() -> Any:
-                sums = self.stream.normal_sums(weight, targets, intercept=intercept)
-                return sums if l2 is None else normal_solution(sums, l2)
-
-            return self.stream.attempt(found, like)
+        def compute(stream: RowStream, _: int, weight: Any, targets: Any, l2: Any) -> Any:
+            sums = stream.normal_sums(weight, targets, intercept=intercept)
+            return sums if l2 is None else normal_solution(sums, l2)
 
         shapes: Any = NormalSums((n, n), (n, k), (), (n,), (k,), ())
         if l2 is not None:
