@@ -89,6 +89,16 @@ def test_what_may_refute_a_claim_is_compiled_when_one_is_made(monkeypatch):
     assert names == ["descend_to_claim", "_expansion"]
 
 
+def test_a_repeated_call_compiles_nothing(caplog):
+    start = jnp.float32([1, -2])
+    assert jd.minimize(bowl, start).status == jd.Status.CONVERGED
+    with jax.log_compiles():
+        jd.minimize(bowl, start)
+        assert not [each for each in caplog.messages if "Compiling" in each]
+        jax.jit(lambda x: x + 1)(start)  # the log would tell of a compilation
+        assert [each for each in caplog.messages if "Compiling" in each]
+
+
 @pytest.mark.slow
 def test_a_refuted_claim_goes_on_in_a_program_of_its_own(rng, monkeypatch):
     x, z = rng.normal(size=(2, 100))

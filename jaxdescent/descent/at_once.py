@@ -212,19 +212,21 @@ def _judged(
         rest |= {"status": status.value, "evidence": evidence.value}
         return rest | {"iterations": iterations, "evaluations": 1 + iterations}
 
-    value, norm = measured(start)
+    value, norm = seen = measured(start)
     first = {"value": value, "gradient_norm": norm, "suboptimality": np.inf, "scale": norm}
     if not (np.isfinite(value) and np.isfinite(norm)):
         return start, numbers(Status.NON_FINITE, Evidence.NONE, 0, **first)
     solution = by_lapack.solve(regression)
     if solution.curves_down:
         return start, numbers(Status.DIVERGED, Evidence.NONE, 1, **first)
-    constant, slope = regression.at_constant()
-    reference = norm if starts_at_own or not 0 < slope < np.inf else slope
-    floor = dtype.type(limits.eps * constant)
+    slope = 0.0 if starts_at_own else regression.slope_at_constant()
+    reference = slope if 0 < slope < np.inf else norm
+    floor = dtype.type(limits.eps * regression.value_at_constant())
 
-    def judged(point: _Point, size: float) -> tuple[bool, dict[str, Any], Evidence]:
-        value, norm = measured(point)
+    def judged(
+        point: _Point, seen: tuple[Any, Any], size: float
+    ) -> tuple[bool, dict[str, Any], Evidence]:
+        value, norm = seen
         left = float(solution.height(*(part.astype(np.float64) for part in point)))
         evidence = Evidence.FACTORISATION
         if value < left and np.min(regression.l2) >= 0:  # no value is negative
@@ -238,13 +240,13 @@ def _judged(
         rest = {"value": value, "gradient_norm": norm, "suboptimality": left, "scale": scale}
         return is_near, rest, evidence
 
-    is_near, rest, evidence = judged(start, start.size)
+    is_near, rest, evidence = judged(start, seen, start.size)
     if is_near or not limit:
         status = Status.CONVERGED if is_near else Status.MAX_ITERATIONS
         return start, numbers(status, evidence, 0, **rest)
     weights = solution.weights.astype(dtype)
     end = _Point(weights, solution.intercept.astype(dtype))
-    is_near, rest, evidence = judged(end, max(start.size, end.size))
+    is_near, rest, evidence = judged(end, measured(end), max(start.size, end.size))
     falls, allowed = 0.0, float(tolerance.allowed(rest["value"], floor, np))
     if is_near and is_looked_at and not (tolerance.off.suboptimality or solution.is_whole):
         falls = singular_values.largest_decrease(solution, weights, allowed)

@@ -56,6 +56,10 @@ STANDING = 3
 """The number of refuted claims in succession, none nearer to the minimum than an earlier one, after
 which a descent has stagnated: rounding that its estimate leaves out stops its progress."""
 
+CHANGED = ("suboptimality", "evidence", "looks")
+READ = (*CHANGED, "checks_without_progress", "floor", "scale")
+"""The scalars of the watch that a look changes, and those that it reads."""
+
 
 class _Asked(NamedTuple):
     """The question to a look where a descent ends; scalars.
@@ -162,9 +166,8 @@ class Refutation(NamedTuple):
 
         def answer() -> tuple[jax.Array, Watch]:
             asked = self._asked(loop)
-            if self.has_diagonal:
-                return self._answered(loop, asked, self._look_at_structure(loop, asked))
-            return self._answered(loop, asked, self._look_at_function(loop, asked))
+            look = self._look_at_structure if self.has_diagonal else self._look_at_function
+            return self._answered(loop, asked, look(loop, asked))
 
         is_one = loops.are_few((loop.params, self.objective))
         status, watch = loops.one_turn(answer) if is_one else answer()
@@ -172,19 +175,20 @@ class Refutation(NamedTuple):
 
     def answered_by_host(self, loop: Loop, seen: Look) -> Loop:
         """:meth:`unless_refuted` without a program, for a loop whose arrays are concrete."""
-        scalars = loop._replace(params=(), state=(), history=())
-        scalars = scalars._replace(watch=loop.watch._replace(falling=None))
-        before = jax.device_get(scalars)
-        status, watch = self._answered(before, self._asked(before, np), seen, np)
+        read = {name: getattr(loop.watch, name) for name in READ}
+        numbers = loop._replace(params=(), state=(), history=(), watch=read)
+        before, limit = jax.tree.map(np.asarray, (numbers, self.max_iterations))
+        before = before._replace(watch=loop.watch._replace(**before.watch))
+        host = self._replace(max_iterations=limit)
+        status, watch = host._answered(before, host._asked(before, np), seen, np)
 
-        def as_before(new: Any, number: Any, old: Any) -> Any:
-            new = np.asarray(new, number.dtype)
-            return old if new == number else jax.device_put(new, old.sharding)
+        def as_before(new: Any, old: jax.Array) -> jax.Array:
+            new = np.asarray(new, old.dtype)
+            return old if new == np.asarray(old) else jax.device_put(new, old.sharding)
 
-        after = before._replace(status=status, watch=watch)
-        after = jax.tree.map(as_before, after, before, scalars)
-        watch = after.watch._replace(falling=loop.watch.falling)
-        return loop._replace(status=after.status, watch=watch)
+        new, old = ({name: getattr(of, name) for name in CHANGED} for of in (watch, loop.watch))
+        status, new = jax.tree.map(as_before, (status, new), (loop.status, old))
+        return loop._replace(status=status, watch=loop.watch._replace(**new))
 
     def _asked(self, loop: Loop, xp: Any = jnp) -> _Asked:
         """Whether there is a claim, whether it is looked at, and the suboptimality it allows."""
@@ -193,15 +197,14 @@ class Refutation(NamedTuple):
         # and a claim by a method's own rules is not one by the tolerance. A factorisation may have
         # mistaken a short column for rounding.
         least = Evidence.BOUND if self._is_small else Evidence.FACTORISATION
-        is_estimate = watch.evidence >= least.value
-        is_judged = is_estimate & xp.logical_not(self.tolerance.off.suboptimality)
+        is_on = xp.logical_not(self.tolerance.off.suboptimality)
         allowed = self.tolerance.allowed(loop.value, watch.floor, xp)
         is_claim = (loop.status == Status.CONVERGED.value) & (watch.suboptimality <= allowed)
-        is_claim = is_claim & is_judged
+        is_claim = is_claim & (watch.evidence >= least.value) & is_on
         is_stuck = loop.status == Status.STAGNATED.value
         if self._is_small:
             is_stuck = is_stuck | (loop.status == Status.MAX_ITERATIONS.value)
-        is_stuck = is_stuck & xp.logical_not(self.tolerance.off.suboptimality)
+        is_stuck = is_stuck & is_on
         known = xp.maximum(allowed, xp.where(is_stuck, watch.suboptimality, allowed))
         return _Asked(is_claim, is_claim | is_stuck, allowed, known)
 
@@ -235,8 +238,7 @@ class Refutation(NamedTuple):
         known = Evidence.FACTORISATION if has_rows else Evidence.NEWTON_DECREMENT
         # A claim with stronger evidence than the look keeps its own.
         is_stronger = (status == Status.CONVERGED.value) & (watch.evidence < known.value)
-        is_exact = look.is_exact & asked.is_looked_at & xp.logical_not(is_stronger)
-        is_exact = is_exact & (status != RUNNING)
+        is_exact = look.is_exact & asked.is_looked_at & ~is_stronger & (status != RUNNING)
         is_near = (look.falls <= asked.allowed) & (not self.has_diagonal)
         is_level = self.tolerance.is_level(loop.norm, loop.watch.scale, is_near, xp)
         is_proven = is_exact & xp.logical_not(look.is_false) & is_level
@@ -272,16 +274,14 @@ class Refutation(NamedTuple):
         numbers, structure = jax.tree.flatten(parts)
 
         def by(look: Any, members: int = 1) -> Look:
-            def made(*numbers: jax.Array) -> Look:
-                return look(*structure.unflatten(numbers))
+            return seldom(
+                asked.is_looked_at,
+                lambda *numbers: look(*structure.unflatten(numbers)),
+                lambda *_: Look.nothing(loop.value.dtype),
+                *numbers,
+                at_once=members,
+            )
 
-            def none(*numbers: jax.Array) -> Look:
-                del numbers
-                return Look.nothing(dtype)
-
-            return seldom(asked.is_looked_at, made, none, *numbers, at_once=members)
-
-        dtype = loop.value.dtype
         members = few_unknowns.members_at_once(objective, loop.params)
         if not members:
             return by(_look_in_own_dtype)

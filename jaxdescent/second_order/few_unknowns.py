@@ -214,8 +214,9 @@ def _judged_each(numbers: Any, value: Any, size: Any, tolerance: Any, *, eps: fl
     how = {"tolerance": tolerance, "eps": eps}
     verdict = stationarity.by_newton(newton, flat, height, gradient, **how)
     # Rounding of the data may change these eigenvalues, or make zero negative.
-    in_doubt = newton.in_doubt(eps)
-    without = stationarity.by_newton(in_doubt, flat, height, gradient, **how)
+    in_doubt, without = newton.in_doubt(eps), verdict
+    if not verdict.is_stationary.all():
+        without = stationarity.by_newton(in_doubt, flat, height, gradient, **how)
     found = Found(
         is_known,
         is_known & (verdict.is_stationary | without.is_stationary),
@@ -230,11 +231,12 @@ def _judged_each(numbers: Any, value: Any, size: Any, tolerance: Any, *, eps: fl
     is_irrelevant = worth <= (np.minimum(tolerance, FLAT) * scale)[:, None]
     is_irrelevant &= found.is_stationary[:, None]
     along = np.where(is_irrelevant, (vectors.mT @ flat[..., None])[..., 0], 0)
-    # The directions with a part come first, in their order.
-    order = np.argsort(along == 0, axis=-1, kind="stable")[:, :FLAT_PARTS]
-    own = np.take_along_axis(along, order, -1)[..., None]
     parts = np.zeros((len(flat), FLAT_PARTS, count))
-    parts[:, : own.shape[1]] = own * np.take_along_axis(vectors.mT, order[..., None], 1)
+    if along.any():
+        # The directions with a part come first, in their order.
+        order = np.argsort(along == 0, axis=-1, kind="stable")[:, :FLAT_PARTS]
+        own = np.take_along_axis(along, order, -1)[..., None]
+        parts[:, : own.shape[1]] = own * np.take_along_axis(vectors.mT, order[..., None], 1)
     is_far = found.is_stationary & ~verdict.is_stationary
     allowed = np.where(is_known, tolerance * scale, 0.0)
     is_flat = np.any(along, axis=-1)

@@ -271,7 +271,7 @@ def _turned(
     of A and the basis, if it is given.
     """
     X, share = regression.X, regression.share
-    residual = regression.y - X @ weights.high - offset.high
+    residual = regression.y - regression.product(weights.high) - offset.high
     sums = np.sum(share * residual, axis=0)
     if Q is not None:
         pulled = Q.T @ (np.sqrt(share) * residual)

@@ -98,17 +98,25 @@ class StoredRegression:
         moved -= rounding
         return mean + rounding, moved
 
-    def at_constant(self) -> tuple[float, float]:
-        """The value at the best constant model, and the norm of the gradient by the weights."""
+    def value_at_constant(self) -> float:
+        """The value at the best constant model."""
         moved = self._targets[1]
-        left = self.share * moved
-        value = 0.5 * float(np.sum(left * moved))
+        return 0.5 * float(np.sum(self.share * moved * moved))
+
+    def slope_at_constant(self) -> float:
+        """The norm of the gradient by the weights at the best constant model."""
+        left = self.share * self._targets[1]
         left = left - self.share * np.sum(left, axis=0) / self.total * self.intercept
-        return value, float(np.linalg.norm(self.X.T @ left))
+        return float(np.linalg.norm(self.X.T @ left))
+
+    def product(self, weights: Array) -> Array | float:
+        """``X w``, without a pass over X where w is zero and no entry of X is infinite or NaN."""
+        is_zero = not weights.any() and bool(np.isfinite(self.squares).all())
+        return 0.0 if is_zero else self.X @ weights
 
     def at(self, weights: Array, offset: Array) -> tuple[float, float]:
         """The value and the gradient's norm."""
-        residual = self.X @ weights + offset - self.y
+        residual = self.product(weights) + offset - self.y
         weighted = self.share * residual
         slope = self.X.T @ weighted + self.l2 * weights
         squares = np.sum(np.square(slope))
