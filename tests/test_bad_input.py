@@ -212,7 +212,7 @@ WRONG_VALUES = [
     (lambda: descend(params=None), r"params must be given: Function"),
     (lambda: descend(params={}), r"at least one array, got \{\}"),
     (lambda: descend(params=jnp.zeros((0,))), r"params must not be empty.*\(0,\)"),
-    (on_two_devices, r"same devices.*device_put"),
+    (on_two_devices, r"same devices(?=.*device_put).*params\['a'\].*params\['b'\]"),
     (donate_twice, r"params.*deleted.*donate"),
     (
         lambda: descend(jd.SumOfSquares(), {"a": START, "b": START}, donate=True),
@@ -334,12 +334,6 @@ def test_functions_that_cannot_be_traced_are_told_what_to_write(function, cause,
         assert hint in str(raised.value)
         assert "\n" not in str(raised.value)
         assert type(raised.value.__cause__).__name__ == cause
-
-
-def test_too_large_a_problem_is_refused_before_allocation():
-    # A dense Hessian of 400,000 unknowns takes 0.6 TB.
-    with pytest.raises(jd.ProblemTooLarge, match=r"TB for 400,000 unknowns.*GradientDescent"):
-        jd.minimize(lambda p: jnp.sum(jnp.cosh(p)), jnp.ones(400_000), jd.DerivativeMethod())
 
 
 @pytest.mark.parametrize("where", ["l2", "learning rate"])

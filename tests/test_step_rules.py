@@ -683,7 +683,7 @@ BAD = {
     "as the method": (
         lambda: jd.HeavyBall(0.9),
         TypeError,
-        r"GradientDescent\(momentum=jd\.HeavyBall\(0\.9\)\)\.",
+        r"jd\.GradientDescent\(momentum=jd\.HeavyBall\(0\.9\)\)\.",
     ),
     "a rule as the method": (jd.BarzilaiBorwein, TypeError, r"GradientDescent\(jd\.Barzilai"),
 } | {
