@@ -22,6 +22,7 @@ from jaxdescent import compilation_cache
 from jaxdescent.calls import programs
 from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.machine import host
+from tests.commands import run
 
 SETTINGS = (
     "jax_compilation_cache_dir",
@@ -244,9 +245,7 @@ def test_the_folder_must_be_a_path():
 
 @pytest.mark.slow
 def test_commands_that_run_at_once_share_their_programs(settings, tmp_path, rng, monkeypatch):
-    typer_testing = pytest.importorskip("typer.testing")
-    from jaxdescent.cli import commands
-
+    pytest.importorskip("typer")
     rows = np.column_stack([rng.normal(size=(60, 2)), rng.normal(size=60)])
     np.savetxt(tmp_path / "d.csv", rows, delimiter=",", header="a,b,y", comments="")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -265,7 +264,7 @@ def test_commands_that_run_at_once_share_their_programs(settings, tmp_path, rng,
         assert (process.returncode, errors) == (0, "")
         return json.loads(shown)["largest_weights"]
 
-    done = typer_testing.CliRunner().invoke(commands.app, [*words, "--no-cache"])
+    done = run(*words, "--no-cache")
     assert (done.exit_code, done.stderr) == (0, "")
     without = json.loads(done.stdout)["largest_weights"]
     assert not below.exists()
