@@ -1,6 +1,14 @@
-"""Files that tests of several modules read."""
+"""Files that tests of several modules read, and the rows that stay in them."""
 
 import numpy as np
+
+
+def keep_rows_in_files(monkeypatch):
+    """Rows fit in no memory from here on."""
+    from jaxdescent.fit import plans
+
+    real = plans.plan_in_memory
+    monkeypatch.setattr(plans, "plan_in_memory", lambda *given: real(*given)._replace(bytes=10**15))
 
 
 def zeros_below(path, first, rows):

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 
+from jaxdescent.descent.fused_steps import FUSED_STEPS
 from jaxdescent.designs import Design
 
 
@@ -76,6 +77,26 @@ def value(objective, params):
     squares = weight * np.sum(np.square(residual).reshape(len(y), -1), axis=1)
     penalty = np.asarray(objective.l2, float) * np.sum(np.square(weights), axis=0)
     return 0.5 * (np.sum(squares) + np.sum(penalty))
+
+
+def replay(start, max_iterations, check_every, rate):
+    """The end of constant steps on a sum of squares: in float32, and rounded to the dtype of the
+    start after every pass; and the number of these roundings.
+    """
+    fused = min(FUSED_STEPS, check_every)
+    stored, write_backs, done = start, 0, 0
+    while done < max_iterations:
+        ahead = min(check_every, max_iterations - done)
+        for first in range(0, ahead, fused):
+            wide = stored.astype(np.float32)
+            for _ in range(min(fused, ahead - first)):
+                # A fused multiply-add, rounded once; float64 holds the product exactly.
+                step = np.float64(np.float32(2 * rate)) * wide
+                wide = (wide - step).astype(np.float32)
+            stored = wide.astype(start.dtype)
+            write_backs += 1
+        done += ahead
+    return stored, write_backs
 
 
 @jax.jit

@@ -7,8 +7,6 @@ import json
 import pathlib
 import shlex
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -37,6 +35,7 @@ from jaxdescent.breakdown import (
 )
 from jaxdescent.machine import Machine
 from tests.commands import run as jaxdescent
+from tests.commands import started
 
 QUIET = Console(quiet=True)
 REAL_ASK = child.ask
@@ -445,14 +444,9 @@ class TestWhole:
     @pytest.mark.slow
     def test_a_real_ctrl_c_keeps_what_was_measured(self, tmp_path):
         # Each size is announced when its measurement begins; Ctrl-C comes during the second.
-        arguments = ["breakdown", "--part", "2", "--output", str(tmp_path / "kept")]
+        arguments = ["breakdown", "--part", "2", "--output", tmp_path / "kept"]
         announced = 0
-        with subprocess.Popen(
-            [sys.executable, "-c", ANNOUNCING, *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
+        with started(ANNOUNCING, *arguments) as process:
             for line in process.stdout:
                 announced += "measuring" in line
                 if announced == 2:

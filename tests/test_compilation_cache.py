@@ -6,8 +6,6 @@ import json
 import os
 import pathlib
 import shutil
-import subprocess
-import sys
 import tempfile
 import warnings
 
@@ -22,7 +20,7 @@ from jaxdescent import compilation_cache
 from jaxdescent.calls import programs
 from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.machine import host
-from tests.commands import run
+from tests.commands import COMMAND, run, started
 
 SETTINGS = (
     "jax_compilation_cache_dir",
@@ -253,12 +251,6 @@ def test_commands_that_run_at_once_share_their_programs(settings, tmp_path, rng,
     below = tmp_path / "jaxdescent" / "programs"
     words = ["fit", str(tmp_path / "d.csv"), "--target", "y", "--method", "cg", "--json"]
 
-    def begun():
-        return subprocess.Popen(
-            [sys.executable, "-m", "jaxdescent", *words],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-
     def weights(process):
         shown, errors = process.communicate(timeout=600)
         assert (process.returncode, errors) == (0, "")
@@ -268,9 +260,9 @@ def test_commands_that_run_at_once_share_their_programs(settings, tmp_path, rng,
     assert (done.exit_code, done.stderr) == (0, "")
     without = json.loads(done.stdout)["largest_weights"]
     assert not below.exists()
-    one, two = begun(), begun()
+    one, two = started(COMMAND, *words), started(COMMAND, *words)
     assert weights(one) == weights(two) == without
     kept = sorted(below.rglob("*-cache"))
     assert kept
-    assert weights(begun()) == without
+    assert weights(started(COMMAND, *words)) == without
     assert sorted(below.rglob("*-cache")) == kept

@@ -28,19 +28,8 @@ from jaxdescent.data import DataError, open_source
 from jaxdescent.fit import fit_model
 from jaxdescent.fit.by_sums import ProductSums
 from jaxdescent.fit.model import Predicted
-from tests.commands import ROOT, ran, run
+from tests.commands import COMMAND, ROOT, ran, run, started
 from tests.files import zeros_below
-
-
-def started(*arguments, program="from jaxdescent.cli import main; main()"):
-    """A process of its own with these arguments."""
-    return subprocess.Popen(
-        [sys.executable, "-c", program, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
 
 
 def assert_is_interrupted(process):
@@ -900,7 +889,7 @@ class TestMemory:
 def test_a_real_ctrl_c_in_the_middle_of_a_pass(tmp_path, rng):
     zeros_below(tmp_path / "X.npy", rng.normal(size=(5000, 100)), 100_000_000)
     zeros_below(tmp_path / "y.npy", [], 100_000_000)
-    process = started("fit", tmp_path / "X.npy", "--out", tmp_path / "m")
+    process = started(COMMAND, "fit", tmp_path / "X.npy", "--out", tmp_path / "m")
     process.stdout.readline()  # the plan: reading begins
     process.send_signal(signal.SIGINT)
     assert_is_interrupted(process)
@@ -916,13 +905,13 @@ def test_predict_ends_whatever_stops_it(tmp_path, rng, end):
     (tmp_path / "room").mkdir()
     is_full, is_filtered = "full" in end, "meets" in end
 
-    program = "from jaxdescent.cli import main; main()"
+    program = COMMAND
     if is_full:  # the system refuses a file of more bytes
         limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))"
         program = f"import resource; {limit}; {program}"
     arguments = ["predict", tmp_path / "m", tmp_path / "X.npy"]
     arguments += ["--where", "x0 > 99"] if is_filtered else []
-    process = started(*arguments, "--out", tmp_path / "room" / "p.csv", program=program)
+    process = started(program, *arguments, "--out", tmp_path / "room" / "p.csv")
     if not is_full:
         # The file is there with the first rows, and its folder before any is read.
         while not any((tmp_path / "room").glob(".p.csv*" + "/p.csv" * (not is_filtered))):
@@ -950,7 +939,7 @@ def test_a_fit_in_memory_that_is_interrupted_ends_its_reading(tmp_path, rng):
         "Features.add = add\n"
         "main()\n"
     )
-    process = started("fit", tmp_path / "X.npy", "--method", "cg", program=program)
+    process = started(program, "fit", tmp_path / "X.npy", "--method", "cg")
     assert_is_interrupted(process)
 
 
@@ -969,7 +958,7 @@ def test_a_signal_ends_a_fit_whose_main_thread_never_comes_back(tmp_path):
         "ProductSums.moments = moments\n"
         "main()\n"
     )
-    process = started("fit", tmp_path / "d.parquet", "--target", "y", program=program)
+    process = started(program, "fit", tmp_path / "d.parquet", "--target", "y")
     while process.stdout.readline() != "here\n":
         assert process.poll() is None
     time.sleep(0.3)  # so that it is in the call
@@ -1080,6 +1069,6 @@ def test_a_program_ends_though_a_reading_was_begun_and_left():
         "kept = read_ahead(itertools.count)\n"
         "print(next(kept))\n"
     )
-    process = started(program=program)
+    process = started(program)
     assert process.communicate(timeout=60) == ("0\n", "")
     assert process.returncode == 0
