@@ -19,6 +19,18 @@ def run(*arguments, width=200):
     return CliRunner().invoke(app, [str(each) for each in arguments], env={"COLUMNS": str(width)})
 
 
+COMMAND = "from jaxdescent.cli import main; main()"
+
+
+def started(program, *arguments, **environment):
+    """A process of its own that runs this program, such as :data:`COMMAND`."""
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        env=os.environ | environment,
+    )  # fmt: skip
+
+
 def ran(program, *arguments, **environment):
     """How a process of its own ended that ran this program, and what it printed."""
     return subprocess.run(

@@ -1,7 +1,9 @@
 """What NumPy says in float64, for tests of several modules."""
 
+import jax
 import numpy as np
 
+from jaxdescent.descent.fused_steps import FUSED_STEPS
 from jaxdescent.designs import Design
 
 
@@ -13,9 +15,9 @@ def matrix(objective):
 
 def of_condition(condition, rng, rows, features):
     """A random matrix whose singular values are log-spaced from 1 to 1 / condition."""
-    U, _ = np.linalg.qr(rng.normal(size=(rows, features)))
-    V, _ = np.linalg.qr(rng.normal(size=(features, features)))
-    return U * np.geomspace(1, 1 / condition, features) @ V.T
+    side = min(rows, features)
+    U, V = (np.linalg.qr(rng.normal(size=(size, side)))[0] for size in (rows, features))
+    return U * np.geomspace(1, 1 / condition, side) @ V.T
 
 
 def closed_form(X, y, l2=0.0, sample_weight=None, intercept=True):
@@ -75,3 +77,57 @@ def value(objective, params):
     squares = weight * np.sum(np.square(residual).reshape(len(y), -1), axis=1)
     penalty = np.asarray(objective.l2, float) * np.sum(np.square(weights), axis=0)
     return 0.5 * (np.sum(squares) + np.sum(penalty))
+
+
+def replay(start, max_iterations, check_every, rate):
+    """The end of constant steps on a sum of squares: in float32, and rounded to the dtype of the
+    start after every pass; and the number of these roundings.
+    """
+    fused = min(FUSED_STEPS, check_every)
+    stored, write_backs, done = start, 0, 0
+    while done < max_iterations:
+        ahead = min(check_every, max_iterations - done)
+        for first in range(0, ahead, fused):
+            wide = stored.astype(np.float32)
+            for _ in range(min(fused, ahead - first)):
+                # A fused multiply-add, rounded once; float64 holds the product exactly.
+                step = np.float64(np.float32(2 * rate)) * wide
+                wide = (wide - step).astype(np.float32)
+            stored = wide.astype(start.dtype)
+            write_backs += 1
+        done += ahead
+    return stored, write_backs
+
+
+@jax.jit
+def _answers(design, columns, rows, weight, center):
+    return {
+        "product": design.product(columns),
+        "product with one column": design.product(columns[:, 0]),
+        "transposed product": design.transposed_product(rows),
+        "transposed product with one column": design.transposed_product(rows[:, 0]),
+        "entries": design.to_dense(),
+        "squares": design.column_squared_norms(weight, None),
+        "squares about a center": design.column_squared_norms(weight, center),
+    }
+
+
+def assert_is_matrix(design, A, rng):
+    """That a design in float64 answers what the entries of the matrix A give."""
+    assert design.shape == A.shape
+    rows, features = A.shape
+    columns, residuals = rng.normal(size=(features, 3)), rng.normal(size=(rows, 3))
+    weight, center = rng.random(rows), rng.normal(size=features)
+    found = _answers(design, columns, residuals, weight, center)
+    exact = {
+        "product": A @ columns,
+        "product with one column": A @ columns[:, 0],
+        "transposed product": A.T @ residuals,
+        "transposed product with one column": A.T @ residuals[:, 0],
+        "entries": A,
+        "squares": weight @ A**2,
+        "squares about a center": weight @ (A - center) ** 2,
+    }
+    for name, expected in exact.items():
+        assert found[name].dtype == np.float64
+        np.testing.assert_allclose(found[name], expected, rtol=1e-12, atol=1e-12, err_msg=name)

@@ -43,361 +43,265 @@ def two_dtypes():
         return regress(X.astype(np.float64), Y)
 
 
-WRONG_TYPES = {
+WRONG_TYPES = [
     # the objective
-    "objective is a number": (lambda: descend(3.0), r"function of params.*got 3\.0"),
-    "objective is a string": (lambda: descend("bowl"), r"function.*got 'bowl'"),
-    "objective is a class": (lambda: descend(jd.SumOfSquares), r"such as jd\.SumOfSquares\(\)"),
-    "objective returns text": (lambda: descend(lambda p: "text"), r"must return.*scalar.*got str"),
-    "objective returns an integer": (
+    (lambda: descend(3.0), r"function of params.*got 3\.0"),
+    (lambda: descend("bowl"), r"function.*got 'bowl'"),
+    (lambda: descend(jd.SumOfSquares), r"such as jd\.SumOfSquares\(\)"),
+    (lambda: descend(lambda p: "text"), r"must return.*scalar.*got str"),
+    (
         lambda: descend(lambda p: jnp.sum(p.astype(jnp.int32))),
         r"floating-point number, got dtype int32",
     ),
-    "objective returns a complex number": (
-        lambda: descend(lambda p: jnp.sum(p).astype(jnp.complex64)),
-        r"real.*complex64",
-    ),
+    (lambda: descend(lambda p: jnp.sum(p).astype(jnp.complex64)), r"real.*complex64"),
     # args
-    "args is not a tuple": (
+    (
         lambda: descend(lambda p, a: jnp.sum(p * a), args=START),
         r"args must be a tuple.*args=\(data,\)",
     ),
-    "args for an objective with data": (
-        lambda: jd.minimize(jd.LinearRegression(X, Y), args=(1.0,)),
-        r"takes no args",
-    ),
-    "args hold a string": (
-        lambda: descend(lambda p, a: jnp.sum(p), args=("data",)),
-        r"got str 'data'",
-    ),
+    (lambda: jd.minimize(jd.LinearRegression(X, Y), args=(1.0,)), r"takes no args"),
+    (lambda: descend(lambda p, a: jnp.sum(p), args=("data",)), r"got str 'data'"),
     # params
-    "params integers": (
-        lambda: descend(params={"a": jnp.arange(3)}),
-        r"params\['a'\].*int32.*convert",
-    ),
-    "params Python integer": (lambda: descend(params=3), r"int32: write 3\.0"),
-    "params booleans": (lambda: descend(params=np.ones(2, bool)), r"got dtype bool"),
-    "params complex": (
+    (lambda: descend(params={"a": jnp.arange(3)}), r"params\['a'\].*int32.*convert"),
+    (lambda: descend(params=3), r"int32: write 3\.0"),
+    (lambda: descend(params=np.ones(2, bool)), r"got dtype bool"),
+    (
         lambda: descend(params=jnp.ones(2, jnp.complex64)),
         r"complex64: minimise over its real and imaginary parts",
     ),
-    "params string": (lambda: descend(params="start"), r"got str"),
+    (lambda: descend(params="start"), r"got str"),
     # methods
-    "method is a number": (lambda: descend(method=0.1), r"write jd\.GradientDescent\(0\.1\)"),
-    "method is a class": (lambda: descend(method=jd.GradientDescent), r"Call it first"),
-    "method is a function not called": (
-        lambda: descend(method=optax.adam),
-        r"Call it first.*optax\.adam\(1e-3\)",
-    ),
-    "method is a schedule": (
+    (lambda: descend(method=0.1), r"write jd\.GradientDescent\(0\.1\)"),
+    (lambda: descend(method=jd.GradientDescent), r"Call it first"),
+    (lambda: descend(method=optax.adam), r"Call it first.*optax\.adam\(1e-3\)"),
+    (
         lambda: descend(method=optax.constant_schedule(0.1)),
         r"schedule goes into jd\.GradientDescent",
     ),
-    "method is a step size": (
+    (
         lambda: descend(method=jd.Backtracking()),
-        r"write jd\.GradientDescent\(jd\.Backtracking\(",
+        r"write jd\.GradientDescent\(jd\.Backtracking\(\)\)\.",
     ),
-    "method is a string": (
+    (
         lambda: descend(method="lbfgs"),
         r"got 'lbfgs'\. .*not its name.*jd\.LBFGS\(\).*optax\.adam\(1e-3\)",
     ),
-    "method is optax.MultiSteps": (
+    (
         lambda: descend(method=optax.MultiSteps(optax.sgd(0.1), 2)),
         r"Pass what its gradient_transformation\(\) returns",
     ),
-    "learning rate an array": (
-        lambda: descend(method=jd.GradientDescent(jnp.ones(2))),
-        r"must be a number",
-    ),
-    "learning rate an array, traced": (
+    (lambda: descend(method=jd.GradientDescent(jnp.ones(2))), r"must be a number"),
+    (
         lambda: jax.jit(lambda rate: descend(method=jd.GradientDescent(rate)).params)(jnp.ones(2)),
         r"must be a number",
     ),
-    "learning rate a string": (
-        lambda: descend(method=jd.GradientDescent("fast")),
-        r"got 'fast'.*schedule",
-    ),
-    "learning rate a class": (
+    (lambda: descend(method=jd.GradientDescent("fast")), r"got 'fast'.*schedule"),
+    (
         lambda: descend(method=jd.GradientDescent(jd.Backtracking)),
         r"learning_rate.*Backtracking\(\)",
     ),
     # options
-    "half an iteration": (lambda: descend(max_iterations=1.5), r"integer, got 1\.5"),
-    "iterations a string": (
-        lambda: descend(max_iterations="many"),
-        r"max_iterations.*integer, got 'many'",
-    ),
-    "iterations NaN": (
-        lambda: descend(max_iterations=float("nan")),
-        r"max_iterations.*integer, got nan",
-    ),
-    "tolerance a string": (lambda: descend(tolerance="low"), r"number or None.*'low'"),
-    "predicate no function": (
+    (lambda: descend(max_iterations=1.5), r"integer, got 1\.5"),
+    (lambda: descend(max_iterations="many"), r"max_iterations.*integer, got 'many'"),
+    (lambda: descend(max_iterations=float("nan")), r"max_iterations.*integer, got nan"),
+    (lambda: descend(tolerance="low"), r"number or None.*'low'"),
+    (
         lambda: descend(tolerance=jd.Tolerance(predicate=1e-3)),
         r"predicate must be a function.*0\.001",
     ),
-    "predicate of a vector": (
+    (
         lambda: descend(tolerance=jd.Tolerance(predicate=lambda check: check.params < 1)),
         r"scalar bool, got bool of shape \(2,\)",
     ),
-    "rounding a string": (
-        lambda: descend(rounding="stochastic"),
-        r"jd\.StochasticRounding\(seed\)",
-    ),
-    "rounding by half a seed": (
+    (lambda: descend(rounding="stochastic"), r"jd\.StochasticRounding\(seed\)"),
+    (
         lambda: descend(rounding=jd.StochasticRounding(1.5)),
         r"StochasticRounding\.seed must be a Python integer, got 1\.5",
     ),
-    "rounding by a key": (
+    (
         lambda: descend(rounding=jd.StochasticRounding(jax.random.key(0))),
         r"StochasticRounding\.seed must be an integer, got key<fry> of shape \(\)",
     ),
     # regressions
-    "integer X": (lambda: regress(np.ones((4, 2), int)), r"X .*int64.*astype"),
-    "string X": (lambda: regress(np.full((4, 2), "a")), r"X must be real.*<U1"),
-    "ragged X": (lambda: regress([[1.0], [1.0, 2.0]]), r"X must be an array"),
-    "complex y": (lambda: regress(y=Y * 1j), r"y must be real.*complex64"),
-    "X and y of different dtypes": (two_dtypes, r"one dtype.*float64.*float32"),
-    "l2 a string": (lambda: regress(l2="strong"), r"l2 must be a number.*'strong'"),
+    (lambda: regress(np.ones((4, 2), int)), r"X .*int64.*astype"),
+    (lambda: regress(np.full((4, 2), "a")), r"X must be real.*<U1"),
+    (lambda: regress([[1.0], [1.0, 2.0]]), r"X must be an array"),
+    (lambda: regress(y=Y * 1j), r"y must be real.*complex64"),
+    (two_dtypes, r"one dtype.*float64.*float32"),
+    (lambda: regress(l2="strong"), r"l2 must be a number.*'strong'"),
     # the other objectives
-    "Hessian of integers": (lambda: descend(jd.Quadratic(np.eye(2, dtype=int))), r"hessian.*int64"),
-    "scale a string": (
-        lambda: descend(jd.SumOfSquares(scale="large")),
-        r"SumOfSquares\.scale.*'large'",
-    ),
+    (lambda: descend(jd.Quadratic(np.eye(2, dtype=int))), r"hessian.*int64"),
+    (lambda: descend(jd.SumOfSquares(scale="large")), r"SumOfSquares\.scale.*'large'"),
     # what JAX does not have, and other libraries' names
-    "a bool for a number": (
+    (
         lambda: descend(params={"a": True}),
         r"params\['a'\] must be real floating-point, got dtype bool: write 1\.0\.$",
     ),
-    "big-endian X": (
+    (
         lambda: regress(X.astype(">f4")),
         r"X must be real floating-point of a dtype that JAX has, got dtype >f4: convert it.*\.$",
     ),
-    "big-endian y": (lambda: regress(y=Y.astype(">f8")), r"^y must be.*dtype >f8"),
-    "long double X": (
+    (lambda: regress(y=Y.astype(">f8")), r"^y must be.*dtype >f8"),
+    (
         lambda: regress(X.astype(np.longdouble)),
         r"^X must be.*of a dtype that JAX has, got dtype float128",
     ),
-    "big-endian weights of rows": (
-        lambda: regress(sample_weight=Y.astype(">f4")),
-        r"^sample_weight must be.*>f4",
-    ),
-    "big-endian Hessian": (
-        lambda: descend(jd.Quadratic(np.eye(2, dtype=">f4"))),
-        r"^Quadratic\.hessian must be.*>f4",
-    ),
-    "long double params": (
+    (lambda: regress(sample_weight=Y.astype(">f4")), r"^sample_weight must be.*>f4"),
+    (lambda: descend(jd.Quadratic(np.eye(2, dtype=">f4"))), r"^Quadratic\.hessian must be.*>f4"),
+    (
         lambda: descend(params=[np.ones(2, np.longdouble)]),
         r"^params\[0\] must be of a dtype that JAX has, got float128: convert it.*\.$",
     ),
-    "objects as params": (
+    (
         lambda: descend(params=np.array([1.0, None])),
         r"^params must be of a dtype that JAX has, got object: convert it",
     ),
-    "big-endian args": (
+    (
         lambda: descend(lambda p, d: jnp.sum(p * d), args=({"d": X.astype(">f4")},)),
         r"^args\[0\]\['d'\] must be of a dtype that JAX has, got >f4",
     ),
-    "keys of two types": (
+    (
         lambda: descend(params=[{"a": 1.0, 1: 2.0}]),
         r"^params has a dictionary with the keys 'a', 1, which have no common order: give.*\.$",
     ),
-    "keys of two types in args": (
+    (
         lambda: descend(lambda p, d: jnp.sum(p), args=({None: 1.0, 1: 2.0},)),
         r"^args has a dictionary with the keys None, 1, which",
     ),
-    "keys of two types in a plan": (
-        lambda: jd.plan(bowl, {"a": 1.0, 1: 2.0}),
-        r"^params has a dictionary with",
-    ),
-    "keys of two types in a certificate": (
-        lambda: jd.certify(bowl, {"a": 1.0, 1: 2.0}),
-        r"^params has a dictionary with",
-    ),
-    "objects in a run": (
+    (lambda: jd.plan(bowl, {"a": 1.0, 1: 2.0}), r"^params has a dictionary with"),
+    (lambda: jd.certify(bowl, {"a": 1.0, 1: 2.0}), r"^params has a dictionary with"),
+    (
         lambda: jd.run(bowl, np.ones(2, object)),
         r"^params must be of a dtype that JAX has, got object",
     ),
-    "two numbers for an absolute bound": (
+    (
         lambda: descend(tolerance=jd.Tolerance(absolute_gradient=[1.0, 2.0])),
         r"^Tolerance\.absolute_gradient must be a number, got \[1\.0, 2\.0\]\.$",
     ),
-    "SciPy's fun": (lambda: jd.minimize(fun=bowl), "write objective, the first"),
-    "SciPy's x0": (lambda: jd.minimize(bowl, x0=START), "write params, the second"),
-    "SciPy's tol": (lambda: descend(tol=1e-3), "has no keyword 'tol': write tolerance="),
-    "SciPy's jac": (lambda: descend(jac=bowl), "'jac': leave it out, JAX diff"),
-    "SciPy's callback": (lambda: descend(callback=print), r"write jd\.run\(\.\.\., hooks"),
-    "JAXopt's maxiter": (lambda: descend(maxiter=3), "'maxiter': write max_iterations="),
-    "SciPy's gtol in a run": (
+    (lambda: jd.minimize(fun=bowl), "write objective, the first"),
+    (lambda: jd.minimize(bowl, x0=START), "write params, the second"),
+    (lambda: descend(tol=1e-3), "has no keyword 'tol': write tolerance="),
+    (lambda: descend(jac=bowl), "'jac': leave it out, JAX diff"),
+    (lambda: descend(callback=print), r"write jd\.run\(\.\.\., hooks"),
+    (lambda: descend(maxiter=3), "'maxiter': write max_iterations="),
+    (
         lambda: jd.run(bowl, START, gtol=1e-3),
         r"^run has no keyword 'gtol': write tolerance=jd\.Tolerance\(absolute_gradient",
     ),
-    "a misspelt keyword": (
+    (
         lambda: descend(max_iteration=3),
         r"has no keyword 'max_iteration': did you mean max_iterations=\?$",
     ),
-    "residual not a function": (
-        lambda: descend(jd.LeastSquares(3.0)),
-        r"residual must be a function.*3\.0",
-    ),
-    "residual of integers": (
+    (lambda: descend(jd.LeastSquares(3.0)), r"residual must be a function.*3\.0"),
+    (
         lambda: descend(jd.LeastSquares(lambda x: {"a": (x > 0).astype(int)})),
         r"residual\(params\)\['a'\] must be real floating-point, got dtype int",
     ),
-}
-WRONG_VALUES = {
+]
+WRONG_VALUES = [
     # the objective
-    "objective is not a scalar": (
-        lambda: descend(lambda p: p**2),
-        r"scalar, got \(2,\).*sum.*LeastSquares",
-    ),
-    "objective returns one element": (lambda: descend(lambda p: p[:1] ** 2), r"scalar, got \(1,\)"),
-    "objective returns a tuple": (
+    (lambda: descend(lambda p: p**2), r"scalar, got \(2,\).*sum.*LeastSquares"),
+    (lambda: descend(lambda p: p[:1] ** 2), r"scalar, got \(1,\)"),
+    (
         lambda: descend(lambda p: (jnp.sum(p), {"name": "text"})),
         r"must return a scalar, got a tuple of 2 items.*alone.*lambda p: f\(p\)\[0\]",
     ),
-    "objective returns two vectors": (
-        lambda: descend(lambda p: (p, p)),
-        r"must return a scalar, got \(\(2,\), \(2,\)\)",
-    ),
-    "objective returns nothing": (
-        lambda: descend(lambda p: None),
-        r"must return a scalar, got None",
-    ),
+    (lambda: descend(lambda p: (p, p)), r"must return a scalar, got \(\(2,\), \(2,\)\)"),
+    (lambda: descend(lambda p: None), r"must return a scalar, got None"),
     # params
-    "params missing": (lambda: descend(params=None), r"params must be given: Function"),
-    "params empty tree": (lambda: descend(params={}), r"at least one array, got \{\}"),
-    "params empty array": (
-        lambda: descend(params=jnp.zeros((0,))),
-        r"params must not be empty.*\(0,\)",
-    ),
-    "params on two devices": (on_two_devices, r"same devices.*device_put"),
-    "params donated twice": (donate_twice, r"params.*deleted.*donate"),
-    "params hold one array twice and are donated": (
+    (lambda: descend(params=None), r"params must be given: Function"),
+    (lambda: descend(params={}), r"at least one array, got \{\}"),
+    (lambda: descend(params=jnp.zeros((0,))), r"params must not be empty.*\(0,\)"),
+    (on_two_devices, r"same devices(?=.*device_put).*params\['a'\].*params\['b'\]"),
+    (donate_twice, r"params.*deleted.*donate"),
+    (
         lambda: descend(jd.SumOfSquares(), {"a": START, "b": START}, donate=True),
         r"same array twice.*copy",
     ),
-    "params donated and also data": (
+    (
         lambda: descend(jd.SumOfSquares(center=START), START, donate=True),
         r"donated and is also the objective's \.center",
     ),
     # methods
-    "learning rate zero": (lambda: descend(method=jd.GradientDescent(0)), r"positive.*got 0"),
-    "learning rate negative": (
-        lambda: descend(method=jd.GradientDescent(-1.0)),
-        r"positive.*got -1",
-    ),
-    "learning rate infinite": (
-        lambda: descend(method=jd.GradientDescent(np.inf)),
-        r"finite, got inf",
-    ),
-    "learning rate NaN": (lambda: descend(method=jd.GradientDescent(np.nan)), r"finite, got nan"),
+    (lambda: descend(method=jd.GradientDescent(0)), r"positive.*got 0"),
+    (lambda: descend(method=jd.GradientDescent(-1.0)), r"positive.*got -1"),
+    (lambda: descend(method=jd.GradientDescent(np.inf)), r"finite, got inf"),
+    (lambda: descend(method=jd.GradientDescent(np.nan)), r"finite, got nan"),
     # options
-    "zero iterations": (lambda: descend(max_iterations=0), r"max_iterations.*at least 1.*got 0"),
-    "too many iterations": (lambda: descend(max_iterations=2**31), r"below 2\*\*31"),
-    "check_every zero": (lambda: descend(check_every=0), r"check_every.*at least 1"),
-    "history negative": (lambda: descend(history=-1), r"history.*at least 0"),
-    "tolerance NaN": (lambda: descend(tolerance=np.nan), r"finite, got nan"),
-    "tolerance negative": (lambda: descend(tolerance=-1e-3), r"at least 0.*-0\.001"),
-    "tolerance of another structure": (
+    (lambda: descend(max_iterations=0), r"max_iterations.*at least 1.*got 0"),
+    (lambda: descend(max_iterations=2**31), r"below 2\*\*31"),
+    (lambda: descend(check_every=0), r"check_every.*at least 1"),
+    (lambda: descend(history=-1), r"history.*at least 0"),
+    (lambda: descend(tolerance=np.nan), r"finite, got nan"),
+    (lambda: descend(tolerance=-1e-3), r"at least 0.*-0\.001"),
+    (
         lambda: descend(tolerance=jd.Tolerance(gradient={"a": 1.0})),
         r"Tolerance\.gradient.*structure of params.*'a'",
     ),
-    "a leaf's tolerance negative": (
+    (
         lambda: descend(params=[START], tolerance=jd.Tolerance(step=[-1.0])),
         r"Tolerance\.step\[0\].*at least 0, got -1",
     ),
-    "value tolerance NaN": (
-        lambda: descend(tolerance=jd.Tolerance(value=np.nan)),
-        r"Tolerance\.value.*got nan",
-    ),
-    "step tolerance between checks": (
-        lambda: descend(tolerance=jd.Tolerance(step=1e-3), check_every=16),
-        r"check_every=1, got 16",
-    ),
-    "a sketch by a negative seed": (
+    (lambda: descend(tolerance=jd.Tolerance(value=np.nan)), r"Tolerance\.value.*got nan"),
+    (lambda: descend(tolerance=jd.Tolerance(step=1e-3), check_every=16), r"check_every=1, got 16"),
+    (
         lambda: descend(jd.LinearRegression(X, Y), None, jd.LSMR(jd.Sketch(seed=-1))),
         r"Sketch\.seed must be at least 0, got -1",
     ),
     # regressions
-    "no rows": (lambda: regress(np.ones((0, 2), np.float32)), r"\(0, 2\).*empty"),
-    "no features": (lambda: regress(np.ones((4, 0), np.float32)), r"\(4, 0\).*empty"),
-    "one-dimensional X": (lambda: regress(Y), r"\(rows, features\).*X\[:, None\]"),
-    "wrong rows of y": (lambda: regress(y=Y[:3]), r"X's 4 rows, got \(3,\)"),
-    "three-dimensional y": (
-        lambda: regress(y=np.ones((4, 1, 1), np.float32)),
-        r"\(4, outputs\).*\(4, 1, 1\)",
-    ),
-    "l2 negative": (lambda: regress(l2=-0.5), r"l2 must be at least 0, got -0\.5"),
-    "l2 NaN": (lambda: regress(l2=np.nan), r"l2 must be at least 0, got nan"),
-    "l2 of a wrong shape": (lambda: regress(l2=np.ones(3)), r"l2 .*got shape \(3,\)"),
-    "sample_weight negative": (
-        lambda: regress(sample_weight=-Y),
-        r"sample_weight must be at least 0, got -1",
-    ),
-    "sample_weight of a wrong length": (
-        lambda: regress(sample_weight=Y[:3]),
-        r"sample_weight.*\(4,\).*\(3,\)",
-    ),
-    "sample_weight all zero": (lambda: regress(sample_weight=0 * Y), r"sample_weight.*all zero"),
-    "start of a wrong shape": (
+    (lambda: regress(np.ones((0, 2), np.float32)), r"\(0, 2\).*empty"),
+    (lambda: regress(np.ones((4, 0), np.float32)), r"\(4, 0\).*empty"),
+    (lambda: regress(Y), r"\(rows, features\).*X\[:, None\]"),
+    (lambda: regress(y=Y[:3]), r"X's 4 rows, got \(3,\)"),
+    (lambda: regress(y=np.ones((4, 1, 1), np.float32)), r"\(4, outputs\).*\(4, 1, 1\)"),
+    (lambda: regress(l2=-0.5), r"l2 must be at least 0, got -0\.5"),
+    (lambda: regress(l2=np.nan), r"l2 must be at least 0, got nan"),
+    (lambda: regress(l2=np.ones(3)), r"l2 .*got shape \(3,\)"),
+    (lambda: regress(sample_weight=-Y), r"sample_weight must be at least 0, got -1"),
+    (lambda: regress(sample_weight=Y[:3]), r"sample_weight.*\(4,\).*\(3,\)"),
+    (lambda: regress(sample_weight=0 * Y), r"sample_weight.*all zero"),
+    (
         lambda: regress(params={"weights": jnp.ones(3), "intercept": jnp.array(0.0)}),
         r"needs params of shapes.*\(2,\).*got.*\(3,\).*params=None",
     ),
-    "start without the intercept": (
-        lambda: regress(params={"weights": jnp.ones(2)}),
-        r"intercept.*params=None",
-    ),
-    "predict without the intercept": (
+    (lambda: regress(params={"weights": jnp.ones(2)}), r"intercept.*params=None"),
+    (
         lambda: jd.LinearRegression(X, Y).predict({"weights": START}, X),
         r"dict of \['weights', 'intercept'\], got \['weights'\].*result\.params.*intercept=False",
     ),
-    "predict with an intercept too many": (
+    (
         lambda: jd.LinearRegression(X, Y, intercept=False).predict(
             {"weights": START, "intercept": 0.0}, X
         ),
         r"dict of \['weights'\], got \['weights', 'intercept'\].*intercept=True",
     ),
-    "predict with bare weights": (
-        lambda: jd.LinearRegression(X, Y).predict(START, X),
-        r"dict of .*got ArrayImpl",
-    ),
-    "predict with too few features": (
+    (lambda: jd.LinearRegression(X, Y).predict(START, X), r"dict of .*got ArrayImpl"),
+    (
         lambda: jd.LinearRegression(X, Y).predict({"weights": START, "intercept": 0.0}, X[:, :1]),
         r"2 features.*got shape \(4, 1\)",
     ),
     # the other objectives
-    "scale with another structure": (
+    (
         lambda: descend(jd.SumOfSquares(scale={"a": START, "b": START}), {"a": START}),
         r"SumOfSquares\.scale must be a number or have the structure",
     ),
-    "center that does not broadcast": (
-        lambda: descend(jd.SumOfSquares(center=jnp.ones(3))),
-        r"center.* shape \(3,\).*\(2,\)",
-    ),
-    "Hessian not square": (
-        lambda: descend(jd.Quadratic(np.ones((2, 3), np.float32))),
-        r"square.*got shape \(2, 3\)",
-    ),
-    "Hessian of another size": (
-        lambda: descend(jd.Quadratic(np.eye(3, dtype=np.float32))),
-        r"shape \(3,\), got",
-    ),
-    "linear of another shape": (
+    (lambda: descend(jd.SumOfSquares(center=jnp.ones(3))), r"center.* shape \(3,\).*\(2,\)"),
+    (lambda: descend(jd.Quadratic(np.ones((2, 3), np.float32))), r"square.*got shape \(2, 3\)"),
+    (lambda: descend(jd.Quadratic(np.eye(3, dtype=np.float32))), r"shape \(3,\), got"),
+    (
         lambda: descend(jd.Quadratic(np.eye(2, dtype=np.float32), jnp.ones(3))),
         r"Quadratic\.linear.*\(2,\).*\(3,\)",
     ),
-}
+]
 
 
-@pytest.mark.parametrize(("call", "message"), WRONG_TYPES.values(), ids=WRONG_TYPES.keys())
+@pytest.mark.parametrize(("call", "message"), WRONG_TYPES)
 def test_a_wrong_type_is_refused_with_a_clear_error(call, message):
     with pytest.raises(TypeError, match=rf"(?s){message}"):
         call()
 
 
-@pytest.mark.parametrize(("call", "message"), WRONG_VALUES.values(), ids=WRONG_VALUES.keys())
+@pytest.mark.parametrize(("call", "message"), WRONG_VALUES)
 def test_a_wrong_value_is_refused_with_a_clear_error(call, message):
     with pytest.raises(ValueError, match=rf"(?s){message}"):
         call()
@@ -430,12 +334,6 @@ def test_functions_that_cannot_be_traced_are_told_what_to_write(function, cause,
         assert hint in str(raised.value)
         assert "\n" not in str(raised.value)
         assert type(raised.value.__cause__).__name__ == cause
-
-
-def test_too_large_a_problem_is_refused_before_allocation():
-    # A dense Hessian of 400,000 unknowns takes 0.6 TB.
-    with pytest.raises(jd.ProblemTooLarge, match=r"TB for 400,000 unknowns.*GradientDescent"):
-        jd.minimize(lambda p: jnp.sum(jnp.cosh(p)), jnp.ones(400_000), jd.DerivativeMethod())
 
 
 @pytest.mark.parametrize("where", ["l2", "learning rate"])

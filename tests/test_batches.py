@@ -9,6 +9,7 @@ import jaxdescent as jd
 from jaxdescent import batches
 from jaxdescent.kernels.branches import seldom
 from tests.references import closed_form
+from tests.results import assert_trees_close
 
 pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day
 
@@ -33,8 +34,7 @@ def assert_same(got, expected, **tolerances):
     np.testing.assert_array_equal(got.iterations, expected.iterations)
     np.testing.assert_array_equal(got.evaluations, expected.evaluations)
     for name in ("params", "value", "gradient_norm", "scale"):
-        pairs = getattr(got, name), getattr(expected, name)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerances), *pairs)
+        assert_trees_close(getattr(got, name), getattr(expected, name), **tolerances)
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,6 @@ import json
 import pathlib
 import shlex
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -36,6 +34,8 @@ from jaxdescent.breakdown import (
     tutorial,
 )
 from jaxdescent.machine import Machine
+from tests.commands import run as jaxdescent
+from tests.commands import started
 
 QUIET = Console(quiet=True)
 REAL_ASK = child.ask
@@ -199,9 +199,7 @@ class TestNextSteps:
 
     @pytest.mark.parametrize("is_in_checkout", [True, False])
     def test_they_are_three_commands_that_work(self, tmp_path, monkeypatch, is_in_checkout):
-        typer_testing = pytest.importorskip("typer.testing")
-        from jaxdescent.cli import commands
-
+        pytest.importorskip("typer")
         root = pathlib.Path(__file__).parents[1]
         monkeypatch.chdir(root if is_in_checkout else tmp_path)
         monkeypatch.setattr(Machine, "measured", classmethod(lambda cls, device=None, **_: MACHINE))
@@ -210,8 +208,7 @@ class TestNextSteps:
         plan, fit, python = next_steps.next_steps(table)
         for step, name in ((plan, "plan"), (fit, "fit")):
             words = shlex.split(step.command)
-            own = words[words.index(name) :]
-            result = typer_testing.CliRunner().invoke(commands.app, own)
+            result = jaxdescent(*words[words.index(name) :])
             assert result.exit_code == 0, result.output
             assert words[0].endswith(("jaxdescent", "python")) or words[1:3] == ["-m", "jaxdescent"]
         words = shlex.split(python.command)
@@ -447,14 +444,9 @@ class TestWhole:
     @pytest.mark.slow
     def test_a_real_ctrl_c_keeps_what_was_measured(self, tmp_path):
         # Each size is announced when its measurement begins; Ctrl-C comes during the second.
-        arguments = ["breakdown", "--part", "2", "--output", str(tmp_path / "kept")]
+        arguments = ["breakdown", "--part", "2", "--output", tmp_path / "kept"]
         announced = 0
-        with subprocess.Popen(
-            [sys.executable, "-c", ANNOUNCING, *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
+        with started(ANNOUNCING, *arguments) as process:
             for line in process.stdout:
                 announced += "measuring" in line
                 if announced == 2:

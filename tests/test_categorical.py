@@ -79,18 +79,18 @@ def joined(weights):
     return np.concatenate([np.asarray(weights[name]) for name in ("x", "worker", "firm")])
 
 
-METHODS = {
-    "default": None,
-    "LSMR, Jacobi": jd.LSMR(jd.Jacobi()),
-    "CG, Jacobi": jd.ConjugateGradient(jd.Jacobi()),
-    "direct": jd.DerivativeMethod(),
-    "LBFGS": jd.LBFGS(),
-    "Gram": jd.Gram(),
-}
+METHODS = [
+    None,
+    jd.LSMR(jd.Jacobi()),
+    jd.ConjugateGradient(jd.Jacobi()),
+    jd.DerivativeMethod(),
+    jd.LBFGS(),
+    jd.Gram(),
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+@pytest.mark.parametrize("method", METHODS, ids=str)
 def test_every_method_finds_the_ridge_solution_by_name(method, panel):
     design, X, y = panel
     regression = jd.LinearRegression(design, jnp.asarray(y, jnp.float32), l2=1.0)
@@ -185,15 +185,6 @@ def test_it_is_the_same_under_jit_and_vmap_and_differentiates(panel):
 
     expected = (reference(1 + 1e-4) - reference(1 - 1e-4)) / 2e-4
     np.testing.assert_allclose(of_l2[1], expected, rtol=2e-2, atol=1e-5)
-
-
-@pytest.mark.slow
-def test_outputs_stand_behind_the_levels(panel):
-    design, _, y = panel
-    regression = jd.LinearRegression(design, np.float32(np.stack([y, -2 * y], axis=1)), l2=1.0)
-    weights = jd.minimize(regression, method=jd.ConjugateGradient(jd.Jacobi())).params["weights"]
-    assert weights["firm"].shape == (7, 2)
-    np.testing.assert_allclose(weights["x"][:, 1], -2 * weights["x"][:, 0], atol=1e-2)
 
 
 def test_designs_of_all_kinds_stand_side_by_side():

@@ -409,20 +409,14 @@ def test_when_the_disk_is_full_the_run_goes_on_and_keeps_the_last_good_one(tmp_p
     assert_same(resumed(tmp_path, **options), want)
 
 
-def on(count, spec=("d",)):
-    mesh = jax.make_mesh(
-        (count,), ("d",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:count]
-    )
-    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("counts", [(8, 2), (2, 8), (8, 1), (1, 8)], ids=str)
 def test_a_run_goes_on_with_another_number_of_devices(counts, tmp_path):
     objective = jd.SumOfSquares(center=2.0)
     start = np.linspace(-1, 1, 64, dtype=np.float32).reshape(8, 8)
     first, second = (
-        jax.device_put(start, on(count) if count > 1 else jax.devices()[0]) for count in counts
+        jax.device_put(start, rows_over(count) if count > 1 else jax.devices()[0])
+        for count in counts
     )
     problem = {"objective": objective, "method": jd.GradientDescent(1e-2)}
     problem |= {"max_iterations": 100, "tolerance": 0}
@@ -444,7 +438,7 @@ def filled(count, rows=ROWS, change=0.0):
     weight[:rows] = np.linspace(0.5, 2, rows)
     X_filled, y = np.zeros((length, 5), np.float32), np.zeros(length, np.float32)
     X_filled[:rows], y[:rows] = X[:rows], Y[:rows] + change
-    placed = [jax.device_put(each, on(count)) for each in (X_filled, y, weight)]
+    placed = [jax.device_put(each, rows_over(count)) for each in (X_filled, y, weight)]
     objective = jd.LinearRegression(placed[0], placed[1], l2=0.1, sample_weight=placed[2])
     return objective, (rows, length)
 

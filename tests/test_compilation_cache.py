@@ -6,8 +6,6 @@ import json
 import os
 import pathlib
 import shutil
-import subprocess
-import sys
 import tempfile
 import warnings
 
@@ -22,6 +20,7 @@ from jaxdescent import compilation_cache
 from jaxdescent.calls import programs
 from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.machine import host
+from tests.commands import COMMAND, run, started
 
 SETTINGS = (
     "jax_compilation_cache_dir",
@@ -244,9 +243,7 @@ def test_the_folder_must_be_a_path():
 
 @pytest.mark.slow
 def test_commands_that_run_at_once_share_their_programs(settings, tmp_path, rng, monkeypatch):
-    typer_testing = pytest.importorskip("typer.testing")
-    from jaxdescent.cli import commands
-
+    pytest.importorskip("typer")
     rows = np.column_stack([rng.normal(size=(60, 2)), rng.normal(size=60)])
     np.savetxt(tmp_path / "d.csv", rows, delimiter=",", header="a,b,y", comments="")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -254,24 +251,18 @@ def test_commands_that_run_at_once_share_their_programs(settings, tmp_path, rng,
     below = tmp_path / "jaxdescent" / "programs"
     words = ["fit", str(tmp_path / "d.csv"), "--target", "y", "--method", "cg", "--json"]
 
-    def begun():
-        return subprocess.Popen(
-            [sys.executable, "-m", "jaxdescent", *words],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-
     def weights(process):
         shown, errors = process.communicate(timeout=600)
         assert (process.returncode, errors) == (0, "")
         return json.loads(shown)["largest_weights"]
 
-    done = typer_testing.CliRunner().invoke(commands.app, [*words, "--no-cache"])
+    done = run(*words, "--no-cache")
     assert (done.exit_code, done.stderr) == (0, "")
     without = json.loads(done.stdout)["largest_weights"]
     assert not below.exists()
-    one, two = begun(), begun()
+    one, two = started(COMMAND, *words), started(COMMAND, *words)
     assert weights(one) == weights(two) == without
     kept = sorted(below.rglob("*-cache"))
     assert kept
-    assert weights(begun()) == without
+    assert weights(started(COMMAND, *words)) == without
     assert sorted(below.rglob("*-cache")) == kept

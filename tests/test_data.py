@@ -37,7 +37,6 @@ from jaxdescent.data import (
     parquet,
     read_ahead,
 )
-from jaxdescent.data.errors import check_columns
 from jaxdescent.data.parquet import ParquetFiles
 from jaxdescent.data.parquet_pages import pages_of
 from jaxdescent.fit import fit_model
@@ -411,14 +410,6 @@ def test_a_place_names_the_row_of_the_file_too():
     assert Block({}, 5, 0, "a.csv", 0).place(2) == "row 3 of a.csv"
     assert Block({}, 5, 1000, "b.csv", 10).place(2) == "row 1,003 (row 13 of b.csv)"
     assert Block({}, 5, 1000).place(0) == "row 1,001"
-
-
-@pytest.mark.parametrize(
-    ("wanted", "hint"), [("prise", "price"), ("PRICE", "price"), ("zzz", "it has 'price', 'size'")]
-)
-def test_missing_columns_come_with_those_that_are_close(wanted, hint):
-    with pytest.raises(DataError, match=hint):
-        check_columns([wanted], ["price", "size"])
 
 
 def test_fingerprints_tell_files_apart(tmp_path):

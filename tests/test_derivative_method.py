@@ -333,15 +333,6 @@ def test_a_quadratic_given_as_a_map_is_solved_on_its_own_structure():
     np.testing.assert_allclose([result.params["a"], result.params["b"]], expected, rtol=1e-5)
 
 
-def test_newton_finds_the_minimum_of_rosenbrock(x64):
-    def rosenbrock(p):
-        return 100 * (p[1] - p[0] ** 2) ** 2 + (1 - p[0]) ** 2
-
-    result = jd.minimize(rosenbrock, jnp.array([-1.2, 1.0]), METHOD, max_iterations=200)
-    assert bool(result.converged)
-    np.testing.assert_allclose(result.params, [1.0, 1.0], atol=1e-6)
-
-
 def test_newton_converges_quadratically(x64):
     errors = []
     for steps in (1, 2, 3, 4):
@@ -370,15 +361,6 @@ def test_sixteen_bit_rows_are_solved_in_float32(rng):
     assert result.params["weights"].dtype == jnp.float32
     weights, *_ = closed_form(X, y)
     np.testing.assert_allclose(result.params["weights"], weights, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.slow
-def test_the_solution_is_the_same_under_jit(rng):
-    X = rng.normal(size=(40, 3)).astype(np.float32)
-    y = rng.normal(size=40).astype(np.float32)
-    eager = solve(X, y).params["weights"]
-    jitted = jax.jit(lambda X, y: solve(X, y).params["weights"])(X, y)
-    np.testing.assert_allclose(jitted, eager, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import pytest
 import jaxdescent as jd
 from jaxdescent.descent import fused_steps
 from tests.commands import printed
+from tests.references import replay
 
 # Eight virtual devices sum and partition in other ways than the one device of a real run.
 ANALYSE = """
@@ -66,24 +67,6 @@ def test_constant_steps_on_separable_leaves_run_in_place_and_tied_ones_need_a_le
                 assert memory["temp"] < 0.05 * memory["params"], request
             else:
                 assert memory["temp"] <= 1.01 * memory["largest"], request
-
-
-def replay(start, max_iterations, check_every, rate):
-    """In NumPy: float32 steps, rounded to bfloat16 after every pass; the number of roundings."""
-    fused = min(fused_steps.FUSED_STEPS, check_every)
-    stored, write_backs, done = start, 0, 0
-    while done < max_iterations:
-        ahead = min(check_every, max_iterations - done)
-        for first in range(0, ahead, fused):
-            wide = stored.astype(np.float32)
-            for _ in range(min(fused, ahead - first)):
-                # A fused multiply-add, rounded once; float64 holds the product exactly.
-                step = np.float64(np.float32(2 * rate)) * wide
-                wide = (wide - step).astype(np.float32)
-            stored = wide.astype(ml_dtypes.bfloat16)
-            write_backs += 1
-        done += ahead
-    return stored, write_backs
 
 
 @pytest.mark.first

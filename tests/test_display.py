@@ -23,6 +23,7 @@ from jaxdescent.machine import Machine
 from jaxdescent.methods import OptaxMethod
 from jaxdescent.objectives import as_objective
 from jaxdescent.regression.forms import GramForm
+from tests.meshes import rows_over
 
 CONVERGED, MAX_ITERATIONS = jd.Status.CONVERGED.value, jd.Status.MAX_ITERATIONS.value
 STAGNATED, DIVERGED = jd.Status.STAGNATED.value, jd.Status.DIVERGED.value
@@ -312,9 +313,9 @@ def test_arrays_on_other_hosts_are_shown_by_their_shapes():
 
 
 def test_sharded_arrays_are_read_shard_by_shard():
-    mesh = jax.make_mesh((8,), ("samples",), axis_types=(jax.sharding.AxisType.Auto,))
-    for spec in (PartitionSpec("samples"), PartitionSpec()):
-        sharded = jax.device_put(jnp.arange(80.0) - 3, NamedSharding(mesh, spec))
+    rows = rows_over(8)
+    for sharding in (rows, NamedSharding(rows.mesh, PartitionSpec())):
+        sharded = jax.device_put(jnp.arange(80.0) - 3, sharding)
         assert numbers.values(sharded) == "-3 .. 76"
 
 
@@ -633,13 +634,6 @@ def test_a_new_class_has_nothing_to_remember():
         more: int = 0
 
     assert repr(Heir()) == "mine"
-
-
-def test_hints_can_be_pasted():
-    with pytest.raises(TypeError, match=r"write jd\.GradientDescent\(jd\.Backtracking\(\)\)\."):
-        jd.minimize(squared, jnp.ones(2), jd.Backtracking())
-    with pytest.raises(TypeError, match=r"jd\.GradientDescent\(momentum=jd\.HeavyBall\(0\.9\)\)\."):
-        jd.minimize(squared, jnp.ones(2), jd.HeavyBall(0.9))
 
 
 # Plans

@@ -29,6 +29,7 @@ from jaxdescent.breakdown import (
 from jaxdescent.descent.fused_steps import FUSED_STEPS
 from jaxdescent.machine import memory
 from jaxdescent.scale.compiled import Compiled
+from tests.references import replay
 
 pytestmark = pytest.mark.optimized
 
@@ -117,17 +118,11 @@ def test_every_weight_equals_a_replay_of_our_own(dtype):
     start = independent_weights.draw(shapes, dtype, 5)
     drawn = np.concatenate([np.asarray(leaf).ravel() for leaf in start.values()])
     assert drawn.dtype == dtype
-    wide = drawn.astype(np.float32)
-    for index in range(1000):
-        # One fused multiply-add a step: 2 * 0.01 rounded to float32, then one rounding.
-        product = np.float64(np.float32(0.02)) * wide.astype(np.float64)
-        wide = (wide.astype(np.float64) - product).astype(np.float32)
-        if (index + 1) % FUSED_STEPS == 0 or index == 999:
-            wide = wide.astype(dtype).astype(np.float32)
+    expected, _ = replay(drawn, 1000, FUSED_STEPS, 1e-2)
     options = {"max_iterations": 1000, "tolerance": 0, "check_every": FUSED_STEPS}
     result = jd.minimize(jd.SumOfSquares(), start, jd.GradientDescent(1e-2), **options)
     ends = np.concatenate([np.asarray(leaf).ravel() for leaf in result.params.values()])
-    np.testing.assert_array_equal(ends, wide.astype(dtype))
+    np.testing.assert_array_equal(ends, expected)
     np.testing.assert_array_equal(independent_weights.replay(drawn, 1000, dtype), ends)
 
 

@@ -11,6 +11,7 @@ import jaxdescent as jd
 from benchmarks.harness import records
 from benchmarks.report import table
 from benchmarks.studies import plan as study
+from tests.commands import run
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -283,9 +284,7 @@ def test_seconds_of_the_stored_runs_are_priced_within_the_promise(monkeypatch):
 def test_the_first_fit_is_what_the_documents_table_gives_today(tmp_path, monkeypatch):
     """The table is made as docs/data.md says; of R² and RMSE six digits are shown."""
     pytest.importorskip("polars")
-    typer = pytest.importorskip("typer.testing")
-    from jaxdescent.cli.commands import app
-
+    pytest.importorskip("typer")
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     code = re.search(r"This writes a table.*?```python\n(.*?)```", text, re.DOTALL)[1]
@@ -293,7 +292,7 @@ def test_the_first_fit_is_what_the_documents_table_gives_today(tmp_path, monkeyp
     arguments = "fit homes.parquet --target price --categorical city --test 0.2 --memory 1GB"
     assert f"jaxdescent {arguments.replace(' --memory 1GB', '')}" in text
     arguments = arguments.replace("1GB", "6GB")  # this process holds what tests before left
-    ended = typer.CliRunner().invoke(app, arguments.split(), env={"COLUMNS": "300"})
+    ended = run(*arguments.split(), width=300)
     assert ended.exit_code == 0, ended.output
     block = text[text.index("price by 4 features") :]
     shown = block[: block.index("  ...")].strip().splitlines()

@@ -16,6 +16,7 @@ import jaxdescent as jd
 from benchmarks.studies.compilation import CASES, kernels_of
 from jaxdescent.calls import programs
 from jaxdescent.descent import at_once
+from tests.results import assert_same
 
 MOST = {
     "regression 300 x 7, default": 0,
@@ -178,8 +179,7 @@ def test_programs_call_the_host_where_their_arrays_are_whole(rng, monkeypatch):
     X, y = rng.normal(size=(50, 4)).astype(np.float32), rng.normal(size=50).astype(np.float32)
     inside = jax.jit(lambda X, y: jd.minimize(jd.LinearRegression(X, y)))
     traced, eager = inside(X, y), jd.minimize(jd.LinearRegression(X, y))
-    for one, other in zip(jax.tree.leaves(traced), jax.tree.leaves(eager), strict=True):
-        np.testing.assert_array_equal(one, other)
+    assert_same(traced, eager)
     batch = jax.vmap(inside, in_axes=(None, 0))(X, np.stack([y, 2 * y]))
     np.testing.assert_allclose(batch.value, [eager.value, 4 * eager.value], rtol=1e-5)
 

@@ -11,21 +11,18 @@ import polars as pl
 import jaxdescent as jd
 from jaxdescent.data import DataError, row_stream
 from jaxdescent.data.parquet import ParquetFiles
-from jaxdescent.fit import descents, fitting, plans, strategy
+from jaxdescent.fit import descents, fitting, strategy
 from jaxdescent.fit.first_pass import Lengths
 from jaxdescent.fit.progress import ProgressListener
+from tests.files import keep_rows_in_files
 
 
 @pytest.fixture
 def no_room(monkeypatch):
     """Rows fit in no memory from here on, and blocks are of some hundred rows."""
-    real = plans.plan_in_memory
-
-    def plan_of(*given):
-        return real(*given)._replace(bytes=10**15)
 
     def use():
-        monkeypatch.setattr(plans, "plan_in_memory", plan_of)
+        keep_rows_in_files(monkeypatch)
         monkeypatch.setattr(row_stream, "BLOCK_BYTES", 4096)
 
     return use

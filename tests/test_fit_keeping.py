@@ -3,12 +3,9 @@
 import contextlib
 import functools
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import types
 
 import numpy as np
@@ -20,13 +17,14 @@ import polars as pl
 
 import jaxdescent as jd
 from jaxdescent.data import DataError, located, open_source
-from jaxdescent.fit import checkpoint, descents, plans, strategy
+from jaxdescent.fit import checkpoint, descents, strategy
 from jaxdescent.fit.checkpoint import Interrupted
 from jaxdescent.fit.progress import ProgressListener
 from jaxdescent.fit.roles import Roles
 from jaxdescent.fit.rows import prepared
 from jaxdescent.fit.rows_digest import RowsDigest
-from tests.commands import ROOT, run
+from tests.commands import ran, run
+from tests.files import keep_rows_in_files
 
 OPTIONS = {"target": "y", "categorical": ("city",), "method": "cg", "l2": 0.1}
 SEARCH = OPTIONS | {"l2": "auto", "test": 0.3}
@@ -53,14 +51,9 @@ def stored(table, tmp_path_factory):
 @contextlib.contextmanager
 def rows_in(way):
     """Where a fit has its rows: they fit in no memory, or do."""
-    real = plans.plan_in_memory
-
-    def plan_of(*given):
-        return real(*given)._replace(bytes=10**15)
-
     with pytest.MonkeyPatch.context() as patch:
         if way == strategy.FILES:
-            patch.setattr(plans, "plan_in_memory", plan_of)
+            keep_rows_in_files(patch)
         yield
 
 
@@ -378,7 +371,9 @@ def test_a_search_that_cannot_be_kept_goes_on(tmp_path, monkeypatch):
 KILLED = """
 import os, signal, sys, threading
 import numpy as np, jaxdescent as jd
-from jaxdescent.fit import checkpoint, descents, plans
+import pytest
+from jaxdescent.fit import checkpoint, descents
+from tests.files import keep_rows_in_files
 checkpoint.EVERY = 0.0
 data, folder, way, out, events, delay = sys.argv[1:]
 left = int(events)
@@ -401,8 +396,7 @@ def counted(self, found):
 
 descents.Following, checkpoint.FitCheckpoint.keep_search = Counting, counted
 if way == "rows in the files":
-    real = plans.plan_in_memory
-    plans.plan_in_memory = lambda *given: real(*given)._replace(bytes=10**15)
+    keep_rows_in_files(pytest.MonkeyPatch())
 model = jd.fit_model(data, "y", categorical="city", method="cg", l2="auto", test=0.3,
                      checkpoint=folder, resume=True)
 np.save(out, np.append(model.weights, model.intercept))
@@ -420,12 +414,10 @@ np.save(out, np.append(model.weights, model.intercept))
 )
 def test_killed_fits_go_on_to_the_same_weights(stored, searched, tmp_path, way, kills):
     out = tmp_path / "killed.npy"
-    arguments = [sys.executable, "-c", KILLED, stored, tmp_path / "killed", way, out]
     programs = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "programs")}
     programs |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     for events, delay in (*kills, (0, 0.0)):
-        command = [str(each) for each in (*arguments, events, delay)]
-        ended = subprocess.run(command, cwd=ROOT, env=os.environ | programs, check=False)
-        assert ended.returncode == (-signal.SIGKILL if events else 0)
+        ended = ran(KILLED, stored, tmp_path / "killed", way, out, events, delay, **programs)
+        assert ended.returncode == (-signal.SIGKILL if events else 0), ended.stderr
     whole = searched(way)
     np.testing.assert_array_equal(np.load(out), np.append(whole.weights, whole.intercept))

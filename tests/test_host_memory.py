@@ -10,6 +10,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import jaxdescent as jd
 from jaxdescent.kernels import host_memory
 from jaxdescent.methods.elementwise import is_elementwise
+from tests.results import assert_same, assert_trees_close
 
 ADAM = optax.adam(0.1)
 
@@ -56,10 +57,7 @@ def test_steps_in_chunks_are_those_of_the_whole_bit_by_bit():
     assert kinds(host.params) == {"pinned_host"}
     assert host.iterations == device.iterations == 11
     assert (host.evaluations, host.status) == (device.evaluations, device.status)
-    for own, theirs in zip(
-        jax.tree.leaves(host.params), jax.tree.leaves(device.params), strict=True
-    ):
-        np.testing.assert_array_equal(own, theirs)
+    assert_same(host.params, device.params)
     np.testing.assert_allclose(host.value, device.value, rtol=1e-6)
     np.testing.assert_allclose(host.gradient_norm, device.gradient_norm, rtol=1e-6)
 
@@ -69,15 +67,9 @@ def test_the_state_of_an_optax_transformation_lies_and_goes_with_the_params():
     state = host.state[0]
     assert kinds((state.mu, state.nu)) == {"pinned_host"}
     assert state.count == device.state[0].count == 11
-    for own, theirs in zip(
-        jax.tree.leaves(host.params), jax.tree.leaves(device.params), strict=True
-    ):
-        np.testing.assert_allclose(own, theirs, rtol=1e-5, atol=1e-6)
-    for name in ("mu", "nu"):
-        for own, theirs in zip(
-            *(jax.tree.leaves(getattr(r.state[0], name)) for r in (host, device)), strict=True
-        ):
-            np.testing.assert_allclose(own, theirs, rtol=1e-4, atol=1e-5)
+    assert_trees_close(host.params, device.params, rtol=1e-5, atol=1e-6)
+    moments = ((each.state[0].mu, each.state[0].nu) for each in (host, device))
+    assert_trees_close(*moments, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.first

@@ -132,14 +132,6 @@ def test_a_numpy_array_written_to_is_seen(kind):
         assert_close(found(partial), expected)
 
 
-def test_two_that_are_equal_but_not_identical_are_two():
-    one, other = Equal(HERE), Equal(THERE)
-    assert one.loss == other.loss or one == other
-    for model in (one, other, one):
-        assert_close(found(model.loss), model.y)
-        assert_close(found(model), model.y)
-
-
 def test_python_numbers_on_an_object_are_seen():
     class Power:
         power, shift = 2, 1.0

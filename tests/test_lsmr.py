@@ -10,6 +10,7 @@ import jaxdescent as jd
 from benchmarks.studies.passes import Counted, passes
 from jaxdescent.status import Status
 from tests import references
+from tests.results import assert_progress_is_true
 
 pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day
 
@@ -64,18 +65,9 @@ def test_iterates_are_those_of_scipy(rng, x64):
 def test_estimated_progress_is_the_truth_of_the_params_it_began_from(preconditioner, rng, x64):
     X, y = data(rng, outputs=(2,))
     objective = jd.LinearRegression(X, y, l2=jnp.array([0.1, 2.0])).checked()
-    method = jd.LSMR(preconditioner)
     params = {"weights": jnp.asarray(rng.normal(size=(6, 2))), "intercept": jnp.ones(2)}
-    begin, step, value_and_gradient = map(
-        jax.jit, (method.init, method.step, jd.LinearRegression.value_and_gradient)
-    )
-    state = begin(objective, params)
-    for _ in range(4):
-        value, gradient = value_and_gradient(objective, params)
-        norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in gradient.values()))
-        params, state, progress = step(objective, params, state)
-        np.testing.assert_allclose(progress.value, value, rtol=1e-8)
-        np.testing.assert_allclose(progress.gradient_norm, norm, rtol=1e-5, atol=1e-10)
+    norm_error = {"rtol": 1e-5, "atol": 1e-10}
+    assert_progress_is_true(jd.LSMR(preconditioner), objective, params, 4, 1e-8, norm_error)
 
 
 def test_a_warm_start_is_corrected_and_a_wrong_intercept_alone_is_not_an_optimum(rng, x64):

@@ -111,19 +111,13 @@ def small_machine(monkeypatch):
     ids=["function", "regression", "quadratic"],
 )
 def test_a_solve_that_does_not_fit_is_refused_with_the_numbers(small_machine, objective, params):
-    with pytest.raises(jd.ProblemTooLarge, match=r"kB for 10[01] unknowns, and 10 kB are avail"):
+    numbers = r"kB for 10[01] unknowns, and 10 kB are available: .* method=jd\.GradientDescent"
+    with pytest.raises(jd.ProblemTooLarge, match=numbers):
         jd.minimize(objective, params, jd.DerivativeMethod())
 
 
 def test_problem_too_large_is_a_memory_error():
     assert issubclass(jd.ProblemTooLarge, MemoryError)
-
-
-def test_the_default_method_iterates_where_the_solve_does_not_fit(small_machine, rng):
-    X = rng.normal(size=(60, 40)).astype(np.float32)
-    y = (X @ np.ones(40)).astype(np.float32)
-    result = jd.minimize(jd.LinearRegression(X, y), max_iterations=3)
-    assert int(result.iterations) == 3  # the derivative method would need one
 
 
 def test_the_bytes_of_a_solve_follow_from_shapes_alone():

@@ -14,6 +14,7 @@ import jaxdescent as jd
 from benchmarks.problems.classical import rosenbrock
 from jaxdescent.methods import Method, as_method
 from jaxdescent.objectives import as_objective
+from tests.results import assert_trees_close
 
 METHODS = {
     "constant": lambda: jd.GradientDescent(0.01),
@@ -204,9 +205,7 @@ def test_an_optax_transformation_steps_as_in_its_own_loop(make, relaxed_promotio
 
     for _ in range(steps):
         params, state = loop_step(params, state)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), result.params, params
-    )
+    assert_trees_close(result.params, params, rtol=1e-4, atol=1e-5)
 
 
 def optax_target(p):

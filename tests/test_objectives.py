@@ -182,18 +182,6 @@ def test_regression_gradient_vanishes_at_scikit_learns_ridge(rng, intercept, wei
         np.testing.assert_allclose(objective.predict(params, X), peer.predict(X), atol=1e-12)
 
 
-def test_regression_penalises_each_output_by_its_own_l2(rng):
-    X, y = regression_data(rng, outputs=2)
-    params = {"weights": np.ones((3, 2), np.float32), "intercept": np.zeros(2, np.float32)}
-    both = jd.LinearRegression(X, y, l2=np.float32([0.5, 4.0])).checked().gradient(params)
-    for output, l2 in enumerate([0.5, 4.0]):
-        single = jd.LinearRegression(X, y[:, output], l2=l2).checked()
-        gradient = single.gradient(
-            {"weights": np.ones(3, np.float32), "intercept": np.float32(0.0)}
-        )
-        np.testing.assert_allclose(both["weights"][:, output], gradient["weights"], rtol=1e-5)
-
-
 def test_regression_value_is_that_of_its_formula(rng):
     X, y = regression_data(rng)
     w, b, l2 = np.array([0.5, 1.0, -2.0]), 0.25, 0.8
@@ -232,25 +220,11 @@ def test_only_the_symmetric_part_of_a_quadratics_hessian_counts(entries, x):
     np.testing.assert_allclose(as_given, symmetric, rtol=1e-4, atol=1e-2)
 
 
-def test_a_callable_is_differentiated_with_its_args():
-    objective = as_objective(lambda p, a, b: jnp.sum(a * p**2) + b, (np.float32([1.0, 3.0]), 2.0))
-    params = np.float32([2.0, -1.0])
-    assert float(objective.value(params)) == 9.0
-    np.testing.assert_array_equal(objective.gradient(params), [4.0, -6.0])
-
-
 def test_a_partials_data_are_leaves():
     weights = np.float32([1.0, 2.0])
     objective = as_objective(jax.tree_util.Partial(lambda w, p: jnp.sum(w * p**2), weights))
     (leaf,) = jax.tree.leaves(objective)
     assert leaf is weights
-
-
-def test_objectives_survive_a_round_trip_through_their_leaves(case):
-    objective, params = case
-    leaves, treedef = jax.tree.flatten(objective)
-    again = jax.tree.unflatten(treedef, leaves)
-    np.testing.assert_array_equal(again.value(params), objective.value(params))
 
 
 def test_a_product_with_a_dense_hessian_copies_nothing():

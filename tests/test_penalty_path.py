@@ -387,8 +387,3 @@ def test_least_squares_without_a_penalty_agrees_on_rows(table):
     model = jd.fit_model(table, "y", features=("age", "w"), method="lsmr", dtype="float64")
     expected = LinearRegression().fit(table.select("age", "w"), table["y"])
     np.testing.assert_allclose(model.weights, expected.coef_, rtol=1e-5)
-
-
-def test_methods_of_other_names_are_refused(table):
-    with pytest.raises(DataError, match="must be auto, direct, cg, lsmr, lbfgs, got 'newton'"):
-        jd.fit_model(table, "y", method="newton")

@@ -10,7 +10,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxdescent as jd
-from jaxdescent.placement import check_one_placement, with_automatic_axes
+from jaxdescent.placement import with_automatic_axes
 
 
 def mesh(axis_type=AxisType.Auto):
@@ -120,14 +120,6 @@ def test_automatic_axes_work_under_jit():
         start
     )
     np.testing.assert_allclose(params, 0, atol=1e-3)
-
-
-@pytest.mark.slow
-def test_arrays_on_different_devices_are_named():
-    one, two = (jax.device_put(jnp.ones(2), device) for device in jax.devices()[:2])
-    with pytest.raises(ValueError, match=r"same devices.*params\['a'\].*params\['b'\]"):
-        check_one_placement({"params": {"a": one, "b": two}})
-    check_one_placement({"params": {"a": one, "b": jnp.ones(2)}})
 
 
 @pytest.mark.slow

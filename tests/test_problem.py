@@ -103,9 +103,3 @@ def test_a_long_solve_is_hedged_whatever_the_data_are(rng, monkeypatch):
         assert result.method == result.ended_by.names[0 if X is good else 1]
         unit = np.eye(300)[0]
         np.testing.assert_allclose(X @ result.params["weights"], good @ unit, atol=0.02)
-
-
-def test_a_solve_of_a_moment_is_not_hedged(rng):
-    X = jnp.asarray(rng.normal(size=(2_000, 100)), jnp.float32)
-    objective = jd.LinearRegression(X, X[:, 0]).checked()
-    assert isinstance(default_method(objective, objective.start()), jd.DerivativeMethod)

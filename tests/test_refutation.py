@@ -113,17 +113,12 @@ def at_best(X, y, params):
     return params | {"intercept": np.mean(y - X @ params["weights"])}
 
 
-METHODS = {
-    "LSMR": jd.LSMR(),
-    "LBFGS": jd.LBFGS(),
-    "ConjugateGradient": jd.ConjugateGradient(),
-    "Gram": jd.Gram(),
-    "Backtracking": jd.GradientDescent(),
-}
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
+@pytest.mark.parametrize(
+    "method",
+    [jd.LSMR(), jd.LBFGS(), jd.ConjugateGradient(), jd.Gram(), jd.GradientDescent()],
+    ids=str,
+)
 def test_a_column_in_tiny_units_is_not_overlooked(method):
     X, y = uneven(1e15)
     result = jd.minimize(jd.LinearRegression(X, y), method=method)

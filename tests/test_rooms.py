@@ -14,6 +14,7 @@ import jaxdescent
 from jaxdescent.designs import Dense
 from jaxdescent.kernels import factors, platform, products
 from tests.commands import printed
+from tests.references import of_condition
 
 PACKAGE = pathlib.Path(jaxdescent.__file__).parent
 ROOMS = ("kernels", "machine")
@@ -81,10 +82,7 @@ def triangle_of(A):
 @pytest.mark.parametrize("condition", [1e1, 1e3, 1e5])
 @pytest.mark.parametrize("size", [5, 130, 300])
 def test_a_triangle_from_gram_matrices_is_that_of_householder(size, condition, rng):
-    rows = 3 * size
-    U, _ = np.linalg.qr(rng.normal(size=(rows, size)))
-    V, _ = np.linalg.qr(rng.normal(size=(size, size)))
-    A = (U * np.geomspace(1, 1 / condition, size)) @ V.T * 10 ** rng.uniform(-2, 2, size)
+    A = of_condition(condition, rng, 3 * size, size) * 10 ** rng.uniform(-2, 2, size)
     A = A.astype(np.float32)
     R, inverse = triangle_of(A)
     R, inverse = np.asarray(R, float), np.asarray(inverse, float)

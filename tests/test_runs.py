@@ -539,66 +539,53 @@ def test_a_signal_that_is_ignored_stays_so():
 
 
 NAN = jnp.asarray([1.0, jnp.nan, 2.0, 3.0])
-REFUSED = {
-    "traced": (
+REFUSED = [
+    (
         lambda: jax.jit(lambda x: jd.run(valley, x).params)(START),
         TypeError,
         r"run drives a descent from the host and cannot be traced.*call minimize",
     ),
-    "hooks is a hook": (
+    (
         lambda: run(hooks=jd.hooks.Progress()),
         TypeError,
         r"hooks must be a list of hooks, got Progress\(\)",
     ),
-    "a hook is a class": (
+    (
         lambda: run(hooks=[jd.hooks.Progress]),
         TypeError,
         r"must be instances of jd.hooks.Hook.*Call it first",
     ),
-    "a hook is a function": (
+    (
         lambda: run(hooks=[print]),
         TypeError,
         r"must be instances of jd.hooks.Hook.*got <built-in function print>",
     ),
-    "chunk zero": (lambda: run(chunk=0), ValueError, r"chunk must be at least 1, got 0"),
-    "NaN in the start": (lambda: jd.run(valley, {"x": NAN}["x"]), ValueError, r"start holds NaN"),
-    "NaN in the data": (
+    (lambda: run(chunk=0), ValueError, r"chunk must be at least 1, got 0"),
+    (lambda: jd.run(valley, {"x": NAN}["x"]), ValueError, r"start holds NaN"),
+    (
         lambda: jd.run(jd.LinearRegression(X.at[3, 2].set(jnp.nan), Y), method=jd.LSMR()),
         ValueError,
         r"the data.*X.* holds NaN",
     ),
-    "resume without a folder": (
-        lambda: run(resume=True),
-        ValueError,
-        r"resume=True needs the folder.*checkpoint=folder",
-    ),
-    "checkpoint is a number": (
+    (lambda: run(resume=True), ValueError, r"resume=True needs the folder.*checkpoint=folder"),
+    (
         lambda: run(checkpoint=3),
         TypeError,
         r"checkpoint must be a folder or jd.hooks.Checkpoint\(folder\), got 3",
     ),
-    "history elsewhere": (
+    (
         lambda: jd.hooks.History("run.csv"),
         ValueError,
         r"History writes .jsonl or .parquet, got 'run.csv'",
     ),
-    "stop without a function": (
-        lambda: jd.hooks.StopWhen(0.5),
-        TypeError,
-        r"StopWhen needs a function of a record, got 0.5",
-    ),
-    "profile without a folder": (
-        lambda: jd.hooks.Profile(3),
-        TypeError,
-        r"Profile needs the path of a folder, got 3",
-    ),
-    "no iterations": (lambda: run(max_iterations=0), ValueError, r"max_iterations"),
-}
+    (lambda: jd.hooks.StopWhen(0.5), TypeError, r"StopWhen needs a function of a record, got 0.5"),
+    (lambda: jd.hooks.Profile(3), TypeError, r"Profile needs the path of a folder, got 3"),
+    (lambda: run(max_iterations=0), ValueError, r"max_iterations"),
+]
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_errors_say_what_to_do(name):
-    call, kind, match = REFUSED[name]
+@pytest.mark.parametrize(("call", "kind", "match"), REFUSED)
+def test_errors_say_what_to_do(call, kind, match):
     with pytest.raises(kind, match=match):
         call()
 

@@ -16,6 +16,7 @@ from jaxdescent.cost.default import default_plan
 from jaxdescent.designs import sparse_entries, sparse_layout
 from jaxdescent.preconditioners.hessians import CentredRegression
 from tests import references
+from tests.meshes import rows_over
 
 ROWS, FEATURES = 60, 12
 
@@ -35,19 +36,6 @@ def products(X, weights, residual):
     return X.product(weights), X.transposed_product(residual)
 
 
-written_out = jax.jit(jd.Sparse.to_dense)
-
-
-def check_products(X, matrix, rng, of_outputs=((), (3,))):
-    rows, features = matrix.shape
-    for outputs in of_outputs:
-        weights, residual = rng.normal(size=(features, *outputs)), rng.normal(size=(rows, *outputs))
-        there, back = products(X, weights, residual)
-        close(there, matrix @ weights)
-        close(back, matrix.T @ residual)
-    close(written_out(X), matrix.toarray())
-
-
 @pytest.mark.slow
 @settings(max_examples=10)
 @given(st.data())
@@ -62,13 +50,12 @@ def test_products_are_scipys_for_any_pattern(data):
     matrix = scipy.sparse.coo_matrix((values, (row, column)), (rows, features))
     with jax.enable_x64(True):
         X = jd.Sparse.from_indices(row, column, values, shape=matrix.shape)
-        assert X.shape == matrix.shape
         assert X.dtype == X.reading.dtype == jnp.float64
         assert X.entries == matrix.tocsr().nnz
-        check_products(X, matrix, rng, of_outputs=[(3,)])
+        references.assert_is_matrix(X, matrix.toarray(), rng)
         ones = jd.Sparse.from_indices(row, column, shape=matrix.shape, dtype=jnp.float64)
         matrix = scipy.sparse.coo_matrix((np.ones(count), (row, column)), (rows, features))
-        check_products(ones, matrix, rng, of_outputs=[()])
+        references.assert_is_matrix(ones, matrix.toarray(), rng)
 
 
 @pytest.mark.parametrize("make", ["csr", "csc", "coo", "lil", "array", "bcoo", "bcsr"])
@@ -82,7 +69,7 @@ def test_matrices_of_scipy_and_jax_are_taken(make, rng, x64):
         given = BCSR.from_scipy_sparse(matrix)
     else:
         given = scipy.sparse.csr_array(matrix) if make == "array" else matrix.asformat(make)
-    check_products(jd.Sparse(given), matrix, rng)
+    references.assert_is_matrix(jd.Sparse(given), matrix.toarray(), rng)
 
 
 def full_column(rng):
@@ -107,7 +94,7 @@ def test_no_distribution_of_entries_blows_the_layout_up(make, rng, x64, monkeypa
     monkeypatch.setattr(sparse_layout, "LEAST_ENTRIES", 1 << 11)
     matrix = make(rng)
     X = jd.Sparse(matrix)
-    check_products(X, matrix, rng, of_outputs=[()])
+    references.assert_is_matrix(X, matrix.toarray(), rng)
     # An entry takes 12 bytes, and a row a few more; the padding of a slice is at most 15 pieces.
     assert X.reading.bytes < 1.25 * 12 * X.entries + 24 * max(X.shape)
 
@@ -121,7 +108,7 @@ def test_padding_of_ones_is_masked_however_much_of_a_piece_it_is(lengths, rng, x
     column = np.concatenate([rng.permutation(300)[:each] for each in length])
     X = jd.Sparse.from_indices(row, column, shape=(200, 300), dtype=jnp.float64)
     matrix = scipy.sparse.coo_matrix((np.ones(row.size), (row, column)), (200, 300)).tocsr()
-    check_products(X, matrix, rng, of_outputs=[()])
+    references.assert_is_matrix(X, matrix.toarray(), rng)
     weights = rng.normal(size=300)
     weights[7] = np.inf
     got, _ = products(X, weights, np.zeros(200))
@@ -150,14 +137,6 @@ def test_few_widths_are_chosen_and_pad_little(rng):
     padded = widths[np.searchsorted(widths, size)]
     assert padded.sum() < 1.1 * size.sum()
     assert len(widths) < 12
-
-
-def test_entries_in_any_order_and_twice_add_up(x64):
-    X = jd.Sparse.from_indices([2, 0, 2], [1, 3, 1], np.array([1.0, 2.0, 4.0]), shape=(3, 4))
-    assert X.entries == 2
-    np.testing.assert_array_equal(X.to_dense(), [[0, 0, 0, 2], [0, 0, 0, 0], [0, 5, 0, 0]])
-    ones = jd.Sparse.from_indices([2, 0, 2], [1, 3, 1], shape=(3, 4), dtype=jnp.float64)
-    np.testing.assert_array_equal(ones.to_dense(), [[0, 0, 0, 1], [0, 0, 0, 0], [0, 2, 0, 0]])
 
 
 def test_a_matrix_without_entries_predicts_the_intercept(x64):
@@ -228,16 +207,6 @@ def test_methods_find_the_minimum_of_the_dense_regression(method, rng, x64):
     assert result.converged
     for name, value in expected.items():
         np.testing.assert_allclose(result.params[name], value, rtol=1e-6, atol=1e-7)
-
-
-def test_a_wide_matrix_of_several_outputs_is_minimised(rng, x64):
-    matrix = random_matrix(rng, 12, 60)
-    y = jnp.asarray(rng.normal(size=(12, 3)))
-    expected = references.least_squares(jd.LinearRegression(matrix.toarray(), y, l2=0.5))
-    wide = jd.LinearRegression(matrix, y, l2=0.5)
-    result = jd.minimize(wide, method=jd.ConjugateGradient(), tolerance=1e-9)
-    for name, value in expected.items():
-        np.testing.assert_allclose(result.params[name], value, rtol=1e-6, atol=1e-8)
 
 
 def test_values_and_gradients_are_the_dense_ones_eagerly_in_jit_and_in_vmap(rng, x64):
@@ -332,9 +301,9 @@ def test_new_values_at_the_same_places_trace_nothing(rng, x64):
 
 def test_a_matrix_on_several_devices_is_multiplied(rng, x64, several_devices):
     matrix = random_matrix(rng, 4000, 64, 0.1)
-    mesh = jax.make_mesh((8,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    mesh = rows_over(8).mesh
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    of_pieces = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "d"))
+    of_pieces = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "rows"))
 
     def placed(leaf):
         is_cut = leaf.ndim == 2 and leaf.shape[1] % 8 == 0
@@ -384,52 +353,66 @@ def test_a_sparse_matrix_is_shown_by_its_sizes(rng):
     assert not X.is_stored
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        (([0, 3], [0, 0]), ValueError, "row indices must be from 0 to 2, got 3"),
-        (([0, -1], [0, 0]), ValueError, "row indices must be from 0 to 2, got -1"),
-        (([0, 1], [0, 2]), ValueError, "column indices must be from 0 to 1, got 2"),
-        (([0, 1], [0]), ValueError, "got 2 rows and 1 columns"),
-        (([[0]], [0]), ValueError, r"must have shape \(entries,\), got \(1, 1\)"),
-        (([0.5], [0]), TypeError, "must be integers, got dtype float64"),
-        (([True], [0]), TypeError, "must be integers, got dtype bool"),
-        (([0], [0], np.ones(2)), ValueError, r"values must have shape \(1,\)"),
-        (([0], [0], np.ones(1, int)), TypeError, "real floating-point, got dtype int64"),
-        (([0], [0], np.ones(1, bool)), TypeError, "real floating-point, got dtype bool"),
-        (([0], [0], np.ones(1, complex)), TypeError, "real floating-point, got dtype complex128"),
-    ],
-)
-def test_indices_and_values_that_make_no_matrix_are_refused(arguments, error, message):
+def made(*arguments, shape=(3, 2), **options):
+    return jd.Sparse.from_indices(*arguments, shape=shape, **options)
+
+
+REFUSED = [
+    (lambda: made([0, 3], [0, 0]), ValueError, "row indices must be from 0 to 2, got 3"),
+    (lambda: made([0, -1], [0, 0]), ValueError, "row indices must be from 0 to 2, got -1"),
+    (lambda: made([0, 1], [0, 2]), ValueError, "column indices must be from 0 to 1, got 2"),
+    (lambda: made([0, 1], [0]), ValueError, "got 2 rows and 1 columns"),
+    (lambda: made([[0]], [0]), ValueError, r"must have shape \(entries,\), got \(1, 1\)"),
+    (lambda: made([0.5], [0]), TypeError, "must be integers, got dtype float64"),
+    (lambda: made([True], [0]), TypeError, "must be integers, got dtype bool"),
+    (lambda: made([0], [0], np.ones(2)), ValueError, r"values must have shape \(1,\)"),
+    (lambda: made([0], [0], np.ones(1, int)), TypeError, "real floating-point, got dtype int64"),
+    (lambda: made([0], [0], np.ones(1, bool)), TypeError, "real floating-point, got dtype bool"),
+    (
+        lambda: made([0], [0], np.ones(1, complex)),
+        TypeError,
+        "real floating-point, got dtype complex128",
+    ),
+    (lambda: made([0], [0], dtype=int), TypeError, "dtype of ones must be .*, got .*int"),
+    # shapes
+    (lambda: made([], [], shape=(0, 2)), ValueError, "at least one row and one feature"),
+    (lambda: made([0], [0], shape=(3,)), ValueError, r"shape must be \(rows, features\)"),
+    (lambda: made([0], [0], shape=(2**31, 2)), ValueError, r"fewer than 2\*\*31"),
+    (lambda: made([0], [0], shape=(2.0, 2)), TypeError, r"two integers, got \(2.0, 2\)"),
+    (lambda: made([0], [0], shape=5), TypeError, "two integers, got 5"),
+    # matrices
+    (lambda: jd.Sparse(np.eye(3)), TypeError, "got ndarray: pass a dense X"),
+    (lambda: jd.Sparse(scipy.sparse.coo_array(np.ones(3))), ValueError, "must have shape"),
+    (
+        lambda: jd.Sparse(BCOO((np.ones((2, 2)), np.array([[0], [1]])), shape=(2, 2))),
+        TypeError,
+        "without batch",
+    ),
+    # what is traced
+    (
+        lambda: jax.jit(lambda row: made(row, [0]))(jnp.zeros(1, int)),
+        TypeError,
+        "must be known numbers, got traced ones",
+    ),
+    (
+        lambda: jax.jit(jd.Sparse)(BCOO((np.ones(2), np.array([[0, 0], [1, 1]])), shape=(2, 2))),
+        TypeError,
+        "must be known numbers, got traced ones",
+    ),
+    # products
+    (lambda: made([0], [0]).product(jnp.ones(3)), ValueError, r"as many as features, got \(3,\)"),
+    (
+        lambda: made([0], [0]).transposed_product(jnp.ones((2, 1))),
+        ValueError,
+        r"as many as rows, got \(2, 1\)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "error", "message"), REFUSED)
+def test_what_makes_no_matrix_or_product_is_refused(make, error, message):
     with pytest.raises(error, match=message):
-        jd.Sparse.from_indices(*arguments, shape=(3, 2))
-
-
-def test_products_with_vectors_of_another_length_are_refused():
-    X = jd.Sparse.from_indices([0], [0], shape=(3, 2))
-    with pytest.raises(ValueError, match=r"as many as features, got \(3,\)"):
-        X.product(jnp.ones(3))
-    with pytest.raises(ValueError, match=r"as many as rows, got \(2, 1\)"):
-        X.transposed_product(jnp.ones((2, 1)))
-
-
-def test_shapes_and_matrices_that_make_no_sense_are_refused():
-    with pytest.raises(ValueError, match="at least one row and one feature"):
-        jd.Sparse.from_indices([], [], shape=(0, 2))
-    with pytest.raises(ValueError, match=r"shape must be \(rows, features\)"):
-        jd.Sparse.from_indices([0], [0], shape=(3,))
-    with pytest.raises(ValueError, match=r"fewer than 2\*\*31"):
-        jd.Sparse.from_indices([0], [0], shape=(2**31, 2))
-    with pytest.raises(TypeError, match="got ndarray: pass a dense X"):
-        jd.Sparse(np.eye(3))
-    with pytest.raises(ValueError, match="must have shape"):
-        jd.Sparse(scipy.sparse.coo_array(np.ones(3)))
-    with pytest.raises(TypeError, match="without batch"):
-        jd.Sparse(BCOO((np.ones((2, 2)), np.array([[0], [1]])), shape=(2, 2)))
-    with pytest.raises(TypeError, match="must be known numbers, got traced ones"):
-        jax.jit(lambda row: jd.Sparse.from_indices(row, [0], shape=(3, 2)))(jnp.zeros(1, int))
-    with pytest.raises(TypeError, match="must be known numbers, got traced ones"):
-        jax.jit(jd.Sparse)(BCOO((np.ones(2), np.array([[0, 0], [1, 1]])), shape=(2, 2)))
+        make()
 
 
 def test_indices_of_64_bits_without_sign_are_exact():
@@ -451,12 +434,3 @@ def test_large_values_are_compared_without_overflow(dtype):
     several = np.array([1, 1, 1, 9]) * float(jnp.finfo(dtype).max) / 9
     X = jd.Sparse.from_indices(range(4), range(4), several.astype(dtype), shape=(4, 4))
     assert X.is_uneven
-
-
-def test_a_shape_is_two_integers():
-    with pytest.raises(TypeError, match=r"two integers, got \(2.0, 2\)"):
-        jd.Sparse.from_indices([0], [0], shape=(2.0, 2))
-    with pytest.raises(TypeError, match="two integers, got 5"):
-        jd.Sparse.from_indices([0], [0], shape=5)
-    with pytest.raises(TypeError, match=r"dtype of ones must be .*, got .*int"):
-        jd.Sparse.from_indices([0], [0], shape=(2, 2), dtype=int)

@@ -28,7 +28,9 @@ from jaxdescent.data import (
 )
 from jaxdescent.machine import Machine
 from tests.commands import printed
-from tests.references import closed_form
+from tests.files import zeros_below
+from tests.references import assert_is_matrix, closed_form
+from tests.results import assert_same
 
 ROWS, COLUMNS, LEVELS = 450, 3, 4
 
@@ -117,20 +119,11 @@ def test_products_are_those_of_the_written_out_matrix(form, tmp_path, rng, x64):
     if form in ("Parquet", "Arrow"):
         table["a"] = table["a"].astype(np.float32).astype(float)
     X, S = written_out(table), streamed(FORMS[form](tmp_path, table), dtype=jnp.float64)
-    assert S.shape == X.shape
     assert S.dtype == jnp.float64
     assert S.stream.blocks > 3
     center = rng.normal(size=X.shape[1])
-    s = rng.random(ROWS)
     for design, matrix in ((S, X), (S.minus(jnp.asarray(center)), X - center)):
-        for outputs in ((), (2,)):
-            w, r = rng.normal(size=(X.shape[1], *outputs)), rng.normal(size=(ROWS, *outputs))
-            np.testing.assert_allclose(design.product(jnp.asarray(w)), matrix @ w, atol=1e-11)
-            np.testing.assert_allclose(
-                design.transposed_product(jnp.asarray(r)), matrix.T @ r, atol=1e-10
-            )
-        squares = design.column_squared_norms(jnp.asarray(s), None)
-        np.testing.assert_allclose(squares, (s[:, None] * matrix**2).sum(axis=0))
+        assert_is_matrix(design, matrix, rng)
     np.testing.assert_allclose(S.column("y"), table["y"])
     np.testing.assert_array_equal(S.column("c"), table["c"])
     assert S.names == ("a", "b", "c", "k=0", "k=1", "k=2", "k=3")
@@ -275,10 +268,7 @@ def test_every_method_finds_the_minimum_in_the_passes_that_are_said(name, rng):
         assert looks == 1  # at the claim of CONVERGED
         assert (loader.read - before[0]) // ROWS >= passes - 2
     again = jd.minimize(regression, method=method)
-    for one, other in zip(
-        jax.tree.leaves(result.params), jax.tree.leaves(again.params), strict=True
-    ):
-        np.testing.assert_array_equal(one, other)  # the same bits
+    assert_same(result.params, again.params)
     if name == "LSMR()":  # by the same program rows far from zero, which are centred as they come
         loader.table = table_of(rng, far=1e4)
         loader.table["a"] = loader.table["a"].astype("f").astype(float)
@@ -601,16 +591,15 @@ class TestWhatIsWrong:
 
 
 CHILD = """
-import json, pathlib, sys
-import jax.numpy as jnp
+import json, sys
 import jaxdescent as jd
+from benchmarks.harness import resident
 X = jd.Streamed(sys.argv[1], exclude=["y"])
 y = X.column("y")
 regression = jd.LinearRegression(X, y, l2=1.0, intercept=False)
 result = jd.minimize(regression, method=jd.GradientDescent(1e-4), max_iterations=1)
-status = pathlib.Path("/proc/self/status").read_text()
-peak = int(status.split("VmHWM:")[1].split()[0]) * 1024
-print(json.dumps({"peak": peak, "passes": X.passes, "first": float(result.params["weights"][0])}))
+first = float(result.params["weights"][0])
+print(json.dumps({"peak": resident.peak(), "passes": X.passes, "first": first}))
 """
 
 
@@ -618,16 +607,9 @@ print(json.dumps({"peak": peak, "passes": X.passes, "first": float(result.params
 @pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="reads /proc")
 def test_data_three_times_the_memory(tmp_path, rng):
     rows, columns, limit = 98_000, 4000, 520_000_000
-    known = rng.normal(size=(6000, columns)).astype(np.float32)
-    for name, shape, first in (
-        ("X.npy", (rows, columns), known),
-        ("y.npy", (rows,), known[:, 0]),
-    ):  # Zeros below, which take no room on the disk.
-        with (tmp_path / name).open("wb") as file:
-            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            file.write(first.tobytes())
-            file.truncate(file.tell() - first.nbytes + 4 * int(np.prod(shape)))
+    known = rng.normal(size=(6000, columns))
+    zeros_below(tmp_path / "X.npy", known, rows)
+    zeros_below(tmp_path / "y.npy", known[:, 0], rows)
     assert (tmp_path / "X.npy").stat().st_size > 3 * limit
     told = json.loads(printed(CHILD, tmp_path / "X.npy"))
     assert told["peak"] <= limit, f"{told['peak']:,}"

@@ -4,25 +4,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxdescent as jd
 from jaxdescent import data
 from jaxdescent.data import located, row_stream
 from jaxdescent.data.shares import Share
+from tests.meshes import rows_over
 from tests.references import closed_form
 
 ROWS, FEATURES = 248, 4
 
 
 @pytest.fixture(scope="module")
-def mesh():
-    return jax.make_mesh((8,), ("samples",), axis_types=(AxisType.Auto,))
-
-
-@pytest.fixture(scope="module")
-def sharding(mesh):
-    return NamedSharding(mesh, PartitionSpec("samples"))
+def sharding():
+    return rows_over(8)
 
 
 @pytest.fixture(scope="module")

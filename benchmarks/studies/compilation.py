@@ -65,6 +65,28 @@ def residuals(p: Any, args: Any = None) -> Any:
     return p[0] * jnp.exp(-p[1] * t) + p[2] - (2 * jnp.exp(-1.5 * t) + 0.5 + 0.1 * jnp.sin(40 * t))
 
 
+def layers(sizes: list[int], rng: Any) -> Any:
+    """The params of a network with so many units in its layers."""
+    import jax.numpy as jnp
+
+    return [
+        {
+            "W": jnp.asarray(rng.normal(size=(a, b)) / a**0.5, jnp.float32),
+            "b": jnp.zeros(b, jnp.float32),
+        }
+        for a, b in itertools.pairwise(sizes)
+    ]
+
+
+def outputs(params: Any, h: Any) -> Any:
+    """Of a network for these inputs."""
+    import jax.numpy as jnp
+
+    for layer in params[:-1]:
+        h = jnp.tanh(h @ layer["W"] + layer["b"])
+    return h @ params[-1]["W"] + params[-1]["b"]
+
+
 def network() -> tuple[Callable[..., Any], Any]:
     """The loss of a network of two hidden layers of twenty units on thirteen inputs, and its 721
     params.
@@ -74,23 +96,13 @@ def network() -> tuple[Callable[..., Any], Any]:
     import numpy as np
 
     rng = np.random.default_rng(0)
-    sizes = [13, 20, 20, 1]
-    params = [
-        {
-            "W": jnp.asarray(rng.normal(size=(a, b)) / a**0.5, jnp.float32),
-            "b": jnp.zeros(b, jnp.float32),
-        }
-        for a, b in itertools.pairwise(sizes)
-    ]
+    params = layers([13, 20, 20, 1], rng)
     X = jnp.asarray(rng.normal(size=(200, 13)), jnp.float32)
     y = jnp.sin(X[:, 0]) + X[:, 1] * X[:, 2]
 
     def loss(params: Any, args: Any = None) -> jax.Array:
         del args
-        h = X
-        for layer in params[:-1]:
-            h = jnp.tanh(h @ layer["W"] + layer["b"])
-        return jnp.mean((h @ params[-1]["W"] + params[-1]["b"] - y[:, None]) ** 2)
+        return jnp.mean((outputs(params, X) - y[:, None]) ** 2)
 
     return loss, params
 
@@ -101,22 +113,11 @@ def informed() -> tuple[Callable[..., Any], Any]:
     import jax.numpy as jnp
     import numpy as np
 
-    rng = np.random.default_rng(0)
-    sizes = [1, 16, 16, 1]
-    params = [
-        {
-            "W": jnp.asarray(rng.normal(size=(a, b)) / a**0.5, jnp.float32),
-            "b": jnp.zeros(b, jnp.float32),
-        }
-        for a, b in itertools.pairwise(sizes)
-    ]
+    params = layers([1, 16, 16, 1], np.random.default_rng(0))
     x = jnp.linspace(0.0, np.pi, 50)
 
     def u(params: Any, x: Any) -> Any:
-        h = x[None]
-        for layer in params[:-1]:
-            h = jnp.tanh(h @ layer["W"] + layer["b"])
-        return (h @ params[-1]["W"] + params[-1]["b"])[0]
+        return outputs(params, x[None])[0]
 
     def residual(params: Any, args: Any = None) -> Any:
         del args

@@ -15,7 +15,6 @@ included, and memory is the most that it held.
 from __future__ import annotations
 
 import argparse
-import os
 import pathlib
 import subprocess
 import sys
@@ -30,6 +29,7 @@ import scipy.sparse
 from scipy.sparse.linalg import lsmr
 
 import jaxdescent as jd
+from benchmarks.harness.process import ROOT
 from benchmarks.harness.turns import timed
 
 ROWS, WORKERS, FIRMS, YEARS, COVARIATES = 2_000_000, 200_000, 20_000, 10, 5
@@ -66,14 +66,17 @@ def written_out(factors: dict[str, tuple[np.ndarray, int]], x: np.ndarray) -> An
 
 
 COMMAND = """
-import pathlib, sys
+import sys, time
+from benchmarks.harness import resident
 from jaxdescent.cli.commands import app
 try:
     app(sys.argv[1:])
 finally:
-    print(pathlib.Path("/proc/self/status").read_text(), file=sys.stderr)
+    print(time.process_time(), resident.peak(), file=sys.stderr)
 """
-"""The peak is that of the process itself: what wait4 reports begins with its parent's."""
+"""The peak is that of the process itself: what the system tells its parent begins with the
+parent's.
+"""
 
 
 def by_command(
@@ -93,21 +96,15 @@ def by_command(
         took = []
         for _ in range(repeats):
             begin = time.perf_counter()
-            process = subprocess.Popen(
-                command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-            )
-            assert process.stderr is not None
-            said = process.stderr.read()
-            _, status, used = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            if process.returncode:
-                sys.exit(f"jaxdescent fit ended with {process.returncode}: {said}")
+            done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
             seconds = time.perf_counter() - begin
-            peak = int(said.split("VmHWM:")[1].split()[0])  # in KiB
-            took.append((seconds, used.ru_utime + used.ru_stime, peak))
+            if done.returncode:
+                sys.exit(f"jaxdescent fit ended with {done.returncode}: {done.stderr}")
+            processor, peak = map(float, done.stderr.split()[-2:])
+            took.append((seconds, processor, peak))
         weights = np.load(kept / "weights.npy")[: x.shape[1]]
     seconds, processor, peak = min(took)
-    return weights, f"{seconds:.1f} s, {processor:.1f} s of processors, {peak / 2**20:.2f} GiB"
+    return weights, f"{seconds:.1f} s, {processor:.1f} s of processors, {peak / 2**30:.2f} GiB"
 
 
 def main() -> None:

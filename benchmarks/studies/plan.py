@@ -257,20 +257,27 @@ def compiled(objective: Any, params: Any, candidate: Candidate) -> Any:
     return jax.jit(descend).lower(objective, params, candidate.method).compile()
 
 
+def predictions(plan: Plan, candidate: Candidate) -> dict[str, Any]:
+    """What the plan says of a candidate."""
+    return {
+        "is_chosen": candidate is plan.chosen,
+        "predicted_bytes": candidate.peak_bytes,
+        "predicted_working_bytes": candidate.working_bytes,
+        "predicted_setup_seconds": candidate.setup_seconds,
+        "predicted_seconds_per_iteration": candidate.seconds_per_iteration,
+        "predicted_iterations": candidate.iterations,
+    }
+
+
 def row_of(problem: Problem, plan: Plan, candidate: Candidate, program: Any) -> Row:
     analysis = program.memory_analysis()
     working = analysis.temp_size_in_bytes + analysis.output_size_in_bytes
     return Row(
         problem=problem.name,
         candidate=candidate.name,
-        is_chosen=candidate is plan.chosen,
-        predicted_bytes=candidate.peak_bytes,
         measured_bytes=candidate.data_bytes + working,
-        predicted_working_bytes=candidate.working_bytes,
         measured_working_bytes=working,
-        predicted_setup_seconds=candidate.setup_seconds,
-        predicted_seconds_per_iteration=candidate.seconds_per_iteration,
-        predicted_iterations=candidate.iterations,
+        **predictions(plan, candidate),
     )
 
 
@@ -364,20 +371,10 @@ def predicted_again(problem: Problem, entry: dict[str, Any]) -> list[Row]:
     shapes = problem.objective, problem.params
     plan = jd.plan(*(shapes if problem.is_large else problem.made()), device=machine_of(entry))
     candidates = {candidate.name: candidate for candidate in plan.candidates}
-    rows = []
-    for row in (Row(**fields) for fields in entry["rows"]):
-        candidate = candidates[row.candidate]
-        rows.append(
-            dataclasses.replace(
-                row,
-                is_chosen=candidate is plan.chosen,
-                predicted_bytes=candidate.peak_bytes,
-                predicted_working_bytes=candidate.working_bytes,
-                predicted_setup_seconds=candidate.setup_seconds,
-                predicted_seconds_per_iteration=candidate.seconds_per_iteration,
-                predicted_iterations=candidate.iterations,
-            )
-        )
+    rows = [
+        Row(**fields | predictions(plan, candidates[fields["candidate"]]))
+        for fields in entry["rows"]
+    ]
     for row in rows:
         show(row)
     return rows

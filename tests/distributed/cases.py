@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxdescent as jd
+from tests.meshes import rows_over
 
 ROWS, FEATURES = 240, 6
 
@@ -22,9 +22,7 @@ def data(outputs=None, dtype=np.float32):
 
 def across_processes():
     """A function that places an array with its rows over all devices of all processes."""
-    count = len(jax.devices())
-    mesh = jax.make_mesh((count,), ("samples",), axis_types=(AxisType.Auto,))
-    rows = NamedSharding(mesh, PartitionSpec("samples"))
+    rows = rows_over(len(jax.devices()))
     return lambda array: jax.make_array_from_callback(array.shape, rows, lambda at: array[at])
 
 

@@ -69,16 +69,14 @@ if __name__ == "__main__":
     import jax
     import jax.numpy as jnp
     import numpy as np
-    from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
     import jaxdescent as jd
     from jaxdescent import data
     from tests.distributed.cases import ROWS
     from tests.distributed.recorded import Recorded
+    from tests.meshes import rows_over
 
     CG = jd.ConjugateGradient()
-    devices = len(jax.devices())
-    mesh = jax.make_mesh((devices,), ("samples",), axis_types=(AxisType.Auto,))
-    rows = NamedSharding(mesh, PartitionSpec("samples"))
+    rows = rows_over(len(jax.devices()))
     for name in names:
         print(json.dumps([name, globals()[name](pathlib.Path(folder), rows)]), flush=True)

@@ -1,10 +1,7 @@
 """Two and three real processes over loopback give what one does, and fail together."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -12,8 +9,9 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent.processes import joining
+from tests.commands import started
 from tests.distributed.cases import CASES, certified, solved
-from tests.distributed.processes import ROOT, SHARED, free_port, run
+from tests.distributed.processes import SHARED, free_port, run
 
 EVERYDAY = ("default", "traced", "function")
 CHILD = "tests.distributed.child"
@@ -234,16 +232,8 @@ def test_the_death_of_a_process_ends_the_others_with_an_error():
 def two_of(program, *arguments):
     """Two processes of this program, of which each knows its number and where they meet."""
     address = f"127.0.0.1:{free_port()}"
-    return [
-        subprocess.Popen(
-            [sys.executable, "-c", program, str(index), address, *map(str, arguments)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
-        )
-        for index in range(2)
-    ]
+    alone = {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    return [started(program, index, address, *arguments, **alone) for index in range(2)]
 
 
 DIES = """

@@ -144,17 +144,23 @@ def _questions(dtype: str, only: str | None, seeds: int) -> Iterator[Question]:
                 yield question
 
 
+METHODS = {
+    "default": None,
+    "DerivativeMethod": jd.DerivativeMethod(),
+    "ConjugateGradient": jd.ConjugateGradient(),
+    "LSMR": jd.LSMR(),
+    "LSMR(Sketch)": jd.LSMR(jd.Sketch()),
+    "LBFGS": jd.LBFGS(),
+    "GradientDescent": jd.GradientDescent(),
+    "Gram": jd.Gram(),
+}
+DESCENTS = {
+    name: METHODS[name] for name in ("default", "ConjugateGradient", "LBFGS", "GradientDescent")
+}
+"""For functions, whose stationary points are all that the derivative method looks for."""
+
+
 def _regressions(dtype: str, seeds: int) -> Iterator[Question]:
-    methods = {
-        "default": None,
-        "DerivativeMethod": jd.DerivativeMethod(),
-        "ConjugateGradient": jd.ConjugateGradient(),
-        "LSMR": jd.LSMR(),
-        "LSMR(Sketch)": jd.LSMR(jd.Sketch()),
-        "LBFGS": jd.LBFGS(),
-        "GradientDescent": jd.GradientDescent(),
-        "Gram": jd.Gram(),
-    }
     for seed in range(seeds):
         drawn = random_regression(seed, DTYPES[dtype])
 
@@ -173,7 +179,7 @@ def _regressions(dtype: str, seeds: int) -> Iterator[Question]:
             drawn.name,
             objective,
             lambda: None,
-            methods,
+            METHODS,
             drawn.suboptimality,
             drawn.value_at_zero,
             minimum,
@@ -181,13 +187,6 @@ def _regressions(dtype: str, seeds: int) -> Iterator[Question]:
 
 
 def _quadratics(dtype: str, seeds: int) -> Iterator[Question]:
-    methods = {
-        "default": None,
-        "DerivativeMethod": jd.DerivativeMethod(),
-        "ConjugateGradient": jd.ConjugateGradient(),
-        "LBFGS": jd.LBFGS(),
-        "GradientDescent": jd.GradientDescent(),
-    }
     for seed in range((seeds + 1) // 2):
         drawn = random_quadratic(seed, DTYPES[dtype])
 
@@ -198,7 +197,7 @@ def _quadratics(dtype: str, seeds: int) -> Iterator[Question]:
             drawn.name,
             objective,
             lambda: None,
-            methods,
+            METHODS,
             drawn.suboptimality,
             drawn.value_at_zero,
         )
@@ -206,12 +205,6 @@ def _quadratics(dtype: str, seeds: int) -> Iterator[Question]:
 
 def _convex(dtype: str, seeds: int) -> Iterator[Question]:
     del seeds
-    methods = {
-        "default": None,
-        "ConjugateGradient": jd.ConjugateGradient(),
-        "LBFGS": jd.LBFGS(),
-        "GradientDescent": jd.GradientDescent(),
-    }
     for problem in classical.problems():
         if problem.name not in CONVEX:
             continue
@@ -221,7 +214,7 @@ def _convex(dtype: str, seeds: int) -> Iterator[Question]:
             problem.name,
             lambda problem=problem: problem.function,
             lambda problem=problem: jnp.asarray(problem.start.astype(DTYPES[dtype])),
-            methods,
+            DESCENTS,
             lambda params, case=case, least=least: max(0.0, case.value(params) - least),
             case.value(problem.start) - least,
         )

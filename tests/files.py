@@ -1,0 +1,24 @@
+"""Files that tests of several modules read, and the rows that stay in them."""
+
+import numpy as np
+
+
+def keep_rows_in_files(monkeypatch):
+    """Rows fit in no memory from here on."""
+    from jaxdescent.fit import plans
+
+    real = plans.plan_in_memory
+    monkeypatch.setattr(plans, "plan_in_memory", lambda *given: real(*given)._replace(bytes=10**15))
+
+
+def zeros_below(path, first, rows):
+    """An array of so many rows in float32, of which these are the first: the others are zeros,
+    which take no room on the disk.
+    """
+    first = np.asarray(first, np.float32)
+    shape = rows, *first.shape[1:]
+    with path.open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(first.tobytes())
+        file.truncate(file.tell() - first.nbytes + 4 * int(np.prod(shape)))
