@@ -21,13 +21,7 @@ from jaxdescent.fit.descents import descend
 from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.job import Fitted, Job, Predictions, part_of
 from jaxdescent.fit.model import Model
-from jaxdescent.fit.penalty_path import (
-    HELD_OUT,
-    Path,
-    SearchState,
-    generalised,
-    penalties_from,
-)
+from jaxdescent.fit.penalty_path import HELD_OUT, Path, SearchState, generalised, penalties_from
 from jaxdescent.fit.plans import probes_for
 from jaxdescent.fit.request import AUTO, method_of
 from jaxdescent.fit.roles import Roles

@@ -180,7 +180,7 @@ def _fitted(job: Job, began: float) -> Model:
             stack.callback(job.checkpoint.close)
         has_levels = bool(job.encoding.one_hot) or job.encoding.sparse is not None
         job = with_levels(job) if has_levels else job
-        fitted, counts = fit_within_memory(job)
+        fitted, is_counted = fit_within_memory(job)
     figures = [fitted.intercept, *(part["rmse"] for part in fitted.parts)]
     if not (np.isfinite(fitted.weights).all() and np.isfinite(figures).all()):
         raise DataError(
@@ -192,7 +192,7 @@ def _fitted(job: Job, began: float) -> Model:
     packages = ("numpy", "jax", "jaxdescent", "pyarrow")
     versions = {"python": platform.python_version()}
     versions |= {package: provenance.version(package) for package in packages}
-    other_passes = has_levels + (len(dates) > 0) + counts + job.source.looks
+    other_passes = has_levels + (len(dates) > 0) + is_counted + job.source.looks
     rows_read = sum(processes.told_by_all(fitted.rows_read))
     seconds = time.perf_counter() - began
     bytes_read = fitted.passes * job.source.file_bytes

@@ -8,12 +8,7 @@ from jaxdescent.data import DataError, located, row_stream
 from jaxdescent.data.chunk import product_rows
 from jaxdescent.data.read_ahead import BLOCKS_HELD
 from jaxdescent.fit import checkpoint
-from jaxdescent.fit.budget import (
-    LEVEL_BYTES,
-    MOST_ROWS,
-    SLACK_BYTES,
-    reading_of,
-)
+from jaxdescent.fit.budget import LEVEL_BYTES, MOST_ROWS, SLACK_BYTES, reading_of
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.request import AUTO
 from jaxdescent.machine.resident import resident_bytes
@@ -90,9 +85,9 @@ def plan_sums(job: Job) -> FitPlan:
     return FitPlan(base + max(passing + reading.bytes, solving_bytes), reading.rows)
 
 
-def counted_rows(job: Job) -> tuple[int, int]:
-    """How many rows all sources have, and how many of them were read to count them."""
-    rows = counted = 0
+def counted_rows(job: Job) -> tuple[int, bool]:
+    """How many rows all sources have, and whether some of them were read to count them."""
+    rows, is_counted = 0, False
     for source in job.sources:
         if source.rows is not None:
             rows += source.rows
@@ -102,9 +97,9 @@ def counted_rows(job: Job) -> tuple[int, int]:
                 "a fit of so many features has to know how many rows there are, and this reader "
                 "gives its rows only once: pass a table."
             )
-        blocks = located(source, [job.roles.target], MOST_ROWS)
-        counted += sum(block.rows for block in blocks)
-    return rows + counted, counted
+        rows += sum(block.rows for block in located(source, [job.roles.target], MOST_ROWS))
+        is_counted = True
+    return rows, is_counted
 
 
 def plan_in_memory(job: Job, rows: int) -> FitPlan:

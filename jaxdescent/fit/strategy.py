@@ -25,15 +25,15 @@ MEMORY, FILES = "rows in memory", "rows in the files"
 """The names of the iterative ways of fitting in the description of a fit that is kept."""
 
 
-def fit_within_memory(job: Job) -> tuple[Fitted, int]:
-    """The fit, and how many more passes it took to plan it.
+def fit_within_memory(job: Job) -> tuple[Fitted, bool]:
+    """The fit, and whether the rows were read to be counted before.
 
     Raises:
       DataError: where the data or the options cannot be used.
       ProblemTooLarge: where no way fits the memory.
     """
     encoding, memory, method = job.encoding, job.memory, job.request.method
-    sums, counted = plans.plan_sums(job), 0
+    sums, is_counted = plans.plan_sums(job), False
     is_small, is_alone = memory.fits(sums.bytes), processes.is_alone()
     if method == DIRECT and encoding.sparse is not None:
         raise DataError(
@@ -49,7 +49,7 @@ def fit_within_memory(job: Job) -> tuple[Fitted, int]:
     # A spectrum takes longer than descents on rows of which most entries are zeros.
     is_long = bool(encoding.labelled) and encoding.size > MOST_COLUMNS
     if method != DIRECT and (needs_rows or (is_alone and is_long)):
-        rows, counted = plans.counted_rows(job)
+        rows, is_counted = plans.counted_rows(job)
         in_memory = plans.plan_in_memory(job, rows)
         # Several processes read their rows again, as one does where they do not fit.
         if is_alone and in_memory.bytes <= memory.limit and way != FILES:
@@ -57,9 +57,9 @@ def fit_within_memory(job: Job) -> tuple[Fitted, int]:
                 "The rows are kept in memory, one-hot columns unwritten, and "
                 f"{method_of(method)!r} minimises; about {_bytes(job, in_memory)}."
             )
-            return _descent(job, RowsInMemory, MEMORY, in_memory, [line]), int(counted > 0)
+            return _descent(job, RowsInMemory, MEMORY, in_memory, [line]), is_counted
         if needs_rows:
-            return _in_files(job, sums, in_memory), int(counted > 0)
+            return _in_files(job, sums, in_memory), is_counted
     side = plans.products_side(job)
     plan = [
         f"One pass adds up a {side:,} x {side:,} matrix in float64, and its spectrum solves; at "
@@ -71,7 +71,7 @@ def fit_within_memory(job: Job) -> tuple[Fitted, int]:
     fitted = fit_by_sums(job, sums)
     if job.start is not None:
         fitted.notes.append("The sums' solve needs no start: --start changed nothing.")
-    return fitted, int(counted > 0)
+    return fitted, is_counted
 
 
 def _in_files(job: Job, sums: FitPlan, in_memory: FitPlan) -> Fitted:
