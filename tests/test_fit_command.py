@@ -933,10 +933,10 @@ def test_a_fit_in_memory_that_is_interrupted_ends_its_reading(tmp_path, rng):
     np.save(tmp_path / "y.npy", rng.normal(size=3_000_000))
     program = (
         "from jaxdescent.cli import main\n"
-        "from jaxdescent.fit.in_memory import Features\n"
+        "from jaxdescent.fit.descent_rows import RowsInMemory\n"
         "def add(*arguments, **options):\n"
         "    raise KeyboardInterrupt\n"
-        "Features.add = add\n"
+        "RowsInMemory.add = add\n"
         "main()\n"
     )
     process = started(program, "fit", tmp_path / "X.npy", "--method", "cg")

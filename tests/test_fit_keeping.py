@@ -22,7 +22,7 @@ from jaxdescent.fit.checkpoint import Interrupted
 from jaxdescent.fit.progress import ProgressListener
 from jaxdescent.fit.roles import Roles
 from jaxdescent.fit.rows import prepared
-from jaxdescent.fit.rows_digest import RowsDigest
+from jaxdescent.fit.vectors import RowsDigest
 from tests.commands import ran, run
 from tests.files import keep_rows_in_files
 

@@ -15,8 +15,7 @@ from sklearn.linear_model import Ridge
 
 import jaxdescent as jd
 from jaxdescent.data import DataError
-from jaxdescent.fit.columns import bucket_of, labels_of
-from jaxdescent.fit.interactions import crossed
+from jaxdescent.fit.columns import bucket_of, crossed, labels_of
 
 ROWS = 400
 

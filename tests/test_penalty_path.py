@@ -13,10 +13,10 @@ import jaxdescent as jd
 from jaxdescent.data import DataError
 from jaxdescent.data.chunk import Chunk
 from jaxdescent.data.entries import Coded, sparse_pieces
-from jaxdescent.fit import descents, penalty_path, reporting_method
+from jaxdescent.fit import descents, penalty_path
+from jaxdescent.fit.descents import listening
 from jaxdescent.fit.penalty_path import Path, penalties_from
 from jaxdescent.fit.progress import ProgressListener
-from jaxdescent.fit.reporting_method import listening
 from jaxdescent.fit.vectors import ColumnSquares
 
 ROWS = 900
@@ -222,11 +222,10 @@ class TestStandardize:
 
 def encoded_of(model, table):
     from jaxdescent.data import located, open_source
-    from jaxdescent.fit.encoding import Policy
 
     source = open_source(table)
     (block,) = located(source, model.encoding.columns, len(table))
-    return model.encoding.encode(block, Policy())
+    return model.encoding.encode(block)
 
 
 def written_out(model, table):
@@ -315,7 +314,7 @@ class TestStart:
         assert "shop=1" not in names
 
     def test_features_are_matched_by_name_not_by_place(self, model, table):
-        from jaxdescent.fit.start import start_of
+        from jaxdescent.fit.by_descent import start_of
 
         swapped = jd.fit_model(
             table.select("y", "day", "shop", "city", "age"), "y", l2=2.0,
@@ -379,7 +378,7 @@ class TestProgress:
 
         with pytest.raises(RuntimeError), listening(lambda value, left: None):
             raise RuntimeError
-        assert not reporting_method._listeners
+        assert not descents._listeners
 
 
 @pytest.mark.slow

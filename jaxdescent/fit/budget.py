@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from jaxdescent import processes
@@ -20,9 +19,9 @@ threads, code that is loaded late."""
 LEVEL_BYTES = 200
 """Bytes of a level's entry in the lookup tables, beside its text."""
 
-FINDING_COPIES, WRITING_COPIES = 5, 3
-"""Copies of the levels' texts: those that were known and those that are new, joined by a table that
-doubles; and later Arrow's beside Python's, and the text of a model's file."""
+FINDING_COPIES = 5
+"""Copies of the levels' texts while they are found: those that were known and those that are new,
+joined by a table that doubles."""
 
 SHARE = 0.8
 """The share of the available memory that a fit may take where no limit is given."""
@@ -110,12 +109,6 @@ class ReadingBytes(NamedTuple):
     longest: str = ""
 
 
-def bytes_of_levels(levels: Iterable[Iterable[str]]) -> int:
-    """Bytes of the further copies of levels' texts that a fit makes (``WRITING_COPIES``)."""
-    each = itertools.chain.from_iterable(levels)
-    return WRITING_COPIES * sum(len(text) * (1 if text.isascii() else 4) for text in each)
-
-
 def reading_of(
     sources: Sequence[Source], names: Sequence[str], width: int, free: float
 ) -> ReadingBytes:
@@ -127,23 +120,22 @@ def reading_of(
       width: bytes that a row takes once it is prepared.
       free: bytes that are left for reading.
     """
-    plans = [_reading_of(source, names, width, free) for source in sources]
+    plans = list[ReadingBytes]()
+    for source in sources:
+        texts = {name: source.row_bytes([name]) for name in names}
+        longest = max(texts, key=lambda name: texts[name], default="")
+        where = ""
+        if texts.get(longest, 0) > LONG_BYTES:
+            where = f", with texts as long as in {longest!r},"
+        row = max(source.row_bytes(names) * BLOCK_COPIES + width, 1)
+        rows = MOST_ROWS
+        while rows > LEAST_ROWS and rows * row > BLOCK_BYTES:
+            rows //= 2
+        while True:
+            held = BLOCKS_HELD * rows * row + source.reading_bytes(names, rows)
+            if rows == 1 or rows * row <= LEAST_BYTES or held <= free:
+                break
+            rows //= 2
+        plans.append(ReadingBytes(rows, held, where))
     most = max(plans, key=lambda plan: plan.bytes)
     return most._replace(rows=min(plan.rows for plan in plans))
-
-
-def _reading_of(source: Source, names: Sequence[str], width: int, free: float) -> ReadingBytes:
-    row = max(source.row_bytes(names) * BLOCK_COPIES + width, 1)
-    rows = MOST_ROWS
-    while rows > LEAST_ROWS and rows * row > BLOCK_BYTES:
-        rows //= 2
-
-    def held(rows: int) -> int:
-        return BLOCKS_HELD * rows * row + source.reading_bytes(names, rows)
-
-    while rows > 1 and rows * row > LEAST_BYTES and held(rows) > free:
-        rows //= 2
-    texts = {name: source.row_bytes([name]) for name in names}
-    longest = max(texts, key=lambda name: texts[name], default="")
-    is_long = bool(names) and texts[longest] > LONG_BYTES
-    return ReadingBytes(rows, held(rows), f", with texts as long as in {longest!r}," * is_long)

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import functools
+from typing import Any
 
 import numpy as np
 
 from jaxdescent import processes
 from jaxdescent.data import NormalSums
 from jaxdescent.data.chunk import mirror
-from jaxdescent.fit.encoding import Encoding
-from jaxdescent.fit.first_pass import FirstPass
-from jaxdescent.fit.fitted import Fitted, part_of
-from jaxdescent.fit.job import Job
-from jaxdescent.fit.methods import AUTO
-from jaxdescent.fit.penalty_path import path_by_sums
+from jaxdescent.fit.job import Fitted, Job, part_of
+from jaxdescent.fit.penalty_path import HELD_OUT, Path, generalised, penalties_from
 from jaxdescent.fit.plans import FitPlan, products_side
-from jaxdescent.fit.rows import TEST, TRAIN, Rows
-from jaxdescent.fit.solution import Solution, solve
+from jaxdescent.fit.request import AUTO
+from jaxdescent.fit.rows import TEST, TRAIN, FirstPass, Rows
+from jaxdescent.status import Evidence, Status
+
+RANK = 1e-13
+"""An eigenvalue of the matrix of correlations below this part of the largest one is rounding, or
+cannot be told from it: the sums are in float64, and hold the rounding errors of many rows."""
+
+CONVERGED = 1e-10
+"""A solve converged where the gradient's norm is at most this part of its norm at zero weights."""
+
+DEPENDENT = 1e-13
+"""A gradient along linearly dependent columns whose norm is below this part of its norm at zero
+weights is the rounding error of an exact dependence."""
 
 
 def fit_by_sums(job: Job, plan: FitPlan) -> Fitted:
@@ -32,29 +40,24 @@ def fit_by_sums(job: Job, plan: FitPlan) -> Fitted:
     notes: list[str] = []
     l2, path = request.l2, None
     if l2 == AUTO:
-        path = path_by_sums(
-            data,
-            counts.rows[TRAIN],
-            standardize=request.standardize,
-            held_out=functools.partial(sums.squared_error, TEST) if job.is_tested else None,
-        )
+        path = path_by_sums(job, sums, data)
         job.watch.searched(path.penalties, path.scores, path.best)
         l2 = float(path.penalties[path.best])
         notes.extend(path.notes)
-    found = solve(data, float(l2), standardize=request.standardize)
-    notes += _notes(found, encoding) + counts.notes
+    weights, intercept, details, more = solve(job, data, float(l2))
+    notes += more + counts.notes
     if sums.fills is not None:
         encoding = encoding.filled(sums.fills + counts.shift)
     parts = [
         part_of(
             counts.rows[part],
-            sums.squared_error(part, found.weights, found.intercept),
+            sums.squared_error(part, weights, intercept),
             float(total[-2, -2] - total[-2, -1] ** 2 / total[-1, -1]),
             float(total[-1, -1]),
         )
         for part, total in enumerate(sums.matrices)
     ]
-    details = found.details | {
+    details |= {
         "l2": float(l2),
         "l2_chosen_by": path.rule if path else None,
         "method": "sums of one pass, solved by their spectrum",
@@ -62,7 +65,7 @@ def fit_by_sums(job: Job, plan: FitPlan) -> Fitted:
         "dropped_rows": counts.dropped,
         "unseen_values": counts.unseen,
     }
-    return Fitted(encoding, found.weights, found.intercept, parts, details, notes, counts.read)
+    return Fitted(encoding, weights, intercept, parts, details, notes, counts.read)
 
 
 class ProductSums:
@@ -85,7 +88,7 @@ class ProductSums:
         self._marks_missing = job.request.missing == "mean"
         self.matrices = [np.zeros((side, side)) for _ in range(1 + job.is_tested)]
         self.counts = FirstPass(job, at_once, np.float64)
-        for rows, numbers, _ in self.counts:
+        for rows, numbers in self.counts:
             self._add(rows, numbers)
             del rows, numbers
         for total in self.matrices:
@@ -99,11 +102,9 @@ class ProductSums:
             there = np.where(weight > 0, weight, 1)
             self.fills = np.where(weight > 0, total[:numbers, -1] / there, 0.0)
             self.matrices = [_filled(own, self.fills, size) for own in self.matrices]
-        self.shift = np.zeros(self.encoding.size + 1)  # of the features and the target
-        self.shift[[*range(len(self.encoding.numbers)), -1]] = [
-            *self.counts.shift,
-            self.counts.center,
-        ]
+        unshifted = np.zeros(self.encoding.size - len(self.encoding.numbers))
+        # Of the features and the target.
+        self.shift = np.concatenate([self.counts.shift, unshifted, [self.counts.center]])
 
     def moments(self) -> NormalSums:
         """The sums of the training rows about their means."""
@@ -150,29 +151,122 @@ def _filled(total: np.ndarray, fills: np.ndarray, size: int) -> np.ndarray:
     return total[np.ix_(kept, kept)]
 
 
-def _notes(found: Solution, encoding: Encoding) -> list[str]:
-    notes: list[str] = []
-    constant = np.flatnonzero(found.constant)
-    if constant.size:
-        names = [encoding.feature_name(int(j)) for j in constant[:5]]
-        more = f" and {constant.size - 5:,} more" if constant.size > 5 else ""
-        verb = "does" if constant.size == 1 else "do"
-        notes.append(
-            f"{', '.join(names)}{more} {verb} not vary beyond rounding: the weight is zero."
-        )
-    varying = found.weights.size - constant.size
-    rank = found.details["rank"]
-    if rank is not None and rank < varying:
-        if found.is_certain:
-            notes.append(
-                f"The features are linearly dependent: rank {rank:,} of {varying:,}. The "
-                "weights are those of least norm per column's length; predictions do not depend "
-                "on the choice."
-            )
+def path_by_sums(job: Job, sums: ProductSums, data: NormalSums) -> Path:
+    """The scores of many penalties on held-out rows, or by generalised cross-validation, from one
+    spectrum.
+
+    Reference: Golub, Heath and Wahba (1979), "Generalized cross-validation as a method for
+    choosing a good ridge parameter".
+    """
+    scales, matrix, cross = penalised_sums(data, standardize=job.request.standardize)
+    values, vectors = np.linalg.eigh(matrix)
+    values = np.maximum(values, 0)
+    penalties = penalties_from(matrix.diagonal())
+    along = vectors.T @ cross
+    scores = np.empty(penalties.size)
+    for index, l2 in enumerate(penalties):
+        coordinates = along / (values + l2)
+        if job.is_tested:
+            weights = vectors @ coordinates / scales
+            intercept = float(data.target_mean[0] - weights @ data.feature_mean)
+            scores[index] = sums.squared_error(TEST, weights, intercept)
         else:
-            notes.append(
-                f"Some features are so nearly dependent that float64 cannot tell them apart: rank "
-                f"{rank:,} of {varying:,}. What only their small differences explain is left "
-                "out: take differences as features, leave some out, or say --l2."
-            )
-    return notes
+            residual = data.squares - np.sum((2 * along - values * coordinates) * coordinates)
+            degrees = np.sum(values / (values + l2))
+            rows = sums.counts.rows[TRAIN]
+            scores[index] = generalised(rows, max(residual, 0.0), degrees)
+    rule = HELD_OUT if job.is_tested else "generalised cross-validation"
+    return Path(penalties, scores, rule, int(np.nanargmin(scores)))
+
+
+def penalised_sums(
+    data: NormalSums, *, standardize: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The numbers by which weights are multiplied before they are penalised, and the sums in these
+    units. Those of features that do not vary are zeros.
+    """
+    scales = np.ones(len(data.gram))
+    if standardize:
+        spread = np.sqrt(data.gram.diagonal() / data.weight_total)
+        scales = np.where(spread > 0, spread, 1.0)
+    return scales, data.gram / np.multiply.outer(scales, scales), data.cross[:, 0] / scales
+
+
+def solve(
+    job: Job, data: NormalSums, l2: float
+) -> tuple[np.ndarray, float, dict[str, Any], list[str]]:
+    """The weights, the intercept, figures by name, and notes of the minimiser of
+    ``1/2 sum_i s_i (x_i.w + b - y_i)^2 + l2/2 |D w|^2``, with D the scales, by the spectrum of the
+    Hessian scaled to a unit diagonal.
+
+    Directions without curvature get zero: without a penalty the weights are those of least norm
+    per column's length. A second solve with the residual refines the first. The gradient's norm is
+    per unit of each column's length, the rank None where a penalty makes it irrelevant, and the
+    degrees of freedom are without that of the intercept.
+    """
+    scales, hessian, cross = penalised_sums(data, standardize=job.request.standardize)
+    diagonal = hessian.diagonal().copy()
+    constant = diagonal == 0
+    np.fill_diagonal(hessian, diagonal + l2)
+    lengths = np.sqrt(diagonal + l2)
+    lengths = np.where(lengths > 0, lengths, 1.0)
+    hessian /= lengths[:, None]
+    hessian /= lengths[None, :]
+    cross = cross / lengths
+    values, vectors = np.linalg.eigh(hessian)
+    cutoff = max(RANK, 16 * values.size * np.finfo(np.float64).eps) * max(values[-1], 0)
+    gain = np.where(values > cutoff, 1 / np.where(values > cutoff, values, 1), 0)
+
+    def step(gradient: np.ndarray) -> np.ndarray:
+        return vectors @ (gain * (vectors.T @ gradient))
+
+    scaled = step(cross)
+    scaled = scaled + step(cross - hessian @ scaled)
+    gradient = hessian @ scaled - cross
+    along = vectors.T @ gradient
+    left = float(0.5 * np.sum(np.square(along) * gain))
+    weights = np.where(constant, 0.0, scaled / lengths / scales)  # not the rounding of the spectrum
+    intercept = float(data.target_mean[0] - weights @ data.feature_mean)
+    norm, at_zeros = float(np.linalg.norm(gradient)), float(np.linalg.norm(cross))
+    is_done = norm <= CONVERGED * at_zeros or at_zeros == 0
+    residual = (
+        data.squares - 2 * float(weights @ data.cross[:, 0]) + float(weights @ data.gram @ weights)
+    )
+    penalty = l2 * float(np.sum(np.square(scales * weights)))
+    value = 0.5 * (max(residual, 0.0) + penalty)
+    # Along directions that were left out the value may still fall, by an unknown amount.
+    beyond = float(np.linalg.norm(along[gain == 0]))
+    is_certain = beyond <= DEPENDENT * at_zeros
+    evidence = Evidence.FACTORISATION if is_certain else Evidence.BOUND
+    rank = int(np.count_nonzero(gain))
+    # trace(A (A + l2)^-1), with A + l2 = lengths hessian lengths.
+    inverse = np.square(vectors) @ gain / np.square(lengths)
+    details = {
+        "rank": rank if l2 == 0 else None,
+        "degrees_of_freedom": float(lengths.size - l2 * np.sum(inverse)) if l2 else float(rank),
+        "value": value,
+        "gradient_norm": norm,
+        "suboptimality": left if is_certain else value,
+        "status": str(Status.CONVERGED if is_done and is_certain else Status.STAGNATED),
+        "evidence": evidence.explanation,
+    }
+    notes = list[str]()
+    still = np.flatnonzero(constant)
+    if still.size:
+        names = ", ".join(job.encoding.feature_name(int(j)) for j in still[:5])
+        more = f" and {still.size - 5:,} more" if still.size > 5 else ""
+        verb = "does" if still.size == 1 else "do"
+        notes.append(f"{names}{more} {verb} not vary beyond rounding: the weight is zero.")
+    varying = weights.size - still.size
+    if l2 == 0 and rank < varying and is_certain:
+        notes.append(
+            f"The features are linearly dependent: rank {rank:,} of {varying:,}. The weights are "
+            "those of least norm per column's length; predictions do not depend on the choice."
+        )
+    elif l2 == 0 and rank < varying:
+        notes.append(
+            f"Some features are so nearly dependent that float64 cannot tell them apart: rank "
+            f"{rank:,} of {varying:,}. What only their small differences explain is left out: take "
+            "differences as features, leave some out, or say --l2."
+        )
+    return weights, intercept, details, notes

@@ -39,9 +39,6 @@ EVERY = 60.0
 ROW_BYTES, FEATURE_BYTES = 16, 80
 """Bytes of memory for a row and a feature: a copy of a method's vectors, and write buffers."""
 
-GO_ON = "the same command with --resume goes on"
-
-
 PROCESSES = "the number of processes"
 """The name of a fact of a fit: a descent can go on in another number of processes, but one process
 reads its rows in another way than several."""
@@ -90,9 +87,6 @@ class FitCheckpoint:
     def compare(self, facts: Mapping[str, Any]) -> None:
         """Refuse to go on with a fit of which something differs. The number of several processes
         may differ, as long as :meth:`check_rows` finds nothing.
-
-        Raises:
-          DataError: naming what differs.
         """
         self._facts = json.loads(json.dumps(dict(facts)))
         if not self._content:
@@ -114,15 +108,8 @@ class FitCheckpoint:
             )
 
     def check_rows(self, rows: int, dropped: int) -> None:
-        """Refuse another number of processes where the shares do not have the rows in one order
-        without gaps.
-
-        Args:
-          rows: how many rows all processes have, dropped ones included.
-          dropped: how many of these rows were dropped.
-
-        Raises:
-          DataError: saying how many processes can go on.
+        """Refuse another number of processes where the shares do not have the rows, of which some
+        were dropped, in one order without gaps.
         """
         then, now = self._processes
         if then == now:
@@ -137,9 +124,6 @@ class FitCheckpoint:
     def compare_rows(self, digest: str) -> None:
         """Refuse to go on with a fit of other rows, which one process has read anew: the facts know
         both ends of the files alone.
-
-        Raises:
-          DataError: where the rows differ.
         """
         then = self.units().get("rows")
         if then is None:
@@ -157,14 +141,10 @@ class FitCheckpoint:
         return self._kept(UNITS, "begin anew")
 
     def keep_units(self, found: Mapping[str, Any]) -> None:
-        """Keep the units: another number of processes would find units that differ by rounding.
-
-        Raises:
-          DataError: where they cannot be written.
-        """
+        """Keep the units: another number of processes would find units that differ by rounding."""
         if processes.is_first():
             with writing(self.folder):
-                write_arrays(self.folder / UNITS, found)
+                self._write(UNITS, found)
 
     def begin(self, way: str, width: int) -> None:
         """Write the description of the fit, and lock the folder until :meth:`close`.
@@ -200,10 +180,7 @@ class FitCheckpoint:
     def saving(self, name: str, filled: tuple[int, int] | None) -> Checkpoint | None:
         """The checkpoints of a descent of this name, if all processes could make their folder.
         Where one could not, a warning says so and the descent goes on without checkpoints.
-
-        Args:
-          name: the name of the folder.
-          filled: that of :class:`jaxdescent.hooks.Checkpoint`.
+        ``filled`` is that of :class:`jaxdescent.hooks.Checkpoint`.
         """
         place, failed = self.folder / name, None
         try:
@@ -221,7 +198,9 @@ class FitCheckpoint:
 
     def interrupted(self, what: str) -> Interrupted:
         """The exception that says that ``what`` is kept in the folder."""
-        return Interrupted(f"{what} is kept in {self.folder}; {GO_ON}.")
+        return Interrupted(
+            f"{what} is kept in {self.folder}; the same command with --resume goes on."
+        )
 
     @property
     def goodput(self) -> float:
@@ -253,18 +232,14 @@ class FitCheckpoint:
         self.seconds_in_steps += seconds
 
     def stop_if_asked(self, what: str) -> None:
-        """End the search after a signal.
-
-        Raises:
-          Interrupted: saying that ``what`` is kept.
-        """
+        """End the search after a signal, with an error that says that ``what`` is kept."""
         if self._interruption is not None and self._interruption.signal is not None:
             raise self.interrupted(what)
 
     def keep_search(self, found: Mapping[str, Any]) -> None:
         """Keep the search so far; a disk that is full is warned about, and the search goes on."""
         try:
-            write_arrays(self.folder / SEARCH, found)
+            self._write(SEARCH, found)
             for old in self.folder.glob("search-*"):  # descents that ended before
                 shutil.rmtree(old)
         except OSError as error:
@@ -275,33 +250,20 @@ class FitCheckpoint:
         return self._kept(SEARCH, "remove it to search anew")
 
     def _kept(self, name: str, advice: str) -> dict[str, np.ndarray]:
+        """The arrays of a file by name, in all processes; empty where there is no such file."""
         path, content = self.folder / name, b""
         if processes.is_first() and self._content and path.exists():
             with reading(path):
                 content = path.read_bytes()
         content = processes.told_bytes_by_all(content)[0]
-        return arrays_of(path, content, advice) if content else {}
+        if not content:
+            return {}
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as found:
+                return dict(found)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise DataError(f"{path} is damaged ({error}): {advice}.") from error
 
-
-def write_arrays(path: pathlib.Path, found: Mapping[str, Any]) -> None:
-    """Write arrays by name to an ``.npz`` file.
-
-    Raises:
-      OSError: where they cannot be written.
-    """
-    with replacing(path) as new, new.open("wb") as file:
-        arrays: Any = {name: np.asarray(array) for name, array in found.items()}
-        np.savez(file, **arrays)
-
-
-def arrays_of(path: pathlib.Path, content: bytes, advice: str) -> dict[str, np.ndarray]:
-    """The arrays that the content of a file holds.
-
-    Raises:
-      DataError: where it is damaged, with this advice.
-    """
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as found:
-            return {name: found[name] for name in found.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is damaged ({error}): {advice}.") from error
+    def _write(self, name: str, found: Mapping[str, Any]) -> None:
+        with replacing(self.folder / name) as new, new.open("wb") as file:
+            np.savez(file, **found)

@@ -1,4 +1,6 @@
-"""A column of a block as numbers, or as codes of the texts that it holds."""
+"""Columns of a block as numbers, or as codes of the texts that they hold, and interactions of them:
+products of numbers, crossed levels, and slopes for each level.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +8,22 @@ import dataclasses
 import functools
 import hashlib
 import importlib
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxdescent.data import Block
 from jaxdescent.data.arrow_types import array_of, decoded, text_of
 from jaxdescent.data.decoding import NumberColumn, values_of
 from jaxdescent.data.errors import need_arrow
 
 MOST_BITS = 28
 """The most bits of a bucket's number."""
+
+
+SEPARATOR = ":"
+"""The text between the columns of an interaction, and between the levels of a crossed level."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,35 +105,69 @@ def labels_of(column: Any, name: object = "a column") -> Labels:
     return Labels(indices.to_numpy(zero_copy_only=False).astype(np.int64), texts)
 
 
-class Texts:
-    """The different texts of a column, found block by block: Arrow holds and compares them, since
-    objects of Python would take ten times as long.
+class Interaction(NamedTuple):
+    """The columns that are multiplied with each other, one-hot ones by their levels; a single one
+    is a feature itself.
+
+    Attributes:
+      numbers: columns whose values are multiplied.
+      labels: columns whose levels are crossed: a feature for each combination that occurs.
     """
 
-    def __init__(self) -> None:
-        pa = need_arrow()
-        self._texts = pa.chunked_array([], pa.string())
+    numbers: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
-    def add(self, texts: Any) -> None:
-        """Add different texts, an array of Arrow."""
-        pa = need_arrow()
-        self._texts = pa.chunked_array([*self._texts.chunks, texts])
-        # Once the new texts outnumber the known ones, so that all joins together take a few passes.
-        if len(self._texts) > 2 * len(self._texts.chunk(0)):
-            self._texts = pa.chunked_array([self._texts.unique()])
 
-    def sorted(self) -> tuple[str, ...]:
-        """All different texts in their order."""
-        return tuple(sorted(self._texts.unique().to_pylist()))
+class View:
+    """The columns of a block as numbers and labels, each made once."""
 
-    def __len__(self) -> int:
-        """How many texts are held; some of them may be equal."""
-        return len(self._texts)
+    def __init__(self, block: Block, *, nan_is_missing: bool = True) -> None:
+        columns = block.columns
+        self.number = functools.cache(
+            lambda name: as_numbers(columns[name], nan_is_missing=nan_is_missing)
+        )
+        self.label = functools.cache(lambda name: labels_of(columns[name], repr(name)))
 
-    @property
-    def bytes(self) -> int:
-        """How many bytes the held texts take."""
-        return self._texts.nbytes
+    def numbers_of(self, made_of: Interaction) -> NumberColumn:
+        """The numbers of a column, or the product of several in float64, missing where a factor is
+        missing.
+        """
+        first, *others = map(self.number, made_of.numbers)
+        if not others:
+            return first
+        values, missing = np.asarray(first.values, np.float64), first.missing
+        with np.errstate(over="ignore", invalid="ignore"):
+            for other in others:
+                values = values * other.values
+                if other.missing is not None:
+                    missing = other.missing if missing is None else missing | other.missing
+        return NumberColumn(values, missing)
+
+    def labels_of(self, made_of: Interaction) -> Labels:
+        """The labels of a column, or the crossed labels of an interaction."""
+        return crossed([self.label(column) for column in made_of.labels])
+
+
+def crossed(parts: Sequence[Labels]) -> Labels:
+    """Labels of the combinations that occur, missing where a part is missing.
+
+    A separator or a backslash in a level is written with a backslash before it, so that no two
+    combinations have the same text.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    written: list[Any] = []
+    for part in parts:
+        texts = part.array
+        for special in ("\\", SEPARATOR):
+            options = pc.ReplaceSubstringOptions(special, f"\\{special}")
+            texts = pc.call_function("replace_substring", [texts], options)
+        written.append(texts.take(pa.array(part.codes, mask=part.codes < 0)))
+    joined = pc.call_function("binary_join_element_wise", [*written, pa.scalar(SEPARATOR)])
+    return labels_of(joined)
 
 
 def bucket_of(column: str, text: str, bits: int) -> int:

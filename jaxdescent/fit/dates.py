@@ -5,6 +5,7 @@ the first of them as a number.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -110,10 +111,9 @@ def looked_at(source: Source, dates: Mapping[str, Dates]) -> dict[str, Dates]:
                 continue
             zone = own[name][0] if name in own else _zone_of(column)
             instants, _ = _times(block, name, zone)
-            counts = instants.drop_null().cast("int64").to_numpy()
-            ends = [int(counts.min()), int(counts.max())]
-            _, first, last = own.get(name, [zone, *ends])
-            own[name] = [zone, min(first, ends[0]), max(last, ends[1])]
+            least, most = _compute().min_max(instants.cast("int64")).as_py().values()
+            _, first, last = own.get(name, [zone, least, most])
+            own[name] = [zone, min(first, least), max(last, most)]
     found: dict[str, Dates] = {}
     everyone = processes.told_by_all(own)
     for name, each in dates.items():
@@ -142,22 +142,23 @@ class Dated(WrappedSource):
                     f"{name!r} holds {base.kinds[name]} and no dates: leave it out of --date, or "
                     "convert it to dates."
                 )
-        self.dates = dates
+        self.dates, self._made = dates, columns_made(dates)
         self._outside = dict.fromkeys(dates, 0)
         super().__init__(base)
 
     def _wrap(self, base: Source) -> None:
         super()._wrap(base)
-        made = columns_made(self.dates)
-        own = {n: Kind.NUMBER if part == TREND else Kind.TEXT for n, (_, part) in made.items()}
+        own = {
+            name: Kind.NUMBER if part == TREND else Kind.TEXT
+            for name, (_, part) in self._made.items()
+        }
         twice = [name for name in own if name in base.kinds]
         if twice:
             raise DataError(f"there is a column called {twice[0]!r}: rename it to take --date.")
         self.kinds = {n: kind for n, kind in base.kinds.items() if n not in self.dates} | own
 
     def _read(self, names: Sequence[str]) -> list[str]:
-        made = columns_made(self.dates)
-        return list(dict.fromkeys(made.get(name, (name,))[0] for name in names))
+        return list(dict.fromkeys(self._made.get(name, (name,))[0] for name in names))
 
     def row_bytes(self, names: Sequence[str]) -> int:
         return super().row_bytes(names) + 24 * len(names)
@@ -178,7 +179,7 @@ class Dated(WrappedSource):
         return self.around(self.base.counted(part, parts, tell))
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
-        made = {name: of for name, of in columns_made(self.dates).items() if name in names}
+        made = {name: of for name, of in self._made.items() if name in names}
         for block in located(self.base, self._read(names), rows):
             zones = {name: self.dates[name].zone for name, _ in made.values()}
             times = {name: _times(block, name, zone) for name, zone in zones.items()}
@@ -189,12 +190,10 @@ class Dated(WrappedSource):
 
     def _part(self, name: str, part: str, instants: Any, clock: Any) -> Any:
         """A part of a column of dates, from its times."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
+        pa = need_arrow()
         if part != TREND:
             function, texts = PARTS[part]
-            numbers = pc.call_function(function, [clock]).cast("int8")
+            numbers = getattr(_compute(), function)(clock).cast("int8")
             return pa.DictionaryArray.from_arrays(numbers, pa.array(texts, pa.string()))
         first, last = self.dates[name].first, self.dates[name].last
         counts = instants.cast("int64").fill_null(first).to_numpy()
@@ -232,13 +231,16 @@ def with_columns(
 def is_zone(name: str) -> bool:
     """Whether the clock of a zone of this name is known."""
     pa = need_arrow()
-    import pyarrow.compute as pc
-
     try:
-        pc.call_function("local_timestamp", [pa.scalar(0, pa.timestamp("us", name))])
+        _compute().local_timestamp(pa.scalar(0, pa.timestamp("us", name)))
     except pa.ArrowInvalid:
         return name == AS_WRITTEN
     return True
+
+
+def _compute() -> Any:
+    """Arrow's functions, which it makes when it is imported."""
+    return importlib.import_module("pyarrow.compute")
 
 
 def _zone_of(column: Any) -> str | None:
@@ -260,13 +262,10 @@ def _times(block: Block, name: str, zone: str | None) -> tuple[Any, Any]:
     Raises:
       DataError: for a value that is no date, and for a zone where the fit has none, or the reverse.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    column, plain = decoded(block.columns[name]), pa.timestamp("us")
+    pa, pc, column = need_arrow(), _compute(), decoded(block.columns[name])
+    plain, kind = pa.timestamp("us"), column.type
     if column.null_count == len(column):
         return pa.nulls(len(column), plain), pa.nulls(len(column), plain)
-    kind, texts = column.type, None
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     if pa.types.is_time(kind) or not (is_text or holds_times(kind)):
         raise DataError(f"{name!r} holds {kind}, and --date takes dates: leave it out.")
@@ -279,8 +278,11 @@ def _times(block: Block, name: str, zone: str | None) -> tuple[Any, Any]:
     target = plain if zone is None else pa.timestamp("us", "UTC")
     if is_text:
         # Arrow reads no digits beyond microseconds.
-        texts = _replaced(column, r"(\.\d{6})\d+", r"\1")
+        texts = pc.replace_substring_regex(column, r"(\.\d{6})\d+", r"\1")
         column = _parsed(block, name, texts, target)
+        if zone == AS_WRITTEN:
+            clock = pc.replace_substring_regex(texts, OFFSET, "")
+            return column.cast(plain), _parsed(block, name, clock, plain)
     elif pa.types.is_date(kind):
         column = column.cast(pa.timestamp("ms"))
     instants = column.cast(target, safe=False).cast(plain)
@@ -288,19 +290,10 @@ def _times(block: Block, name: str, zone: str | None) -> tuple[Any, Any]:
         return instants, instants
     if zone != AS_WRITTEN:
         column = instants.cast(target).cast(pa.timestamp("us", zone))
-    elif texts is not None:
-        return instants, _parsed(block, name, _replaced(texts, OFFSET, ""), plain)
     try:
-        return instants, pc.call_function("local_timestamp", [column])
+        return instants, pc.local_timestamp(column)
     except pa.ArrowInvalid as error:
         raise DataError(f"{name!r}: {one_line(error)}: convert it to a known zone.") from error
-
-
-def _replaced(texts: Any, pattern: str, by: str) -> Any:
-    import pyarrow.compute as pc
-
-    options = pc.ReplaceSubstringOptions(pattern, by)
-    return pc.call_function("replace_substring_regex", [texts], options)
 
 
 def _parsed(block: Block, name: str, texts: Any, target: Any) -> Any:

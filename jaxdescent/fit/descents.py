@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent import processes
 from jaxdescent.data import DataError
 from jaxdescent.fit.checkpoint import DESCENT, FitCheckpoint
 from jaxdescent.fit.job import Job
-from jaxdescent.fit.reporting_method import listening, reporting
-from jaxdescent.methods import Method
+from jaxdescent.methods import Method, Progress
 from jaxdescent.minimize import minimize
+from jaxdescent.objectives import Objective
 from jaxdescent.result import Result
 from jaxdescent.runs import run
 from jaxdescent.runs.hooks import Hook, Record, Summary
@@ -25,6 +29,8 @@ MOST_ITERATIONS = 1000
 Tell = Callable[[int, float, float], None]
 """A function that gets the iteration, its value, and how far the value is above the minimum: NaN
 where that is unknown."""
+
+_listeners: list[Callable[[float, float], None]] = []
 
 
 def minimum(objective: Any, params: Any, method: Method) -> Result:
@@ -56,7 +62,7 @@ def descend(
             return minimum(objective, params, method)
         count = itertools.count(1)
         with listening(lambda value, left: tell(next(count), value, left)):
-            return minimum(objective, params, reporting(method))
+            return minimum(objective, params, reporting(type(method))(**vars(method)))
     saving = keeping.saving(name, filled)
     try:
         result = run(
@@ -96,3 +102,37 @@ class Following(Hook):
         del result
         self._keeping.seconds += summary.seconds
         self._keeping.seconds_in_steps += summary.seconds_in_steps
+
+
+@contextlib.contextmanager
+def listening(listener: Callable[[float, float], None]) -> Iterator[None]:
+    """A context in which ``listener`` gets the value and its suboptimality (NaN where unknown) at
+    each check of a :func:`reporting` method.
+    """
+    _listeners.append(listener)
+    try:
+        yield
+        jax.effects_barrier()  # late callbacks must still find the listener
+    finally:
+        _listeners.remove(listener)
+
+
+@functools.cache
+def reporting(kind: type[Method]) -> Any:
+    """A subclass of the class of a method, which looks ahead, with reports of each check to the
+    listeners, by a callback on the host that calls nothing of JAX.
+    """
+
+    def progress(self: Any, objective: Objective, params: Any, state: Any) -> Progress:
+        found = kind.progress(self, objective, params, state)
+        left = jnp.nan if found.estimate is None else found.estimate.suboptimality
+        jax.debug.callback(_tell, found.value, left)
+        return found
+
+    return jax.tree_util.register_dataclass(type(kind.__name__, (kind,), {"progress": progress}))
+
+
+def _tell(value: Any, left: Any) -> None:
+    """Call every listener; programs are compiled with this function, and not with a listener."""
+    for listener in _listeners:
+        listener(float(value), float(left))

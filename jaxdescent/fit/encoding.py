@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -14,29 +15,13 @@ from jaxdescent.data.chunk import Chunk
 from jaxdescent.data.decoding import refuse_missing
 from jaxdescent.data.entries import NONE, Coded, RowEntries, sparse_pieces
 from jaxdescent.data.errors import need_arrow
-from jaxdescent.fit.columns import NumberColumn, bucket_of
-from jaxdescent.fit.interactions import Interaction, View
+from jaxdescent.fit.columns import Interaction, NumberColumn, View, bucket_of
 
+ADVICE = "--missing drop leaves such rows out, --missing mean puts the column's mean there"
+"""What to do about a missing value that a fit refuses."""
 
-class Policy(NamedTuple):
-    """How missing values, and levels that no training row had, are treated.
-
-    Attributes:
-      missing: "error", "drop" or "mean".
-      unseen: "error" or "zero".
-      is_fitting: whether the advice is to those who fit, or to those who predict.
-    """
-
-    missing: str = "error"
-    unseen: str = "error"
-    is_fitting: bool = True
-
-    @property
-    def advice(self) -> str:
-        """What to do about a missing value that is refused."""
-        if not self.is_fitting:
-            return "fit with --missing mean to have means for such rows"
-        return "--missing drop leaves such rows out, --missing mean puts the column's mean there"
+LEVEL_COPIES = 3
+"""Copies of the levels' texts: Arrow's beside Python's, and the text of a model's file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,14 +73,14 @@ class Encoding:
     def as_json(self) -> dict[str, Any]:
         """The encoding as a model's description holds it, without buckets and indices."""
         return {
-            "numbers": list(self.numbers),
-            "means_for_missing": dict(self.fills),
-            "levels": {name: list(levels) for name, levels in self.levels.items()},
-            "hashed": list(self.hashed),
+            "numbers": self.numbers,
+            "means_for_missing": self.fills,
+            "levels": self.levels,
+            "hashed": self.hashed,
             "bits": self.bits,
             "sparse": self.sparse,
             "interactions": {
-                name: {"numbers": list(each.numbers), "levels": list(each.labels)}
+                name: {"numbers": each.numbers, "levels": each.labels}
                 for name, each in self.interactions.items()
             },
         }
@@ -161,6 +146,12 @@ class Encoding:
         return 8 * (3 * len(self.labelled) + 3) + len(self.numbers)
 
     @property
+    def level_bytes(self) -> int:
+        """Bytes of the further copies of levels' texts that a fit makes."""
+        texts = itertools.chain.from_iterable(self.levels.values())
+        return LEVEL_COPIES * sum(len(text) * (1 if text.isascii() else 4) for text in texts)
+
+    @property
     def sloped(self) -> list[str]:
         """The one-hot names whose ones are multiplied by numbers: slopes of levels."""
         return [name for name in self.one_hot if self.made_of[name].numbers]
@@ -195,29 +186,34 @@ class Encoding:
         return f"{self.sparse}{self.indices[index - self.size + len(self.indices)]}"
 
     @functools.cached_property
-    def _levels(self) -> dict[str, Any]:
+    def _known(self) -> dict[str, Any]:
+        """The levels as arrays of Arrow, which looks texts up."""
         pa = need_arrow()
         return {name: pa.array(levels, pa.string()) for name, levels in self.levels.items()}
 
-    def encode(self, block: Block, policy: Policy) -> Encoded:
-        """A block's features; under "drop" the block has no rows that lack something.
+    def encode(
+        self, block: Block, missing: str = "error", unseen: str = "error", advice: str = ADVICE
+    ) -> Encoded:
+        """A block's features.
 
-        Raises:
-          DataError: for a missing value or an unseen level, with its row, unless the policy says
-            what to do.
+        Args:
+          block: the block; under "drop" it has no rows that lack something.
+          missing: "error", "drop" or "mean".
+          unseen: "error" or "zero": what becomes of levels and indices that no training row had.
+          advice: what to do about a missing value that is refused.
         """
-        view = View(block, nan_is_missing=policy.missing == "mean")
-        if policy.missing == "error":
+        view = View(block, nan_is_missing=missing == "mean")
+        if missing == "error":
             for name in self.numeric:
-                refuse_missing(view.number(name).missing, name, block, policy.advice)
+                refuse_missing(view.number(name).missing, name, block, advice)
             for name in self.labelled:
-                refuse_missing(view.label(name).codes < 0, name, block, policy.advice)
+                refuse_missing(view.label(name).codes < 0, name, block, advice)
         numbers = [view.numbers_of(self.made_of[name]) for name in self.numbers]
-        unseen, coded = 0, list[Coded]()
+        unknown, coded = 0, list[Coded]()
         for name, first, size in self.spans:
             labels = view.labels_of(self.made_of[name])
             if name in self.levels:
-                places = labels.places(self._levels[name])
+                places = labels.places(self._known[name])
             else:
                 buckets = [bucket_of(name, text, self.bits) for text in labels.texts]
                 places = _places_among(self.buckets, np.array(buckets, np.int64))
@@ -226,8 +222,8 @@ class Encoding:
             absent = is_there & (codes == NONE)
             if name in self.levels:
                 # A bucket that no training row touched has the weight zero: nothing is unseen.
-                unseen += int(absent.sum())
-            if unseen and policy.unseen == "error":
+                unknown += int(absent.sum())
+            if unknown and unseen == "error":
                 row = int(np.argmax(absent))
                 raise DataError(
                     f"{name!r} is {labels.texts[labels.codes[row]]!r} in {block.place(row)}, which "
@@ -235,10 +231,10 @@ class Encoding:
                     "the weight zero."
                 )
             coded.append(Coded(first, size, codes, self._multiplier(name, view, block)))
-        entries, unknown = self._entries(block, policy)
-        return Encoded(numbers, coded, entries, block.rows, unseen + unknown)
+        entries, more = self._entries(block, unseen)
+        return Encoded(numbers, coded, entries, block.rows, unknown + more)
 
-    def _entries(self, block: Block, policy: Policy) -> tuple[list[RowEntries], int]:
+    def _entries(self, block: Block, unseen: str) -> tuple[list[RowEntries], int]:
         """The entries of the sparse column, and how many nonzero ones were left out because no
         training row has their index.
         """
@@ -257,7 +253,7 @@ class Encoding:
         if here.all():
             return [RowEntries(given.starts, place, given.values, self.sparse, first, size)], 0
         unknown = ~here & (given.values != 0)
-        if policy.unseen == "error" and unknown.any():
+        if unseen == "error" and unknown.any():
             at = int(np.argmax(unknown))
             raise DataError(
                 f"'{self.sparse}{given.index[at]}' in {block.place(given.row[at])} is none of the "

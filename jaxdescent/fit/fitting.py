@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxdescent import processes, provenance
 from jaxdescent.data import DataError, Source, open_source
@@ -16,9 +17,9 @@ from jaxdescent.data.arrow_types import common_kinds
 from jaxdescent.data.protocol import unchanged
 from jaxdescent.fit import shared_rows
 from jaxdescent.fit.budget import Memory
+from jaxdescent.fit.by_descent import check_start
 from jaxdescent.fit.checkpoint import PROCESSES, FitCheckpoint
 from jaxdescent.fit.dates import Dated, asked_for, looked_at, with_columns
-from jaxdescent.fit.fitted import Fitted, check_figures
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.levels import notes_of_many_levels, with_levels
 from jaxdescent.fit.loading import load_model
@@ -26,7 +27,6 @@ from jaxdescent.fit.model import Model
 from jaxdescent.fit.progress import ProgressListener
 from jaxdescent.fit.request import Request, settled
 from jaxdescent.fit.roles import roles_of
-from jaxdescent.fit.start import check_start
 from jaxdescent.fit.strategy import fit_within_memory
 from jaxdescent.machine.resident import peak_resident_bytes
 
@@ -178,50 +178,49 @@ def _fitted(job: Job, began: float) -> Model:
             dates.update(looked_at(job.source, dates))  # the sources hold the same dictionary
         if job.checkpoint is not None:
             stack.callback(job.checkpoint.close)
-        job, levels_read = with_levels(job)
-        fitted, counts = fit_within_memory(job)
-        check_figures(fitted)
-    fitted.notes.extend(notes_of_many_levels(fitted.encoding.levels, fitted.parts[0].rows))
-    other_passes = (levels_read > 0) + (len(dates) > 0) + counts + job.source.looks
+        has_levels = bool(job.encoding.one_hot) or job.encoding.sparse is not None
+        job = with_levels(job) if has_levels else job
+        fitted, is_counted = fit_within_memory(job)
+    figures = [fitted.intercept, *(part["rmse"] for part in fitted.parts)]
+    if not (np.isfinite(fitted.weights).all() and np.isfinite(figures).all()):
+        raise DataError(
+            f"the fit ended {fitted.details['status']}, with weights or errors that are NaN or "
+            "infinite: numbers that are very large or very small have to be divided, or say "
+            "--dtype float64."
+        )
+    fitted.notes.extend(notes_of_many_levels(fitted.encoding.levels, fitted.parts[0]["rows"]))
+    packages = ("numpy", "jax", "jaxdescent", "pyarrow")
+    versions = {"python": platform.python_version()}
+    versions |= {package: provenance.version(package) for package in packages}
+    other_passes = has_levels + (len(dates) > 0) + is_counted + job.source.looks
+    rows_read = sum(processes.told_by_all(fitted.rows_read))
+    seconds = time.perf_counter() - began
+    bytes_read = fitted.passes * job.source.file_bytes
+    if job.test_source is not None:
+        bytes_read += fitted.test_passes * job.test_source.file_bytes
+    metrics = {
+        "features": int(fitted.weights.size),
+        "train": fitted.parts[0],
+        "held_out": fitted.parts[1] if len(fitted.parts) > 1 else None,
+        **fitted.details,
+        "passes": fitted.passes + other_passes,
+        "bytes_read": bytes_read,
+        "rows_read": rows_read,
+        **({} if processes.is_alone() else {"processes": jax.process_count()}),
+        "seconds": seconds,
+        "rows_per_second": rows_read / seconds,
+        "peak_bytes": max(processes.told_by_all(peak_resident_bytes())),
+        "memory_limit": job.memory.limit if job.memory.is_given else None,
+        "notes": fitted.notes,
+    }
     return Model(
         target=job.roles.target,
         encoding=fitted.encoding,
         weights=fitted.weights,
         intercept=fitted.intercept,
         options=job.request.as_json() | {"target": job.roles.target},
-        metrics=_metrics(fitted, job, other_passes, time.perf_counter() - began),
-        versions=_versions(),
+        metrics=metrics,
+        versions={name: known for name, known in versions.items() if known is not None},
         fingerprint=job.fingerprint,
         dates=dates,
     )
-
-
-def _metrics(fitted: Fitted, job: Job, other_passes: int, seconds: float) -> dict[str, Any]:
-    train, *held_out = (part._asdict() for part in fitted.parts)
-    rows_read = sum(processes.told_by_all(fitted.rows_read))
-    several = {} if processes.is_alone() else {"processes": jax.process_count()}
-    bytes_read = fitted.passes * job.source.file_bytes
-    if job.test_source is not None:
-        bytes_read += fitted.test_passes * job.test_source.file_bytes
-    return {
-        "features": int(fitted.weights.size),
-        "train": train,
-        "held_out": held_out[0] if held_out else None,
-        **fitted.details,
-        "passes": fitted.passes + other_passes,
-        "bytes_read": bytes_read,
-        "rows_read": rows_read,
-        **several,
-        "seconds": seconds,
-        "rows_per_second": rows_read / seconds,
-        "peak_bytes": max(processes.told_by_all(peak_resident_bytes())),
-        "memory_limit": job.memory.limit if job.memory.is_given else None,
-        "notes": list(fitted.notes),
-    }
-
-
-def _versions() -> dict[str, str]:
-    packages = ("numpy", "jax", "jaxdescent", "pyarrow")
-    found = {package: provenance.version(package) for package in packages}
-    python = {"python": platform.python_version()}
-    return python | {package: known for package, known in found.items() if known is not None}

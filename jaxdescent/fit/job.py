@@ -1,7 +1,9 @@
-"""The job of a fit: its sources of rows, its options, and the memory that it may hold."""
+"""The job of a fit, which all ways of fitting share, and what they return."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,3 +58,43 @@ class Job(NamedTuple):
     def is_tested(self) -> bool:
         """Whether rows are held out."""
         return self.test_source is not None or self.request.test > 0
+
+
+class Fitted(NamedTuple):
+    """Weights, how well they predict, and the details and notes of the fit.
+
+    Attributes:
+      encoding: the encoding, with the means that stand for missing values.
+      weights: (features,), float64.
+      intercept: the intercept of the prediction.
+      parts: by :func:`part_of` the figures of the training rows, and of the held-out rows where
+        there are some.
+      details: further figures, by name.
+      notes: sentences for a person.
+      rows_read: how many rows of the data all passes read together, but the pass for levels.
+      passes: how many passes over the data there were, but the pass for levels.
+      test_passes: how many passes there were over other data that are held out.
+    """
+
+    encoding: Encoding
+    weights: np.ndarray
+    intercept: float
+    parts: list[dict[str, Any]]
+    details: dict[str, Any]
+    notes: list[str]
+    rows_read: int
+    passes: int = 1
+    test_passes: int = 1
+
+
+Predictions = Iterator[tuple[np.ndarray, np.ndarray, Sequence[np.ndarray | None]]]
+"""Predictions and targets of some rows, (rows,), and the weights of the training rows and of the
+held-out rows among them, zero for the others; None where no row is held out."""
+
+
+def part_of(rows: int, error: float, squares: float, weight: float) -> dict[str, Any]:
+    """How well some rows are predicted, by name, from the sums of weighted squared errors, of
+    squares about the part's own mean, and of weights; R² is None where the target does not vary.
+    """
+    r2 = 1 - error / squares if squares > 0 else None
+    return {"rows": rows, "r2": r2, "rmse": math.sqrt(error / weight)}

@@ -35,7 +35,13 @@ class KeptFolder(NamedTuple):
         Raises:
           DataError: where the folder keeps work that is not to be resumed, or has other things.
         """
-        content = os.listdir(_checked(folder)) if folder.exists() else []
+        if not folder.exists():
+            return {}
+        if not folder.is_dir():
+            raise DataError(f"{folder} is no folder: name another.")
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            raise DataError(f"{folder}: no permission to write in it.")
+        content = os.listdir(folder)
         if self.name in content:
             if not resume:
                 raise DataError(
@@ -48,11 +54,7 @@ class KeptFolder(NamedTuple):
         return {}
 
     def read(self, folder: pathlib.Path) -> dict[str, Any]:
-        """The description in a folder, checked.
-
-        Raises:
-          DataError: where it cannot be read, or is of another version.
-        """
+        """The description in a folder, checked."""
         path = folder / self.name
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -71,11 +73,7 @@ class KeptFolder(NamedTuple):
         return content
 
     def write(self, folder: pathlib.Path, content: Mapping[str, Any]) -> dict[str, Any]:
-        """Write the description, and return it.
-
-        Raises:
-          OSError: where it cannot be written.
-        """
+        """Write the description, and return it."""
         told = {"format": self.form, "schema": self.schema, **content}
         with replacing(folder / self.name) as path:
             text = json.dumps(told, indent=2, ensure_ascii=False)
@@ -92,11 +90,3 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
         new.replace(path)
     finally:
         new.unlink(missing_ok=True)
-
-
-def _checked(folder: pathlib.Path) -> pathlib.Path:
-    if not folder.is_dir():
-        raise DataError(f"{folder} is no folder: name another.")
-    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        raise DataError(f"{folder}: no permission to write in it.")
-    return folder

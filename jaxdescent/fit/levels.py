@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +14,7 @@ from jaxdescent import processes
 from jaxdescent.data import DataError, SparseColumn, located, read_ahead
 from jaxdescent.data.errors import listed, need_arrow
 from jaxdescent.fit.budget import FINDING_COPIES, LEVEL_BYTES, SLACK_BYTES, reading_of
-from jaxdescent.fit.columns import Texts, bucket_of
-from jaxdescent.fit.interactions import View
+from jaxdescent.fit.columns import View, bucket_of
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.rows import is_held_out
 from jaxdescent.machine.resident import resident_bytes
@@ -23,9 +23,8 @@ MOST_TEXT = 2**31 - 2**26
 """Bytes of the texts that one array of Arrow can hold, less what a block may add."""
 
 
-def with_levels(job: Job) -> tuple[Job, int]:
-    """The job with the levels, buckets and indices of its features, and how many rows were read to
-    find them (0 for none).
+def with_levels(job: Job) -> Job:
+    """The job with the levels, buckets and indices of its features.
 
     Levels are those of training rows: one that occurs in held-out rows alone has no weight.
 
@@ -35,8 +34,6 @@ def with_levels(job: Job) -> tuple[Job, int]:
     """
     source, encoding, request, memory = job.source, job.encoding, job.request, job.memory
     names, sparse = encoding.one_hot, encoding.sparse
-    if not names and sparse is None:
-        return job, 0
     columns = encoding.labelled + ([] if sparse is None else [sparse])
     indices = np.zeros(0, np.int64)
     if not source.can_restart:
@@ -48,7 +45,8 @@ def with_levels(job: Job) -> tuple[Job, int]:
     base = resident_bytes() + SLACK_BYTES
     plan = memory.reading(source, columns, 32 * len(names), "finding the levels")
     freely = reading_of([source], columns, 32 * len(names), math.inf)
-    found = {name: Texts() for name in encoding.levels}
+    pa: Any = need_arrow() if encoding.levels else None
+    found = {name: pa.chunked_array([], pa.string()) for name in encoding.levels}
     rows = 0
     job.watch.begin("finding levels", source.rows)
     for block in read_ahead(lambda: located(source, columns, plan.rows, job.first_row)):
@@ -60,7 +58,7 @@ def with_levels(job: Job) -> tuple[Job, int]:
         for name in names:
             texts = view.labels_of(encoding.made_of[name]).used(train)
             if name in found:
-                found[name].add(texts)
+                found[name] = _joined(found[name], texts)
             else:
                 buckets = [bucket_of(name, text, request.bits) for text in texts.to_pylist()]
                 touched[buckets] = True
@@ -70,24 +68,37 @@ def with_levels(job: Job) -> tuple[Job, int]:
             indices = np.union1d(indices, own.index)
         rows += block.rows
         job.watch.advance(rows)
-        levels = {name: (len(texts), texts.bytes) for name, texts in found.items()}
+        levels = {name: (len(texts), texts.nbytes) for name, texts in found.items()}
         levels |= {} if sparse is None else {sparse: (indices.size // 4, 0)}
         _check(job, levels, base + plan.bytes, base + freely.bytes)
     if not processes.is_alone():
-        pa = need_arrow()
-        content = json.dumps({name: texts.sorted() for name, texts in found.items()})
+        content = json.dumps({name: _sorted(texts) for name, texts in found.items()})
         for text in processes.told_bytes_by_all(content.encode()):
             for name, levels in json.loads(text).items():
-                found[name].add(pa.array(levels, pa.string()))
+                found[name] = _joined(found[name], pa.array(levels, pa.string()))
     buckets, indices = _of_all(np.flatnonzero(touched)), _of_all(indices)
     if sparse is not None and not indices.size:
         raise DataError("no training row has any feature: there is nothing to fit.")
-    levels = {name: texts.sorted() for name, texts in found.items()}
+    levels = {name: _sorted(texts) for name, texts in found.items()}
     empty = [name for name, texts in levels.items() if not texts]
     if empty:
         raise DataError(f"{empty[0]!r} has no value in any training row: name it in --exclude.")
     encoding = dataclasses.replace(encoding, levels=levels, buckets=buckets, indices=indices)
-    return job._replace(roles=job.roles._replace(features=encoding)), rows
+    return job._replace(roles=job.roles._replace(features=encoding))
+
+
+def _joined(known: Any, texts: Any) -> Any:
+    """Known texts and different ones, in a chunked array of Arrow: objects of Python would take ten
+    times as long. Equal texts become one once the new ones outnumber the known, so that all joins
+    together take a few passes.
+    """
+    pa = need_arrow()
+    joined = pa.chunked_array([*known.chunks, texts])
+    return pa.chunked_array([joined.unique()]) if len(joined) > 2 * len(joined.chunk(0)) else joined
+
+
+def _sorted(texts: Any) -> tuple[str, ...]:
+    return tuple(sorted(texts.unique().to_pylist()))
 
 
 def _of_all(places: np.ndarray) -> np.ndarray:
@@ -97,17 +108,15 @@ def _of_all(places: np.ndarray) -> np.ndarray:
 
 
 def _check(job: Job, levels: Mapping[str, tuple[int, int]], reading: int, freely: int) -> None:
-    """Raise an error where the levels so far, and copies of them, leave too little for reading.
+    """Raise an error where the levels so far, and copies of them, leave too little for reading,
+    with the column that takes most, and with the bytes of all levels if the column's other texts
+    were as different.
 
     Args:
       job: the fit.
       levels: for each column, how many levels there are, and the bytes of their texts.
       reading: bytes that the process holds beside the levels.
       freely: bytes that it would hold beside them if a larger limit let it read more at a time.
-
-    Raises:
-      ProblemTooLarge: with the column that takes most, and with the bytes of all levels if the
-        column's other texts were as different.
     """
     needed = {name: LEVEL_BYTES * n + FINDING_COPIES * size for name, (n, size) in levels.items()}
     total = max(reading + sum(needed.values()), resident_bytes())

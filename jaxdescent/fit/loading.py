@@ -1,7 +1,9 @@
-"""A model out of the folder where it was saved."""
+"""A model out of the folder where it was saved, checked against the schema of ``model.json``."""
 
 from __future__ import annotations
 
+import json
+import math
 import pathlib
 from typing import Any
 
@@ -9,10 +11,74 @@ import numpy as np
 
 from jaxdescent.data import DataError
 from jaxdescent.data.errors import listed, reading
-from jaxdescent.fit.dates import Dates
+from jaxdescent.fit.columns import MOST_BITS
+from jaxdescent.fit.dates import PARTS, TREND, Dates, is_zone
 from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.model import BUCKETS, DESCRIPTION, FORMAT, INDICES, READABLE, WEIGHTS, Model
-from jaxdescent.fit.schema import check, content_of
+from jaxdescent.status import Status
+
+MOST_DIGITS = 30
+"""The most digits of a whole number: no model has longer ones."""
+
+
+class Number(float):
+    """A schema's word for any finite number; a text that holds others is refused as it is read."""
+
+
+OPTIONAL = "?"
+"""The end of a key that may be missing, or null."""
+
+NAMES = [str]
+SCORE = {"r2?": Number, "rmse": Number, "rows": int}
+METRICS = {
+    "train": SCORE,
+    "held_out?": SCORE,
+    "status": {status.name for status in Status},
+    "l2": Number,
+    "l2_chosen_by?": str,
+    "method": str,
+    "iterations": int,
+    "suboptimality?": Number,
+    "value": Number,
+    "evidence": str,
+    "passes": int,
+    "bytes_read": int,
+    "rows_read": int,
+    "seconds": Number,
+    "rows_per_second": Number,
+    "peak_bytes": int,
+    "notes": NAMES,
+    "processes?": int,
+    "goodput?": Number,
+    "resumed_at?": int,
+}
+ENCODING = {
+    "numbers": NAMES,
+    "means_for_missing": {...: Number},
+    "levels": {...: NAMES},
+    "hashed": NAMES,
+    "bits": range(MOST_BITS + 1),
+    "sparse?": str,
+    "interactions?": {...: {"numbers": NAMES, "levels": NAMES}},
+}
+TIMES = range(1 - 2**63, 2**63)
+"""The whole numbers of 64 bits, but for the one that stands for no time in Arrow and NumPy."""
+
+DATES = {"parts": [{*PARTS, TREND}], "zone?": str, "first": TIMES, "last": TIMES}
+MODEL = {
+    "target": str,
+    "features": int,
+    "intercept": Number,
+    "encoding": ENCODING,
+    "options": {...: object},
+    "metrics": {...: object},
+    "versions": {...: str},
+    "data": str,
+    "dates?": {...: DATES},
+    "arrays?": str,
+}
+"""Keys with the type of their value: a type, a list of a type, one of a set or of a range of whole
+numbers, or keys again, where ``...`` stands for any names."""
 
 
 def load_model(folder: Any) -> Model:
@@ -41,11 +107,7 @@ def load_model(folder: Any) -> Model:
     path = folder / DESCRIPTION
     if not path.exists():
         raise DataError(f"{folder} holds no {DESCRIPTION}: it is no model.")
-    with reading(path):
-        try:
-            content = content_of(path.read_text(encoding="utf-8"), path)
-        except UnicodeError as error:
-            raise DataError(f"{path} is damaged: {error}.") from error
+    content = _content_of(path)
     if content.get("format") != FORMAT:
         raise DataError(f"{path} does not describe a jaxdescent model.")
     if content.get("schema") not in READABLE:
@@ -53,7 +115,7 @@ def load_model(folder: Any) -> Model:
             f"{path} has schema {content.get('schema')!r}, and this version reads "
             f"{listed(map(str, READABLE))}: load it with the version that wrote it, or fit again."
         )
-    check(content, path)
+    _check_content(content, path)
     encoding = content["encoding"]
     buckets = indices = np.zeros(0, np.int64)
     if encoding["hashed"]:
@@ -100,13 +162,87 @@ def _rising_places_of(path: pathlib.Path, count: int) -> np.ndarray:
 
 
 def _vector_of(path: pathlib.Path, dtype: np.dtype[Any]) -> np.ndarray:
-    """The vector that a file holds.
-
-    Raises:
-      DataError: where it cannot be read, or holds something else.
-    """
+    """The vector that a file holds."""
     with reading(path):
         array = np.load(path, allow_pickle=False)
     if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype != dtype:
         raise DataError(f"{path} is damaged: it must hold one column of {dtype}.")
     return array
+
+
+def _content_of(path: pathlib.Path) -> dict[str, Any]:
+    """The content of a JSON file, whose numbers must be finite; empty where it is no object."""
+
+    def number(digits: str) -> float:
+        if len(digits) > MOST_DIGITS or not math.isfinite(float(digits)):
+            shown = digits if len(digits) <= MOST_DIGITS else f"{digits[:MOST_DIGITS]}..."
+            raise DataError(f"{path} is damaged: no model has the number {shown}.")
+        return int(digits) if digits.removeprefix("-").isdigit() else float(digits)
+
+    try:
+        with reading(path):
+            text = path.read_text(encoding="utf-8")
+        content = json.loads(text, parse_int=number, parse_float=number, parse_constant=number)
+        json.dumps(content, ensure_ascii=False).encode()
+    except (json.JSONDecodeError, UnicodeError, RecursionError) as error:
+        raise DataError(f"{path} is damaged: {error}.") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _check_content(content: dict[str, Any], name: Any) -> None:
+    """Refuse what JSON can hold and a model cannot, with the first such part."""
+    try:
+        _check(content, MODEL, "")
+        if content["metrics"]:
+            _check(content["metrics"], METRICS, "metrics")
+        encoding = content["encoding"]
+        for key, each in (encoding.get("interactions") or {}).items():
+            kind = "numbers" if key in encoding["numbers"] else "levels"
+            if not each[kind]:
+                raise ValueError(f"encoding.interactions.{key}.{kind} must name a column")
+        for key, each in (content.get("dates") or {}).items():
+            zone = each.get("zone")
+            _expect(zone is None or is_zone(zone), f"dates.{key}.zone", "a time zone", zone)
+            is_later = each["last"] >= each["first"]
+            _expect(is_later, f"dates.{key}.last", f"at least {each['first']}", each["last"])
+    except ValueError as error:
+        raise DataError(f"{name} is damaged: {error}.") from error
+
+
+def _check(value: Any, schema: Any, where: str) -> None:
+    if isinstance(schema, dict):
+        _expect(isinstance(value, dict), where, "an object", value)
+        if ... in schema:
+            for key, each in value.items():
+                _check(each, schema[...], f"{where}.{key}")
+            return
+        for key, own in schema.items():
+            plain = key.removesuffix(OPTIONAL)
+            place = f"{where}.{plain}" if where else plain
+            if key.endswith(OPTIONAL) and value.get(plain) is None:
+                continue
+            if plain not in value:
+                raise ValueError(f"{place} is missing")
+            _check(value[plain], own, place)
+    elif isinstance(schema, list):
+        _expect(isinstance(value, list), where, "a list", value)
+        for index, each in enumerate(value):
+            _check(each, schema[0], f"{where}[{index}]")
+    elif isinstance(schema, set):
+        is_one = isinstance(value, (str, int)) and value in schema
+        _expect(is_one, where, f"one of {len(schema)} values", value)
+    elif isinstance(schema, range):
+        is_one = type(value) is int and value in schema
+        what = f"a whole number from {schema.start} to {schema.stop - 1}"
+        _expect(is_one, where, what, value)
+    elif schema is Number:
+        _expect(type(value) in (int, float), where, "a number", value)
+    elif schema is int:
+        _expect(type(value) is int and value >= 0, where, "a whole number", value)
+    else:
+        _expect(isinstance(value, schema), where, "text", value)
+
+
+def _expect(holds: bool, where: str, what: str, value: Any) -> None:
+    if not holds:
+        raise ValueError(f"{where} must be {what}, got {json.dumps(value)[:40]}")

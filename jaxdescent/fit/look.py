@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdescent.data import Block, Kind, Source, located, read_ahead
+from jaxdescent.data import Kind, Source, located, read_ahead
 from jaxdescent.data.protocol import unchanged
 from jaxdescent.data.times import holds_times, time_of
 from jaxdescent.fit.budget import Memory
@@ -50,18 +50,26 @@ def look_at(source: Source, memory: Memory, watch: ProgressListener) -> DataLook
     rows, found = 0, dict[str, SeenColumn]()
     with unchanged([source], "look again"):
         for block in read_ahead(lambda: located(source, names, plan.rows)):
-            for name in names:
-                kind, column = source.kinds[name], block.columns[name]
-                counted = _missing(column, kind)
+            for name, kind in source.kinds.items():
+                column, is_sparse = block.columns[name], kind is Kind.SPARSE
                 if name not in found:
-                    first = _first(block, name, kind)
-                    found[name] = SeenColumn(_in_words(kind, column, first), counted, first)
-                elif counted is not None:
-                    found[name] = found[name]._replace(missing=(found[name].missing or 0) + counted)
+                    first = [] if is_sparse else _values(column[:FIRST_ROWS])
+                    words = _in_words(kind, column, first)
+                    found[name] = SeenColumn(words, None if is_sparse else 0, first)
+                if not is_sparse:
+                    missing = missing_in(column, is_number=kind.is_number)
+                    count = 0 if missing is None else int(np.count_nonzero(missing))
+                    found[name] = found[name]._replace(missing=(found[name].missing or 0) + count)
             rows += block.rows
             watch.advance(rows)
             memory.check()
     return DataLook(rows, found)
+
+
+def _values(column: Any) -> list[Any]:
+    """The values of a column, None where one is missing."""
+    values = column.tolist() if isinstance(column, np.ndarray) else column.to_pylist()
+    return [None if isinstance(v, float) and math.isnan(v) else v for v in values]
 
 
 def _in_words(kind: Kind, column: Any, first: list[Any]) -> str:
@@ -73,18 +81,3 @@ def _in_words(kind: Kind, column: Any, first: list[Any]) -> str:
     texts = [text for text in first if text is not None]
     are_dates = bool(texts) and all(time_of(text) for text in texts if isinstance(text, str))
     return "dates as text" if are_dates else str(kind)
-
-
-def _missing(column: Any, kind: Kind) -> int | None:
-    if kind is Kind.SPARSE:
-        return None
-    missing = missing_in(column, is_number=kind.is_number)
-    return 0 if missing is None else int(np.count_nonzero(missing))
-
-
-def _first(block: Block, name: str, kind: Kind) -> list[Any]:
-    if kind is Kind.SPARSE:
-        return []
-    column = block.columns[name][:FIRST_ROWS]
-    values = column.tolist() if isinstance(column, np.ndarray) else column.to_pylist()
-    return [None if isinstance(v, float) and math.isnan(v) else v for v in values]

@@ -18,9 +18,9 @@ from jaxdescent.data.chunk import check_finite
 from jaxdescent.data.errors import check_columns, listed, printable, writing
 from jaxdescent.data.protocol import unchanged
 from jaxdescent.display import Displayed
-from jaxdescent.fit.budget import MOST_ROWS, Memory, bytes_of_levels
+from jaxdescent.fit.budget import Memory
 from jaxdescent.fit.dates import Dated, Dates, with_columns
-from jaxdescent.fit.encoding import Encoding, Policy
+from jaxdescent.fit.encoding import Encoding
 
 SCHEMA = 2
 """The version of the layout of ``model.json``."""
@@ -35,6 +35,10 @@ DESCRIPTION, WEIGHTS, BUCKETS, INDICES = (
     "buckets.npy",
     "indices.npy",
 )
+
+
+ADVICE = "fit with --missing mean to have means for such rows"
+"""What to do about a missing value in rows to predict."""
 
 
 class Predicted(NamedTuple):
@@ -117,14 +121,14 @@ class Model(Displayed):
         indices that no training row had, and ``keep`` names columns that come along.
         """
         encoding = self.encoding
-        fitted_so = "mean" if self.options.get("missing") == "mean" else "error"
-        policy = Policy(missing or fitted_so, unseen, is_fitting=False)
-        if policy.missing not in ("error", "mean") or unseen not in ("error", "zero"):
+        if not missing:
+            missing = "mean" if self.options.get("missing") == "mean" else "error"
+        if missing not in ("error", "mean") or unseen not in ("error", "zero"):
             raise DataError(
-                f"missing must be error or mean and unseen error or zero, got {policy.missing!r} "
-                f"and {unseen!r}."
+                f"missing must be error or mean and unseen error or zero, got {missing!r} and "
+                f"{unseen!r}."
             )
-        if policy.missing == "mean" and encoding.numbers and not encoding.fills:
+        if missing == "mean" and encoding.numbers and not encoding.fills:
             raise DataError(
                 "the model knows no means for missing values: fit it with --missing mean."
             )
@@ -136,11 +140,11 @@ class Model(Displayed):
         # Without columns nothing would tell how many rows there are.
         names = list(dict.fromkeys([*encoding.columns, *keep])) or list(source.kinds)[:1]
         memory = memory or Memory.of(None)
-        levels = bytes_of_levels(encoding.levels.values())
-        plan = memory.reading(source, names, 8 * (len(names) + 4), "predicting", levels)
+        width = 8 * (len(names) + 4)
+        plan = memory.reading(source, names, width, "predicting", encoding.level_bytes)
         with unchanged([source], "predict again"):
-            for block in read_ahead(lambda: located(source, names, min(plan.rows, MOST_ROWS))):
-                encoded = encoding.encode(block, policy)
+            for block in read_ahead(lambda: located(source, names, plan.rows)):
+                encoded = encoding.encode(block, missing, unseen, ADVICE)
                 predicted = encoding.product(encoded, self.weights) + self.intercept
                 if not np.isfinite(predicted).all():
                     for name, number in zip(encoding.numbers, encoded.numbers, strict=True):

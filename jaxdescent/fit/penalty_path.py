@@ -1,26 +1,16 @@
-"""The search for a penalty: from the spectrum of the sums, or, where each penalty needs a descent,
-on a path from the largest one down, on which each descent starts where the one before ended.
-"""
+"""The penalties that a search tries, their scores, and the state of a search by descents."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdescent.data import NormalSums
 from jaxdescent.display import number
-from jaxdescent.fit.job import Job
-from jaxdescent.fit.plans import probes_for
-from jaxdescent.fit.solution import penalised_sums
-from jaxdescent.fit.vectors import Vectors
-from jaxdescent.regression import LinearRegression
-from jaxdescent.result import Result
-from jaxdescent.status import Status
 
 HELD_OUT = "held-out rows"
 
@@ -34,8 +24,6 @@ NO_BETTER = 1e-6
 
 BELOW = 4
 """Powers of ten that the path reaches below the median of the columns' squared lengths."""
-
-PROBE_SEED = 2**61
 
 TURNED, LOST = 5, 10
 """Penalties after the best one that end the path, five a decade: ``TURNED`` of them where the last
@@ -106,66 +94,6 @@ def penalties_from(squares: np.ndarray) -> np.ndarray:
     return typical * np.logspace(low, HIGH, A_DECADE * (HIGH - low) + 1)
 
 
-def path_by_sums(
-    data: NormalSums,
-    rows: int,
-    *,
-    standardize: bool,
-    held_out: Callable[[np.ndarray, float], float] | None,
-) -> Path:
-    """The scores of many penalties, from one spectrum.
-
-    Args:
-      data: the sums of the training rows.
-      rows: how many training rows there are.
-      standardize: whether the penalty is on the weights of standardised features.
-      held_out: the squared error of weights and an intercept on other rows; without it generalised
-        cross-validation decides: ``rows * RSS / (rows - degrees - 1)^2``.
-
-    Reference: Golub, Heath and Wahba (1979), "Generalized cross-validation as a method for
-    choosing a good ridge parameter".
-    """
-    scales, _, matrix, cross = penalised_sums(data, standardize=standardize)
-    values, vectors = np.linalg.eigh(matrix)
-    values = np.maximum(values, 0)
-    penalties = penalties_from(matrix.diagonal())
-    along = vectors.T @ cross
-    scores = np.empty(penalties.size)
-    for index, l2 in enumerate(penalties):
-        coordinates = along / (values + l2)
-        if held_out is None:
-            residual = data.squares - np.sum((2 * along - values * coordinates) * coordinates)
-            degrees = np.sum(values / (values + l2))
-            scores[index] = _generalised(rows, max(residual, 0.0), degrees)
-        else:
-            weights = vectors @ coordinates / scales
-            scores[index] = held_out(
-                weights, float(data.target_mean[0] - weights @ data.feature_mean)
-            )
-    rule = "generalised cross-validation" if held_out is None else HELD_OUT
-    return Path(penalties, scores, rule, int(np.nanargmin(scores)))
-
-
-class Tried(NamedTuple):
-    """The results of descents at some penalties, in the order of the penalties.
-
-    Attributes:
-      params: for each penalty, the params of each target.
-      predicted: for each penalty, a function that gives the prediction of each target, (rows,).
-      is_done: whether all descents converged.
-      iterations: how many iterations all descents took.
-    """
-
-    params: list[list[Any]]
-    predicted: list[Callable[[int], Any]]
-    is_done: bool
-    iterations: int
-
-
-Try = Callable[[np.ndarray, Sequence[float], list[Any]], Tried]
-"""A function that minimises for targets (rows, targets) at penalties, from each target's params."""
-
-
 @dataclasses.dataclass
 class SearchState:
     """The state of the search.
@@ -217,112 +145,7 @@ class SearchState:
         return SearchState(params, best=best, **{name: found[name].tolist() for name in NUMBERS})
 
 
-def search_by_descents(
-    job: Job,
-    objective: LinearRegression,
-    vectors: Vectors,
-    start: Any,
-    attempt: Try,
-    *,
-    width: int,
-) -> tuple[Path, SearchState]:
-    """The path to the penalty of the least error on held-out rows, or by generalised
-    cross-validation, and the state of the search at its end.
-
-    The latter is ``rows * RSS / (rows - degrees - 1)^2``, where the degrees of freedom, the trace
-    of the matrix that takes targets to predictions, are estimated as the mean of ``z . prediction
-    of z`` over a few random vectors z of signs (Hutchinson), which take the targets' place in
-    further descents.
-
-    Args:
-      job: the job of the fit.
-      objective: an objective with one output, whose targets are of unit spread.
-      vectors: the vectors over the rows, with the diagonal of the Hessian without a penalty.
-      start: params to begin from.
-      attempt: minimises for some penalties from some params on.
-      width: how many penalties are tried at a time: those that do not converge together are tried
-        in halves.
-
-    References: Golub, Heath and Wahba (1979), "Generalized cross-validation as a method for
-    choosing a good ridge parameter"; Hutchinson (1989), "A stochastic estimator of the trace of the
-    influence matrix for Laplacian smoothing splines".
-    """
-    downwards, checkpoint = penalties_from(vectors.penalised_squares)[::-1], job.checkpoint
-    job.watch.begin("searching", downwards.size, "penalties at most")
-    train, held_out = vectors.parts
-    targets = np.asarray(objective.y)[:, None]
-    if held_out is None:
-        count = probes_for(len(targets))
-        signs = np.random.default_rng(PROBE_SEED).integers(0, 2, (len(targets), count), np.int8)
-        targets = np.column_stack([targets, (2 * signs - 1).astype(targets.dtype)])
-    course, is_cut = SearchState([start] * targets.shape[1], width, start), False
-    found = {} if checkpoint is None else checkpoint.kept_search()
-    if found:
-        course = course.restored(found)
-    while len(course.scores) < downwards.size and not course.is_over:
-        if checkpoint is not None:
-            checkpoint.stop_if_asked(f"the search with {len(course.scores):,} penalties tried")
-        first = len(course.scores)
-        penalties = downwards[first : first + course.width]
-        tried = attempt(targets, penalties.tolist(), course.params)
-        course.iterations += tried.iterations
-        if not tried.is_done and (first or penalties.size > 1):
-            if penalties.size == 1:
-                is_cut = True  # the dtype or the iterations do not suffice for smaller penalties
-                break
-            course.width = -(-penalties.size // 2)
-            continue
-        for l2, params, predicted in zip(penalties, tried.params, tried.predicted, strict=True):
-            if held_out is not None:
-                error = np.square(np.asarray(predicted(0), np.float64) - targets[:, 0])
-                score, degrees = float(held_out @ error / held_out.sum()), float("nan")
-            else:
-                score, degrees = _cross_validation(predicted, targets, train)
-            course.add(score, params, degrees)
-            job.watch.advance(len(course.scores))
-            job.watch.tell(f"l2 {l2:.3g}, RMSE {score**0.5:.4g} of the target's spread")
-            job.memory.check()
-            if course.is_over:
-                break
-        if checkpoint is not None:
-            checkpoint.keep_search(course.as_arrays())
-    rule = HELD_OUT
-    if held_out is None:
-        count = targets.shape[1] - 1
-        rule = f"generalised cross-validation, its trace estimated by {count} random vectors"
-    count = len(course.scores)
-    path = Path(
-        downwards[:count][::-1],
-        np.asarray(course.scores[::-1]),
-        rule,
-        count - 1 - course.best_at,
-        is_cut=is_cut,
-    )
-    job.watch.searched(path.penalties, path.scores, path.best)
-    return path, course
-
-
-def has_converged(result: Result) -> bool:
-    """Whether a descent has converged."""
-    return Status(int(result.status)) is Status.CONVERGED
-
-
-def _cross_validation(
-    predicted: Callable[[int], Any], targets: np.ndarray, train: np.ndarray
-) -> tuple[float, float]:
-    """The score of generalised cross-validation, and the degrees of freedom."""
-    rows, total = int(np.count_nonzero(train)), train.sum()
-    once, traces = (train > 0).astype(np.float64), []
-    for place in range(1, targets.shape[1]):
-        own = np.asarray(predicted(place), np.float64)
-        own = own - train @ own / total
-        traces.append(float(once @ (own * targets[:, place])))
-    degrees = float(np.mean(traces))
-    error = np.square(np.asarray(predicted(0), np.float64) - targets[:, 0])
-    return _generalised(rows, float(train @ error), max(degrees, 0.0)), degrees
-
-
-def _generalised(rows: int, squares: float, degrees: float) -> float:
-    """The score of generalised cross-validation."""
+def generalised(rows: int, squares: float, degrees: float) -> float:
+    """The score of generalised cross-validation: ``rows * RSS / (rows - degrees - 1)^2``."""
     free = rows - 1 - degrees
     return rows * squares / free**2 if free > 0 else np.inf

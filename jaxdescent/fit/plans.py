@@ -8,15 +8,9 @@ from jaxdescent.data import DataError, located, row_stream
 from jaxdescent.data.chunk import product_rows
 from jaxdescent.data.read_ahead import BLOCKS_HELD
 from jaxdescent.fit import checkpoint
-from jaxdescent.fit.budget import (
-    LEVEL_BYTES,
-    MOST_ROWS,
-    SLACK_BYTES,
-    bytes_of_levels,
-    reading_of,
-)
+from jaxdescent.fit.budget import LEVEL_BYTES, MOST_ROWS, SLACK_BYTES, reading_of
 from jaxdescent.fit.job import Job
-from jaxdescent.fit.methods import AUTO
+from jaxdescent.fit.request import AUTO
 from jaxdescent.machine.resident import resident_bytes
 
 SOLVING_MATRICES = 8
@@ -84,16 +78,16 @@ def plan_sums(job: Job) -> FitPlan:
     passing = parts * matrix + 8 * dense**2 + 8 * dense * product_rows(dense)
     solving_bytes = (parts + SOLVING_MATRICES) * matrix
     base = resident_bytes() + SLACK_BYTES + LEVEL_BYTES * (encoding.size - numbers)
-    base += bytes_of_levels(encoding.levels.values())
+    base += encoding.level_bytes
     # The numbers less their shift, those of each part, and the marks of missing ones.
     width = encoding.prepared_bytes + 8 * (numbers * parts + dense - numbers)
     reading = reading_of(job.sources, job.roles.columns, width, job.memory.limit - base - passing)
     return FitPlan(base + max(passing + reading.bytes, solving_bytes), reading.rows)
 
 
-def counted_rows(job: Job) -> tuple[int, int]:
-    """How many rows all sources have, and how many of them were read to count them."""
-    rows = counted = 0
+def counted_rows(job: Job) -> tuple[int, bool]:
+    """How many rows all sources have, and whether some of them were read to count them."""
+    rows, is_counted = 0, False
     for source in job.sources:
         if source.rows is not None:
             rows += source.rows
@@ -103,9 +97,9 @@ def counted_rows(job: Job) -> tuple[int, int]:
                 "a fit of so many features has to know how many rows there are, and this reader "
                 "gives its rows only once: pass a table."
             )
-        blocks = located(source, [job.roles.target], MOST_ROWS)
-        counted += sum(block.rows for block in blocks)
-    return rows + counted, counted
+        rows += sum(block.rows for block in located(source, [job.roles.target], MOST_ROWS))
+        is_counted = True
+    return rows, is_counted
 
 
 def plan_in_memory(job: Job, rows: int) -> FitPlan:
@@ -146,7 +140,9 @@ def plan_in_files(job: Job, rows: int) -> FitPlan:
     if job.request.l2 == AUTO:
         targets = 1 if job.is_tested else 1 + probes_for(max(rows, 1))
         block = min(block_bytes // max(encoded, 1), row_stream.MOST_ROWS, max(rows, 1))
-        of_row, of_feature = _kept(job, COLUMN_ROW_BYTES, COLUMN_FEATURE_BYTES)
+        copied = 0 if job.checkpoint is None else 1
+        of_row = COLUMN_ROW_BYTES + copied * checkpoint.ROW_BYTES
+        of_feature = COLUMN_FEATURE_BYTES + copied * checkpoint.FEATURE_BYTES
         of_column = of_row * rows + of_feature * encoding.size + COLUMN_BLOCK_BYTES * block
         of_penalty = wider * targets * of_column
         width = max(min(int((job.memory.limit - needed) // of_penalty), MOST_WIDTH), 1)
@@ -162,17 +158,11 @@ def _descent_bytes(
     """Bytes of the process in a descent: its vectors, and so many bytes more of a row, a feature
     and other things in float32.
     """
-    of_row, of_feature = _kept(job, ROW_BYTES + of_row, FEATURE_BYTES + of_feature)
+    copied = 0 if job.checkpoint is None else 1
+    of_row += ROW_BYTES + copied * checkpoint.ROW_BYTES
+    of_feature += FEATURE_BYTES + copied * checkpoint.FEATURE_BYTES
     held = job.dtype.itemsize // 4 * (rows * of_row + job.encoding.size * of_feature + others)
-    levels = bytes_of_levels(job.encoding.levels.values())
-    return resident_bytes() + STARTING_BYTES + held + levels
-
-
-def _kept(job: Job, of_row: int, of_feature: int) -> tuple[int, int]:
-    """Bytes of a row and a feature with those of the copies that a checkpoint takes."""
-    if job.checkpoint is None:
-        return of_row, of_feature
-    return of_row + checkpoint.ROW_BYTES, of_feature + checkpoint.FEATURE_BYTES
+    return resident_bytes() + STARTING_BYTES + held + job.encoding.level_bytes
 
 
 def probes_for(rows: int) -> int:

@@ -1,4 +1,4 @@
-"""The options of a fit, checked before anything is read."""
+"""The options of a fit, checked before anything is read, and the methods that they name."""
 
 from __future__ import annotations
 
@@ -6,19 +6,32 @@ import contextlib
 import dataclasses
 import math
 import operator
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxdescent.data import DataError
 from jaxdescent.fit.columns import MOST_BITS
-from jaxdescent.fit.methods import AUTO, NAMES
+from jaxdescent.methods import LBFGS, LSMR, ConjugateGradient, Method
+from jaxdescent.preconditioners import Jacobi
 
-MISSING = ("error", "drop", "mean")
+AUTO, DIRECT = "auto", "direct"
+"""The automatic choice of an option, and the method of sums."""
 
-DTYPES = (None, "float32", "float64")
+ITERATIVE: dict[str, Callable[[], Method]] = {
+    "cg": lambda: ConjugateGradient(Jacobi()),
+    "lsmr": lambda: LSMR(Jacobi()),
+    "lbfgs": LBFGS,
+}
+"""The methods that iterate. The columns of a table differ in length by their nature, so the first
+two scale them."""
 
+IN_MEMORY, IN_FILES = "cg", "lsmr"
+"""The methods of "auto" where rows are in memory, and where they are read in each pass: an
+iteration of LSMR is one pass, one of conjugate gradients two."""
+
+NAMES = (AUTO, DIRECT, *ITERATIVE)
 
 LISTS = ("features", "exclude", "categorical", "hashed", "interact", "date")
 
@@ -93,18 +106,16 @@ class Request:
     seed: int = 0
 
     def check(self) -> None:
-        """Refuse what makes no sense, whatever the data are.
-
-        Raises:
-          DataError: naming the option, what was got and what is expected.
-        """
+        """Refuse what makes no sense, whatever the data are."""
         l2 = self.l2
+        is_dtype = self.dtype in (None, "float32", "float64")
+        is_policy = self.missing in ("error", "drop", "mean")
         is_penalty = l2 == AUTO if isinstance(l2, str) else math.isfinite(l2) and l2 >= 0
         for option, is_met, expected, got in (
             ("test", 0 <= self.test < 1, "from 0 to less than 1", f"{self.test:g}"),
-            ("missing", self.missing in MISSING, "error, drop or mean", repr(self.missing)),
+            ("missing", is_policy, "error, drop or mean", repr(self.missing)),
             ("method", self.method in NAMES, ", ".join(NAMES), repr(self.method)),
-            ("dtype", self.dtype in DTYPES, "float32 or float64", repr(self.dtype)),
+            ("dtype", is_dtype, "float32 or float64", repr(self.dtype)),
             ("bits", 1 <= self.bits <= MOST_BITS, f"from 1 to {MOST_BITS}", self.bits),
             ("seed", 0 <= self.seed < 2**63, "from 0 to 2**63 - 1", self.seed),
             ("l2", is_penalty, "a number of at least 0 or auto", repr(l2)),
@@ -127,3 +138,8 @@ class Request:
             name: list(value) if isinstance(value, tuple) else value
             for name, value in dataclasses.asdict(self).items()
         }
+
+
+def method_of(name: str, default: str = IN_MEMORY) -> Method:
+    """The iterative method of this name; "auto" stands for ``default``."""
+    return ITERATIVE[default if name == AUTO else name]()

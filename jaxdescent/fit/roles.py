@@ -9,11 +9,10 @@ from jaxdescent.data import DataError, Kind, Source
 from jaxdescent.data.arrays import TARGET
 from jaxdescent.data.csv_files import first_text
 from jaxdescent.data.errors import check_columns, listed
+from jaxdescent.fit.columns import SEPARATOR, Interaction
 from jaxdescent.fit.dates import TREND, Dates, columns_made
 from jaxdescent.fit.encoding import Encoding
-from jaxdescent.fit.interactions import Interaction, asked_interactions
-from jaxdescent.fit.methods import AUTO
-from jaxdescent.fit.request import Request
+from jaxdescent.fit.request import AUTO, Request
 
 OWN_TARGET = (".npy", "arrays", "svmlight text")
 """Forms of data that hold their target apart from the features."""
@@ -51,7 +50,13 @@ def roles_of(request: Request, source: Source, dates: Mapping[str, Dates]) -> Ro
       DataError: for columns that are not there or have two roles, and for text columns without a
         role.
     """
-    kinds, target, weights = source.kinds, _target(request, source), request.weights
+    kinds, target, weights = source.kinds, request.target, request.weights
+    if target is None:
+        if TARGET not in kinds or source.form not in OWN_TARGET:
+            columns = listed(map(repr, kinds), most=40)
+            raise DataError(f"--target is missing: name the column to predict, one of {columns}.")
+        target = TARGET
+    own = {target: "the target"} | ({} if weights is None else {weights: "the weights"})
     for option, names in (
         ("--target", [target]),
         ("--categorical", request.categorical),
@@ -65,21 +70,31 @@ def roles_of(request: Request, source: Source, dates: Mapping[str, Dates]) -> Ro
     exclude = [name for name in request.exclude if name not in dates]
     if source.form == ".npy" and target != TARGET and TARGET in kinds:
         exclude.append(TARGET)  # a target of its own is no feature of another
-    levelled, is_auto = list(request.categorical), False
-    if levelled == [AUTO]:
-        is_auto = AUTO not in kinds
-        levelled = [] if is_auto else levelled
-    else:
+    levelled = list(request.categorical)
+    is_auto = levelled == [AUTO] and AUTO not in kinds
+    if is_auto:
+        levelled = []
+    elif levelled != [AUTO]:
         levelled += [name for name, (_, part) in made.items() if part != TREND]
-    own = [target, *([weights] if weights is not None else [])]
+    with_labels = {name for name, kind in kinds.items() if kind is Kind.TEXT}
     interactions = asked_interactions(
-        request.interact,
-        kinds,
-        lambda name: name in (*levelled, *request.hashed) or kinds[name] is Kind.TEXT,
-        {target: "the target"} | ({} if weights is None else {weights: "the weights"}),
+        request.interact, kinds, with_labels.union(levelled, request.hashed), own
     )
-    hashed, hashed_crosses = _apart(request.hashed, interactions, "--hash")
-    levelled, levelled_crosses = _apart(levelled, interactions, "--categorical")
+    for option, names in (("--hash", request.hashed), ("--categorical", levelled)):
+        for name in names:
+            if name in interactions and not interactions[name].labels:
+                raise DataError(
+                    f"{name!r} in {option} is a product of numbers, which has no levels: name its "
+                    "columns there, or leave it out."
+                )
+    crosses = {name: each for name, each in interactions.items() if each.labels}
+    in_buckets = [
+        name
+        for name, each in crosses.items()
+        if name not in levelled and not {name, *each.labels}.isdisjoint(request.hashed)
+    ]
+    levelled = [name for name in levelled if name not in interactions]
+    hashed = [name for name in request.hashed if name not in interactions]
     check_columns([*own, *features, *exclude, *levelled, *hashed], kinds)
     if features and exclude:
         raise DataError("--features and --exclude exclude each other: name one of them.")
@@ -103,19 +118,12 @@ def roles_of(request: Request, source: Source, dates: Mapping[str, Dates]) -> Ro
     ]
     if is_auto:
         levelled = [name for name in used if kinds[name] is Kind.TEXT and name not in hashed]
-    labelled = {*levelled, *hashed}
-    _check_kinds(source, own, used, labelled)
+    labelled = [*levelled, *hashed]
     sparse = next((name for name in used if kinds[name] is Kind.SPARSE), None)
+    _check_kinds(source, own, used, labelled, sparse)
     if not used and not interactions:
         raise DataError("no column is left as a feature: name some, or exclude fewer.")
     numbers = [name for name in used if name not in labelled and name != sparse]
-    crosses = [name for name, each in interactions.items() if each.labels]
-    in_buckets = [
-        name
-        for name in crosses
-        if name not in levelled_crosses
-        and (name in hashed_crosses or any(part in hashed for part in interactions[name].labels))
-    ]
     in_levels = [name for name in used if name in levelled]
     in_levels += [name for name in crosses if name not in in_buckets]
     in_buckets = [name for name in used if name in hashed] + in_buckets
@@ -130,15 +138,6 @@ def roles_of(request: Request, source: Source, dates: Mapping[str, Dates]) -> Ro
     return Roles(target, weights, encoding)
 
 
-def _target(request: Request, source: Source) -> str:
-    if request.target is not None:
-        return request.target
-    if TARGET not in source.kinds or source.form not in OWN_TARGET:
-        columns = listed(map(repr, source.kinds), most=40)
-        raise DataError(f"--target is missing: name the column to predict, one of {columns}.")
-    return TARGET
-
-
 def _refuse(names: Iterable[str | None], others: Container[str | None], text: str) -> None:
     """Refuse the first of some names that is among others."""
     for name in names:
@@ -147,11 +146,14 @@ def _refuse(names: Iterable[str | None], others: Container[str | None], text: st
 
 
 def _check_kinds(
-    source: Source, own: Sequence[str], used: Sequence[str], labelled: set[str]
+    source: Source,
+    own: Mapping[str, str],
+    used: Sequence[str],
+    labelled: Sequence[str],
+    sparse: str | None,
 ) -> None:
     """Refuse columns whose kind does not suit their role."""
     kinds = source.kinds
-    sparse = next((name for name in used if kinds[name] is Kind.SPARSE), None)
     if sparse in labelled:
         raise DataError(f"{sparse!r} holds many sparse numbers, which are no levels.")
     nested = [name for name in used if kinds[name] is Kind.OTHER]
@@ -160,8 +162,11 @@ def _check_kinds(
         raise DataError(
             f"{listed(map(repr, nested))} {verb} neither numbers nor text: name each in --exclude."
         )
-    known = {*labelled, sparse}
-    nameless = [name for name in used if name not in known and not kinds[name].is_number]
+    nameless = [
+        name
+        for name in used
+        if name not in labelled and name != sparse and not kinds[name].is_number
+    ]
     if nameless:
         # The source may know where a column that looked like numbers holds something else.
         found = (first_text(source, name) for name in nameless)
@@ -179,21 +184,77 @@ def _check_kinds(
                 f"{name!r} holds floating-point numbers, which are no levels: cast it to whole "
                 "numbers or text, or leave it numeric."
             )
-    for name in own:
+    for name, what in own.items():
         if not kinds[name].is_number:
-            what = "target" if name == own[0] else "weights"
-            raise DataError(f"the {what} {name!r} must be numeric, and holds {kinds[name]}.")
+            raise DataError(f"{what} {name!r} must be numeric, and holds {kinds[name]}.")
 
 
-def _apart(
-    names: Sequence[str], interactions: Mapping[str, Interaction], option: str
-) -> tuple[list[str], list[str]]:
-    """The columns among these names, and the interactions."""
-    crosses = [name for name in names if name in interactions]
-    for name in crosses:
-        if not interactions[name].labels:
+def asked_interactions(
+    wanted: Iterable[str | Sequence[str]],
+    kinds: Mapping[str, Kind],
+    with_labels: set[str],
+    own: Mapping[str, str],
+) -> dict[str, Interaction]:
+    """The interactions that are asked for, by name; columns ``with_labels`` are used by their
+    levels, and ``own`` says what columns that are no features are.
+
+    Raises:
+      DataError: for columns that are not there, twice there, or can be in no interaction.
+    """
+    found: dict[str, Interaction] = {}
+    seen: dict[frozenset[tuple[str, int]], str] = {}
+    for each in wanted:
+        columns = _split(each, kinds) if isinstance(each, str) else list(each)
+        name = each if isinstance(each, str) else SEPARATOR.join(columns)
+        if len(columns) < 2:
             raise DataError(
-                f"{name!r} in {option} is a product of numbers, which has no levels: name its "
-                "columns there, or leave it out."
+                f"--interact must name two columns or more with colons between them, got {name!r}."
             )
-    return [name for name in names if name not in interactions], crosses
+        check_columns(columns, kinds)
+        for column in columns:
+            if column in own:
+                raise DataError(
+                    f"{column!r} is named in --interact, and it is {own[column]}: leave it out."
+                )
+            if kinds[column] in (Kind.OTHER, Kind.SPARSE):
+                raise DataError(
+                    f"{column!r} holds neither numbers nor text: leave it out of --interact."
+                )
+        numbers = [column for column in columns if column not in with_labels]
+        labels = [column for column in columns if column in with_labels]
+        if len(set(labels)) < len(labels):
+            raise DataError(f"--interact {name}: levels crossed with themselves say nothing new.")
+        key = frozenset((column, columns.count(column)) for column in columns)
+        if key in seen:
+            raise DataError(f"--interact {name} says the same as {seen[key]}: name it once.")
+        if name in kinds:
+            raise DataError(
+                f"--interact {name}: there is a column of this name: rename it to tell them apart."
+            )
+        seen[key] = name
+        found[name] = Interaction(tuple(numbers), tuple(labels))
+    return found
+
+
+def _split(text: str, kinds: Mapping[str, Kind]) -> list[str]:
+    """The columns that a text names, some of whose names may hold colons themselves."""
+    parts = text.split(SEPARATOR)
+    ways: list[list[str]] = []
+
+    def go(start: int, before: list[str]) -> None:
+        if start == len(parts):
+            ways.append(before)
+            return
+        for stop in range(start + 1, len(parts) + 1):
+            column = SEPARATOR.join(parts[start:stop])
+            if column in kinds:
+                go(stop, [*before, column])
+
+    go(0, [])
+    several = [way for way in ways if len(way) > 1]
+    if len(several) > 1:
+        raise DataError(
+            f"--interact {text} can be read in {len(several)} ways, since some columns' names hold "
+            "colons: rename them, or use Python, where interactions are tuples."
+        )
+    return several[0] if several else [part.strip() for part in parts]

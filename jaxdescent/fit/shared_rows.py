@@ -36,18 +36,18 @@ def share_of(source: Source, *, is_tested: bool = False) -> tuple[Source, int]:
     if processes.is_alone():
         return source, 0
     index, count = jax.process_index(), jax.process_count()
-    _check_rows(source, is_tested=is_tested)
     can_share = is_tested or source.can_share(count)
     if can_share:
         source = source.counted(index, count, processes.told_bytes_by_all)
-        _check_rows(source, is_tested=is_tested)
-    if not can_share or source.rows is None:
+    rows = source.rows
+    if rows is not None and rows < count and not is_tested:
+        raise DataError(f"{count} processes cannot share {rows:,} rows: start fewer of them.")
+    if not can_share or rows is None:
         raise DataError(
             f"--distributed lets {count} processes begin at rows of their own, and {source.form} "
             "as it is here is read from its first row on: write .npy, CSV, or Parquet with at "
             "least as many groups of rows as there are processes, or fit in one process."
         )
-    rows = source.rows
     if are_full(rows, count):
         size = -(-rows // count)
         first, stop = size * index, min(size * (index + 1), rows)
@@ -61,12 +61,6 @@ def are_full(rows: int, count: int) -> bool:
     Vectors over the rows then have one order in any number of processes, without gaps.
     """
     return (count - 1) * -(-rows // count) < rows
-
-
-def _check_rows(source: Source, *, is_tested: bool) -> None:
-    count, rows = jax.process_count(), source.rows
-    if rows is not None and rows < count and not is_tested:
-        raise DataError(f"{count} processes cannot share {rows:,} rows: start fewer of them.")
 
 
 def streamed(source: Source, numbers: tuple[str, ...], **options: Any) -> Streamed | StreamedShares:

@@ -11,14 +11,12 @@ from jaxdescent.data import DataError
 from jaxdescent.fit import plans
 from jaxdescent.fit.by_descent import fit_by_descent
 from jaxdescent.fit.by_sums import fit_by_sums
+from jaxdescent.fit.descent_rows import RowsInFiles, RowsInMemory
 from jaxdescent.fit.encoding import Encoding
-from jaxdescent.fit.fitted import Fitted
-from jaxdescent.fit.in_files import RowsInFiles
-from jaxdescent.fit.in_memory import RowsInMemory
-from jaxdescent.fit.job import Job
-from jaxdescent.fit.methods import AUTO, DIRECT, IN_FILES, ITERATIVE, method_of
+from jaxdescent.fit.job import Fitted, Job
 from jaxdescent.fit.plans import FitPlan
-from jaxdescent.machine.memory import ProblemTooLarge, readable_bytes
+from jaxdescent.fit.request import AUTO, DIRECT, IN_FILES, ITERATIVE, method_of
+from jaxdescent.machine.memory import readable_bytes
 
 MOST_COLUMNS = 2000
 """With more features, one-hot ones among them, rows are kept in memory where they fit."""
@@ -27,33 +25,41 @@ MEMORY, FILES = "rows in memory", "rows in the files"
 """The names of the iterative ways of fitting in the description of a fit that is kept."""
 
 
-def fit_within_memory(job: Job) -> tuple[Fitted, int]:
-    """The fit, and how many more passes it took to plan it.
+def fit_within_memory(job: Job) -> tuple[Fitted, bool]:
+    """The fit, and whether the rows were read to be counted before.
 
     Raises:
       DataError: where the data or the options cannot be used.
       ProblemTooLarge: where no way fits the memory.
     """
-    encoding, method, sums = job.encoding, job.request.method, plans.plan_sums(job)
-    if method == DIRECT:
-        _check_direct(job, sums)
+    encoding, memory, method = job.encoding, job.memory, job.request.method
+    sums, is_counted = plans.plan_sums(job), False
+    is_small, is_alone = memory.fits(sums.bytes), processes.is_alone()
+    if method == DIRECT and encoding.sparse is not None:
+        raise DataError(
+            f"--method direct adds up products of all columns, and {encoding.sparse!r} holds too "
+            "many indices for sums: name another method, or --features."
+        )
+    if method == DIRECT and not is_small:
+        what = f"--method direct with {encoding.size:,} features"
+        raise memory.refuse(what, sums.bytes, _read_so_far(encoding))
     # A fit that is resumed goes on in its way, whatever the memory has room for today.
     way = None if job.checkpoint is None else job.checkpoint.way
-    needs_rows = not job.memory.fits(sums.bytes) or encoding.sparse is not None
-    needs_rows = needs_rows or method in ITERATIVE or way is not None
-    is_alone, counted = processes.is_alone(), 0
-    if method != DIRECT and (needs_rows or (is_alone and _is_long(encoding))):
-        rows, counted = plans.counted_rows(job)
+    needs_rows = not is_small or encoding.sparse is not None or method in ITERATIVE or bool(way)
+    # A spectrum takes longer than descents on rows of which most entries are zeros.
+    is_long = bool(encoding.labelled) and encoding.size > MOST_COLUMNS
+    if method != DIRECT and (needs_rows or (is_alone and is_long)):
+        rows, is_counted = plans.counted_rows(job)
         in_memory = plans.plan_in_memory(job, rows)
         # Several processes read their rows again, as one does where they do not fit.
-        if is_alone and in_memory.bytes <= job.memory.limit and way != FILES:
+        if is_alone and in_memory.bytes <= memory.limit and way != FILES:
             line = (
                 "The rows are kept in memory, one-hot columns unwritten, and "
                 f"{method_of(method)!r} minimises; about {_bytes(job, in_memory)}."
             )
-            return _descent(job, RowsInMemory, MEMORY, in_memory, [line]), int(counted > 0)
+            return _descent(job, RowsInMemory, MEMORY, in_memory, [line]), is_counted
         if needs_rows:
-            return _in_files(job, sums, in_memory), int(counted > 0)
+            return _in_files(job, sums, in_memory), is_counted
     side = plans.products_side(job)
     plan = [
         f"One pass adds up a {side:,} x {side:,} matrix in float64, and its spectrum solves; at "
@@ -65,19 +71,47 @@ def fit_within_memory(job: Job) -> tuple[Fitted, int]:
     fitted = fit_by_sums(job, sums)
     if job.start is not None:
         fitted.notes.append("The sums' solve needs no start: --start changed nothing.")
-    return fitted, int(counted > 0)
+    return fitted, is_counted
 
 
-def _check_direct(job: Job, sums: FitPlan) -> None:
-    encoding = job.encoding
-    if encoding.sparse is not None:
+def _in_files(job: Job, sums: FitPlan, in_memory: FitPlan) -> Fitted:
+    """The fit on rows that stay in the files.
+
+    Raises:
+      ProblemTooLarge: where no way fits the memory, with the bytes that the smallest one needs.
+    """
+    request, encoding, memory = job.request, job.encoding, job.memory
+    plan, read = plans.plan_in_files(job, in_memory.rows), _read_so_far(encoding)
+    if not processes.is_alone() and request.l2 == AUTO:
         raise DataError(
-            f"--method direct adds up products of all columns, and {encoding.sparse!r} holds too "
-            "many indices for sums: name another method, or --features."
+            "--distributed searches for l2 by sums alone, and these features need iterations: say "
+            f"--l2 with a number, or fit in one process: {read}."
         )
-    if not job.memory.fits(sums.bytes):
-        what = f"--method direct with {encoding.size:,} features"
-        raise job.memory.refuse(what, sums.bytes, _read_so_far(encoding))
+    is_kept = job.checkpoint is not None and job.checkpoint.way == MEMORY
+    if not memory.fits(plan.bytes) or not job.source.can_restart or is_kept:
+        least = [in_memory.bytes]
+        if is_kept:
+            read += ", and the fit that is gone on with has them in memory"
+        else:
+            if request.method not in ITERATIVE and encoding.sparse is None:
+                least.append(sums.bytes)
+            if job.source.can_restart:
+                least.append(plan.bytes)
+            elif plan.bytes <= memory.limit:
+                read += (
+                    f". Rows that stay in the files need {readable_bytes(plan.bytes)}, but cannot "
+                    "be fitted from a reader that gives its rows only once: pass a table"
+                )
+        raise memory.refuse(f"a fit of {encoding.size:,} features", min(least), read)
+    lines = [
+        "The rows stay in the files and are read again in each pass, and "
+        f"{method_of(request.method, IN_FILES)!r} minimises; about {_bytes(job, plan)}."
+    ]
+    if request.l2 == AUTO:
+        lines.append(
+            f"l2 is searched for by LSMR, which multiplies for {plan.width} penalties in each pass."
+        )
+    return _descent(job, RowsInFiles, FILES, plan, lines)
 
 
 def _descent(
@@ -96,55 +130,6 @@ def _descent(
         return fit_by_descent(job, kind(job, plan))
 
 
-def _in_files(job: Job, sums: FitPlan, in_memory: FitPlan) -> Fitted:
-    """The fit on rows that stay in the files.
-
-    Raises:
-      ProblemTooLarge: where no way fits the memory, with the bytes that the smallest one needs.
-    """
-    request, encoding = job.request, job.encoding
-    plan = plans.plan_in_files(job, in_memory.rows)
-    if not processes.is_alone() and request.l2 == AUTO:
-        raise DataError(
-            "--distributed searches for l2 by sums alone, and these features need iterations: say "
-            f"--l2 with a number, or fit in one process: {_read_so_far(encoding)}."
-        )
-    is_kept = job.checkpoint is not None and job.checkpoint.way == MEMORY
-    if not job.memory.fits(plan.bytes) or not job.source.can_restart or is_kept:
-        raise _too_large(job, sums, in_memory, plan, is_kept=is_kept)
-    lines = [
-        "The rows stay in the files and are read again in each pass, and "
-        f"{method_of(request.method, IN_FILES)!r} minimises; about {_bytes(job, plan)}."
-    ]
-    if request.l2 == AUTO:
-        lines.append(
-            f"l2 is searched for by LSMR, which multiplies for {plan.width} penalties in each pass."
-        )
-    return _descent(job, RowsInFiles, FILES, plan, lines)
-
-
-def _too_large(
-    job: Job, sums: FitPlan, in_memory: FitPlan, plan: FitPlan, *, is_kept: bool
-) -> ProblemTooLarge:
-    """The error that no way fits the memory; ``is_kept`` says whether the fit that is resumed has
-    its rows in memory.
-    """
-    encoding, least, read = job.encoding, [in_memory.bytes], _read_so_far(job.encoding)
-    if is_kept:
-        read += ", and the fit that is gone on with has them in memory"
-    else:
-        if job.request.method not in ITERATIVE and encoding.sparse is None:
-            least.append(sums.bytes)
-        if job.source.can_restart:
-            least.append(plan.bytes)
-        elif plan.bytes <= job.memory.limit:
-            read += (
-                f". Rows that stay in the files need {readable_bytes(plan.bytes)}, but cannot be "
-                "fitted from a reader that gives its rows only once: pass a table"
-            )
-    return job.memory.refuse(f"a fit of {encoding.size:,} features", min(least), read)
-
-
 def _bytes(job: Job, plan: FitPlan) -> str:
     limit = "the limit is" if job.memory.is_given else "available are"
     return f"{readable_bytes(plan.bytes)} of memory, {limit} {readable_bytes(job.memory.limit)}"
@@ -152,11 +137,6 @@ def _bytes(job: Job, plan: FitPlan) -> str:
 
 def _read_so_far(encoding: Encoding) -> str:
     return "only levels were read" if encoding.labelled else "nothing was read"
-
-
-def _is_long(encoding: Encoding) -> bool:
-    """Whether a spectrum takes longer than descents on rows of which most entries are zeros."""
-    return bool(encoding.labelled) and encoding.size > MOST_COLUMNS
 
 
 def _described(job: Job) -> str:

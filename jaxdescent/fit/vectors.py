@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,19 +12,13 @@ from jaxdescent import processes
 from jaxdescent.data import DataError
 from jaxdescent.data.chunk import Chunk
 from jaxdescent.fit.encoding import Encoded
-from jaxdescent.fit.first_pass import FirstPass
 from jaxdescent.fit.job import Job
-from jaxdescent.fit.methods import AUTO
 from jaxdescent.fit.plans import FitPlan
-from jaxdescent.fit.rows import TRAIN, Rows
-from jaxdescent.fit.rows_digest import RowsDigest
+from jaxdescent.fit.request import AUTO
+from jaxdescent.fit.rows import TRAIN, FirstPass, Rows
 
 EXACT = 64 * np.finfo(float).eps
 """Squares about the mean that add up to less than this part of the sum of squares are rounding."""
-
-
-def keep_nothing(encoded: Encoded, numbers: np.ndarray, place: slice) -> None:
-    """Keep no features: they are read again."""
 
 
 class Vectors:
@@ -33,9 +28,9 @@ class Vectors:
     Args:
       job: the job of the fit.
       plan: its plan.
-      keep: gets the features of each block whose rows a descent multiplies, their numbers less the
-        shift, (rows, numbers), zero where one is missing, and the place of the rows.
-      has_others: whether the descent multiplies rows of other data, which are held out.
+      keep: gets the features of each block, their numbers less the shift, (rows, numbers), zero
+        where one is missing, and the place of the rows, among which are those of other data, held
+        out. None for a descent that reads features again, of the data's own rows alone.
       shift: (numbers,), subtracted from the columns of numbers; the means of the first block by
         default.
 
@@ -48,22 +43,22 @@ class Vectors:
       spread: the standard deviation of the training rows' targets.
       fills: (numbers,), the means that stand for missing numbers, less the shift.
       scales: (features,), by which features are divided; None for ones.
+      squares: (features,), the training rows' squares about their means of the features, divided by
+        the scales; there where the penalty needs them.
     """
 
     def __init__(
         self,
         job: Job,
         plan: FitPlan,
-        keep: Callable[[Encoded, np.ndarray, slice], None] = keep_nothing,
-        *,
-        has_others: bool,
+        keep: Callable[[Encoded, np.ndarray, slice], None] | None = None,
         shift: np.ndarray | None = None,
     ) -> None:
         encoding, request, rows = job.encoding, job.request, plan.rows
         self._job = job
         self.counts = FirstPass(job, plan.at_once, job.dtype, shift)
         self.target, self.filled = np.empty(rows), 0
-        has_test = job.is_tested if has_others else request.test > 0
+        has_test = request.test > 0 if keep is None else job.is_tested
         self.weight = np.empty(rows) if job.roles.weights is not None else None
         self.is_test = np.empty(rows, bool) if has_test else None
         # The sums of the numbers, and the weights of the rows without each of them.
@@ -72,11 +67,13 @@ class Vectors:
         self._moments = ColumnSquares(encoding.size, job.dtype) if has_moments else None
         is_kept = job.checkpoint is not None and processes.is_alone()
         self._digest = RowsDigest() if is_kept else None
-        for own, numbers, is_other in self.counts:
+        for own, numbers in self.counts:
             if self._digest is not None:
                 self._digest.add(own)
-            if has_others or not is_other:
-                keep(own.encoded, numbers, self._place(own, numbers))
+            if keep is not None or not own.is_other:
+                place = self._place(own, numbers)
+                if keep is not None:
+                    keep(own.encoded, numbers, place)
             del own, numbers
         self._close()
 
@@ -127,8 +124,8 @@ class Vectors:
         if self._moments is not None:
             self.squares = self._moments.squares(counts.shift, self.fills, absent)
             if self._job.request.standardize:
-                varying = self.squares > 0
-                self.scales = np.sqrt(np.where(varying, self.squares / total, 1.0))
+                self.scales = np.sqrt(np.where(self.squares > 0, self.squares / total, 1.0))
+                self.squares = self.squares / np.square(self.scales)
 
     @property
     def units(self) -> dict[str, Any]:
@@ -141,18 +138,6 @@ class Vectors:
         """Use the units of the fit that is resumed, bit for bit."""
         self.fills, self.scales = units["fills"], units.get("scales")
         self.mean, self.spread = float(units["mean"]), float(units["spread"])
-
-    @property
-    def penalised_squares(self) -> np.ndarray:
-        """The training rows' features' squares about their means, (features,), in the units in
-        which their weights are penalised.
-        """
-        return self.squares if self.scales is None else self.squares / np.square(self.scales)
-
-    @property
-    def training_weight(self) -> np.ndarray | None:
-        """The weights of the training rows, (rows,), zero for held-out rows; None for ones."""
-        return self.weight if self.is_test is None else self.parts[TRAIN]
 
     @property
     def parts(self) -> tuple[np.ndarray, np.ndarray | None]:
@@ -189,8 +174,8 @@ class ColumnSquares:
     def squares(
         self,
         shift: np.ndarray,
-        fills: np.ndarray | None = None,
-        absent: np.ndarray | None = None,
+        fills: np.ndarray | float = 0.0,
+        absent: np.ndarray | float = 0.0,
     ) -> np.ndarray:
         """``sum_i s_i (x_ij - mean_j)^2`` over the rows of all processes, (features,); zero where a
         column does not vary.
@@ -203,9 +188,8 @@ class ColumnSquares:
         """
         first, second = processes.added(np.stack([self.first, self.second]))
         total = float(processes.added(np.array([self.total]))[0])
-        if fills is not None and absent is not None:
-            first[: self._numbers] += absent * fills
-            second[: self._numbers] += absent * np.square(fills)
+        first[: self._numbers] += absent * fills
+        second[: self._numbers] += absent * np.square(fills)
         mean = first / total
         squares = second - first * mean
         least = EXACT * second
@@ -215,3 +199,33 @@ class ColumnSquares:
         )
         least[numbers] = np.maximum(least[numbers], total * np.square(4 * rounding))
         return np.where(squares > least, squares, 0.0)
+
+
+class RowsDigest:
+    """A digest of rows that come block by block, by which a fit that is resumed knows that they are
+    those of then; it does not depend on the blocks' sizes.
+    """
+
+    def __init__(self) -> None:
+        self._columns: list[Any] = []
+
+    def add(self, rows: Rows) -> None:
+        """Add the features, targets and weights of a block."""
+        columns = [rows.target, rows.is_test, rows.weight]
+        for number in rows.encoded.numbers:
+            absent = number.missing
+            columns += [
+                number.values,
+                np.zeros(rows.encoded.rows, bool) if absent is None else absent,
+            ]
+        for coded in rows.encoded.coded:
+            columns += [coded.codes.astype(np.int64, copy=False), coded.values]
+        for entries in rows.encoded.entries:
+            columns += [np.diff(entries.starts), entries.index, entries.values]
+        if not self._columns:
+            self._columns = [hashlib.sha256() for _ in columns]
+        for digest, column in zip(self._columns, columns, strict=True):
+            digest.update(b"" if column is None else np.ascontiguousarray(column).data)
+
+    def __str__(self) -> str:
+        return hashlib.sha256(b"".join(each.digest() for each in self._columns)).hexdigest()

@@ -1,0 +1,332 @@
+"""The rows of a fit by descent: in memory where they fit, or read from the files in each pass.
+
+Vectors stay in memory, those over the rows (target, weight, residuals) and over the features.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdescent import processes
+from jaxdescent.data import Block, Kind, SparseColumn, located
+from jaxdescent.data.entries import Coded, RowEntries, entries_of
+from jaxdescent.data.freeing import Passing, return_what_is_freed
+from jaxdescent.data.wrapped import WrappedSource
+from jaxdescent.designs import Concatenated, Sparse
+from jaxdescent.designs.reference_levels import references
+from jaxdescent.fit import shared_rows
+from jaxdescent.fit.descents import descend, minimum
+from jaxdescent.fit.encoding import Encoded, Encoding
+from jaxdescent.fit.job import Job, Predictions
+from jaxdescent.fit.plans import ENTRY_BYTES, FitPlan
+from jaxdescent.fit.request import IN_FILES, IN_MEMORY, method_of
+from jaxdescent.fit.rows import TEST, TRAIN, prepared, read_rows, shifted_numbers
+from jaxdescent.fit.vectors import Vectors
+from jaxdescent.regression import LinearRegression
+from jaxdescent.status import Status
+
+BUCKETS = "the buckets of {}"
+"""The name of the column that holds the codes or entries of all hashed columns."""
+
+
+class Tried(NamedTuple):
+    """The results of descents at some penalties, in the order of the penalties.
+
+    Attributes:
+      params: for each penalty, the params of each target.
+      predicted: for each penalty, a function that gives the prediction of each target, (rows,).
+      is_done: whether all descents converged.
+      iterations: how many iterations all descents took.
+    """
+
+    params: list[list[Any]]
+    predicted: list[Callable[[int], Any]]
+    is_done: bool
+    iterations: int
+
+
+class RowsInMemory:
+    """All rows, the held-out ones of other data among them, read once into designs."""
+
+    where, default, width = "in memory", IN_MEMORY, 1
+
+    def __init__(self, job: Job, plan: FitPlan) -> None:
+        self._job, encoding, rows, dtype = job, job.encoding, plan.rows, job.dtype
+        self._numbers = np.empty((rows, len(encoding.numbers)), dtype)
+        values = {name: np.empty(rows, dtype) for name in encoding.sloped}
+        self._coded = [
+            Coded(first, size, np.empty(rows, np.int32), values.get(name))
+            for name, first, size in encoding.spans
+        ]
+        self._entries: list[RowEntries] = []  # of the sparse column, block by block
+        self._missing: list[list[np.ndarray]] = [[] for _ in encoding.numbers]
+        self.vectors = Vectors(job, plan, self.add)
+        self.design = self._design()
+        del self._numbers, self._missing
+
+    def add(self, encoded: Encoded, numbers: np.ndarray, place: slice) -> None:
+        """Keep a block's rows at their place; numbers less the first block's means, which float32
+        can hold.
+        """
+        self._numbers[place] = numbers
+        for places, number in zip(self._missing, encoded.numbers, strict=True):
+            if number.missing is not None:
+                places.append(place.start + np.flatnonzero(number.missing))
+        with np.errstate(over="ignore", invalid="ignore"):
+            for kept, new in zip(self._coded, encoded.coded, strict=True):
+                kept.codes[place] = new.codes
+                if kept.values is not None and new.values is not None:
+                    kept.values[place] = new.values
+            self._entries += [column.in_dtype(self._job.dtype) for column in encoded.entries]
+
+    def _design(self) -> Concatenated:
+        """The features side by side, one-hot columns in sparse form, without the places that
+        dropped rows left, and with means for missing numbers.
+
+        The levels of all columns are one sparse design: a program for each of them would take
+        seconds to compile.
+        """
+        encoding, rows, parts = self._job.encoding, self.vectors.filled, dict[str, Any]()
+        self._coded = [column[:rows] for column in self._coded]
+        for j, places in enumerate(self._missing):
+            for each in places:
+                self._numbers[each, j] = self.vectors.fills[j]
+        if encoding.numbers:
+            parts["numbers"] = jnp.asarray(self._numbers[:rows])
+        for name, each in self._sparse_parts():
+            parts[name] = Sparse.from_indices(
+                each.row.astype(np.int32),
+                each.index,
+                each.values,
+                shape=(rows, each.size),
+                dtype=self._job.dtype,
+            )
+        return Concatenated(parts)
+
+    def _sparse_parts(self) -> Iterator[tuple[str, RowEntries]]:
+        """The entries of each sparse design, one after another, since they take much memory."""
+        count = len(self._job.encoding.levels)
+        if count:
+            yield "levels", entries_of(self._coded[:count])
+        if self._job.encoding.hashed:
+            yield "buckets", entries_of(self._coded[count:])
+        pieces, self._entries = self._entries, []
+        if pieces:
+            entries = pieces[0].followed_by(pieces[1:])
+            del pieces
+            yield "sparse", entries
+
+    def attempt(
+        self,
+        objective: LinearRegression,
+        targets: np.ndarray,
+        penalties: Sequence[float],
+        params: list[Any],
+    ) -> Tried:
+        """Descents one after another, for each of the targets, (rows, targets), from params of its
+        own, at a single penalty.
+        """
+        keeping, method = self._job.checkpoint, method_of(self._job.request.method, self.default)
+        (l2,) = penalties
+        objective = dataclasses.replace(objective, l2=jnp.asarray(l2, objective.y.dtype))
+        results = []
+        for y, own in zip(targets.T, params, strict=True):
+            if keeping is not None:
+                keeping.stop_if_asked("the search for l2, but for the last penalty,")
+            with contextlib.nullcontext() if keeping is None else keeping.stepping():
+                problem = dataclasses.replace(objective, y=jnp.asarray(y))
+                results.append(minimum(problem, own, method))
+        found = [result.params for result in results]
+        return Tried(
+            [found],
+            [lambda target: objective.predict(found[target], objective.X)],
+            all(int(result.status) == Status.CONVERGED for result in results),
+            sum(int(result.iterations) for result in results),
+        )
+
+    def predictions(
+        self, encoding: Encoding, model: tuple[np.ndarray, float], product: Callable[[], Any]
+    ) -> Predictions:
+        """The predictions of all rows, from the product of the design with its weights."""
+        del encoding, model
+        yield product(), self.vectors.target, self.vectors.parts
+
+    def free_constants(self) -> tuple[str, int]:
+        """How many constants the levels leave free: numbers that can be added to all weights of
+        one column and taken off another's, so that no prediction changes.
+        """
+        own = zip(self._job.encoding.levels, self._coded, strict=False)
+        factors = {name: (each.codes, each.size) for name, each in own if each.values is None}
+        return "", sum(len(levels) for levels in references(factors, intercept=True).values())
+
+    def read(self) -> dict[str, int]:
+        """How many rows were read."""
+        return {"rows_read": self.vectors.counts.read}
+
+
+class RowsInFiles:
+    """Rows that are read once for their vectors, again in each pass of a descent, and for the
+    figures; those of other data for the vectors and the figures alone.
+    """
+
+    where, default = "that stay in the files", IN_FILES
+
+    def __init__(self, job: Job, plan: FitPlan) -> None:
+        return_what_is_freed()
+        self._job, self._plan, self.width = job, plan, plan.width
+        shares = None if processes.is_alone() else job.checkpoint
+        units = {} if shares is None else shares.units()
+        self.vectors = Vectors(job, plan, shift=units.get("shift"))
+        if units:  # the units of the fit that is resumed
+            self.vectors.use(units)
+        self._source = source = EncodedRows(job, self.vectors, plan.at_once)
+        options = {"categorical": source.categorical, "sparse": source.sparse, "dtype": job.dtype}
+        self.design = shared_rows.streamed(source, job.encoding.numbers, **options)
+        if shares is not None:
+            shares.check_rows(self.design.held.rows, self.vectors.counts.dropped)
+            if not units:
+                shares.keep_units(self.vectors.units)
+
+    def attempt(
+        self,
+        objective: LinearRegression,
+        targets: np.ndarray,
+        penalties: Sequence[float],
+        params: list[Any],
+    ) -> Tried:
+        """Descents that share each pass: the penalties, and the targets of each, (rows, targets),
+        are outputs of one regression, each a problem of its own to LSMR.
+        """
+        count, each = len(penalties), targets.shape[1]
+        problem = dataclasses.replace(
+            objective,
+            y=jnp.tile(jnp.asarray(targets), (1, count)),
+            l2=jnp.repeat(jnp.asarray(penalties, objective.y.dtype), each),
+        )
+        given = {
+            name: jnp.tile(jnp.stack([own[name] for own in params], axis=-1), count)
+            for name in ("weights", "intercept")
+        }
+
+        def tell(iteration: int, value: float, left: float) -> None:
+            del value, left
+            span = f"l2 {penalties[0]:.3g} to {penalties[-1]:.3g}"
+            self._job.watch.tell(f"{span}, iteration {iteration}")
+
+        name = f"search-{count}-{penalties[0]:.6e}"
+        result = descend(self._job, problem, given, method_of(IN_FILES), tell, name=name)
+        predicted = problem.predict(result.params, problem.X)
+        found = [
+            [{name: each[..., place] for name, each in result.params.items()} for place in own]
+            for own in np.arange(count * each).reshape(count, each)
+        ]
+        return Tried(
+            found,
+            [lambda t, k=k: predicted[:, k * each + t] for k in range(count)],
+            int(result.status) == Status.CONVERGED,
+            int(result.iterations),
+        )
+
+    def predictions(
+        self, encoding: Encoding, model: tuple[np.ndarray, float], product: Callable[[], Any]
+    ) -> Predictions:
+        """The predictions of all rows in float64: one more pass over all sources."""
+        del product
+        weights, intercept = model
+        job = self._job._replace(roles=self._job.roles._replace(features=encoding))
+        for rows in read_rows(job, self._plan.at_once):
+            predicted = encoding.product(rows.encoded, weights) + intercept
+            yield predicted, rows.target, [rows.weight_of(part) for part in (TRAIN, TEST)]
+
+    def free_constants(self) -> tuple[str, int]:
+        """How many constants the levels leave free at least, as far as is known without codes."""
+        encoding = self._job.encoding
+        is_known = self._job.request.missing != "mean"
+        return "at least ", len(encoding.levels.keys() - encoding.sloped) * is_known
+
+    def read(self) -> dict[str, int]:
+        """How many rows were read, and in how many passes."""
+        read = 2 * self.vectors.counts.read + self._source.rows_read
+        return {"rows_read": read, "passes": 2 + self.design.passes, "test_passes": 2}
+
+
+class EncodedRows(WrappedSource):
+    """The rows that count, column by column: numbers less a shift, means where one is missing, and
+    the code of each row's level or bucket, or entries where a row has several or other ones.
+
+    All rows of the data's own files are among them, held-out ones too, and none of other data.
+
+    Attributes:
+      categorical: how many levels each column of codes has.
+      sparse: how many features each column of entries has, in the order of the weights.
+      rows_read: how many rows have been read so far.
+    """
+
+    def __init__(self, job: Job, vectors: Vectors, at_once: int) -> None:
+        self._job, self._vectors, self._at_once = job, vectors, at_once
+        self._passing, self.rows_read = Passing(), 0
+        encoding, self.categorical, self.sparse = job.encoding, dict[str, int](), dict[str, int]()
+        # The places of the columns that share their features, by name.
+        self._groups = {name: slice(k, k + 1) for k, name in enumerate(encoding.levels)}
+        sizes = [len(levels) for levels in encoding.levels.values()]
+        if encoding.hashed:
+            is_code = len(encoding.hashed) == 1 and not encoding.sloped
+            name = encoding.hashed[0] if is_code else BUCKETS.format(", ".join(encoding.hashed))
+            self._groups[name] = slice(len(encoding.levels), None)
+            sizes.append(len(encoding.buckets))
+        for name, size in zip(self._groups, sizes, strict=True):
+            is_code = not encoding.sloped and name in encoding.one_hot
+            (self.categorical if is_code else self.sparse)[name] = size
+        if encoding.sparse is not None:
+            self.sparse[encoding.sparse] = len(encoding.indices)
+        super().__init__(job.source)
+        self.rows = vectors.filled
+        numbers = dict.fromkeys(encoding.numbers, Kind.NUMBER)
+        codes = dict.fromkeys(self.categorical, Kind.WHOLE)
+        self.kinds = numbers | codes | dict.fromkeys(self.sparse, Kind.SPARSE)
+
+    def row_bytes(self, names: Sequence[str]) -> int:
+        kinds, itemsize = self.kinds, self._job.dtype.itemsize
+        entries = ENTRY_BYTES * max(len(self._job.encoding.hashed), 1)
+        sizes = {Kind.NUMBER: itemsize, Kind.WHOLE: 8, Kind.SPARSE: entries}
+        return sum(sizes[kinds[name]] for name in names)
+
+    def reading_bytes(self, names: Sequence[str], rows: int) -> int:
+        del names, rows
+        return self.base.reading_bytes(self._job.roles.columns, self._at_once)
+
+    def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block | Mapping[str, Any]]:
+        del names  # a product needs all features
+        job, vectors = self._job, self._vectors
+        columns, row_bytes = job.roles.columns, self.base.row_bytes(job.roles.columns)
+        for block in located(self.base, columns, min(rows, self._at_once)):
+            self._passing.add(block.rows * row_bytes)
+            job.memory.check()
+            self.rows_read += block.rows
+            encoded = prepared(block, job.roles, job.request.missing).encoded
+            if encoded.rows:
+                shift, fills = vectors.counts.shift, vectors.fills
+                numbers = shifted_numbers(encoded, shift, job.dtype, fills)
+                named = enumerate(job.encoding.numbers)
+                yield {name: numbers[:, j] for j, name in named} | self._others(encoded)
+
+    def _others(self, encoded: Encoded) -> dict[str, Any]:
+        """Codes and entries by name."""
+        found = dict[str, Any]()
+        entries = {each.name: each for each in encoded.entries}
+        for name, columns in self._groups.items():
+            own = encoded.coded[columns]
+            if name in self.categorical:
+                found[name] = own[0].codes
+            else:
+                entries[name] = entries_of(own)
+        for name, each in entries.items():
+            values = np.ones(each.index.size) if each.values is None else each.values
+            found[name] = SparseColumn(each.starts, each.index, values)
+        return found
