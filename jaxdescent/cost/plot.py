@@ -7,7 +7,7 @@ import pathlib
 
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from jaxdescent.cost.largest import SizedStructure, candidates_at
+from jaxdescent.cost.report import SizedStructure, candidates_at
 from jaxdescent.display import figures
 from jaxdescent.machine import Machine
 from jaxdescent.machine.memory import readable_bytes
