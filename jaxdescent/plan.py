@@ -22,7 +22,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxdescent import placement, processes
 from jaxdescent.calls.problem import posed
 from jaxdescent.cost.candidates import Candidate
-from jaxdescent.cost.plan import Plan, plan_of, tolerance_number
+from jaxdescent.cost.plan import Plan
+from jaxdescent.cost.planning import plan_of, tolerance_number
 from jaxdescent.cost.structure import (
     ProblemKind,
     Structure,

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.text import Text
 
 from jaxdescent.cost.candidates import COMPILES_FOR_MINUTES, Candidate
-from jaxdescent.cost.plan import Plan, plan_of
+from jaxdescent.cost.plan import Plan
+from jaxdescent.cost.planning import plan_of
 from jaxdescent.cost.structure import Structure
 from jaxdescent.display import Report, broken, readable_seconds
 from jaxdescent.machine import Machine
