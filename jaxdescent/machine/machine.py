@@ -119,7 +119,7 @@ class Machine:
 
         A rate that was measured on a busy machine is limited to five times worse than the default.
         """
-        device = _device(device)
+        device = device or jax.local_devices()[0]
         return cls._of(device, store.stored(_identity(device)))
 
     @classmethod
@@ -133,14 +133,13 @@ class Machine:
         return cls(**identity, memory_bytes=available, **rates)
 
     @classmethod
-    def stated(cls, device: Any = None) -> Machine:
-        """The device's default rates and the whole of its memory.
+    def stated(cls) -> Machine:
+        """The default rates of JAX's first device, and the whole of its memory.
 
         Equal machines have it in common, whatever they have measured and are doing.
         """
-        device = _device(device)
-        whole = memory.whole_bytes(device)
-        return cls.default(**_identity(device), memory_bytes=whole)
+        device = jax.local_devices()[0]
+        return cls.default(**_identity(device), memory_bytes=memory.whole_bytes(device))
 
     @classmethod
     def measured(cls, device: Any = None, *, recalibrate: bool = False) -> Machine:
@@ -153,7 +152,7 @@ class Machine:
           device: a JAX device; None stands for JAX's first.
           recalibrate: measure even if there is a calibration, and replace it.
         """
-        device = _device(device)
+        device = device or jax.local_devices()[0]
         identity = _identity(device)
         path, kept = store.path_of(identity), store.stored(identity)
         is_believed = kept is not None and (kept["others"] <= BUSY or path in _MEASURED_HERE)
@@ -267,13 +266,6 @@ def _name(dtype: Any) -> str:
     if dtype.itemsize < 4:
         return "bfloat16"
     return "float64" if dtype.itemsize == 8 else "float32"
-
-
-def _device(device: Any) -> Any:
-    """The device itself, this process's first if None, or the first of a platform by its name."""
-    if isinstance(device, str):
-        return jax.devices(device)[0]
-    return jax.local_devices()[0] if device is None else device
 
 
 def _identity(device: Any) -> dict[str, Any]:
