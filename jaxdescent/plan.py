@@ -42,7 +42,7 @@ from jaxdescent.methods import GradientDescent, Method
 from jaxdescent.numerics.precision import widen
 from jaxdescent.objectives import Objective, as_objective
 from jaxdescent.objectives.checks import checked_params
-from jaxdescent.tolerance import as_tolerance
+from jaxdescent.tolerance import Tolerance, as_tolerance
 
 Params = Any
 
@@ -126,21 +126,16 @@ def plan(
     compiler = _Compiler.of(machine, local, structure) if exact else None
     structure = _with_evaluation(structure, objective, params, compiler)
     # Arrays that exist here do not exist on another machine.
-    existing = 0
-    if not machine.name:
-        leaves = jax.tree.leaves((objective, params))
-        existing = tree_bytes([leaf for leaf in leaves if isinstance(leaf, jax.Array)])
-
-    def reserved(candidate: Candidate) -> int:
-        assert compiler is not None  # or it is not asked
-        return compiler.reserved(_program(candidate.method, tolerance), objective, params)
-
+    leaves = [] if machine.name else jax.tree.leaves((objective, params))
+    reserved = None
+    if compiler:
+        reserved = functools.partial(compiler.reserved, objective, params, tolerance)
     planned = plan_of(
         structure,
         machine,
         tolerance=tolerance_number(tolerance, structure),
-        existing_bytes=existing,
-        reserved=reserved if compiler else None,
+        existing_bytes=tree_bytes([leaf for leaf in leaves if isinstance(leaf, jax.Array)]),
+        reserved=reserved,
     )
     if compiler and structure.kind in FUNCTIONS:
         return dataclasses.replace(planned, assumptions=(OF_COMPILED_FUNCTIONS,))
@@ -236,8 +231,11 @@ class _Compiler:
                     raise
                 raise ProblemTooLarge(str(error).splitlines()[0]) from error
 
-    def reserved(self, program: Callable[..., Any], objective: Objective, params: Params) -> int:
-        """The bytes that a program reserves on each device: temporaries and results."""
+    def reserved(
+        self, objective: Objective, params: Params, tolerance: Tolerance, candidate: Candidate
+    ) -> int:
+        """The bytes that a candidate's program reserves on each device, its result included."""
+        program = _program(candidate.method, tolerance)
         analysis = self.compiled(program, objective, params).memory_analysis()
         return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
 
@@ -254,9 +252,9 @@ class _Compiler:
             sharding = NamedSharding(mesh, PartitionSpec(*spec))
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-        return tuple(
-            jax.tree.map(functools.partial(placed, is_data=is_data), tree)
-            for tree, is_data in ((objective, True), (params, False))
+        return (
+            jax.tree.map(functools.partial(placed, is_data=True), objective),
+            jax.tree.map(functools.partial(placed, is_data=False), params),
         )
 
     def _axis(self, leaf: Any, *, is_data: bool) -> int | None:
