@@ -50,11 +50,9 @@ def machine() -> dict[str, Any]:
 def append(path: pathlib.Path, line: dict[str, Any]) -> None:
     """Add a line to the file, in one write, after the last whole one."""
     with path.open("ab+") as file:
-        size = file.seek(0, os.SEEK_END)
         file.seek(0)
-        whole = file.read().rfind(b"\n") + 1
-        if whole < size:  # a line that was cut off while it was written
-            file.truncate(whole)
+        # Without a line that was cut off while it was written.
+        file.truncate(file.read().rfind(b"\n") + 1)
         file.write(json.dumps(line).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
