@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import string
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, ClassVar
 
 from rich.console import Console
@@ -85,13 +85,19 @@ class Table:
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    computed: frozenset[int] = frozenset()
+    computed: Collection[int] = ()
 
     @classmethod
-    def of(cls, title: str, columns: dict[str, str], records: Iterable[Mapping[str, Any]]) -> Table:
+    def of(
+        cls,
+        title: str,
+        columns: dict[str, str],
+        records: Iterable[Mapping[str, Any]],
+        computed: Collection[int] = (),
+    ) -> Table:
         """A row for each record: the heads of columns, and templates of :func:`said`."""
         rows = (tuple(said(each, record) for each in columns.values()) for record in records)
-        return cls(title, tuple(columns), tuple(rows))
+        return cls(title, tuple(columns), tuple(rows), computed)
 
     @classmethod
     def of_figures(
