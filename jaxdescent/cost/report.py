@@ -200,8 +200,7 @@ def draw(
         axes.yaxis.set_major_locator(LogLocator(1000.0, numticks=12))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: readable_bytes(y)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _power(x)))
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9.5)
+    figures.draw_legend(figure, both[0])
     figure.savefig(path)
 
 
