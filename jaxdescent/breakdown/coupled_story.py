@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxdescent.breakdown import costs
 from jaxdescent.breakdown.child import ROWS_PER_FEATURE, TOLERANCE
-from jaxdescent.breakdown.report import PartReport, PlottedPoint, Table, said
+from jaxdescent.breakdown.report import COMPUTED, PartReport, PlottedPoint, said, table_of
 from jaxdescent.machine.memory import readable_bytes
 
 RESOLUTION_BYTES = 10**6
@@ -51,17 +51,16 @@ def told(found: Findings) -> PartReport:
     """The whole report, from the rows."""
     rows = [*found.measured, *found.computed]
     tables = [
-        Table.of(
+        table_of(
             f"Coupled unknowns: linear regression, {ROWS_PER_FEATURE} n rows of n features",
             {"n": "{unknowns:,}", "method": "{method}", "X": "{data_bytes:bytes}"} | COLUMNS,
             map(_shown, sorted(found.measured, key=_order) + found.computed),
-            computed=range(len(found.measured), len(rows)),
         )
     ]
     if found.separable:
         title = "Separable unknowns: a sum of squares, by the derivative method"
         columns = {"n": "{unknowns:,}", "x": "{data_bytes:bytes}"} | COLUMNS
-        tables.append(Table.of(title, columns, map(_shown, found.separable)))
+        tables.append(table_of(title, columns, map(_shown, found.separable)))
     return PartReport(
         sentences=(
             "Linear regression couples its unknowns: every weight depends on all others. X has "
@@ -99,7 +98,7 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
     peak = "" if row.get("peak_bytes") is None else "< 1 MB"
     return row | {
         "peak": readable_bytes(row["peak_bytes"]) if _is_seen(row) else peak,
-        "error": f"{row['error']:.0e}" if "error" in row else "computed",
+        "error": f"{row['error']:.0e}" if "error" in row else COMPUTED,
     }
 
 
