@@ -20,7 +20,7 @@ from rich.status import Status
 from rich.text import Text
 
 from jaxdescent.breakdown.extent import USUAL, PartSizes
-from jaxdescent.display import Grid, aligned, readable_seconds
+from jaxdescent.display import Grid, readable_seconds
 from jaxdescent.machine.memory import readable_bytes
 
 
@@ -172,11 +172,11 @@ def show_part(report: PartReport, console: Console) -> None:
     for table in report.tables:
         console.print()
         console.print(Text(table.title, style="bold"))
-        heads, *rows = aligned([table.heads, *table.rows], table.words)
-        console.print(Text("  ".join(heads).rstrip(), "dim"), soft_wrap=True)
-        for cells in rows:
-            style = "dim italic" if cells[-1].strip() == COMPUTED else ""
-            console.print(Text("  ".join(cells).rstrip(), style), soft_wrap=True)
+        heads, *lines = table.lines()
+        console.print(Text(heads, "dim"), soft_wrap=True)
+        for line in lines:
+            style = "dim italic" if line.endswith(COMPUTED) else ""
+            console.print(Text(line, style), soft_wrap=True)
     if report.remarks:
         console.print()
     for remark in report.remarks:

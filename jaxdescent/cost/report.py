@@ -7,7 +7,6 @@ import math
 import pathlib
 from collections.abc import Callable
 from datetime import datetime
-from itertools import zip_longest
 
 from rich.console import Console
 from rich.text import Text
@@ -52,22 +51,20 @@ def show_plan(plan: Plan, console: Console) -> None:
     for name in LEFT_OUT_FIRST:
         if grid.width > console.width:
             grid = grid.without(name)
-    styles = ["bold", "", "dim"]
-    for candidate in plan.candidates:
-        is_chosen = candidate is plan.chosen
-        styles.append("bold green" if is_chosen else "" if candidate.feasible else "dim")
-    title, blank, heads, *rest = grid.as_text().splitlines()
+    heads, *rows = grid.lines()
     at = heads.rindex(grid.heads[-1])
-    rows = [
-        "\n".join(
-            f"{' ' * at if index else row[:at]}{part}"
-            for index, part in enumerate(broken(row[at:], console.width, at))
-        )
-        for row in rest[: len(grid.rows)]
-    ]
-    lines = [title, blank, heads, *rows, *rest[len(rows) :]]
-    for line, style in zip_longest(lines, styles, fillvalue=""):
+    console.print(Text(f"{grid.title}\n", "bold"))
+    console.print(Text(heads, "dim"))
+    for candidate, row in zip(plan.candidates, rows, strict=True):
+        # Why a candidate does not fit is broken below the head of its column.
+        parts = broken(row[at:], console.width, at)
+        line = row[:at] + f"\n{'':{at}}".join(parts)
+        is_chosen = candidate is plan.chosen
+        style = "bold green" if is_chosen else "" if candidate.feasible else "dim"
         console.print(Text(line, style))
+    console.print()
+    for note in grid.notes:
+        console.print(Text(note))
 
 
 def show_machine(machine: Machine, console: Console) -> None:
