@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxdescent import processes
 from jaxdescent.machine import host, memory, store
-from jaxdescent.machine.defaults import DEFAULTS, DTYPES, Ratios, default_rates, ratios_of
+from jaxdescent.machine.defaults import DTYPES, Ratios, default_rates, ratios_of
 from jaxdescent.machine.devices import USABLE, mesh_named
 from jaxdescent.machine.memory import readable_bytes
 
@@ -154,14 +154,13 @@ class Machine:
         """
         device = device or jax.local_devices()[0]
         identity = _identity(device)
-        path, kept = store.path_of(identity), store.stored(identity)
-        is_believed = kept is not None and (kept["others"] <= BUSY or path in _MEASURED_HERE)
-        if recalibrate or not is_believed:
+        path, kept = store.path_of(identity), None if recalibrate else store.stored(identity)
+        if kept is None or (kept["others"] > BUSY and path not in _MEASURED_HERE):
             from jaxdescent.machine import calibration
 
             _MEASURED_HERE.add(path)
             rates = calibration.measure(device)
-            if kept is not None and not recalibrate:
+            if kept is not None:
                 # The quality is that of the less disturbed one.
                 quiet, busy = sorted((rates, kept), key=lambda each: each["others"])
                 rates = _better(quiet, busy)
@@ -248,17 +247,13 @@ _MEASURED_HERE: set[Any] = set()
 
 def _better(rates: dict[str, Any], others: dict[str, Any], worse: float = 1.0) -> dict[str, Any]:
     """The rates, each replaced by the other one if that is better even when it is made ``worse``
-    times as bad; of a time, less is better.
+    times as bad.
     """
-
-    def better(name: str, one: Any, other: Any) -> Any:
-        if isinstance(one, dict):
-            return {key: better(name, one[key], other[key]) for key in one}
-        is_time = name.endswith("_seconds")
-        return min(one, other * worse) if is_time else max(one, other / worse)
-
-    names = [name for name in DEFAULTS["cpu"] if name != "cache_bytes"]
-    return rates | {name: better(name, rates[name], others[name]) for name in names}
+    names = "read_bandwidth", "product_rate", "orthogonal_rate"
+    one, other = ({name: each[name] for name in names} for each in (rates, others))
+    speeds = jax.tree.map(lambda speed, other: max(speed, other / worse), one, other)
+    seconds = min(rates["operation_seconds"], others["operation_seconds"] * worse)
+    return rates | speeds | {"operation_seconds": seconds}
 
 
 def _name(dtype: Any) -> str:
