@@ -7,7 +7,6 @@ is asked what they reserve.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import math
@@ -221,8 +220,7 @@ class _Compiler:
           ProblemTooLarge: if the compiler finds no room for it.
         """
         inputs = self._placed(objective, params)
-        there = contextlib.nullcontext() if self.local is None else jax.default_device(self.local)
-        with there:
+        with jax.default_device(self.local):
             lowered = jax.jit(program).lower(*inputs)
             try:
                 return lowered.compile()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
+from jax.core import Tracer
 
 from jaxdescent import placement, processes
 from jaxdescent.cost.candidates import Candidate, candidates_for, shortage
@@ -94,13 +94,9 @@ def _compiled(
 
 def tolerance_number(tolerance: Tolerance, structure: Structure) -> float:
     """The smallest positive tolerance for the gradient, or the default if none is known."""
-    numbers = [
-        float(number)
-        for number in jax.tree.leaves(tolerance.gradient)
-        if isinstance(number, (int, float, np.ndarray, np.generic)) or placement.is_concrete(number)
-    ]
-    positive = [number for number in numbers if number > 0]
-    return min(positive) if positive else structure.default_tolerance
+    known = [leaf for leaf in jax.tree.leaves(tolerance.gradient) if not isinstance(leaf, Tracer)]
+    positive = [number for number in map(float, known) if number > 0]
+    return min(positive, default=structure.default_tolerance)
 
 
 def default_plan(
