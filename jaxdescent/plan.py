@@ -41,7 +41,7 @@ from jaxdescent.methods import GradientDescent, Method
 from jaxdescent.numerics.precision import widen
 from jaxdescent.objectives import Objective, as_objective
 from jaxdescent.objectives.checks import checked_params
-from jaxdescent.tolerance import Tolerance, as_tolerance
+from jaxdescent.tolerance import as_tolerance
 
 Params = Any
 
@@ -126,15 +126,17 @@ def plan(
     structure = _with_evaluation(structure, objective, params, compiler)
     # Arrays that exist here do not exist on another machine.
     leaves = [] if machine.name else jax.tree.leaves((objective, params))
-    reserved = None
-    if compiler:
-        reserved = functools.partial(compiler.reserved, objective, params, tolerance)
+
+    def reserved(candidate: Candidate) -> int:
+        assert compiler is not None  # or it is not asked
+        return compiler.reserved(_program(candidate.method, tolerance), objective, params)
+
     planned = plan_of(
         structure,
         machine,
         tolerance=tolerance_number(tolerance, structure),
         existing_bytes=tree_bytes([leaf for leaf in leaves if isinstance(leaf, jax.Array)]),
-        reserved=reserved,
+        reserved=reserved if compiler else None,
     )
     if compiler and structure.kind in FUNCTIONS:
         return dataclasses.replace(planned, assumptions=(OF_COMPILED_FUNCTIONS,))
@@ -229,11 +231,8 @@ class _Compiler:
                     raise
                 raise ProblemTooLarge(str(error).splitlines()[0]) from error
 
-    def reserved(
-        self, objective: Objective, params: Params, tolerance: Tolerance, candidate: Candidate
-    ) -> int:
-        """The bytes that a candidate's program reserves on each device, its result included."""
-        program = _program(candidate.method, tolerance)
+    def reserved(self, program: Callable[..., Any], objective: Objective, params: Params) -> int:
+        """The bytes that a program reserves on each device: temporaries and results."""
         analysis = self.compiled(program, objective, params).memory_analysis()
         return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
 
