@@ -25,7 +25,7 @@ from jaxdescent.breakdown.coupled import LEAST_SIZES, SEPARABLE_SHARE
 from jaxdescent.breakdown.independent_weights import IndependentWeights
 from jaxdescent.breakdown.measure import SHORT_SECONDS
 from jaxdescent.breakdown.report import Settings
-from jaxdescent.cost.report import candidates_at
+from jaxdescent.cost.planning import candidates_at
 from jaxdescent.cost.structure import regression_structure
 from jaxdescent.machine import Machine
 

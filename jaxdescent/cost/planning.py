@@ -1,7 +1,10 @@
-"""The making of a plan from numbers alone, and the one by which ``minimize`` chooses a method."""
+"""Plans from numbers alone: for a structure, for the default of ``minimize``, and for the largest
+problem that a method can solve.
+"""
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -11,7 +14,12 @@ import jax
 from jax.core import Tracer
 
 from jaxdescent import placement, processes
-from jaxdescent.cost.candidates import Candidate, candidates_for, shortage
+from jaxdescent.cost.candidates import (
+    COMPILES_FOR_MINUTES,
+    Candidate,
+    candidates_for,
+    shortage,
+)
 from jaxdescent.cost.choice import choose
 from jaxdescent.cost.iterations import assumed_condition
 from jaxdescent.cost.plan import Plan
@@ -141,3 +149,40 @@ def _planned(
 
 # Plans of small problems, which always fit, are cached: a plan takes longer than their solution.
 _remembered = functools.lru_cache(maxsize=256)(_planned)
+
+
+SizedStructure = Callable[[int], Structure]
+"""Returns the structure of a problem with this many features."""
+
+SIZES = range(1, 1 << 62)
+
+
+def candidates_at(
+    structure_at: SizedStructure, size: int, machine: Machine
+) -> dict[str, Candidate]:
+    """The candidates for a problem with this many features, by their names."""
+    candidates = plan_of(structure_at(max(size, 1)), machine).candidates
+    return {candidate.name: candidate for candidate in candidates}
+
+
+def largest_size(structure_at: SizedStructure, machine: Machine, name: str) -> int:
+    """The most features for which the candidate of this name fits, data included; 0 if none do."""
+
+    def is_too_large(size: int) -> bool:
+        candidate = candidates_at(structure_at, size, machine).get(name)
+        if candidate is None or candidate.reason.startswith(COMPILES_FOR_MINUTES):
+            return True
+        return candidate.allocated_bytes > machine.memory_bytes
+
+    return bisect.bisect_left(SIZES, True, key=is_too_large)
+
+
+def largest_by_descent(structure_at: SizedStructure, machine: Machine) -> tuple[int, Candidate]:
+    """The most features for which an iterative candidate fits, and that candidate at this size."""
+    sizes = {
+        name: largest_size(structure_at, machine, name)
+        for name in candidates_at(structure_at, 1, machine)
+        if name != "DerivativeMethod()"
+    }
+    name = max(sizes, key=lambda name: sizes[name])
+    return sizes[name], candidates_at(structure_at, sizes[name], machine)[name]

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import bisect
 import math
 import pathlib
-from collections.abc import Callable
 from datetime import datetime
 
 from rich.console import Console
 from rich.text import Text
 
-from jaxdescent.cost.candidates import COMPILES_FOR_MINUTES, Candidate
 from jaxdescent.cost.plan import Plan
-from jaxdescent.cost.planning import plan_of
-from jaxdescent.cost.structure import Structure
+from jaxdescent.cost.planning import (
+    SizedStructure,
+    candidates_at,
+    largest_by_descent,
+    largest_size,
+)
 from jaxdescent.display import Report, broken, readable_seconds
 from jaxdescent.machine import Machine
 from jaxdescent.machine.memory import readable_bytes
-
-SizedStructure = Callable[[int], Structure]
-"""Returns the structure of a problem with this many features."""
-
-SIZES = range(1, 1 << 62)
 
 COLOURS = {
     "DerivativeMethod()": "#c4411f",
@@ -120,37 +116,6 @@ def reach(structure_at: SizedStructure, rows_per_feature: float, machine: Machin
         f"{readable_seconds(solve.seconds)}), and the largest that descent can, by "
         f"{candidate.name}, has {descent:,} (about {readable_seconds(candidate.seconds)})."
     )
-
-
-def candidates_at(
-    structure_at: SizedStructure, size: int, machine: Machine
-) -> dict[str, Candidate]:
-    """The candidates for a problem with this many features, by their names."""
-    candidates = plan_of(structure_at(max(size, 1)), machine).candidates
-    return {candidate.name: candidate for candidate in candidates}
-
-
-def largest_size(structure_at: SizedStructure, machine: Machine, name: str) -> int:
-    """The most features for which the candidate of this name fits, data included; 0 if none do."""
-
-    def is_too_large(size: int) -> bool:
-        candidate = candidates_at(structure_at, size, machine).get(name)
-        if candidate is None or candidate.reason.startswith(COMPILES_FOR_MINUTES):
-            return True
-        return candidate.allocated_bytes > machine.memory_bytes
-
-    return bisect.bisect_left(SIZES, True, key=is_too_large)
-
-
-def largest_by_descent(structure_at: SizedStructure, machine: Machine) -> tuple[int, Candidate]:
-    """The most features for which an iterative candidate fits, and that candidate at this size."""
-    sizes = {
-        name: largest_size(structure_at, machine, name)
-        for name in candidates_at(structure_at, 1, machine)
-        if name != "DerivativeMethod()"
-    }
-    name = max(sizes, key=lambda name: sizes[name])
-    return sizes[name], candidates_at(structure_at, sizes[name], machine)[name]
 
 
 def draw(
