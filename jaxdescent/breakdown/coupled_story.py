@@ -41,9 +41,8 @@ class Findings:
     @property
     def numbers(self) -> dict[str, Any]:
         """What the record keeps."""
-        rows = dataclasses.asdict(self)
         left_out = "available", "budget", "is_complete"
-        kept = {name: value for name, value in rows.items() if name not in left_out}
+        kept = {name: value for name, value in vars(self).items() if name not in left_out}
         return kept | {"available_bytes": self.available}
 
 

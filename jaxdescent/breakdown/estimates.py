@@ -25,7 +25,7 @@ from jaxdescent.breakdown.coupled import LEAST_SIZES, SEPARABLE_SHARE
 from jaxdescent.breakdown.independent_weights import IndependentWeights
 from jaxdescent.breakdown.measure import SHORT_SECONDS
 from jaxdescent.breakdown.report import Settings
-from jaxdescent.cost.planning import candidates_at
+from jaxdescent.cost import plan_of
 from jaxdescent.cost.structure import regression_structure
 from jaxdescent.machine import Machine
 
@@ -99,9 +99,8 @@ def _coupled(settings: Settings, machine: Machine) -> float:
 
 def _seconds_of_both(size: int, machine: Machine) -> tuple[float, float]:
     """The arithmetic of the derivative method, and of descent."""
-    prices = candidates_at(
-        lambda size: regression_structure(ROWS_PER_FEATURE * size, size), size, machine
-    )
+    plan = plan_of(regression_structure(ROWS_PER_FEATURE * size, size), machine)
+    prices = {candidate.name: candidate for candidate in plan.candidates}
     descent = prices["GradientDescent(Backtracking())"]
     return (
         prices["DerivativeMethod()"].seconds,

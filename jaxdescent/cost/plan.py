@@ -64,8 +64,8 @@ class Plan:
             "problem": structure,
             "machine": dataclasses.asdict(self.machine),
             "candidates": [
-                {name: getattr(candidate, name) for name in _NUMBERS}
-                for candidate in self.candidates
+                {name: value for name, value in vars(each).items() if name not in UNTOLD}
+                for each in self.candidates
             ],
             "chosen": self.chosen.name if self.chosen else None,
             "assumptions": self.assumptions,
@@ -163,6 +163,9 @@ class Plan:
         return self.grid().as_html()
 
 
+UNTOLD = "method", "entry"
+"""The attributes of a candidate that JSON cannot hold."""
+
 TEXT_COLUMNS = ("", "method", "form", "fits")
 """The columns that contain words, which are aligned to the left."""
 
@@ -187,12 +190,6 @@ def _costs(candidate: Candidate) -> str:
         needs += f"; compiled: {readable_bytes(candidate.data_bytes + candidate.compiled_bytes)}"
     costs = f"{_in_all(candidate)}, {needs}"
     return costs if candidate.feasible else f"{costs}; {candidate.reason}"
-
-
-_NUMBERS = [
-    field.name for field in dataclasses.fields(Candidate) if field.name not in ("method", "entry")
-]
-"""The attributes of a candidate that JSON can hold."""
 
 
 def _placement(structure: Structure) -> str:
