@@ -189,18 +189,18 @@ def mesh_named(name: str) -> Mesh:
         raise ValueError(f"no device is called {name!r}: {KNOWN}.")
     count, of, slice_shape = match.groups()
     device = DEVICES[of]
+    given = tuple(map(int, slice_shape.split("x"))) if slice_shape else ()
     if device.axes == 0:
-        if slice_shape is not None:
+        if given:
             raise ValueError(
-                f"GPUs are given by their number, got {name!r}: write "
-                f"{slice_shape.replace('x', '')}x{of}."
+                f"GPUs are given by their number, got {name!r}: write {math.prod(given)}x{of}."
             )
         shape = (int(count or 1),)
     else:
         example = f"{of}:{'x'.join(['2'] * device.axes)}"
         if count is not None:
             raise ValueError(f"a TPU slice is given by its shape, got {name!r}: write {example}.")
-        shape = tuple(map(int, slice_shape.split("x"))) if slice_shape else (1,) * device.axes
+        shape = given or (1,) * device.axes
         if len(shape) != device.axes:
             raise ValueError(
                 f"a slice of TPU {of} has {device.axes} axes, got {name!r}: write {example}."
