@@ -83,14 +83,14 @@ def lines_in(path: pathlib.Path) -> list[dict[str, Any]]:
     return read
 
 
-def known_keys(lines: list[dict[str, Any]], here: dict[str, Any]) -> set[str]:
-    """The keys of points that need not be run again: they have figures, from this machine.
+def known_points(lines: list[dict[str, Any]], here: dict[str, Any]) -> set[ScalingPoint]:
+    """The points that need not be run again: they have figures, from this machine.
 
     A rehearsal's figures do not depend on the machine.
     """
     same = ("processor", "cores", "device", "devices", "processes")
     return {
-        ScalingPoint(**line["point"]).key
+        ScalingPoint(**line["point"])
         for line in lines
         if "error" not in line["figures"]
         and (line["rehearsed"] or all(line["machine"].get(name) == here[name] for name in same))
