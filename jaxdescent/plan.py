@@ -7,7 +7,6 @@ is asked what they reserve.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import math
@@ -22,7 +21,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxdescent import placement, processes
 from jaxdescent.calls.problem import posed
 from jaxdescent.cost.candidates import Candidate
-from jaxdescent.cost.plan import Plan, plan_of, tolerance_number
+from jaxdescent.cost.plan import Plan
+from jaxdescent.cost.planning import plan_of, tolerance_number
 from jaxdescent.cost.structure import (
     ProblemKind,
     Structure,
@@ -125,10 +125,7 @@ def plan(
     compiler = _Compiler.of(machine, local, structure) if exact else None
     structure = _with_evaluation(structure, objective, params, compiler)
     # Arrays that exist here do not exist on another machine.
-    existing = 0
-    if not machine.name:
-        leaves = jax.tree.leaves((objective, params))
-        existing = tree_bytes([leaf for leaf in leaves if isinstance(leaf, jax.Array)])
+    leaves = [] if machine.name else jax.tree.leaves((objective, params))
 
     def reserved(candidate: Candidate) -> int:
         assert compiler is not None  # or it is not asked
@@ -138,7 +135,7 @@ def plan(
         structure,
         machine,
         tolerance=tolerance_number(tolerance, structure),
-        existing_bytes=existing,
+        existing_bytes=tree_bytes([leaf for leaf in leaves if isinstance(leaf, jax.Array)]),
         reserved=reserved if compiler else None,
     )
     if compiler and structure.kind in FUNCTIONS:
@@ -225,8 +222,7 @@ class _Compiler:
           ProblemTooLarge: if the compiler finds no room for it.
         """
         inputs = self._placed(objective, params)
-        there = contextlib.nullcontext() if self.local is None else jax.default_device(self.local)
-        with there:
+        with jax.default_device(self.local):
             lowered = jax.jit(program).lower(*inputs)
             try:
                 return lowered.compile()
@@ -253,9 +249,9 @@ class _Compiler:
             sharding = NamedSharding(mesh, PartitionSpec(*spec))
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-        return tuple(
-            jax.tree.map(functools.partial(placed, is_data=is_data), tree)
-            for tree, is_data in ((objective, True), (params, False))
+        return (
+            jax.tree.map(functools.partial(placed, is_data=True), objective),
+            jax.tree.map(functools.partial(placed, is_data=False), params),
         )
 
     def _axis(self, leaf: Any, *, is_data: bool) -> int | None:

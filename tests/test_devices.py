@@ -66,6 +66,7 @@ def test_names_are_understood(name, shape, count):
         ("v5e:", "known are"),
         ("8x", "known are"),
         ("h100:8", "write 8xh100"),
+        ("h100:2x4", "write 8xh100"),
         ("4xv5e", "write v5e:2x2"),
         ("v5e:16", "has 2 axes, got 'v5e:16': write v5e:2x2"),
         ("v5p:4x4", "has 3 axes"),

@@ -18,7 +18,7 @@ from jaxdescent.cost.iterations import (
     krylov_count,
     krylov_iterations,
 )
-from jaxdescent.cost.largest import largest_by_descent, largest_size
+from jaxdescent.cost.planning import largest_by_descent, largest_size
 from jaxdescent.cost.structure import regression_structure
 from jaxdescent.cost.work import Question, Work
 from jaxdescent.display import readable_seconds

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jax.experimental.sparse import BCOO, BCSR
 
 import jaxdescent as jd
-from jaxdescent.cost.default import default_plan
+from jaxdescent.cost import default_plan
 from jaxdescent.designs import sparse_entries, sparse_layout
 from jaxdescent.preconditioners.hessians import CentredRegression
 from tests import references

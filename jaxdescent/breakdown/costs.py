@@ -1,4 +1,4 @@
-"""The memory that part 2's methods need at any size, from the cost model, without allocation."""
+"""The memory and the time that part 2's methods need at any size, by formulas."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from typing import Any
 
 from jaxdescent.breakdown.child import ROWS_PER_FEATURE
 from jaxdescent.breakdown.llama_tree import tree
-from jaxdescent.cost import solves
-from jaxdescent.cost.structure import Structure, regression_structure
 
 LLAMA_SIZE = tree().size
 COMPUTED_SIZES = (2**14, 2**16, 10**6, 10**8, LLAMA_SIZE)
@@ -16,39 +14,27 @@ ITEMSIZE = 4
 
 NAMES = {"derivative": "derivative method", "descent": "descent"}
 
+POWERS = {"derivative": 3, "descent": 2}
+"""The powers of n by which the seconds grow: as operations, and as the bytes of a pass over X."""
+
 
 def data_bytes(size: int) -> int:
     """The bytes of X and y."""
-    return structure_of(size).data_bytes
+    return ITEMSIZE * ROWS_PER_FEATURE * size * (size + 1)
 
 
 def working_bytes(name: str, size: int) -> int:
     """The bytes that a method needs besides X and y."""
-    structure = structure_of(size)
     if name == "descent":
         # The gradient, the trial, its gradient, the old gradient, the result; the image, residual.
-        return ITEMSIZE * (5 * structure.features + 2 * structure.rows)
-    return round(solves.touched_bytes(structure))
+        return ITEMSIZE * (5 + 2 * ROWS_PER_FEATURE) * size
+    # The Gram matrix, a scaled copy, its factor and the factor's inverse.
+    return ITEMSIZE * 4 * size**2
 
 
 def predicted_seconds(last: dict[str, Any], size: int) -> float:
-    """The time of a measured row, scaled to another size by operations or by bytes of a pass."""
-    name = last["method"]
-    return last["seconds"] * _work(name, size) / _work(name, last["unknowns"])
-
-
-def _work(name: str, size: int) -> float:
-    structure = structure_of(size)
-    if name == "descent":
-        return float(ITEMSIZE * structure.entries)
-    # The smaller Gram matrix, its Cholesky factor and the inverse.
-    smaller = float(structure.smaller)
-    return 2.0 * structure.entries * smaller + 4 / 3 * smaller**3
-
-
-def structure_of(size: int) -> Structure:
-    """The structure of part 2's regression of this size."""
-    return regression_structure(ROWS_PER_FEATURE * size, size)
+    """The time of a measured row, scaled to another size."""
+    return last["seconds"] * (size / last["unknowns"]) ** POWERS[last["method"]]
 
 
 def last_row(rows: list[dict[str, Any]], name: str) -> dict[str, Any] | None:

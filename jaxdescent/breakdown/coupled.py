@@ -14,19 +14,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 import jaxdescent as jd
-from jaxdescent.breakdown import child
+from jaxdescent.breakdown import child, costs
 from jaxdescent.breakdown import coupled_story as story
-from jaxdescent.breakdown.costs import (
-    COMPUTED_SIZES,
-    ITEMSIZE,
-    NAMES,
-    REFUSED_SIZE,
-    ROWS_PER_FEATURE,
-    data_bytes,
-    last_row,
-    predicted_seconds,
-    working_bytes,
-)
 from jaxdescent.breakdown.extent import PartSizes
 from jaxdescent.breakdown.report import PartReport, Settings, progress_bar, show_line
 from jaxdescent.machine import memory
@@ -70,7 +59,8 @@ def _measure_coupled(found: story.Findings, extent: PartSizes, ask: Ask) -> None
         request = {"problem": "coupled", "unknowns": size, "methods": methods}
         answer = ask(request, f"n = {size:,}", max(overhead + expected, 5.0))
         found.measured += [
-            {"predicted_bytes": working_bytes(row["method"], size), **row} for row in answer.rows
+            {"predicted_bytes": costs.working_bytes(row["method"], size), **row}
+            for row in answer.rows
         ]
         if answer.is_interrupted:
             found.is_complete = False
@@ -78,7 +68,7 @@ def _measure_coupled(found: story.Findings, extent: PartSizes, ask: Ask) -> None
         done = [row["method"] for row in answer.rows]
         if answer.failure:
             failed = next(name for name in methods if name not in done)
-            found.failures.append(f"n = {size:,}, {NAMES[failed]}: {answer.failure}.")
+            found.failures.append(f"n = {size:,}, {costs.NAMES[failed]}: {answer.failure}.")
             found.stopped_because[failed] = "failure"
             methods = [name for name in methods if name != failed]
         wall = time.perf_counter() - started
@@ -95,10 +85,10 @@ def _possible(
     possible: list[str] = []
     expected = spent = 0.0
     for name in methods:
-        last = last_row(found.measured, name)
-        seconds = predicted_seconds(last, size) if last else 0.0
+        last = costs.last_row(found.measured, name)
+        seconds = costs.predicted_seconds(last, size) if last else 0.0
         spent += seconds
-        if data_bytes(size) + working_bytes(name, size) > found.available:
+        if costs.data_bytes(size) + costs.working_bytes(name, size) > found.available:
             found.stopped_because[name] = "memory"
         elif spent > left:
             found.stopped_because[name] = "time"
@@ -113,24 +103,24 @@ def _computed_rows(found: story.Findings) -> list[dict[str, Any]]:
         {
             "method": name,
             "unknowns": size,
-            "rows": ROWS_PER_FEATURE * size,
-            "data_bytes": data_bytes(size),
-            "predicted_bytes": working_bytes(name, size),
-            "fits_besides_data": working_bytes(name, size) <= found.available,
-            "seconds": predicted_seconds(last, size),
+            "rows": child.ROWS_PER_FEATURE * size,
+            "data_bytes": costs.data_bytes(size),
+            "predicted_bytes": costs.working_bytes(name, size),
+            "fits_besides_data": costs.working_bytes(name, size) <= found.available,
+            "seconds": costs.predicted_seconds(last, size),
         }
-        for size in COMPUTED_SIZES
-        for name in NAMES
-        if (last := last_row(found.measured, name)) and size > last["unknowns"]
+        for size in costs.COMPUTED_SIZES
+        for name in costs.NAMES
+        if (last := costs.last_row(found.measured, name)) and size > last["unknowns"]
     ]
 
 
 def _refusal(available: int) -> str | None:
     """The error of the derivative method for a problem that is too large; nothing is solved."""
-    if working_bytes("derivative", REFUSED_SIZE) <= available:
+    if costs.working_bytes("derivative", costs.REFUSED_SIZE) <= available:
         return None
-    rows = ROWS_PER_FEATURE * REFUSED_SIZE
-    X = jd.MatrixFree(lambda w: jnp.concatenate([w, w]), rows=rows, features=REFUSED_SIZE)
+    rows = child.ROWS_PER_FEATURE * costs.REFUSED_SIZE
+    X = jd.MatrixFree(lambda w: jnp.concatenate([w, w]), rows=rows, features=costs.REFUSED_SIZE)
     try:
         jd.minimize(jd.LinearRegression(X, jnp.zeros(rows)), method=jd.DerivativeMethod())
     except jd.ProblemTooLarge as error:
@@ -142,7 +132,7 @@ def _measure_separable(found: story.Findings, extent: PartSizes, ask: Ask) -> No
     request = {"problem": "separable", "sizes": list(extent.separable_sizes)}
     answer = ask(request, "separable unknowns", found.budget * SEPARABLE_SHARE)
     found.separable = [
-        {"predicted_bytes": ITEMSIZE * row["unknowns"], **row} for row in answer.rows
+        {"predicted_bytes": costs.ITEMSIZE * row["unknowns"], **row} for row in answer.rows
     ]
     if answer.failure:
         found.failures.append(answer.failure)

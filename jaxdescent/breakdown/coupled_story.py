@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from jaxdescent.breakdown.child import TOLERANCE
-from jaxdescent.breakdown.costs import (
-    ITEMSIZE,
-    LLAMA_SIZE,
-    NAMES,
-    REFUSED_SIZE,
-    ROWS_PER_FEATURE,
-    data_bytes,
-    last_row,
-    working_bytes,
-)
-from jaxdescent.breakdown.report import PartReport, PlottedPoint, Table, said
+from jaxdescent.breakdown import costs
+from jaxdescent.breakdown.child import ROWS_PER_FEATURE, TOLERANCE
+from jaxdescent.breakdown.report import COMPUTED, PartReport, PlottedPoint, said, table_of
 from jaxdescent.machine.memory import readable_bytes
 
 RESOLUTION_BYTES = 10**6
@@ -49,9 +41,8 @@ class Findings:
     @property
     def numbers(self) -> dict[str, Any]:
         """What the record keeps."""
-        rows = dataclasses.asdict(self)
         left_out = "available", "budget", "is_complete"
-        kept = {name: value for name, value in rows.items() if name not in left_out}
+        kept = {name: value for name, value in vars(self).items() if name not in left_out}
         return kept | {"available_bytes": self.available}
 
 
@@ -59,19 +50,16 @@ def told(found: Findings) -> PartReport:
     """The whole report, from the rows."""
     rows = [*found.measured, *found.computed]
     tables = [
-        dataclasses.replace(
-            Table.of(
-                f"Coupled unknowns: linear regression, {ROWS_PER_FEATURE} n rows of n features",
-                {"n": "{unknowns:,}", "method": "{method}", "X": "{data_bytes:bytes}"} | COLUMNS,
-                map(_shown, sorted(found.measured, key=_order) + found.computed),
-            ),
-            computed=frozenset(range(len(found.measured), len(rows))),
+        table_of(
+            f"Coupled unknowns: linear regression, {ROWS_PER_FEATURE} n rows of n features",
+            {"n": "{unknowns:,}", "method": "{method}", "X": "{data_bytes:bytes}"} | COLUMNS,
+            map(_shown, sorted(found.measured, key=_order) + found.computed),
         )
     ]
     if found.separable:
         title = "Separable unknowns: a sum of squares, by the derivative method"
         columns = {"n": "{unknowns:,}", "x": "{data_bytes:bytes}"} | COLUMNS
-        tables.append(Table.of(title, columns, map(_shown, found.separable)))
+        tables.append(table_of(title, columns, map(_shown, found.separable)))
     return PartReport(
         sentences=(
             "Linear regression couples its unknowns: every weight depends on all others. X has "
@@ -88,7 +76,7 @@ def told(found: Findings) -> PartReport:
             **found.numbers,
         },
         points=(
-            *(p for row in rows for p in _points(row, f"{NAMES[row['method']]}, coupled")),
+            *(p for row in rows for p in _points(row, f"{costs.NAMES[row['method']]}, coupled")),
             *(p for row in found.separable for p in _points(row, "derivative method, separable")),
         ),
         is_complete=found.is_complete,
@@ -109,7 +97,7 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
     peak = "" if row.get("peak_bytes") is None else "< 1 MB"
     return row | {
         "peak": readable_bytes(row["peak_bytes"]) if _is_seen(row) else peak,
-        "error": f"{row['error']:.0e}" if "error" in row else "computed",
+        "error": f"{row['error']:.0e}" if "error" in row else COMPUTED,
     }
 
 
@@ -138,23 +126,23 @@ def _remarks(found: Findings) -> Iterator[str]:
         "failure": "failed: see above",
     }
     for name, reason in found.stopped_because.items():
-        yield f"{NAMES[name].capitalize()}: the next size {reasons[reason]}."
+        yield f"{costs.NAMES[name].capitalize()}: the next size {reasons[reason]}."
     if found.refusal:
         yield (
-            f"Asked for n = {REFUSED_SIZE:,}, with X written out, jaxdescent refuses before it "
-            f"allocates: {found.refusal}"
+            f"Asked for n = {costs.REFUSED_SIZE:,}, with X written out, jaxdescent refuses before "
+            f"it allocates: {found.refusal}"
         )
 
 
 def _verdict(found: Findings) -> tuple[str, ...]:
     """Sentences on the sizes that both methods reached, and on those that neither can."""
-    solved, walked = (last_row(found.measured, name) for name in ("derivative", "descent"))
-    needed = last_row(found.computed, "derivative") or {}
+    solved, walked = (costs.last_row(found.measured, name) for name in ("derivative", "descent"))
+    needed = costs.last_row(found.computed, "derivative") or {}
     known = {
         "available": found.available,
         "wall": _largest_that_fits(found.available) if solved else 0,
         "besides": solved and (solved["peak_bytes"] or solved["predicted_bytes"]),
-        "one_matrix": ITEMSIZE * LLAMA_SIZE**2,
+        "one_matrix": costs.ITEMSIZE * costs.LLAMA_SIZE**2,
     }
     sentences = {
         "With coupled unknowns the derivative method was measured up to n = {unknowns:,}: "
@@ -162,7 +150,7 @@ def _verdict(found: Findings) -> tuple[str, ...]:
         "be full at n = {wall:,}, by computation, X included.": solved,
         "For {unknowns:,} coupled unknowns its matrix alone would take {one_matrix:bytes}, its "
         "solve {predicted_bytes:bytes}: there it cannot be used.": (
-            needed if needed.get("unknowns") == LLAMA_SIZE else None
+            needed if needed.get("unknowns") == costs.LLAMA_SIZE else None
         ),
         "Descent solved n = {unknowns:,} in {seconds:time} ({iterations} iterations, relative "
         "error {error:.0e}) and keeps a few vectors besides X.": walked,
@@ -176,10 +164,10 @@ def _verdict(found: Findings) -> tuple[str, ...]:
 
 def _largest_that_fits(available: int) -> int:
     """The largest n, to two digits, whose X and solve fit together."""
-    low, high = 1, 2**40
-    while high - low > 1:
-        middle = (low + high) // 2
-        fits = data_bytes(middle) + working_bytes("derivative", middle) <= available
-        low, high = (middle, high) if fits else (low, middle)
-    unit = max(10 ** (len(str(low)) - 2), 1)
-    return low // unit * unit
+
+    def needed(size: int) -> int:
+        return costs.data_bytes(size) + costs.working_bytes("derivative", size)
+
+    largest = bisect.bisect_right(range(1, 2**40), available, key=needed)
+    unit = max(10 ** (len(str(largest)) - 2), 1)
+    return largest // unit * unit

@@ -19,12 +19,14 @@ from jaxdescent.breakdown import (
     matrix_free_regression,
     tied_weights,
 )
-from jaxdescent.breakdown.costs import data_bytes, structure_of, working_bytes
+from jaxdescent.breakdown.child import ROWS_PER_FEATURE
+from jaxdescent.breakdown.costs import data_bytes, working_bytes
 from jaxdescent.breakdown.coupled import LEAST_SIZES, SEPARABLE_SHARE
 from jaxdescent.breakdown.independent_weights import IndependentWeights
 from jaxdescent.breakdown.measure import SHORT_SECONDS
 from jaxdescent.breakdown.report import Settings
-from jaxdescent.cost.largest import candidates_at
+from jaxdescent.cost import plan_of
+from jaxdescent.cost.structure import regression_structure
 from jaxdescent.machine import Machine
 
 SMALL_PART = 2.0
@@ -97,7 +99,8 @@ def _coupled(settings: Settings, machine: Machine) -> float:
 
 def _seconds_of_both(size: int, machine: Machine) -> tuple[float, float]:
     """The arithmetic of the derivative method, and of descent."""
-    prices = candidates_at(structure_of, size, machine)
+    plan = plan_of(regression_structure(ROWS_PER_FEATURE * size, size), machine)
+    prices = {candidate.name: candidate for candidate in plan.candidates}
     descent = prices["GradientDescent(Backtracking())"]
     return (
         prices["DerivativeMethod()"].seconds,

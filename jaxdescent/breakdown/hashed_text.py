@@ -16,11 +16,11 @@ import numpy as np
 from rich.console import Console
 
 import jaxdescent as jd
-from jaxdescent.breakdown import source_text
+from jaxdescent.breakdown import report, source_text
 from jaxdescent.breakdown.measure import certified, ended, measure_once
 from jaxdescent.breakdown.real_data import r_squared
-from jaxdescent.breakdown.report import PartReport, PlottedPoint, Settings, Table, busy
 from jaxdescent.breakdown.source_text import BITS, FEATURES, Lines
+from jaxdescent.display import Grid
 
 HELD_OUT_SHARE = 0.2
 L2 = 30.0
@@ -68,29 +68,29 @@ class Split(NamedTuple):
         return cls(place[lines.row[mine]], lines.column[mine], lines.next_indent[is_in], index)
 
 
-def run(settings: Settings, console: Console) -> PartReport:
+def run(settings: report.Settings, console: Console) -> report.PartReport:
     """Read the text, fit, certify, and predict the lines of files that were held out."""
-    with busy(console, "reading source code"):
+    with report.busy(console, "reading source code"):
         lines = _read(settings.seed, settings.extent.most_lines)
     if lines.files < 2 or not lines.file.size:
-        return PartReport(
+        return report.PartReport(
             sentences=("The standard library's source code is not on this machine: left out.",),
             numbers={"lines": 0},
         )
     files = max(1, round(HELD_OUT_SHARE * lines.files))  # they were drawn at random
     is_held_out = lines.file < files
     kept, held_out = Split.of(lines, ~is_held_out), Split.of(lines, is_held_out)
-    with busy(console, "making the design"):
+    with report.busy(console, "making the design"):
         began = time.perf_counter()
         X = jd.Hashed(kept.row, kept.column, shape=(kept.y.size, FEATURES))
         making = time.perf_counter() - began
         X_held_out = X.of_rows(held_out.row, held_out.column, rows_in_all=held_out.y.size)
     regression = jd.LinearRegression(X, jnp.asarray(kept.y), l2=L2)
-    with busy(console, f"regression with {X.shape[1]:,} touched weights"):
+    with report.busy(console, f"regression with {X.shape[1]:,} touched weights"):
         result, seconds, extra_bytes = measure_once(
             lambda: jd.minimize(regression, tolerance=TOLERANCE, max_iterations=MAX_ITERATIONS)
         )
-    with busy(console, "certifying"):
+    with report.busy(console, "certifying"):
         certificate = jd.certify(regression, result)
     predicted = np.asarray(regression.predict(result.params, X_held_out))
     numbers = {
@@ -138,7 +138,7 @@ def _distinct(numbers: np.ndarray) -> int:
     return int(np.unique(numbers).size)
 
 
-def _examples(lines: Lines, held_out: Split, predicted: np.ndarray) -> Table:
+def _examples(lines: Lines, held_out: Split, predicted: np.ndarray) -> Grid:
     places = np.linspace(0, held_out.y.size - 1, SHOWN_ROWS + 2, dtype=np.int64)[1:-1]
     records = [
         {
@@ -149,10 +149,12 @@ def _examples(lines: Lines, held_out: Split, predicted: np.ndarray) -> Table:
         }
         for place in places
     ]
-    return Table.of("Lines of files held out, and where the next one begins", EXAMPLES, records)
+    return report.table_of(
+        "Lines of files held out, and where the next one begins", EXAMPLES, records
+    )
 
 
-def _report(numbers: dict[str, Any], examples: Table) -> PartReport:
+def _report(numbers: dict[str, Any], examples: Grid) -> report.PartReport:
     known = numbers | {
         "relative_suboptimality": numbers["suboptimality"] / numbers["value"],
         "share": numbers["touched_weights"] / numbers["weights"],
@@ -160,10 +162,10 @@ def _report(numbers: dict[str, Any], examples: Table) -> PartReport:
         "lost": numbers["distinct_ngrams"] - numbers["touched_at_20_bits"],
         "whole": 4.0 * numbers["weights"],
     }
-    point = PlottedPoint(
+    point = report.PlottedPoint(
         SERIES, known["touched_weights"], known["extra_peak_bytes"], known["seconds"], True
     )
-    return PartReport.of(
+    return report.PartReport.of(
         known,
         sentences=(
             "How far is the next line of source code indented? Rows are lines of Python's standard "
@@ -175,7 +177,7 @@ def _report(numbers: dict[str, Any], examples: Table) -> PartReport:
             "penalty alone: they are neither stored ({whole:bytes}) nor iterated on, and none of "
             "the work below is theirs.",
         ),
-        tables=(Table.of_figures(FIGURES, known, "One regression"), examples),
+        tables=(report.figures_of(FIGURES, known, "One regression"), examples),
         remarks=(
             "What so many columns are for: of {distinct_ngrams:,} different n-grams {shared:,} "
             f"share a column with another; in 2^{FEWER_BITS} columns {{lost:,}} would.",

@@ -12,8 +12,7 @@ from typing import Any, ClassVar
 from rich.console import Console
 
 import jaxdescent as jd
-from jaxdescent.breakdown import placed
-from jaxdescent.breakdown.report import PartReport, PlottedPoint, Settings, Table, busy, show_line
+from jaxdescent.breakdown import placed, report
 from jaxdescent.data import DataError
 
 
@@ -108,7 +107,7 @@ class SegmentedDescent(jd.hooks.Hook):
         }
 
 
-def run(problem: LargeProblem, settings: Settings, console: Console) -> PartReport:
+def run(problem: LargeProblem, settings: report.Settings, console: Console) -> report.PartReport:
     """Descend in place, verify where the descent has come to, and tell it.
 
     Ctrl-C ends the descent after the segment under way. The checkpoints that the settings ask for
@@ -118,11 +117,11 @@ def run(problem: LargeProblem, settings: Settings, console: Console) -> PartRepo
       DataError: if the checkpoints cannot be resumed, or exist without ``resume``.
       KeyboardInterrupt: at a second Ctrl-C.
     """
-    waiting = busy(console, f"{problem.label}: compiling")
+    waiting = report.busy(console, f"{problem.label}: compiling")
 
     def begin() -> None:
         waiting.stop()  # a terminal shows it or the bar
-        show_line(console, f"{problem.label}: at most {problem.iterations:,} iterations")
+        report.show_line(console, f"{problem.label}: at most {problem.iterations:,} iterations")
 
     descent = SegmentedDescent(begin)
     folder = settings.checkpoint and settings.checkpoint / problem.folder
@@ -149,13 +148,13 @@ def run(problem: LargeProblem, settings: Settings, console: Console) -> PartRepo
     numbers = problem.numbers | descent.numbers | problem.verified(descent)
     known = numbers | {"over_processes": placed.in_words(numbers)}
     seconds = descent.numbers["seconds_descending"]
-    return PartReport.of(
+    return report.PartReport.of(
         known,
         sentences=problem.sentences,
-        tables=(Table.of_figures(problem.figures, known),),
+        tables=(report.figures_of(problem.figures, known),),
         remarks=problem.remarks,
         verdict=(problem.verdict,),
         numbers={problem.name: numbers},
-        points=(PlottedPoint(*problem.point, seconds, True),),
+        points=(report.PlottedPoint(*problem.point, seconds, True),),
         is_complete=descent.is_complete,
     )

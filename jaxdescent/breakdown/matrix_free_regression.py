@@ -14,10 +14,10 @@ from rich.console import Console
 import jaxdescent as jd
 from jaxdescent.breakdown import placed
 from jaxdescent.breakdown.large_problem import LargeProblem, SegmentedDescent
-from jaxdescent.breakdown.measure import begin_peak, peak_beyond
 from jaxdescent.breakdown.report import busy
 from jaxdescent.breakdown.tied_weights import SERIES, shift
 from jaxdescent.machine import memory
+from jaxdescent.machine.resident import begin_peak, peak_beyond
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 
 import jaxdescent as jd
-from jaxdescent.machine import resident
+from jaxdescent.machine.resident import begin_peak, peak_beyond
 
 
 class Measurement(NamedTuple):
@@ -55,27 +55,6 @@ def measure_once(function: Callable[..., Any], *args: Any) -> Measurement:
     result = jax.block_until_ready(function(*args))
     seconds = time.perf_counter() - started
     return Measurement(result, seconds, peak_beyond(begin))
-
-
-def begin_peak() -> int | None:
-    """The memory in use, to which the high-water mark is reset; None if that is not possible."""
-    device = jax.local_devices()[0]
-    if device.platform != "cpu":
-        # An accelerator's mark cannot be reset: it is exact if each call needs more than the last.
-        return (device.memory_stats() or {}).get("bytes_in_use")
-    return resident.begin_peak()
-
-
-def peak_beyond(begin: int | None) -> int | None:
-    """The most memory in use beyond what :func:`begin_peak` returned."""
-    if begin is None:
-        return None
-    device = jax.local_devices()[0]
-    if device.platform != "cpu":
-        peak = (device.memory_stats() or {})["peak_bytes_in_use"]
-    else:
-        peak = resident.peak_resident_bytes()
-    return max(peak - begin, 0)
 
 
 def ended(result: jd.Result) -> dict[str, Any]:

@@ -57,9 +57,6 @@ def next_steps(table: pathlib.Path | None) -> tuple[Step, ...]:
 def _program() -> Sequence[str]:
     """The words by which a shell starts this command line, be it on the path or not."""
     script = pathlib.Path(sys.executable).with_name("jaxdescent")
-    found = shutil.which("jaxdescent")
-    if found and pathlib.Path(found) == script:
-        return ("jaxdescent",)
     if script.exists():
         return (_typed(f"{script}"),)
     return (_typed(sys.executable), "-m", "jaxdescent")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import jax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxdescent.machine import attached, memory
 
@@ -21,7 +21,7 @@ def over_all(shape: Shape, axis: int | None = None) -> NamedSharding | None:
     """
     if jax.process_count() == 1:
         return None
-    mesh = attached.mesh(AXIS)
+    mesh = jax.make_mesh((devices(),), (AXIS,), axis_types=(AxisType.Auto,))
     along = _along(shape, axis, mesh.size)
     spec = [] if along is None else [*[None] * along, AXIS]
     return NamedSharding(mesh, PartitionSpec(*spec))

@@ -54,22 +54,13 @@ def draw(points: list[PlottedPoint], machine_bytes: int, path: pathlib.Path) -> 
         (time_axes, "Time to solve", lambda point: point.seconds),
     ):
         for series, colour in colours.items():
-            _draw_series([p for p in points if p.series == series], value, colour, axes)
+            own = [point for point in points if point.series == series]
+            _draw_series(own, value, axes, colour, series)
         _finish(axes, title)
     figures.draw_limit(memory_axes, machine_bytes, f"this machine: {readable_bytes(machine_bytes)}")
     _set_ticks(memory_axes, BYTES)
     _set_ticks(time_axes, SECONDS)
-    figure.legend(
-        handles=[
-            Line2D([], [], color=colour, marker="o", linewidth=2, label=name)
-            for name, colour in colours.items()
-        ],
-        loc="outside lower center",
-        ncols=4,
-        frameon=False,
-        fontsize=9.5,
-        labelcolor=INK,
-    )
+    figures.draw_legend(figure, memory_axes)
     measured: dict[str, Any] = {"color": FAINT, "marker": "o", "linewidth": 2}
     computed = {"linewidth": 1.4, "linestyle": "--", "markerfacecolor": "white"}
     styles = {"measured": measured, "computed": measured | computed}
@@ -86,15 +77,17 @@ def draw(points: list[PlottedPoint], machine_bytes: int, path: pathlib.Path) -> 
 def _draw_series(
     points: list[PlottedPoint],
     value: Callable[[PlottedPoint], float | None],
-    colour: str,
     axes: Axes,
+    colour: str,
+    name: str,
 ) -> None:
     # A small computation may need no memory that the system reports: a log axis cannot show it.
     known = [(p.unknowns, y, p.is_measured) for p in points if (y := value(p))]
     drawn = np.array(sorted(known, key=lambda entry: entry[0]), float).reshape(-1, 3)
     n, y, is_measured = drawn.T
     measured, computed = is_measured == 1, is_measured == 0
-    axes.plot(n[measured], y[measured], "o-", color=colour, linewidth=2, markersize=6, zorder=3)
+    line = {"color": colour, "linewidth": 2, "markersize": 6, "label": name}
+    axes.plot(n[measured], y[measured], "o-", zorder=3, **line)
     if computed.any():
         axes.plot(n, y, "--", color=colour, linewidth=1.4, zorder=2)
         hollow = {"markerfacecolor": "white", "markeredgecolor": colour, "markersize": 6}

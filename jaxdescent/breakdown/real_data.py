@@ -18,7 +18,7 @@ from rich.console import Console
 
 import jaxdescent as jd
 from jaxdescent.breakdown.measure import certified, ended, measure_once
-from jaxdescent.breakdown.report import PartReport, Settings, Table, busy, said
+from jaxdescent.breakdown.report import PartReport, Settings, busy, said, table_of
 
 TOLERANCE = 1e-6
 MAX_ITERATIONS = 20_000
@@ -80,8 +80,8 @@ def run(settings: Settings, console: Console) -> PartReport:
             "{features} features, {targets}, l2 = {l2:g}."
         ),
         tables=(
-            Table.of("The same regression by two methods", COMPARISON, methods),
-            Table.of(f"{first}: predictions for rows held out", PREDICTIONS, predictions),
+            table_of("The same regression by two methods", COMPARISON, methods),
+            table_of(f"{first}: predictions for rows held out", PREDICTIONS, predictions),
         ),
         remarks=each(
             "{name}: the weights of the two methods differ by at most {largest_difference:.1e}, "

@@ -20,7 +20,7 @@ from rich.status import Status
 from rich.text import Text
 
 from jaxdescent.breakdown.extent import USUAL, PartSizes
-from jaxdescent.display import aligned, readable_seconds
+from jaxdescent.display import Grid, readable_seconds
 from jaxdescent.machine.memory import readable_bytes
 
 
@@ -78,28 +78,21 @@ def said(template: str, numbers: Mapping[str, Any]) -> str:
     return _Formatter().vformat(template, (), numbers)
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """Rows of formatted text; rows in ``computed`` were extrapolated, not measured."""
+COMPUTED = "computed"
+"""The last cell of rows that were extrapolated, not measured."""
 
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    computed: frozenset[int] = frozenset()
 
-    @classmethod
-    def of(cls, title: str, columns: dict[str, str], records: Iterable[Mapping[str, Any]]) -> Table:
-        """A row for each record: the heads of columns, and templates of :func:`said`."""
-        rows = (tuple(said(each, record) for each in columns.values()) for record in records)
-        return cls(title, tuple(columns), tuple(rows))
+def table_of(title: str, columns: dict[str, str], records: Iterable[Mapping[str, Any]]) -> Grid:
+    """A table with a row for each record: heads of columns, and templates of :func:`said`."""
+    heads = tuple(columns)
+    rows = [[said(each, record) for each in columns.values()] for record in records]
+    return Grid(title, heads, rows, (), heads[:1])
 
-    @classmethod
-    def of_figures(
-        cls, figures: dict[str, str], numbers: Mapping[str, Any], title: str = ""
-    ) -> Table:
-        """A table of figures of one thing: their names, and templates of :func:`said`."""
-        rows = ((name, said(template, numbers)) for name, template in figures.items())
-        return cls(title, ("", "measured"), tuple(rows))
+
+def figures_of(figures: dict[str, str], numbers: Mapping[str, Any], title: str = "") -> Grid:
+    """A table of figures of one thing: their names, and templates of :func:`said`."""
+    rows = [(name, said(template, numbers)) for name, template in figures.items()]
+    return Grid(title, ("", "measured"), rows, (), ("",))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +127,7 @@ class PartReport:
     number: int = 0
     title: str = ""
     sentences: tuple[str, ...] = ()
-    tables: tuple[Table, ...] = ()
+    tables: tuple[Grid, ...] = ()
     remarks: tuple[str, ...] = ()
     verdict: tuple[str, ...] = ()
     numbers: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -179,10 +172,11 @@ def show_part(report: PartReport, console: Console) -> None:
     for table in report.tables:
         console.print()
         console.print(Text(table.title, style="bold"))
-        rows = aligned([table.columns, *table.rows], table.columns[:1])
-        for index, cells in enumerate(rows, start=-1):
-            style = "dim" if index < 0 else "dim italic" if index in table.computed else ""
-            console.print(Text("  ".join(cells).rstrip(), style), soft_wrap=True)
+        heads, *lines = table.lines()
+        console.print(Text(heads, "dim"), soft_wrap=True)
+        for line in lines:
+            style = "dim italic" if line.endswith(COMPUTED) else ""
+            console.print(Text(line, style), soft_wrap=True)
     if report.remarks:
         console.print()
     for remark in report.remarks:

@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 
 import jaxdescent as jd
-from jaxdescent.breakdown.report import PartReport, Settings, Table
+from jaxdescent.breakdown.report import PartReport, Settings, table_of
 
 LEARNING_RATE = 1e-2
 ITERATIONS = 1000
@@ -59,7 +59,7 @@ def run(settings: Settings, console: Console) -> PartReport:
             f"Descent starts at random integers and repeats x ← x - {LEARNING_RATE:g} f'(x), "
             f"{ITERATIONS:,} times:",
         ),
-        tables=(Table.of("Descent", COLUMNS, rows),),
+        tables=(table_of("Descent", COLUMNS, rows),),
         remarks=(
             "Each step multiplies x by 0.96 in the first function and by 0.98 in the second, so "
             "that 1,000 steps have the closed form 0.96^1000 x and 0.98^1000 x. The error is that "

@@ -128,9 +128,7 @@ def plan(
             console.print()
         plan_report.show_plan(planned, console)
     if plot is not None:
-        from jaxdescent.cost import plot as picture
-
-        picture.draw(structure_at, features, rows_per_feature, measured, plot)
+        plan_report.draw(structure_at, features, rows_per_feature, measured, plot)
     if not as_json:
         console.print()
         console.print(plan_report.reach(structure_at, rows_per_feature, measured), highlight=False)

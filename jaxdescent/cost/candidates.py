@@ -237,35 +237,19 @@ COMPILES_FOR_MINUTES = "compiles for minutes"
 CHUNKS_AT_A_TIME = 2
 """Chunks of params of the host's memory that a device has: one comes while one is computed."""
 
-SMALL_BYTES, REUSED_BYTES = 1 << 17, 32 << 20
-"""For sizes up to the first, an allocator always has memory left from the last call; beyond the
-second it never has (these are bounds of glibc's threshold). Between them, results of separable
-functions, which stay allocated, find it in two of three calls."""
-
-
-def _seconds(price: Price, question: Question) -> tuple[float, float]:
-    """The seconds outside the loop, and those of an iteration."""
-    fresh = 0.0  # bytes whose pages the system has yet to map
-    if price.touched > REUSED_BYTES:
-        fresh = price.touched
-    elif question.structure.kind is ProblemKind.SEPARABLE and price.touched > SMALL_BYTES:
-        fresh = price.touched / 3
-    once = question.program_seconds(price.setup, fresh)
-    return once, question.seconds(price.iteration, is_loop=True)
-
 
 def _seconds_at(condition: float, entry: Entry, question: Question, most: float) -> float:
     """The seconds in all at a condition number, for at most so many iterations."""
     question = dataclasses.replace(question, condition=condition)
     price = entry.price(question)
-    once, each = _seconds(price, question)
+    once, each = question.seconds_of(price)
     return once + min(max(round(price.iterations), 1), most) * each
 
 
 def candidate_of(entry: Entry, question: Question) -> Candidate:
     """The predicted costs of an entry."""
     structure, machine, price = question.structure, question.machine, entry.price(question)
-    setup_seconds, each = _seconds(price, question)
+    setup_seconds, each = question.seconds_of(price)
     iterations = max(round(price.iterations), 1)
     seconds = setup_seconds + iterations * each
     best = worst = seconds

@@ -2,15 +2,11 @@
 
 The table's order decides: its first entry is taken if it fits comfortably, and otherwise the
 second. For regressions and dense quadratics whose direct solve takes longer than MOMENT the choice
-is a hedge instead: a cheap attempt for as many iterations as the reliable method costs, and then
-that method; or the reliable method alone, if it costs no more than the few iterations that any
-attempt takes.
-
-If a direct (or sketched) solve and a Krylov method both fit, which of them is faster depends on the
-spectrum, which is unknown. With a budget of (the whole predicted cost of the one) / (the predicted
-cost of an iteration of the other), :class:`jaxdescent.methods.Hedge` takes at most twice as long as
-the faster one, as far as the predictions are right. The budget follows from shapes and rates, so
-that it is the same in all processes and whatever is traced.
+is a hedge instead, because the spectrum, which is unknown, decides whether the solve or a Krylov
+method is faster: a cheap attempt for as many iterations as the reliable method costs, and then that
+method. It takes at most twice as long as the better of both, as far as the predictions are right.
+The budget follows from shapes and rates, so that it is the same in all processes and whatever is
+traced.
 """
 
 from __future__ import annotations

@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+import math
 
-import jax
-import numpy as np
+import jax.numpy as jnp
 
 from jaxdescent import display
-from jaxdescent.cost.candidates import (
-    COMPILES_FOR_MINUTES,
-    Candidate,
-    candidates_for,
-    shortage,
-)
-from jaxdescent.cost.choice import choose
-from jaxdescent.cost.iterations import assumed_condition
-from jaxdescent.cost.structure import Structure
-from jaxdescent.cost.words import placement, refusal
-from jaxdescent.cost.work import ALLOWED_ITERATIONS, Question
+from jaxdescent.cost.candidates import COMPILES_FOR_MINUTES, Candidate
+from jaxdescent.cost.structure import ProblemKind, Structure
 from jaxdescent.display import readable_seconds
 from jaxdescent.display.numbers import YEAR
 from jaxdescent.machine import ASSUMED, Machine
 from jaxdescent.machine.memory import ProblemTooLarge, readable_bytes
-from jaxdescent.placement import is_concrete
-from jaxdescent.tolerance import Tolerance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +47,7 @@ class Plan:
           ProblemTooLarge: if none fits, with each candidate's need and the ways out.
         """
         if self.chosen is None:
-            raise ProblemTooLarge(self._refusal())
+            raise ProblemTooLarge(_refusal(self))
         return self.chosen
 
     def to_json(self) -> str:
@@ -76,8 +64,8 @@ class Plan:
             "problem": structure,
             "machine": dataclasses.asdict(self.machine),
             "candidates": [
-                {name: getattr(candidate, name) for name in _NUMBERS}
-                for candidate in self.candidates
+                {name: value for name, value in vars(each).items() if name not in UNTOLD}
+                for each in self.candidates
             ],
             "chosen": self.chosen.name if self.chosen else None,
             "assumptions": self.assumptions,
@@ -119,17 +107,14 @@ class Plan:
 
     def notes(self) -> list[str]:
         """Sentences on what the numbers assume, and on why there is no choice if there is none."""
-        return self._grounds() if self.chosen else [*self._grounds(), self._refusal()]
-
-    def _refusal(self) -> str:
-        return refusal(self.structure, self.machine, self.candidates)
+        return self._grounds() if self.chosen else [*self._grounds(), _refusal(self)]
 
     def _grounds(self) -> list[str]:
         grounds = [self.machine.describe(), *self.assumptions]
         if self.machine.devices > 1:
             waiting = readable_seconds(self.machine.all_reduce_seconds)
             grounds[1:1] = [
-                placement(self.structure),
+                _placement(self.structure),
                 "Memory is that of each device; links are the bytes that each sends to the others "
                 "in an iteration, and in all: a sum of n bytes over k devices takes "
                 f"2 n (k - 1) / k, and {waiting} (assumed) besides.",
@@ -178,88 +163,14 @@ class Plan:
         return self.grid().as_html()
 
 
+UNTOLD = "method", "entry"
+"""The attributes of a candidate that JSON cannot hold."""
+
 TEXT_COLUMNS = ("", "method", "form", "fits")
 """The columns that contain words, which are aligned to the left."""
 
-OF_RANGES = (
-    "Seconds in all are a range, without compilation: from a condition number of 2, below which "
-    "hardly any data are, to one so large that a method takes all iterations that it may "
-    "({most:,})."
-)
-"""The sentence that explains the column of seconds."""
-
-OF_HEDGES = (
-    "A hedge is chosen because nobody knows the condition number: it takes about twice the faster "
-    "of its two methods at most, and for the most ill-conditioned problem {worst}."
-)
-"""The sentence that says what a hedge is for, and its predicted worst case."""
-
 MOST_OTHERS = 3
 """The number of candidates that the summary names besides the chosen one."""
-
-
-def plan_of(
-    structure: Structure,
-    machine: Machine,
-    *,
-    tolerance: float | None = None,
-    existing_bytes: int = 0,
-    reserved: Callable[[Candidate], int] | None = None,
-    most_iterations: int = ALLOWED_ITERATIONS,
-) -> Plan:
-    """A plan from numbers alone.
-
-    Args:
-      structure: the structure of the problem on one device.
-      machine: where it is to run; over a mesh the problem is spread.
-      tolerance: the relative tolerance of the gradient; None stands for the dtype's default.
-      existing_bytes: how many bytes of data and params exist already.
-      reserved: returns what the compiled program of a candidate reserves. If it is None, nothing is
-        compiled.
-      most_iterations: the most iterations that the descent may take.
-    """
-    tolerance = structure.default_tolerance if tolerance is None else tolerance
-    condition, assumption = assumed_condition(structure)
-    structure = structure.spread(machine.devices)
-    question = Question(structure, machine, tolerance, condition, most_iterations, existing_bytes)
-    candidates = candidates_for(question)
-    if reserved is not None:
-        candidates = tuple(_compiled(one, machine, reserved) for one in candidates)
-    chosen = choose(question, candidates)
-    assumptions = [assumption, OF_RANGES.format(most=most_iterations)]
-    if chosen is not None and chosen not in candidates:
-        candidates = (*candidates, chosen)
-        assumptions.append(OF_HEDGES.format(worst=readable_seconds(chosen.worst_seconds)))
-    return Plan(structure, machine, candidates, chosen, tuple(assumptions))
-
-
-def _compiled(
-    candidate: Candidate, machine: Machine, reserved: Callable[[Candidate], int]
-) -> Candidate:
-    """The candidate with its compiled program's memory, if it fits by the formula's."""
-    if not candidate.feasible:
-        return candidate
-    try:
-        compiled = reserved(candidate)
-    except ProblemTooLarge as error:
-        reason = f"the compiler finds no room, and says: {error}"
-        return dataclasses.replace(candidate, feasible=False, reason=reason)
-    allocated = max(candidate.allocated_bytes - candidate.working_bytes + compiled, 0)
-    reason = shortage(allocated, machine)
-    return dataclasses.replace(
-        candidate, compiled_bytes=compiled, feasible=not reason, reason=reason
-    )
-
-
-def tolerance_number(tolerance: Tolerance, structure: Structure) -> float:
-    """The smallest positive tolerance for the gradient, or the default if none is known."""
-    numbers = [
-        float(number)
-        for number in jax.tree.leaves(tolerance.gradient)
-        if isinstance(number, (int, float, np.ndarray, np.generic)) or is_concrete(number)
-    ]
-    positive = [number for number in numbers if number > 0]
-    return min(positive) if positive else structure.default_tolerance
 
 
 def _in_all(candidate: Candidate) -> str:
@@ -281,7 +192,63 @@ def _costs(candidate: Candidate) -> str:
     return costs if candidate.feasible else f"{costs}; {candidate.reason}"
 
 
-_NUMBERS = [
-    field.name for field in dataclasses.fields(Candidate) if field.name not in ("method", "entry")
-]
-"""The attributes of a candidate that JSON can hold."""
+def _placement(structure: Structure) -> str:
+    """A sentence on what each of several devices has."""
+    has = {
+        "rows": "X, y and what else has a row are sharded by rows, the params are on each",
+        "features": "X and the params are sharded by features, y is on each",
+        "params": "params and data are sharded alike",
+        "": "data and params are all on each, which saves nothing: only the data of "
+        "regressions, quadratics and separable functions are known to be divisible",
+    }[structure.sharded]
+    if structure.kind is ProblemKind.QUADRATIC and structure.sharded:
+        has = "H is sharded by rows, vectors are on each"
+    return f"On several devices: {has}."
+
+
+def _refusal(plan: Plan) -> str:
+    """The message that nothing fits, with numbers and ways out, the cheapest first."""
+    structure, machine, candidates = plan.structure, plan.machine, plan.candidates
+    needs = "; ".join(
+        f"{candidate.name} {readable_bytes(candidate.allocated_bytes)}" for candidate in candidates
+    )
+    sentences = [
+        f"no method fits for {structure.describe()}: "
+        f"{readable_bytes(machine.memory_bytes)} are available, and still to be allocated are: "
+        f"{needs}."
+    ]
+    least = min(candidates, key=lambda candidate: candidate.peak_bytes)
+    available = max(machine.memory_bytes, 1)
+    if structure.itemsize == 8 and least.allocated_bytes <= 2 * available:
+        half = readable_bytes(least.allocated_bytes / 2)
+        sentences.append(f"In float32 {least.name} needs {half}.")
+    devices = math.ceil(least.peak_bytes / (0.9 * available))
+    what = (
+        "the params"
+        if structure.kind in (ProblemKind.SEPARABLE, ProblemKind.FUNCTION)
+        else "the data"
+    )
+    sentences.append(
+        f"Shard {what} over {max(devices, 2):,} such devices (jax.device_put with a NamedSharding) "
+        f"for {least.name}, which needs {readable_bytes(least.peak_bytes)} with data and params."
+    )
+    if (
+        structure.is_dense
+        and machine.platform != "cpu"
+        and jnp.dtype(structure.data_dtype).itemsize == 4
+        and least.allocated_bytes - structure.data_bytes / 2 <= available
+    ):
+        sentences.append("Stored in bfloat16 the data take half as much.")
+    if structure.kind is ProblemKind.REGRESSION and structure.data_bytes > available:
+        square = structure.smaller**2 * structure.itemsize
+        form = "Gram matrix X'X" if structure.is_tall else "kernel XX'"
+        sentences.append(
+            f"Leave the rows in files: jd.Streamed reads them in blocks, so that vectors and the "
+            f"{form} ({readable_bytes(square)}) are all that is in memory, or vectors alone."
+        )
+    if machine.devices > 1:
+        sentences.append(
+            f"All of this is said of each of the {machine.devices:,} devices that the problem is "
+            "spread over already: numbers of devices are times as many."
+        )
+    return " ".join(sentences)

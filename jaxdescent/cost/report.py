@@ -1,23 +1,33 @@
-"""A plan in a terminal: the table, the machine, and the largest problems that can be solved."""
+"""A plan as the command shows it: the table, the machine, the largest problems, and a picture."""
 
 from __future__ import annotations
 
+import math
+import pathlib
 from datetime import datetime
-from itertools import zip_longest
 
 from rich.console import Console
 from rich.text import Text
 
-from jaxdescent.cost.largest import (
+from jaxdescent.cost.plan import Plan
+from jaxdescent.cost.planning import (
     SizedStructure,
     candidates_at,
     largest_by_descent,
     largest_size,
 )
-from jaxdescent.cost.plan import Plan
 from jaxdescent.display import Report, broken, readable_seconds
 from jaxdescent.machine import Machine
 from jaxdescent.machine.memory import readable_bytes
+
+COLOURS = {
+    "DerivativeMethod()": "#c4411f",
+    "LSMR(Sketch())": "#7b4fa3",
+    "LSMR()": "#1f5fa8",
+    "GradientDescent(Backtracking())": "#2e8b57",
+}
+DECADES = 3
+"""The powers of ten that are drawn to each side of the planned problem."""
 
 LEFT_OUT_FIRST = (
     "form",
@@ -37,22 +47,20 @@ def show_plan(plan: Plan, console: Console) -> None:
     for name in LEFT_OUT_FIRST:
         if grid.width > console.width:
             grid = grid.without(name)
-    styles = ["bold", "", "dim"]
-    for candidate in plan.candidates:
-        is_chosen = candidate is plan.chosen
-        styles.append("bold green" if is_chosen else "" if candidate.feasible else "dim")
-    title, blank, heads, *rest = grid.as_text().splitlines()
+    heads, *rows = grid.lines()
     at = heads.rindex(grid.heads[-1])
-    rows = [
-        "\n".join(
-            f"{' ' * at if index else row[:at]}{part}"
-            for index, part in enumerate(broken(row[at:], console.width, at))
-        )
-        for row in rest[: len(grid.rows)]
-    ]
-    lines = [title, blank, heads, *rows, *rest[len(rows) :]]
-    for line, style in zip_longest(lines, styles, fillvalue=""):
+    console.print(Text(f"{grid.title}\n", "bold"))
+    console.print(Text(heads, "dim"))
+    for candidate, row in zip(plan.candidates, rows, strict=True):
+        # Why a candidate does not fit is broken below the head of its column.
+        parts = broken(row[at:], console.width, at)
+        line = row[:at] + f"\n{'':{at}}".join(parts)
+        is_chosen = candidate is plan.chosen
+        style = "bold green" if is_chosen else "" if candidate.feasible else "dim"
         console.print(Text(line, style))
+    console.print()
+    for note in grid.notes:
+        console.print(Text(note))
 
 
 def show_machine(machine: Machine, console: Console) -> None:
@@ -108,3 +116,60 @@ def reach(structure_at: SizedStructure, rows_per_feature: float, machine: Machin
         f"{readable_seconds(solve.seconds)}), and the largest that descent can, by "
         f"{candidate.name}, has {descent:,} (about {readable_seconds(candidate.seconds)})."
     )
+
+
+def draw(
+    structure_at: SizedStructure,
+    features: int,
+    rows_per_feature: float,
+    machine: Machine,
+    path: pathlib.Path,
+) -> None:
+    """Write a PNG: memory besides the data on the left, with the data on the right.
+
+    Args:
+      structure_at: returns the structure of a problem with a given number of features.
+      features: the number of features of the planned problem, marked in the picture.
+      rows_per_feature: the ratio of rows to features, named in the axes' labels.
+      machine: the machine whose memory is drawn as the limit.
+      path: the PNG file to write.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    from jaxdescent.display import figures  # matplotlib takes half a second to import
+
+    first = max(math.log10(features) - DECADES, 0.0)
+    last = math.log10(features) + DECADES
+    exponents = [first + (last - first) * step / 120 for step in range(121)]
+    sizes = sorted({_rounded(10**exponent) for exponent in exponents})
+    plans = [candidates_at(structure_at, size, machine) for size in sizes]
+    figure, both = figures.new_figure((12, 5.2), 2, sharey=True)
+    pictures = {"Memory besides the data": "working_bytes", "Memory, data included": "peak_bytes"}
+    for axes, (title, attribute) in zip(both, pictures.items(), strict=True):
+        for name, colour in COLOURS.items():
+            points = [
+                (size, getattr(candidates[name], attribute))
+                for size, candidates in zip(sizes, plans, strict=True)
+                if name in candidates
+            ]
+            if points:
+                axes.plot(*zip(*points, strict=True), color=colour, linewidth=2, label=name)
+        xlabel = f"features, with {rows_per_feature:,.3g} rows each"
+        figures.finish_loglog(axes, title, xlabel)
+        limit = f"{machine.name or 'this machine'}: {readable_bytes(machine.memory_bytes)}"
+        figures.draw_limit(axes, machine.memory_bytes, limit)
+        figures.draw_mark(axes, features, f"{features:,}")
+        axes.yaxis.set_major_locator(LogLocator(1000.0, numticks=12))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: readable_bytes(y)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _power(x)))
+    figures.draw_legend(figure, both[0])
+    figure.savefig(path)
+
+
+def _rounded(size: float) -> int:
+    """Large sizes are multiples of 64, for which a CPU sums rows in runs of the same length."""
+    return max(round(size), 1) if size < 512 else 64 * round(size / 64)
+
+
+def _power(x: float) -> str:
+    return f"{x:,.0f}" if x < 1e4 else f"$10^{{{round(math.log10(x))}}}$"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from jaxdescent.cost.iterations import error_bound, krylov_count
-from jaxdescent.cost.structure import Structure
 from jaxdescent.cost.work import ITERATION_KERNELS, SCALAR_BYTES, Price, Question, Work
 from jaxdescent.kernels.factors import PASSES
 from jaxdescent.kernels.products import part_length, run_length, stride_count
@@ -55,7 +54,8 @@ def derivative_regression(question: Question) -> Price:
         inside = question.product(flops, question.machine.ratios.product_half / DOUBLE_SLOWER)
     iteration = question.passes(corrections, corrections + (not is_tall))
     iteration += inside + question.vectors(20)
-    touched = None if is_orthogonal else touched_bytes(structure)
+    # If X is well-conditioned: the Gram matrix, a scaled copy, its factor and the factor's inverse.
+    touched = None if is_orthogonal else 4 * structure.itemsize * float(smaller) ** 2
     error = min(structure.eps * condition, 1.0)
     return Price(_direct_bytes(question), setup, iteration, 1.0, error, touched)
 
@@ -71,13 +71,6 @@ def _direct_bytes(question: Question) -> float:
     # The factor is part of the result's memory; or the weights, before and after they are added.
     more = features**2 if structure.is_tall else 2 * features * outputs * (outputs > 1)
     return float(structure.solver_bytes + more * itemsize)
-
-
-def touched_bytes(structure: Structure) -> float:
-    """The bytes that a well-conditioned solve of a dense regression uses of those it reserves: the
-    Gram matrix, a scaled copy, its factor and the factor's inverse.
-    """
-    return 4 * structure.itemsize * float(structure.smaller) ** 2
 
 
 def _by_sums(question: Question) -> Price:

@@ -40,6 +40,12 @@ SCALAR_BYTES = 3000
 """The bytes that a program of an iterative method reserves whatever the problem's size."""
 
 
+SMALL_BYTES, REUSED_BYTES = 1 << 17, 32 << 20
+"""For sizes up to the first, an allocator always has memory left from the last call; beyond the
+second it never has (these are bounds of glibc's threshold). Between them, results of separable
+functions, which stay allocated, find it in two of three calls."""
+
+
 class Work(NamedTuple):
     """An amount of work; amounts are added, and multiplied by a number of times.
 
@@ -300,10 +306,15 @@ class Question:
         links = machine.link_seconds(work.link_bytes, work.sums)
         return passing + work.bytes_moved / rate + computing + starting + links
 
-    def program_seconds(self, setup: Work, fresh_bytes: float) -> float:
-        """The seconds of a call and of all that a program does outside its loop.
-
-        ``fresh_bytes`` are written to memory whose pages the system has yet to map.
+    def seconds_of(self, price: Price) -> tuple[float, float]:
+        """The seconds of a program outside its loop, those of the call included, and the seconds of
+        an iteration.
         """
+        fresh = 0.0  # bytes whose pages the system has yet to map
+        if price.touched > REUSED_BYTES:
+            fresh = price.touched
+        elif self.structure.kind is ProblemKind.SEPARABLE and price.touched > SMALL_BYTES:
+            fresh = price.touched / 3
         called = Work(kernels=CALL_KERNELS + HANDOVER_KERNELS * self.is_cpu)
-        return self.seconds(setup + called) + fresh_bytes / self.machine.fresh_bandwidth
+        once = self.seconds(price.setup + called) + fresh / self.machine.fresh_bandwidth
+        return once, self.seconds(price.iteration, is_loop=True)

@@ -54,6 +54,13 @@ def draw_mark(axes: Axes, x: float, name: str, *, is_left: bool = False) -> None
     _write(axes, name, (x, 0.02), ("data", "axes fraction"), offset, color=FAINT, **side)
 
 
+def draw_legend(figure: Figure, axes: Axes) -> None:
+    """Draw the names of the lines of some axes, below all axes of the figure."""
+    names = axes.get_legend_handles_labels()
+    style: dict[str, Any] = {"frameon": False, "fontsize": 9.5, "labelcolor": INK}
+    figure.legend(*names, loc="outside lower center", ncols=4, **style)
+
+
 def _write(axes: Axes, text: str, at: Any, units: Any, offset: Any, **options: Any) -> None:
     """Write a small text at a place in these units, moved by so many points."""
     axes.annotate(

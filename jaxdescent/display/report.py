@@ -88,11 +88,14 @@ class Grid(NamedTuple):
         heads, *rows = ([row[index] for index in kept] for row in (self.heads, *self.rows))
         return self._replace(heads=heads, rows=rows)
 
-    def as_text(self) -> str:
-        """Lines for a terminal, with aligned columns."""
+    def lines(self) -> list[str]:
+        """The heads and the rows as lines with aligned columns."""
         rows = aligned([self.heads, *self.rows], self.words)
-        lines = ["  ".join(cells).rstrip() for cells in rows]
-        return "\n".join([self.title, "", *lines, "", *self.notes])
+        return ["  ".join(cells).rstrip() for cells in rows]
+
+    def as_text(self) -> str:
+        """Lines for a terminal."""
+        return "\n".join([self.title, "", *self.lines(), "", *self.notes])
 
     def as_html(self) -> str:
         """A table for a notebook."""

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from jaxdescent.machine.defaults import DTYPES
-
-GB, GIB, TFLOPS = 1e9, 2.0**30, 1e12
+GIB = 2.0**30
 
 BFLOAT16_PASSES = 6
 """A TPU multiplies in bfloat16. XLA computes a float32 product at ``Precision.HIGHEST``, which
@@ -66,11 +64,11 @@ class Accelerator(NamedTuple):
       bfloat16: the same for bfloat16 numbers, accumulated in float32.
       link: bytes a second that a device can send to the others, over all of its links together.
         Where the sum of both directions is published, it is half of that.
+      cuda: what XLA's compiler needs for a GPU; None for TPUs.
       source: where the figures are published.
       most: the largest number of devices that such links connect.
       axes: the number of axes of the torus that they form; 0 for GPUs, which are fully connected.
       per_chip: the number of devices in a chip.
-      cuda: what XLA's compiler needs for a GPU; None for TPUs.
     """
 
     kind: str
@@ -81,81 +79,65 @@ class Accelerator(NamedTuple):
     float64: float
     bfloat16: float
     link: float
+    cuda: Cuda | None
     source: str
     most: int = 8
     axes: int = 0
     per_chip: int = 1
-    cuda: Cuda | None = None
 
 
-SXM_A100 = "A100 Tensor Core GPU datasheet (SXM) and Ampere architecture whitepaper"
-SXM_H100 = "H100 Tensor Core GPU datasheet (SXM) and Hopper architecture whitepaper"
-SXM_H200 = "H200 Tensor Core GPU datasheet (SXM)"
-HGX_B200 = "HGX B200 datasheet, an eighth of the board"
-L4 = "L4 Tensor Core GPU datasheet and Ada architecture whitepaper"
-ADA = "Ada GPU architecture whitepaper, appendix A"
-
-# Memory in GB; its bandwidth in GB/s; teraflops in float32, float64 and bfloat16; links in GB/s;
-# what the compiler needs; the source. NVLink 3, 4 and 5 have 600, 900 and 1,800 GB/s in both
-# directions; PCIe 4.0 x16 has 64 GB/s. Rates of bfloat16 are half of those with sparsity.
-_A100 = (19.5, 19.5, 312), 300, Cuda((8, 0), 108, 1.41, 40 << 20), SXM_A100
-_H100 = (67, 67, 989.5), 450, Cuda((9, 0), 132, 1.98, 50 << 20)
-_B200 = (75, 37, 2250), 900, Cuda((10, 0), 148, 1.965, 126 << 20), HGX_B200
-_L4 = (30.3, 30.3 / 64, 121), 32, Cuda((8, 9), 58, 2.04, 48 << 20), L4
-_4090 = (82.6, 82.6 / 64, 165.2), 32, Cuda((8, 9), 128, 2.52, 72 << 20), ADA
-GPUS: dict[str, tuple[Any, ...]] = {
-    "a100-40gb": ("A100 SXM 40 GB", 40, 1555, *_A100),
-    "a100-80gb": ("A100 SXM 80 GB", 80, 2039, *_A100),
-    "h100": ("H100 SXM 80 GB", 80, 3350, *_H100, SXM_H100),
-    "h200": ("H200 SXM 141 GB", 141, 4800, *_H100, SXM_H200),
-    "b200": ("B200 SXM 180 GB", 180, 8000, *_B200),
-    "l4": ("L4 24 GB", 24, 300, *_L4),
-    "rtx-4090": ("GeForce RTX 4090 24 GB", 24, 1008, *_4090),
-}
-
-# Of a chip: memory in bytes; its bandwidth in GB/s; teraflops in bfloat16; links in GB/s, half of
-# those of both directions; the most chips that are linked; the axes of their torus; the devices in
-# a chip.
-TPUS: dict[str, tuple[Any, ...]] = {
-    "v4": (32 * GIB, 1200, 275, 300, 4096, 3, 1),
-    "v5e": (16 * GB, 819, 197, 200, 256, 2, 1),
-    "v5p": (95 * GB, 2765, 459, 600, 8960, 3, 1),
-    "v6e": (32 * GB, 1638, 918, 400, 256, 2, 1),
-    "tpu7x": (192 * GIB, 7380, 2307, 600, 9216, 3, 2),
-}
-
-
-def _gpu(kind: str, *figures: Any) -> Accelerator:
-    memory, bandwidth, teraflops, link, cuda, source = figures
-    rates = (rate * TFLOPS for rate in teraflops)
-    numbers: dict[str, Any] = dict(zip(DTYPES, rates, strict=True))
-    numbers |= {"memory": memory * GB, "bandwidth": bandwidth * GB, "link": link * GB}
-    return Accelerator(f"NVIDIA {kind}", "gpu", **numbers, source=f"NVIDIA {source}", cuda=cuda)
-
-
-def _tpu(name: str, *figures: Any) -> Accelerator:
-    """One device of a chip's figures."""
-    memory, bandwidth, teraflops, link, most, axes, per_chip = figures
-    bfloat16 = teraflops * TFLOPS / per_chip
+def _tpu(
+    name: str, chip: tuple[float, ...], most: int, axes: int, per_chip: int = 1
+) -> Accelerator:
+    """One device of a TPU, from the figures of a chip and the most chips that are linked."""
+    memory, bandwidth, bfloat16, link = (figure / per_chip for figure in chip)
     float32 = bfloat16 / BFLOAT16_PASSES
     return Accelerator(
         kind=f"TPU {name.removeprefix('tpu')}",
         platform="tpu",
-        memory=memory / per_chip,
-        bandwidth=bandwidth * GB / per_chip,
+        memory=memory,
+        bandwidth=bandwidth,
         float32=float32,
         float64=float32 / FLOAT64_SLOWER,
         bfloat16=bfloat16,
-        link=link * GB / per_chip,
+        link=link,
+        cuda=None,
+        source=f"docs.cloud.google.com/tpu/docs/{name}, system architecture",
         most=most * per_chip,
         axes=axes,
         per_chip=per_chip,
-        source=f"docs.cloud.google.com/tpu/docs/{name}, system architecture",
     )
 
 
-DEVICES = {name: _gpu(*figures) for name, figures in GPUS.items()} | {
-    name: _tpu(name, *figures) for name, figures in TPUS.items()
+SXM_A100 = "NVIDIA A100 Tensor Core GPU datasheet (SXM) and Ampere architecture whitepaper"
+SXM_H100 = "NVIDIA H100 Tensor Core GPU datasheet (SXM) and Hopper architecture whitepaper"
+SXM_H200 = "NVIDIA H200 Tensor Core GPU datasheet (SXM)"
+HGX_B200 = "NVIDIA HGX B200 datasheet, an eighth of the board"
+L4 = "NVIDIA L4 Tensor Core GPU datasheet and Ada architecture whitepaper"
+ADA = "NVIDIA Ada GPU architecture whitepaper, appendix A"
+
+# What boards with one GPU share: products in float32, float64 and bfloat16, whose rate is half of
+# that with sparsity; links, of which NVLink 3, 4 and 5 have 600, 900 and 1,800 GB/s in both
+# directions, and PCIe 4.0 x16 has 64 GB/s.
+_A100 = 19.5e12, 19.5e12, 312e12, 300e9, Cuda((8, 0), 108, 1.41, 40 << 20)
+_H100 = 67e12, 67e12, 989.5e12, 450e9, Cuda((9, 0), 132, 1.98, 50 << 20)
+_B200 = 75e12, 37e12, 2250e12, 900e9, Cuda((10, 0), 148, 1.965, 126 << 20)
+_L4 = 30.3e12, 30.3e12 / 64, 121e12, 32e9, Cuda((8, 9), 58, 2.04, 48 << 20)
+_4090 = 82.6e12, 82.6e12 / 64, 165.2e12, 32e9, Cuda((8, 9), 128, 2.52, 72 << 20)
+
+DEVICES = {
+    "a100-40gb": Accelerator("NVIDIA A100 SXM 40 GB", "gpu", 40e9, 1555e9, *_A100, SXM_A100),
+    "a100-80gb": Accelerator("NVIDIA A100 SXM 80 GB", "gpu", 80e9, 2039e9, *_A100, SXM_A100),
+    "h100": Accelerator("NVIDIA H100 SXM 80 GB", "gpu", 80e9, 3350e9, *_H100, SXM_H100),
+    "h200": Accelerator("NVIDIA H200 SXM 141 GB", "gpu", 141e9, 4800e9, *_H100, SXM_H200),
+    "b200": Accelerator("NVIDIA B200 SXM 180 GB", "gpu", 180e9, 8000e9, *_B200, HGX_B200),
+    "l4": Accelerator("NVIDIA L4 24 GB", "gpu", 24e9, 300e9, *_L4, L4),
+    "rtx-4090": Accelerator("NVIDIA GeForce RTX 4090 24 GB", "gpu", 24e9, 1008e9, *_4090, ADA),
+    "v4": _tpu("v4", (32 * GIB, 1200e9, 275e12, 300e9), 4096, 3),
+    "v5e": _tpu("v5e", (16e9, 819e9, 197e12, 200e9), 256, 2),
+    "v5p": _tpu("v5p", (95e9, 2765e9, 459e12, 600e9), 8960, 3),
+    "v6e": _tpu("v6e", (32e9, 1638e9, 918e12, 400e9), 256, 2),
+    "tpu7x": _tpu("tpu7x", (192 * GIB, 7380e9, 2307e12, 600e9), 9216, 3, 2),
 }
 """The devices by the names that ``jd.plan(device=...)`` takes."""
 
@@ -207,18 +189,18 @@ def mesh_named(name: str) -> Mesh:
         raise ValueError(f"no device is called {name!r}: {KNOWN}.")
     count, of, slice_shape = match.groups()
     device = DEVICES[of]
+    given = tuple(map(int, slice_shape.split("x"))) if slice_shape else ()
     if device.axes == 0:
-        if slice_shape is not None:
+        if given:
             raise ValueError(
-                f"GPUs are given by their number, got {name!r}: write "
-                f"{slice_shape.replace('x', '')}x{of}."
+                f"GPUs are given by their number, got {name!r}: write {math.prod(given)}x{of}."
             )
         shape = (int(count or 1),)
     else:
         example = f"{of}:{'x'.join(['2'] * device.axes)}"
         if count is not None:
             raise ValueError(f"a TPU slice is given by its shape, got {name!r}: write {example}.")
-        shape = tuple(map(int, slice_shape.split("x"))) if slice_shape else (1,) * device.axes
+        shape = given or (1,) * device.axes
         if len(shape) != device.axes:
             raise ValueError(
                 f"a slice of TPU {of} has {device.axes} axes, got {name!r}: write {example}."

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxdescent import processes
 from jaxdescent.machine import host, memory, store
-from jaxdescent.machine.defaults import DEFAULTS, DTYPES, Ratios, default_rates, ratios_of
+from jaxdescent.machine.defaults import DTYPES, Ratios, default_rates, ratios_of
 from jaxdescent.machine.devices import USABLE, mesh_named
 from jaxdescent.machine.memory import readable_bytes
 
@@ -119,7 +119,7 @@ class Machine:
 
         A rate that was measured on a busy machine is limited to five times worse than the default.
         """
-        device = _device(device)
+        device = device or jax.local_devices()[0]
         return cls._of(device, store.stored(_identity(device)))
 
     @classmethod
@@ -133,14 +133,13 @@ class Machine:
         return cls(**identity, memory_bytes=available, **rates)
 
     @classmethod
-    def stated(cls, device: Any = None) -> Machine:
-        """The device's default rates and the whole of its memory.
+    def stated(cls) -> Machine:
+        """The default rates of JAX's first device, and the whole of its memory.
 
         Equal machines have it in common, whatever they have measured and are doing.
         """
-        device = _device(device)
-        whole = memory.whole_bytes(device)
-        return cls.default(**_identity(device), memory_bytes=whole)
+        device = jax.local_devices()[0]
+        return cls.default(**_identity(device), memory_bytes=memory.whole_bytes(device))
 
     @classmethod
     def measured(cls, device: Any = None, *, recalibrate: bool = False) -> Machine:
@@ -153,16 +152,15 @@ class Machine:
           device: a JAX device; None stands for JAX's first.
           recalibrate: measure even if there is a calibration, and replace it.
         """
-        device = _device(device)
+        device = device or jax.local_devices()[0]
         identity = _identity(device)
-        path, kept = store.path_of(identity), store.stored(identity)
-        is_believed = kept is not None and (kept["others"] <= BUSY or path in _MEASURED_HERE)
-        if recalibrate or not is_believed:
+        path, kept = store.path_of(identity), None if recalibrate else store.stored(identity)
+        if kept is None or (kept["others"] > BUSY and path not in _MEASURED_HERE):
             from jaxdescent.machine import calibration
 
             _MEASURED_HERE.add(path)
             rates = calibration.measure(device)
-            if kept is not None and not recalibrate:
+            if kept is not None:
                 # The quality is that of the less disturbed one.
                 quiet, busy = sorted((rates, kept), key=lambda each: each["others"])
                 rates = _better(quiet, busy)
@@ -249,17 +247,13 @@ _MEASURED_HERE: set[Any] = set()
 
 def _better(rates: dict[str, Any], others: dict[str, Any], worse: float = 1.0) -> dict[str, Any]:
     """The rates, each replaced by the other one if that is better even when it is made ``worse``
-    times as bad; of a time, less is better.
+    times as bad.
     """
-
-    def better(name: str, one: Any, other: Any) -> Any:
-        if isinstance(one, dict):
-            return {key: better(name, one[key], other[key]) for key in one}
-        is_time = name.endswith("_seconds")
-        return min(one, other * worse) if is_time else max(one, other / worse)
-
-    names = [name for name in DEFAULTS["cpu"] if name != "cache_bytes"]
-    return rates | {name: better(name, rates[name], others[name]) for name in names}
+    names = "read_bandwidth", "product_rate", "orthogonal_rate"
+    one, other = ({name: each[name] for name in names} for each in (rates, others))
+    speeds = jax.tree.map(lambda speed, other: max(speed, other / worse), one, other)
+    seconds = min(rates["operation_seconds"], others["operation_seconds"] * worse)
+    return rates | speeds | {"operation_seconds": seconds}
 
 
 def _name(dtype: Any) -> str:
@@ -267,13 +261,6 @@ def _name(dtype: Any) -> str:
     if dtype.itemsize < 4:
         return "bfloat16"
     return "float64" if dtype.itemsize == 8 else "float32"
-
-
-def _device(device: Any) -> Any:
-    """The device itself, this process's first if None, or the first of a platform by its name."""
-    if isinstance(device, str):
-        return jax.devices(device)[0]
-    return jax.local_devices()[0] if device is None else device
 
 
 def _identity(device: Any) -> dict[str, Any]:

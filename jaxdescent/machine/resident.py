@@ -1,10 +1,12 @@
-"""The memory that this process holds, and the most that it has held."""
+"""The memory that this process and its first device hold, and the most that they have held."""
 
 from __future__ import annotations
 
 import os
 import pathlib
 import sys
+
+import jax
 
 from jaxdescent.machine import host
 
@@ -31,10 +33,27 @@ def peak_resident_bytes() -> int:
 
 
 def begin_peak() -> int | None:
-    """What the process holds now, from which on the peak counts; None if that is not possible."""
+    """The memory in use, from which on the peak counts; None if that is not possible.
+
+    On an accelerator it is that of its own statistics, whose peak cannot be reset: it is exact if
+    each computation needs more than the last.
+    """
+    device = jax.local_devices()[0]
+    if device.platform != "cpu":
+        return (device.memory_stats() or {}).get("bytes_in_use")
     try:
         # Writing 5 resets VmHWM to the resident memory (Linux, proc_pid_clear_refs).
         pathlib.Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return None
     return host.told_bytes(STATUS, "VmRSS")
+
+
+def peak_beyond(begin: int | None) -> int | None:
+    """The most memory in use beyond what :func:`begin_peak` returned."""
+    if begin is None:
+        return None
+    device = jax.local_devices()[0]
+    if device.platform == "cpu":
+        return max(peak_resident_bytes() - begin, 0)
+    return max((device.memory_stats() or {})["peak_bytes_in_use"] - begin, 0)

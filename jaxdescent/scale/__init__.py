@@ -49,13 +49,14 @@ def run(
         # All processes measure the points that the first one's file lacks, whatever theirs have.
         own = record.lines_in(output) if output and processes.is_first() else []
         stored, here = processes.told_by_first([own, record.machine()])
-    known, points, preempted = record.known_keys(stored, here), experiment.points(), Interruption()
-    wanted = {point.key for point in points}
-    lines = [line for line in stored if ScalingPoint(**line["point"]).key in wanted & known]
+    points, preempted = experiment.points(), Interruption()
+    known = record.known_points(stored, here)
+    wanted = known.intersection(points)
+    lines = [line for line in stored if ScalingPoint(**line["point"]) in wanted]
     for index, point in enumerate(points, start=1):
         if preempted.is_requested(index):
             raise processes.Stopped("the machine is to be given back")
-        if point.key in known:
+        if point in known:
             tell(f"{index}/{len(points)} {point.describe()}: already in {output}")
             continue
         tell(f"{index}/{len(points)} {point.describe()}")

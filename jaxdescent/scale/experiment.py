@@ -66,9 +66,8 @@ class Experiment:
         for name, value in vars(self).items():
             if value == () and name not in ("rehearse", "devices", "own"):
                 raise BadExperiment(f"{name} must not be empty.")
-            counts = [value] if name in ("iterations", "repeats") else []
-            for one in value if isinstance(value, tuple) and name != "own" else counts:
-                if isinstance(one, int) and one < 1:
+            for one in value if isinstance(value, tuple) else [value]:
+                if isinstance(one, int) and one < 1 and name != "seed":
                     raise BadExperiment(f"{name} must be at least 1, got {one}.")
                 if name in known and one not in known[name]:
                     names = ", ".join(known[name])
@@ -99,24 +98,12 @@ class Experiment:
     @classmethod
     def of(cls, given: dict[str, Any], source: str) -> Experiment:
         """The experiment with these fields; the others have their defaults."""
-        values: dict[str, Any] = {}
         tables = {name: table for name, table in given.items() if name in PROBLEMS}
-        given = {name: value for name, value in given.items() if name not in tables}
-        for name, value in given.items():
-            if name == "own":
-                continue
-            if name not in DEFAULTS:
-                raise BadExperiment(f"{source}: {name!r} is none of {', '.join(DEFAULTS)}.")
-            default = DEFAULTS[name]
-            where = f"{source}: {name}"
-            if isinstance(default, tuple):
-                kind = type(default[0] if default else "")
-                each = value if isinstance(value, list | tuple) else [value]
-                values[name] = tuple(_of_kind(kind, one, where) for one in each)
-            else:
-                values[name] = _of_kind(type(default), value, where)
-        made = cls(**values, own=tuple((dict(given.get("own", ())) | tables).items()))
-        for name, table in made.own:
+        own = dict(given.get("own", ())) | tables
+        fields = {name: value for name, value in given.items() if name not in ("own", *tables)}
+        values = {name: _converted(name, value, source) for name, value in fields.items()}
+        made = cls(**values, own=tuple(own.items()))
+        for name, table in own.items():
             made._of_problem(name, table, source)
         return made
 
@@ -179,6 +166,18 @@ OF_A_PROBLEM = [
     if isinstance(default, tuple) and name not in ("problems", "own")
 ]
 """The fields that the table of a problem may have: all lists but that of the problems."""
+
+
+def _converted(name: str, value: Any, source: str) -> Any:
+    """The value of a field; a single one stands for a list of one."""
+    if name not in DEFAULTS:
+        raise BadExperiment(f"{source}: {name!r} is none of {', '.join(DEFAULTS)}.")
+    default, where = DEFAULTS[name], f"{source}: {name}"
+    if not isinstance(default, tuple):
+        return _of_kind(type(default), value, where)
+    kind = type(default[0] if default else "")
+    each = value if isinstance(value, list | tuple) else [value]
+    return tuple(_of_kind(kind, one, where) for one in each)
 
 
 def _of_kind(kind: Any, value: Any, name: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +29,6 @@ class ScalingPoint:
     devices: int
     target: str = ""
     outputs: int = 1
-
-    @property
-    def key(self) -> str:
-        """The point as text, which is equal for equal points."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
     def describe(self) -> str:
         """The point in a few words."""

@@ -50,11 +50,9 @@ def machine() -> dict[str, Any]:
 def append(path: pathlib.Path, line: dict[str, Any]) -> None:
     """Add a line to the file, in one write, after the last whole one."""
     with path.open("ab+") as file:
-        size = file.seek(0, os.SEEK_END)
         file.seek(0)
-        whole = file.read().rfind(b"\n") + 1
-        if whole < size:  # a line that was cut off while it was written
-            file.truncate(whole)
+        # Without a line that was cut off while it was written.
+        file.truncate(file.read().rfind(b"\n") + 1)
         file.write(json.dumps(line).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
@@ -85,14 +83,14 @@ def lines_in(path: pathlib.Path) -> list[dict[str, Any]]:
     return read
 
 
-def known_keys(lines: list[dict[str, Any]], here: dict[str, Any]) -> set[str]:
-    """The keys of points that need not be run again: they have figures, from this machine.
+def known_points(lines: list[dict[str, Any]], here: dict[str, Any]) -> set[ScalingPoint]:
+    """The points that need not be run again: they have figures, from this machine.
 
     A rehearsal's figures do not depend on the machine.
     """
     same = ("processor", "cores", "device", "devices", "processes")
     return {
-        ScalingPoint(**line["point"]).key
+        ScalingPoint(**line["point"])
         for line in lines
         if "error" not in line["figures"]
         and (line["rehearsed"] or all(line["machine"].get(name) == here[name] for name in same))
