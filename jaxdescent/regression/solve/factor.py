@@ -56,7 +56,7 @@ def spectral_factor(R: jax.Array, l2: jax.Array, mean: jax.Array) -> InverseFact
     return InverseFactor(Vt.T * inverse[None, :], gain, mean, jnp.any(is_null))
 
 
-def is_uneven(length: jax.Array, level: float | None = None, xp: Any = jnp) -> jax.Array:
+def is_uneven(length: Any, level: float | None = None, xp: Any = jnp) -> Any:
     """Whether columns of these lengths must be divided by them before any direction counts as null.
 
     A direction is null if its image is negligible compared with the largest one, so that one long
