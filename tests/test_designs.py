@@ -7,7 +7,8 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent.designs import as_design
-from jaxdescent.kernels.products import WIDENED_BYTES, part_length, run_length
+from jaxdescent.kernels.blocks import WIDENED_BYTES
+from jaxdescent.kernels.products import part_length, run_length
 from tests.meshes import rows_over
 
 ROWS, FEATURES = 5, 3

@@ -12,7 +12,7 @@ import pytest
 
 import jaxdescent
 from jaxdescent.designs import Dense
-from jaxdescent.kernels import factors, platform, products
+from jaxdescent.kernels import blocks, factors, platform, products
 from tests.commands import printed
 from tests.references import of_condition
 
@@ -64,7 +64,7 @@ def test_arrays_that_may_be_sharded_take_the_plain_form():
 @pytest.mark.parametrize("rows", [7, 64, 1024, 1040])
 def test_a_sum_over_strides_is_the_sum(rows, rng, x64):
     X, weight = rng.normal(size=(rows, 5)), rng.random((rows, 1))
-    summed = jax.jit(lambda *rows: products.sum_over_strides(lambda X, w: (w * X).T @ X, *rows))
+    summed = jax.jit(lambda *rows: blocks.sum_over_strides(lambda X, w: (w * X).T @ X, *rows))
     got = summed(X, weight)
     np.testing.assert_allclose(got, (weight * X).T @ X, rtol=1e-12)
 

@@ -6,8 +6,9 @@ import math
 
 from jaxdescent.cost.iterations import error_bound, krylov_count
 from jaxdescent.cost.work import ITERATION_KERNELS, SCALAR_BYTES, Price, Question, Work
+from jaxdescent.kernels.blocks import stride_count
 from jaxdescent.kernels.factors import PASSES
-from jaxdescent.kernels.products import part_length, run_length, stride_count
+from jaxdescent.kernels.products import part_length, run_length
 from jaxdescent.kernels.symmetric import LEAST_HALVED, block_length
 from jaxdescent.regression.solve import DOUBLE_ENTRIES, FAIR, SMALL, least_singular_value
 

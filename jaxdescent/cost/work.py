@@ -14,8 +14,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from jaxdescent.cost.structure import ProblemKind, Structure
+from jaxdescent.kernels.blocks import WIDENED_BYTES, block_rows
 from jaxdescent.kernels.loops import LARGE_BYTES
-from jaxdescent.kernels.products import LEAST_PARTED, WIDENED_BYTES, block_rows
+from jaxdescent.kernels.products import LEAST_PARTED
 from jaxdescent.kernels.symmetric import symmetric_share
 from jaxdescent.machine import Machine
 

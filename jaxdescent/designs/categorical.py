@@ -165,7 +165,12 @@ class Categorical(Design):
         return Reading(self.dtype, self.codes.size * 4)
 
     def product(self, weights: jax.Array) -> jax.Array:
-        return self._at_codes(weights_of(self, weights), self.codes)
+        codes, weights = self.codes, weights_of(self, weights)
+        picked = sparse_products.at(weights, jnp.maximum(codes, 0) if self.has_missing else codes)
+        if not self.has_missing:
+            return picked
+        is_there = (codes >= 0).reshape(-1, *[1] * (picked.ndim - 1))
+        return jnp.where(is_there, picked, 0)
 
     def transposed_product(self, residual: jax.Array) -> jax.Array:
         return sparse_products.product_of_all(self.by_level, residual_of(self, residual))
@@ -212,13 +217,6 @@ class Categorical(Design):
     def row_block(self, start: Any, size: int) -> jax.Array:
         codes = jax.lax.dynamic_slice_in_dim(self.codes, start, size)
         return one_hot(codes, self.levels, dtype=self.dtype)
-
-    def _at_codes(self, weights: jax.Array, codes: jax.Array) -> jax.Array:
-        picked = sparse_products.at(weights, jnp.maximum(codes, 0) if self.has_missing else codes)
-        if not self.has_missing:
-            return picked
-        is_there = (codes >= 0).reshape(-1, *[1] * (picked.ndim - 1))
-        return jnp.where(is_there, picked, 0)
 
 
 def _part(codes: np.ndarray, levels: int) -> Part:

@@ -16,7 +16,8 @@ from jaxdescent.designs.protocol import Design, Reading, RowFunction
 from jaxdescent.inputs.arrays import as_array
 from jaxdescent.inputs.numbers import refuse_masked
 from jaxdescent.inputs.trees import check_floats
-from jaxdescent.kernels import products, shifted
+from jaxdescent.kernels import products
+from jaxdescent.kernels.blocks import block_of
 from jaxdescent.kernels.dtypes import compute_dtype
 from jaxdescent.kernels.platform import has_one_cpu
 
@@ -91,21 +92,17 @@ class Dense(Design):
         return self.is_on_one_device
 
     def product(self, weights: jax.Array) -> jax.Array:
-        if self.center is not None:
-            return shifted.product(self.array, self.center, weights, is_whole=self.is_whole)
-        return products.product(self.array, weights, is_whole=self.is_whole)
+        return products.product(self.array, weights, **self._how)
 
     def transposed_product(self, residual: jax.Array) -> jax.Array:
-        is_whole = self.is_whole
-        if self.center is not None:
-            return shifted.transposed_product(self.array, self.center, residual, is_whole=is_whole)
-        return products.transposed_product(self.array, residual, is_whole=is_whole)
+        return products.transposed_product(self.array, residual, **self._how)
 
     def there_and_back(self, weights: jax.Array, change: RowFunction, rows: Any) -> tuple[Any, Any]:
-        X, center, is_whole = self.array, self.center, self.is_whole
-        if center is not None:
-            return shifted.there_and_back(X, center, weights, change, rows, is_whole=is_whole)
-        return products.there_and_back(X, weights, change, rows, is_whole=is_whole)
+        return products.there_and_back(self.array, weights, change, rows, **self._how)
+
+    @property
+    def _how(self) -> dict[str, Any]:
+        return {"is_whole": self.is_whole, "center": self.center}
 
     def minus(self, center: jax.Array) -> Self:
         return dataclasses.replace(self, center=sum_of_centers(self.center, center))
@@ -152,7 +149,7 @@ class Dense(Design):
         return jax.ops.segment_sum(factor[:, None] * self._entries(None), target, sums)
 
     def row_block(self, start: Any, size: int) -> jax.Array:
-        return _less(products.block_of(self.array, start, size, axis=0), self.center)
+        return _less(block_of(self.array, start, size, axis=0), self.center)
 
     def _entries(self, center: jax.Array | None) -> jax.Array:
         """All entries in the dtype of the weights, less the design's own center and another one."""

@@ -59,7 +59,12 @@ def seldom(
 
             def of_block(slices: tuple[jax.Array, list[jax.Array], Any]) -> Any:
                 needs, own, result = slices
-                new = if_any(needs, _costly_of(costly), _first, result, *operands_of(own))
+                new = if_any(
+                    needs,
+                    lambda result, *operands: costly(*operands),
+                    lambda result, *operands: result,
+                    *(result, *operands_of(own)),
+                )
                 return jax.tree.map(lambda new, old: jnp.where(needs, new, old), new, result)
 
             if at_once == 1:
@@ -74,15 +79,6 @@ def seldom(
         return results, jax.tree.map(lambda _: True, results)
 
     return choose(is_needed, operands)
-
-
-def _costly_of(costly: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda result, *operands: costly(*operands)
-
-
-def _first(result: Any, *operands: Any) -> Any:
-    del operands
-    return result
 
 
 def if_any(

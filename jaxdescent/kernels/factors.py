@@ -58,9 +58,8 @@ def svd(matrix: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         safe = jnp.where(singular > 0, singular, 1)
         return jnp.matmul(matrix, right, precision=HIGHEST) / safe[None, :], singular, right.T
 
-    def by_library(matrix: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        left, sizes, right = jnp.linalg.svd(matrix, full_matrices=False)
-        return left, sizes, right
+    def by_library(matrix: jax.Array) -> tuple[jax.Array, ...]:
+        return tuple(jnp.linalg.svd(matrix, full_matrices=False))
 
     return on_tpu(by_spectrum, by_library, matrix)
 

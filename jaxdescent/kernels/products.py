@@ -1,4 +1,5 @@
-"""Products with a data matrix and with its transpose, and passes over it block by block.
+"""Products with a data matrix and with its transpose, also with a center subtracted from its rows
+before anything is multiplied, and without a copy of it.
 
 A block is a number of rows that are processed at a time; a group is one of several equal sets of
 consecutive rows whose products XLA computes as one batched product; a run is the same for a product
@@ -17,12 +18,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent.kernels import loops
+from jaxdescent.kernels.blocks import WIDENED_BYTES, Visit, block_rows, over_blocks
 from jaxdescent.kernels.dtypes import HIGHEST, compute_dtype
 from jaxdescent.kernels.platform import cpu_count, kept_apart, on_cpu, on_one_cpu
-
-WIDENED_BYTES = 8 << 20
-"""The bytes of X that are widened or copied at a time on a CPU, which fit the last-level cache."""
 
 FEW_BLOCKS, BLOCK_GROUPS = 4, 4
 """An X of at least FEW_BLOCKS blocks whose rows have no equal groups is multiplied block by block,
@@ -39,39 +37,49 @@ loop, which takes twice as long for 64 to 200 columns."""
 LEAST_PARTED = 1 << 10
 """The least number of rows that are multiplied in groups."""
 
-Visit = Callable[[jax.Array, Any], tuple[Any, Any]]
-"""A function of a block of rows of X, and of the same rows of other arrays, which returns a pytree
-to keep for these rows and a term of a sum."""
 
-
-def product(X: jax.Array, weights: jax.Array, *, is_whole: bool) -> jax.Array:
+def product(
+    X: jax.Array, weights: jax.Array, *, is_whole: bool, center: jax.Array | None = None
+) -> jax.Array:
     """``X @ weights``: one pass over X.
 
     Args:
       X: (rows, features), of the weights' dtype or of 16 bits.
       weights: (features,) or (features, outputs).
       is_whole: whether X is known to lie on one device.
+      center: (features,): the product is that of ``X - 1 center'``, which is not stored.
     """
-    if not _is_widened_in_blocks(X, weights.dtype):
-        return contract(X, 1, weights)
 
     def in_blocks() -> jax.Array:
-        return over_blocks(lambda block, _: (contract(block, 1, weights), None), X, None, None)[0]
+        def visit(block: jax.Array, _: None) -> tuple[jax.Array, None]:
+            return contract(block, 1, weights), None
 
-    return on_one_cpu(in_blocks, lambda: contract(X, 1, weights), is_whole=is_whole)
-
-
-def transposed_product(X: jax.Array, residual: jax.Array, *, is_whole: bool) -> jax.Array:
-    """``X.T @ residual``, for a residual of (rows,) or (rows, outputs): one pass over X."""
+        return over_blocks(visit, X, None, None, center)[0]
 
     def plain() -> jax.Array:
-        return contract(X, 0, residual)
+        if center is None:
+            return contract(X, 1, weights)
+        return _fused(lambda X, w: jnp.sum(X * w[None, :], axis=1), X, center, weights)
 
-    if _is_widened_in_blocks(X, residual.dtype):
+    if not _is_in_blocks(X, weights.dtype, center):
+        return plain()
+    return on_one_cpu(in_blocks, plain, is_whole=is_whole)
 
-        def in_blocks() -> jax.Array:
-            return _summed_over_blocks(_transposed_on_cpu, X, residual)
 
+def transposed_product(
+    X: jax.Array, residual: jax.Array, *, is_whole: bool, center: jax.Array | None = None
+) -> jax.Array:
+    """``X.T @ residual``, for a residual of (rows,) or (rows, outputs): one pass over X."""
+
+    def in_blocks() -> jax.Array:
+        return _summed_over_blocks(_transposed_on_cpu, X, residual, center)
+
+    def plain() -> jax.Array:
+        if center is None:
+            return contract(X, 0, residual)
+        return _fused(lambda X, r: jnp.sum(X * r[:, None], axis=0), X, center, residual)
+
+    if _is_in_blocks(X, residual.dtype, center):
         return on_one_cpu(in_blocks, plain, is_whole=is_whole)
     if residual.size == X.shape[0]:
         shards = 1 if is_whole else max(cpu_count(), 1)
@@ -80,119 +88,35 @@ def transposed_product(X: jax.Array, residual: jax.Array, *, is_whole: bool) -> 
 
 
 def there_and_back(
-    X: jax.Array, weights: jax.Array, change: Visit, rows: Any, *, is_whole: bool
+    X: jax.Array,
+    weights: jax.Array,
+    change: Visit,
+    rows: Any,
+    *,
+    is_whole: bool,
+    center: jax.Array | None = None,
 ) -> tuple[Any, Any]:
     """``kept`` and ``X.T @ residual``, where ``kept, residual = change(X @ weights, rows)``.
 
     ``change`` must treat each row independently, and ``rows`` is a pytree of arrays with a leading
-    axis of rows: on a CPU a 16-bit X is widened block by block, and each block is used for both
-    products.
+    axis of rows: on a CPU a 16-bit X is widened and a center is subtracted block by block, and each
+    block is used for both products.
     """
 
     def at_once() -> tuple[Any, Any]:
-        kept, residual = change(contract(X, 1, weights), rows)
-        return kept, transposed_product(X, residual, is_whole=is_whole)
-
-    if not _is_widened_in_blocks(X, weights.dtype):
-        return at_once()
+        kept, residual = change(product(X, weights, is_whole=is_whole, center=center), rows)
+        return kept, transposed_product(X, residual, is_whole=is_whole, center=center)
 
     def visit(block: jax.Array, rows: Any) -> tuple[Any, jax.Array]:
         kept, residual = change(contract(block, 1, weights), rows)
         return kept, _transposed_on_cpu(block, residual)
 
     def in_blocks() -> tuple[Any, Any]:
-        return over_blocks(visit, X, rows, jnp.zeros_like(weights))
+        return over_blocks(visit, X, rows, jnp.zeros_like(weights), center)
 
+    if not _is_in_blocks(X, weights.dtype, center):
+        return at_once()
     return on_one_cpu(in_blocks, at_once, is_whole=is_whole)
-
-
-def over_blocks(
-    visit: Visit, X: jax.Array, rows: Any, total: Any, *, block_bytes: int = WIDENED_BYTES
-) -> tuple[Any, Any]:
-    """The pairs ``kept, term = visit(block of X, block of rows)``: all kept rows, and the sum.
-
-    This is a form for CPUs only: XLA would gather an X with sharded rows for each block. Blocks are
-    converted to the dtype of the arithmetic.
-
-    Args:
-      visit: takes a block of X and the same rows of ``rows``, and returns ``kept, term``.
-      X: (rows, features).
-      rows: a pytree of arrays with a leading axis of rows.
-      total: the start of the sum of the terms.
-      block_bytes: the size of a block, in bytes of the arithmetic's dtype.
-    """
-    length, features = X.shape
-    block = min(block_rows(features, compute_dtype(X.dtype).itemsize, block_bytes), length)
-    whole, rest = divmod(length, block)
-
-    def at(start: Any, size: int, total: Any) -> tuple[Any, Any]:
-        of_rows = jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, size), rows)
-        kept, term = visit(block_of(X, start, size, axis=0), of_rows)
-        return jax.tree.map(jnp.add, total, term), kept
-
-    total, kept = loops.scan(
-        whole,
-        lambda total, index: at(index * block, block, total),
-        total,
-        turn_bytes=block_bytes,
-    )
-    kept = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), kept)
-    if rest:
-        total, last = at(whole * block, rest, total)
-        kept = jax.tree.map(lambda *pieces: jnp.concatenate(pieces), kept, last)
-    return kept, total
-
-
-STRIDES, DEALT = (16, 8, 4, 2), 8
-"""The numbers of blocks into which sharded rows may be dealt, of which the largest possible is
-taken; and the number of rows that are dealt together, because a TPU stores eight rows in a tile."""
-
-
-def stride_count(rows: int, features: int) -> int:
-    """The number of blocks into which :func:`sum_over_strides` deals the rows.
-
-    >>> stride_count(4096, 64), stride_count(4100, 64)
-    (16, 1)
-    """
-    fitting = (k for k in STRIDES if rows % (k * DEALT) == 0 and rows >= k * features)
-    return next(fitting, 1)
-
-
-def sum_over_strides(of_block: Callable[..., jax.Array], X: jax.Array, *rows: jax.Array) -> Any:
-    """``sum of_block(rows of X, rows...)`` over blocks, each of which has rows of every device.
-
-    A block is every k-th group of eight rows. If 8 k divides the number of rows in each device's
-    shard, no row leaves its device, and the devices' sums are added once, after the last block.
-    This is a form for accelerators. With few rows for each column there is one block.
-
-    >>> import jax.numpy as jnp
-    >>> x = jnp.arange(64.0)[:, None]
-    >>> print(sum_over_strides(lambda X, w: (w * X).sum(), x, jnp.ones((64, 1))))
-    2016.0
-    """
-    length, features = X.shape
-    count = stride_count(length, features)
-    if count == 1:
-        return of_block(X, *rows)
-    dealt = [array.reshape(-1, count, DEALT, *array.shape[1:]) for array in (X, *rows)]
-
-    def block(index: Any) -> list[jax.Array]:
-        groups = [lax.dynamic_index_in_dim(array, index, 1, keepdims=False) for array in dealt]
-        return [rows.reshape(-1, *rows.shape[2:]) for rows in groups]
-
-    like = jax.eval_shape(lambda: of_block(*block(0)))
-    total = jnp.zeros(like.shape, like.dtype)
-    return lax.fori_loop(0, count, lambda index, sum_: sum_ + of_block(*block(index)), total)
-
-
-def block_of(X: jax.Array, start: Any, size: int, *, axis: int) -> jax.Array:
-    """``size`` rows or columns of X from ``start`` on, in the dtype of the arithmetic."""
-    dtype, start = compute_dtype(X.dtype), jnp.asarray(start, jnp.int32)
-    if X.dtype != dtype:
-        # XLA for CPUs slices 16-bit numbers as float32. In a loop it would widen all of X before
-        # the first slice; behind the barrier X depends on the loop, and only the slice is widened.
-        X, start = kept_apart((X, start))
-    return lax.dynamic_slice_in_dim(X, start, size, axis).astype(dtype)
 
 
 def contract(a: jax.Array, axis: int, b: jax.Array, other_axis: int = 0) -> jax.Array:
@@ -218,18 +142,6 @@ def outer(column: jax.Array, numbers: jax.Array) -> jax.Array:
     return column.reshape(-1, *[1] * numbers.ndim) * numbers[None]
 
 
-def block_rows(features: int, itemsize: int, block_bytes: int = WIDENED_BYTES) -> int:
-    """The number of rows in a block of at most ``block_bytes``: a multiple of 8, at least 8."""
-    return max(8, block_bytes // (features * itemsize) // 8 * 8)
-
-
-def is_multiplied_in_blocks(rows: int, features: int, itemsize: int) -> bool:
-    """Whether the transposed product with several outputs is to be summed block by block, where the
-    rows have no equal groups: this pays for long sums over an X that exceeds the cache.
-    """
-    return rows >= LEAST_PARTED and rows * features * itemsize >= FEW_BLOCKS * WIDENED_BYTES
-
-
 def part_length(rows: int) -> int | None:
     """The number of rows in each of the fewest equal groups, 2 to 64; None if there are none."""
     if rows < LEAST_PARTED:
@@ -251,33 +163,61 @@ def run_length(rows: int, features: int, shards: int = 1) -> int | None:
     return next((run for run in lengths if rows % run == 0), None)
 
 
-def _is_widened_in_blocks(X: jax.Array, dtype: Any) -> bool:
-    """Whether X has 16 bits and more than one block.
+def _is_in_blocks(X: jax.Array, dtype: Any, center: jax.Array | None) -> bool:
+    """Whether one CPU multiplies block by block: an X from which a center is subtracted, or an X of
+    16 bits that has more than one block.
 
-    To multiply with such an X, XLA for CPUs widens all of it first: a copy of twice its size, which
-    takes most of the time.
+    To multiply with 16-bit numbers, XLA for CPUs widens all of X first: a copy of twice its size,
+    which takes most of the time.
     """
+    if center is not None:
+        return True
     return X.dtype != dtype and block_rows(X.shape[1], jnp.dtype(dtype).itemsize) < X.shape[0]
 
 
+def _fused(of_column: Any, X: jax.Array, center: jax.Array, columns: jax.Array) -> jax.Array:
+    """``of_column(X - 1 center', column)`` of one column after another. On several devices, or on
+    an accelerator, where a loop over blocks is slower than one pass, XLA fuses subtraction, product
+    and sum.
+    """
+
+    def shifted(column: jax.Array) -> jax.Array:
+        # Tie the center to the column: otherwise XLA would compute the differences before the loop,
+        # or once for two products, and store them. (XLA removes a barrier on X itself.)
+        own, column = kept_apart((center, column))
+        return of_column(X.astype(compute_dtype(X.dtype)) - own[None, :], column)
+
+    if columns.ndim == 1:
+        return shifted(columns)
+    return lax.map(shifted, columns.T).T
+
+
 def _transposed_on_cpu(X: jax.Array, residual: jax.Array) -> jax.Array:
-    rows, features = X.shape
+    rows = X.shape[0]
     if residual.size == rows:
         return _of_one_column(X, residual, 1)
     length = part_length(rows)
     if length is not None:
         return _by_groups(X, residual, length)
-    if not is_multiplied_in_blocks(rows, features, X.dtype.itemsize):
+    # Blocks pay for long sums over an X that exceeds the cache.
+    if rows < LEAST_PARTED or X.nbytes < FEW_BLOCKS * WIDENED_BYTES:
         return contract(X, 0, residual)
     return _summed_over_blocks(_of_block, X, residual)
 
 
 def _summed_over_blocks(
-    of_block: Callable[[jax.Array, jax.Array], jax.Array], X: jax.Array, residual: jax.Array
+    of_block: Callable[[jax.Array, jax.Array], jax.Array],
+    X: jax.Array,
+    residual: jax.Array,
+    center: jax.Array | None = None,
 ) -> jax.Array:
     """``X' residual`` as the sum of a product for each block of rows."""
     zero = jnp.zeros((X.shape[1], *residual.shape[1:]), residual.dtype)
-    return over_blocks(lambda block, rows: (None, of_block(block, rows)), X, residual, zero)[1]
+
+    def visit(block: jax.Array, rows: jax.Array) -> tuple[None, jax.Array]:
+        return None, of_block(block, rows)
+
+    return over_blocks(visit, X, residual, zero, center)[1]
 
 
 def _of_one_column(X: jax.Array, residual: jax.Array, shards: int) -> jax.Array:

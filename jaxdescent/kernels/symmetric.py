@@ -65,13 +65,6 @@ def sum_over_blocks(of_block: Callable[[Any, int], Any], lines: int, block: int)
     return jax.tree.map(lambda total: total.high + total.low, totals, is_leaf=_is_double)
 
 
-def per_row(weight: jax.Array | None, rows: jax.Array) -> jax.Array:
-    """``diag(weight) @ rows``; None stands for weights of one."""
-    if weight is None:
-        return rows
-    return weight.reshape(-1, *[1] * (rows.ndim - 1)).astype(rows.dtype) * rows
-
-
 def symmetric_share(size: float, halvings: int = MOST_HALVINGS) -> float:
     """The operations of :func:`symmetric_product` of ``size`` lines, over those of a full product.
 

@@ -64,12 +64,6 @@ class LinearRegression(LinearModel):
         gradient = self._gradient(params, residual, columns)
         return self._value(params, residual), self._as_given(gradient, given)
 
-    def gradient(self, params: Params) -> Params:
-        given, params = params, self.packed(params)
-        way = self._way(params, self.y)
-        residual, columns = self._design.there_and_back(*way)
-        return self._as_given(self._gradient(params, residual, columns), given)
-
     def hessian_product(self, params: Params, direction: Params) -> Params:
         del params
         given, direction = direction, self.packed(direction)

@@ -151,9 +151,6 @@ class GramForm(Objective):
     def value_and_gradient(self, params: Params) -> tuple[jax.Array, Params]:
         return self.value_and_gradient_at(params, self.image(params))
 
-    def gradient(self, params: Params) -> Params:
-        return self.value_and_gradient(params)[1]
-
     def curvature(self, params: Params, direction: Params) -> jax.Array:
         return self.curvature_along(params, direction, self.image(direction))
 

@@ -17,11 +17,11 @@ from jaxdescent.kernels.symmetric import (
     MOST_HALVINGS,
     Symmetric,
     block_length,
-    per_row,
     sum_over_blocks,
     symmetric_product,
     whole,
 )
+from jaxdescent.regression.linear_model import scaled_rows
 
 
 class Sums(NamedTuple):
@@ -90,21 +90,21 @@ def _by_blocks(
         share = _total(own, block, X.dtype)
         share = jnp.where(share > 0, share, 1)  # A block of zero weights has its origin at zero.
         origin = (
-            jnp.sum(per_row(own, X), axis=0) / share,
-            jnp.sum(per_row(own, targets), axis=0) / share,
+            jnp.sum(scaled_rows(X, own), axis=0) / share,
+            jnp.sum(scaled_rows(targets, own), axis=0) / share,
         )
 
     def moments(start: Any, size: int) -> _Moments:
         X, targets, own = read(start, size)
         if origin is not None:
             X, targets = X - origin[0][None], targets - origin[1][None]
-        weighted = per_row(own, targets)
+        weighted = scaled_rows(targets, own)
         return _Moments(
-            gram=symmetric_product(per_row(own, X), X, 0, halvings),
+            gram=symmetric_product(scaled_rows(X, own), X, 0, halvings),
             cross=_cross(X, weighted),
             squares=jnp.sum(weighted * targets),
             weight=_total(own, size, X.dtype),
-            features=jnp.sum(per_row(own, X), axis=0) if intercept else None,
+            features=jnp.sum(scaled_rows(X, own), axis=0) if intercept else None,
             targets=jnp.sum(weighted, axis=0) if intercept else None,
         )
 
@@ -146,17 +146,17 @@ def by_products(design: Design, y: jax.Array, weight: jax.Array | None, intercep
     feature_mean = target_mean = None
     targets, centred = y, design
     if intercept:
-        share = per_row(weight, jnp.ones((rows,), design.dtype)) / weight_total
+        share = scaled_rows(jnp.ones((rows,), design.dtype), weight) / weight_total
         feature_mean = design.transposed_product(share)
         target_mean = contract(share, 0, y)
         targets, centred = y - target_mean[None], Standardised(design, Center(feature_mean))
-    weighted = per_row(weight, targets)
+    weighted = scaled_rows(targets, weight)
     cross = centred.transposed_product(weighted)
 
     def column(index: jax.Array) -> jax.Array:
         unit = jnp.arange(features, dtype=jnp.int32) == index
         image = centred.product(unit.astype(design.dtype))
-        return centred.transposed_product(per_row(weight, image))
+        return centred.transposed_product(scaled_rows(image, weight))
 
     # At a time as many columns are computed as there are images in a cache.
     at_once = max(1, min(features, BLOCK_BYTES // (rows * jnp.dtype(design.dtype).itemsize)))

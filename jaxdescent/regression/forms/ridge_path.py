@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from jaxdescent.kernels.products import contract
@@ -48,13 +49,9 @@ def ridge_path(form: GramForm, penalties: Any) -> Params:
             "one-dimensional array."
         )
     spectrum = GramSpectrum.of(form.gram)
-    columns = form.cross.reshape(form.cross.shape[0], -1)  # (features, outputs)
-    gain = spectrum.gain(penalties)  # (features, penalties)
-    coordinates = gain[:, :, None] * spectrum.coordinates(columns)[:, None, :]
-    weights = spectrum.combined(coordinates.reshape(gain.shape[0], -1))
-    weights = weights.reshape(*gain.shape, -1).transpose(1, 0, 2)
-    params = {"weights": weights.reshape(-1, *form.cross.shape)}
+    weights = jax.vmap(spectrum.inverse, (None, 0))(form.cross, penalties)
+    params = {"weights": weights}
     if form.feature_mean is not None and form.target_mean is not None:
-        offset = contract(params["weights"], 1, form.feature_mean)
+        offset = contract(weights, 1, form.feature_mean)
         params["intercept"] = form.target_mean[None] - offset
     return params

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax.numpy as jnp
-
 from jaxdescent.designs import Design
 from jaxdescent.regression.solve.by_sums import SumsSolver
 from jaxdescent.regression.solve.cholesky import FAIR, least_singular_value
 from jaxdescent.regression.solve.normal_equations import GramSolver
 from jaxdescent.regression.solve.refinement import DOUBLE_ENTRIES, SMALL
 from jaxdescent.regression.solve.reserved import regression_solver_bytes
-from jaxdescent.regression.solve.wide import DualSolver, OrthogonalSolver
+from jaxdescent.regression.solve.wide import WideSolver
 
 __all__ = [
     "DOUBLE_ENTRIES",
@@ -40,6 +38,4 @@ def regression_solver(
         return by_sums
     if design.shape[0] >= design.shape[1]:
         return GramSolver.factorise(design, l2, sample_weight, intercept)
-    if jnp.ndim(l2) == 1:
-        return OrthogonalSolver()
-    return DualSolver.factorise(design, l2, sample_weight, intercept)
+    return WideSolver.factorise(design, l2, sample_weight, intercept)

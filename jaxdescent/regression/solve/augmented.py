@@ -19,6 +19,7 @@ any order, among them those by which the null space of X turns.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +28,7 @@ from jax import lax
 
 from jaxdescent.designs import as_design
 from jaxdescent.kernels.platform import is_on_one_cpu
+from jaxdescent.numerics.linear_systems import inverse
 from jaxdescent.regression.linear_model import scaled_rows
 from jaxdescent.regression.solve.centred import columns
 from jaxdescent.regression.solve.factor import is_uneven
@@ -155,16 +157,16 @@ class _System(NamedTuple):
 
     def rooted(self, rows: jax.Array) -> jax.Array:
         """``sqrt(S)`` times the rows."""
-        weight = self.regression.sample_weight
-        return rows if weight is None else scaled_rows(rows, jnp.sqrt(weight))
+        return self.scaled(rows, jnp.sqrt)
 
     def unrooted(self, rows: jax.Array) -> jax.Array:
         """The inverse of :meth:`rooted`; zero in rows without weight."""
+        return self.scaled(rows, lambda weight: inverse(jnp.sqrt(weight)))
+
+    def scaled(self, rows: jax.Array, of: Callable[[jax.Array], jax.Array]) -> jax.Array:
+        """The rows times a function of their weights; unchanged if the rows have no weights."""
         weight = self.regression.sample_weight
-        if weight is None:
-            return rows
-        root = jnp.sqrt(jnp.where(weight == 0, 1, weight))
-        return scaled_rows(rows, jnp.where(weight == 0, 0, 1 / root))
+        return rows if weight is None else scaled_rows(rows, of(weight))
 
     def without_weight(self, rows: jax.Array) -> jax.Array:
         """The rows that have no weight; zero elsewhere."""
@@ -207,8 +209,7 @@ class _Wide(_System):
 
     def shares(self, rows: jax.Array) -> jax.Array:
         """The rows, those without weight times their weight: zero, but not its derivative."""
-        weight = self.regression.sample_weight
-        return rows if weight is None else scaled_rows(rows, jnp.where(weight == 0, weight, 1))
+        return self.scaled(rows, lambda weight: jnp.where(weight == 0, weight, 1))
 
     def solve(self, top: jax.Array, bottom: jax.Array) -> Pair:
         alone = jnp.zeros_like(bottom)
@@ -227,15 +228,13 @@ class _Wide(_System):
 
     def _penalised(self, rows: jax.Array) -> jax.Array:
         """``l2 S^-1`` times the rows."""
-        weight = self.regression.sample_weight
-        if weight is not None:
-            rows = scaled_rows(rows, 1 / jnp.where(weight == 0, 1, weight))
-        return self.penalty * rows
+        return self.penalty * self.scaled(
+            rows, lambda weight: 1 / jnp.where(weight == 0, 1, weight)
+        )
 
     def _of_penalty(self, rows: jax.Array) -> jax.Array:
         """The rows divided by the penalty; zero where there is none."""
-        is_free = self.penalty == 0
-        return jnp.where(is_free, 0, rows / jnp.where(is_free, 1, self.penalty))
+        return inverse(self.penalty) * rows
 
 
 def _linear(product: Any, operand: jax.Array) -> jax.Array:

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent.kernels import factors
+from jaxdescent.kernels.blocks import sum_over_strides
 from jaxdescent.kernels.dtypes import HIGHEST
-from jaxdescent.kernels.products import sum_over_strides
 from jaxdescent.regression.solve.factor import (
     InverseFactor,
     deficient_factor,

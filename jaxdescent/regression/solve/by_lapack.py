@@ -16,7 +16,7 @@ import numpy as np
 from jaxdescent.designs import Design
 from jaxdescent.kernels.double_length import Double, double
 from jaxdescent.regression.solve.cholesky import least_singular_value
-from jaxdescent.regression.solve.factor import null_level
+from jaxdescent.regression.solve.factor import is_uneven, null_level
 from jaxdescent.regression.solve.refinement import (
     DOUBLE_ENTRIES,
     MAX_REFINEMENTS,
@@ -146,7 +146,7 @@ def _factor(regression: StoredRegression) -> Inverse:
     squares, moved = regression.squares, regression.total * np.square(regression.mean)
     is_noise = squares <= null**2 * (squares + moved)
     lengths = np.sqrt(np.where(is_noise, 0, squares))
-    are_uneven = _are_uneven(lengths, null_level(regression.digits, features))
+    are_uneven = is_uneven(lengths, null_level(regression.digits, features), np)
     # If columns have uneven lengths, a penalty must not be lost in the rounding of the longest.
     is_lost = are_uneven and l2.size == 1 and l2[0] > 0 and features <= MOST_UNKNOWNS
     if (rows < features and not is_lost) or l2.size > 1:
@@ -163,20 +163,12 @@ def _factor(regression: StoredRegression) -> Inverse:
     if inverse is not None and size < 1 / null:
         is_ill = size > most
         return Inverse(inverse / units[:, None], np.ones((features, 1)), False, is_ill)
-    if _are_uneven(own, null) and l2[0] >= 0:
+    if is_uneven(own, null, np) and l2[0] >= 0:
         penalty = np.diag(np.sqrt(l2[0]) / units) if l2[0] else np.zeros((0, features))
         rows_of_both = np.vstack([A / units, penalty])
         most = rank + len(penalty)
         return _spectral(rows_of_both, units, np.zeros(1), null, most, is_long=is_long)
     return _spectral(A, np.ones(features), l2, null, rank, is_long=is_long)
-
-
-def _are_uneven(lengths: Array, null: float) -> bool:
-    """Whether the columns must be divided by these lengths before a direction counts as null
-    (:func:`jaxdescent.regression.solve.factor.is_uneven`).
-    """
-    there = lengths[lengths > 0]
-    return there.size > 0 and bool(np.min(there) < null**0.5 * np.max(there))
 
 
 def _norm(matrix: Array, most: float) -> float:

@@ -10,14 +10,8 @@ import jax.numpy as jnp
 
 from jaxdescent.data import NormalSolution
 from jaxdescent.designs import Design
-from jaxdescent.kernels.dtypes import HIGHEST
-from jaxdescent.regression.solve.centred import (
-    ROUNDING,
-    centred_slope,
-    columns,
-    rounding_of_products,
-    with_intercept,
-)
+from jaxdescent.regression.solve.centred import columns, height_by_inverse, with_intercept
+from jaxdescent.regression.solve.factor import InverseFactor
 
 Params = Any
 
@@ -54,17 +48,12 @@ class SumsSolver:
     ) -> tuple[jax.Array, jax.Array]:
         """How far the value is above the minimum, and the largest curvature of a column."""
         own = self.solution
-        mean, weights = own.feature_mean, columns(params["weights"])
-        slope, of_intercept = centred_slope(mean, objective, gradient)
-        turned = jnp.matmul(own.basis.T, slope, precision=HIGHEST)
-        squares = jnp.sum(own.gain * jnp.square(turned))
-        rounding = jnp.sum(own.diagonal * jnp.square(weights))
-        if objective.intercept:
-            squares = squares + jnp.sum(jnp.square(of_intercept)) / own.weight_total
-            rounding = rounding + own.weight_total * jnp.sum(jnp.square(params["intercept"]))
-        # At the solution the computed gradient is only rounding.
-        rounding = jnp.square(ROUNDING * jnp.finfo(weights.dtype).eps) * rounding
-        height = 0.5 * jnp.where(is_solution, rounding, jnp.maximum(squares, 0))
-        if objective.intercept:
-            height = height + rounding_of_products(mean, weights, own.weight_total)
-        return height, jnp.max(jnp.abs(own.diagonal))
+        factor = InverseFactor(own.basis, own.gain, own.feature_mean, jnp.array(False))
+        return height_by_inverse(
+            factor.apply,
+            own.diagonal,
+            (objective, params, gradient),
+            mean=own.feature_mean,
+            weight_total=own.weight_total,
+            is_exact=is_solution,
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -18,17 +19,16 @@ ROUNDING = 0.2
 
 
 class Centred(NamedTuple):
-    """The data that the solvers use; the means are zero without an intercept."""
+    """The data that the solvers use; the mean is zero without an intercept."""
 
     X: jax.Array
     weight: jax.Array  # (rows, 1)
     feature_mean: jax.Array  # (features,)
-    target_mean: jax.Array  # (outputs,)
     weight_total: jax.Array
 
 
-def centre(X: Any, y: Any, sample_weight: Any, intercept: bool) -> Centred:
-    """X as a dense array, its row weights, and the means of X and y (zero if y is None)."""
+def centre(X: Any, sample_weight: Any, intercept: bool) -> Centred:
+    """X as a dense array, its row weights, and the mean of its rows."""
     dense = as_design(X).to_dense()
     rows, features = dense.shape
     if sample_weight is None:
@@ -36,16 +36,21 @@ def centre(X: Any, y: Any, sample_weight: Any, intercept: bool) -> Centred:
     else:
         weight = sample_weight.astype(dense.dtype)[:, None]
     weight_total = jnp.sum(weight)
-    outputs = 1 if y is None else columns(y).shape[1]
-    if not intercept:
-        zero = jnp.zeros((features,), dense.dtype), jnp.zeros((outputs,), dense.dtype)
-        return Centred(dense, weight, *zero, weight_total)
-    share = weight / weight_total
-    feature_mean = jnp.sum(share * dense, axis=0)
-    target_mean = jnp.zeros((outputs,), dense.dtype)
-    if y is not None:
-        target_mean = jnp.sum(share * columns(y).astype(dense.dtype), axis=0)
-    return Centred(dense, weight, feature_mean, target_mean, weight_total)
+    mean = jnp.zeros((features,), dense.dtype)
+    if intercept:
+        mean = jnp.sum(weight / weight_total * dense, axis=0)
+    return Centred(dense, weight, mean, weight_total)
+
+
+def centred_targets(
+    y: Any, weight: jax.Array, weight_total: jax.Array, intercept: bool
+) -> tuple[jax.Array, jax.Array]:
+    """``y - y_bar``, (rows, outputs), and ``y_bar``, which is zero without an intercept."""
+    targets = columns(jnp.asarray(y)).astype(weight.dtype)
+    mean = jnp.zeros_like(targets[0])
+    if intercept:
+        mean = jnp.sum(weight / weight_total * targets, axis=0)
+    return targets - mean[None, :], mean
 
 
 def with_intercept(
@@ -77,6 +82,40 @@ def centred_slope(mean: jax.Array, objective: Any, gradient: Params) -> tuple[ja
         return slope, jnp.zeros_like(slope[0])
     of_intercept = gradient["intercept"].reshape(-1)
     return slope - jnp.outer(mean, of_intercept), of_intercept
+
+
+def height_by_inverse(
+    inverse: Callable[[jax.Array], jax.Array],
+    diagonal: jax.Array,
+    at: tuple[Any, Params, Params],
+    *,
+    mean: jax.Array,
+    weight_total: jax.Array,
+    is_exact: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """How far the value is above the minimum, and the largest curvature of a column.
+
+    Args:
+      inverse: the product of the inverse of ``X'SX + l2 I`` with (features, outputs).
+      diagonal: of this matrix, (features,), or (features, outputs).
+      at: the objective, its params and its gradient there.
+      mean: the mean of each feature, (features,).
+      weight_total: the sum of the row weights.
+      is_exact: whether the params are the solution, so that the computed gradient is rounding.
+    """
+    objective, params, gradient = at
+    slope, of_intercept = centred_slope(mean, objective, gradient)
+    weights = columns(params["weights"])
+    squares = jnp.sum(slope * inverse(slope))
+    rounding = jnp.sum(diagonal.reshape(len(diagonal), -1) * jnp.square(weights))
+    if objective.intercept:
+        squares = squares + jnp.sum(jnp.square(of_intercept)) / weight_total
+        rounding = rounding + weight_total * jnp.sum(jnp.square(params["intercept"]))
+    rounding = jnp.square(ROUNDING * jnp.finfo(weights.dtype).eps) * rounding
+    height = 0.5 * jnp.where(is_exact, rounding, jnp.maximum(squares, 0))
+    if objective.intercept:
+        height = height + rounding_of_products(mean, weights, weight_total)
+    return height, jnp.max(jnp.abs(diagonal))
 
 
 def columns(array: jax.Array) -> jax.Array:

@@ -40,6 +40,13 @@ def null_level(dtype: Any, columns: int) -> float:
     return NULL * float(jnp.finfo(dtype).eps) * max(1.0, (columns / 64) ** 0.5)
 
 
+def certain_lengths(lengths: jax.Array, whole: jax.Array) -> jax.Array:
+    """The lengths of centred columns, zero for those that are constant but for rounding; ``whole``
+    are the lengths before the columns were centred.
+    """
+    return jnp.where(lengths <= null_level(lengths.dtype, lengths.size) * whole, 0, lengths)
+
+
 def spectral_factor(R: jax.Array, l2: jax.Array, mean: jax.Array) -> InverseFactor:
     """``V diag(1 / (s^2 + l2)) V'`` from ``R = U diag(s) V'``, without the null directions."""
     _, s, Vt = factors.svd(R)
@@ -49,7 +56,7 @@ def spectral_factor(R: jax.Array, l2: jax.Array, mean: jax.Array) -> InverseFact
     return InverseFactor(Vt.T * inverse[None, :], gain, mean, jnp.any(is_null))
 
 
-def is_uneven(length: jax.Array, level: float | None = None, xp: Any = jnp) -> jax.Array:
+def is_uneven(length: Any, level: float | None = None, xp: Any = jnp) -> Any:
     """Whether columns of these lengths must be divided by them before any direction counts as null.
 
     A direction is null if its image is negligible compared with the largest one, so that one long

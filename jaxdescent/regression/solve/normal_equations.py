@@ -17,12 +17,10 @@ from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.kernels.platform import on_one_cpu
 from jaxdescent.regression.solve.by_gram import factor_by_gram
 from jaxdescent.regression.solve.centred import (
-    ROUNDING,
     Centred,
     centre,
     centred_slope,
-    columns,
-    rounding_of_products,
+    height_by_inverse,
 )
 from jaxdescent.regression.solve.cholesky import FAIR, cholesky_factor, least_singular_value
 from jaxdescent.regression.solve.factor import InverseFactor
@@ -53,7 +51,7 @@ class GramSolver:
 
     @classmethod
     def factorise(cls, design: Design, l2: Any, sample_weight: Any, intercept: bool) -> GramSolver:
-        data = centre(design, None, sample_weight, intercept)
+        data = centre(design, sample_weight, intercept)
         l2 = jnp.asarray(l2, data.X.dtype)
         gram, raw_diagonal = _centred_gram(data, sample_weight is not None, intercept)
         of_gram = _spectral_factor if l2.ndim else cholesky_factor
@@ -91,22 +89,14 @@ class GramSolver:
     def height(
         self, objective: Any, params: Params, gradient: Params, is_solution: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        slope, of_intercept = centred_slope(self.factor.feature_mean, objective, gradient)
-        squares = jnp.sum(slope * self.factor.apply(slope))
-        curvature = jnp.max(jnp.abs(self.diagonal))
-        weights = columns(params["weights"])
-        diagonal = self.diagonal.reshape(self.diagonal.shape[0], -1)
-        rounding = jnp.sum(diagonal * jnp.square(weights))
-        if objective.intercept:
-            squares = squares + jnp.sum(jnp.square(of_intercept)) / self.weight_total
-            rounding = rounding + self.weight_total * jnp.sum(jnp.square(params["intercept"]))
-        rounding = jnp.square(ROUNDING * jnp.finfo(weights.dtype).eps) * rounding
-        is_refined = is_solution & self.is_ill
-        height = 0.5 * jnp.where(is_refined, rounding, jnp.maximum(squares, 0))
-        if objective.intercept:
-            mean = self.factor.feature_mean
-            height = height + rounding_of_products(mean, weights, self.weight_total)
-        return height, curvature
+        return height_by_inverse(
+            self.factor.apply,
+            self.diagonal,
+            (objective, params, gradient),
+            mean=self.factor.feature_mean,
+            weight_total=self.weight_total,
+            is_exact=is_solution & self.is_ill,
+        )
 
 
 def _refined(solver: GramSolver, objective: Any, params: Params, gradient: Params) -> Params:

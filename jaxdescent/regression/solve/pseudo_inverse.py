@@ -21,7 +21,7 @@ from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.kernels.platform import on_one_cpu
 from jaxdescent.regression.linear_model import scaled_rows
-from jaxdescent.regression.solve.factor import in_units, null_level
+from jaxdescent.regression.solve.factor import certain_lengths, in_units, null_level
 
 MOST_SIDE, MOST_ENTRIES, MOST_OPERATIONS = 512, 1 << 24, 1 << 30
 """The largest smaller side of X, the most of its entries, and the most of its entries times this
@@ -104,9 +104,7 @@ def is_possible_on_host(regression: Any) -> bool:
 def lengths_of(design: Any, weight: jax.Array | None) -> jax.Array | None:
     """The lengths of the columns, zero where a column is constant; None where X does not know."""
     lengths, whole = design.column_lengths(weight, None), design.uncentred_lengths(weight)
-    if lengths is None or whole is None:
-        return lengths
-    return jnp.where(lengths <= null_level(lengths.dtype, lengths.size) * whole, 0, lengths)
+    return lengths if lengths is None or whole is None else certain_lengths(lengths, whole)
 
 
 def of_regression(regression: Any, alone: Any, *, dtype: Any, is_wide: bool) -> PseudoInverse:

@@ -17,35 +17,46 @@ from jaxdescent.regression.solve.by_gram import dual_solution
 from jaxdescent.regression.solve.centred import (
     centre,
     centred_slope,
+    centred_targets,
     columns,
     rounding_of_products,
     with_intercept,
 )
 from jaxdescent.regression.solve.cholesky import cholesky_factor
-from jaxdescent.regression.solve.factor import InverseFactor, in_units, null_level
+from jaxdescent.regression.solve.factor import InverseFactor, certain_lengths, in_units, null_level
 
 Params = Any
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class DualSolver:
+class WideSolver:
     """More features than rows: ``w = A'a`` with ``(AA' + l2 I) a = t``, the minimum-norm solution.
 
     ``A = D (X - 1 x_bar')`` and ``t = D (y - y_bar)`` with ``D = diag(sqrt(s))``. The solve
     includes one refinement step on ``a``: it takes one pass over X more, and without it a small
     penalty leaves the value up to a hundred times further above the minimum. The solution does not
     depend on ``params``.
+
+    If that matrix is too ill-conditioned (``is_ill``), and for several penalties, for which
+    ``factor`` is None, the solution comes from QR of A' and the SVD of its triangle. With
+    ``A' = QR`` and ``R' = U diag(s) V'`` it is ``Q V diag(s / (s^2 + l2)) U't``, where singular
+    values below a few eps of the largest count as zero. Without a penalty, columns of uneven
+    lengths are divided by their lengths.
     """
 
-    factor: InverseFactor
+    factor: InverseFactor | None
+    feature_mean: jax.Array  # (features,)
     weight: jax.Array  # (rows, 1)
     weight_total: jax.Array
     is_ill: jax.Array
 
     @classmethod
-    def factorise(cls, design: Design, l2: Any, sample_weight: Any, intercept: bool) -> DualSolver:
-        data = centre(design, None, sample_weight, intercept)
+    def factorise(cls, design: Design, l2: Any, sample_weight: Any, intercept: bool) -> WideSolver:
+        data = centre(design, sample_weight, intercept)
+        own = data.feature_mean, data.weight, data.weight_total
+        if jnp.ndim(l2) == 1:
+            return cls(None, *own, jnp.array(True))
         kernel = kernel_matrix(data.X)
         root = jnp.sqrt(data.weight[:, 0])
         raw_diagonal = data.weight[:, 0] * jnp.diagonal(kernel)
@@ -61,20 +72,23 @@ class DualSolver:
             kernel = kernel + jnp.mean(jnp.diagonal(kernel)) * jnp.outer(unit, unit)
         l2 = jnp.asarray(l2, kernel.dtype)
         factor, is_ill, _ = cholesky_factor(kernel, raw_diagonal, l2, data.feature_mean)
-        return cls(factor, data.weight, data.weight_total, is_ill)
+        return cls(factor, *own, is_ill)
 
     def solve(self, objective: Any, params: Params, gradient: Params) -> tuple[Params, jax.Array]:
         del gradient
+        if self.factor is None:
+            return _orthogonal(self, objective, params), _is_negative(objective)
         solution = seldom(self.is_ill, _orthogonal, _solved, self, objective, params)
         return solution, _is_negative(objective)
 
     def height(
         self, objective: Any, params: Params, gradient: Params, is_solution: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        mean, total = self.factor.feature_mean, self.weight_total
+        mean, total = self.feature_mean, self.weight_total
         left, zero = _height_by_penalty(objective, gradient, mean, total)
-        is_bounded = ~self.is_ill & (left > 0) & jnp.isfinite(left)
-        left = seldom(is_bounded, _height_by_rows, _as_it_was, left, self, objective, gradient)
+        if self.factor is not None:
+            is_bounded = ~self.is_ill & (left > 0) & jnp.isfinite(left)
+            left = seldom(is_bounded, _height_by_rows, _as_it_was, left, self, objective, gradient)
         is_deficient = self.is_ill & is_solution & (left == jnp.inf)
         given = left, objective, params, gradient
         left = seldom(is_deficient, _height_by_correction, _as_it_was, *given)
@@ -84,11 +98,7 @@ class DualSolver:
 
     def targets(self, objective: Any) -> tuple[jax.Array, jax.Array]:
         """``y - y_bar`` and ``y_bar``, which is zero without an intercept."""
-        targets = columns(objective.y).astype(self.weight.dtype)
-        mean = jnp.zeros_like(targets[0])
-        if objective.intercept:
-            mean = jnp.sum(self.weight / self.weight_total * targets, axis=0)
-        return targets - mean[None, :], mean
+        return centred_targets(objective.y, self.weight, self.weight_total, objective.intercept)
 
     def residual(self, objective: Any, dual: jax.Array, weights: jax.Array) -> jax.Array:
         """``t - A w - l2 a``."""
@@ -102,7 +112,7 @@ class DualSolver:
 
     def centred(self, objective: Any) -> Design:
         """``X - 1 x_bar'``."""
-        return Standardised(as_design(objective.X), Center(self.factor.feature_mean))
+        return Standardised(as_design(objective.X), Center(self.feature_mean))
 
 
 def _is_negative(objective: Any) -> jax.Array:
@@ -117,59 +127,31 @@ def _is_negative(objective: Any) -> jax.Array:
     return is_negative | jnp.any(objective.sample_weight < 0)
 
 
-def _solved(solver: DualSolver, objective: Any, params: Params) -> Params:
+def _solved(solver: WideSolver, objective: Any, params: Params) -> Params:
     targets, target_mean = solver.targets(objective)
+    assert solver.factor is not None  # the solution is orthogonal otherwise
     dual = solver.factor.apply(jnp.sqrt(solver.weight) * targets)
     residual = solver.residual(objective, dual, solver.weights(objective, dual))
     weights = solver.weights(objective, dual + solver.factor.apply(residual))
-    return with_intercept(weights, solver.factor.feature_mean, target_mean, params)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
-class OrthogonalSolver:
-    """More features than rows: QR of X' and the SVD of its triangle, the minimum-norm solution.
-
-    With ``X' = QR`` and ``R' = U diag(s) V'`` the solution is ``Q V diag(s / (s^2 + l2)) U'y``,
-    where singular values below a few eps of the largest count as zero. Without a penalty, columns
-    of uneven lengths are divided by their lengths. Nothing is kept between solves; each works on a
-    scaled copy of X.
-    """
-
-    def solve(self, objective: Any, params: Params, gradient: Params) -> tuple[Params, jax.Array]:
-        del gradient
-        return _orthogonal(self, objective, params), _is_negative(objective)
-
-    def height(
-        self, objective: Any, params: Params, gradient: Params, is_solution: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        # No mean is stored. Zero serves, because the gradient for the intercept is zero.
-        mean = jnp.zeros(gradient["weights"].shape[:1], gradient["weights"].dtype)
-        rows = jnp.asarray(objective.X.shape[0], gradient["weights"].dtype)
-        weight = objective.sample_weight
-        total = rows if weight is None else jnp.sum(weight.astype(rows.dtype))
-        left, zero = _height_by_penalty(objective, gradient, mean, total)
-        given = left, objective, params, gradient
-        is_free = is_solution & (left == jnp.inf)
-        return seldom(is_free, _height_by_correction, _as_it_was, *given), zero
+    return with_intercept(weights, solver.feature_mean, target_mean, params)
 
 
 def _height_by_rows(
-    left: jax.Array, solver: DualSolver, objective: Any, gradient: Params
+    left: jax.Array, solver: WideSolver, objective: Any, gradient: Params
 ) -> jax.Array:
     """The bound ``|c|^2 / 2 + |g - A'c|^2 / (2 l2)`` on the excess of the value, or ``left``, the
     bound for c = 0, if that is smaller. It holds for any c; the factor gives the best c, from A g.
 
     Rounding of a residual leaves a gradient A'e, along which the curvature is far more than l2.
     """
-    mean, total = solver.factor.feature_mean, solver.weight_total
-    slope, of_intercept = centred_slope(mean, objective, gradient)
+    assert solver.factor is not None  # nothing is bounded otherwise
+    slope, of_intercept = centred_slope(solver.feature_mean, objective, gradient)
     image = solver.centred(objective).product(slope)
     dual = solver.factor.apply(jnp.sqrt(solver.weight) * image)
     rest = slope - solver.weights(objective, dual)
     l2 = jnp.asarray(objective.l2, slope.dtype)
     squares = jnp.sum(jnp.square(dual)) + jnp.sum(jnp.square(rest)) / l2
-    bound = 0.5 * (squares + jnp.sum(jnp.square(of_intercept)) / total)
+    bound = 0.5 * (squares + jnp.sum(jnp.square(of_intercept)) / solver.weight_total)
     return jnp.where(bound < left, bound, left)  # the bound of a failed solve is NaN
 
 
@@ -219,18 +201,18 @@ def _orthogonal(solver: Any, objective: Any, params: Params) -> Params:
 
 def _least_norm(objective: Any, y: Any, params: Params) -> Params:
     """The params of least norm for the targets y."""
-    data = centre(objective.X, y, objective.sample_weight, objective.intercept)
-    root = jnp.sqrt(data.weight)
-    centred = data.X - data.feature_mean[None, :]
+    data = centre(objective.X, objective.sample_weight, objective.intercept)
+    root, mean = jnp.sqrt(data.weight), data.feature_mean
+    centred = data.X - mean[None, :]
     if objective.intercept:
         # Center twice: far from zero the rounding error of the mean would count as a direction.
         rest = jnp.sum(data.weight / data.weight_total * centred, axis=0)
-        centred = centred - rest[None, :]
-        data = data._replace(feature_mean=data.feature_mean + rest)
+        centred, mean = centred - rest[None, :], mean + rest
     X = root * centred
-    targets = root * (columns(jnp.asarray(y)).astype(X.dtype) - data.target_mean[None, :])
-    l2 = jnp.asarray(objective.l2, X.dtype)
-    X, units = in_units(X, _certain_lengths(X, root * data.X), jnp.all(l2 == 0))
+    targets, target_mean = centred_targets(y, data.weight, data.weight_total, objective.intercept)
+    targets, l2 = root * targets, jnp.asarray(objective.l2, X.dtype)
+    lengths, whole = (jnp.sqrt(jnp.sum(jnp.square(each), axis=0)) for each in (X, root * data.X))
+    X, units = in_units(X, certain_lengths(lengths, whole), jnp.all(l2 == 0))
 
     def by_columns() -> jax.Array:
         Q, R = jnp.linalg.qr(X.T)
@@ -241,18 +223,7 @@ def _least_norm(objective: Any, y: Any, params: Params) -> Params:
 
     is_whole = as_design(objective.X).is_whole
     weights = on_one_cpu(by_columns, by_gram, is_whole=is_whole) / units[:, None]
-    return with_intercept(weights, data.feature_mean, data.target_mean, params)
-
-
-def _certain_lengths(X: jax.Array, raw: jax.Array) -> jax.Array:
-    """The lengths of the centred columns, zero for those that are constant but for rounding.
-
-    Args:
-      X: the centred columns.
-      raw: the columns before they were centred.
-    """
-    length, whole = (jnp.sqrt(jnp.sum(jnp.square(each), axis=0)) for each in (X, raw))
-    return jnp.where(length <= null_level(X.dtype, length.size) * whole, 0, length)
+    return with_intercept(weights, mean, target_mean, params)
 
 
 def _filtered(matrix: jax.Array, l2: jax.Array, rhs: jax.Array) -> jax.Array:
