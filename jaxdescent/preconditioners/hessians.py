@@ -62,12 +62,13 @@ class ShiftedHessian(Displayed, abc.ABC):
           TypeError: if computing it would take as many products as there are unknowns.
         """
 
-    @abc.abstractmethod
     def solve(self, inverse: Inverse, gradient: Params) -> Params:
         """``inverse``, which acts on columns, applied to a gradient with the params' structure.
 
         For a regression the gradient is that of the weights alone.
         """
+        columns = gradient["weights"]
+        return {"weights": inverse(columns.reshape(self.size, -1)).reshape(columns.shape)}
 
 
 def shifted_hessian(
@@ -200,9 +201,6 @@ class CentredRegression(ShiftedHessian):
         rounding = 16 * float(jnp.finfo(self.dtype).eps) * self.means.features.mean
         return jnp.where(squares > self.means.weight_total * jnp.square(rounding), squares, 0)
 
-    def solve(self, inverse: Inverse, gradient: Params) -> Params:
-        return _of_weights(inverse, self.size, gradient)
-
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -230,14 +228,6 @@ class CentredGram(ShiftedHessian):
 
     def diagonal(self) -> jax.Array:
         return jnp.diagonal(self.gram)
-
-    def solve(self, inverse: Inverse, gradient: Params) -> Params:
-        return _of_weights(inverse, self.size, gradient)
-
-
-def _of_weights(inverse: Inverse, size: int, gradient: Params) -> Params:
-    columns = gradient["weights"]
-    return {"weights": inverse(columns.reshape(size, -1)).reshape(columns.shape)}
 
 
 @jax.tree_util.register_dataclass
