@@ -41,9 +41,9 @@ class ShiftedHessian(Displayed, abc.ABC):
         """The length of a column."""
 
     @property
-    @abc.abstractmethod
     def dtype(self) -> Any:
         """The dtype of the arithmetic."""
+        return self.shift.dtype
 
     @property
     @abc.abstractmethod
@@ -131,10 +131,6 @@ class CentredRegression(ShiftedHessian):
         return self.design.shape[1]
 
     @property
-    def dtype(self) -> Any:
-        return self.design.dtype
-
-    @property
     def shift(self) -> jax.Array:
         return self.l2
 
@@ -215,12 +211,8 @@ class CentredGram(ShiftedHessian):
         return self.gram.shape[0]
 
     @property
-    def dtype(self) -> Any:
-        return self.gram.dtype
-
-    @property
     def shift(self) -> jax.Array:
-        l2 = jnp.asarray(self.l2, self.dtype)
+        l2 = jnp.asarray(self.l2, self.gram.dtype)
         return l2[None, :] if l2.ndim else l2
 
     def product(self, columns: jax.Array) -> jax.Array:
@@ -243,12 +235,8 @@ class FlatHessian(ShiftedHessian):
         return sum(leaf.size for leaf in jax.tree.leaves(self.params))
 
     @property
-    def dtype(self) -> Any:
-        return jnp.result_type(*jax.tree.leaves(self.params))
-
-    @property
     def shift(self) -> jax.Array:
-        return jnp.zeros((), self.dtype)
+        return jnp.zeros((), jnp.result_type(*jax.tree.leaves(self.params)))
 
     def product(self, columns: jax.Array) -> jax.Array:
         def of_column(column: jax.Array) -> jax.Array:
