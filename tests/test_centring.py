@@ -172,6 +172,26 @@ def test_16_bit_features_do_the_same(name, dtype, rng):
     assert error(result, closed_form(X.astype(jnp.float32), y)[0]) < 2e-4
 
 
+@pytest.mark.parametrize("name", ["CG", "CG Jacobi", "LBFGS", "LSMR", "Gram"])
+def test_the_given_intercept_counts_in_the_suboptimality_of_the_start(name, rng, x64):
+    X, y = data(rng, 3.0, dtype=np.float64)
+    regression = jd.LinearRegression(X, y, l2=1e7)  # far above the curvature for the intercept
+    start = {"weights": jnp.zeros(8), "intercept": jnp.array(50.0)}
+    seen = jd.minimize(regression, start, METHODS[name](), max_iterations=1, history=2).history
+    least = jd.minimize(regression, method=jd.DerivativeMethod()).value
+    assert seen.suboptimality[0] >= (1 - 1e-9) * (seen.value[0] - least)
+
+
+def test_a_far_intercept_at_the_start_is_not_in_the_estimates_after_it(rng, x64):
+    X, y = data(rng, 0.0, dtype=np.float64)
+    starts = [{"weights": jnp.zeros(8), "intercept": jnp.array(b)} for b in (0.0, 1e8)]
+    method = jd.ConjugateGradient(jd.Jacobi())
+    near, far = (
+        jd.minimize(jd.LinearRegression(X, y), start, method, max_iterations=1) for start in starts
+    )
+    np.testing.assert_allclose(far.suboptimality, near.suboptimality, rtol=1e-6)
+
+
 def test_a_column_of_ones_besides_the_intercept_is_no_reason_to_subtract(rng):
     X, y = data(rng, 0.0)
     X[:, -1] = 1

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 import jaxdescent as jd
 from benchmarks.problems.classical import extended_rosenbrock, problems, rosenbrock
 from jaxdescent.methods.lbfgs.inverse_by_entries import InverseByEntries
+from jaxdescent.methods.line_search import FoundStep, LinePoint
+from jaxdescent.methods.line_searching import Line
 from jaxdescent.objectives import as_objective
 
 pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day
@@ -145,7 +147,7 @@ def steps(method, objective, params, count):
     state = jax.jit(method.init)(objective, params)
     for _ in range(count):
         new, new_state, _ = step(objective, params, state)
-        yield flat(new) - flat(params), flat(state.gradient), flat(new_state.gradient)
+        yield flat(new) - flat(params), flat(state.own.gradient), flat(new_state.own.gradient)
         params, state = new, new_state
 
 
@@ -174,7 +176,14 @@ def test_of_few_unknowns_the_direction_is_that_of_all_moves(x64):
         H = updated(H, move, new_gradient - gradient)
 
 
-start, following = map(jax.jit, (InverseByEntries.start, InverseByEntries.after))
+start = jax.jit(InverseByEntries.start)
+
+
+@jax.jit
+def following(state, move, gradient, new_gradient, is_found, norm):
+    line = Line(move, norm, norm, jnp.array(False))
+    found = FoundStep(LinePoint(move, norm, new_gradient), jnp.ones(()), is_found, 1)
+    return state.after(line, found, gradient, (norm, norm))
 
 
 @given(st.lists(st.floats(-3, 3), min_size=12, max_size=12), st.integers(0, 2**32 - 1))
@@ -188,7 +197,7 @@ def test_the_inverse_of_few_unknowns_stays_definite_and_maps_the_change_to_the_m
     before = start(zeros, one)._replace(
         entries=root @ root.T + np.eye(3, dtype=np.float32), is_known=np.array(True)
     )
-    after = following(before, move, one, zeros, change, np.array(True), norm=one)
+    after = following(before, move, zeros, change, np.array(True), one)
     H = np.asarray(after.entries)
     np.testing.assert_allclose(H, H.T, atol=1e-6 * np.linalg.norm(H, 2))
     assert np.linalg.eigvalsh((H + H.T) / 2)[0] > 0
@@ -200,10 +209,10 @@ def test_a_failed_search_forgets_the_inverse_of_few_unknowns():
     zeros, zero = np.zeros(2, np.float32), np.zeros((), np.float32)
     state = start(zeros, np.float32(3.0))
     state = state._replace(entries=np.eye(2, dtype=np.float32), is_known=np.array(True))
-    after = following(state, zeros, zero, zeros, zeros, np.array(False), norm=zero)
-    direction, has_pairs = after.descent_direction(np.float32([0.0, 5.0]), np.float32(5.0))
-    assert not has_pairs
-    np.testing.assert_allclose(direction, [0, -3])  # along the gradient, as far as the last move
+    after = following(state, zeros, zeros, zeros, np.array(False), zero)
+    line = after.line(np.float32([0.0, 5.0]), np.float32(5.0))
+    assert line.is_plain
+    np.testing.assert_allclose(line.direction, [0, -3])  # as far as the last move
 
 
 def test_negative_curvature_adds_no_pair_and_the_descent_goes_on(x64):

@@ -80,7 +80,9 @@ def test_every_direction_descends(x64):
     state = begin(objective, params)
     for _ in range(30):
         params, state, progress = step(objective, params, state)
-        assert state.slope <= -0.1 * progress.gradient_norm  # along a direction in units of |g|
+        assert (
+            state.own.directions.slope <= -0.1 * progress.gradient_norm
+        )  # along a direction in units of |g|
         assert progress.verdict == 0
 
 

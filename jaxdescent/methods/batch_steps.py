@@ -58,25 +58,6 @@ def look_at(objective: Objective, params: Params) -> BatchLook:
     return BatchLook(value, precision.norm(gradient), gradient)
 
 
-def reduced_gradient(
-    rows: Objective, params: Params, anchor: Params, whole: Params, *, times: float, share: float
-) -> Params:
-    """An estimate of the gradient of all rows with reduced variance: the known gradient at
-    ``anchor``, plus its change from there to ``params`` as estimated from a batch.
-
-    Args:
-      rows: the rows of the batch.
-      params: the point where the gradient is estimated.
-      anchor: the point where the gradient of all rows is known.
-      whole: the gradient of all rows at ``anchor``.
-      times: the number of full batches that all rows make.
-      share: the number of rows in this batch, relative to a full one.
-    """
-    way = jax.tree.map(jnp.subtract, params, anchor)
-    change = rows.hessian_product(params, way)
-    return jax.tree.map(lambda own, whole: own * times + whole * share, change, whole)
-
-
 def accepted(
     new: tuple[Params, BatchLook],
     old: tuple[Params, BatchLook],

@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxdescent.kernels.branches import seldom
+from jaxdescent.methods.keeping_progress import KeepingProgress
 from jaxdescent.methods.nonlinear_conjugate_gradient import NonlinearConjugateGradient
-from jaxdescent.methods.protocol import Estimate, KeepingProgress, Params, State
+from jaxdescent.methods.protocol import Estimate, Params, Progress, State
 from jaxdescent.numerics import precision
+from jaxdescent.numerics.linear_systems import add_scaled
 from jaxdescent.numerics.ritz import SmallestRitz, caution
 from jaxdescent.objectives import Objective
-from jaxdescent.objectives.elimination import Means, eliminated, weights_alone
 from jaxdescent.preconditioners import Factor, shifted_hessian
 from jaxdescent.preconditioners.protocol import check_preconditioner
 from jaxdescent.status import RUNNING, Evidence, Status
@@ -76,31 +77,34 @@ class ConjugateGradient(KeepingProgress):
 
     preconditioner: Any = None
 
+    def steps(self, objective: Objective) -> KeepingProgress:
+        return self if objective.is_quadratic else NonlinearConjugateGradient()
+
     def init(self, objective: Objective, params: Params) -> State:
-        if not objective.is_quadratic:
-            if self.preconditioner is not None:
-                raise TypeError(
-                    "ConjugateGradient takes a preconditioner for quadratic objectives alone "
-                    "(jd.Quadratic, jd.LinearRegression, jd.SumOfSquares), got "
-                    f"{type(objective).__name__}: leave it out, or take jd.LBFGS()."
-                )
-            return NonlinearConjugateGradient().init(objective, params)
-        inner, weights, means = eliminated(objective, params)
-        factor = None
-        if self.preconditioner is not None:
-            factor = self.preconditioner.factorise(shifted_hessian(objective, params, means))
+        if self.preconditioner is not None and not objective.is_quadratic:
+            raise TypeError(
+                "ConjugateGradient takes a preconditioner for quadratic objectives alone "
+                "(jd.Quadratic, jd.LinearRegression, jd.SumOfSquares), got "
+                f"{type(objective).__name__}: leave it out, or take jd.LBFGS()."
+            )
+        state = super().init(objective, params)
+        if self.preconditioner is None:
+            return state
+        hessian = shifted_hessian(objective, params, state.means)
+        factor = self.preconditioner.factorise(hessian)
+        return state._replace(own=state.own._replace(factor=factor))
+
+    def begun(self, objective: Objective, params: Params) -> _State:
         dtype = jnp.result_type(*jax.tree.leaves(params))
-        image = inner.image_of_start(weights)
-        value, gradient = inner.value_and_gradient_at(weights, image)
+        image = objective.image_of_start(params)
+        value, gradient = objective.value_and_gradient_at(params, image)
         norm = precision.norm(gradient)
-        if means is not None:
-            value, norm = means.at_given_intercept(params, value, gradient["weights"])
         return _State(
             value=value,
             norm=norm,
             gradient=gradient,
             image=image,
-            direction=jax.tree.map(jnp.zeros_like, weights),
+            direction=jax.tree.map(jnp.zeros_like, params),
             slope=jnp.ones((), dtype),
             first_norm=norm.astype(dtype),
             largest=jnp.zeros((), dtype),
@@ -108,44 +112,27 @@ class ConjugateGradient(KeepingProgress):
             ritz=SmallestRitz.start((), dtype),
             height=jnp.full((), jnp.inf, dtype),
             iteration=jnp.zeros((), jnp.int32),
-            unreported=jnp.ones((), jnp.int32),
-            verdict=jnp.full((), RUNNING, jnp.int32),
-            factor=factor,
-            means=means,
+            factor=None,
         )
 
-    def blind_step(
-        self, objective: Objective, params: Params, state: State
-    ) -> tuple[Params, State]:
-        if not objective.is_quadratic:
-            return NonlinearConjugateGradient().blind_step(objective, params, state)
-        inner, weights = weights_alone(objective, params, state.means)
-        new, moved = self._moved(objective, inner, weights, state)
-        curves_down = objective.curves_down()
-        if curves_down is not None:
-            verdict = jnp.where(curves_down, Status.DIVERGED.value, moved.verdict)
-            moved = moved._replace(verdict=verdict.astype(jnp.int32))
-        return new if state.means is None else state.means.with_intercept(new["weights"]), moved
-
-    def _moved(
-        self, whole: Objective, objective: Objective, params: Params, state: _State
-    ) -> tuple[Params, _State]:
-        """A step on ``objective``, which is ``whole`` or its elimination of the intercept."""
-        gradient = state.gradient
+    def moved(
+        self, objective: Objective, params: Params, own: _State
+    ) -> tuple[Params, _State, int, jax.Array]:
+        gradient = own.gradient
         preconditioned = gradient
-        if state.factor is not None:
-            hessian = shifted_hessian(whole, params, state.means)
-            preconditioned = hessian.solve(state.factor.solve, gradient)
+        if own.factor is not None:
+            hessian = shifted_hessian(objective, params)
+            preconditioned = hessian.solve(own.factor.solve, gradient)
         slope = precision.inner(gradient, preconditioned)
 
         # The first direction is the preconditioned gradient alone, and so is any direction that
         # rounding would turn uphill.
-        ratio = jnp.where((state.iteration > 0) & (state.slope > 0), slope / state.slope, 0)
+        ratio = jnp.where((own.iteration > 0) & (own.slope > 0), slope / own.slope, 0)
         ratio = jnp.where(jnp.isfinite(ratio), ratio, 0)
-        along_old = precision.inner(gradient, state.direction)
+        along_old = precision.inner(gradient, own.direction)
         ratio = jnp.where(ratio * along_old < slope, ratio, 0)
         direction = jax.tree.map(
-            lambda d, z: ratio.astype(d.dtype) * d - z, state.direction, preconditioned
+            lambda d, z: ratio.astype(d.dtype) * d - z, own.direction, preconditioned
         )
         descent = ratio * along_old - slope
 
@@ -153,7 +140,7 @@ class ConjugateGradient(KeepingProgress):
         curvature = objective.curvature_along(params, direction, direction_image)
         squared = precision.squared_norm(direction)
         quotient = curvature / jnp.where(squared > 0, squared, 1)
-        largest = jnp.maximum(state.largest, jnp.abs(quotient))
+        largest = jnp.maximum(own.largest, jnp.abs(quotient))
         is_negative = quotient < -16 * jnp.finfo(quotient.dtype).eps * largest
         is_unbounded = is_negative | ((largest == 0) & (descent < 0) & (squared > 0))
         is_curved = curvature > 0
@@ -164,7 +151,7 @@ class ConjugateGradient(KeepingProgress):
         is_far = (step * jnp.sqrt(squared) > far) | (jnp.abs(step * descent) > far)
         # A step is also too far if the curvature is rounding error, and the slope is not.
         is_flat = jnp.abs(quotient) <= 16 * jnp.finfo(quotient.dtype).eps * largest
-        steep = jnp.sqrt(jnp.finfo(descent.dtype).eps) * state.first_norm
+        steep = jnp.sqrt(jnp.finfo(descent.dtype).eps) * own.first_norm
         is_far |= is_flat & (-descent > steep * jnp.sqrt(squared))
         is_unbounded |= is_far
         # An objective that is bounded below has no such direction: the products are rounding
@@ -174,9 +161,9 @@ class ConjugateGradient(KeepingProgress):
         lost = jnp.where(has_none, Status.STAGNATED.value, Status.DIVERGED.value)
         step = jnp.where(is_far, 0, step)
 
-        params = _add_scaled(params, step, direction)
-        image = _add_scaled(state.image, step, direction_image)
-        iteration = state.iteration + 1
+        params = add_scaled(params, step, direction)
+        image = add_scaled(own.image, step, direction_image)
+        iteration = own.iteration + 1
         if image is not None:
             is_due = iteration % REPLACE_EVERY == 0
             image = seldom(is_due, _image_anew, lambda *at: at[-1], objective, params, image)
@@ -185,13 +172,13 @@ class ConjugateGradient(KeepingProgress):
         # One more row of the factor of the Lanczos process's tridiagonal matrix.
         is_moved = step > 0
         root = jnp.where(is_moved, jax.lax.rsqrt(jnp.where(is_moved, step, 1)), 0)
-        below = jnp.sqrt(ratio / jnp.where(state.step > 0, state.step, 1))
-        ritz = state.ritz.after(root, jnp.where(state.step > 0, below, 0))
+        below = jnp.sqrt(ratio / jnp.where(own.step > 0, own.step, 1))
+        ritz = own.ritz.after(root, jnp.where(own.step > 0, below, 0))
         # The next step computes g.z of the new gradient; its ratio to |g|^2 is taken to stay.
-        share = slope / jnp.where(state.norm > 0, state.norm, 1)
-        share = norm * (share / jnp.where(state.norm > 0, state.norm, 1))
-        squared_norm = norm * (norm if state.factor is None else share)
-        return params, state._replace(
+        share = slope / jnp.where(own.norm > 0, own.norm, 1)
+        share = norm * (share / jnp.where(own.norm > 0, own.norm, 1))
+        squared_norm = norm * (norm if own.factor is None else share)
+        own = own._replace(
             value=value,
             norm=norm,
             gradient=gradient,
@@ -203,37 +190,23 @@ class ConjugateGradient(KeepingProgress):
             ritz=ritz,
             height=ritz.height(squared_norm),
             iteration=iteration,
-            unreported=jnp.full((), 2, jnp.int32),
-            verdict=jnp.where(is_unbounded, lost, RUNNING).astype(jnp.int32),
         )
+        return params, own, 2, jnp.where(is_unbounded, lost, RUNNING)
 
-    def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
-        if not objective.is_quadratic:
-            return NonlinearConjugateGradient().after_rounding(objective, params, state)
-        objective, params = weights_alone(objective, params, state.means)
+    def evaluated(self, objective: Objective, params: Params, own: _State) -> _State:
         image = objective.image(params)
         value, gradient = objective.value_and_gradient_at(params, image)
         norm = precision.norm(gradient)
-        return state._replace(value=value, norm=norm, gradient=gradient, image=image)
+        return own._replace(value=value, norm=norm, gradient=gradient, image=image)
 
     def estimates(self, objective: Objective) -> bool:
         return objective.is_quadratic
 
-    def estimate(self, objective: Objective, params: Params, state: State) -> Estimate | None:
-        if not objective.is_quadratic:
-            return None
-        height = state.height.astype(state.value.dtype)
+    def report(self, own: _State) -> Progress:
+        height = own.height.astype(own.value.dtype)
         code = Evidence.RITZ_VALUES.value
-        estimate = Estimate(
-            height, state.largest, code, caution(height.dtype), rounding=state.largest
-        )
-        if state.means is not None:
-            estimate = estimate._replace(
-                steepness=state.means.steepness() + state.largest,
-                products=state.means.products(params["weights"]),
-            )
-        inner, _ = weights_alone(objective, params, state.means)
-        return estimate.at_least_curvature(inner.least_curvature(), state.norm)
+        estimate = Estimate(height, own.largest, code, caution(height.dtype), rounding=own.largest)
+        return Progress(own.value, own.norm, estimate=estimate)
 
     def check(self) -> None:
         check_preconditioner(self.preconditioner)
@@ -257,16 +230,8 @@ class _State(NamedTuple):
     height: jax.Array
     """An estimate of the value minus the minimum, by the smallest Ritz value."""
     iteration: jax.Array
-    unreported: jax.Array
-    verdict: jax.Array
     factor: Factor | None
-    means: Means | None
-    """The means of a regression with an intercept, which is eliminated."""
 
 
 def _image_anew(objective: Objective, params: Params, image: Any) -> Any:
     return jax.tree.map(lambda new, old: new.astype(old.dtype), objective.image(params), image)
-
-
-def _add_scaled(a: Any, scale: jax.Array, b: Any) -> Any:
-    return jax.tree.map(lambda x, y: x + scale.astype(x.dtype) * y, a, b)

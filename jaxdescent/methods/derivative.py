@@ -18,6 +18,7 @@ from jaxdescent.methods.protocol import (
     progress_at,
 )
 from jaxdescent.numerics import precision
+from jaxdescent.numerics.linear_systems import add_scaled
 from jaxdescent.objectives import Objective
 from jaxdescent.objectives.stationary import DenseSolver
 from jaxdescent.status import RUNNING, Evidence, Status
@@ -125,15 +126,14 @@ class DerivativeMethod(LookingAhead):
         if state.at is None:
             progress = super().progress(objective, params, state)
         else:
-            progress = progress_at(*state.at)
-        verdict = jnp.where(state.is_rounded, Status.STAGNATED.value, RUNNING)
-        verdict = jnp.where(state.is_unbounded, Status.DIVERGED.value, verdict)
-        if state.at is not None:
             gradient = state.at.gradient
             left, curvature = state.solver.height(objective, params, gradient, state.is_solution)
             # For functions that are not quadratic the height is that of the local quadratic model.
             code = Evidence.FACTORISATION if objective.is_quadratic else Evidence.NEWTON_DECREMENT
-            progress = progress._replace(estimate=Estimate(left, curvature, code.value))
+            estimate = Estimate(left, curvature, code.value)
+            progress = progress_at(*state.at)._replace(estimate=estimate)
+        verdict = jnp.where(state.is_rounded, Status.STAGNATED.value, RUNNING)
+        verdict = jnp.where(state.is_unbounded, Status.DIVERGED.value, verdict)
         return progress._replace(verdict=verdict)
 
     def estimates(self, objective: Objective) -> bool:
@@ -176,12 +176,9 @@ def _damped_newton(
     norm = precision.norm(gradient)
     direction, _ = solver.newton_step(gradient)
 
-    def move(fraction: jax.Array) -> Params:
-        return jax.tree.map(lambda x, d: x + fraction.astype(x.dtype) * d, params, direction)
-
     def is_worse(carry: tuple[jax.Array, jax.Array]) -> jax.Array:
         fraction, halvings = carry
-        new = precision.norm(objective.gradient(move(fraction)))
+        new = precision.norm(objective.gradient(add_scaled(params, fraction, direction)))
         return ~(new < norm) & (halvings < MAX_HALVINGS)
 
     fraction, _ = lax.while_loop(
@@ -189,4 +186,4 @@ def _damped_newton(
         lambda carry: (carry[0] / 2, carry[1] + 1),
         (jnp.ones((), norm.dtype), jnp.zeros((), jnp.int32)),
     )
-    return move(fraction)
+    return add_scaled(params, fraction, direction)

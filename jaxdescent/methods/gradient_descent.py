@@ -63,8 +63,8 @@ class GradientDescent(Method):
             state = jnp.zeros((), jnp.int32) if callable(rate) else ()
         if self.momentum is None:
             return state
-        if isinstance(rate, StepRule):
-            state = rate.start_under_momentum(state)
+        if not self._has_rate_ahead:
+            state = self.learning_rate.start_under_momentum(state)
         return _WithMomentum(state, self.momentum.start(params, objective))
 
     def step(

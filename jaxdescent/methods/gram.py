@@ -11,6 +11,7 @@ import optax
 
 from jaxdescent.designs import Center, as_design, shares
 from jaxdescent.methods.conjugate_gradient import ConjugateGradient
+from jaxdescent.methods.keeping_progress import GivenIntercept
 from jaxdescent.methods.optax_method import as_method
 from jaxdescent.methods.protocol import (
     Method,
@@ -94,8 +95,7 @@ class Gram(Method):
         first = None
         if means is not None:
             value, gradient = inner.value_and_gradient(weights)
-            given = means.at_given_intercept(params, value, gradient["weights"])
-            first = _First(*given, jnp.array(True))
+            first = GivenIntercept.at(params, means, value, gradient)
         return _GramState(form.with_penalty(0), self._inner.init(inner, weights), first)
 
     def step(
@@ -121,11 +121,9 @@ class Gram(Method):
         if progress.estimate is not None:
             products = means.products(weights["weights"])
             progress = progress._replace(estimate=progress.estimate._replace(products=products))
-        # Only the start may have an intercept that is not the best one.
         progress = first.of(progress)
-        first = first._replace(is_first=jnp.zeros_like(first.is_first))
         params = means.with_intercept(weights["weights"])
-        return params, _GramState(state.form, inner_state, first), progress
+        return params, _GramState(state.form, inner_state, first.after_step()), progress
 
     def is_estimate(self, state: State) -> bool:
         del state
@@ -150,33 +148,12 @@ class Gram(Method):
         return progress if state.first is None else state.first.of(progress)
 
 
-class _First(NamedTuple):
-    """Value and gradient norm at the given params."""
-
-    value: jax.Array
-    norm: jax.Array
-    is_first: jax.Array
-
-    def of(self, progress: Progress) -> Progress:
-        """``progress``, but in the first step the values that hold at the given params."""
-        estimate = progress.estimate
-        if estimate is not None:
-            more = jnp.where(self.is_first, self.value - progress.value, 0)
-            left = estimate.suboptimality
-            estimate = estimate._replace(suboptimality=left + more.astype(left.dtype))
-        return progress._replace(
-            estimate=estimate,
-            value=jnp.where(self.is_first, self.value, progress.value),
-            gradient_norm=jnp.where(self.is_first, self.norm, progress.gradient_norm),
-        )
-
-
 class _GramState(NamedTuple):
     form: GramForm
     """The form without its penalty, which each step takes from the objective."""
     inner: State
     """The state of the method on the weights alone."""
-    first: _First | None
+    first: GivenIntercept | None
 
 
 def _regression_of(objective: Objective) -> LinearRegression:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -112,7 +113,7 @@ class Hedge(LookingAhead):
             *(state.second, self, objective, params),
         )
         state = state._replace(second=second, is_second=state.is_second | switches)
-        return seldom(state.is_second, _second_step, _first_step, self, objective, params, state)
+        return seldom(state.is_second, *_of_each(_step), self, objective, params, state)
 
     def progress(self, objective: Objective, params: Params, state: State) -> Progress:
         del objective, params
@@ -123,8 +124,7 @@ class Hedge(LookingAhead):
         return progress._replace(verdict=verdict, is_provisional=~state.is_second)
 
     def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
-        of_each = (functools.partial(_rounded, which=which) for which in (SECOND, FIRST))
-        return seldom(state.is_second, *of_each, self, objective, params, state)
+        return seldom(state.is_second, *_of_each(_rounded), self, objective, params, state)
 
     def check(self) -> None:
         for name, method in zip(("first", "then"), self.methods, strict=True):
@@ -153,9 +153,8 @@ class Hedge(LookingAhead):
         return jnp.where(state.is_second, second, first)
 
     def measured(self, objective: Objective, params: Params, state: State, always: Any) -> Progress:
-        of_each = (functools.partial(_measured, which=which) for which in (SECOND, FIRST))
         operands = self, objective, params, state, jnp.asarray(always)
-        return Progress(*seldom(state.is_second, *of_each, *operands))
+        return Progress(*seldom(state.is_second, *_of_each(_measured), *operands))
 
     def disproved(self, state: State) -> tuple[State, jax.Array] | None:
         over = state.attempt._replace(is_over=jnp.ones_like(state.attempt.is_over))
@@ -181,20 +180,20 @@ class _State(NamedTuple):
     is_second: jax.Array
 
 
-def _first_step(
-    hedge: Hedge, objective: Objective, params: Params, state: _State
-) -> tuple[Params, _State]:
-    params, first = hedge.first.blind_step(objective, params, state.first)
-    state = _with(hedge, objective, params, state, first, which=FIRST)
-    attempt = state.attempt.after(state.progress, hedge.budget, hedge.tolerance)
-    return params, state._replace(attempt=attempt)
+def _of_each(function: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """The function for the second method, and for the first."""
+    return (functools.partial(function, which=which) for which in (SECOND, FIRST))
 
 
-def _second_step(
-    hedge: Hedge, objective: Objective, params: Params, state: _State
+def _step(
+    hedge: Hedge, objective: Objective, params: Params, state: _State, *, which: int
 ) -> tuple[Params, _State]:
-    params, second = hedge.then.blind_step(objective, params, state.second)
-    return params, _with(hedge, objective, params, state, second, which=SECOND)
+    params, own = hedge.methods[which].blind_step(objective, params, state[which])
+    state = _with(hedge, objective, params, state, own, which=which)
+    if which == FIRST:
+        attempt = state.attempt.after(state.progress, hedge.budget, hedge.tolerance)
+        state = state._replace(attempt=attempt)
+    return params, state
 
 
 def _rounded(
@@ -234,20 +233,9 @@ def _as_arrays(progress: Progress, value_dtype: Any, norm_dtype: Any) -> Progres
     if estimate is None:
         nothing = jnp.zeros((), norm_dtype)
         estimate = Estimate(jnp.full((), jnp.inf), nothing, Evidence.NONE.value)
-    estimate = Estimate(
-        jnp.asarray(estimate.suboptimality, value_dtype),
-        jnp.asarray(estimate.curvature, norm_dtype),
-        jnp.asarray(estimate.evidence, jnp.int32),
-        jnp.asarray(estimate.caution, value_dtype),
-        jnp.asarray(estimate.steepness, norm_dtype),
-        jnp.asarray(estimate.rounding, norm_dtype),
-        jnp.asarray(estimate.products, norm_dtype),
-    )
-    return Progress(
-        jnp.asarray(progress.value, value_dtype),
-        jnp.asarray(progress.gradient_norm, norm_dtype),
-        jnp.asarray(progress.evaluations, jnp.int32),
-        jnp.asarray(progress.verdict, jnp.int32),
-        estimate,
-        jnp.asarray(progress.curvature, norm_dtype),
-    )
+    value, norm, code = value_dtype, norm_dtype, jnp.int32
+    dtypes = value, norm, code, value, norm, norm, norm
+    estimate = Estimate(*map(jnp.asarray, estimate[:-1], dtypes))
+    numbers = map(jnp.asarray, progress[:4], (value, norm, code, code))
+    curvature = jnp.asarray(progress.curvature, norm)
+    return Progress(*numbers, estimate=estimate, curvature=curvature)

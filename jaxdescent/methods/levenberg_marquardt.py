@@ -29,7 +29,7 @@ from jaxdescent.kernels import dtypes
 from jaxdescent.methods.line_search import NOISE_ULPS, Idle
 from jaxdescent.methods.protocol import Estimate, Method, Params, Progress, State
 from jaxdescent.numerics import precision
-from jaxdescent.numerics.linear_systems import conjugate_gradient
+from jaxdescent.numerics.linear_systems import add_scaled, conjugate_gradient
 from jaxdescent.objectives import Objective
 from jaxdescent.status import RUNNING, Status
 
@@ -283,7 +283,7 @@ def _matrix_free(
 
     def solve(damping: jax.Array) -> tuple[Params, jax.Array]:
         def product(direction: Params) -> Params:
-            return _add(pull(push(direction)), damping, direction)
+            return add_scaled(pull(push(direction)), damping, direction)
 
         downhill = jax.tree.map(jnp.negative, gradient)
         limits = {"most_steps": MAX_PRODUCTS, "accuracy": accuracy}
@@ -291,7 +291,3 @@ def _matrix_free(
         return move, precision.squared_norm(push(move)).astype(damping.dtype)
 
     return solve
-
-
-def _add(tree: Params, factor: jax.Array, other: Params) -> Params:
-    return jax.tree.map(lambda a, b: a + factor.astype(a.dtype) * b, tree, other)

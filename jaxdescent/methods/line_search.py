@@ -28,6 +28,7 @@ from jax import lax
 
 from jaxdescent.kernels import loops
 from jaxdescent.numerics import precision
+from jaxdescent.numerics.linear_systems import add_scaled
 from jaxdescent.objectives import Objective
 
 Params = Any
@@ -158,7 +159,7 @@ def search(
 
     def attempt(search: _Search) -> _Search:
         step = search.next_step
-        params = jax.tree.map(lambda x, d: x + step.astype(x.dtype) * d, start.params, direction)
+        params = add_scaled(start.params, step, direction)
         value, gradient = objective.value_and_gradient(params)
         trial = LinePoint(params, jnp.asarray(value, start.value.dtype), gradient)
         here = _End(step, trial.value.astype(dtype), precision.inner(gradient, direction))

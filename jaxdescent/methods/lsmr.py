@@ -186,7 +186,7 @@ class LSMR(LookingAhead):
         search = jnp.where(is_restart, 0, state.last - of_search * state.search)
         last = new_basis.direction - jnp.where(is_restart, 0, of_last) * state.last
         new_weights = moved + jnp.where(is_restart | is_done, 0, of_move) * search
-        new = _State(
+        new = state._replace(
             basis=new_basis,
             last=last,
             gradient=gradient,
@@ -194,10 +194,6 @@ class LSMR(LookingAhead):
             scalars=new_scalars,
             is_restart=jnp.zeros_like(is_restart),
             is_estimate=~jnp.all(is_restart),
-            factor=state.factor,
-            means=state.means,
-            rounding=state.rounding,
-            is_unbounded=state.is_unbounded,
         )
         # An estimate that has fallen this far may be rounding: the residual must confirm it.
         eps = jnp.finfo(beta.dtype).eps
@@ -227,10 +223,7 @@ class LSMR(LookingAhead):
         code = Evidence.RITZ_VALUES.value
         estimate = Estimate(height, curvature, code, caution(height.dtype))
         if state.means is not None:
-            estimate = estimate._replace(
-                steepness=state.means.steepness() + curvature,
-                products=state.means.products(params["weights"]),
-            )
+            estimate = estimate.with_means(state.means, params["weights"])
         if state.factor is None:
             estimate = estimate._replace(rounding=curvature)
         least = jnp.where(offset > 0, 0, jnp.min(regression.shift))

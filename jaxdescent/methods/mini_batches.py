@@ -20,7 +20,6 @@ from jaxdescent.methods.batch_steps import (
     Scaling,
     accepted,
     look_at,
-    reduced_gradient,
     scaled_step,
     scaling_of,
 )
@@ -232,10 +231,14 @@ class MiniBatches(LookingAhead):
                 return jax.tree.map(lambda leaf: leaf * (total / size), rows.gradient(params))
 
             def reduced(params: Params) -> Params:
+                # The gradient of all rows at the anchor, and its change from there in this batch.
                 assert state.look is not None  # it is None only with a transformation
-                whole = state.look.gradient
-                shares = {"times": total / size, "share": count / size}
-                return reduced_gradient(rows, params, known[0], whole, **shares)
+                way = jax.tree.map(jnp.subtract, params, known[0])
+                return jax.tree.map(
+                    lambda change, whole: change * (total / size) + whole * (count / size),
+                    rows.hessian_product(params, way),
+                    state.look.gradient,
+                )
 
             def gradient(params: Params) -> Params:
                 if state.look is None:

@@ -72,6 +72,12 @@ class Estimate(NamedTuple):
             caution=jnp.where(is_less, 1, caution),
         )
 
+    def with_means(self, means: Means, weights: jax.Array) -> Estimate:
+        """The estimate for weights with their best intercept, which follows from these means."""
+        return self._replace(
+            steepness=means.steepness() + self.curvature, products=means.products(weights)
+        )
+
     def at_least_curvature(self, least: jax.Array | None, norm: jax.Array) -> Estimate:
         """The estimate, or ``|g|^2 / (2 least)`` if that is smaller; None: no bound is known."""
         if least is None:
@@ -248,39 +254,6 @@ class LookingAhead(Method):
     @property
     def looks_ahead(self) -> bool:
         return True
-
-
-class KeepingProgress(LookingAhead):
-    """A method whose state contains the progress at the current params.
-
-    The state has the fields ``value``, ``norm`` (of the gradient), ``unreported`` (the evaluations
-    of the last step) and ``verdict`` (that step's status code). It may have ``curvature``, the
-    largest one that the step saw. :meth:`estimate` reads an estimate of the value minus the
-    minimum.
-    """
-
-    def estimate(self, objective: Objective, params: Params, state: State) -> Estimate | None:
-        """The estimate at the current params; None if there is none."""
-        del objective, params, state
-        return None
-
-    def step(
-        self, objective: Objective, params: Params, state: State
-    ) -> tuple[Params, State, Progress]:
-        new_params, new = self.blind_step(objective, params, state)
-        evaluations = state.unreported + new.unreported
-        estimate = self.estimate(objective, params, state)
-        curvature = getattr(new, "curvature", 0.0)
-        progress = Progress(state.value, state.norm, evaluations, new.verdict, estimate, curvature)
-        none = jnp.zeros_like(new.unreported)
-        return new_params, new._replace(unreported=none, verdict=none + RUNNING), progress
-
-    def progress(self, objective: Objective, params: Params, state: State) -> Progress:
-        estimate = self.estimate(objective, params, state)
-        curvature = getattr(state, "curvature", 0.0)
-        return Progress(
-            state.value, state.norm, state.unreported, state.verdict, estimate, curvature
-        )
 
 
 def progress_at(value: jax.Array, gradient: Params) -> Progress:

@@ -63,7 +63,7 @@ def solve(product: Callable[[Params], Params], rhs: Params, system: System = UNK
     underflows in float32, and a residual that seems to be zero would give x = 0.
     """
     length = precision.norm(rhs)
-    unit = _scaled(inverse(length), rhs)
+    unit = scaled(inverse(length), rhs)
     units = system.units
     is_few = sum(leaf.size for leaf in jax.tree.leaves(rhs)) <= FEW and system.is_small
 
@@ -81,20 +81,14 @@ def solve(product: Callable[[Params], Params], rhs: Params, system: System = UNK
             own = jax.tree.map(lambda d: jnp.where(system.are_uneven, d, 1).astype(d.dtype), units)
         return within(own, of)
 
-    if is_few:
-        solution, is_regular = within(units, _by_eigenvalues)
-        if units is None:
-            return _scaled(length, solution)
-        own = functools.partial(in_own_units, _by_eigenvalues)
-        solution = lax.cond(is_regular, lambda: solution, lambda: own()[0])
-        return _scaled(length, solution)
-
     def tried(product: Callable[[Params], Params], rhs: Params) -> tuple[Params, jax.Array]:
         return conjugate_gradient(product, rhs, null_share(rhs))
 
-    solution, is_regular = within(units, tried)
-    solution = lax.cond(is_regular, lambda: solution, lambda: in_own_units(minres)[0])
-    return _scaled(length, solution)
+    usual, of_singular = (_by_eigenvalues, _by_eigenvalues) if is_few else (tried, minres)
+    solution, is_regular = within(units, usual)
+    if units is not None or not is_few:
+        solution = lax.cond(is_regular, lambda: solution, lambda: in_own_units(of_singular)[0])
+    return scaled(length, solution)
 
 
 def conjugate_gradient(
@@ -132,10 +126,10 @@ def conjugate_gradient(
         largest = jnp.maximum(largest, curvature / own)
         is_curved = curvature > jnp.asarray(null, own.dtype) * largest * own
         step = jnp.where(is_curved, squared / jnp.where(is_curved, curvature, 1), 0)
-        x = _add_scaled(x, step, direction)
-        residual = _add_scaled(residual, -step, image)
+        x = add_scaled(x, step, direction)
+        residual = add_scaled(residual, -step, image)
         new_squared = precision.squared_norm(residual)
-        direction = _add_scaled(residual, new_squared / squared, direction)
+        direction = add_scaled(residual, new_squared / squared, direction)
         return x, residual, direction, new_squared, count + 1, is_curved, largest
 
     zeros = jax.tree.map(jnp.zeros_like, rhs)
@@ -196,7 +190,7 @@ def minres(product: Callable[[Params], Params], rhs: Params) -> tuple[Params, ja
     null = float(jnp.finfo(jnp.result_type(*jax.tree.leaves(rhs))).eps)
     zeros = jax.tree.map(jnp.zeros_like, rhs)
     start = precision.norm(rhs)
-    first = _scaled(inverse(start), rhs)
+    first = scaled(inverse(start), rhs)
     one, zero = jnp.ones_like(start), jnp.zeros_like(start)
 
     def is_running(carry: Any) -> jax.Array:
@@ -207,14 +201,14 @@ def minres(product: Callable[[Params], Params], rhs: Params) -> tuple[Params, ja
         x, (v_old, v), (w_old, w), beta, (c_old, c), (s_old, s), largest, eta, count, _ = carry
         image = product(v)
         alpha = precision.inner(v, image)
-        image = _add_scaled(_add_scaled(image, -alpha, v), -beta, v_old)
+        image = add_scaled(add_scaled(image, -alpha, v), -beta, v_old)
         beta_new = precision.norm(image)
         delta = c * alpha - c_old * s * beta
         rho = jnp.hypot(delta, beta_new)
         c_new, s_new = delta * inverse(rho), beta_new * inverse(rho)
-        w_new = _add_scaled(v, -s_old * beta, w_old)
-        w_new = _scaled(inverse(rho), _add_scaled(w_new, -(s * alpha + c_old * c * beta), w))
-        x = _add_scaled(x, c_new * eta, w_new)
+        w_new = add_scaled(v, -s_old * beta, w_old)
+        w_new = scaled(inverse(rho), add_scaled(w_new, -(s * alpha + c_old * c * beta), w))
+        x = add_scaled(x, c_new * eta, w_new)
         largest = jnp.maximum(largest, jnp.abs(alpha) + beta)
         # The hypotenuse is |H r| / |r| for the residual that this step began with.
         is_outside = jnp.hypot(delta, c * beta_new) <= null**0.5 * largest
@@ -222,7 +216,7 @@ def minres(product: Callable[[Params], Params], rhs: Params) -> tuple[Params, ja
         floor = jnp.finfo(beta.dtype).eps * largest
         return (
             x,
-            (v, _scaled(inverse(beta_new), image)),
+            (v, scaled(inverse(beta_new), image)),
             (w, w_new),
             beta_new,
             (c, c_new),
@@ -236,11 +230,11 @@ def minres(product: Callable[[Params], Params], rhs: Params) -> tuple[Params, ja
     carry = (zeros, (zeros, first), (zeros, zeros), zero, (one, one), (zero, zero), zero, start)
     carry = (*carry, jnp.zeros((), jnp.int32), start > 0)
     x = lax.while_loop(is_running, iterate, carry)[0]
-    residual = _add_scaled(rhs, -one, product(x))
+    residual = add_scaled(rhs, -one, product(x))
     left = precision.norm(residual)
-    unit = _scaled(inverse(left), residual)
+    unit = scaled(inverse(left), residual)
     part = jnp.where(left > OUTSIDE * start, precision.inner(unit, x), 0)
-    return _add_scaled(x, -part, unit), left <= OUTSIDE * start
+    return add_scaled(x, -part, unit), left <= OUTSIDE * start
 
 
 def _limits(rhs: Params) -> tuple[int, jax.Array]:
@@ -255,9 +249,11 @@ def inverse(x: jax.Array) -> jax.Array:
     return jnp.where(x == 0, 0, 1 / jnp.where(x == 0, 1, x))
 
 
-def _scaled(scale: jax.Array, a: Params) -> Params:
+def scaled(scale: jax.Array, a: Params) -> Params:
+    """``scale a``, in the dtypes of a."""
     return jax.tree.map(lambda x: scale.astype(x.dtype) * x, a)
 
 
-def _add_scaled(a: Params, scale: jax.Array, b: Params) -> Params:
+def add_scaled(a: Params, scale: jax.Array, b: Params) -> Params:
+    """``a + scale b``, in the dtypes of a."""
     return jax.tree.map(lambda x, y: x + scale.astype(x.dtype) * y, a, b)

@@ -68,3 +68,31 @@ class SmallestRitz(NamedTuple):
         """``squared / (2 smallest Ritz value)``; infinite before the first step."""
         is_known = self.inverse > 0
         return jnp.where(is_known, 0.5 * squared * self.inverse, jnp.inf)
+
+
+class ConjugateSteps(NamedTuple):
+    """The smallest Ritz value from exact steps along conjugate directions.
+
+    On a quadratic the directions of LBFGS are those of conjugate gradients up to their lengths. So
+    ``alpha = t (-g.d) / |g|^2`` and ``beta = |g_new|^2 / |g|^2`` are the coefficients of the same
+    Lanczos process.
+    """
+
+    ritz: SmallestRitz
+    below: jax.Array  # the entry below the diagonal in the factor's next row
+
+    @classmethod
+    def start(cls, dtype: Any) -> ConjugateSteps:
+        return cls(SmallestRitz.start((), dtype), jnp.zeros((), dtype))
+
+    def after(
+        self, step: jax.Array, slope: jax.Array, norm: jax.Array, new_norm: jax.Array
+    ) -> ConjugateSteps:
+        """The state after a step along a direction of this slope; a step of zero restarts it."""
+        safe = jnp.where(norm > 0, norm, 1).astype(slope.dtype)
+        alpha = step * (-slope / safe) / safe
+        has_moved = alpha > 0
+        root = jnp.where(has_moved, jax.lax.rsqrt(jnp.where(has_moved, alpha, 1)), 0)
+        ritz = self.ritz.after(root, self.below)
+        ritz = jax.tree.map(lambda a, b: jnp.where(has_moved, a, b), ritz, self.ritz)
+        return ConjugateSteps(ritz, root * (new_norm.astype(slope.dtype) / safe))

@@ -41,9 +41,9 @@ class ShiftedHessian(Displayed, abc.ABC):
         """The length of a column."""
 
     @property
-    @abc.abstractmethod
     def dtype(self) -> Any:
         """The dtype of the arithmetic."""
+        return self.shift.dtype
 
     @property
     @abc.abstractmethod
@@ -62,12 +62,13 @@ class ShiftedHessian(Displayed, abc.ABC):
           TypeError: if computing it would take as many products as there are unknowns.
         """
 
-    @abc.abstractmethod
     def solve(self, inverse: Inverse, gradient: Params) -> Params:
         """``inverse``, which acts on columns, applied to a gradient with the params' structure.
 
         For a regression the gradient is that of the weights alone.
         """
+        columns = gradient["weights"]
+        return {"weights": inverse(columns.reshape(self.size, -1)).reshape(columns.shape)}
 
 
 def shifted_hessian(
@@ -128,10 +129,6 @@ class CentredRegression(ShiftedHessian):
     @property
     def size(self) -> int:
         return self.design.shape[1]
-
-    @property
-    def dtype(self) -> Any:
-        return self.design.dtype
 
     @property
     def shift(self) -> jax.Array:
@@ -200,9 +197,6 @@ class CentredRegression(ShiftedHessian):
         rounding = 16 * float(jnp.finfo(self.dtype).eps) * self.means.features.mean
         return jnp.where(squares > self.means.weight_total * jnp.square(rounding), squares, 0)
 
-    def solve(self, inverse: Inverse, gradient: Params) -> Params:
-        return _of_weights(inverse, self.size, gradient)
-
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -217,12 +211,8 @@ class CentredGram(ShiftedHessian):
         return self.gram.shape[0]
 
     @property
-    def dtype(self) -> Any:
-        return self.gram.dtype
-
-    @property
     def shift(self) -> jax.Array:
-        l2 = jnp.asarray(self.l2, self.dtype)
+        l2 = jnp.asarray(self.l2, self.gram.dtype)
         return l2[None, :] if l2.ndim else l2
 
     def product(self, columns: jax.Array) -> jax.Array:
@@ -230,14 +220,6 @@ class CentredGram(ShiftedHessian):
 
     def diagonal(self) -> jax.Array:
         return jnp.diagonal(self.gram)
-
-    def solve(self, inverse: Inverse, gradient: Params) -> Params:
-        return _of_weights(inverse, self.size, gradient)
-
-
-def _of_weights(inverse: Inverse, size: int, gradient: Params) -> Params:
-    columns = gradient["weights"]
-    return {"weights": inverse(columns.reshape(size, -1)).reshape(columns.shape)}
 
 
 @jax.tree_util.register_dataclass
@@ -253,12 +235,8 @@ class FlatHessian(ShiftedHessian):
         return sum(leaf.size for leaf in jax.tree.leaves(self.params))
 
     @property
-    def dtype(self) -> Any:
-        return jnp.result_type(*jax.tree.leaves(self.params))
-
-    @property
     def shift(self) -> jax.Array:
-        return jnp.zeros((), self.dtype)
+        return jnp.zeros((), jnp.result_type(*jax.tree.leaves(self.params)))
 
     def product(self, columns: jax.Array) -> jax.Array:
         def of_column(column: jax.Array) -> jax.Array:

@@ -57,6 +57,3 @@ class _Scaling(Factor):
 
     def apply(self, columns: jax.Array) -> jax.Array:
         return self.scale * columns
-
-    def apply_transpose(self, columns: jax.Array) -> jax.Array:
-        return self.scale * columns

@@ -97,6 +97,3 @@ class _LowRank(Factor):
     def apply(self, columns: jax.Array) -> jax.Array:
         coefficients = self.change * jnp.matmul(self.basis.T, columns, precision=HIGHEST)
         return columns + jnp.matmul(self.basis, coefficients, precision=HIGHEST)
-
-    def apply_transpose(self, columns: jax.Array) -> jax.Array:
-        return self.apply(columns)

@@ -18,9 +18,9 @@ class Factor(Displayed, abc.ABC):
     def apply(self, columns: jax.Array) -> jax.Array:
         """``N @ columns``: from the preconditioned unknowns to the unknowns."""
 
-    @abc.abstractmethod
     def apply_transpose(self, columns: jax.Array) -> jax.Array:
-        """``N.T @ columns``: from gradients to preconditioned gradients."""
+        """``N.T @ columns``, from gradients to preconditioned gradients; by default for N = N'."""
+        return self.apply(columns)
 
     def solve(self, columns: jax.Array) -> jax.Array:
         """``N @ N.T @ columns``, close to the inverse Hessian times ``columns``."""

@@ -20,6 +20,10 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from jaxdescent.methods.line_search import FoundStep
+from jaxdescent.methods.line_searching import Line
+from jaxdescent.numerics import precision
+
 Params = Any
 
 
@@ -33,10 +37,7 @@ class InverseByEntries(NamedTuple):
     decrement: jax.Array  # g.Hg / 2, infinite without a pair
     curvature: jax.Array  # the largest y.y / s.y so far, halved in each step
 
-    @property
-    def forgets(self) -> bool:
-        """Whether older moves are lost."""
-        return False
+    forgets = False  # no move is lost
 
     @classmethod
     def start(cls, gradient: Params, length: jax.Array) -> InverseByEntries:
@@ -46,29 +47,23 @@ class InverseByEntries(NamedTuple):
         entries = jnp.zeros((size, size), length.dtype)
         return cls(entries, jnp.array(False), length, entries[0], infinite, zero)
 
-    def descent_direction(self, gradient: Params, norm: jax.Array) -> tuple[Params, jax.Array]:
-        """``-H g``, and whether H contains a pair.
+    def line(self, gradient: Params, norm: jax.Array) -> Line:
+        """The search along ``-H g``.
 
         Without pairs it is ``-g``, scaled to the length of the last move.
         """
         flat, unravel = ravel_pytree(gradient)
         plain = self.length / jnp.where(norm > 0, norm, 1) * flat
         direction = -jnp.where(self.is_known, self.image, plain)
-        return unravel(direction.astype(flat.dtype)), self.is_known
+        direction = unravel(direction.astype(flat.dtype))
+        return Line(direction, precision.inner(gradient, direction), 1.0, ~self.is_known)
 
     def after(
-        self,
-        direction: Params,
-        step: jax.Array,
-        gradient: Params,
-        new_gradient: Params,
-        has_moved: jax.Array,
-        *,
-        norm: jax.Array,
+        self, line: Line, found: FoundStep, gradient: Params, norms: tuple[jax.Array, jax.Array]
     ) -> InverseByEntries:
-        """The state with the pair of a move ``step * direction``; H is dropped if nothing moved."""
-        dtype = self.entries.dtype
-        move = step.astype(dtype) * ravel_pytree(direction)[0].astype(dtype)
+        """The state with the pair of the move that was found; H is dropped if none was."""
+        new_gradient, dtype = found.point.gradient, self.entries.dtype
+        move = found.step.astype(dtype) * ravel_pytree(line.direction)[0].astype(dtype)
         change = jax.tree.map(jnp.subtract, new_gradient, gradient)
         change = ravel_pytree(change)[0].astype(dtype)
         curvature, squared_move = jnp.sum(move * change), jnp.sum(jnp.square(move))
@@ -87,7 +82,7 @@ class InverseByEntries(NamedTuple):
         share = rho * (0.5 * (1 + rho * growth * expected) * move - growth * image)
         new = growth * old + move[:, None] * share[None, :] + share[:, None] * move[None, :]
         entries = jnp.where(is_kept, new, self.entries)
-        is_known = has_moved & (self.is_known | is_kept)
+        is_known = found.is_accepted & (self.is_known | is_kept)
         return InverseByEntries(
             entries,
             is_known,
@@ -95,7 +90,7 @@ class InverseByEntries(NamedTuple):
             jnp.zeros_like(self.image),
             self.decrement,
             jnp.maximum(jnp.where(is_kept, squared_change * rho, 0), 0.5 * self.curvature),
-        ).at(new_gradient, norm)
+        ).at(new_gradient, norms[1])
 
     def at(self, gradient: Params, norm: jax.Array) -> InverseByEntries:
         """The state with the same H and its product with another gradient."""

@@ -28,6 +28,8 @@ from jax import lax
 from jaxdescent.kernels import dtypes, loops
 from jaxdescent.kernels.platform import kept_apart
 from jaxdescent.methods.lbfgs.inverse_by_entries import length_of
+from jaxdescent.methods.line_search import FoundStep
+from jaxdescent.methods.line_searching import Line
 from jaxdescent.numerics import precision
 
 Params = Any
@@ -51,10 +53,7 @@ class InverseByPairs(NamedTuple):
     decrement: jax.Array  # g.Hg / 2, infinite without any pair
     curvature: jax.Array  # the largest y.y / s.y of the pairs, halved for each step of age
 
-    @property
-    def forgets(self) -> bool:
-        """Whether older moves are lost: there are more unknowns than the pairs span."""
-        return True
+    forgets = True  # older moves are lost: there are more unknowns than the pairs span
 
     @classmethod
     def start(cls, gradient: Params, length: jax.Array, memory: int) -> InverseByPairs:
@@ -73,8 +72,8 @@ class InverseByPairs(NamedTuple):
             zeros[0, 0],
         )
 
-    def descent_direction(self, gradient: Params, norm: jax.Array) -> tuple[Params, jax.Array]:
-        """``-H g``, and whether there are pairs.
+    def line(self, gradient: Params, norm: jax.Array) -> Line:
+        """The search along ``-H g``.
 
         Without pairs it is ``-g``, scaled to the length of the last move.
         """
@@ -87,25 +86,16 @@ class InverseByPairs(NamedTuple):
             gradient,
             self.pairs,
         )
-        return direction, has_pairs
+        return Line(direction, precision.inner(gradient, direction), 1.0, ~has_pairs)
 
     def after(
-        self,
-        direction: Params,
-        step: jax.Array,
-        gradient: Params,
-        new_gradient: Params,
-        has_moved: jax.Array,
-        *,
-        norm: jax.Array,
+        self, line: Line, found: FoundStep, gradient: Params, norms: tuple[jax.Array, jax.Array]
     ) -> InverseByPairs:
-        """The state with the pair of a move ``step * direction``; all are dropped if nothing moved.
-
-        ``norm`` is the norm of the new gradient.
-        """
+        """The state with the pair of the move that was found; all pairs are dropped if none was."""
+        step, new_gradient, has_moved = found.step, found.point.gradient, found.is_accepted
         memory, dtype = self.products.shape[0], self.inverse.dtype
         newest = (self.newest + 1) % memory
-        move = jax.tree.map(lambda d: step.astype(d.dtype) * d, direction)
+        move = jax.tree.map(lambda d: step.astype(d.dtype) * d, line.direction)
         change = jax.tree.map(jnp.subtract, new_gradient, gradient)
 
         def products(vector: Params) -> jax.Array:
@@ -127,7 +117,7 @@ class InverseByPairs(NamedTuple):
             return jnp.where(index == newest + memory, change[None], rows)
 
         stored = self._replace(
-            pairs=jax.tree.map(store, self.pairs, direction, change),
+            pairs=jax.tree.map(store, self.pairs, line.direction, change),
             inverse=jnp.where(has_moved, self.inverse, 0),
             products=jnp.where(has_moved, self.products, 0),
             scale=jnp.where(has_moved, self.scale, 0),
@@ -135,7 +125,7 @@ class InverseByPairs(NamedTuple):
         )
         small = stored._replace(pairs=())
         small = loops.one_turn(
-            lambda: small._with_products(with_gradient, with_change, squared, norm)
+            lambda: small._with_products(with_gradient, with_change, squared, norms[1])
         )
         return small._replace(pairs=stored.pairs)
 

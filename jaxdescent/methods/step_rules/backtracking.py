@@ -10,16 +10,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent.inputs.numbers import check_count, check_number
+from jaxdescent.methods.line_search import FoundStep
 from jaxdescent.methods.protocol import Params, State
 from jaxdescent.methods.step_rules import trials
-from jaxdescent.methods.step_rules.transformation import (
-    Move,
-    Point,
-    RateUnderMomentum,
-    moved,
-    scalar,
-)
-from jaxdescent.methods.step_rules.trials import SearchingRule, Trial, noise
+from jaxdescent.methods.step_rules.transformation import Move, Point, moved, scalar
+from jaxdescent.methods.step_rules.trials import SearchingRule, noise
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 from jaxdescent.status import RUNNING, Status
@@ -113,45 +108,44 @@ class Backtracking(SearchingRule):
         is_quadratic = objective.is_quadratic
         slope = precision.inner(at.gradient, at.direction)
         rate = trials.known_or_first(state.rate, at)
-        start = trials.start_of_search(at, state.growth * rate)
+        start = trials.start_of_search(at)
 
-        def accepts(trial: Trial) -> jax.Array:
-            is_gentle = (
-                precision.inner(at.direction, trial.gradient) >= -(1 - 2 * self.decrease) * slope
-            )
+        def accepts(trial: FoundStep) -> jax.Array:
+            end_slope = precision.inner(at.direction, trial.point.gradient)
+            is_gentle = end_slope >= -(1 - 2 * self.decrease) * slope
             if is_quadratic:
                 return is_gentle
-            decrease = jnp.asarray(self.decrease * trial.rate * slope, start.value.dtype)
-            room = noise(start.value)
-            is_lower = (trial.value <= start.value - decrease) & (trial.value < start.value - room)
-            return is_lower | ((trial.value <= start.value + room) & is_gentle)
+            value, room = trial.point.value, noise(start.value)
+            decrease = jnp.asarray(self.decrease * trial.step * slope, start.value.dtype)
+            is_lower = (value <= start.value - decrease) & (value < start.value - room)
+            return is_lower | ((value <= start.value + room) & is_gentle)
 
         trial = trials.search(
             objective,
             start,
             at.direction,
+            state.growth * rate,
             accepts=accepts,
-            shrunk=lambda trial: trial.rate * self.shrink,
+            shrunk=lambda trial: trial.step * self.shrink,
             max_trials=self.max_trials,
         )
-        accepted = trial.is_accepted
+        (params, value, gradient), step, accepted, count = trial
         # If the rate is so small that nothing changes, it grows faster than by doubling.
-        is_idle = (trial.trials == 1) & (jnp.abs(trial.value - start.value) <= noise(start.value))
-        end_slope = precision.inner(at.direction, trial.gradient)
+        is_idle = (count == 1) & (jnp.abs(value - start.value) <= noise(start.value))
+        end_slope = precision.inner(at.direction, gradient)
         is_idle &= end_slope >= 0.9 * slope
         growth = jnp.where(is_idle, jnp.minimum(jnp.square(state.growth), FASTEST), self.grow)
         state = _BacktrackingState(
-            trial.value,
-            trial.gradient,
-            jnp.where(accepted, trial.rate, rate),
+            value,
+            gradient,
+            jnp.where(accepted, step, rate),
             jnp.maximum(growth, self.grow).astype(rate.dtype),
         )
         verdict = jnp.where(accepted, RUNNING, Status.STAGNATED.value)
-        length = trial.rate * precision.squared_norm(at.direction)
+        length = step * precision.squared_norm(at.direction)
         is_bent = accepted & (end_slope < slope) & (length > 0)
         curvature = jnp.where(is_bent, (slope - end_slope) / jnp.where(is_bent, length, 1), 0)
-        rate = jnp.where(accepted, trial.rate, 0)
-        return Move(trial.params, rate, state, trial.trials, verdict, curvature)
+        return Move(params, jnp.where(accepted, step, 0), state, count, verdict, curvature)
 
     def start_under_momentum(self, state: _BacktrackingState) -> _MomentumState:
         """The part of the start's state that is needed with momentum."""
@@ -159,9 +153,11 @@ class Backtracking(SearchingRule):
 
     def rate_under_momentum(
         self, objective: Objective, at: Point, state: _MomentumState, has_restarted: jax.Array
-    ) -> RateUnderMomentum:
-        """The first t, from a little more than the last, with ``f(x - t g) <= f(x) - t/2 |g|^2``.
+    ) -> tuple[jax.Array, _MomentumState, jax.Array, jax.Array]:
+        """The first t, from a little more than the last, with ``f(x - t g) <= f(x) - t/2 |g|^2``;
+        the new state, the number of evaluations, and a status code.
 
+        ``has_restarted`` says whether the momentum has just been dropped.
         For a quadratic this holds exactly if ``t <= |g|^2 / g.Hg``: one curvature and no trial. For
         other functions a trial takes a value, and if rounding hides the decrease also a gradient.
         The rounding is taken as large as that of the value at the start, because terms of the value
@@ -179,7 +175,7 @@ class Backtracking(SearchingRule):
             is_unbounded = (curvature < 0) & (squared > 0)
             verdict = jnp.where(is_unbounded, Status.DIVERGED.value, RUNNING)
             one = jnp.array(1, jnp.int32)
-            return RateUnderMomentum(rate, state._replace(rate=rate), one, verdict)
+            return rate, state._replace(rate=rate), one, verdict
         value = jnp.asarray(at.value, state.magnitude.dtype)
         room = noise(jnp.maximum(jnp.abs(value), state.magnitude))
 
@@ -204,7 +200,7 @@ class Backtracking(SearchingRule):
         )
         verdict = jnp.where(accepted, RUNNING, Status.STAGNATED.value)
         state = state._replace(rate=jnp.where(accepted, rate, last))
-        return RateUnderMomentum(jnp.where(accepted, rate, 0), state, count, verdict)
+        return jnp.where(accepted, rate, 0), state, count, verdict
 
     def check(self) -> None:
         check_number("Backtracking.decrease", self.decrease, "in (0, 1/2)", lambda c: 0 < c < 0.5)

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxdescent.inputs.numbers import check_count, check_number
+from jaxdescent.methods.line_search import FoundStep
 from jaxdescent.methods.protocol import Params, State
 from jaxdescent.methods.step_rules import trials
 from jaxdescent.methods.step_rules.transformation import Move, Point, scalar
-from jaxdescent.methods.step_rules.trials import SearchingRule, Trial, noise
+from jaxdescent.methods.step_rules.trials import SearchingRule, noise
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 from jaxdescent.status import RUNNING, Status
@@ -109,59 +110,60 @@ class BarzilaiBorwein(SearchingRule):
     def move(self, objective: Objective, at: Point, state: State) -> Move:
         slope = precision.inner(at.gradient, at.direction)
         rate = trials.known_or_first(state.rate, at)
-        start = trials.start_of_search(at, rate)
+        start = trials.start_of_search(at)
         height = start.value
         if objective.is_quadratic:
             height = jnp.where(jnp.isnan(state.height), height, state.height)
         recent = state.recent.at[state.steps % self.memory].set(height)
         highest, room = jnp.max(recent) - height, noise(height)
 
-        def rise(trial: Trial) -> jax.Array:
+        def rise(trial: FoundStep) -> jax.Array:
             if not objective.is_quadratic:
-                return trial.value - start.value
+                return trial.point.value - start.value
             # The mean of the slopes at both ends, whose digits do not cancel.
-            end_slope = precision.inner(at.direction, trial.gradient)
-            return jnp.asarray(-trial.rate * (slope + end_slope) / 2, height.dtype)
+            end_slope = precision.inner(at.direction, trial.point.gradient)
+            return jnp.asarray(-trial.step * (slope + end_slope) / 2, height.dtype)
 
-        def accepts(trial: Trial) -> jax.Array:
-            decrease = jnp.asarray(self.decrease * trial.rate * slope, height.dtype)
+        def accepts(trial: FoundStep) -> jax.Array:
+            decrease = jnp.asarray(self.decrease * trial.step * slope, height.dtype)
             return (rise(trial) <= highest - decrease) | (jnp.abs(rise(trial)) <= room)
 
-        def shrunk(trial: Trial) -> jax.Array:
-            above_tangent = rise(trial).astype(slope.dtype) + trial.rate * slope
-            minimum = jnp.square(trial.rate) * slope / (2 * above_tangent)
+        def shrunk(trial: FoundStep) -> jax.Array:
+            above_tangent = rise(trial).astype(slope.dtype) + trial.step * slope
+            minimum = jnp.square(trial.step) * slope / (2 * above_tangent)
             # A trial that is infinite or NaN says nothing about the parabola.
             minimum = jnp.where(jnp.isfinite(above_tangent), minimum, 0)
-            return jnp.clip(minimum, trial.rate / 10, trial.rate / 2)
+            return jnp.clip(minimum, trial.step / 10, trial.step / 2)
 
         trial = trials.search(
             objective,
             start,
             at.direction,
+            rate,
             accepts=accepts,
             shrunk=shrunk,
             max_trials=self.max_trials,
         )
-        accepted = trial.is_accepted
-        change = jax.tree.map(jnp.subtract, trial.gradient, at.gradient)
+        (params, value, gradient), step, accepted, count = trial
+        change = jax.tree.map(jnp.subtract, gradient, at.gradient)
         # With s = -t d but without the factor t, so that short steps do not underflow; y = change.
         bend = -precision.inner(at.direction, change)
         squared_change = precision.squared_norm(change)
         is_convex = (bend > 0) & (squared_change > 0)
         squared = precision.squared_norm(at.direction)
-        long = trial.rate * squared / jnp.where(is_convex, bend, 1)
-        short = trial.rate * bend / jnp.where(is_convex, squared_change, 1)
+        long = step * squared / jnp.where(is_convex, bend, 1)
+        short = step * bend / jnp.where(is_convex, squared_change, 1)
         shorts = state.short.at[state.steps % SHORT_RATES].set(jnp.where(is_convex, short, jnp.inf))
         # Rounding in y shortens the short rate, which would make the next y even less accurate.
         is_hidden = jnp.abs(rise(trial)) <= room
         takes_short = (short < SWITCH * long) & ~is_hidden
         secant = jnp.where(takes_short, jnp.min(shorts), long)
-        following = jnp.where(is_convex, secant, GROWTH * trial.rate)
+        following = jnp.where(is_convex, secant, GROWTH * step)
         is_usable = accepted & jnp.isfinite(following) & (following > 0)
         concave = jnp.where(bend < 0, state.concave + 1, 0)
         new_state = _BarzilaiBorweinState(
-            trial.value,
-            trial.gradient,
+            value,
+            gradient,
             jnp.where(is_usable, following, rate),
             height + jnp.where(accepted, rise(trial), 0),
             recent,
@@ -172,11 +174,11 @@ class BarzilaiBorwein(SearchingRule):
         is_unbounded = objective.is_quadratic & (concave >= CONCAVE_STEPS)
         verdict = jnp.where(accepted, RUNNING, Status.STAGNATED.value)
         verdict = jnp.where(is_unbounded, Status.DIVERGED.value, verdict)
-        rate = jnp.where(accepted, trial.rate, 0)
+        rate = jnp.where(accepted, step, 0)
         length = rate * jnp.sqrt(squared)
         is_long = length > 0
         curvature = jnp.where(is_long, jnp.sqrt(squared_change) / jnp.where(is_long, length, 1), 0)
-        return Move(trial.params, rate, new_state, trial.trials, verdict, curvature)
+        return Move(params, rate, new_state, count, verdict, curvature)
 
     def check(self) -> None:
         name = "BarzilaiBorwein"

@@ -17,9 +17,9 @@ from jaxdescent.methods.step_rules.transformation import (
     StepRule,
     moved,
     scalar,
-    scaled,
 )
 from jaxdescent.numerics import precision, randomness
+from jaxdescent.numerics.linear_systems import scaled
 from jaxdescent.objectives import Objective
 
 
@@ -93,7 +93,7 @@ class InverseLipschitz(StepRule):
 
         def iterate(_: Any, carry: tuple[Params, jax.Array]) -> tuple[Params, jax.Array]:
             direction, norm = carry
-            unit = scaled(direction, 1 / jnp.where(norm > 0, norm, 1))
+            unit = scaled(1 / jnp.where(norm > 0, norm, 1), direction)
             image = objective.hessian_product(params, unit)
             return image, precision.norm(image)
 

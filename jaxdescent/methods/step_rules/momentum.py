@@ -10,8 +10,9 @@ import jax.numpy as jnp
 
 from jaxdescent.inputs.numbers import check_number
 from jaxdescent.methods.protocol import Params, State
-from jaxdescent.methods.step_rules.transformation import Transformation, scalar, scaled
+from jaxdescent.methods.step_rules.transformation import Transformation, scalar
 from jaxdescent.numerics import precision
+from jaxdescent.numerics.linear_systems import scaled
 from jaxdescent.objectives import Objective
 
 
@@ -106,7 +107,7 @@ class Nesterov(Momentum):
             steps = jnp.where(precision.inner(updates, moved) < 0, 0, steps)
         count = steps.astype(state.lower.dtype)
         beta = jnp.minimum(count / (count + 3), self._limit(state.lower, learning_rate))
-        updates = jax.tree.map(jnp.add, updates, scaled(moved, beta))
+        updates = jax.tree.map(jnp.add, updates, scaled(beta, moved))
         return updates, _NesterovState(new, steps + 1, state.lower)
 
     def has_restarted(self, state: State) -> jax.Array:

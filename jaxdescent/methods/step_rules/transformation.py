@@ -14,6 +14,7 @@ from jaxdescent.display import Displayed
 from jaxdescent.kernels.dtypes import compute_dtype
 from jaxdescent.methods.protocol import Params, State
 from jaxdescent.numerics import precision
+from jaxdescent.numerics.linear_systems import scaled
 from jaxdescent.objectives import Objective, as_objective
 from jaxdescent.status import RUNNING
 
@@ -88,15 +89,6 @@ class Move(NamedTuple):
     curvature: Any = 0.0
 
 
-class RateUnderMomentum(NamedTuple):
-    """A rate for which a quadratic of curvature ``1 / rate`` bounds the function at the trial."""
-
-    rate: jax.Array
-    state: State
-    evaluations: jax.Array
-    verdict: jax.Array
-
-
 class StepRule(Transformation):
     """A rule that finds the learning rate of each step itself.
 
@@ -113,7 +105,9 @@ class StepRule(Transformation):
     has_rate_ahead: ClassVar[bool] = False
     """Whether the state is the rate of the next step, whatever the gradient will be."""
     goes_with_momentum: ClassVar[bool] = False
-    """Whether the rule has a rate for steps along directions to which momentum is added."""
+    """Whether the rule has a rate for steps along directions to which momentum is added, as
+    :class:`jaxdescent.Backtracking` has by ``start_under_momentum`` and ``rate_under_momentum``.
+    """
 
     @abc.abstractmethod
     def move(self, objective: Objective, at: Point, state: State) -> Move:
@@ -128,22 +122,6 @@ class StepRule(Transformation):
         """The state for ``params`` that were rounded to 16 bits after the step that made it."""
         del objective, params
         return state
-
-    def start_under_momentum(self, state: State) -> State:
-        """The part of the start's state that is needed with momentum."""
-        return state
-
-    def rate_under_momentum(
-        self, objective: Objective, at: Point, state: State, has_restarted: jax.Array
-    ) -> RateUnderMomentum:
-        """The rate of a gradient step to which momentum is added.
-
-        ``has_restarted`` says whether the momentum has just been dropped.
-
-        Raises:
-          NotImplementedError: if the rule does not go with momentum.
-        """
-        raise NotImplementedError(f"{type(self).__name__} does not go with momentum.")
 
     def value_and_gradient(
         self, objective: Objective, params: Params, state: State
@@ -178,12 +156,7 @@ class StepRule(Transformation):
         gradient = updates if grad is None else grad
         state = self.resumed(objective, params, state)
         move = self.move(objective, Point(params, updates, gradient, value), state)
-        return scaled(updates, -move.rate), move.state
-
-
-def scaled(tree: Params, factor: jax.Array) -> Params:
-    """Every leaf times a scalar, in the leaf's dtype."""
-    return jax.tree.map(lambda leaf: factor.astype(leaf.dtype) * leaf, tree)
+        return scaled(-move.rate, updates), move.state
 
 
 def moved(params: Params, direction: Params, rate: jax.Array) -> Params:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdescent.methods.line_search import FoundStep, LinePoint
 from jaxdescent.methods.protocol import Params, State
 from jaxdescent.methods.step_rules.transformation import Point, StepRule, first_rate, moved, scalar
 from jaxdescent.objectives import Objective
@@ -35,56 +36,41 @@ class SearchingRule(StepRule):
         return state._replace(value=value, grad=gradient)
 
 
-class Trial(NamedTuple):
-    """A point ``x - rate * direction`` with its value and gradient; x if all are rejected."""
-
-    params: Params
-    value: jax.Array
-    gradient: Params
-    rate: jax.Array
-    is_accepted: jax.Array
-    trials: jax.Array
-
-
 def search(
     objective: Objective,
-    start: Trial,
+    start: LinePoint,
     direction: Params,
+    first_rate: jax.Array,
     *,
-    accepts: Callable[[Trial], jax.Array],
-    shrunk: Callable[[Trial], jax.Array],
+    accepts: Callable[[FoundStep], jax.Array],
+    shrunk: Callable[[FoundStep], jax.Array],
     max_trials: int,
-) -> Trial:
-    """The first accepted trial from ``start.params``, or ``start`` itself if all are rejected.
+) -> FoundStep:
+    """The first accepted step along ``-direction``, or the start itself if all are rejected.
 
-    The first trial's rate is ``start.rate``, and ``shrunk`` returns the rate after a rejected
-    trial.
+    ``shrunk`` returns the rate after a rejected trial.
     """
 
-    def attempt(rate: jax.Array, trials: jax.Array) -> Trial:
+    def attempt(rate: jax.Array, trials: jax.Array) -> FoundStep:
         params = moved(start.params, direction, rate)
         value, gradient = objective.value_and_gradient(params)
-        value = jnp.asarray(value, start.value.dtype)
-        trial = Trial(params, value, gradient, rate, start.is_accepted, trials)
+        point = LinePoint(params, jnp.asarray(value, start.value.dtype), gradient)
+        trial = FoundStep(point, rate, jnp.array(False), trials)
         return trial._replace(is_accepted=accepts(trial))
 
     trial = lax.while_loop(
-        lambda trial: ~trial.is_accepted & (trial.trials < max_trials),
-        lambda trial: attempt(shrunk(trial), trial.trials + 1),
-        attempt(start.rate, start.trials + 1),
+        lambda trial: ~trial.is_accepted & (trial.evaluations < max_trials),
+        lambda trial: attempt(shrunk(trial), trial.evaluations + 1),
+        attempt(first_rate, jnp.ones((), jnp.int32)),
     )
-    return jax.tree.map(
-        lambda new, old: jnp.where(trial.is_accepted, new, old),
-        trial,
-        start._replace(trials=trial.trials),
-    )
+    rejected = trial._replace(point=start, step=first_rate)
+    return jax.tree.map(lambda new, old: jnp.where(trial.is_accepted, new, old), trial, rejected)
 
 
-def start_of_search(at: Point, rate: jax.Array) -> Trial:
-    """The trial for ``search`` to start from: the point, and the first rate to try."""
+def start_of_search(at: Point) -> LinePoint:
+    """The point where a search begins, with its value in the dtype of the arithmetic."""
     value = jnp.asarray(at.value, scalar(at.params, 0).dtype)
-    zero = jnp.zeros((), jnp.int32)
-    return Trial(at.params, value, at.gradient, rate, jnp.array(False), zero)
+    return LinePoint(at.params, value, at.gradient)
 
 
 def known_or_first(rate: jax.Array, at: Point) -> jax.Array:
