@@ -69,6 +69,15 @@ class TestSearch:
         assert found.metrics["degrees_of_freedom"] == pytest.approx(degrees, rel=0.15)
         assert "32 random vectors" in found.metrics["l2_chosen_by"]
 
+    def test_rows_without_weight_choose_nothing(self, rng):
+        X, noise = rng.normal(size=(60, 12)), rng.normal(size=60)
+        rows = pl.DataFrame(X).with_columns(y=X[:, 0] + 2 * noise, w=np.ones(60))
+        others = pl.DataFrame(rng.normal(size=(3000, 14)), schema=rows.schema)
+        more = pl.concat([rows, others.with_columns(w=0.0)])
+        one, other = (jd.fit_model(of, "y", weights="w", l2="auto").metrics for of in (rows, more))
+        assert other["l2"] == pytest.approx(one["l2"], rel=1e-9)
+        assert other["degrees_of_freedom"] == pytest.approx(one["degrees_of_freedom"], rel=1e-9)
+
     def test_the_path_ends_where_the_error_has_turned(self, table):
         told = []
 

@@ -173,8 +173,7 @@ def path_by_sums(job: Job, sums: ProductSums, data: NormalSums) -> Path:
         else:
             residual = data.squares - np.sum((2 * along - values * coordinates) * coordinates)
             degrees = np.sum(values / (values + l2))
-            rows = sums.counts.rows[TRAIN]
-            scores[index] = generalised(rows, max(residual, 0.0), degrees)
+            scores[index] = generalised(sums.counts.weighed, max(residual, 0.0), degrees)
     rule = HELD_OUT if job.is_tested else "generalised cross-validation"
     return Path(penalties, scores, rule, int(np.nanargmin(scores)))
 

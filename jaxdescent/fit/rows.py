@@ -194,6 +194,7 @@ class FirstPass:
       shift: (numbers,), the shift of the numbers.
       rows: how many rows the training part and the held-out part have.
       weights: the sums of the weights of both.
+      weighed: how many training rows have a weight above zero.
       dropped: how many rows were left out because a value is missing.
       unseen: how many values are levels or indices that no training row has.
       read: how many rows this process has read.
@@ -208,7 +209,7 @@ class FirstPass:
         self._means = np.full(len(encoding.numbers) + 1, np.nan)
         self._has_shift = shift is not None
         self.rows, self.weights = [0, 0], [0.0, 0.0]
-        self.dropped = self.unseen = self.read = 0
+        self.weighed = self.dropped = self.unseen = self.read = 0
         self.shift = np.zeros(len(encoding.numbers)) if shift is None else shift
         self.center = 0.0
         self.lengths = Lengths([*encoding.numbers, *encoding.sloped], dtype)
@@ -231,6 +232,7 @@ class FirstPass:
                 weight = count if rows.weight is None else np.sum(rows.weight[own])
                 self.rows[part] += count
                 self.weights[part] += float(weight)
+            self.weighed += int(np.count_nonzero(rows.weight_of(TRAIN)))
             self.dropped += rows.read - rows.encoded.rows
             self.unseen += rows.encoded.unseen
             self.read += rows.read
@@ -253,8 +255,8 @@ class FirstPass:
         rows weigh nothing in this dtype.
         """
         job, dtype = self._job, np.dtype(self._dtype)
-        counts = np.array([*self.rows, self.dropped, self.unseen])
-        train, test, self.dropped, self.unseen = processes.added(counts).tolist()
+        counts = np.array([*self.rows, self.weighed, self.dropped, self.unseen])
+        train, test, self.weighed, self.dropped, self.unseen = processes.added(counts).tolist()
         self.rows, self.weights = [train, test], processes.added(np.array(self.weights)).tolist()
         without = f", {self.dropped:,} dropped for what is missing in them" if self.dropped else ""
         if train < 2:
