@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import pathlib
 import time
 from collections.abc import Sequence
@@ -23,7 +22,6 @@ from jaxdescent.inputs.numbers import check_count, check_number
 from jaxdescent.minimize import Setup, set_up
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import as_objective
-from jaxdescent.processes import same_call
 from jaxdescent.processes.signals import Interruption
 from jaxdescent.result import Result
 from jaxdescent.runs.chunks import Chunks
@@ -139,7 +137,7 @@ def run(
     summary = Summary()
     with contextlib.ExitStack() as stack:
         # An error in one process, of a hook or a full disk, ends the run of all.
-        kept = functools.partial(same_call.texts, checkpoint=saved is not None, resume=resume)
+        kept = {"checkpoint": saved is not None, "resume": resume}
         stack.enter_context(processes.among("steps of run", setup.inputs, alike=kept))
         for hook in every_hook:
             stack.callback(hook.close)
