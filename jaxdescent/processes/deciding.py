@@ -154,7 +154,7 @@ def told_by_all(value: Any) -> list[Any]:
 
 def is_first() -> bool:
     """Whether this process is the first of the group, or decides for itself."""
-    return is_alone() or _group.get()[0] == jax.process_index()
+    return members()[0] == jax.process_index()
 
 
 def members() -> tuple[int, ...]:
