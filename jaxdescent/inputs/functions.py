@@ -31,14 +31,9 @@ def as_pytree(function: Any) -> Any:
     registered class with ``__call__`` keeps its own leaves.
     """
     if _is_partial(function):
-        func = function.func
-        if type(func) is types.FunctionType or isinstance(func, ByIdentity | Traced | type):
-            return function  # it is compared in the intended way
-        return _bound(func, *function.args, **function.keywords)
+        return _bound(function.func, *function.args, **function.keywords)
     if not callable(function):
         return function
-    if type(function) is types.FunctionType:
-        return Partial(function)
     leaves = jax.tree.leaves(function)
     is_plain = len(leaves) == 1 and leaves[0] is function
     return _bound(function) if is_plain else function
@@ -186,8 +181,8 @@ def _is_partial(value: Any) -> bool:
 
 def _bound(func: Any, *args: Any, **keywords: Any) -> Partial:
     """``func`` with its arguments bound as data, as a pytree."""
-    if isinstance(func, type):
-        return Partial(func, *args, **keywords)
+    if type(func) is types.FunctionType or isinstance(func, ByIdentity | Traced | type):
+        return Partial(func, *args, **keywords)  # it is compared in the intended way
     if type(func) is types.MethodType and _is_data(func.__self__):
         inner = as_pytree(func.__func__)
         if _is_partial(inner) and not is_fleeting(inner):
