@@ -198,13 +198,12 @@ def _first_loop(
     if saved is not None:
         with timed(summary, "seconds_restoring"):
             like = chunks.like(params)
-            has_some = saved.open(setup, chunks.jaxpr(like), resume=resume)
-            if resume and donate and has_some:
+            found = saved.open(setup, chunks.jaxpr(like), resume=resume)
+            if found and donate:
                 for leaf in jax.tree.leaves(params):
                     leaf.delete()  # the restored loop may need the memory
-            loop = saved.restore(like) if resume else None
-        if loop is not None:
-            return chunks.resumed(loop)
+            if found:
+                return chunks.resumed(saved.restore(found, like))
     with timed(summary, "seconds_compiling"):
         return chunks.begin(params)
 

@@ -85,8 +85,9 @@ class Checkpoint(Hook):
     def __repr__(self) -> str:
         return f"Checkpoint({self.folder!r}, every={self.every}, keep={self.keep})"
 
-    def open(self, setup: Setup, jaxpr: Any, *, resume: bool) -> bool:
-        """Open the folder for a run of this problem, and check it; whether it has a checkpoint.
+    def open(self, setup: Setup, jaxpr: Any, *, resume: bool) -> list[int]:
+        """Open the folder for a run of this problem, and check it; the iterations of the
+        checkpoints to resume from, the newest first.
 
         Raises:
           ValueError: if the folder has checkpoints and the run is not to resume, if another run
@@ -117,19 +118,19 @@ class Checkpoint(Hook):
                 f"{self.folder} has a checkpoint of iteration {found[0]:,}: pass resume=True to go "
                 "on from it, or choose another folder."
             )
-        return bool(found)
+        return found
 
-    def restore(self, like: Loop) -> Loop | None:
-        """The loop of the newest checkpoint that can be read; None if there is none at all.
+    def restore(self, found: list[int], like: Loop) -> Loop:
+        """The loop of the newest of the checkpoints of these iterations that can be read.
 
         Raises:
           ValueError: if the checkpoint is of another problem, with the differences; or if none can
           be read.
         """
         folder = self._opened
-        found = self._iterations()
         for iteration in found:
-            loop, unreadable = None, None
+            loop: Any = None
+            unreadable = None
             try:
                 facts = folder.facts(iteration)
                 if not are_whole(facts):
@@ -156,12 +157,10 @@ class Checkpoint(Hook):
                 continue
             folder.newest = iteration
             return loop
-        if found:
-            raise ValueError(
-                f"none of the {len(found)} checkpoints in {self.folder} can be read: to begin anew "
-                "choose another folder, or call without resume=True."
-            )
-        return None
+        raise ValueError(
+            f"none of the {len(found)} checkpoints in {self.folder} can be read: to begin anew "
+            "choose another folder, or call without resume=True."
+        )
 
     def pause(self, pause: Pause) -> None:
         is_searching = self._memory is not None and not self._memory.is_found
