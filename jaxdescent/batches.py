@@ -255,8 +255,9 @@ def _shrinking(common: Any, members: Any, size: int, max_iterations: int) -> Res
         inputs = (common, limits, *inputs)
         return programs.compiled(function, inputs)(*inputs)
 
-    loop = run(_begin, members)
+    loop = None
     while True:
+        loop = run(_advance, members, loop)
         is_running = np.asarray(loop.status) == RUNNING
         running = np.flatnonzero(is_running)
         if until == max_iterations or not running.size:
@@ -271,7 +272,6 @@ def _shrinking(common: Any, members: Any, size: int, max_iterations: int) -> Res
             done.append((places[gone], _take(loop, gone)))
             members, loop, places = _take(members, kept), _take(loop, kept), places[kept]
         until = min(until + max(FIRST_ITERATIONS, until // 4), max_iterations)
-        loop = run(_advance, members, loop)
     if done:
         done.append((places, loop))
         order = np.argsort(np.concatenate([indices for indices, _ in done]))
@@ -286,18 +286,14 @@ class _Limits(NamedTuple):
     most: jax.Array
 
 
-def _begin(common: Any, limits: _Limits, members: Any) -> Loop:
-    def begin(member: Any) -> Loop:
+def _advance(common: Any, limits: _Limits, members: Any, loops: Loop | None) -> Loop:
+    """The loops of all members, from their start on if there are none yet."""
+
+    def advance(member: Any, loop: Loop | None) -> Loop:
         descent, params, starts_at_own = _begun(common, limits.most, member)
-        loop = descent.begin(params, history=0, starts_at_own=starts_at_own)
+        if loop is None:
+            loop = descent.begin(params, history=0, starts_at_own=starts_at_own)
         return descent.advance(loop, limits.until)
-
-    return jax.vmap(begin)(members)
-
-
-def _advance(common: Any, limits: _Limits, members: Any, loops: Loop) -> Loop:
-    def advance(member: Any, loop: Loop) -> Loop:
-        return _begun(common, limits.most, member)[0].advance(loop, limits.until)
 
     return jax.vmap(advance)(members, loops)
 

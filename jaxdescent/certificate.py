@@ -9,7 +9,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdescent import display, placement, processes
+from jaxdescent import display, processes
+from jaxdescent.calls.problem import checked
 from jaxdescent.inputs import tracing
 from jaxdescent.inputs.trees import check_tree
 from jaxdescent.kernels import host_memory
@@ -177,14 +178,10 @@ def _certified(
 
 def posed_at(objective: Any, params: Params, args: tuple[Any, ...]) -> tuple[Objective, Params]:
     """The checked objective and point, for a certificate."""
-    objective = placement.with_automatic_axes(as_objective(objective, args).checked())
-    checks.check_leaves(objective)
+    objective = as_objective(objective, args)
     check_tree("params", params)
     host_memory.refuse(params, "jd.certify")
-    params = placement.with_automatic_axes(checks.checked_params(params, objective))
-    objective.check_params(params)
-    placement.check_one_placement({"params": params, "objective": objective})
-    return objective, params
+    return checked(objective, params)
 
 
 def verdict_at(spectrum: Spectrum, tolerance: float) -> stationarity.Verdict:

@@ -248,7 +248,7 @@ def _solve_all(
         return DenseSolver.from_hessian(hessian_at(x)).newton_step(gradient)[0]
 
     def iterate(carry: Any) -> Any:
-        x, gradient, _, count, _ = carry
+        x, gradient, last_move, count, _ = carry
         step, norm = newton_step(x, gradient), precision.norm(gradient)
 
         def is_worse(carry: Any) -> Any:
@@ -266,19 +266,14 @@ def _solve_all(
         )
         is_better = new_norm < norm
         move = jnp.where(is_better, fraction * step, 0)
-        return x + move, gradient_at(x + move), move, count + 1, is_better
+        last_move = jnp.where(is_better, move, last_move)
+        return x + move, gradient_at(x + move), last_move, count + 1, is_better
 
     def solve(start: jax.Array) -> tuple[jax.Array, ...]:
         zero = jnp.zeros((), jnp.int32)
         carry = (start, gradient_at(start), jnp.zeros_like(start), zero, jnp.array(True))
-
-        def keep_last_move(carry: Any) -> Any:
-            new = iterate(carry)
-            move = jnp.where(new[4], new[2], carry[2])
-            return new[0], new[1], move, new[3], new[4]
-
         x, gradient, move, _, _ = lax.while_loop(
-            lambda carry: (carry[3] < limit) & carry[4], keep_last_move, carry
+            lambda carry: (carry[3] < limit) & carry[4], iterate, carry
         )
         hessian = hessian_at(x)
         solver = DenseSolver.from_hessian(hessian)

@@ -31,7 +31,6 @@ from jaxdescent.inputs.numbers import check_count
 from jaxdescent.inputs.trees import check_tree
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective, as_objective
-from jaxdescent.processes import same_call
 from jaxdescent.result import Result
 from jaxdescent.tolerance import ResolvedTolerance, Tolerance
 
@@ -217,9 +216,9 @@ def set_up(
 
     All processes that share the arrays must make the same ``call``; otherwise all of them raise.
     """
-    options = {"method": method, "max_iterations": max_iterations, "tolerance": tolerance}
-    options |= {"check_every": check_every, "history": history, "rounding": rounding}
-    given = functools.partial(same_call.texts, objective=objective, params=params, **options)
+    given = {"objective": objective, "params": params, "method": method}
+    given |= {"max_iterations": max_iterations, "tolerance": tolerance}
+    given |= {"check_every": check_every, "history": history, "rounding": rounding}
     with processes.among(call, objective, params, alike=given):
         check_tree("params", params)
         starts_at_own = params is None

@@ -230,6 +230,10 @@ WRONG_VALUES = [
     # options
     (lambda: descend(max_iterations=0), r"max_iterations.*at least 1.*got 0"),
     (lambda: descend(max_iterations=2**31), r"below 2\*\*31"),
+    (
+        lambda: descend(max_iterations=2**70),
+        r"max_iterations must be below 2\*\*31, got 1180591620717411303424",
+    ),
     (lambda: descend(check_every=0), r"check_every.*at least 1"),
     (lambda: descend(history=-1), r"history.*at least 0"),
     (lambda: descend(tolerance=np.nan), r"finite, got nan"),

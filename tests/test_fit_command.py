@@ -138,7 +138,7 @@ class TestFit:
 
     def test_the_picture_is_of_the_rows_and_files_that_were_fitted(self, tmp_path, monkeypatch):
         pytest.importorskip("matplotlib")
-        from jaxdescent.fit import plot
+        from jaxdescent.fit import fitting, plot
 
         samples = []
         monkeypatch.setattr(plot, "draw", lambda sample, *others: samples.append(sample))
@@ -151,13 +151,14 @@ class TestFit:
         assert result.exit_code == 0, result.output
         assert samples[0].observed.max() < 1e3
         assert samples[0].observed.size == pytest.approx(plot.POINTS, rel=0.1)
-        before = plot.sample_of
+        before = fitting.fit_model
 
-        def changed(*arguments):
+        def changed(*arguments, **options):
+            model = before(*arguments, **options)
             os.utime(path, ns=(1, 1))
-            return before(*arguments)
+            return model
 
-        monkeypatch.setattr(plot, "sample_of", changed)
+        monkeypatch.setattr(fitting, "fit_model", changed)
         result = run("fit", path, *options)
         assert result.exit_code == 2
         assert "was changed while it was read: fit again" in result.stderr

@@ -61,11 +61,7 @@ def posed(
       OtherProcessFailed: if one of these was raised in another process that shares the arrays.
     """
     with processes.among("minimize", objective, params):
-        objective = placement.with_automatic_axes(objective.checked())
-        checks.check_leaves(objective)
-        params = placement.with_automatic_axes(checks.checked_params(params, objective))
-        objective.check_params(params)
-        placement.check_one_placement({"params": params, "objective": objective})
+        objective, params = checked(objective, params)
         tolerance = as_tolerance(tolerance)
         tolerance.check(params)
         if method is None:
@@ -89,6 +85,16 @@ def posed(
             )
         rounding.check()
         return Problem(objective, method, tolerance.resolved(params), rounding), params
+
+
+def checked(objective: Objective, params: Params) -> tuple[Objective, Params]:
+    """The objective and the params as arrays, if they fit each other and are in one place."""
+    objective = placement.with_automatic_axes(objective.checked())
+    checks.check_leaves(objective)
+    params = placement.with_automatic_axes(checks.checked_params(params, objective))
+    objective.check_params(params)
+    placement.check_one_placement({"params": params, "objective": objective})
+    return objective, params
 
 
 def default_method(

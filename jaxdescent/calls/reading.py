@@ -9,25 +9,34 @@ the exception is raised here.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 
-from jaxdescent.data import RowStream, Shares
+from jaxdescent.data import RowStream
 from jaxdescent.processes.signals import on_a_thread
 
 
 def streams_in(structure: Any) -> tuple[RowStream, ...]:
     """The streams of rows in a tree's structure, each of them once."""
-    found: dict[RowStream, None] = {}
-    _, held = structure.node_data() or (None, None)
-    for each in held if isinstance(held, tuple) else (held,):
-        own = each.streams if isinstance(each, Shares) else (each,)
-        found |= {stream: None for stream in own if isinstance(stream, RowStream)}
+    return tuple(
+        dict.fromkeys(each for each in static_parts(structure) if isinstance(each, RowStream))
+    )
+
+
+def static_parts(structure: Any) -> Iterator[Any]:
+    """The objects that belong to a tree's structure, those of its subtrees included."""
+    data = structure.node_data()
+    if data is None:  # a leaf
+        return
+    for part in jax.tree.leaves(data[1]):
+        if isinstance(part, jax.tree_util.PyTreeDef):
+            yield from static_parts(part)
+        else:
+            yield part
     for child in structure.children():
-        found |= dict.fromkeys(streams_in(child))
-    return tuple(found)
+        yield from static_parts(child)
 
 
 def run_reading(streams: tuple[RowStream, ...], call: Callable[[], Any]) -> Any:

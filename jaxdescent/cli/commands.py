@@ -1,14 +1,88 @@
-"""The commands, and the options that stand before a command."""
+"""The commands, the options that stand before a command, and how both show their help: options in
+groups, flags without a type, and two examples.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
+from typing import Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from jaxdescent.cli import breakdown, fit, models, plan, scale
-from jaxdescent.cli.help import Command, Commands
 from jaxdescent.cli.options import flag
+
+PANELS = {
+    "Columns and rows": "target target_file features exclude categorical hashed bits interact date "
+    "weights keep where",
+    "The fit": "l2 method dtype start standardize missing unseen",
+    "Held-out rows": "test test_data seed",
+    "What is kept and shown": "memory out overwrite as_json plot output most cached",
+    "Interruptions": "checkpoint resume",
+    "Several processes": "distributed coordinator processes process",
+}
+"""The options of each group; other options form one group."""
+
+GROUPS = {name: panel for panel, names in PANELS.items() for name in names.split()}
+
+OF_A_FIT = ("Columns and rows", "The fit", "Held-out rows")
+"""Groups of ``fit`` and ``predict`` alone: options of these names mean other things elsewhere."""
+
+EXAMPLES = {
+    "fit": (
+        "fit homes.parquet --target price --categorical city --out homes-model",
+        "fit trips/ --target fare --date start:hour,weekday --l2 auto --test 0.2 --memory 2GB",
+    ),
+    "predict": (
+        "predict homes-model new.parquet --out predictions.parquet",
+        "predict homes-model new.csv --keep id,city --unseen zero --out predictions.csv",
+    ),
+    "inspect": ("inspect homes.parquet", "inspect homes-model --weights 30"),
+    "scale": (
+        "scale --rows 1e6 --features 256 --method cg,lsmr --devices 1,2,4,8 --virtual-devices 8",
+        "scale --rows 1e9 --features 8192 --method cg --rehearse v5e:16x16,8xh100",
+    ),
+    "breakdown": ("breakdown --quick", "breakdown --part 3 --params 1000000000"),
+    "plan": (
+        "plan --rows 200000 --features 16000",
+        "plan --rows 1e9 --features 10000 --device v5e:16x16",
+    ),
+}
+
+
+class Command(TyperCommand):
+    """A command whose help has groups and examples."""
+
+    def __init__(self, name: str | None, *, help: str | None = None, **settings: Any) -> None:
+        # The lines of a paragraph are joined: their breaks are those of the source file.
+        paragraphs = [" ".join(part.split()) for part in (help or "").split("\n\n")]
+        shown = [f"jaxdescent {each}" for each in EXAMPLES.get(name or "", ())]
+        settings["epilog"] = "\n\n".join(["For example:", *shown])
+        super().__init__(name, help="\n\n".join(paragraphs), **settings)
+
+    def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]
+        left_out = () if self.name in ("fit", "predict") else OF_A_FIT
+        return in_groups(super().get_params(ctx), left_out)
+
+
+class Commands(TyperGroup):
+    """The group of all commands."""
+
+    def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]
+        return in_groups(super().get_params(ctx), tuple(PANELS))
+
+
+def in_groups(params: list[Any], left_out: tuple[str, ...]) -> list[Any]:
+    """The options with their groups; flags show no type."""
+    for param in params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+        panel = GROUPS.get(param.name)
+        if panel and panel not in left_out and param.param_type_name == "option":
+            param.rich_help_panel = panel
+    return params
+
 
 app = typer.Typer(
     cls=Commands,

@@ -136,6 +136,7 @@ def fit(
             # Imported before memory is measured, since the process holds matplotlib then.
             from jaxdescent.fit import plot as picture
 
+            # Opened before the fit, so that files that change meanwhile are noticed.
             source = open_source(list(data), target_file, where)
         with Screen(is_quiet=as_json or not is_first, keeps_course=plot is not None) as screen:
             model = fit_model(
@@ -166,8 +167,7 @@ def fit(
                 test=test,
                 seed=seed,
             )
-        if plot is not None and picture is not None:
-            source = open_source(list(data), target_file, where)
+        if plot is not None and picture is not None and source is not None:
             sample = picture.sample_of(model, source, Memory.of(memory))
             picture.draw(sample, model.target, plot, screen.course)
         if not is_first:

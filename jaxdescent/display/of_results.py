@@ -218,14 +218,8 @@ def _counted(count: Any, name: str) -> str:
 
 
 def _name(code: Any) -> str:
-    status = _status(code)
-    return status.name if status else f"status {int(code)}" if code else "RUNNING"
+    return guarded(lambda: Status(int(code)).name, f"status {code}")
 
 
 def _advice(code: Any, ran: Sequence[str]) -> str:
-    status = _status(code)
-    return status.advice_after(ran) if status else ""
-
-
-def _status(code: Any) -> Status | None:
-    return next((status for status in Status if status == int(code)), None)
+    return guarded(lambda: Status(int(code)).advice_after(ran), "")

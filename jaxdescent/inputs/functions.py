@@ -8,7 +8,6 @@ what it computed before, so each call traces it anew and compares the jaxprs by 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import enum
 import functools
 import types
@@ -20,7 +19,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.tree_util import Partial
 
-from jaxdescent.inputs.traced_functions import Form, Traced, without_constants
+from jaxdescent.inputs.traced_functions import ByIdentity, Form, Traced, without_constants
 
 
 def as_pytree(function: Any) -> Any:
@@ -32,14 +31,9 @@ def as_pytree(function: Any) -> Any:
     registered class with ``__call__`` keeps its own leaves.
     """
     if _is_partial(function):
-        func = function.func
-        if type(func) is types.FunctionType or isinstance(func, _Held | Traced | type):
-            return function  # it is compared in the intended way
-        return _bound(func, *function.args, **function.keywords)
+        return _bound(function.func, *function.args, **function.keywords)
     if not callable(function):
         return function
-    if type(function) is types.FunctionType:
-        return Partial(function)
     leaves = jax.tree.leaves(function)
     is_plain = len(leaves) == 1 and leaves[0] is function
     return _bound(function) if is_plain else function
@@ -50,7 +44,7 @@ def is_fleeting(tree: Any) -> bool:
     for leaf in jax.tree.leaves(tree, is_leaf=_is_partial):
         if _is_partial(leaf):
             func = leaf.func
-            is_kept = func.is_kept if isinstance(func, _Held | Traced) else _is_constant(func)
+            is_kept = func.is_kept if isinstance(func, ByIdentity | Traced) else _is_constant(func)
             if not is_kept or is_fleeting((leaf.args, leaf.keywords)):
                 return True
     return False
@@ -181,45 +175,19 @@ def anew(function: Any) -> Any:
     return call
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Held:
-    """A callable that is compared by identity, however its own ``__eq__`` is defined.
-
-    The program that uses the callable keeps it alive, so that no other object takes its ``id``.
-    If ``is_kept`` is False, two instances that hold the same callable are not equal.
-    """
-
-    func: Any
-    is_kept: bool
-
-    def __call__(self, *args: Any, **keywords: Any) -> Any:
-        return self.func(*args, **keywords)
-
-    def __eq__(self, other: object) -> bool:
-        if self is other:
-            return True
-        return isinstance(other, _Held) and self.is_kept and self.func is other.func
-
-    def __hash__(self) -> int:
-        return id(self.func)
-
-    def __repr__(self) -> str:
-        return repr(self.func)
-
-
 def _is_partial(value: Any) -> bool:
     return type(value) is Partial
 
 
 def _bound(func: Any, *args: Any, **keywords: Any) -> Partial:
     """``func`` with its arguments bound as data, as a pytree."""
-    if isinstance(func, type):
-        return Partial(func, *args, **keywords)
+    if type(func) is types.FunctionType or isinstance(func, ByIdentity | Traced | type):
+        return Partial(func, *args, **keywords)  # it is compared in the intended way
     if type(func) is types.MethodType and _is_data(func.__self__):
         inner = as_pytree(func.__func__)
         if _is_partial(inner) and not is_fleeting(inner):
             return Partial(inner.func, *inner.args, func.__self__, *args, **keywords)
-    return Partial(_Held(func, _is_constant(func)), *args, **keywords)
+    return Partial(ByIdentity(func, _is_constant(func)), *args, **keywords)
 
 
 def _is_data(owner: Any) -> bool:

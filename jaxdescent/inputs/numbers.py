@@ -95,7 +95,9 @@ def check_count(name: str, value: Any, *, least: int = 1, most: int = MOST) -> N
     """
     if isinstance(value, Tracer):
         raise TypeError(f"{name} must be a Python integer, got a traced value.")
-    if np.ndim(value) or not np.issubdtype(np.asarray(value).dtype, np.integer):
+    # NumPy has no integer dtype for a Python integer beyond 64 bits.
+    is_integer = type(value) is int or np.issubdtype(np.asarray(value).dtype, np.integer)
+    if np.ndim(value) or not is_integer:
         raise TypeError(f"{name} must be a Python integer, got {value!r}.")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}.")

@@ -83,16 +83,29 @@ class Traced:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Same:
-    """An object that is compared by identity, and kept alive."""
+class ByIdentity:
+    """An object that is compared by identity, however its own ``__eq__`` is defined.
 
-    value: Any
+    The program that uses the object keeps it alive, so that no other object takes its ``id``. If
+    ``is_kept`` is False, two instances that hold the same object are not equal.
+    """
+
+    func: Any
+    is_kept: bool = True
+
+    def __call__(self, *args: Any, **keywords: Any) -> Any:
+        return self.func(*args, **keywords)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.value is other.value
+        if self is other:
+            return True
+        return isinstance(other, ByIdentity) and self.is_kept and self.func is other.func
 
     def __hash__(self) -> int:
-        return id(self.value)
+        return id(self.func)
+
+    def __repr__(self) -> str:
+        return repr(self.func)
 
 
 class _Content:
@@ -121,7 +134,7 @@ class _Content:
                 tuple(map(of_atom, equation.invars)),
                 tuple(map(of_atom, equation.outvars)),
                 tuple((name, self.of(equation.params[name])) for name in sorted(equation.params)),
-                _Same(equation.ctx),  # JAX has one object for each context.
+                ByIdentity(equation.ctx),  # JAX has one object for each context.
             )
 
         return (
@@ -153,9 +166,9 @@ class _Content:
             return kind, value
         return self._unknown(value)
 
-    def _unknown(self, value: Any) -> _Same:
+    def _unknown(self, value: Any) -> ByIdentity:
         self.has_unknown = True
-        return _Same(value)
+        return ByIdentity(value)
 
 
 def without_constants(closed: Any) -> Jaxpr:

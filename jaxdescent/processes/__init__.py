@@ -1,8 +1,8 @@
 """Agreement, exchange and common end of the processes of a distributed run.
 
 ``deciding`` opens groups of processes that decide alike, and raises one process's error in all, by
-``messages`` that each leaves for the others; ``same_call`` gives the texts by which their calls are
-compared. ``arrays`` exchanges data that are larger than a message. ``joining`` lets processes find
+``messages`` that each leaves for the others; it compares their calls by the texts of ``same_call``.
+``arrays`` exchanges data that are larger than a message. ``joining`` lets processes find
 each other, ``ending`` lets the early end of one end all, and ``signals`` tells a process to end,
 also while it waits for a program.
 """

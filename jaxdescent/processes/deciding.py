@@ -17,7 +17,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -29,7 +29,7 @@ from jaxdescent.inputs import tracing
 from jaxdescent.processes import messages
 from jaxdescent.processes.ending import FOLLOWED, early_end, has_waited, leave_without_others
 from jaxdescent.processes.messages import OtherProcessFailed, in_words
-from jaxdescent.processes.same_call import differing
+from jaxdescent.processes.same_call import differing, texts
 from jaxdescent.processes.signals import on_a_thread
 
 LONGEST_ERROR = 1000
@@ -59,14 +59,14 @@ class FailedElsewhere(RuntimeError):
 
 
 def among(
-    call: str, *trees: Any, alike: Callable[[], dict[str, str]] | None = None
+    call: str, *trees: Any, alike: Mapping[str, Any] | None = None
 ) -> contextlib.AbstractContextManager[None]:
     """Let the processes that hold these arrays decide alike; an error in one is raised in all.
 
     Args:
       call: the name of the call that the processes make.
       trees: pytrees that hold the arrays.
-      alike: returns names and texts of the arguments that must be equal in all processes.
+      alike: the arguments that must be equal in all processes, by their names.
 
     Raises:
       OtherProcessFailed: if another process of the group raised an error inside or called
@@ -83,14 +83,14 @@ def among_all(call: str) -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def _agreeing(
-    call: str, processes: tuple[int, ...], alike: Callable[[], dict[str, str]] | None = None
+    call: str, processes: tuple[int, ...], alike: Mapping[str, Any] | None = None
 ) -> Iterator[None]:
     if len(processes) < 2 or _group.get():
         yield
         return
     token = _group.set(processes)
     try:
-        own = {} if alike is None else alike()
+        own = texts(**(alike or {}))
         digests = _exchange(call, _digest(own))
         if any(digest != digests[0] for digest in digests):
             raise OtherProcessFailed(differing(call, processes, told_by_all(own)))
@@ -154,7 +154,7 @@ def told_by_all(value: Any) -> list[Any]:
 
 def is_first() -> bool:
     """Whether this process is the first of the group, or decides for itself."""
-    return is_alone() or _group.get()[0] == jax.process_index()
+    return members()[0] == jax.process_index()
 
 
 def members() -> tuple[int, ...]:

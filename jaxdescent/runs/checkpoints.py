@@ -16,6 +16,7 @@ import pathlib
 import re
 import shutil
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -42,9 +43,6 @@ UNFINISHED = re.compile(r"^iteration-\d{10}\.(unfinished-\d+|removed|orbax-check
 NO_ROOM = errno.ENOSPC, errno.EDQUOT
 """The errors of a disk that is full."""
 
-FREE, WRITING, WRITTEN, FAILED = "free", "writing", "written", "failed"
-"""The states of a process's part of a checkpoint."""
-
 
 class NotKept(Exception):
     """A checkpoint that is dropped, since another process could not write its part, or the run has
@@ -67,8 +65,9 @@ class Folder:
         self.path = path.resolve()
         self.keep = keep
         self.is_ours = True  # and no other run's
+        self.newest = 0  # the iteration of the newest checkpoint; the start is none
         self._writer: threading.Thread | None = None
-        self._at = self._attempt = 0
+        self._attempt = 0
         self._is_written = self._is_over = False
         self._error: Exception | None = None
         self._descriptor: int | None = None
@@ -85,8 +84,7 @@ class Folder:
         """Give up an unfinished checkpoint, and unlock the folder for other runs."""
         self._is_over = True
         self.wait()
-        if self._process == 0 and self.is_ours:
-            shutil.rmtree(self._unfinished, ignore_errors=True)
+        self._remove_unfinished()
         self._leave()
 
     def iterations(self) -> list[int]:
@@ -109,56 +107,42 @@ class Folder:
         return self._writer is not None and self._writer.is_alive()
 
     def write(self, iteration: int, tree: Any, facts: dict[str, Any]) -> None:
-        """Begin to write a checkpoint; the arrays must stay as they are until it is done.
-
-        An error, of the disk for example, is kept for :meth:`error`.
+        """Begin to write a checkpoint, unless it is the newest one; the arrays must stay as they
+        are until :meth:`is_free`, which tells of an error, of the disk for example.
         """
         self.wait()
-        self._at = iteration
+        if iteration == self.newest:
+            return
+        self.newest = iteration
         self._attempt += 1  # a process may still remove its last attempt
         content = {"format": FORMAT, "iteration": iteration, **facts}
         leaves = [without_keys(leaf) for leaf in jax.tree.leaves(tree)]
         self._begin(self._write, leaves, content, processes.is_alone())
 
-    def state(self) -> tuple[str, str]:
-        """The state of this process's part, and the error of writing if it has failed."""
-        if self.is_writing:
-            return WRITING, ""
-        if self._error is None:
-            return WRITTEN if self._is_written else FREE, ""
-        said = f"{type(self._error).__name__}: {str(self._error)[:300]}"
-        return FAILED, f"process {self._process} failed with {said}"
+    def is_free(self) -> bool:
+        """Whether no process writes any more, which the processes tell each other.
 
-    def conclude(self, states: list[tuple[str, str]]) -> bool:
-        """Whether no process writes any more; a checkpoint that all have written is finished, or
-        given up if one of them has failed.
-
-        Args:
-          states: the states of all processes, in their order.
+        A checkpoint that all have written is finished. One that a process could not write is given
+        up, with a warning in each.
         """
-        failed = [said for state, said in states if state == FAILED]
-        if any(state == WRITING for state, _ in states):
+        is_writing, failed = self.is_writing, None
+        if not is_writing and self._error is not None:
+            failed = f"process {self._process} failed with {_in_words(self._error)}"
+        told = processes.told_by_all([is_writing, failed])
+        if any(each for each, _ in told):
             return False
+        failures = [said for _, said in told if said is not None]
         is_written, self._is_written = self._is_written, False
-        if failed:
-            self._error = self._error or NotKept(failed[0])
-            if self._process == 0:
-                shutil.rmtree(self._unfinished, ignore_errors=True)
+        if failures:
+            self._give_up(self._error or NotKept(failures[0]))
         elif is_written:
             self._begin(self._finish)
-        return bool(failed) or not is_written
+        return bool(failures) or not is_written
 
     def wait(self, seconds: float | None = None) -> None:
         """Return when this process writes no checkpoint, or after ``seconds``."""
         if self._writer is not None:
             self._writer.join(seconds)
-
-    def error(self) -> tuple[int, Exception] | None:
-        """The iteration and the error of a checkpoint that could not be written, told once."""
-        if self._error is None or self.is_writing:
-            return None
-        error, self._error = self._error, None
-        return self._at, error
 
     def facts(self, iteration: int) -> dict[str, Any]:
         """The description of a checkpoint.
@@ -204,7 +188,7 @@ class Folder:
         except (MemoryError, Unreadable):
             raise
         except Exception as error:  # damaged files raise errors of many classes
-            raise Unreadable(f"{type(error).__name__}: {str(error)[:300]}") from error
+            raise Unreadable(_in_words(error)) from error
 
     def set_aside(self, iteration: int) -> pathlib.Path:
         """Rename a checkpoint that cannot be read, so that it does not count as one."""
@@ -219,10 +203,27 @@ class Folder:
 
     @property
     def _unfinished(self) -> pathlib.Path:
-        return self.path / f"{self.at(self._at).name}.unfinished-{self._attempt}"
+        return self.path / f"{self.at(self.newest).name}.unfinished-{self._attempt}"
+
+    def _remove_unfinished(self) -> None:
+        if self._process == 0 and self.is_ours:
+            shutil.rmtree(self._unfinished, ignore_errors=True)
+
+    def _give_up(self, error: Exception) -> None:
+        """Remove what was written of the newest checkpoint, and warn."""
+        self._remove_unfinished()
+        iteration, self.newest, self._error = self.newest, 0, None
+        good = self.iterations()
+        kept = f"the last good one is of iteration {good[0]:,}" if good else "there is none yet"
+        warnings.warn(
+            f"the checkpoint of iteration {iteration:,} could not be written; the run goes on, and "
+            f"{kept} ({_in_words(error)})",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
     def _begin(self, work: Callable[..., None], *arguments: Any) -> None:
-        """Start ``work`` on a thread; its error is kept for :meth:`error`."""
+        """Start ``work`` on a thread; its error is kept for :meth:`is_free`."""
 
         def target() -> None:
             try:
@@ -278,10 +279,10 @@ class Folder:
     def _finish(self) -> None:
         """Give the checkpoint its name, and remove the oldest ones beyond ``keep``."""
         if self._process == 0:
-            if self.at(self._at).exists():
-                self.set_aside(self._at)  # a copy
-            self._unfinished.rename(self.at(self._at))
-        self._kept.append(self._at)
+            if self.at(self.newest).exists():
+                self.set_aside(self.newest)  # a copy
+            self._unfinished.rename(self.at(self.newest))
+        self._kept.append(self.newest)
         while len(self._kept) > self.keep:
             self._remove_oldest()
 
@@ -322,6 +323,10 @@ class Folder:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _in_words(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error)[:300]}"
 
 
 def _write_json(path: pathlib.Path, content: Any) -> None:

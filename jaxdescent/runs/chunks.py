@@ -50,18 +50,11 @@ class Chunks:
     """
 
     def __init__(self, setup: Setup, *, donate: bool) -> None:
-        params, self.problem, self.limit = setup.inputs
-        self._flags = {"check_every": setup.flags["check_every"]}
-        self._start = {key: setup.flags[key] for key in ("history", "starts_at_own")}
-        self._begin = self._compiled(
-            _begin, (params, self.problem, self.limit), donate=donate, **self._start
-        )
+        _, self.problem, self.limit = setup.inputs
+        self.check_every: int = setup.flags["check_every"]
+        donated = (0,) if donate else ()
+        self._begin = programs.compiled(_begin, setup.inputs, donate=donated, **setup.flags)
         self._advance: Any = None
-
-    @property
-    def check_every(self) -> int:
-        """The steps between two checks."""
-        return self._flags["check_every"]
 
     def begin(self, params: Params) -> Loop:
         """The loop at the start."""
@@ -88,7 +81,7 @@ class Chunks:
     def jaxpr(self, like: Loop) -> Any:
         """The jaxpr of a chunk; the program's first call does not trace it again."""
         inputs = like, self.problem, self.limit, self.limit
-        self._advance = self._compiled(_advance, inputs, donate=True)
+        self._advance = self._compiled(_advance, inputs)
         return self._advance.of_leaves.trace(*jax.tree.leaves(inputs)).jaxpr
 
     def compile(self, loop: Loop) -> Loop:
@@ -99,21 +92,19 @@ class Chunks:
         """Take steps up to iteration ``until`` at least, in the loop's memory."""
         inputs = loop, self.problem, self.limit, np.int32(until)
         if self._advance is None:
-            self._advance = self._compiled(_advance, inputs, donate=True)
+            self._advance = self._compiled(_advance, inputs)
         return self._advance(*inputs)
 
     def copied(self, loop: Loop, spare: Loop | None = None) -> Loop:
         """A copy of the loop, in the memory of ``spare``, an earlier copy, where there is one."""
-        if spare is None:
-            return self._compiled(_copied, (loop,), donate=False, is_plain=True)(loop)
         inputs = spare, loop
-        return self._compiled(_copied_over, inputs, donate=True, is_plain=True)(*inputs)
+        return programs.compiled(_copied, inputs, donate=(0,))(*inputs)
 
     def end(self, loop: Loop, status: Status) -> Result:
         """The result, with ``status`` if no rule has ended the descent; in the loop's memory."""
         large, rest = (loop.params, loop.state), loop._replace(params=None, state=None)
         inputs = (large, rest, self.problem, self.limit, np.int32(status.value))
-        result = self._compiled(_end, inputs, donate=True)(*inputs)
+        result = self._compiled(_end, inputs)(*inputs)
         return as_given(result, self.problem.objective)
 
     def resumed(self, loop: Loop) -> Loop:
@@ -123,11 +114,9 @@ class Chunks:
         status = jnp.where(goes_on, jnp.int32(RUNNING), loop.status)
         return loop._replace(status=jax.device_put(status, loop.status.sharding))
 
-    def _compiled(
-        self, function: Any, inputs: Any, *, donate: bool, is_plain: bool = False, **flags: Any
-    ) -> programs.Program:
-        flags = flags if is_plain else self._flags | flags
-        return programs.compiled(function, inputs, donate=(0,) if donate else (), **flags)
+    def _compiled(self, function: Any, inputs: Any) -> programs.Program:
+        """A program that takes the memory of the first of its inputs."""
+        return programs.compiled(function, inputs, donate=(0,), check_every=self.check_every)
 
 
 def _begin(
@@ -141,7 +130,7 @@ def _begin(
 ) -> Loop:
     descent = Descent(*problem, limit, check_every)
     begin = functools.partial(descent.begin, params, history=history, starts_at_own=starts_at_own)
-    return _copied(begun(begin, params, problem))
+    return _copied(None, begun(begin, params, problem))
 
 
 def _advance(
@@ -176,18 +165,13 @@ def _end(
     return ended(Descent(*problem, limit, check_every), loop, status)
 
 
-def _copied(loop: Loop) -> Loop:
-    """The loop's arrays in strong types, and in memory that nobody else reads.
+def _copied(spare: Loop | None, loop: Loop) -> Loop:
+    """The loop's arrays in strong types, and in memory that nobody else reads: in that of
+    ``spare``, if it is given. On a host, new memory takes five times as long to write to, since the
+    system clears each page of it first.
 
     JAX returns an input that a program passes on as the caller's own array; the next chunk would
     take the memory of the start, or of the data.
     """
-    return jax.tree.map(functools.partial(jnp.array, copy=True), loop)
-
-
-def _copied_over(spare: Loop, loop: Loop) -> Loop:
-    """A copy in the memory of ``spare``: on a host, new memory takes five times as long to write
-    to, since the system clears each page of it first.
-    """
     del spare
-    return _copied(loop)
+    return jax.tree.map(functools.partial(jnp.array, copy=True), loop)

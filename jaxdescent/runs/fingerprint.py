@@ -14,6 +14,7 @@ from jax.extend.core import Literal
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxdescent.calls import programs
+from jaxdescent.calls.reading import static_parts
 from jaxdescent.display import structure_name
 from jaxdescent.machine import attached
 from jaxdescent.minimize import Setup
@@ -50,8 +51,9 @@ def fingerprint(setup: Setup, filled: tuple[int, int] | None = None) -> dict[str
     for path, leaf in _leaves(problem.objective):
         rows = filled[0] if filled is not None and np.shape(leaf)[:1] == filled[1:] else None
         found[f"objective{path}"] = f"{_signature(leaf, rows)} {_digest(_sampled(leaf, rows))}"
-    structure = jax.tree.structure(problem.objective)
-    for number, text in enumerate(dict.fromkeys(_of_structure(structure))):
+    held = static_parts(jax.tree.structure(problem.objective))
+    data = [part.fingerprint() for part in held if hasattr(part, "fingerprint")]
+    for number, text in enumerate(dict.fromkeys(data)):
         found[f"data {number}"] = text
     for name in ("method", "tolerance", "rounding"):
         part = getattr(problem, name)
@@ -113,20 +115,6 @@ def _leaves(tree: Any) -> list[tuple[str, Any]]:
         (jax.tree_util.keystr(path), leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     ]
-
-
-def _of_structure(structure: Any) -> Iterator[str]:
-    """The fingerprints of data in a pytree's structure, which have a method of that name."""
-    data = structure.node_data()
-    if data is None:  # a leaf
-        return
-    for part in jax.tree.leaves(data[1]):
-        if hasattr(part, "fingerprint"):
-            yield part.fingerprint()
-        elif isinstance(part, jax.tree_util.PyTreeDef):
-            yield from _of_structure(part)
-    for child in structure.children():
-        yield from _of_structure(child)
 
 
 def _constants(jaxpr: Any) -> Iterator[Any]:

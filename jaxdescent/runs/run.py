@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import pathlib
 import time
 from collections.abc import Sequence
@@ -23,7 +22,6 @@ from jaxdescent.inputs.numbers import check_count, check_number
 from jaxdescent.minimize import Setup, set_up
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import as_objective
-from jaxdescent.processes import same_call
 from jaxdescent.processes.signals import Interruption
 from jaxdescent.result import Result
 from jaxdescent.runs.chunks import Chunks
@@ -139,7 +137,7 @@ def run(
     summary = Summary()
     with contextlib.ExitStack() as stack:
         # An error in one process, of a hook or a full disk, ends the run of all.
-        kept = functools.partial(same_call.texts, checkpoint=saved is not None, resume=resume)
+        kept = {"checkpoint": saved is not None, "resume": resume}
         stack.enter_context(processes.among("steps of run", setup.inputs, alike=kept))
         for hook in every_hook:
             stack.callback(hook.close)
@@ -200,13 +198,12 @@ def _first_loop(
     if saved is not None:
         with timed(summary, "seconds_restoring"):
             like = chunks.like(params)
-            has_some = saved.open(setup, chunks.jaxpr(like), resume=resume)
-            if resume and donate and has_some:
+            found = saved.open(setup, chunks.jaxpr(like), resume=resume)
+            if found and donate:
                 for leaf in jax.tree.leaves(params):
                     leaf.delete()  # the restored loop may need the memory
-            loop = saved.restore(like) if resume else None
-        if loop is not None:
-            return chunks.resumed(loop)
+            if found:
+                return chunks.resumed(saved.restore(found, like))
     with timed(summary, "seconds_compiling"):
         return chunks.begin(params)
 

@@ -77,17 +77,17 @@ class Checkpoint(Hook):
         self.filled = filled
         self._folder: checkpoints.Folder | None = None
         self._facts: dict[str, Any] = {}
-        self._copy: tuple[int, Loop] | None = None
+        self._copy: Loop | None = None
         self._spare: Loop | None = None  # the copy before, written or being written
         self._memory: SpareMemory | None = None  # for the first copy, allocated once
-        self._last: int | None = None  # the iteration of the newest checkpoint
         self._at = 0.0
 
     def __repr__(self) -> str:
         return f"Checkpoint({self.folder!r}, every={self.every}, keep={self.keep})"
 
-    def open(self, setup: Setup, jaxpr: Any, *, resume: bool) -> bool:
-        """Open the folder for a run of this problem, and check it; whether it has a checkpoint.
+    def open(self, setup: Setup, jaxpr: Any, *, resume: bool) -> list[int]:
+        """Open the folder for a run of this problem, and check it; the iterations of the
+        checkpoints to resume from, the newest first.
 
         Raises:
           ValueError: if the folder has checkpoints and the run is not to resume, if another run
@@ -111,8 +111,6 @@ class Checkpoint(Hook):
             "computation": computation(setup, jaxpr),
         }
         self._facts = {name: _of_all(own) for name, own in facts.items()}
-        self._copy = self._spare = self._memory = None
-        self._last = 0  # the start itself is not saved
         self._at = time.perf_counter()
         found = self._iterations()
         if found and not resume:
@@ -120,19 +118,19 @@ class Checkpoint(Hook):
                 f"{self.folder} has a checkpoint of iteration {found[0]:,}: pass resume=True to go "
                 "on from it, or choose another folder."
             )
-        return bool(found)
+        return found
 
-    def restore(self, like: Loop) -> Loop | None:
-        """The loop of the newest checkpoint that can be read; None if there is none at all.
+    def restore(self, found: list[int], like: Loop) -> Loop:
+        """The loop of the newest of the checkpoints of these iterations that can be read.
 
         Raises:
           ValueError: if the checkpoint is of another problem, with the differences; or if none can
           be read.
         """
         folder = self._opened
-        found = self._iterations()
         for iteration in found:
-            loop, unreadable = None, None
+            loop: Any = None
+            unreadable = None
             try:
                 facts = folder.facts(iteration)
                 if not are_whole(facts):
@@ -157,20 +155,18 @@ class Checkpoint(Hook):
                     stacklevel=2,
                 )
                 continue
-            self._last = iteration
+            folder.newest = iteration
             return loop
-        if found:
-            raise ValueError(
-                f"none of the {len(found)} checkpoints in {self.folder} can be read: to begin anew "
-                "choose another folder, or call without resume=True."
-            )
-        return None
+        raise ValueError(
+            f"none of the {len(found)} checkpoints in {self.folder} can be read: to begin anew "
+            "choose another folder, or call without resume=True."
+        )
 
     def pause(self, pause: Pause) -> None:
         is_searching = self._memory is not None and not self._memory.is_found
-        is_free = self._look() and self._copy is None and not is_searching
+        is_free = self._opened.is_free() and self._copy is None and not is_searching
         waited = time.perf_counter() - self._at
-        is_due = waited >= self.every and pause.iteration != self._last
+        is_due = waited >= self.every and pause.iteration != self._opened.newest
         if not all(processes.told_by_all(is_due and is_free)):
             if self._needs_memory(pause.loop, self.every - waited):
                 self._memory = SpareMemory(pause.loop)
@@ -183,7 +179,7 @@ class Checkpoint(Hook):
         told = processes.told_by_all([spare is not None, _has_room(pause.loop)])
         if all(is_kept or is_free for is_kept, is_free in told):
             spare = spare if all(is_kept for is_kept, _ in told) else None
-            self._copy = pause.iteration, pause.copied(spare)
+            self._copy = pause.copied(spare)
             return
         del spare
         self._write(pause.loop)
@@ -192,7 +188,7 @@ class Checkpoint(Hook):
     def report(self, record: Record) -> None:
         del record
         if self._copy is not None:
-            (_, self._spare), self._copy = self._copy, None
+            self._spare, self._copy = self._copy, None
             self._write(self._spare)
 
     def save_last(self, loop: Loop) -> None:
@@ -241,39 +237,12 @@ class Checkpoint(Hook):
         return self._folder
 
     def _write(self, loop: Loop) -> None:
-        iteration = int(loop.iteration)
-        if iteration != self._last:
-            self._last = iteration
-            self._opened.write(iteration, loop, self._facts)
-
-    def _look(self) -> bool:
-        """Whether no process writes any more. A checkpoint that all have written is finished, and
-        all warn of an error of one.
-        """
-        is_free = self._opened.conclude(processes.told_by_all(self._opened.state()))
-        if is_free:
-            self._tell_of_errors()
-        return is_free
+        self._opened.write(int(loop.iteration), loop, self._facts)
 
     def _wait(self) -> None:
         """Return when no process writes any more."""
-        while not self._look():
+        while not self._opened.is_free():
             self._opened.wait(POLL_SECONDS)
-
-    def _tell_of_errors(self) -> None:
-        failed = self._opened.error()
-        if failed is None:
-            return
-        iteration, error = failed
-        self._last = None
-        good = self._opened.iterations()
-        kept = f"the last good one is of iteration {good[0]:,}" if good else "there is none yet"
-        warnings.warn(
-            f"the checkpoint of iteration {iteration:,} could not be written; the run goes on, and "
-            f"{kept} ({type(error).__name__}: {str(error)[:300]})",
-            RuntimeWarning,
-            stacklevel=2,
-        )
 
 
 def _of_all(own: dict[str, str]) -> dict[str, str]:

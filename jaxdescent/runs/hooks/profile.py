@@ -8,7 +8,7 @@ import jax
 
 from jaxdescent.inputs.numbers import check_count
 from jaxdescent.runs.hooks.protocol import Hook, Pause
-from jaxdescent.runs.record import Facts, Record
+from jaxdescent.runs.record import Record
 
 
 class Profile(Hook):
@@ -37,10 +37,6 @@ class Profile(Hook):
 
     def __repr__(self) -> str:
         return f"Profile({self.folder!r}, chunk={self.chunk})"
-
-    def begin(self, facts: Facts) -> None:
-        del facts
-        self._is_on = False
 
     def pause(self, pause: Pause) -> None:
         if pause.chunk == self.chunk:

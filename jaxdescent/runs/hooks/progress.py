@@ -44,7 +44,6 @@ class Progress(Hook):
         self.is_quiet_at_end = is_quiet_at_end
         self._bar: Any = None
         self._task: Any = None
-        self._shown = -math.inf
         self._is_shown = False
 
     def __repr__(self) -> str:
@@ -77,7 +76,7 @@ class Progress(Hook):
             self._print(f"{self._label}: {share}, {numbers_of(record)}")
 
     def end(self, result: Result, summary: Summary) -> None:
-        self._stop()
+        self.close()
         if not self._is_shown or self.is_quiet_at_end:
             return
         pace = summary.iterations / summary.seconds_in_steps if summary.seconds_in_steps else 0.0
@@ -90,9 +89,6 @@ class Progress(Hook):
         )
 
     def close(self) -> None:
-        self._stop()
-
-    def _stop(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
