@@ -314,6 +314,18 @@ def test_a_dictionary_of_numbers_is_hashed_as_its_texts_however_often_they_repea
     np.testing.assert_array_equal(found, found[0][0])
 
 
+def test_whole_numbers_of_a_csv_file_are_hashed_as_they_are_written(tmp_path):
+    ids, path = [2**53, 2**53 + 1, 2**53, 7], tmp_path / "ids.csv"
+    path.write_text("id,y\n" + "".join(f"{each},1.5\n" for each in ids))
+    streams = (
+        jd.Streamed(data, hashed=["id"], exclude=["y"], bits=BITS).stream
+        for data in (path, pa.table({"id": [str(each) for each in ids], "y": np.ones(4)}))
+    )
+    one, other = (stream.rows_at(np.arange(4)).argmax(axis=1) for stream in streams)
+    np.testing.assert_array_equal(one, other)
+    assert one[0] == one[2] != one[1]  # they are one number in float64
+
+
 class TestWhatIsWrong:
     def test_arguments(self):
         table = pa.table({"a": [1.0], "t": ["x"], "k": [1], "y": [3.0]})

@@ -50,15 +50,18 @@ class RowStream(ChunkReader):
     """
 
     def __init__(self, source: Source, decoding: Decoding) -> None:
-        kinds, self.source = source.kinds, source
+        kinds = source.kinds
         decoding.check(kinds)
+        # As float64, in which a file of text has its numbers, large whole numbers would be alike.
+        whole = [name for name in decoding.hashed if kinds[name] is Kind.WHOLE]
+        self.source = source = source.as_text(whole)
         if not source.can_restart:
             raise DataError(
                 "the rows are read once for each product, and this reader gives them only once: "
                 "pass a table, or read it into one with reader.read_all()."
             )
-        whole = frozenset(name for name in decoding.numbers if kinds[name] is Kind.WHOLE)
-        self.decoding = dataclasses.replace(decoding, whole=whole)
+        exact = frozenset(name for name in decoding.numbers if kinds[name] is Kind.WHOLE)
+        self.decoding = dataclasses.replace(decoding, whole=exact)
         self.rows = self._counted() if source.rows is None else source.rows
         if not self.rows:
             raise DataError("the data have no rows.")
