@@ -112,8 +112,8 @@ def _answers(design, columns, rows, weight, center):
     }
 
 
-def assert_is_matrix(design, A, rng):
-    """That a design in float64 answers what the entries of the matrix A give."""
+def assert_is_matrix(design, A, rng, *, are_sums=False):
+    """That a design in float64 answers what the entries of the matrix A give, which may be sums."""
     assert design.shape == A.shape
     rows, features = A.shape
     columns, residuals = rng.normal(size=(features, 3)), rng.normal(size=(rows, 3))
@@ -130,4 +130,6 @@ def assert_is_matrix(design, A, rng):
     }
     for name, expected in exact.items():
         assert found[name].dtype == np.float64
+        if name == "entries" and not are_sums:
+            np.testing.assert_array_equal(found[name], expected)
         np.testing.assert_allclose(found[name], expected, rtol=1e-12, atol=1e-12, err_msg=name)

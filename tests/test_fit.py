@@ -298,6 +298,15 @@ class TestHardNumbers:
         assert model.metrics["rank"] == 9
         np.testing.assert_allclose(model.predict({"X": X}), y, atol=1e-8)
 
+    def test_the_same_data_give_the_same_bits(self, people, tmp_path):
+        people.write_parquet(tmp_path / "d.parquet")
+        fits = [
+            jd.fit_model(tmp_path / "d.parquet", "pay", categorical=("city",), test=0.3)
+            for _ in range(2)
+        ]
+        np.testing.assert_array_equal(fits[0].weights, fits[1].weights)
+        assert fits[0].metrics["train"] == fits[1].metrics["train"]
+
 
 class TestMissingValues:
     @pytest.fixture

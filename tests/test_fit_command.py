@@ -885,6 +885,14 @@ class TestMemory:
         done = within(limit, "predict", tmp_path / "m", path, "--out", tmp_path / "p.parquet")
         assert done.returncode == 0, done.stderr
 
+    def test_what_does_not_fit_is_refused_before_it_is_read(self, tmp_path, rng):
+        zeros_below(tmp_path / "X.npy", rng.normal(size=(5, 20_000)), 100_000)
+        np.save(tmp_path / "y.npy", rng.normal(size=100_000))
+        result = run("fit", tmp_path / "X.npy", "--memory", "300MB", "--l2", "auto")
+        assert result.exit_code == 2
+        assert "a fit of 20,000 features needs" in result.stderr
+        assert "nothing was read" in result.stderr
+
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_a_real_ctrl_c_in_the_middle_of_a_pass(tmp_path, rng):

@@ -193,3 +193,16 @@ def test_a_path_of_penalties_builds_the_matrix_once(rng):
     )
     assert form.gram.shape == (6, 6)  # out_axes=None: raises if it depended on l2
     assert stepped["weights"].shape == (50, *params["weights"].shape)
+
+
+def test_a_matrix_free_x_does(rng, x64):
+    objective = regression(rng, *SHAPE, l2=0.3)
+    design = jd.MatrixFree(
+        jax.tree_util.Partial(lambda X, w: X @ w, objective.X),
+        rows=SHAPE[0],
+        features=SHAPE[1],
+        weights_dtype=jnp.float64,
+    )
+    free = jd.LinearRegression(design, objective.y, l2=0.3)
+    result = jd.minimize(free, method=jd.Gram(), tolerance=1e-10)
+    assert_trees_close(result.params, least_squares(objective), rtol=1e-6, atol=1e-7)

@@ -79,6 +79,14 @@ def test_forward_derivatives_equal_the_closed_forms(data):
     assert_trees_close(got, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
+def test_derivatives_are_batched_by_vmap(data):
+    penalties = np.array([0.1, 1.0, 10.0])
+    slopes = jax.vmap(jax.grad(lambda l2: loss(data | {"l2": l2})))(penalties)
+    expected = [exact_gradient(data | {"l2": l2})["l2"] for l2 in penalties]
+    np.testing.assert_allclose(slopes, expected, rtol=1e-6)
+
+
 def coupled(p, a):
     # Its minimum has no closed form: finite differences are the reference.
     return jnp.sum(jnp.cosh(p - a)) + 0.5 * jnp.sum(p**2) + p[0] * p[1] * jnp.tanh(a[0])
