@@ -114,8 +114,8 @@ def test_products_are_those_of_the_written_out_matrix(both, rng):
             w, r = rng.normal(size=(X.shape[1], *outputs)), rng.normal(size=(40, *outputs))
             found = answers_of_rows(matrix is not X, center, w, r)
             exact = matrix[some] @ w, matrix[some].T @ r, matrix[some], matrix[some[:3]]
-            for got, expected in zip(found, exact, strict=True):
-                np.testing.assert_allclose(got, expected, atol=1e-11)
+            for got, expected, atol in zip(found, exact, (1e-11, 1e-11, 0, 0), strict=True):
+                np.testing.assert_allclose(got, expected, atol=atol)
 
 
 @pytest.mark.parametrize("bits", [4, 8])  # rows with many entries are written out
@@ -302,10 +302,9 @@ class TestSections:
             S.stream.source.from_row(3)
 
 
-def test_a_dictionary_of_numbers_is_hashed_as_its_texts_however_often_they_repeat():
-    texts = pa.array(["5"] * 11)
-    found = []
-    for column in (texts, texts.cast(pa.int64()).dictionary_encode()):
+def test_a_dictionary_of_numbers_is_hashed_as_its_numbers_however_often_they_repeat():
+    numbers, found = pa.array([5] * 11), []
+    for column in (numbers, numbers.dictionary_encode()):
         pieces = pa.chunked_array([column[:10], column[10:]])
         for rows in (10, 11):  # a block of one row has no repeated text
             stream = jd.Streamed(pa.table({"t": pieces}), hashed=["t"], bits=BITS).stream

@@ -223,7 +223,9 @@ def hashed(block: Block, name: str, bits: int, *, are_words: bool) -> SparseColu
         if pa.types.is_dictionary(column.type):
             texts = column.dictionary
             is_repeated = len(texts) * REPEATED <= len(column) and not texts.null_count
-            column = column if is_repeated else decoded(column).cast(pa.large_string())
+            # Whole numbers are hashed as such, however they are stored.
+            is_repeated &= not pa.types.is_integer(texts.type)
+            column = column if is_repeated else decoded(column)
         if column.null_count:
             refuse_missing(column.is_null().to_numpy(zero_copy_only=False), name, block)
         if pa.types.is_integer(column.type) or pa.types.is_boolean(column.type):
