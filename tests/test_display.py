@@ -67,6 +67,12 @@ Result: CONVERGED after 1,234 iterations, 1 evaluation
 """)
 
 
+@pytest.mark.parametrize(("code", "name"), [(0, "RUNNING"), (99, "status 99")])
+def test_a_status_that_is_no_end_is_named_too(code, name):
+    shown = repr(result_with(jnp.ones(2), status=jnp.int32(code)))
+    assert shown.startswith(f"Result: {name} after 1,234 iterations")
+
+
 def test_leaves_are_shown_by_path_dtype_shape_and_range():
     params = {
         "weights": jnp.linspace(-1, 2, 20).reshape(10, 2),

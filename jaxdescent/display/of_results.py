@@ -14,7 +14,7 @@ from jax.core import Tracer
 from jaxdescent.display.guard import guarded
 from jaxdescent.display.numbers import entries, number, signature
 from jaxdescent.display.report import Report, Rows, tree_rows
-from jaxdescent.status import Evidence, Status
+from jaxdescent.status import RUNNING, Evidence, Status
 
 Result = Any
 """A :class:`jaxdescent.Result`, which is made above this package and prints by it."""
@@ -218,6 +218,8 @@ def _counted(count: Any, name: str) -> str:
 
 
 def _name(code: Any) -> str:
+    if code == RUNNING:
+        return "RUNNING"
     return guarded(lambda: Status(int(code)).name, f"status {code}")
 
 

@@ -119,7 +119,7 @@ class Machine:
 
         A rate that was measured on a busy machine is limited to five times worse than the default.
         """
-        device = device or jax.local_devices()[0]
+        device = _device(device)
         return cls._of(device, store.stored(_identity(device)))
 
     @classmethod
@@ -152,7 +152,7 @@ class Machine:
           device: a JAX device; None stands for JAX's first.
           recalibrate: measure even if there is a calibration, and replace it.
         """
-        device = device or jax.local_devices()[0]
+        device = _device(device)
         identity = _identity(device)
         path, kept = store.path_of(identity), None if recalibrate else store.stored(identity)
         if kept is None or (kept["others"] > BUSY and path not in _MEASURED_HERE):
@@ -250,8 +250,10 @@ def _better(rates: dict[str, Any], others: dict[str, Any], worse: float = 1.0) -
     times as bad.
     """
     names = "read_bandwidth", "product_rate", "orthogonal_rate"
-    one, other = ({name: each[name] for name in names} for each in (rates, others))
-    speeds = jax.tree.map(lambda speed, other: max(speed, other / worse), one, other)
+    speeds = jax.tree.map(
+        lambda one, other: max(one, other / worse),
+        *({name: each[name] for name in names} for each in (rates, others)),
+    )
     seconds = min(rates["operation_seconds"], others["operation_seconds"] * worse)
     return rates | speeds | {"operation_seconds": seconds}
 
@@ -261,6 +263,13 @@ def _name(dtype: Any) -> str:
     if dtype.itemsize < 4:
         return "bfloat16"
     return "float64" if dtype.itemsize == 8 else "float32"
+
+
+def _device(device: Any) -> Any:
+    """The device itself, this process's first if None, or the first of a platform by its name."""
+    if isinstance(device, str):
+        return jax.devices(device)[0]
+    return jax.local_devices()[0] if device is None else device
 
 
 def _identity(device: Any) -> dict[str, Any]:

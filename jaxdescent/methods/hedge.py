@@ -233,9 +233,20 @@ def _as_arrays(progress: Progress, value_dtype: Any, norm_dtype: Any) -> Progres
     if estimate is None:
         nothing = jnp.zeros((), norm_dtype)
         estimate = Estimate(jnp.full((), jnp.inf), nothing, Evidence.NONE.value)
-    value, norm, code = value_dtype, norm_dtype, jnp.int32
-    dtypes = value, norm, code, value, norm, norm, norm
-    estimate = Estimate(*map(jnp.asarray, estimate[:-1], dtypes))
-    numbers = map(jnp.asarray, progress[:4], (value, norm, code, code))
-    curvature = jnp.asarray(progress.curvature, norm)
-    return Progress(*numbers, estimate=estimate, curvature=curvature)
+    estimate = Estimate(
+        jnp.asarray(estimate.suboptimality, value_dtype),
+        jnp.asarray(estimate.curvature, norm_dtype),
+        jnp.asarray(estimate.evidence, jnp.int32),
+        jnp.asarray(estimate.caution, value_dtype),
+        jnp.asarray(estimate.steepness, norm_dtype),
+        jnp.asarray(estimate.rounding, norm_dtype),
+        jnp.asarray(estimate.products, norm_dtype),
+    )
+    return Progress(
+        jnp.asarray(progress.value, value_dtype),
+        jnp.asarray(progress.gradient_norm, norm_dtype),
+        jnp.asarray(progress.evaluations, jnp.int32),
+        jnp.asarray(progress.verdict, jnp.int32),
+        estimate,
+        jnp.asarray(progress.curvature, norm_dtype),
+    )

@@ -65,8 +65,9 @@ class FoundStep(NamedTuple):
     """The end of a search, which is the start if the search failed.
 
     Attributes:
-      point: ``x + step * direction``.
-      step: t; zero after a failure.
+      point: the end.
+      step: the distance from the start, along the direction or against it as the search says; what
+        a search that failed has here is up to it.
       is_accepted: whether a step was found.
       evaluations: how many values and gradients were computed.
     """

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent.preconditioners.hessians import ShiftedHessian
-from jaxdescent.preconditioners.protocol import Factor, Preconditioner
+from jaxdescent.preconditioners.protocol import Factor, Preconditioner, SymmetricFactor
 
 
 @jax.tree_util.register_dataclass
@@ -52,7 +52,7 @@ def inverse_roots(curvature: jax.Array) -> jax.Array:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Scaling(Factor):
+class _Scaling(SymmetricFactor):
     scale: jax.Array  # (size, 1), or (size, outputs)
 
     def apply(self, columns: jax.Array) -> jax.Array:

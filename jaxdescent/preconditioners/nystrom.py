@@ -13,7 +13,7 @@ from jaxdescent.kernels import factors
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.numerics import randomness
 from jaxdescent.preconditioners.hessians import ShiftedHessian
-from jaxdescent.preconditioners.protocol import Factor, Preconditioner
+from jaxdescent.preconditioners.protocol import Factor, Preconditioner, SymmetricFactor
 
 
 @jax.tree_util.register_dataclass
@@ -88,7 +88,7 @@ class Nystrom(Preconditioner):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class _LowRank(Factor):
+class _LowRank(SymmetricFactor):
     """``I + U diag(change) U'``."""
 
     basis: jax.Array  # (size, rank)

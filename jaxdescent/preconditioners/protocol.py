@@ -18,13 +18,20 @@ class Factor(Displayed, abc.ABC):
     def apply(self, columns: jax.Array) -> jax.Array:
         """``N @ columns``: from the preconditioned unknowns to the unknowns."""
 
+    @abc.abstractmethod
     def apply_transpose(self, columns: jax.Array) -> jax.Array:
-        """``N.T @ columns``, from gradients to preconditioned gradients; by default for N = N'."""
-        return self.apply(columns)
+        """``N.T @ columns``, from gradients to preconditioned gradients."""
 
     def solve(self, columns: jax.Array) -> jax.Array:
         """``N @ N.T @ columns``, close to the inverse Hessian times ``columns``."""
         return self.apply(self.apply_transpose(columns))
+
+
+class SymmetricFactor(Factor):
+    """A factor with ``N = N'``."""
+
+    def apply_transpose(self, columns: jax.Array) -> jax.Array:
+        return self.apply(columns)
 
 
 class Preconditioner(Displayed, abc.ABC):

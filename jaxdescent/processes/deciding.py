@@ -154,7 +154,8 @@ def told_by_all(value: Any) -> list[Any]:
 
 def is_first() -> bool:
     """Whether this process is the first of the group, or decides for itself."""
-    return members()[0] == jax.process_index()
+    # Alone, JAX is not asked: it would start its backend.
+    return is_alone() or members()[0] == jax.process_index()
 
 
 def members() -> tuple[int, ...]:

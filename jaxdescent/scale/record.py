@@ -51,8 +51,9 @@ def append(path: pathlib.Path, line: dict[str, Any]) -> None:
     """Add a line to the file, in one write, after the last whole one."""
     with path.open("ab+") as file:
         file.seek(0)
-        # Without a line that was cut off while it was written.
-        file.truncate(file.read().rfind(b"\n") + 1)
+        content = file.read()
+        if content and not content.endswith(b"\n"):  # a line was cut off while it was written
+            file.truncate(content.rfind(b"\n") + 1)
         file.write(json.dumps(line).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
@@ -71,7 +72,7 @@ def lines_in(path: pathlib.Path) -> list[dict[str, Any]]:
     for number, text in enumerate(texts, start=1):
         try:
             line = json.loads(text)
-            ScalingPoint(**line["point"])
+            hash(ScalingPoint(**line["point"]))  # known_points makes a set of them
         except (ValueError, TypeError, KeyError) as error:
             if number == len(texts) and isinstance(error, json.JSONDecodeError):
                 break

@@ -46,7 +46,8 @@ def search(
     shrunk: Callable[[FoundStep], jax.Array],
     max_trials: int,
 ) -> FoundStep:
-    """The first accepted step along ``-direction``, or the start itself if all are rejected.
+    """The first accepted step along ``-direction``; if all are rejected, the start itself with
+    ``first_rate``.
 
     ``shrunk`` returns the rate after a rejected trial.
     """

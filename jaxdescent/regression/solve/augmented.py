@@ -28,7 +28,6 @@ from jax import lax
 
 from jaxdescent.designs import as_design
 from jaxdescent.kernels.platform import is_on_one_cpu
-from jaxdescent.numerics.linear_systems import inverse
 from jaxdescent.regression.linear_model import scaled_rows
 from jaxdescent.regression.solve.centred import columns
 from jaxdescent.regression.solve.factor import is_uneven
@@ -161,7 +160,11 @@ class _System(NamedTuple):
 
     def unrooted(self, rows: jax.Array) -> jax.Array:
         """The inverse of :meth:`rooted`; zero in rows without weight."""
-        return self.scaled(rows, lambda weight: inverse(jnp.sqrt(weight)))
+
+        def inverse_root(weight: jax.Array) -> jax.Array:
+            return jnp.where(weight == 0, 0, 1 / jnp.sqrt(jnp.where(weight == 0, 1, weight)))
+
+        return self.scaled(rows, inverse_root)
 
     def scaled(self, rows: jax.Array, of: Callable[[jax.Array], jax.Array]) -> jax.Array:
         """The rows times a function of their weights; unchanged if the rows have no weights."""
@@ -234,7 +237,8 @@ class _Wide(_System):
 
     def _of_penalty(self, rows: jax.Array) -> jax.Array:
         """The rows divided by the penalty; zero where there is none."""
-        return inverse(self.penalty) * rows
+        is_free = self.penalty == 0
+        return jnp.where(is_free, 0, rows / jnp.where(is_free, 1, self.penalty))
 
 
 def _linear(product: Any, operand: jax.Array) -> jax.Array:
