@@ -122,8 +122,8 @@ class FitCheckpoint:
             )
 
     def compare_rows(self, digest: str) -> None:
-        """Refuse to go on with a fit of other rows, which one process has read anew: the facts know
-        both ends of the files alone.
+        """Refuse to go on with a fit of other rows, which have been read anew: the facts know both
+        ends of the files alone.
         """
         then = self.units().get("rows")
         if then is None:
@@ -135,16 +135,17 @@ class FitCheckpoint:
             )
 
     def units(self) -> dict[str, np.ndarray]:
-        """The numbers by which the first processes of this fit shifted and scaled its rows; empty
-        where none are kept yet.
+        """The digest of the rows, and the numbers by which the first processes of this fit shifted
+        and scaled them; empty where none are kept yet.
         """
         return self._kept(UNITS, "begin anew")
 
     def keep_units(self, found: Mapping[str, Any]) -> None:
         """Keep the units: another number of processes would find units that differ by rounding."""
+        known = self.units()  # all processes ask
         if processes.is_first():
             with writing(self.folder):
-                self._write(UNITS, found)
+                self._write(UNITS, known | dict(found))
 
     def begin(self, way: str, width: int) -> None:
         """Write the description of the fit, and lock the folder until :meth:`close`.

@@ -183,14 +183,14 @@ class RowsInFiles:
         shares = None if processes.is_alone() else job.checkpoint
         units = {} if shares is None else shares.units()
         self.vectors = Vectors(job, plan, shift=units.get("shift"))
-        if units:  # the units of the fit that is resumed
+        if "shift" in units:  # the units of the fit that is resumed
             self.vectors.use(units)
         self._source = source = EncodedRows(job, self.vectors, plan.at_once)
         options = {"categorical": source.categorical, "sparse": source.sparse, "dtype": job.dtype}
         self.design = shared_rows.streamed(source, job.encoding.numbers, **options)
         if shares is not None:
             shares.check_rows(self.design.held.rows, self.vectors.counts.dropped)
-            if not units:
+            if "shift" not in units:
                 shares.keep_units(self.vectors.units)
 
     def attempt(

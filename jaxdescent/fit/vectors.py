@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from jaxdescent import processes
 from jaxdescent.data import DataError
 from jaxdescent.data.chunk import Chunk
+from jaxdescent.data.hashing import finalised
 from jaxdescent.fit.encoding import Encoded
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.plans import FitPlan
@@ -65,8 +65,7 @@ class Vectors:
         self._sums, self._absent = np.zeros((2, len(encoding.numbers)))
         has_moments = request.standardize or request.l2 == AUTO
         self._moments = ColumnSquares(encoding.size, job.dtype) if has_moments else None
-        is_kept = job.checkpoint is not None and processes.is_alone()
-        self._digest = RowsDigest() if is_kept else None
+        self._digest = None if job.checkpoint is None else RowsDigest(job.first_row)
         for own, numbers in self.counts:
             if self._digest is not None:
                 self._digest.add(own)
@@ -104,7 +103,7 @@ class Vectors:
         numbers or a target that no fit can use.
         """
         if self._digest is not None and self._job.checkpoint is not None:
-            self._job.checkpoint.compare_rows(str(self._digest))
+            self._job.checkpoint.compare_rows(self._digest.of_all())
         counts, kept = self.counts, slice(0, self.filled)
         self.target = self.target[kept]
         self.weight = None if self.weight is None else self.weight[kept]
@@ -202,30 +201,46 @@ class ColumnSquares:
 
 
 class RowsDigest:
-    """A digest of rows that come block by block, by which a fit that is resumed knows that they are
-    those of then; it does not depend on the blocks' sizes.
+    """A digest of numbered rows, by which a fit that is resumed knows that they are those of then:
+    the sum of a hash of each row, which depends neither on the blocks that were read nor on the
+    processes that read them.
     """
 
-    def __init__(self) -> None:
-        self._columns: list[Any] = []
+    def __init__(self, first_row: int = 0) -> None:
+        self._next, self._sum = [first_row, first_row], np.zeros(1, np.uint64)
 
     def add(self, rows: Rows) -> None:
         """Add the features, targets and weights of a block."""
+        first = self._next[rows.is_other]
+        self._next[rows.is_other] += rows.read
+        number = np.arange(first, first + rows.read, dtype=np.uint64)[rows.kept]
         columns = [rows.target, rows.is_test, rows.weight]
-        for number in rows.encoded.numbers:
-            absent = number.missing
-            columns += [
-                number.values,
-                np.zeros(rows.encoded.rows, bool) if absent is None else absent,
-            ]
+        for values, missing in rows.encoded.numbers:
+            columns += [values, missing]
         for coded in rows.encoded.coded:
-            columns += [coded.codes.astype(np.int64, copy=False), coded.values]
-        for entries in rows.encoded.entries:
-            columns += [np.diff(entries.starts), entries.index, entries.values]
-        if not self._columns:
-            self._columns = [hashlib.sha256() for _ in columns]
-        for digest, column in zip(self._columns, columns, strict=True):
-            digest.update(b"" if column is None else np.ascontiguousarray(column).data)
+            columns += [coded.codes, coded.values]
+        with np.errstate(over="ignore"):  # products and sums are meant to wrap around at 64 bits
+            state = number + number + np.uint64(rows.is_other)
+            for column in columns:
+                state = _stirred(state, 0 if column is None else _words(column))
+            for entries in rows.encoded.entries:
+                own = _stirred(finalised(_words(entries.index)), _words(entries.values))
+                sums = np.concatenate([[np.uint64(0)], np.cumsum(finalised(own), dtype=np.uint64)])
+                state = _stirred(state, np.diff(sums[entries.starts]))
+            self._sum += finalised(state).sum(dtype=np.uint64)
 
-    def __str__(self) -> str:
-        return hashlib.sha256(b"".join(each.digest() for each in self._columns)).hexdigest()
+    def of_all(self) -> str:
+        """The digest of the rows of all processes."""
+        return f"{int(processes.added(self._sum)[0]):016x}"
+
+
+def _words(column: np.ndarray) -> np.ndarray:
+    """Each number of a column as a word of 64 bits."""
+    dtype = np.float64 if np.issubdtype(column.dtype, np.floating) else np.int64
+    return np.ascontiguousarray(column, dtype).view(np.uint64)
+
+
+def _stirred(state: np.ndarray, words: Any) -> np.ndarray:
+    """The states of rows after one more word of each."""
+    words = np.asarray(words, np.uint64)
+    return (state ^ words ^ (words >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)

@@ -233,7 +233,8 @@ def resumed_by_two(folder, by_three):
     del by_three
     for way in (*SIGNALS, "drop"):
         shutil.copytree(folder / way, folder / f"2-{way}")
-    names = [f"kept 2-{way} {way} resume" for way in (*SIGNALS, "drop")]
+    names = ["kept 2-lsmr lsmr resume changed"]
+    names += [f"kept 2-{way} {way} resume" for way in (*SIGNALS, "drop")]
     names += [f"kept whole-{way} {way}" for way in SIGNALS]
     return answers(CHILD, 2, folder, *names, "kept k lbfgs resume")
 
@@ -291,6 +292,8 @@ def test_other_numbers_of_processes_go_on_with_a_fit(folder, by_three, resumed_b
                 np.testing.assert_allclose(model["values"][:4], expected, rtol=1e-7)
                 assert_same(model, exact, 1e-3)
     for each in resumed_by_two:
+        said = each["kept 2-lsmr lsmr resume changed"]
+        assert "keeps a fit of other rows: the data have changed between the ends" in said
         said = each["kept 2-drop drop resume"]
         assert "keeps a fit of 3 processes, and shares from which rows were dropped" in said
 
