@@ -424,6 +424,28 @@ def test_the_bytes_asked_for_are_those_that_the_program_reserves(shape, options)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("shape", "outputs", "dtype", "options"),
+    [
+        ((60_000, 20), 30, "float32", {}),
+        ((130_492, 5), 7, "float32", {"l2": 7, "sample_weight": 130_492, "intercept": False}),
+        ((72_364, 75), 30, "bfloat16", {}),
+        ((3_000, 120), 7, "bfloat16", {"sample_weight": 3_000}),
+    ],
+)
+def test_many_outputs_and_16_bits_reserve_what_the_plan_promises(shape, outputs, dtype, options):
+    X, y = (jnp.ones((shape[0], width), dtype) for width in (shape[1], outputs))
+    options = {name: jnp.ones(size) if size else False for name, size in options.items()}
+    regression = jd.LinearRegression(X, y, **options)
+    run = jax.jit(lambda regression: jd.minimize(regression, method=METHOD, history=1))
+    reserved = run.lower(regression).compile().memory_analysis()
+    leaves = [leaf for leaf in jax.tree.leaves(regression) if hasattr(leaf, "dtype")]
+    data = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+    total = data + reserved.temp_size_in_bytes + reserved.output_size_in_bytes
+    assert 0.95 < (data + regression.stationary_solver_bytes(None)) / total < 1.25
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("skew", "corrections"), [(0, 0), (30, 1)])
 def test_one_solve_reads_x_at_both_ends_and_for_a_correction_where_one_is_due(
     rng, skew, corrections

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from jaxdescent.designs import Center, Standardised
@@ -192,7 +191,7 @@ class LinearRegression(LinearModel):
         return regression_solver_bytes(
             self._design,
             self.l2,
-            outputs=np.size(self.y) // np.shape(self.y)[0],
+            self.y,
             is_scaled=self.intercept or is_weighted,
             is_weighted=is_weighted,
         )

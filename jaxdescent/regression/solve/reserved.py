@@ -5,12 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdescent.designs import Design
 
+TARGET_COPIES = 5
+"""The arrays like the targets that a refinement of the solution holds at once."""
+
+MOST_COPIED = 1 << 22
+"""The most entries of an X of which XLA makes one copy more, or a part of one, if it is stored in
+16 bits, or both centred and weighted: in some shapes, which nothing else tells from others."""
+
 
 def regression_solver_bytes(
-    design: Design, l2: Any, *, outputs: int, is_scaled: bool, is_weighted: bool
+    design: Design, l2: Any, targets: Any, *, is_scaled: bool, is_weighted: bool
 ) -> int:
     """The peak bytes of the compiled solve, including branches that may not be taken.
 
@@ -24,20 +32,25 @@ def regression_solver_bytes(
         return 8 * 6 * features**2 + reading.held_bytes
     smaller, larger = min(rows, features), max(rows, features)
     square, entries = smaller * smaller, rows * features
+    outputs = int(np.prod(np.shape(targets)[1:]))
     has_many_l2 = jnp.ndim(l2) == 1
     if rows < features and has_many_l2:
         peak = 2 * entries + 3 * square + larger * (1 + outputs)
     elif rows < features:
         means = 3 * larger if is_scaled else 0
         peak = 2 * entries + (2 if outputs == 1 else 4) * square + means
-    elif has_many_l2:
-        centred = entries + 2 * square if is_scaled and not is_weighted else 0
-        orthogonal = 2 * entries if is_scaled else entries + square
-        peak = max(centred, orthogonal, 3 * square) + 2 * larger
     else:
-        # The operand of QR, and where that is not X itself, its centred, weighted or widened copy.
-        is_copied = is_scaled or reading.dtype != design.dtype
-        orthogonal = (2 if is_copied else 1) * entries + 2 * square
-        weighted = entries + 3 * square if is_weighted else 0
-        peak = max(orthogonal, 6 * square, weighted) + 2 * larger
-    return jnp.dtype(design.dtype).itemsize * peak + design.dense_bytes()
+        is_widened = reading.dtype != design.dtype
+        are_widened = jnp.result_type(targets) != design.dtype
+        # The operand of QR, and where that is not X itself its centred, weighted copy.
+        copies = 1 + is_scaled
+        if entries <= MOST_COPIED:
+            copies += (0.9 - 0.1 * is_scaled) * is_widened or 0.45 * is_weighted
+        goals = rows * outputs
+        factors = (not is_scaled) if has_many_l2 else 2
+        orthogonal = copies * entries + factors * square
+        orthogonal += (2 + 1.25 * is_widened + 1.5 * are_widened) * goals
+        weighted = entries + 3 * square + 2 * goals if is_weighted else 0
+        refined = (TARGET_COPIES + is_weighted + (2 + is_weighted) * are_widened) * goals
+        peak = max(orthogonal, (3 if has_many_l2 else 6) * square, weighted, refined)
+    return round(jnp.dtype(design.dtype).itemsize * peak) + design.dense_bytes()
