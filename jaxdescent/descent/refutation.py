@@ -272,17 +272,17 @@ class Refutation(NamedTuple):
         objective = self.objective.hoisted(loop.params)
         parts = objective, self.tolerance, loop._replace(state=(), history=()), asked
         numbers, structure = jax.tree.flatten(parts)
+        members, dtype = few_unknowns.members_at_once(objective, loop.params), loop.value.dtype
 
         def by(look: Any, members: int = 1) -> Look:
             return seldom(
                 asked.is_looked_at,
                 lambda *numbers: look(*structure.unflatten(numbers)),
-                lambda *_: Look.nothing(loop.value.dtype),
+                lambda *_: Look.nothing(dtype),
                 *numbers,
                 at_once=members,
             )
 
-        members = few_unknowns.members_at_once(objective, loop.params)
         if not members:
             return by(_look_in_own_dtype)
         return on_one_cpu(lambda: by(_look_in_double, members), lambda: by(_look_in_own_dtype))
