@@ -92,16 +92,16 @@ class Dense(Design):
         return self.is_on_one_device
 
     def product(self, weights: jax.Array) -> jax.Array:
-        return products.product(self.array, weights, **self._how)
+        return products.product(self.array, weights, **self._centring)
 
     def transposed_product(self, residual: jax.Array) -> jax.Array:
-        return products.transposed_product(self.array, residual, **self._how)
+        return products.transposed_product(self.array, residual, **self._centring)
 
     def there_and_back(self, weights: jax.Array, change: RowFunction, rows: Any) -> tuple[Any, Any]:
-        return products.there_and_back(self.array, weights, change, rows, **self._how)
+        return products.there_and_back(self.array, weights, change, rows, **self._centring)
 
     @property
-    def _how(self) -> dict[str, Any]:
+    def _centring(self) -> dict[str, Any]:
         return {"is_whole": self.is_whole, "center": self.center}
 
     def minus(self, center: jax.Array) -> Self:

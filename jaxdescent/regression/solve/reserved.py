@@ -13,8 +13,9 @@ TARGET_COPIES = 5
 """The arrays like the targets that a refinement of the solution holds at once."""
 
 MOST_COPIED = 1 << 22
-"""The most entries of an X of which XLA makes one copy more, or a part of one, if it is stored in
-16 bits, or both centred and weighted: in some shapes, which nothing else tells from others."""
+"""The most entries of an X of which XLA makes up to one copy more if it is stored in 16 bits, or
+its rows are weighted: in some shapes, which nothing tells from others. So parts of a copy are
+counted, which lie between what compiled programs reserve."""
 
 
 def regression_solver_bytes(
@@ -43,13 +44,15 @@ def regression_solver_bytes(
         is_widened = reading.dtype != design.dtype
         are_widened = jnp.result_type(targets) != design.dtype
         # The operand of QR, and where that is not X itself its centred, weighted copy.
-        copies = 1 + is_scaled
-        if entries <= MOST_COPIED:
-            copies += (0.9 - 0.1 * is_scaled) * is_widened or 0.45 * is_weighted
+        copies: float = 1 + is_scaled
+        if entries <= MOST_COPIED and is_widened:
+            copies += 0.8 if is_scaled else 0.9
+        elif entries <= MOST_COPIED and is_weighted:
+            copies += 0.45
         goals = rows * outputs
-        factors = (not is_scaled) if has_many_l2 else 2
-        orthogonal = copies * entries + factors * square
-        orthogonal += (2 + 1.25 * is_widened + 1.5 * are_widened) * goals
+        goal_copies = 2 + 1.25 * is_widened + 1.5 * are_widened
+        triangles = int(not is_scaled) if has_many_l2 else 2
+        orthogonal = copies * entries + triangles * square + goal_copies * goals
         weighted = entries + 3 * square + 2 * goals if is_weighted else 0
         refined = (TARGET_COPIES + is_weighted + (2 + is_weighted) * are_widened) * goals
         peak = max(orthogonal, (3 if has_many_l2 else 6) * square, weighted, refined)
