@@ -364,8 +364,8 @@ def test_the_smallest_ritz_value_follows_the_tridiagonal_matrix(seed):
 def test_the_rate_of_a_geometric_descent_gives_what_is_left():
     @jax.jit
     def looked_at(falling, value, norm, before, index):
-        falling = falling.after(value, norm, index, 0.0)
-        return falling, falling.estimate(value, norm, before).suboptimality
+        falling = falling.after(value, norm, index, 0.0, is_same=jnp.array(False))
+        return falling, falling.estimate(norm, before).suboptimality
 
     falling, before = Falling.start(jnp.float32, jnp.float32), np.float32(0)
     for index in range(40):
@@ -374,6 +374,18 @@ def test_the_rate_of_a_geometric_descent_gives_what_is_left():
         before = norm
         if 8 <= index < 16:
             assert 0.5 <= float(suboptimality) / 0.5**index <= 10
+
+
+def test_a_check_without_any_change_says_nothing_about_the_rate():
+    falling = Falling.start(jnp.float32, jnp.float32)
+    for index in range(30):  # blocks end at some of these checks
+        value, norm = jnp.float32(5 + 0.5**index), jnp.float32(0.5 ** (index / 2))
+        falling = falling.after(value, norm, jnp.int32(index), 2.0, jnp.array(False))
+        held = falling
+        for later in range(3):
+            held = held.after(value, norm, jnp.int32(index + 1 + later), 2.0, jnp.array(True))
+        held = held._replace(left=falling.left)  # of this |g|, not of the larger one before
+        np.testing.assert_array_equal(np.array(held, float), np.array(falling, float))
 
 
 def test_the_scale_of_the_params_forgets_the_start():

@@ -7,7 +7,6 @@ rise suddenly. What the structure bounds is reported otherwise, or that nothing 
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -73,11 +72,9 @@ def with_estimate(
     progress, last, tolerance, eps = point.progress, point.last, point.tolerance, point.eps
     value, norm, estimate = progress.value, progress.gradient_norm, progress.estimate
     if watch.falling is not None:
-        falling = watch.falling.after(value, norm, point.checks, progress.curvature)
-        # A check at which nothing has changed says nothing about the rate.
         is_same = (value == last.value) & (norm == last.gradient_norm)
-        falling = jax.tree.map(partial(jnp.where, is_same), watch.falling, falling)
-        estimate = falling.estimate(value, norm, watch.falling.norm)
+        falling = watch.falling.after(value, norm, point.checks, progress.curvature, is_same)
+        estimate = falling.estimate(norm, watch.falling.norm)
         watch = watch._replace(falling=falling)
     assert estimate is not None
     is_factorised = estimate.rests_on(Evidence.FACTORISATION)

@@ -71,6 +71,9 @@ class Falling(NamedTuple):
       lowest: the lowest value so far.
       curvature: the largest curvature that a step saw, halved at each check, and reduced further
         if ``|g|`` has fallen more than tenfold.
+      left: the estimate at the last check, infinite before a block has agreed with its
+        expectation. No later check reads it: XLA for CPUs computes a scalar that a loop carries
+        once, and others again in each kernel that uses them.
     """
 
     value: jax.Array
@@ -87,6 +90,7 @@ class Falling(NamedTuple):
     is_kept: jax.Array
     lowest: jax.Array
     curvature: jax.Array
+    left: jax.Array
 
     @classmethod
     def start(cls, value_dtype: Any, norm_dtype: Any) -> Falling:
@@ -111,15 +115,23 @@ class Falling(NamedTuple):
             is_kept=never,
             lowest=jnp.full((), jnp.inf, value_dtype),
             curvature=zero,
+            left=nan_value,
         )
 
     def after(
-        self, value: jax.Array, norm: jax.Array, checks: jax.Array, curvature: Any
+        self,
+        value: jax.Array,
+        norm: jax.Array,
+        checks: jax.Array,
+        curvature: Any,
+        is_same: jax.Array,
     ) -> Falling:
         """The state after one more check, where ``checks`` others came before it and ``curvature``
-        is the largest curvature that its step saw.
+        is the largest curvature that its step saw. A check at which nothing has changed
+        (``is_same``) says nothing about the rate.
         """
-        total, length = self.total + norm, self.length + 1
+        total = self.total + jnp.where(is_same, 0, norm)
+        length = self.length + jnp.where(is_same, 0, 1)
         ends = length >= jnp.maximum(LEAST_BLOCK, checks // BLOCK_SHARE)
         mean = total / length.astype(total.dtype)
         decrease = self.value - value
@@ -154,30 +166,30 @@ class Falling(NamedTuple):
             factor=factor,
             is_kept=jnp.where(ends, surprise <= 1, self.is_kept),
             lowest=jnp.minimum(self.lowest, value),
-            curvature=jnp.where(is_known, kept * seen_now, 0),
+            curvature=jnp.where(is_same, self.curvature, jnp.where(is_known, kept * seen_now, 0)),
+            left=self.left,
         )
-        left = new._left(jnp.maximum(norm, self.norm))
+        ratio = jnp.maximum(norm, self.norm) / new.at_mean
+        rate = (new.share * ratio * ratio).astype(factor.dtype)
+        left = factor * new.decrease * rate
+        left = jnp.where(jnp.isnan(left), jnp.inf, left)
         is_expected = ends & (left < jnp.inf)
-        return new._replace(expected=jnp.where(is_expected, left, self.expected))
+        expected = jnp.where(is_expected, left, self.expected)
+        left = jnp.where(new.is_kept, left, jnp.inf)
+        left = jnp.where(norm == 0, 0, jnp.maximum(left, value - new.lowest - noise))
+        return new._replace(expected=expected, left=left)
 
-    def estimate(self, value: jax.Array, norm: jax.Array, before: jax.Array) -> Estimate:
-        """The estimate after a check with this value and ``|g|``, and ``|g| = before`` at the last.
+    def estimate(self, norm: jax.Array, before: jax.Array) -> Estimate:
+        """The estimate after a check with this ``|g|``, and ``|g| = before`` at the last.
 
-        It is infinite until a block has agreed with its expectation. If ``|g|`` falls too slowly
-        the caution is larger, and if it has not changed the caution is infinite.
+        If ``|g|`` falls too slowly the caution is larger, and if it has not changed the caution is
+        infinite.
         """
-        left = jnp.where(self.is_kept, self._left(jnp.maximum(norm, before)), jnp.inf)
-        noise = NOISE_ULPS * jnp.finfo(value.dtype).eps * jnp.abs(value)
-        left = jnp.where(norm == 0, 0, jnp.maximum(left, value - self.lowest - noise))
+        left = self.left
         out_of_pace = jnp.where(norm == before, jnp.inf, caution(norm.dtype))
         caution_now = jnp.where(norm <= self.pace * before, 1, out_of_pace).astype(left.dtype)
         curvature = jnp.maximum(implied_curvature(norm, left), self.curvature)
         return Estimate(left, curvature, Evidence.RATE.value, jnp.where(left > 0, caution_now, 1))
-
-    def _left(self, norm: jax.Array) -> jax.Array:
-        ratio = norm / self.at_mean
-        left = self.factor * self.decrease * (self.share * ratio * ratio).astype(self.factor.dtype)
-        return jnp.where(jnp.isnan(left), jnp.inf, left)
 
 
 def known_by_structure(
