@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdescent.numerics.linear_systems import inverse
+from jaxdescent.numerics.linear_systems import hypotenuse, inverse
 from jaxdescent.numerics.ritz import SmallestRitz
 from jaxdescent.preconditioners import Factor
 
@@ -141,17 +141,17 @@ def rotated(
     old: Scalars, beta: jax.Array, alpha: jax.Array
 ) -> tuple[Scalars, jax.Array, jax.Array, jax.Array]:
     """The scalars after both rotations, and the coefficients for updating h_bar, w and h."""
-    rho = jnp.hypot(old.alpha_bar, beta)
+    rho = hypotenuse(old.alpha_bar, beta)
     c, s = old.alpha_bar * inverse(rho), beta * inverse(rho)
     theta = s * alpha
     theta_bar = old.s_bar * rho
     last_pivot = old.c_bar * rho
-    rho_bar = jnp.hypot(last_pivot, theta)
+    rho_bar = hypotenuse(last_pivot, theta)
     c_bar, s_bar = last_pivot * inverse(rho_bar), theta * inverse(rho_bar)
     zeta, zeta_bar = c_bar * old.zeta_bar, -s_bar * old.zeta_bar
 
     beta_hat, beta_double_dot = c * old.beta_double_dot, -s * old.beta_double_dot
-    rho_tilde = jnp.hypot(old.rho_dot, theta_bar)
+    rho_tilde = hypotenuse(old.rho_dot, theta_bar)
     c_tilde, s_tilde = old.rho_dot * inverse(rho_tilde), theta_bar * inverse(rho_tilde)
     rho_dot = c_tilde * rho_bar
     beta_dot = c_tilde * beta_hat - s_tilde * old.beta_dot
@@ -180,7 +180,7 @@ def rotated(
         squared_norm=jnp.square(norm) + jnp.square(alpha),
         norm=jnp.maximum(norm, old.norm),
         target=old.target,
-        residual=jnp.hypot(beta_dot - tau_dot, beta_double_dot),
+        residual=hypotenuse(beta_dot - tau_dot, beta_double_dot),
         normal=normal,
         gradient=normal,
         first=old.first,

@@ -204,14 +204,14 @@ def minres(product: Callable[[Params], Params], rhs: Params) -> tuple[Params, ja
         image = add_scaled(add_scaled(image, -alpha, v), -beta, v_old)
         beta_new = precision.norm(image)
         delta = c * alpha - c_old * s * beta
-        rho = jnp.hypot(delta, beta_new)
+        rho = hypotenuse(delta, beta_new)
         c_new, s_new = delta * inverse(rho), beta_new * inverse(rho)
         w_new = add_scaled(v, -s_old * beta, w_old)
         w_new = scaled(inverse(rho), add_scaled(w_new, -(s * alpha + c_old * c * beta), w))
         x = add_scaled(x, c_new * eta, w_new)
         largest = jnp.maximum(largest, jnp.abs(alpha) + beta)
         # The hypotenuse is |H r| / |r| for the residual that this step began with.
-        is_outside = jnp.hypot(delta, c * beta_new) <= null**0.5 * largest
+        is_outside = hypotenuse(delta, c * beta_new) <= null**0.5 * largest
         x = jax.tree.map(lambda new, old: jnp.where(is_outside, old, new), x, carry[0])
         floor = jnp.finfo(beta.dtype).eps * largest
         return (
@@ -246,7 +246,18 @@ def _limits(rhs: Params) -> tuple[int, jax.Array]:
 
 def inverse(x: jax.Array) -> jax.Array:
     """``1 / x``, and zero where x is zero."""
-    return jnp.where(x == 0, 0, 1 / jnp.where(x == 0, 1, x))
+    return jnp.where(x == 0, 0, 1) / jnp.where(x == 0, 1, x)
+
+
+def hypotenuse(a: jax.Array, b: jax.Array) -> jax.Array:
+    """``sqrt(a^2 + b^2)``, without squares that overflow or underflow; NaN if both are infinite.
+
+    XLA for CPUs computes a scalar again in each kernel that uses it, but for quotients and roots:
+    they are computed once, with all that leads to them. ``jnp.hypot`` ends in selections.
+    """
+    larger, smaller = jnp.maximum(jnp.abs(a), jnp.abs(b)), jnp.minimum(jnp.abs(a), jnp.abs(b))
+    ratio = smaller / jnp.where(larger > 0, larger, 1)
+    return larger * jnp.sqrt(1 + ratio * ratio)
 
 
 def scaled(scale: jax.Array, a: Params) -> Params:

@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxdescent.numerics.linear_systems import hypotenuse
+
 
 def caution(dtype: Any) -> float:
     """The factor by which a curvature may be smaller than the smallest Ritz value.
@@ -53,12 +55,12 @@ class SmallestRitz(NamedTuple):
         first = self.inverse + along * along
         half = 0.5 * (first - unit * unit)
         cross = along * unit
-        root = jnp.hypot(half, cross)
+        root = hypotenuse(half, cross)
         largest = 0.5 * (first + unit * unit) + root
         is_first_larger = half >= 0
         one = jnp.where(is_first_larger, half + root, cross)
         other = jnp.where(is_first_larger, cross, root - half)
-        length = jnp.hypot(one, other)
+        length = hypotenuse(one, other)
         safe_length = jnp.where(length > 0, length, 1)
         one = jnp.where(length > 0, one / safe_length, 0)
         other = jnp.where(length > 0, other / safe_length, 1)
