@@ -100,7 +100,8 @@ def one_turn(function: Callable[[], Any]) -> Any:
     leaves, treedef = jax.tree.flatten(shapes)
     once = jaxpr_as_fun(traced)
     has_keys = any(jnp.issubdtype(leaf.dtype, jax.dtypes.extended) for leaf in leaves)
-    if has_keys or traced.effects:
+    computes = any(equation.primitive.name != "broadcast_in_dim" for equation in traced.jaxpr.eqns)
+    if has_keys or traced.effects or not computes:
         return treedef.unflatten(once())
 
     def looped() -> list[jax.Array]:
