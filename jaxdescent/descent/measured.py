@@ -176,10 +176,7 @@ class Measured(NamedTuple):
             is_stopped=self.tolerance.asks_to_stop(check),
             patience=self.method.patience,
         )
-        # If the objective calls a library, XLA for CPUs would compile each comparison separately.
-        value_of = anew(self.objective.value)
-        is_split = is_on_one_cpu() and loops.calls_libraries(value_of, precision.widen(loop.params))
-        watch, status = loops.one_turn(judged) if is_split else judged()
+        watch, status = loops.one_turn(judged) if self._calls_libraries(loop) else judged()
         seen = History(value, norm, watch.suboptimality)
         history = jax.tree.map(
             lambda ring, new: ring.at[loop.checks % ring.size].set(new.astype(ring.dtype)),
@@ -195,6 +192,14 @@ class Measured(NamedTuple):
             history=history,
             checks=loop.checks + 1,
         )
+
+    def _calls_libraries(self, loop: Loop) -> bool:
+        """Whether the loop calls a library in a program for one CPU: XLA then compiles each other
+        operation of the loop, and so each comparison of a check, as a kernel of its own.
+        """
+        if not is_on_one_cpu() or self.method.calls_libraries(loop.state):
+            return is_on_one_cpu()
+        return loops.calls_libraries(anew(self.objective.value), precision.widen(loop.params))
 
     def _rounding_beside(self, params: Params, dtype: Any) -> Any:
         share = ROUNDED * precision.epsilon(params)

@@ -207,6 +207,10 @@ class LevenbergMarquardt(Method):
         del objective
         return True
 
+    def calls_libraries(self, state: State) -> bool:
+        del state
+        return True
+
     def check(self) -> None:
         check_number(
             "LevenbergMarquardt.damping",

@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 
 from jaxdescent.inputs.numbers import check_number
+from jaxdescent.kernels import loops
 from jaxdescent.methods.golub_kahan import (
     Basis,
     Scalars,
@@ -166,42 +167,52 @@ class LSMR(LookingAhead):
         kept = jax.tree.map(lambda leaf: jnp.where(is_restart, 0, leaf), basis)
         new_basis, beta, alpha = bidiagonalise(state.factor, rows, penalty, pulled, kept)
 
-        first = first_scalars(new_basis, beta, alpha, scalars.target)
-        first = first._replace(norm=jnp.maximum(first.norm, scalars.norm), ritz=scalars.ritz)
-        turned, of_search, of_move, of_last = rotated(scalars, beta, alpha)
-        gradient = new_basis.pulled
-        if gradient is not None:
-            # A'r = zeta_bar g, where g has a recurrence like the residual in MINRES.
-            along = turned.c_bar * gradient - turned.s_bar * state.gradient
-            gradient = jnp.where(is_restart, gradient, along)
-            turned = turned._replace(gradient=turned.normal * column_norms(gradient))
-        new_scalars = jax.tree.map(
-            lambda old, begun, gone_on: jnp.where(
-                is_done, old, jnp.where(is_restart, begun, gone_on)
-            ),
-            scalars,
-            first,
-            turned,
-        )
-        search = jnp.where(is_restart, 0, state.last - of_search * state.search)
-        last = new_basis.direction - jnp.where(is_restart, 0, of_last) * state.last
-        new_weights = moved + jnp.where(is_restart | is_done, 0, of_move) * search
-        new = state._replace(
-            basis=new_basis,
-            last=last,
-            gradient=gradient,
-            search=search,
-            scalars=new_scalars,
-            is_restart=jnp.zeros_like(is_restart),
-            is_estimate=~jnp.all(is_restart),
-        )
-        # An estimate that has fallen this far may be rounding: the residual must confirm it.
-        eps = jnp.finfo(beta.dtype).eps
-        fallen = new_scalars.normal * inverse(new_scalars.first)
-        is_doubtful = (self._ends(new, new_weights)[0] & (fallen < eps**0.25)) | (fallen < 8 * eps)
-        is_doubtful = is_doubtful & ~is_restart & ~is_done & (new_scalars.first > 0)
-        new = new._replace(is_restart=is_doubtful, search=jnp.where(is_doubtful, 0, new.search))
+        def turned() -> tuple[jax.Array, dict[str, Any]]:
+            """The weights, and what changes of the state besides the basis."""
+            first = first_scalars(new_basis, beta, alpha, scalars.target)
+            first = first._replace(norm=jnp.maximum(first.norm, scalars.norm), ritz=scalars.ritz)
+            gone_on, of_search, of_move, of_last = rotated(scalars, beta, alpha)
+            gradient = new_basis.pulled
+            if gradient is not None:
+                # A'r = zeta_bar g, where g has a recurrence like the residual in MINRES.
+                along = gone_on.c_bar * gradient - gone_on.s_bar * state.gradient
+                gradient = jnp.where(is_restart, gradient, along)
+                gone_on = gone_on._replace(gradient=gone_on.normal * column_norms(gradient))
+            new_scalars = jax.tree.map(
+                lambda old, begun, gone_on: jnp.where(
+                    is_done, old, jnp.where(is_restart, begun, gone_on)
+                ),
+                scalars,
+                first,
+                gone_on,
+            )
+            search = jnp.where(is_restart, 0, state.last - of_search * state.search)
+            last = new_basis.direction - jnp.where(is_restart, 0, of_last) * state.last
+            new_weights = moved + jnp.where(is_restart | is_done, 0, of_move) * search
+            changes = {
+                "last": last,
+                "gradient": gradient,
+                "scalars": new_scalars,
+                "is_estimate": ~jnp.all(is_restart),
+            }
+            # An estimate that has fallen this far may be rounding: the residual must confirm it.
+            eps = jnp.finfo(beta.dtype).eps
+            fallen = new_scalars.normal * inverse(new_scalars.first)
+            new = state._replace(scalars=new_scalars, is_restart=jnp.zeros_like(is_restart))
+            has_ended, _ = self._ends(new, new_weights)
+            is_doubtful = (has_ended & (fallen < eps**0.25)) | (fallen < 8 * eps)
+            is_doubtful = is_doubtful & ~is_restart & ~is_done & (new_scalars.first > 0)
+            search = jnp.where(is_doubtful, 0, search)
+            return new_weights, changes | {"search": search, "is_restart": is_doubtful}
+
+        is_one = self.calls_libraries(state) and loops.are_few((params, scalars))
+        new_weights, changes = loops.one_turn(turned) if is_one else turned()
+        new = state._replace(basis=new_basis, **changes)
         return regression.with_intercept(new_weights, params), new
+
+    def calls_libraries(self, state: _State) -> bool:
+        factor, direction = state.factor, state.basis.direction
+        return factor is not None and loops.calls_libraries(factor.apply, direction)
 
     def progress(self, objective: Objective, params: Params, state: State) -> Progress:
         regression = _regression(objective, state.means)

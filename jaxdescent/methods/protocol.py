@@ -164,6 +164,13 @@ class Method(Displayed, abc.ABC):
         """Whether each element's step depends on its own gradient and on scalars alone."""
         return False
 
+    def calls_libraries(self, state: State) -> bool:
+        """Whether a step factorises a matrix, or solves with a factor: XLA for CPUs calls a library
+        for it, and compiles each other operation of the loop on its own.
+        """
+        del state
+        return False
+
     @property
     def patience(self) -> int:
         """The number of checks in a row without any progress that count as stagnation."""
