@@ -16,7 +16,7 @@ from jaxdescent.calls import programs
 from jaxdescent.display import Displayed, argument, number
 from jaxdescent.inputs.trees import check_floats, check_tree
 from jaxdescent.kernels.dtypes import HIGHEST
-from jaxdescent.methods.derivative import MAX_HALVINGS
+from jaxdescent.methods.derivative import halved
 from jaxdescent.methods.protocol import measure
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective, as_objective, checks
@@ -251,23 +251,15 @@ def _solve_all(
         x, gradient, last_move, count, _ = carry
         step, norm = newton_step(x, gradient), precision.norm(gradient)
 
-        def is_worse(carry: Any) -> Any:
-            return ~(carry[1] < norm) & (carry[2] < MAX_HALVINGS)
+        def is_flatter(fraction: jax.Array) -> jax.Array:
+            return precision.norm(gradient_at(x + fraction * step)) < norm
 
-        def halved(carry: Any) -> Any:
-            fraction = carry[0] / 2
-            return fraction, precision.norm(gradient_at(x + fraction * step)), carry[2] + 1
-
-        one = jnp.ones((), x.dtype)
-        fraction, new_norm, _ = lax.while_loop(
-            is_worse,
-            halved,
-            (one, precision.norm(gradient_at(x + step)), jnp.zeros((), jnp.int32)),
-        )
-        is_better = new_norm < norm
-        move = jnp.where(is_better, fraction * step, 0)
-        last_move = jnp.where(is_better, move, last_move)
-        return x + move, gradient_at(x + move), last_move, count + 1, is_better
+        move = halved(jnp.ones((), x.dtype), is_flatter) * step
+        new_gradient = gradient_at(x + move)
+        is_better = precision.norm(new_gradient) < norm
+        ways = (x + move, new_gradient, move), (x, gradient, last_move)
+        new = jax.tree.map(lambda new, old: jnp.where(is_better, new, old), *ways)
+        return *new, count + 1, is_better
 
     def solve(start: jax.Array) -> tuple[jax.Array, ...]:
         zero = jnp.zeros((), jnp.int32)

@@ -8,13 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from jaxdescent import processes
 from jaxdescent.calls import programs
 from jaxdescent.certificate import posed_at
 from jaxdescent.inputs import tracing
 from jaxdescent.kernels import dtypes
+from jaxdescent.methods.derivative import halved
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 from jaxdescent.result import Result
@@ -133,15 +133,7 @@ def _lower(objective: Objective, params: Params, direction: Params) -> tuple[Par
             new = value_at(distance)
             return (new < value) & (new <= value + enough)
 
-        def goes_on(carry: tuple[jax.Array, jax.Array]) -> jax.Array:
-            distance, count = carry
-            return ~brings_enough(distance) & (count < LENGTHS)
-
-        distance, _ = lax.while_loop(
-            goes_on,
-            lambda carry: (carry[0] / 2, carry[1] + 1),
-            (sign * longest, jnp.zeros((), jnp.int32)),
-        )
+        distance = halved(sign * longest, brings_enough, LENGTHS)
         return distance, value_at(distance)
 
     (up, value_up), (down, value_down) = first(1), first(-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -176,14 +177,20 @@ def _damped_newton(
     norm = precision.norm(gradient)
     direction, _ = solver.newton_step(gradient)
 
-    def is_worse(carry: tuple[jax.Array, jax.Array]) -> jax.Array:
-        fraction, halvings = carry
-        new = precision.norm(objective.gradient(add_scaled(params, fraction, direction)))
-        return ~(new < norm) & (halvings < MAX_HALVINGS)
+    def is_flatter(fraction: jax.Array) -> jax.Array:
+        return precision.norm(objective.gradient(add_scaled(params, fraction, direction))) < norm
 
-    fraction, _ = lax.while_loop(
-        is_worse,
-        lambda carry: (carry[0] / 2, carry[1] + 1),
-        (jnp.ones((), norm.dtype), jnp.zeros((), jnp.int32)),
-    )
+    fraction = halved(jnp.ones((), norm.dtype), is_flatter)
     return add_scaled(params, fraction, direction)
+
+
+def halved(
+    length: jax.Array, accepts: Callable[[jax.Array], jax.Array], most: int = MAX_HALVINGS
+) -> jax.Array:
+    """The length, halved until it is accepted, at most so many times."""
+    length, _ = lax.while_loop(
+        lambda carry: ~accepts(carry[0]) & (carry[1] < most),
+        lambda carry: (carry[0] / 2, carry[1] + 1),
+        (length, jnp.zeros((), jnp.int32)),
+    )
+    return length

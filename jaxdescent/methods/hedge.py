@@ -227,26 +227,13 @@ def _measured(
     return value, jnp.asarray(truth.gradient_norm, state.progress.gradient_norm.dtype)
 
 
-def _as_arrays(progress: Progress, value_dtype: Any, norm_dtype: Any) -> Progress:
-    """The progress of either method, with arrays of the given dtypes."""
+def _as_arrays(progress: Progress, value: Any, norm: Any) -> Progress:
+    """The progress of either method, with arrays of these dtypes, and without its flags."""
     estimate = progress.estimate
     if estimate is None:
-        nothing = jnp.zeros((), norm_dtype)
-        estimate = Estimate(jnp.full((), jnp.inf), nothing, Evidence.NONE.value)
-    estimate = Estimate(
-        jnp.asarray(estimate.suboptimality, value_dtype),
-        jnp.asarray(estimate.curvature, norm_dtype),
-        jnp.asarray(estimate.evidence, jnp.int32),
-        jnp.asarray(estimate.caution, value_dtype),
-        jnp.asarray(estimate.steepness, norm_dtype),
-        jnp.asarray(estimate.rounding, norm_dtype),
-        jnp.asarray(estimate.products, norm_dtype),
-    )
-    return Progress(
-        jnp.asarray(progress.value, value_dtype),
-        jnp.asarray(progress.gradient_norm, norm_dtype),
-        jnp.asarray(progress.evaluations, jnp.int32),
-        jnp.asarray(progress.verdict, jnp.int32),
-        estimate,
-        jnp.asarray(progress.curvature, norm_dtype),
-    )
+        estimate = Estimate(jnp.full((), jnp.inf), jnp.zeros((), norm), Evidence.NONE.value)
+    given = progress._replace(estimate=estimate._replace(forgets=False), is_provisional=False)
+    code, flag = jnp.int32, jnp.bool_
+    of_estimate = Estimate(value, norm, code, value, norm, norm, norm, flag)
+    dtypes = Progress(value, norm, code, code, of_estimate, norm, flag)
+    return jax.tree.map(jnp.asarray, given, dtypes)
