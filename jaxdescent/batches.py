@@ -24,7 +24,7 @@ from jax import lax
 from jaxdescent.calls import programs
 from jaxdescent.calls.problem import Problem, posed
 from jaxdescent.descent.loop import Descent
-from jaxdescent.descent.loop_state import Loop
+from jaxdescent.descent.watch import Loop
 from jaxdescent.inputs import tracing
 from jaxdescent.inputs.functions import anew, as_pytree, hinting, is_fleeting
 from jaxdescent.inputs.numbers import check_count
@@ -193,7 +193,7 @@ def _looked_at_once(descent: Descent, start: Any) -> int:
     refutation, objective = descent.refutation, descent.objective
     if descent.may_go_on or refutation.has_diagonal or not refutation.is_possible(start):
         return 0
-    from jaxdescent.second_order import few_unknowns  # regressions go without it
+    from jaxdescent.descent.looks import few_unknowns  # regressions go without it
 
     return few_unknowns.members_at_once(objective.hoisted(start), start)
 

@@ -7,7 +7,6 @@ import math
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from jaxdescent import display, processes
 from jaxdescent.calls.problem import checked
@@ -155,7 +154,7 @@ def _certified(
     if not math.isfinite(norm):
         return Certificate("undetermined", norm, *ends, "the gradient is not finite")
     tolerance = default_tolerance(params) if tolerance is None else tolerance
-    verdict = verdict_at(spectrum, tolerance)
+    verdict = stationarity.judged(spectrum, tolerance)
     is_stationary, reason = bool(verdict.is_stationary), verdict.reason
     if scale is not None:
         is_stationary = norm <= tolerance * scale
@@ -182,15 +181,6 @@ def posed_at(objective: Any, params: Params, args: tuple[Any, ...]) -> tuple[Obj
     check_tree("params", params)
     host_memory.refuse(params, "jd.certify")
     return checked(objective, params)
-
-
-def verdict_at(spectrum: Spectrum, tolerance: float) -> stationarity.Verdict:
-    """Whether the point of the spectrum is stationary by its own scales."""
-    curvature = spectrum.curvature
-    assert curvature.point is not None  # Curvature.at has computed it
-    value, gradient = (np.asarray(part, np.float64) for part in curvature.point)
-    params = curvature.as_column(curvature.params)
-    return stationarity.judged(spectrum, params, float(value), gradient, tolerance)
 
 
 def _suboptimality(spectrum: Spectrum, verdict: stationarity.Verdict, norm: float) -> float:

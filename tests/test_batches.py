@@ -211,8 +211,8 @@ T = jnp.linspace(0, 3, 30)
 
 def test_members_that_close_over_data_claim_what_eager_calls_do(rng, monkeypatch):
     """Many fits of noise have no minimum, which float32 alone does not see."""
+    from jaxdescent.descent.looks import few_unknowns
     from jaxdescent.kernels import platform
-    from jaxdescent.second_order import few_unknowns
 
     monkeypatch.setattr(platform, "has_one_cpu", lambda: True)  # as nearly every user has it
     sizes, judged = [], few_unknowns._judged

@@ -17,7 +17,7 @@ import jax
 from jaxdescent.calls.problem import Problem
 from jaxdescent.calls.programs import Program
 from jaxdescent.descent.loop import Descent, Params, begun
-from jaxdescent.descent.loop_state import Loop
+from jaxdescent.descent.watch import Loop
 from jaxdescent.result import Result
 from jaxdescent.status import RUNNING
 

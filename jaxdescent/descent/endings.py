@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent.descent.loop import Descent
-from jaxdescent.descent.loop_state import Loop
 from jaxdescent.descent.nearness import said_without_claim
+from jaxdescent.descent.watch import Loop
 from jaxdescent.methods import Progress
 from jaxdescent.result import Result
 from jaxdescent.status import RUNNING

@@ -20,10 +20,9 @@ from jaxdescent.calls.problem import Problem
 from jaxdescent.descent import at_once
 from jaxdescent.descent.fused_steps import Passes, Steps, fuses
 from jaxdescent.descent.host_params import initial_state, run_in_chunks
-from jaxdescent.descent.loop_state import Loop
 from jaxdescent.descent.measured import Measured
 from jaxdescent.descent.refutation import Refutation
-from jaxdescent.descent.watch import Watch
+from jaxdescent.descent.watch import Loop, Watch
 from jaxdescent.kernels import loops
 from jaxdescent.methods import Method, Progress
 from jaxdescent.numerics import precision

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdescent.descent.loop_state import Loop
 from jaxdescent.descent.nearness import ROUNDED, CheckedPoint
 from jaxdescent.descent.stopping import judge, measured
+from jaxdescent.descent.watch import Loop
 from jaxdescent.inputs.functions import anew
 from jaxdescent.kernels import branches, loops
 from jaxdescent.kernels.platform import is_on_one_cpu
@@ -122,7 +122,6 @@ class Measured(NamedTuple):
         always = self.max_iterations >= 0
 
         def of_leaf(objective: Objective, leaf: Params) -> tuple[jax.Array, ...]:
-            del objective
             return (precision.squared_norm(leaf),)
 
         progress = self.measure(loop.params)

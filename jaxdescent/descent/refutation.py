@@ -11,25 +11,23 @@ Both show in the structure of a regression or a stored quadratic form
 (:mod:`~jaxdescent.descent.looks.scaled_step`, or
 :mod:`~jaxdescent.descent.looks.singular_values` where X is small), or in the function
 (:mod:`~jaxdescent.descent.looks.newton_steps`, or
-:mod:`jaxdescent.second_order.few_unknowns` where the unknowns are few). This module decides when a
-claim is examined ("looked at"), and how a refuted descent continues or ends.
+:mod:`~jaxdescent.descent.looks.few_unknowns` where the unknowns are few). This module decides when
+a claim is examined ("looked at"), and how a refuted descent continues or ends.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent.descent import at_once
-from jaxdescent.descent.looks import newton_steps, scaled_step, singular_values
-from jaxdescent.descent.looks.look import Look
-from jaxdescent.descent.loop_state import Loop
+from jaxdescent.descent.looks import Look, newton_steps, scaled_step, singular_values
 from jaxdescent.descent.nearness import with_bound_alone
 from jaxdescent.descent.suboptimality import NOISE_ULPS
-from jaxdescent.descent.watch import Looks, Watch
+from jaxdescent.descent.watch import Looks, Loop, Watch
 from jaxdescent.kernels import loops
 from jaxdescent.kernels.branches import seldom
 from jaxdescent.kernels.platform import on_one_cpu
@@ -39,9 +37,6 @@ from jaxdescent.numerics.ritz import caution
 from jaxdescent.objectives import Objective
 from jaxdescent.status import RUNNING, Evidence, Status
 from jaxdescent.tolerance import ResolvedTolerance
-
-if TYPE_CHECKING:
-    from jaxdescent.second_order import few_unknowns
 
 Params = Any
 
@@ -99,8 +94,7 @@ class Refutation(NamedTuple):
             return True
         if self.objective.is_quadratic or self.objective.is_separable:
             return False
-        is_small = newton_steps.is_small(params)
-        return is_small and (not is_tried or newton_steps.is_possible(self.objective, params))
+        return newton_steps.is_possible(self.objective, params, is_tried=is_tried)
 
     @property
     def has_diagonal(self) -> bool:
@@ -123,7 +117,7 @@ class Refutation(NamedTuple):
             return False
         if self.objective.linear_regression is not None:
             return self._is_small
-        from jaxdescent.second_order import few_unknowns  # regressions go without it
+        from jaxdescent.descent.looks import few_unknowns  # regressions go without it
 
         return few_unknowns.is_possible(self.objective, loop.params)
 
@@ -141,19 +135,18 @@ class Refutation(NamedTuple):
             regression = self.objective.linear_regression
             allowed = tolerance * max(abs(value), float(loop.watch.floor))
             return singular_values.at_hand(regression, loop.params, allowed)
-        from jaxdescent.second_order import few_unknowns  # regressions go without it
+        from jaxdescent.descent.looks import few_unknowns  # regressions go without it
 
         size = loop.watch.size
-        found = few_unknowns.found_at(
+        look = few_unknowns.at_hand(
             self.objective,
             loop.params,
             value=value,
             size=float(np.maximum(size.now, size.before)),
             tolerance=tolerance,
         )
-        if found is None or not found.is_known:
+        if look is None:
             return None
-        look = _look_of(found, np)
         with np.errstate(over="ignore"):  # a decrease beyond the dtype is infinite
             return look._replace(falls=np.asarray(look.falls, loop.value.dtype))
 
@@ -265,7 +258,7 @@ class Refutation(NamedTuple):
 
     def _look_at_function(self, loop: Loop, asked: _Asked) -> Look:
         """The look at the claim by the function: in float64 where its unknowns are few."""
-        from jaxdescent.second_order import few_unknowns
+        from jaxdescent.descent.looks import few_unknowns
 
         # The branches take arrays alone: JAX would keep the objective's function beyond the
         # program, and a function of a batch's member may still close over the member's arrays.
@@ -308,11 +301,11 @@ def _look_in_double(
     objective: Objective, tolerance: ResolvedTolerance, loop: Loop, asked: _Asked
 ) -> Look:
     """The look in a program for one CPU, by the rule of certificates."""
-    from jaxdescent.second_order import few_unknowns
+    from jaxdescent.descent.looks import few_unknowns
 
     how = {"value": loop.value, "size": loop.watch.size.scale, "tolerance": tolerance.suboptimality}
     how["is_asked"] = asked.is_looked_at
-    return _look_of(few_unknowns.found_in_program(objective, loop.params, **how), jnp)
+    return few_unknowns.in_program(objective, loop.params, **how)
 
 
 def _look_in_own_dtype(
@@ -343,8 +336,3 @@ def _look_in_own_dtype(
     is_exact = jnp.isfinite(decrement) & jnp.logical_not(is_claim)
     falls = jnp.where(is_exact, jnp.maximum(falls, decrement), falls)
     return Look(falls, falls > allowed, is_exact)
-
-
-def _look_of(found: few_unknowns.Found, xp: Any) -> Look:
-    is_false = found.is_known & xp.logical_not(found.is_stationary)
-    return Look(found.falls, is_false, found.is_stationary & found.is_convex)

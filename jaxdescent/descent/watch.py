@@ -1,4 +1,4 @@
-"""The scalars that the stopping rules keep from earlier checks."""
+"""The state of a descent, and the scalars that its stopping rules keep from earlier checks."""
 
 from __future__ import annotations
 
@@ -13,6 +13,21 @@ from jaxdescent.status import Evidence
 
 SLACK = 10
 """A check without any change counts as this many checks with changes by noise only."""
+
+
+class Loop(NamedTuple):
+    """The state that a descent carries from one step to the next."""
+
+    params: Any
+    state: Any
+    iteration: jax.Array
+    evaluations: jax.Array
+    status: jax.Array
+    value: jax.Array
+    norm: jax.Array
+    watch: Watch
+    history: Any
+    checks: jax.Array
 
 
 class Looks(NamedTuple):

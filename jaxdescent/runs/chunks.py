@@ -19,7 +19,7 @@ from jaxdescent.calls import programs
 from jaxdescent.calls.problem import Problem
 from jaxdescent.descent.endings import ended
 from jaxdescent.descent.loop import Descent, begun
-from jaxdescent.descent.loop_state import Loop
+from jaxdescent.descent.watch import Loop
 from jaxdescent.minimize import Setup, as_given
 from jaxdescent.result import Result
 from jaxdescent.status import RUNNING, Status

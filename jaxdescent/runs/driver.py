@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxdescent import processes
 from jaxdescent.calls import programs
-from jaxdescent.descent.loop_state import Loop
+from jaxdescent.descent.watch import Loop
 from jaxdescent.processes.signals import Interruption, is_there, until_there
 from jaxdescent.runs.chunks import Chunks, Numbers
 from jaxdescent.runs.hooks import Checkpoint, Hook

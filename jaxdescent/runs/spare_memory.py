@@ -7,7 +7,7 @@ import threading
 import jax
 import jax.numpy as jnp
 
-from jaxdescent.descent.loop_state import Loop
+from jaxdescent.descent.watch import Loop
 
 
 class SpareMemory:

@@ -66,7 +66,6 @@ def of_band(
     curvature: Curvature, smallest: float, largest: float, deadline: float
 ) -> Spectrum | None:
     """The spectrum by factors of a banded Hessian; None if the Hessian is not banded."""
-    del deadline
     band = hessian_matrix.banded(curvature) if curvature.is_double else None
     if band is None:
         return None

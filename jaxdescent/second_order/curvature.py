@@ -225,7 +225,6 @@ def normalised(vector: Params, length: jax.Array) -> Params:
 
 
 def _direction(objective: Objective, params: Params, seed: Any) -> Params:
-    del objective
     draw = randomness.normal_like(params, seed)
     return normalised(draw, precision.norm(draw))
 

@@ -285,7 +285,6 @@ def row_norms(objective: Objective, params: Params, *, probes: int) -> Params:
 def _combined(
     objective: Objective, params: Params, factors: tuple[Any, Any], x: Params, y: Params
 ) -> tuple[Params, jax.Array]:
-    del objective, params
 
     def of_leaf(x: jax.Array, y: jax.Array) -> jax.Array:
         a, b = (jnp.asarray(factor, x.dtype) for factor in factors)

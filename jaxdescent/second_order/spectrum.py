@@ -196,15 +196,10 @@ def _of_longer_process(
         target = process.steps + int(min(process.steps, left))
     at_least = -math.inf
     if found.at_least > 0:
-        at_least = found.at_least * float(curvature.run(_least_unit, scale))
+        at_least = found.at_least * float(1 / np.max(found.scale) ** 2)
     if found.lowest is not None:
         smallest = min(smallest, float(curvature.run(_curvature_along, found.lowest)))
     return dataclasses.replace(found, smallest=smallest, largest=largest, at_least=at_least)
-
-
-def _least_unit(objective: Objective, params: Params, scale: Params) -> jax.Array:
-    del objective, params
-    return 1 / jnp.max(jnp.stack([jnp.max(leaf) for leaf in jax.tree.leaves(scale)])) ** 2
 
 
 def _curvature_along(objective: Objective, params: Params, direction: Params) -> jax.Array:

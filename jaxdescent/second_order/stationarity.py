@@ -110,28 +110,28 @@ def underflow(params: np.ndarray, eps: float) -> float:
     return params.shape[-1] * float(np.finfo(np.float64 if eps < 1e-12 else np.float32).tiny)
 
 
-def judged(
-    spectrum: Spectrum, params: np.ndarray, value: float, gradient: np.ndarray, tolerance: float
-) -> Verdict:
-    """The verdict by the rule of this module, for params and gradient as vectors."""
-    eps = spectrum.curvature.eps
+def judged(spectrum: Spectrum, tolerance: float) -> Verdict:
+    """The verdict by the rule of this module on the point of the spectrum."""
+    curvature, eps = spectrum.curvature, spectrum.curvature.eps
+    assert curvature.point is not None  # Curvature.at has computed it
+    params, value = curvature.as_column(curvature.params), float(curvature.point[0])
+    gradient = np.asarray(curvature.point[1], np.float64)
     if spectrum.newton is not None:
         here = params, value, gradient
-        how = {"tolerance": tolerance, "eps": eps}
-        verdict = by_newton(spectrum.newton, *here, **how)
-        in_doubt = by_newton(spectrum.newton.in_doubt(eps), *here, **how)
-        if verdict.is_stationary or not (in_doubt.is_stationary and spectrum.curvature.is_double):
+        verdict, is_far, end = by_newton(spectrum.newton, *here, tolerance=tolerance, eps=eps)
+        if not (is_far and curvature.is_double):
             return verdict
-        end, step = Expected.at_end(verdict, spectrum.newton, *here), verdict.step
-        assert step is not None  # it is known if all eigenvalues are
-        there = spectrum.curvature.run(_value_after, spectrum.curvature.as_params(step))
+        assert verdict.step is not None  # it is known if all eigenvalues are
+        there = curvature.run(_value_after, curvature.as_params(verdict.step))
         return verdict._replace(is_stationary=end.holds(float(there)))
     norm, length = float(np.linalg.norm(gradient)), float(np.linalg.norm(params))
     step, decrement = None, math.nan
     if norm == 0:
         step, decrement = np.zeros_like(gradient), 0.0
     elif spectrum.kind in ("minimum", "undetermined"):
-        step, decrement = _newton_by_products(spectrum.curvature)
+        found, half_squared, is_convex = curvature.run(_newton_step)
+        if is_convex:
+            step, decrement = np.asarray(found, np.float64), float(half_squared)
     if step is None:
         size = length if length > 0 else 1.0
         bound = tolerance * spectrum.size * size
@@ -149,17 +149,32 @@ def by_newton(
     *,
     tolerance: Any,
     eps: float,
-) -> Verdict:
+) -> tuple[Verdict, Any, Expected]:
     """The verdict by the rule of this module, if all eigenvalues of the Hessian are known; ``eps``
     is the rounding of data and params. All arrays may have leading axes, for several points.
+
+    Returns:
+      The verdict; whether Newton's step is long by eigenvalues alone that rounding of the data may
+      change; and the value that is expected at the end of the step, which decides then.
     """
-    step, decrement = newton.step(gradient), newton.decrement(gradient)
-    point = _Point.of(params, value, gradient, step, decrement)
     worth = newton.worth(params)
-    if np.any(point.is_at_zero):
-        length = np.where(point.is_short, point.size, np.linalg.norm(params, axis=-1))
-        worth = np.where(point.is_at_zero, 0.5 * newton.largest * length**2, worth)
-    return point.judged(worth, newton.flat_share(gradient, params), tolerance, eps)
+
+    def judged(newton: Newton) -> Verdict:
+        step, decrement = newton.step(gradient), newton.decrement(gradient)
+        point, scale = _Point.of(params, value, gradient, step, decrement), worth
+        if np.any(point.is_at_zero):
+            length = np.where(point.is_short, point.size, np.linalg.norm(params, axis=-1))
+            scale = np.where(point.is_at_zero, 0.5 * newton.largest * length**2, worth)
+        return point.judged(scale, newton.flat_share(gradient, params), tolerance, eps)
+
+    verdict = without = judged(newton)
+    if not np.all(verdict.is_stationary):
+        without = judged(newton.in_doubt(eps))
+    is_far = np.logical_and(without.is_stationary, np.logical_not(verdict.is_stationary))
+    step: Any = verdict.step
+    change = np.sum(step * (gradient + 0.5 * newton.product(step)), axis=-1)
+    rounding = NOISE * np.maximum(np.abs(value), worth)
+    return verdict, is_far, Expected(value + change, HOLDS * verdict.decrement + rounding)
 
 
 class Expected(NamedTuple):
@@ -169,21 +184,6 @@ class Expected(NamedTuple):
 
     value: Any
     slack: Any
-
-    @classmethod
-    def at_end(
-        cls,
-        verdict: Verdict,
-        newton: Newton,
-        params: np.ndarray,
-        value: Any,
-        gradient: np.ndarray,
-    ) -> Expected:
-        """The expectation for the step of this verdict, which ``newton`` has led to."""
-        step: Any = verdict.step
-        change = np.sum(step * (gradient + 0.5 * newton.product(step)), axis=-1)
-        rounding = NOISE * np.maximum(np.abs(value), newton.worth(params))
-        return cls(value + change, HOLDS * verdict.decrement + rounding)
 
     def holds(self, there: Any) -> Any:
         """Whether the expansion holds, if the value is ``there``."""
@@ -274,15 +274,8 @@ def _value_after(objective: Objective, params: Params, step: Params) -> jax.Arra
     return objective.value(jax.tree.map(jnp.add, params, step))
 
 
-def _newton_by_products(curvature: Curvature) -> tuple[np.ndarray | None, float]:
-    """Newton's step and half its squared decrement; None and NaN if the curvature is negative."""
-    step, decrement, is_convex = curvature.run(_newton_step)
-    if not bool(is_convex):
-        return None, math.nan
-    return np.asarray(step, np.float64), float(decrement)
-
-
 def _newton_step(objective: Objective, params: Params) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Newton's step, half its squared decrement, and whether no curvature is negative."""
     downhill = jax.tree.map(jnp.negative, objective.gradient(params))
 
     def product(direction: Params) -> Params:

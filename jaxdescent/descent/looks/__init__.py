@@ -1,1 +1,31 @@
 """Looks: examinations of a claim to have converged, by the structure or by the function itself."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+
+class Look(NamedTuple):
+    """The outcome of an examination of the point where a descent ended; scalars.
+
+    Attributes:
+      falls: by how much the value can certainly be lowered.
+      is_false: whether the claim is refuted: the descent has not converged.
+      is_exact: whether ``falls`` is how far the value is above the minimum, and no lower bound.
+    """
+
+    falls: Any
+    is_false: Any
+    is_exact: Any
+
+    @classmethod
+    def nothing(cls, dtype: Any) -> Look:
+        """The result in place of a look that is not needed."""
+        return cls.refuting(jnp.zeros((), dtype), jnp.zeros((), dtype))
+
+    @classmethod
+    def refuting(cls, falls: Any, allowed: Any) -> Look:
+        """A look that cannot prove a claim, and refutes it if the decrease exceeds ``allowed``."""
+        return cls(falls, falls > allowed, jnp.zeros((), bool))

@@ -87,18 +87,16 @@ class _Look(NamedTuple):
     is_settled: jax.Array
 
 
-def is_small(params: Params) -> bool:
-    """Whether there are so few unknowns that the memory of a look's vectors does not matter."""
-    return sum(leaf.size for leaf in jax.tree.leaves(params)) <= MOST_UNKNOWNS
-
-
-def is_possible(objective: Objective, params: Params) -> bool:
+def is_possible(objective: Objective, params: Params, *, is_tried: bool = True) -> bool:
     """Whether the unknowns are few enough, and the function can be differentiated twice.
 
-    A function with a custom derivative rule may have first derivatives only.
+    A function with a custom derivative rule may have first derivatives only; without ``is_tried``
+    the second ones are taken for granted.
     """
-    if not is_small(params):
+    if sum(leaf.size for leaf in jax.tree.leaves(params)) > MOST_UNKNOWNS:
         return False
+    if not is_tried:
+        return True
 
     def at(params: Params) -> tuple[jax.Array, Params, Params]:
         # The objective is no argument: JAX would keep its function beyond the program.

@@ -30,8 +30,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent.descent.looks import singular_values
-from jaxdescent.descent.looks.look import Look
+from jaxdescent.descent.looks import Look, singular_values
 from jaxdescent.designs import as_design
 from jaxdescent.kernels.branches import seldom
 from jaxdescent.kernels.platform import on_cpu
@@ -190,7 +189,6 @@ def _fall_of_quadratic(objective: Objective, params: Params, lengths: jax.Array)
 
 
 def _nothing(objective: Objective, params: Params, *rest: Any) -> jax.Array:
-    del objective, rest
     return jnp.zeros((), jnp.result_type(*jax.tree.leaves(params)))
 
 

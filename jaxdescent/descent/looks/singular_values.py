@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdescent.descent.looks.look import Look
+from jaxdescent.descent.looks import Look
 from jaxdescent.designs import as_design
 from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.regression import LinearRegression

@@ -1,7 +1,8 @@
-"""Whether a point of few unknowns is stationary, by the rule of certificates, from one program.
+"""The look at a claim on a function of few unknowns, by the rule of certificates, in float64.
 
-The value, the gradient and all columns of the Hessian are computed in float64 where the function
-can be, and judged by :mod:`jaxdescent.second_order.stationarity` on the host. The margins for the
+The value, the gradient and all columns of the Hessian are computed by one program where the
+function can be computed in float64, and judged by :mod:`jaxdescent.second_order.stationarity` on
+the host. The margins for the
 rounding of data, for which a certificate draws other data, are left out.
 
 This second-order expansion says nothing about directions in which it is flat. A model that is
@@ -21,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from jaxdescent.descent.looks import Look
 from jaxdescent.inputs.functions import MOST_IN_DOUBLE, anew
 from jaxdescent.kernels.branches import seldom
 from jaxdescent.kernels.host_calls import host_call
@@ -51,29 +53,15 @@ FLAT = 1e-3
 """
 
 
-class Found(NamedTuple):
-    """Whether a point is stationary, and convex, and how far the value may fall; scalars.
+class _Judged(NamedTuple):
+    """The findings by the expansion, and the points where the value is to be measured.
 
     Attributes:
       is_known: whether the function is the same in float64; nothing else is known if it is not.
       is_stationary: whether the gradient is zero by the point's own scales.
       is_convex: whether no eigenvalue of the Hessian is negative.
-      falls: how far the value may fall: half the squared Newton decrement, or the decrease measured
-        along a flat direction if that is more; infinite if the gradient along flat directions is
-        not zero.
-    """
-
-    is_known: Any
-    is_stationary: Any
-    is_convex: Any
-    falls: Any
-
-
-class _Judged(NamedTuple):
-    """The findings by the expansion, and the points where the value is to be measured.
-
-    Attributes:
-      found: the findings about the point by its expansion.
+      falls: how far the value may fall: half the squared Newton decrement; infinite if the gradient
+        along flat directions is not zero.
       is_flat: whether there is a direction in which the expansion is flat.
       is_far: whether Newton's step is long by eigenvalues that rounding of the data may change.
       parts: the parts of the params along flat directions, (..., FLAT_PARTS, unknowns), filled up
@@ -84,7 +72,10 @@ class _Judged(NamedTuple):
       allowed: how much lower than ``height`` a measured value may be.
     """
 
-    found: Found
+    is_known: Any
+    is_stationary: Any
+    is_convex: Any
+    falls: Any
     is_flat: Any
     is_far: Any
     parts: Any
@@ -125,10 +116,11 @@ def _sizes(objective: Objective, params: Params) -> tuple[int, int]:
     return size, sum(np.size(leaf) for leaf in jax.tree.leaves(objective))
 
 
-def found_at(
+def at_hand(
     objective: Objective, params: Params, *, value: float, size: float, tolerance: float
-) -> Found | None:
-    """The findings about a concrete point; None if the function cannot be computed in float64.
+) -> Look | None:
+    """The look at a concrete point; None if the function cannot be computed in float64, or is
+    another one there.
 
     Args:
       objective: a function, or a quadratic form.
@@ -143,17 +135,20 @@ def found_at(
     except Exception:  # a function may raise any error in float64
         return None
     judged = _judged(True, numbers, value, size, tolerance, eps=curvature.eps)
-    if not (judged.is_flat or judged.is_far):
-        return judged.found
-    there = curvature.run(_values, judged.parts, judged.step)
-    return _with_measured(judged, np.asarray(there), np)
+    if not judged.is_known:
+        return None
+    there = None
+    if judged.is_flat or judged.is_far:
+        there = np.asarray(curvature.run(_values, judged.parts, judged.step))
+    return _look(judged, there, np)
 
 
-def found_in_program(
+def in_program(
     objective: Objective, params: Params, *, is_asked: Any, value: Any, size: Any, tolerance: Any
-) -> Found:
-    """:func:`found_at` in a program for one CPU, which calls the host for LAPACK. Of a batch the
-    findings mean nothing for members that are not asked.
+) -> Look:
+    """:func:`at_hand` in a program for one CPU, which calls the host for LAPACK; nothing is refuted
+    or exact if the function is another one in float64. Of a batch the look means nothing for
+    members that are not asked.
     """
     wide, dtype = precision.widen(params), jnp.result_type(value)
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
@@ -163,9 +158,8 @@ def found_in_program(
         step, parts = (
             jax.ShapeDtypeStruct((*shape, count), np.float64) for shape in ((), (FLAT_PARTS,))
         )
-        found = Found(flag, flag, flag, number)
         end = stationarity.Expected(number, number)
-        like = _Judged(found, flag, flag, parts, step, number, end, number)
+        like = _Judged(flag, flag, flag, number, flag, flag, parts, step, number, end, number)
         of = functools.partial(_judged, eps=precision.epsilon(wide))
         given = (numbers, value, size, jnp.asarray(tolerance, jnp.float64))
         judged = host_call(of, like, is_asked, *given, vmap_method="broadcast_all")
@@ -175,12 +169,11 @@ def found_in_program(
             return _values(*structure.unflatten(leaves))
 
         def unmeasured(*leaves: jax.Array) -> jax.Array:
-            del leaves
             return jnp.full(FLAT_PARTS * len(POWERS) + 1, jnp.inf)
 
         there = seldom(judged.is_flat | judged.is_far, measured, unmeasured, *leaves)
-        found = _with_measured(judged, there, jnp)
-        return found._replace(falls=found.falls.astype(dtype))
+        look = _look(judged, there, jnp)
+        return look._replace(falls=look.falls.astype(dtype))
 
 
 def _judged(is_asked: Any, *given: Any, eps: float) -> _Judged:
@@ -211,25 +204,17 @@ def _judged_each(numbers: Any, value: Any, size: Any, tolerance: Any, *, eps: fl
     rounding, count = eps * newton.worth(flat), flat.shape[-1]
     lost = count * rounding + stationarity.underflow(flat, eps)
     is_known = is_finite & (np.abs(height - value) <= AGREEMENT * np.abs(height) + lost)
-    how = {"tolerance": tolerance, "eps": eps}
-    verdict = stationarity.by_newton(newton, flat, height, gradient, **how)
-    # Rounding of the data may change these eigenvalues, or make zero negative.
-    in_doubt, without = newton.in_doubt(eps), verdict
-    if not verdict.is_stationary.all():
-        without = stationarity.by_newton(in_doubt, flat, height, gradient, **how)
-    found = Found(
-        is_known,
-        is_known & (verdict.is_stationary | without.is_stationary),
-        is_known & (newton.ends[0] >= -in_doubt.margins[0]),
-        np.where(is_known, np.where(verdict.is_flat, verdict.decrement, np.inf), 0.0),
-    )
-    end = stationarity.Expected.at_end(verdict, newton, flat, height, gradient)
+    here, how = (flat, height, gradient), {"tolerance": tolerance, "eps": eps}
+    verdict, is_far, end = stationarity.by_newton(newton, *here, **how)
+    is_stationary = is_known & (verdict.is_stationary | is_far)
+    is_convex = is_known & (newton.ends[0] >= -newton.in_doubt(eps).margins[0])
+    falls = np.where(is_known, np.where(verdict.is_flat, verdict.decrement, np.inf), 0.0)
     scale = stationarity.SLACK * np.maximum(np.abs(height), rounding)
     # Only stationary points are measured along flat directions.
-    values, vectors = np.linalg.eigh(np.where(found.is_stationary[:, None, None], matrix, 0))
+    values, vectors = np.linalg.eigh(np.where(is_stationary[:, None, None], matrix, 0))
     worth = 0.5 * np.abs(values) * size[:, None] ** 2
     is_irrelevant = worth <= (np.minimum(tolerance, FLAT) * scale)[:, None]
-    is_irrelevant &= found.is_stationary[:, None]
+    is_irrelevant &= is_stationary[:, None]
     along = np.where(is_irrelevant, (vectors.mT @ flat[..., None])[..., 0], 0)
     parts = np.zeros((len(flat), FLAT_PARTS, count))
     if along.any():
@@ -237,24 +222,26 @@ def _judged_each(numbers: Any, value: Any, size: Any, tolerance: Any, *, eps: fl
         order = np.argsort(along == 0, axis=-1, kind="stable")[:, :FLAT_PARTS]
         own = np.take_along_axis(along, order, -1)[..., None]
         parts[:, : own.shape[1]] = own * np.take_along_axis(vectors.mT, order[..., None], 1)
-    is_far = found.is_stationary & ~verdict.is_stationary
     allowed = np.where(is_known, tolerance * scale, 0.0)
     is_flat = np.any(along, axis=-1)
-    return _Judged(found, is_flat, is_far, parts, verdict.step, height, end, allowed)
+    point = is_known, is_stationary, is_convex, falls
+    return _Judged(*point, is_flat, is_known & is_far, parts, verdict.step, height, end, allowed)
 
 
-def _with_measured(judged: _Judged, there: Any, xp: Any) -> Found:
-    """The findings about a point after the value has been measured along flat directions, and at
-    the end of Newton's step.
+def _look(judged: _Judged, there: Any, xp: Any) -> Look:
+    """The look after the value has been measured along flat directions and at the end of Newton's
+    step; None stands for values that need not be measured.
     """
-    found, along = judged.found, there[..., :-1]
-    height = xp.expand_dims(judged.height, -1)
-    lower = xp.max(xp.where(xp.isfinite(along), height - along, 0.0), axis=-1)
-    is_lower = judged.is_flat & (lower > judged.allowed)
-    falls = xp.where(is_lower, xp.maximum(found.falls, lower), found.falls)
-    holds = judged.end.holds(there[..., -1])
-    is_stationary = found.is_stationary & ~is_lower & (holds | ~judged.is_far)
-    return found._replace(is_stationary=is_stationary, falls=falls)
+    falls, is_stationary = judged.falls, judged.is_stationary
+    if there is not None:
+        along, height = there[..., :-1], xp.expand_dims(judged.height, -1)
+        lower = xp.max(xp.where(xp.isfinite(along), height - along, 0.0), axis=-1)
+        is_lower = judged.is_flat & (lower > judged.allowed)
+        falls = xp.where(is_lower, xp.maximum(falls, lower), falls)
+        holds = judged.end.holds(there[..., -1])
+        is_stationary = is_stationary & ~is_lower & (holds | ~judged.is_far)
+    is_false = judged.is_known & xp.logical_not(is_stationary)
+    return Look(falls, is_false, is_stationary & judged.is_convex)
 
 
 class _Unsuitable(Exception):
