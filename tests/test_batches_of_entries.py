@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import jaxdescent as jd
-from jaxdescent.methods.batch_order import batch_rows
+from jaxdescent.methods.batch_steps import batch_rows
 from jaxdescent.objectives import RowBlocks
 from tests import references
 from tests.meshes import rows_over

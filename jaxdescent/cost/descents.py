@@ -16,8 +16,8 @@ from jaxdescent.cost.structure import ProblemKind, Structure
 from jaxdescent.cost.work import ITERATION_KERNELS, SCALAR_BYTES, Price, Question, Work
 from jaxdescent.kernels.blocks import SHIFTED_BYTES
 from jaxdescent.kernels.products import FEW_ROWS, part_length, run_length
-from jaxdescent.methods.batch_order import batch_rows
 from jaxdescent.methods.batch_steps import SHARE as STEP_SHARE
+from jaxdescent.methods.batch_steps import batch_rows
 from jaxdescent.methods.levenberg_marquardt import DENSE_ELEMENTS, DENSE_PARAMS
 from jaxdescent.objectives import RowBlocks
 from jaxdescent.preconditioners.sketch import CHUNK, COPIES, NONZEROS, Sketch

@@ -14,14 +14,16 @@ from jax import lax
 from jaxdescent.display import argument
 from jaxdescent.inputs.numbers import check_count, check_seed
 from jaxdescent.kernels.platform import kept_apart
-from jaxdescent.methods.batch_order import batch_rows, order_of, steps_of
 from jaxdescent.methods.batch_steps import (
     BatchLook,
     Scaling,
     accepted,
+    batch_rows,
     look_at,
+    order_of,
     scaled_step,
     scaling_of,
+    steps_of,
 )
 from jaxdescent.methods.optax_method import as_method
 from jaxdescent.methods.protocol import LookingAhead, Params, Progress, State
@@ -214,18 +216,14 @@ class MiniBatches(LookingAhead):
         """
         total, block, _, sections = self._blocks(objective)
         if size >= total:
-            return self._moved(objective, state, objective.gradient)
+            at = state.current
+            return self._moved(state, objective.gradient(at), lambda d: objective.curvature(at, d))
 
         features = max(leaf.shape[0] for leaf in jax.tree.leaves(state.current) if leaf.ndim)
         group = min(size * max(READ_NUMBERS // (size * features), 1), block)
 
-        def of_batch(state: _State, read: Objective, first: Any, count: int) -> _State:
-            rows = read.of_rows(first + jnp.arange(count, dtype=jnp.int32))
-            assert rows is not None  # they are in memory
-            return moved(state, rows)
-
         def moved(state: _State, rows: Objective) -> _State:
-            count = self._blocks(rows).rows
+            at, count = state.current, self._blocks(rows).rows
 
             def plain(params: Params) -> Params:
                 return jax.tree.map(lambda leaf: leaf * (total / size), rows.gradient(params))
@@ -240,38 +238,28 @@ class MiniBatches(LookingAhead):
                     state.look.gradient,
                 )
 
-            def gradient(params: Params) -> Params:
-                if state.look is None:
-                    return plain(params)
-                return lax.cond(known[1], reduced, plain, params)
+            gradient = plain(at) if state.look is None else lax.cond(known[1], reduced, plain, at)
+            return self._moved(state, gradient, lambda d: rows.curvature(at, d) * (total / count))
 
-            def curvature(direction: Params) -> jax.Array:
-                return rows.curvature(state.current, direction) * (total / count)
-
-            return self._moved(objective, state, gradient, curvature)
-
-        def of_group(state: _State, index: jax.Array) -> tuple[_State, None]:
+        def of_group(state: _State, index: jax.Array) -> _State:
             # Rows are read after the steps with earlier rows, in the order of the blocks.
             index, current = kept_apart((index, state.current))
             state, read = state._replace(current=current), objective.of_rows(index)
             assert read is not None  # because there are blocks of rows
             if index.shape[0] <= size:
-                return moved(state, read), None
-            whole, rest = divmod(index.shape[0], size)
-            if whole:
-                places = jnp.arange(whole, dtype=jnp.int32) * size
-                state, _ = lax.scan(
-                    lambda state, first: (of_batch(state, read, first, size), None), state, places
-                )
-            return of_batch(state, read, whole * size, rest) if rest else state, None
+                return moved(state, read)
+
+            def of_batch(state: _State, places: jax.Array) -> _State:
+                rows = read.of_rows(places)
+                assert rows is not None  # they are in memory
+                return moved(state, rows)
+
+            return _in_parts(of_batch, state, jnp.arange(index.shape[0], dtype=jnp.int32), size)
 
         def of_block(state: _State, first: Any, length: int) -> _State:
             word = randomness.fold(self.seed, state.epoch, first)
             order = jnp.argsort(randomness.bits((length,), word)).astype(jnp.int32) + first
-            whole, rest = divmod(length, group)
-            if whole:
-                state, _ = lax.scan(of_group, state, order[: whole * group].reshape(whole, group))
-            return of_group(state, order[whole * group :])[0] if rest else state
+            return _in_parts(of_group, state, order, group)
 
         count, rest = -(-total // block), total % block
         order = order_of(count, sections, randomness.fold(self.seed, state.epoch, -1))
@@ -293,21 +281,15 @@ class MiniBatches(LookingAhead):
         return lax.fori_loop(0, count, visit, state)
 
     def _moved(
-        self,
-        objective: Objective,
-        state: _State,
-        gradient_of: Callable[[Params], Params],
-        curvature_along: Callable[[Params], jax.Array] | None = None,
+        self, state: _State, gradient: Params, curvature: Callable[[Params], jax.Array]
     ) -> _State:
         """The state after a step along a gradient, with the iterate in its average."""
-        gradient = gradient_of(state.current)
         rule = state.rule
         if state.scaling is None:
             update = optax.with_extra_args_support(self.transformation.transformation).update
             updates, rule = update(gradient, rule, state.current, grad=gradient)
             new = optax.apply_updates(state.current, updates)
         else:
-            curvature = curvature_along or (lambda d: objective.curvature(state.current, d))
             new = scaled_step(state.scaling, state.current, gradient, curvature)
         count = state.averaged + 1
         terms = jnp.maximum(count, 1)
@@ -315,6 +297,17 @@ class MiniBatches(LookingAhead):
             lambda mean, x: mean + (x - mean) / terms.astype(x.dtype), state.average, new
         )
         return state._replace(current=new, average=average, averaged=count, rule=rule)
+
+
+def _in_parts(
+    step: Callable[[_State, jax.Array], _State], state: _State, numbers: jax.Array, size: int
+) -> _State:
+    """The state after a step with every ``size`` numbers in their order, and one with the rest."""
+    whole = numbers.size // size * size
+    if whole:
+        parts = numbers[:whole].reshape(-1, size)
+        state, _ = lax.scan(lambda state, part: (step(state, part), None), state, parts)
+    return step(state, numbers[whole:]) if whole < numbers.size else state
 
 
 class _State(NamedTuple):
