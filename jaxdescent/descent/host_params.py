@@ -164,72 +164,64 @@ def initial_state(objective: Objective, method: Method, params: Params) -> Any:
         return whole()
     leaves = jax.tree.leaves(params)
     state = state.filled(leaves)
-    parts = zip(objective.blocks(params), leaves, objective.chunks, strict=True)
-    for index, (term, leaf, cut) in enumerate(parts):
-        state = state.replaced(index, _begun_leaf(method, state, index, (term, leaf, cut)))
-    return state.whole()
+    parts = zip(objective.blocks(params), leaves, objective.chunks, state.own, strict=True)
+    begun = [_begun_leaf(method, state, part) for part in parts]
+    return state.whole([own for own, _ in begun], begun[-1][1])
 
 
-def _begun_leaf(method: Method, state: HostState, index: int, of: Any) -> Any:
+def _begun_leaf(method: Method, state: HostState, part: Any) -> Any:
     """The state's arrays for a leaf, and those that leaves share, before the first step."""
-    term, leaf, cut = of
+    term, leaf, cut, own = part
 
-    def begun(start: Any, size: int, _: Any, own: Any) -> Any:
-        part = precision.widen(host_memory.taken(leaf, cut, start, size))
-        made = method.init(_part(term, leaf, cut, start, size), part)
+    def begun(start: Any, size: int, _: Any, carry: Any) -> Any:
+        numbers = precision.widen(host_memory.taken(leaf, cut, start, size))
+        made = method.init(_part(term, leaf, cut, start, size), numbers)
         parts, shared = state.separated(made)
-        return host_memory.written(own[0], parts, cut, start), shared
+        return host_memory.written(carry[0], parts, cut, start), shared
 
-    return _visit(leaf, cut, True, begun, state.at(index))
+    return _visit(leaf, cut, True, begun, (own, state.shared))
 
 
 def run_in_chunks(passes: Passes, steps: Steps, iteration: jax.Array, count: jax.Array) -> Steps:
     """``count`` steps, chunk by chunk; the results are those of :meth:`Passes.run`."""
-    whole = count // passes.fused
-    rest = count % passes.fused
-    steps = lax.fori_loop(
-        0, whole, lambda i, steps: _pass(passes, steps, iteration + i * passes.fused, None), steps
-    )
-    after = iteration + whole * passes.fused
-    return lax.fori_loop(
-        0,
-        jnp.minimum(rest, 1),
-        lambda _, steps: _pass(passes, steps, after, rest),
-        steps,
-    )
+
+    def turn(number: jax.Array, steps: Steps) -> Steps:
+        first = number * passes.fused
+        return _pass(passes, steps, iteration + first, jnp.minimum(count - first, passes.fused))
+
+    return lax.fori_loop(0, -(-count // passes.fused), turn, steps)
 
 
-def _pass(passes: Passes, steps: Steps, iteration: jax.Array, rest: jax.Array | None) -> Steps:
-    """``fused`` steps on every chunk, or the first ``rest`` of these steps if it is given."""
+def _pass(passes: Passes, steps: Steps, iteration: jax.Array, count: jax.Array) -> Steps:
+    """The first ``count`` of ``fused`` steps on every chunk."""
     objective = passes.objective
     assert isinstance(objective, OnHost)
     leaves, treedef = jax.tree.flatten(steps.params)
-    before = HostState.of(steps.state, steps.params)
-    state, ended = before, steps
-    parts = zip(objective.blocks(steps.params), list(leaves), objective.chunks, strict=True)
-    for index, (term, leaf, cut) in enumerate(parts):
-        # Counts and the arrays that leaves share start from the same values for each leaf.
-        ended, own = _stepped_leaf(
-            passes, steps, before, index, of=(term, leaf, cut), now=(iteration, rest)
-        )
-        leaves[index] = ended.params
-        state = state.replaced(index, (own, ended.state))
-    return ended._replace(params=treedef.unflatten(leaves), state=state.whole())
+    state = HostState.of(steps.state, steps.params)
+    parts = zip(objective.blocks(steps.params), leaves, objective.chunks, state.own, strict=True)
+    # Counts and the arrays that leaves share start from the same values for each leaf.
+    stepped = [
+        _stepped_leaf(passes, steps, state, part, index=index, now=(iteration, count))
+        for index, part in enumerate(parts)
+    ]
+    last = stepped[-1][0]
+    params = treedef.unflatten([after.params for after, _ in stepped])
+    return last._replace(params=params, state=state.whole([own for _, own in stepped], last.state))
 
 
 def _stepped_leaf(
-    passes: Passes, steps: Steps, state: HostState, index: int, *, of: Any, now: Any
+    passes: Passes, steps: Steps, state: HostState, part: Any, *, index: int, now: Any
 ) -> tuple[Steps, list[jax.Array]]:
     """The steps, with the arrays that leaves share as state, and the state's arrays of the leaf."""
-    term, leaf, cut = of
-    own, shared = state.at(index)
+    term, leaf, cut, own = part
 
     def stepped(start: Any, size: int, _: Any, loop: Any) -> Any:
         after, own = loop
         leaf = after.params
         parts = [host_memory.taken(array, cut, start, size) for array in own]
         before = steps._replace(
-            params=host_memory.taken(leaf, cut, start, size), state=state.joined(parts, shared)
+            params=host_memory.taken(leaf, cut, start, size),
+            state=state.joined(parts, state.shared),
         )
         rounding = passes.rounding if cut is None else passes.rounding.of_chunk(start)
         common = (passes.method, rounding, *now)
@@ -240,7 +232,8 @@ def _stepped_leaf(
         after = after._replace(params=leaf, state=shared_after)
         return after, host_memory.written(own, parts, cut, start)
 
-    return _visit(leaf, cut, True, stepped, (steps._replace(params=leaf, state=shared), own))
+    loop = steps._replace(params=leaf, state=state.shared), own
+    return _visit(leaf, cut, True, stepped, loop)
 
 
 def _sums_of_chunks(
@@ -263,8 +256,7 @@ def _sums_of_chunks(
 
 
 def _part(term: Objective, leaf: jax.Array, cut: Cut | None, start: Any, size: int) -> Objective:
-    whole = host_memory.on_device(term) if cut is None else term
-    return whole if cut is None else term.of_slice(leaf, cut, start, size)
+    return host_memory.on_device(term) if cut is None else term.of_slice(leaf, cut, start, size)
 
 
 def _visit(leaf: jax.Array, cut: Cut | None, when: Any, function: Any, carry: Any) -> Any:

@@ -21,14 +21,14 @@ class HostState:
       treedef: the structure of the state, whose nodes are such trees and single arrays.
       is_like_params: for each node, whether it is a tree like the params.
       params: the params' own structure.
-      like: the arrays of each tree that is like the params.
+      own: for each of the params' leaves, the arrays at its place in these trees.
       shared: the single arrays.
     """
 
     treedef: Any
     is_like_params: list[bool]
     params: Any
-    like: list[list[Any]]
+    own: list[list[Any]]
     shared: list[Any]
 
     @classmethod
@@ -43,36 +43,25 @@ class HostState:
 
         nodes, treedef = jax.tree.flatten(state, is_leaf=is_like)
         flags = [is_like(node) for node in nodes]
-        like = [jax.tree.leaves(node) for node, flag in zip(nodes, flags, strict=True) if flag]
+        trees = [jax.tree.leaves(node) for node, flag in zip(nodes, flags, strict=True) if flag]
+        own = [[tree[index] for tree in trees] for index in range(len(leaves))]
         shared = [node for node, flag in zip(nodes, flags, strict=True) if not flag]
-        return cls(treedef, flags, structure, like, shared)
+        return cls(treedef, flags, structure, own, shared)
 
     def filled(self, leaves: list[jax.Array]) -> HostState:
         """This state of shapes as arrays: unset memory for leaves on the host, otherwise zeros."""
-        like = [
-            [
-                host_memory.empty(leaf, shape.dtype)
-                if host_memory.is_on_host(leaf)
-                else jnp.zeros(shape.shape, shape.dtype)
-                for leaf, shape in zip(leaves, tree, strict=True)
-            ]
-            for tree in self.like
-        ]
-        shared = [jnp.zeros(shape.shape, shape.dtype) for shape in self.shared]
-        return dataclasses.replace(self, like=like, shared=shared)
 
-    def at(self, index: int) -> tuple[list[Any], list[Any]]:
-        """The state's arrays for one of the params' leaves, and the arrays that leaves share."""
-        return [tree[index] for tree in self.like], self.shared
+        def array(leaf: jax.Array, like: Any) -> jax.Array:
+            if host_memory.is_on_host(leaf):
+                return host_memory.empty(leaf, like.dtype)
+            return jnp.zeros(like.shape, like.dtype)
 
-    def replaced(self, index: int, new: tuple[list[Any], list[Any]]) -> HostState:
-        """This state with new arrays for one of the params' leaves, and new shared arrays."""
-        own, shared = new
-        like = [
-            [*tree[:index], one, *tree[index + 1 :]]
-            for tree, one in zip(self.like, own, strict=True)
+        own = [
+            [array(leaf, like) for like in arrays]
+            for leaf, arrays in zip(leaves, self.own, strict=True)
         ]
-        return dataclasses.replace(self, like=like, shared=shared)
+        shared = [jnp.zeros(like.shape, like.dtype) for like in self.shared]
+        return dataclasses.replace(self, own=own, shared=shared)
 
     def joined(self, own: list[Any], shared: list[Any]) -> Any:
         """The state of a chunk, from its arrays."""
@@ -87,6 +76,7 @@ class HostState:
         pairs = list(zip(nodes, self.is_like_params, strict=True))
         return [node for node, flag in pairs if flag], [node for node, flag in pairs if not flag]
 
-    def whole(self) -> Any:
-        """The state of all params."""
-        return self.joined([self.params.unflatten(tree) for tree in self.like], self.shared)
+    def whole(self, own: list[list[Any]], shared: list[Any]) -> Any:
+        """The state of all params, from these arrays."""
+        trees = [self.params.unflatten(arrays) for arrays in zip(*own, strict=True)]
+        return self.joined(trees, shared)
