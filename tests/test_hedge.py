@@ -117,6 +117,18 @@ def test_a_function_goes_from_one_method_to_another():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("method", [jd.LBFGS(), jd.Hedge(jd.LBFGS(), jd.DerivativeMethod(), 1000)])
+def test_an_estimate_that_forgets_older_moves_is_not_said_without_a_claim(method):
+    def rosenbrock(x):
+        return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+
+    result = jd.minimize(rosenbrock, np.full(60, -1, np.float32), method, max_iterations=60)
+    assert result.status == jd.Status.MAX_ITERATIONS
+    assert result.evidence == jd.Evidence.NONE
+    assert np.isinf(result.suboptimality)
+
+
+@pytest.mark.slow
 def test_the_setup_of_the_second_is_not_paid_where_the_first_does(rng):
     easy, hard = data(rng, 2.0), data(rng, 300.0)
     alone, lsmr = passes(lambda: jd.minimize(counted(*easy), method=jd.LSMR()))

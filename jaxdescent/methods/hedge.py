@@ -116,7 +116,6 @@ class Hedge(LookingAhead):
         return seldom(state.is_second, *_of_each(_step), self, objective, params, state)
 
     def progress(self, objective: Objective, params: Params, state: State) -> Progress:
-        del objective, params
         progress = state.progress
         # Where the first method gives up, the second continues.
         is_final = state.is_second | (progress.verdict == Status.CONVERGED.value)
@@ -228,11 +227,11 @@ def _measured(
 
 
 def _as_arrays(progress: Progress, value: Any, norm: Any) -> Progress:
-    """The progress of either method, with arrays of these dtypes, and without its flags."""
+    """The progress of either method, with arrays of these dtypes."""
     estimate = progress.estimate
     if estimate is None:
         estimate = Estimate(jnp.full((), jnp.inf), jnp.zeros((), norm), Evidence.NONE.value)
-    given = progress._replace(estimate=estimate._replace(forgets=False), is_provisional=False)
+    given = progress._replace(estimate=estimate)
     code, flag = jnp.int32, jnp.bool_
     of_estimate = Estimate(value, norm, code, value, norm, norm, norm, flag)
     dtypes = Progress(value, norm, code, code, of_estimate, norm, flag)
