@@ -119,9 +119,8 @@ def critical_points(
         check_floats("starts", leaf.dtype)
     first = jax.tree.map(lambda leaf: leaf[0], starts)
     checks.check_value(objective, first)
-    columns = np.stack(
-        [_column(jax.tree.map(lambda leaf, i=i: leaf[i], starts)) for i in range(min(sizes))]
-    )
+    parts = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(starts)]
+    columns = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
     # Curvature.at compares dtypes at the start nearest to zero, where the function is least likely
     # to overflow.
     nearest = int(np.argmin(np.linalg.norm(columns, axis=1)))
@@ -131,20 +130,18 @@ def critical_points(
     apart = precision.epsilon(starts) ** (1 / 3) if separation is None else separation
     norms = np.linalg.norm(found.gradients, axis=1)
     order = [i for i in np.argsort(norms, kind="stable") if verdicts[i].is_stationary]
-    chosen: list[int] = []
-    counts: list[int] = []
+    counts: dict[int, int] = {}
     for index in order:
         here = found.params[index]
-        distances = [np.linalg.norm(here - found.params[other]) for other in chosen]
+        distance = {other: np.linalg.norm(here - found.params[other]) for other in counts}
         reach = apart * (1 + np.linalg.norm(here)) + 4 * np.linalg.norm(found.steps[index])
-        near = [distance <= reach for distance in distances]
-        if any(near):
-            counts[int(np.argmin(distances))] += 1
+        closest = min(counts, key=lambda other: distance[other], default=None)
+        if closest is not None and distance[closest] <= reach:
+            counts[closest] += 1
         else:
-            chosen.append(int(index))
-            counts.append(1)
+            counts[int(index)] = 1
     points = []
-    for index, count in zip(chosen, counts, strict=True):
+    for index, count in counts.items():
         params = jax.tree.map(
             lambda x, like: jnp.asarray(np.asarray(x), like.dtype),
             curvature.as_params(found.params[index]),
@@ -227,10 +224,6 @@ def _judged(found: Any, eps: float) -> _Verdict:
     is_stationary = bool((is_close | is_zero) & has_stopped) and not is_plateau
     kind = kind_of(float(values[0]), float(values[-1]), margin)
     return _Verdict(is_stationary, kind, eigenvalues)
-
-
-def _column(tree: Params) -> np.ndarray:
-    return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)])
 
 
 def _solve_all(

@@ -102,6 +102,7 @@ class Tolerance(Displayed):
             gradient = suboptimality = default_tolerance(params)
         gradient = 0.0 if gradient is None else gradient
         suboptimality = 0.0 if suboptimality is None else suboptimality
+        off = Ignored.of(gradient, suboptimality)
         return ResolvedTolerance(
             gradient,
             suboptimality,
@@ -109,7 +110,7 @@ class Tolerance(Displayed):
             self.value,
             self.step,
             self.predicate,
-            ignored=Ignored.known(gradient, suboptimality),
+            ignored=off if all(isinstance(is_off, bool) for is_off in off) else None,
             is_default=is_default,
         )
 
@@ -149,12 +150,6 @@ class Ignored(NamedTuple):
     def of(cls, gradient: Any, suboptimality: Any) -> Ignored:
         """The flags for these tolerances, which may be traced."""
         return cls(_is_zero(gradient), _is_zero(suboptimality))
-
-    @classmethod
-    def known(cls, gradient: Any, suboptimality: Any) -> Ignored | None:
-        """The flags as Python bools; None if one of the tolerances is traced."""
-        ignored = cls.of(gradient, suboptimality)
-        return ignored if all(isinstance(is_off, bool) for is_off in ignored) else None
 
     @property
     def both(self) -> jax.Array | bool:
@@ -206,9 +201,7 @@ class ResolvedTolerance:
     @property
     def off(self) -> Ignored:
         """Which of the rules for gradient and suboptimality are off."""
-        if self.ignored is not None:
-            return self.ignored
-        return Ignored.of(self.gradient, self.suboptimality)
+        return self.ignored or Ignored.of(self.gradient, self.suboptimality)
 
     @property
     def is_by_leaf(self) -> bool:

@@ -85,18 +85,10 @@ def call_of(objective: Any, data: Any, settings: Any) -> Call | None:
     return Call(tuple(key), leaves, numbers)
 
 
-class Again(NamedTuple):
-    """The program of a known call, its result, and its inputs and flags besides the params."""
-
-    program: programs.Program
-    made: Any
-    problem: Any
-    limit: Any
-    flags: dict[str, Any]
-
-
-def run(call: Call) -> Again | None:
-    """The program of a known call and its result for this call's data; None if the call is new."""
+def run(call: Call) -> tuple[programs.Program, Any, Any, Any, dict[str, Any]] | None:
+    """The program of a known call, its result for this call's data, and the problem, the limit and
+    the flags; None if the call is new.
+    """
     try:
         known = _known.get(call.key)
     except Exception:  # an object among the data may raise anything when hashed or compared
@@ -109,7 +101,7 @@ def run(call: Call) -> Again | None:
     program = programs.kept(known.program)
     _, structure, _, flags, _ = known.program
     problem, limit = jax.tree.unflatten(structure, inputs)[1:]
-    return Again(program, program.of_leaves(*inputs), problem, limit, dict(flags))
+    return program, program.of_leaves(*inputs), problem, limit, dict(flags)
 
 
 def remember(call: Call, program: programs.Program, inputs: Any) -> None:

@@ -63,7 +63,6 @@ def attach_derivatives(objective: Objective, result: Result) -> Result:
 @jax.custom_jvp
 def _root(objective: Objective, params: Params) -> Params:
     """The params, defined as the point where the objective's gradient is zero."""
-    del objective
     return params
 
 
@@ -104,17 +103,13 @@ def _moved_regression(regression: Any, root: Params, tangents: Any) -> Params:
         moved = moved_by(weights)
     else:
         moved = lax.cond(are_uneven, lambda: moved_by(by_features), lambda: moved_by(weights))
-    if weights.jumps is None or not _moves(tangents.X):
+    of_design = jax.tree.leaves(tangents.X, is_leaf=lambda leaf: isinstance(leaf, SymbolicZero))
+    if weights.jumps is None or all(isinstance(leaf, SymbolicZero) for leaf in of_design):
         return moved
     # A product with NaN makes cotangents NaN too.
     is_free = jnp.asarray(regression.l2) <= 0
     one = jnp.where(is_free & weights.jumps, jnp.nan, 1)
     return jax.tree.map(lambda x: x * jnp.broadcast_to(one.astype(x.dtype), x.shape), moved)
-
-
-def _moves(tangents: Any) -> bool:
-    leaves = jax.tree.leaves(tangents, is_leaf=lambda leaf: isinstance(leaf, SymbolicZero))
-    return not all(isinstance(leaf, SymbolicZero) for leaf in leaves)
 
 
 @jax.custom_jvp
@@ -124,7 +119,6 @@ def _value_at_root(objective: Objective, root: Params, value: jax.Array) -> jax.
     This derivative is evaluated at the root as a function of the data, so that second derivatives
     are correct.
     """
-    del objective, root
     return value
 
 
@@ -180,12 +174,9 @@ def _system(objective: Objective, params: Params, product: Callable[[Params], Pa
 
     curvatures = jax.vmap(own)(jnp.eye(flat.size, dtype=flat.dtype))
     roots = jnp.sqrt(jnp.abs(curvatures))
-    return System(unravel(_inverse(roots)), are_uneven=is_uneven(roots), is_small=is_small)
-
-
-def _inverse(lengths: jax.Array) -> jax.Array:
-    is_usable = (lengths > 0) & jnp.isfinite(lengths)
-    return jnp.where(is_usable, 1 / jnp.where(is_usable, lengths, 1), 1)
+    is_usable = (roots > 0) & jnp.isfinite(roots)
+    units = jnp.where(is_usable, 1 / jnp.where(is_usable, roots, 1), 1)
+    return System(unravel(units), are_uneven=is_uneven(roots), is_small=is_small)
 
 
 def _tied(tree: Params) -> Params:

@@ -148,23 +148,15 @@ def null_share(rhs: Params) -> float:
     return NULL * float(jnp.finfo(jnp.result_type(*jax.tree.leaves(rhs))).eps) * size**0.5
 
 
-def eigenvalues(product: Callable[[Params], Params], like: Params) -> tuple[jax.Array, jax.Array]:
-    """All eigenvalues of H, and its eigenvectors as columns, for vectors with the structure of
-    ``like``.
-    """
-    column, unravel = ravel_pytree(like)
+def _by_eigenvalues(product: Callable[[Params], Params], rhs: Params) -> tuple[Params, jax.Array]:
+    """``H^+ rhs`` by all eigenvalues of H, and whether none of them may be zero."""
+    column, unravel = ravel_pytree(rhs)
 
     def image(unit: jax.Array) -> jax.Array:
         return ravel_pytree(product(unravel(unit)))[0]
 
     matrix = lax.map(image, jnp.eye(column.size, dtype=column.dtype), batch_size=COLUMNS)
-    return jnp.linalg.eigh(matrix)
-
-
-def _by_eigenvalues(product: Callable[[Params], Params], rhs: Params) -> tuple[Params, jax.Array]:
-    """``H^+ rhs`` by all eigenvalues of H, and whether none of them may be zero."""
-    column, unravel = ravel_pytree(rhs)
-    values, vectors = eigenvalues(product, rhs)
+    values, vectors = jnp.linalg.eigh(matrix)
     is_null = jnp.abs(values) <= null_share(rhs) * jnp.max(jnp.abs(values))
     gain = jnp.where(is_null, 0, 1 / jnp.where(is_null, 1, values))
     turned = jnp.matmul(vectors.T, column, precision=lax.Precision.HIGHEST)
