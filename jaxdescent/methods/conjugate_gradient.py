@@ -96,17 +96,12 @@ class ConjugateGradient(KeepingProgress):
 
     def begun(self, objective: Objective, params: Params) -> _State:
         dtype = jnp.result_type(*jax.tree.leaves(params))
-        image = objective.image_of_start(params)
-        value, gradient = objective.value_and_gradient_at(params, image)
-        norm = precision.norm(gradient)
+        at = _at(objective, params, objective.image_of_start(params))
         return _State(
-            value=value,
-            norm=norm,
-            gradient=gradient,
-            image=image,
+            **at,
             direction=jax.tree.map(jnp.zeros_like, params),
             slope=jnp.ones((), dtype),
-            first_norm=norm.astype(dtype),
+            first_norm=at["norm"].astype(dtype),
             largest=jnp.zeros((), dtype),
             step=jnp.ones((), dtype),
             ritz=SmallestRitz.start((), dtype),
@@ -167,8 +162,8 @@ class ConjugateGradient(KeepingProgress):
         if image is not None:
             is_due = iteration % REPLACE_EVERY == 0
             image = seldom(is_due, _image_anew, lambda *at: at[-1], objective, params, image)
-        value, gradient = objective.value_and_gradient_at(params, image)
-        norm = precision.norm(gradient)
+        at = _at(objective, params, image)
+        norm = at["norm"]
         # One more row of the factor of the Lanczos process's tridiagonal matrix.
         is_moved = step > 0
         root = jnp.where(is_moved, jax.lax.rsqrt(jnp.where(is_moved, step, 1)), 0)
@@ -179,10 +174,7 @@ class ConjugateGradient(KeepingProgress):
         share = norm * (share / jnp.where(own.norm > 0, own.norm, 1))
         squared_norm = norm * (norm if own.factor is None else share)
         own = own._replace(
-            value=value,
-            norm=norm,
-            gradient=gradient,
-            image=image,
+            **at,
             direction=direction,
             slope=slope,
             largest=largest,
@@ -194,10 +186,7 @@ class ConjugateGradient(KeepingProgress):
         return params, own, 2, jnp.where(is_unbounded, lost, RUNNING)
 
     def evaluated(self, objective: Objective, params: Params, own: _State) -> _State:
-        image = objective.image(params)
-        value, gradient = objective.value_and_gradient_at(params, image)
-        norm = precision.norm(gradient)
-        return own._replace(value=value, norm=norm, gradient=gradient, image=image)
+        return own._replace(**_at(objective, params, objective.image(params)))
 
     def estimates(self, objective: Objective) -> bool:
         return objective.is_quadratic
@@ -231,6 +220,12 @@ class _State(NamedTuple):
     """An estimate of the value minus the minimum, by the smallest Ritz value."""
     iteration: jax.Array
     factor: Factor | None
+
+
+def _at(objective: Objective, params: Params, image: Any) -> dict[str, Any]:
+    """The entries of the state that belong to params with this image."""
+    value, gradient = objective.value_and_gradient_at(params, image)
+    return {"value": value, "norm": precision.norm(gradient), "gradient": gradient, "image": image}
 
 
 def _image_anew(objective: Objective, params: Params, image: Any) -> Any:

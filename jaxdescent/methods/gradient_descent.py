@@ -70,10 +70,8 @@ class GradientDescent(Method):
     def step(
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State, Progress]:
-        if self.momentum is not None:
-            return self._step_with_momentum(self.momentum, objective, params, state)
-        rule = self.learning_rate
-        if not self._has_rate_ahead:
+        rule, momentum = self.learning_rate, self.momentum
+        if momentum is None and not self._has_rate_ahead:
             value, gradient = rule.value_and_gradient(objective, params, state)
             move = rule.move(objective, Point(params, gradient, gradient, value), state)
             progress = progress_at(value, gradient)._replace(
@@ -81,23 +79,10 @@ class GradientDescent(Method):
             )
             return move.params, move.state, progress
         value, gradient = objective.value_and_gradient(params)
-        rate, state = self._rate_ahead(state)
-        return objective.gradient_step(params, gradient, rate), state, progress_at(value, gradient)
-
-    def blind_step(
-        self, objective: Objective, params: Params, state: State
-    ) -> tuple[Params, State]:
-        if not self.is_elementwise:
-            return super().blind_step(objective, params, state)
-        rate, state = self._rate_ahead(state)
-        return objective.gradient_step(params, objective.gradient(params), rate), state
-
-    def _step_with_momentum(
-        self, momentum: Momentum, objective: Objective, params: Params, state: _WithMomentum
-    ) -> tuple[Params, State, Progress]:
-        value, gradient = objective.value_and_gradient(params)
         progress = progress_at(value, gradient)
-        rule = self.learning_rate
+        if momentum is None:
+            rate, state = self._rate_ahead(state)
+            return objective.gradient_step(params, gradient, rate), state, progress
         if self._has_rate_ahead:
             rate, rate_state = self._rate_ahead(state.rate)
         else:
@@ -112,6 +97,14 @@ class GradientDescent(Method):
         )
         new = jax.tree.map(jnp.add, params, updates)
         return new, _WithMomentum(rate_state, momentum_state), progress
+
+    def blind_step(
+        self, objective: Objective, params: Params, state: State
+    ) -> tuple[Params, State]:
+        if not self.is_elementwise:
+            return super().blind_step(objective, params, state)
+        rate, state = self._rate_ahead(state)
+        return objective.gradient_step(params, objective.gradient(params), rate), state
 
     @property
     def _has_rate_ahead(self) -> bool:

@@ -126,7 +126,6 @@ class Gram(Method):
         return params, _GramState(state.form, inner_state, first.after_step()), progress
 
     def is_estimate(self, state: State) -> bool:
-        del state
         return True
 
     def estimates(self, objective: Objective) -> bool:

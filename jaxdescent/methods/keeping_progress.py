@@ -82,7 +82,6 @@ class KeepingProgress(LookingAhead):
 
     def steps(self, objective: Objective) -> KeepingProgress:
         """The method whose steps are taken on this objective."""
-        del objective
         return self
 
     def init(self, objective: Objective, params: Params) -> State:

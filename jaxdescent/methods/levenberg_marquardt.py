@@ -204,7 +204,6 @@ class LevenbergMarquardt(Method):
         return params, new_state, Progress(value, norm, 1 + trial.trials, verdict, estimate)
 
     def estimates(self, objective: Objective) -> bool:
-        del objective
         return True
 
     def calls_libraries(self, state: State) -> bool:

@@ -259,7 +259,6 @@ class LSMR(LookingAhead):
         return state.is_estimate
 
     def estimates(self, objective: Objective) -> bool:
-        del objective
         return True
 
     def _ends(self, state: _State, weights: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -68,7 +68,6 @@ class ConjugateDirection(NamedTuple):
 
     def at(self, gradient: Params, norm: jax.Array) -> ConjugateDirection:
         """The same direction, at params with another gradient."""
-        del gradient, norm
         return self
 
 

@@ -43,7 +43,6 @@ class OptaxMethod(Method):
         return [name_of(self.transformation.update).split(".")[0]]
 
     def init(self, objective: Objective, params: Params) -> State:
-        del objective
         # Some of optax's states are weakly typed; a loop needs the dtypes that update returns.
         return jax.tree.map(
             lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), self.transformation.init(params)

@@ -142,12 +142,10 @@ class Method(Displayed, abc.ABC):
 
     def progress(self, objective: Objective, params: Params, state: State) -> Progress:
         """The progress that ``step`` would report at ``params``, without the step."""
-        del state
         return progress_at(*objective.value_and_gradient(params))
 
     def estimates(self, objective: Objective) -> bool:
         """Whether the progress on this objective has an :class:`Estimate`."""
-        del objective
         return False
 
     @property
@@ -180,7 +178,6 @@ class Method(Displayed, abc.ABC):
         """The bytes that a step needs at least, for ``minimize`` to check that they are available;
         None if it needs only a few vectors.
         """
-        del objective, params
         return None
 
     def check(self) -> None:
@@ -195,7 +192,6 @@ class Method(Displayed, abc.ABC):
 
     def is_estimate(self, state: State) -> Any:
         """Whether the progress comes from recurrences, which rounding separates from the truth."""
-        del state
         return False
 
     def measured(self, objective: Objective, params: Params, state: State, always: Any) -> Progress:
@@ -204,7 +200,6 @@ class Method(Displayed, abc.ABC):
         These replace the progress of recurrences (:meth:`is_estimate`). ``always`` is passed to
         :func:`measure`.
         """
-        del state
         return measure(objective, params, always)
 
     def disproved(self, state: State) -> tuple[State, jax.Array] | None:
@@ -213,31 +208,26 @@ class Method(Displayed, abc.ABC):
         Returns:
           The state to continue with and whether it is possible; None if it never is.
         """
-        del state
         return None
 
     # Other properties of a method.
 
     def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
         """The state for ``params`` that were rounded to 16 bits after the step that made it."""
-        del objective, params
         return state
 
     def solves_at_once(self, objective: Objective) -> bool:
         """Whether the first step leads to the minimum, up to rounding."""
-        del objective
         return False
 
     def acts_by_element(self, params: Params = None) -> bool:
         """Whether a step on some elements of the params, with their part of the state, changes them
         as a step on all elements would.
         """
-        del params
         return self.is_elementwise
 
     def ended_by(self, state: State) -> EndedBy:
         """The name of the method that was active last, if this one is made of several."""
-        del state
         return EndedBy((structure_name(self),))
 
 

@@ -49,7 +49,6 @@ class Rounding(Displayed):
 
     def of_chunk(self, start: Any) -> Rounding:
         """This rounding for a chunk of an array that begins at an offset."""
-        del start
         return self
 
     def check(self) -> None:

@@ -36,7 +36,6 @@ def sum_over_leaves(
         ]
 
     def at_once(always: Any, terms: list[Any], leaves: list[jax.Array]) -> list[Scalars]:
-        del always
         return [of_leaf(term, leaf) for term, leaf in zip(terms, leaves, strict=True)]
 
     sums = on_cpu(apart, at_once, always, terms, leaves)

@@ -87,14 +87,12 @@ class Objective(Displayed, abc.ABC):
 
     def check_params(self, params: Params) -> None:
         """Raise if ``params`` do not have the structure that this objective needs."""
-        del params
 
     def hoisted(self, params: Params, *, always: bool = False) -> Objective:
         """This objective with the arrays that its functions close over as leaves.
 
         Unless ``always``, only traced arrays and those of mutable objects are hoisted.
         """
-        del params, always
         return self
 
     # The arguments and params of callers, and repeated calls.
@@ -150,7 +148,6 @@ class Objective(Displayed, abc.ABC):
         """The rise of the value if the unknowns that :meth:`size` leaves out have this relative
         error.
         """
-        del params, share
         return 0.0
 
     # Steps and checks leaf by leaf, or chunk by chunk, so that temporaries are small.
@@ -161,7 +158,6 @@ class Objective(Displayed, abc.ABC):
         A descent whose steps work element by element then goes leaf by leaf, so that its
         temporaries have the size of one leaf. None if the objective is no such sum.
         """
-        del params
         return None
 
     def sum_over_parts(self, function: PartFunction, params: Params, always: Any) -> Scalars:
@@ -183,7 +179,6 @@ class Objective(Displayed, abc.ABC):
 
     def gradient_step(self, params: Params, gradient: Params, rate: Any) -> Params:
         """``params - rate * gradient``, for the gradient at ``params``."""
-        del self
         return jax.tree.map(lambda x, g: x - jnp.asarray(rate, x.dtype) * g, params, gradient)
 
     @property
@@ -197,7 +192,6 @@ class Objective(Displayed, abc.ABC):
         """The function of a slice of the only leaf: of ``size`` entries of the cut's axis, from
         ``start``. An objective whose data do not have the leaf's axes returns itself.
         """
-        del leaf, cut, start, size
         return self
 
     # Batches of rows.
@@ -219,7 +213,6 @@ class Objective(Displayed, abc.ABC):
         """The terms of these rows, with their share of terms that belong to no row (a penalty);
         None if rows cannot be taken from the objective.
         """
-        del index
         return None
 
     # Images, which a method carries along a line to read the data once less in each iteration.
@@ -232,7 +225,6 @@ class Objective(Displayed, abc.ABC):
         the data once less in each iteration. None if this would save nothing; the answers below
         then ignore the image.
         """
-        del direction
         return None
 
     def image_of_start(self, params: Params) -> Any:
@@ -247,12 +239,10 @@ class Objective(Displayed, abc.ABC):
 
     def value_and_gradient_at(self, params: Params, image: Any) -> tuple[jax.Array, Params]:
         """The value and the gradient at ``params``, whose :meth:`image` is known."""
-        del image
         return self.value_and_gradient(params)
 
     def curvature_along(self, params: Params, direction: Params, image: Any) -> jax.Array:
         """``direction . H . direction``, where the :meth:`image` of ``direction`` is known."""
-        del image
         return self.curvature(params, direction)
 
     # Properties of the value and the curvature that follow from the structure.
@@ -261,14 +251,12 @@ class Objective(Displayed, abc.ABC):
         """The residuals, an array or pytree of arrays whose squared norm is twice the value; None
         if the objective is no sum of squares.
         """
-        del params
         return None
 
     def curvature_bounds(self, params: Params) -> Bounds | None:
         """Bounds on the Hessian's eigenvalues that follow from the structure; None if there are
         none.
         """
-        del params
         return None
 
     def least_curvature(self) -> jax.Array | None:
@@ -302,7 +290,6 @@ class Objective(Displayed, abc.ABC):
 
         ``means`` are those of an earlier elimination of the same data, which is not read again.
         """
-        del means
         return None
 
     def stationary_solver(self, params: Params) -> StationarySolver | None:
@@ -310,7 +297,6 @@ class Objective(Displayed, abc.ABC):
 
         Only quadratic and separable objectives have one.
         """
-        del params
         return None
 
     def stationary_solver_bytes(self, params: Params) -> int:

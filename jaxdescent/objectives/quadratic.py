@@ -77,11 +77,9 @@ class Quadratic(Objective):
         return self._minus_linear(self.image(params))
 
     def hessian_product(self, params: Params, direction: Params) -> Params:
-        del params
         return self.image(direction)
 
     def curvature_along(self, params: Params, direction: Params, image: Params) -> jax.Array:
-        del params
         return precision.inner(direction, image)
 
     @property

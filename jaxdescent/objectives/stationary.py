@@ -42,7 +42,6 @@ class DiagonalSolver:
         self, objective: Objective, params: Params, gradient: Params, is_solution: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Infinity: a separable objective knows its minimum without the solver."""
-        del objective, params, is_solution
         zero = jnp.zeros((), jnp.result_type(*jax.tree.leaves(gradient)))
         return zero + jnp.inf, zero
 
@@ -79,7 +78,6 @@ class DenseSolver:
     def solve(
         self, objective: Objective, params: Params, gradient: Params
     ) -> tuple[Params, jax.Array]:
-        del objective
         step, is_negative = self.newton_step(gradient)
         is_sloping = self._is_sloping(params, gradient, step)
         return jax.tree.map(jnp.add, params, step), is_negative | is_sloping
@@ -93,7 +91,6 @@ class DenseSolver:
         ``|x|'|H||x| / |x|^2``, in which each unknown counts by its own size; at ``x = 0`` it is
         ``|H r| / |r|``, where r is the largest row of H.
         """
-        del objective, is_solution
         flat, _ = ravel_pytree(gradient)
         coordinates = jnp.matmul(self.eigenvectors.T, self.scale * flat, precision=HIGHEST)
         curvatures = jnp.maximum(jnp.abs(self.eigenvalues), self._cutoff)

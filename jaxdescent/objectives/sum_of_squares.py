@@ -88,17 +88,14 @@ class SumOfSquares(Objective):
     def gradient_step(self, params: Params, gradient: Params, rate: Any) -> Params:
         # One multiply-add in each step instead of two or three operations: in many steps on the
         # same element these form a chain in which each waits for the one before.
-        del gradient
         return self._map(
             lambda x, scale, e: x - (2 * scale * jnp.asarray(rate, x.dtype)) * e, params
         )
 
     def hessian_product(self, params: Params, direction: Params) -> Params:
-        del params
         return SumOfSquares(self.scale, None).gradient(direction)
 
     def curvature_bounds(self, params: Params) -> Bounds:
-        del params
         scales = [jnp.asarray(scale) for scale in jax.tree.leaves(self.scale)]
         lower = jnp.min(jnp.stack([jnp.min(scale) for scale in scales]))
         upper = jnp.max(jnp.stack([jnp.max(scale) for scale in scales]))
@@ -122,7 +119,6 @@ class SumOfSquares(Objective):
         return True
 
     def stationary_solver(self, params: Params) -> DiagonalSolver:
-        del params
         return DiagonalSolver()
 
     def stationary_solver_bytes(self, params: Params) -> int:

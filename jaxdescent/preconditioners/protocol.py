@@ -53,7 +53,6 @@ class Preconditioner(Displayed, abc.ABC):
         The correction reduces ``|A d - residual|^2 + |sqrt(l2) d - penalty_residual|^2``, where A
         is the centred and weighted X.
         """
-        del residual, penalty_residual
         return self.factorise(regression), None
 
     def check(self) -> None:

@@ -94,7 +94,6 @@ class InverseByEntries(NamedTuple):
 
     def at(self, gradient: Params, norm: jax.Array) -> InverseByEntries:
         """The state with the same H and its product with another gradient."""
-        del norm
         flat = ravel_pytree(gradient)[0].astype(self.entries.dtype)
         image = _product(self.entries, flat)
         decrement = 0.5 * jnp.sum(flat * image)

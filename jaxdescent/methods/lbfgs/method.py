@@ -69,7 +69,6 @@ class LBFGS(LineSearching):
         return 2 * self.memory + 7
 
     def estimates(self, objective: Objective) -> bool:
-        del objective
         return True
 
     def report(self, own: Searching) -> Progress:

@@ -60,12 +60,10 @@ class AdaptiveStep(StepRule):
     needs_function: ClassVar[bool] = False
 
     def start(self, params: Params, objective: Objective | None = None) -> State:
-        del objective
         zero = scalar(params, 0)
         return _AdaptiveState(jax.tree.map(jnp.zeros_like, params), zero, zero, zero)
 
     def move(self, objective: Objective, at: Point, state: State) -> Move:
-        del objective
         rate = lax.cond(
             state.rate > 0,
             lambda: self._next_rate(at.gradient, state),

@@ -60,7 +60,6 @@ class ExactLineSearch(StepRule):
         return objective.value_and_gradient_at(params, state.image)
 
     def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
-        del state
         return self.start(params, objective)
 
     def move(self, objective: Objective, at: Point, state: State) -> Move:

@@ -69,7 +69,6 @@ class InverseLipschitz(StepRule):
         return scalar(params, 0) if objective is None else self._rate(objective, params)
 
     def move(self, objective: Objective, at: Point, state: State) -> Move:
-        del objective
         return Move(moved(at.params, at.direction, state), state, state)
 
     def resumed(self, objective: Objective, params: Params, state: State) -> State:

@@ -25,7 +25,6 @@ class Momentum(Transformation):
 
     def has_restarted(self, state: State) -> jax.Array:
         """Whether the last step dropped the momentum, or there was no step yet."""
-        del state
         return jnp.array(False)
 
 
@@ -97,7 +96,6 @@ class Nesterov(Momentum):
         learning_rate: Any = None,
         **extra: Any,
     ) -> tuple[Params, State]:
-        del extra
         if params is None:
             raise ValueError("Nesterov needs the params: call update(updates, state, params).")
         new = jax.tree.map(jnp.add, params, updates)
@@ -164,13 +162,11 @@ class HeavyBall(Momentum):
     decay: Any
 
     def start(self, params: Params, objective: Objective | None = None) -> State:
-        del objective
         return jax.tree.map(jnp.zeros_like, params)
 
     def change(
         self, updates: Params, state: State, params: Params = None, **extra: Any
     ) -> tuple[Params, State]:
-        del params, extra
         velocity = jax.tree.map(
             lambda v, u: jnp.asarray(self.decay, v.dtype) * v + u, state, updates
         )

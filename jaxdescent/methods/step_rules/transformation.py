@@ -115,19 +115,16 @@ class StepRule(Transformation):
 
     def resumed(self, objective: Objective, params: Params, state: State) -> State:
         """The state in an optax loop, completed if ``start`` could not compute it."""
-        del objective, params
         return state
 
     def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
         """The state for ``params`` that were rounded to 16 bits after the step that made it."""
-        del objective, params
         return state
 
     def value_and_gradient(
         self, objective: Objective, params: Params, state: State
     ) -> tuple[jax.Array, Params]:
         """The value and the gradient at ``params``, computed as cheaply as the state allows."""
-        del self, state
         return objective.value_and_gradient(params)
 
     def change(
@@ -141,7 +138,6 @@ class StepRule(Transformation):
         value_fn: Any = None,
         **extra: Any,
     ) -> tuple[Params, State]:
-        del extra
         name = type(self).__name__
         if params is None:
             raise ValueError(f"{name} needs the params: call update(grads, state, params, ...).")
