@@ -184,16 +184,22 @@ def _begun_leaf(method: Method, state: HostState, part: Any) -> Any:
 
 def run_in_chunks(passes: Passes, steps: Steps, iteration: jax.Array, count: jax.Array) -> Steps:
     """``count`` steps, chunk by chunk; the results are those of :meth:`Passes.run`."""
+    whole = count // passes.fused
+    rest = count % passes.fused
+    steps = lax.fori_loop(
+        0, whole, lambda i, steps: _pass(passes, steps, iteration + i * passes.fused, None), steps
+    )
+    after = iteration + whole * passes.fused
+    return lax.fori_loop(
+        0,
+        jnp.minimum(rest, 1),
+        lambda _, steps: _pass(passes, steps, after, rest),
+        steps,
+    )
 
-    def turn(number: jax.Array, steps: Steps) -> Steps:
-        first = number * passes.fused
-        return _pass(passes, steps, iteration + first, jnp.minimum(count - first, passes.fused))
 
-    return lax.fori_loop(0, -(-count // passes.fused), turn, steps)
-
-
-def _pass(passes: Passes, steps: Steps, iteration: jax.Array, count: jax.Array) -> Steps:
-    """The first ``count`` of ``fused`` steps on every chunk."""
+def _pass(passes: Passes, steps: Steps, iteration: jax.Array, rest: jax.Array | None) -> Steps:
+    """``fused`` steps on every chunk, or the first ``rest`` of these steps if it is given."""
     objective = passes.objective
     assert isinstance(objective, OnHost)
     leaves, treedef = jax.tree.flatten(steps.params)
@@ -201,7 +207,7 @@ def _pass(passes: Passes, steps: Steps, iteration: jax.Array, count: jax.Array) 
     parts = zip(objective.blocks(steps.params), leaves, objective.chunks, state.own, strict=True)
     # Counts and the arrays that leaves share start from the same values for each leaf.
     stepped = [
-        _stepped_leaf(passes, steps, state, part, index=index, now=(iteration, count))
+        _stepped_leaf(passes, steps, state, part, index=index, now=(iteration, rest))
         for index, part in enumerate(parts)
     ]
     last = stepped[-1][0]
