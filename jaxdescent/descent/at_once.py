@@ -111,15 +111,12 @@ def in_program(
 def _by_host(params: Params, problem: Problem, limit: Any, flags: dict[str, Any]) -> Result:
     given, how = _given(params, problem, limit, flags)
     dtype = as_design(problem.objective.linear_regression.X).dtype
-
-    def scalar(kind: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((), kind)
-
-    like = {name: scalar(dtype) for name in ("value", "gradient_norm", "suboptimality", "scale")}
-    like |= {name: scalar(np.int32) for name in ("iterations", "evaluations", "status", "evidence")}
-    like |= {
-        "params": jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
-    }
+    shape = jax.ShapeDtypeStruct
+    names = "value", "gradient_norm", "suboptimality", "scale"
+    codes = "iterations", "evaluations", "status", "evidence"
+    like: dict[str, Any] = dict.fromkeys(names, shape((), dtype))
+    like |= dict.fromkeys(codes, shape((), np.int32))
+    like["params"] = jax.tree.map(lambda leaf: shape(leaf.shape, leaf.dtype), params)
     of = functools.partial(_computed, **how)
     return _result(host_call(of, like, given, vmap_method="sequential"), problem)
 

@@ -81,13 +81,6 @@ class Curvature:
             return own
         return dataclasses.replace(wider, own_norm=own.own_norm)
 
-    @classmethod
-    def cast_in_program(cls, objective: Objective, params: Params) -> Curvature:
-        """The Hessian for functions that cast their inputs with :func:`as_double` themselves; the
-        arrays that the objective's functions close over keep their dtype.
-        """
-        return cls(objective, params, True, precision.epsilon(params))
-
     @property
     def size(self) -> int:
         """The number of unknowns."""

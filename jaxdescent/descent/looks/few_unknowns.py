@@ -129,7 +129,9 @@ def at_hand(
       size: the params' norm, at the point or on the way to it.
       tolerance: the relative tolerance of the value.
     """
-    curvature = Curvature.cast_in_program(objective, precision.widen(params))
+    wide = precision.widen(params)
+    # The programs cast their inputs themselves; arrays that functions close over keep their dtype.
+    curvature = Curvature(objective, wide, True, precision.epsilon(wide))
     try:
         numbers = jax.device_get(curvature.run(_expansion))
     except Exception:  # a function may raise any error in float64

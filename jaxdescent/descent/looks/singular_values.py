@@ -73,25 +73,23 @@ def is_small(regression: LinearRegression, estimates: bool = True) -> bool:
 
 def in_program(regression: LinearRegression, params: Any, allowed: Any) -> Look:
     """:func:`at_hand` in a program for a CPU, which calls the host for it."""
-    design = as_design(regression.X)
-    given = _arrays(regression, params)
-    given["X"], given["allowed"] = design.to_dense(), jnp.asarray(allowed, design.dtype)
+    dtype = as_design(regression.X).dtype
+    given = _given(regression, params, jnp.asarray(allowed, dtype))
     of = functools.partial(_seen, intercept=regression.intercept)
-    scalar = jax.ShapeDtypeStruct((), design.dtype)
-    flag = jax.ShapeDtypeStruct((), bool)
+    scalar, flag = jax.ShapeDtypeStruct((), dtype), jax.ShapeDtypeStruct((), bool)
     return host_call(of, Look(scalar, flag, flag), given, vmap_method="sequential")
 
 
 def at_hand(regression: LinearRegression, params: Any, allowed: float) -> Look:
     """The look for concrete arrays; the value may be above the minimum by ``allowed``."""
-    given = jax.tree.map(np.asarray, _arrays(regression, params))
-    given["X"] = np.asarray(as_design(regression.X).to_dense())
-    return _seen(given | {"allowed": allowed}, intercept=regression.intercept)
+    given = jax.tree.map(np.asarray, _given(regression, params, allowed))
+    return _seen(given, intercept=regression.intercept)
 
 
-def _arrays(regression: LinearRegression, params: Any) -> dict[str, Any]:
-    given = {"y": regression.y, "l2": regression.l2, "sample_weight": regression.sample_weight}
-    return {name: array for name, array in (given | params).items() if array is not None}
+def _given(regression: LinearRegression, params: Any, allowed: Any) -> dict[str, Any]:
+    given = {"X": as_design(regression.X).to_dense(), "y": regression.y, "l2": regression.l2}
+    given |= {"sample_weight": regression.sample_weight, "allowed": allowed} | params
+    return {name: array for name, array in given.items() if array is not None}
 
 
 def _seen(given: dict[str, Any], *, intercept: bool) -> Look:
