@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxdescent.calls import programs
 from jaxdescent.calls.problem import Problem
-from jaxdescent.descent.endings import ended
 from jaxdescent.descent.loop import Descent, begun
+from jaxdescent.descent.nearness import said_without_claim
 from jaxdescent.descent.watch import Loop
+from jaxdescent.methods import Progress
 from jaxdescent.minimize import Setup, as_given
 from jaxdescent.result import Result
 from jaxdescent.status import RUNNING, Status
@@ -160,9 +162,29 @@ def _end(
     *,
     check_every: int,
 ) -> Result:
+    """The result of a loop that is ended with ``status``.
+
+    A loop that a rule has ended keeps its own status. Otherwise value and gradient norm are
+    measured at the loop's params: where the next step checks these, they have not been checked yet.
+    An estimate of the suboptimality is said if it has been steady.
+    """
     params, state = large
-    loop = rest._replace(params=params, state=state)
-    return ended(Descent(*problem, limit, check_every), loop, status)
+    loop, descent = rest._replace(params=params, state=state), Descent(*problem, limit, check_every)
+    is_running = loop.status == RUNNING
+    is_behind: Any = descent.method.is_estimate(state)
+    if not descent.is_by_passes and not descent.looks_ahead:
+        is_behind = True
+    if is_behind is not False:
+
+        def caught_up(loop: Loop) -> Loop:
+            loop = descent.measured(loop)
+            return loop._replace(evaluations=loop.evaluations + 1)
+
+        loop = lax.cond(is_running & is_behind, caught_up, lambda loop: loop, loop)
+    progress = Progress(loop.value, loop.norm)
+    watch = said_without_claim(loop.watch, descent.objective, progress, is_running)
+    result = descent.ended(loop._replace(watch=watch))
+    return result._replace(status=jnp.where(is_running, status, result.status))
 
 
 def _copied(spare: Loop | None, loop: Loop) -> Loop:
