@@ -13,14 +13,12 @@ from jaxdescent.calls.problem import checked
 from jaxdescent.inputs import tracing
 from jaxdescent.inputs.trees import check_tree
 from jaxdescent.kernels import host_memory
-from jaxdescent.objectives import Objective, as_objective, checks
+from jaxdescent.objectives import Objective, Params, as_objective, checks
 from jaxdescent.result import Result
 from jaxdescent.second_order import stationarity
 from jaxdescent.second_order.by_factors import Spectrum
 from jaxdescent.second_order.spectrum import spectrum_at
 from jaxdescent.tolerance import default_tolerance
-
-Params = Any
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,13 +19,11 @@ from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.methods.derivative import halved
 from jaxdescent.methods.protocol import measure
 from jaxdescent.numerics import precision
-from jaxdescent.objectives import Objective, as_objective, checks
+from jaxdescent.objectives import Objective, Params, as_objective, checks
 from jaxdescent.objectives.stationary import DenseSolver, dense_hessian
 from jaxdescent.second_order import hessian_matrix
 from jaxdescent.second_order.curvature import Curvature
 from jaxdescent.second_order.hessian_matrix import kind_of
-
-Params = Any
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,11 +30,9 @@ from jaxdescent.inputs import functions, tracing
 from jaxdescent.inputs.numbers import check_count
 from jaxdescent.inputs.trees import check_tree
 from jaxdescent.numerics import precision
-from jaxdescent.objectives import Objective, as_objective
+from jaxdescent.objectives import Objective, Params, as_objective
 from jaxdescent.result import Result
 from jaxdescent.tolerance import ResolvedTolerance, Tolerance
-
-Params = Any
 
 
 def minimize(

@@ -39,11 +39,9 @@ from jaxdescent.machine import Machine, topologies
 from jaxdescent.machine.memory import ProblemTooLarge
 from jaxdescent.methods import GradientDescent, Method
 from jaxdescent.numerics.precision import widen
-from jaxdescent.objectives import Objective, as_objective
+from jaxdescent.objectives import Objective, Params, as_objective
 from jaxdescent.objectives.checks import checked_params
 from jaxdescent.tolerance import as_tolerance
-
-Params = Any
 
 FUNCTIONS = (ProblemKind.FUNCTION, ProblemKind.RESIDUALS)
 """The kinds for which a compiled value and gradient gives the only costs that are known."""

@@ -16,12 +16,10 @@ from jaxdescent.inputs import tracing
 from jaxdescent.kernels import dtypes
 from jaxdescent.methods.derivative import halved
 from jaxdescent.numerics import precision
-from jaxdescent.objectives import Objective
+from jaxdescent.objectives import Objective, Params
 from jaxdescent.result import Result
 from jaxdescent.second_order.spectrum import spectrum_at
 from jaxdescent.status import Status
-
-Params = Any
 
 DEPARTURES = 10
 """The most saddles that a descent leaves."""

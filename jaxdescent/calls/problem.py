@@ -12,10 +12,8 @@ from jaxdescent.cost.structure import tree_bytes
 from jaxdescent.machine import memory
 from jaxdescent.methods import Method, as_method
 from jaxdescent.numerics import precision
-from jaxdescent.objectives import Objective, checks
+from jaxdescent.objectives import Objective, Params, checks
 from jaxdescent.tolerance import ResolvedTolerance, Tolerance, as_tolerance
-
-Params = Any
 
 
 class Problem(NamedTuple):

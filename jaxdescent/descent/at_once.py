@@ -24,13 +24,12 @@ from jaxdescent.designs import as_design
 from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.kernels.platform import on_one_cpu
 from jaxdescent.numerics import precision
+from jaxdescent.objectives import Params
 from jaxdescent.regression.solve import by_lapack
 from jaxdescent.regression.solve.stored_regression import StoredRegression
 from jaxdescent.result import Result
 from jaxdescent.status import Evidence, Status
 from jaxdescent.tolerance import ResolvedTolerance
-
-Params = Any
 
 
 def is_possible(params: Params, problem: Problem, flags: dict[str, Any]) -> bool:

@@ -15,9 +15,7 @@ from jax import lax
 from jaxdescent.kernels import loops
 from jaxdescent.methods import Method
 from jaxdescent.numerics import precision
-from jaxdescent.objectives import Objective
-
-Params = Any
+from jaxdescent.objectives import Objective, Params
 
 FUSED_STEPS = 32
 """The most elementwise steps on separable unknowns that are fused into one pass over the params."""

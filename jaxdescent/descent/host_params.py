@@ -22,11 +22,9 @@ from jaxdescent.kernels.dtypes import compute_dtype
 from jaxdescent.kernels.host_memory import Cut
 from jaxdescent.methods import GradientDescent, InverseLipschitz, Method
 from jaxdescent.numerics import precision
-from jaxdescent.objectives import Objective
+from jaxdescent.objectives import Objective, Params
 from jaxdescent.objectives.protocol import PartFunction, Scalars
 from jaxdescent.tolerance import ResolvedTolerance
-
-Params = Any
 
 
 @jax.tree_util.register_dataclass

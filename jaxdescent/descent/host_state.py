@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdescent.kernels import host_memory
-
-Params = Any
+from jaxdescent.objectives import Params
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,12 +29,10 @@ from jax.flatten_util import ravel_pytree
 
 from jaxdescent.numerics import precision
 from jaxdescent.numerics.linear_systems import System, solve
-from jaxdescent.objectives import Objective
+from jaxdescent.objectives import Objective, Params
 from jaxdescent.regression.solve.augmented import Weights
 from jaxdescent.regression.solve.factor import is_uneven
 from jaxdescent.result import Result
-
-Params = Any
 
 FEW = 32
 """The most unknowns of a function whose own curvatures are computed, with a product each."""

@@ -17,12 +17,10 @@ from jaxdescent.kernels.platform import is_on_one_cpu
 from jaxdescent.methods import Method, Progress
 from jaxdescent.methods.protocol import measure
 from jaxdescent.numerics import precision
-from jaxdescent.objectives import Objective
+from jaxdescent.objectives import Objective, Params
 from jaxdescent.result import History
 from jaxdescent.status import RUNNING
 from jaxdescent.tolerance import Check, ResolvedTolerance
-
-Params = Any
 
 
 class Measured(NamedTuple):

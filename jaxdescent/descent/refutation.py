@@ -34,11 +34,9 @@ from jaxdescent.kernels.platform import on_one_cpu
 from jaxdescent.methods import Method
 from jaxdescent.numerics import precision
 from jaxdescent.numerics.ritz import caution
-from jaxdescent.objectives import Objective
+from jaxdescent.objectives import Objective, Params
 from jaxdescent.status import RUNNING, Evidence, Status
 from jaxdescent.tolerance import ResolvedTolerance
-
-Params = Any
 
 STEEP = 10.0
 """The factor by which the gradient must exceed its tolerance to refute a claim."""

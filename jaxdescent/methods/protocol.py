@@ -10,12 +10,11 @@ import jax.numpy as jnp
 
 from jaxdescent.display import Displayed, structure_name
 from jaxdescent.numerics import precision
-from jaxdescent.objectives import Objective
+from jaxdescent.objectives import Objective, Params
 from jaxdescent.objectives.elimination import Means, weights_alone
 from jaxdescent.result import EndedBy
 from jaxdescent.status import RUNNING, Evidence
 
-Params = Any
 State = Any
 
 

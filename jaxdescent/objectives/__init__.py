@@ -1,6 +1,7 @@
 """Objectives: the functions to minimise. They all implement :class:`Objective`."""
 
 from jaxdescent.objectives.answers import Bounds as Bounds
+from jaxdescent.objectives.answers import Params as Params
 from jaxdescent.objectives.answers import RowBlocks as RowBlocks
 from jaxdescent.objectives.function import Function as Function
 from jaxdescent.objectives.function import as_objective as as_objective

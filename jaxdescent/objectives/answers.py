@@ -1,4 +1,4 @@
-"""The types of some answers of an objective."""
+"""The types of params, and of some answers of an objective."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 
 Params = Any
+"""A pytree of floating-point arrays: the unknowns."""
 
 
 class Bounds(NamedTuple):

@@ -13,9 +13,7 @@ from jaxdescent.inputs.arrays import as_array
 from jaxdescent.inputs.functions import is_fleeting
 from jaxdescent.inputs.numbers import refuse_masked
 from jaxdescent.numerics import precision
-from jaxdescent.objectives import Objective
-
-Params = Any
+from jaxdescent.objectives import Objective, Params
 
 _NUMBERS = (int, float, complex, np.ndarray, np.generic, jax.Array)
 

@@ -22,8 +22,7 @@ from jaxdescent.designs import Center
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.kernels.products import outer
 from jaxdescent.numerics import precision
-
-Params = Any
+from jaxdescent.objectives.answers import Params
 
 
 class Means(NamedTuple):

@@ -15,12 +15,9 @@ from jaxdescent.inputs.functions import anew
 from jaxdescent.kernels import dtypes
 from jaxdescent.kernels.host_memory import Cut
 from jaxdescent.numerics import precision
-from jaxdescent.objectives.answers import Bounds, Parts, RowBlocks, StationarySolver
+from jaxdescent.objectives.answers import Bounds, Params, Parts, RowBlocks, StationarySolver
 from jaxdescent.objectives.elimination import Elimination, Means
 from jaxdescent.objectives.leaves import Scalars, sum_over_leaves
-
-Params = Any
-"""A pytree of floating-point arrays: the unknowns."""
 
 PartFunction = Callable[["Objective", Params], Scalars]
 

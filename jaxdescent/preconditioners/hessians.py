@@ -19,11 +19,10 @@ from jax.flatten_util import ravel_pytree
 from jaxdescent.designs import Design, Standardised, as_design
 from jaxdescent.display import Displayed
 from jaxdescent.kernels.dtypes import HIGHEST
-from jaxdescent.objectives import Objective
+from jaxdescent.objectives import Objective, Params
 from jaxdescent.objectives.elimination import Means
 from jaxdescent.regression import LinearRegression
 
-Params = Any
 Inverse = Callable[[jax.Array], jax.Array]
 
 

@@ -11,11 +11,10 @@ import numpy as np
 
 from jaxdescent import processes
 from jaxdescent.machine import memory
+from jaxdescent.objectives import Params
 from jaxdescent.second_order import hessian_matrix
 from jaxdescent.second_order.curvature import Curvature
 from jaxdescent.second_order.newton import Newton
-
-Params = Any
 
 CHOLESKY_LIMIT = 6000
 """The most unknowns for which the Hessian is formed if the Lanczos process does not decide."""

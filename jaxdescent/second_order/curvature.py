@@ -25,9 +25,7 @@ from jaxdescent.calls import programs
 from jaxdescent.inputs.arrays import MOST_COPIED_BYTES, as_array
 from jaxdescent.machine import memory
 from jaxdescent.numerics import precision, randomness
-from jaxdescent.objectives import Objective
-
-Params = Any
+from jaxdescent.objectives import Objective, Params
 
 AGREEMENT = 1e-2
 """The relative difference of the products in both dtypes from which they count as different

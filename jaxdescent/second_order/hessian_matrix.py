@@ -30,10 +30,8 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from jaxdescent import processes
-from jaxdescent.objectives import Objective
+from jaxdescent.objectives import Objective, Params
 from jaxdescent.second_order.curvature import Curvature
-
-Params = Any
 
 PROBES = 8
 """The number of random vectors for measuring rounding, and of power iterations for changes."""

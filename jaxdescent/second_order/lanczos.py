@@ -27,15 +27,13 @@ import numpy as np
 from jax import lax
 
 from jaxdescent.numerics import precision
-from jaxdescent.objectives import Objective
+from jaxdescent.objectives import Objective, Params
 from jaxdescent.second_order.curvature import (
     DRAWN_BY_HOST,
     Curvature,
     normalised,
     random_signs,
 )
-
-Params = Any
 
 EXHAUSTED = 16
 """The process ends if the next vector's norm is at most this many eps times the largest

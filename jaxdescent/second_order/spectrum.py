@@ -10,21 +10,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent import processes
-from jaxdescent.objectives import Objective
+from jaxdescent.objectives import Objective, Params
 from jaxdescent.second_order import hessian_matrix, lanczos
 from jaxdescent.second_order.by_factors import Spectrum, of_band, of_cholesky
 from jaxdescent.second_order.curvature import Curvature
 from jaxdescent.second_order.hessian_matrix import kind_of
 from jaxdescent.second_order.newton import newton_of
-
-Params = Any
 
 EIGENVALUES_LIMIT = 512
 """The most unknowns for which the Hessian is formed and every eigenvalue computed."""

@@ -36,13 +36,11 @@ from jax.flatten_util import ravel_pytree
 
 from jaxdescent.numerics import precision
 from jaxdescent.numerics.linear_systems import conjugate_gradient
-from jaxdescent.objectives import Objective
+from jaxdescent.objectives import Objective, Params
 from jaxdescent.second_order import hessian_matrix
 from jaxdescent.second_order.by_factors import Spectrum
 from jaxdescent.second_order.curvature import Curvature
 from jaxdescent.second_order.newton import Newton
-
-Params = Any
 
 SLACK = 4.0
 

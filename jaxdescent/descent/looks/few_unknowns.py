@@ -28,13 +28,11 @@ from jaxdescent.kernels.branches import seldom
 from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.kernels.loops import equations, programs_in
 from jaxdescent.numerics import precision
-from jaxdescent.objectives import Objective
+from jaxdescent.objectives import Objective, Params
 from jaxdescent.objectives.stationary import dense_hessian
 from jaxdescent.second_order import stationarity
 from jaxdescent.second_order.curvature import AGREEMENT, Curvature, as_double, double
 from jaxdescent.second_order.newton import Newton
-
-Params = Any
 
 MOST_NUMBERS = 1 << 22
 """The largest product of the number of unknowns and the numbers in the data, or in an array that

@@ -31,9 +31,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxdescent.inputs.functions import anew
 from jaxdescent.numerics import randomness
-from jaxdescent.objectives import Objective
-
-Params = Any
+from jaxdescent.objectives import Objective, Params
 
 MOST_UNKNOWNS = 1 << 16
 """The most unknowns for which the memory of a look's vectors does not matter."""

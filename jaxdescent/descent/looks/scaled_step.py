@@ -34,10 +34,8 @@ from jaxdescent.descent.looks import Look, singular_values
 from jaxdescent.designs import as_design
 from jaxdescent.kernels.branches import seldom
 from jaxdescent.kernels.platform import on_cpu
-from jaxdescent.objectives import Objective
+from jaxdescent.objectives import Objective, Params
 from jaxdescent.regression import LinearRegression
-
-Params = Any
 
 STEPS = 8
 """The most steps of conjugate gradients."""

@@ -14,7 +14,7 @@ References: Nocedal and Wright (2006), "Numerical optimization", equations 6.17 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,7 @@ from jax.flatten_util import ravel_pytree
 from jaxdescent.methods.line_search import FoundStep
 from jaxdescent.methods.line_searching import Line
 from jaxdescent.numerics import precision
-
-Params = Any
+from jaxdescent.objectives import Params
 
 
 class InverseByEntries(NamedTuple):

@@ -31,8 +31,7 @@ from jaxdescent.methods.lbfgs.inverse_by_entries import length_of
 from jaxdescent.methods.line_search import FoundStep
 from jaxdescent.methods.line_searching import Line
 from jaxdescent.numerics import precision
-
-Params = Any
+from jaxdescent.objectives import Params
 
 FEW_SUMMED, FEW_COMBINED = 16, 128
 """The most unknowns of a leaf for which inner products with the stored rows, and combinations of
