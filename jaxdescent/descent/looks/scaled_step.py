@@ -31,6 +31,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent.descent.looks import Look, singular_values
+from jaxdescent.descent.looks.singular_values import ULPS
 from jaxdescent.designs import as_design
 from jaxdescent.kernels.branches import seldom
 from jaxdescent.kernels.platform import on_cpu
@@ -39,9 +40,6 @@ from jaxdescent.regression import LinearRegression
 
 STEPS = 8
 """The most steps of conjugate gradients."""
-
-ULPS = 4.0
-"""The bound on the rounding of each term of a product, in eps times the term."""
 
 
 class Resolved(NamedTuple):
