@@ -68,7 +68,10 @@ class Result(NamedTuple):
       params: the params where the descent ended, with the structure, dtypes and shardings of the
         start.
       value: the objective at exactly these params.
-      gradient_norm: the Euclidean norm of the gradient at exactly these params.
+      gradient_norm: the Euclidean norm of the gradient at exactly these params. Methods that
+        eliminate the intercept of a regression (conjugate gradients, LSMR, LBFGS, Gram) report both
+        at the best intercept for the weights, from which the one in the params differs by rounding:
+        targets far from zero show it.
       suboptimality: how far ``value`` is above the minimum nearby, estimated or bounded; infinity
         if nothing is known.
       scale: the scale that the tolerance compared the gradient's norm with.

@@ -64,7 +64,8 @@ class Tolerance(Displayed):
         The rule needs ``check_every=1``, which is then the default.
       absolute_gradient: the largest Euclidean norm of the gradient, in its own units, at which the
         descent ends. SciPy calls this ``gtol``, by default for the largest element instead of the
-        norm, and JAXopt ``tol``. None turns the rule off.
+        norm, and JAXopt ``tol``. It is compared with :attr:`Result.gradient_norm`, which leaves out
+        the rounding of an intercept that a method eliminates. None turns the rule off.
       predicate: a function from a :class:`Check` (params, value, gradient_norm, iteration) to a
         scalar bool. It is compared by identity, so that a new one compiles.
 

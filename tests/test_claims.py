@@ -266,8 +266,8 @@ def test_a_bound_is_no_claim_that_has_to_wait(rng, monkeypatch):
     assert int(result.iterations) < 100
 
 
-def unfinished_regressions(method, shape, rng, count=40):
-    """Of descents that end at a random iteration, what they say and what is true."""
+def uneven_regressions(shape, rng, count=40):
+    """Regressions whose singular values spread over up to four decades, in float32."""
     rows, features = shape
     for _ in range(count):
         U, _ = np.linalg.qr(rng.normal(size=shape))
@@ -277,7 +277,12 @@ def unfinished_regressions(method, shape, rng, count=40):
         sizes = np.geomspace(1, least, features) if rng.random() < 0.5 else halves
         X = (U * sizes) @ V.T * np.sqrt(rows) + rng.choice([0, 0, 10, 3000])
         y = X @ rng.normal(size=features) + 10 ** rng.uniform(-3, 1) * rng.normal(size=rows)
-        X, y = X.astype(np.float32), y.astype(np.float32)
+        yield X.astype(np.float32), y.astype(np.float32)
+
+
+def unfinished_regressions(method, shape, rng):
+    """Of descents that end at a random iteration, what they say and what is true."""
+    for X, y in uneven_regressions(shape, rng):
         limit = int(np.ceil(10 ** rng.uniform(0, 2.5)))
         result = jd.minimize(jd.LinearRegression(X, y), method=method, max_iterations=limit)
         if status(result) != "MAX_ITERATIONS":
@@ -304,6 +309,32 @@ def test_an_unfinished_descent_seldom_says_too_little(method, rng):
     assert all(np.isfinite(said) for said, _, _ in pairs)  # no sum of squares is negative
     too_little = sum(said < true / 30 for said, true, _ in pairs)
     assert too_little <= 0.1 * len(pairs)
+
+
+@pytest.mark.parametrize(
+    "tolerance",
+    [
+        jd.Tolerance(absolute_gradient=0.5),
+        jd.Tolerance(gradient=1e-2),
+        jd.Tolerance(value=1e-3),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "method",
+    [jd.ConjugateGradient(), jd.LBFGS(), jd.GradientDescent(momentum=jd.Nesterov())],
+    ids=str,
+)
+def test_an_end_by_another_rule_seldom_says_too_little(method, tolerance, rng):
+    """No guard has tested an estimate that the rule for the end asks nothing of."""
+    ended = too_little = 0
+    for features, y in uneven_regressions((300, 7), rng):
+        X = features - features.mean(0)
+        result = jd.minimize(jd.LinearRegression(X, y), method=method, tolerance=tolerance)
+        ended += status(result) == "CONVERGED"
+        too_little += float(result.suboptimality) < above_minimum(X, y, result.params)[0] / 30
+    assert ended >= 20
+    assert too_little <= 2
 
 
 @pytest.mark.core

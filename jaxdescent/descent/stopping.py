@@ -122,13 +122,14 @@ def judge(
         is_converged &= ~is_early
     is_converged |= is_at_end
     is_rounded = False
-    if watch.own_value is not None and off.suboptimality is not True:
+    if watch.own_value is not None and is_endless is not True:
         rounding = point.rounding
         if progress.estimate is not None:
             squared = jnp.asarray(progress.estimate.products, value.dtype)
             rounding += 0.5 * point.eps**2 * squared
         watch = watch.with_rounding(rounding, point.eps)
-        is_rounded = is_converged & ~tolerance.allows(watch.suboptimality, value, watch.floor)
+        if off.suboptimality is not True:
+            is_rounded = is_converged & ~tolerance.allows(watch.suboptimality, value, watch.floor)
     is_far = (size > _huge(size)) | (value < -_huge(value))
 
     # If nothing at all changed, an update may have been held back.
@@ -162,6 +163,11 @@ def judge(
     watch = watch._replace(has_grown=norm > first_norm)
     if progress.estimate is None or not is_certain(progress.estimate):
         is_no_claim = (status == Status.MAX_ITERATIONS.value) | (status == Status.STOPPED.value)
+        if tolerance.has_changes or off.suboptimality is not False:
+            # Other rules than that for the suboptimality have ended the descent; no look follows.
+            is_other = (status == Status.CONVERGED.value) & ~jnp.asarray(is_converged)
+            is_ended = (status == Status.CONVERGED.value) | (status == Status.STAGNATED.value)
+            is_no_claim |= is_other | (is_ended & off.suboptimality)
         watch = said_without_claim(watch, point.objective, progress, is_no_claim)
     return watch, status
 
