@@ -124,6 +124,30 @@ def test_what_is_solved_is_said_to_be(method, rng):
     assert solved >= 20
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_regression_of_features_far_from_zero_that_is_solved_is_said_to_be(seed):
+    """The gradient in weights and intercept is rounding there; LAPACK knows how far the value is
+    above the minimum.
+    """
+    rng, solved = np.random.default_rng(seed), 0
+    start = {"weights": jnp.zeros(5), "intercept": jnp.zeros(())}
+    for _ in range(12):
+        means = 10 ** rng.uniform(1, 3) * rng.normal(size=5)
+        X = (rng.normal(size=(40, 5)) + means) * 10 ** rng.uniform(-1, 1, 5)
+        y = X @ rng.normal(size=5) + 10 ** rng.uniform(-1, 1) * rng.normal(size=40)
+        X, y = X.astype(np.float32), y.astype(np.float32)
+        regression = jd.LinearRegression(X, y, l2=0.01)
+        result = jd.minimize(regression, start, jd.LevenbergMarquardt())
+        best = references.least_squares(regression)
+        above = references.height(regression, result.params, best)
+        if above < 1e-6 * float(result.value):
+            solved += 1
+            assert status(result) == "CONVERGED"
+            assert jd.certify(regression, result).kind == "minimum"
+            assert float(result.suboptimality) == pytest.approx(above, rel=0.01)
+    assert solved >= 8
+
+
 def saturated(top, rate, rng):
     x = np.arange(1.0, 11.0)
     return x, top * (1 - np.exp(-rate * x)) + 0.02 * top * rng.normal(size=10)

@@ -230,7 +230,7 @@ class Refutation(NamedTuple):
         # A claim with stronger evidence than the look keeps its own.
         is_stronger = (status == Status.CONVERGED.value) & (watch.evidence < known.value)
         is_exact = look.is_exact & asked.is_looked_at & ~is_stronger & (status != RUNNING)
-        is_near = (look.falls <= asked.allowed) & (not self.has_diagonal)
+        is_near = look.falls <= asked.allowed
         is_level = self.tolerance.is_level(loop.norm, loop.watch.scale, is_near, xp)
         is_proven = is_exact & xp.logical_not(look.is_false) & is_level
         is_proven = is_proven & (status != Status.MAX_ITERATIONS.value)
