@@ -10,9 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from jaxdescent.designs import Design
-from jaxdescent.regression.solve.by_sums import SumsSolver
-from jaxdescent.regression.solve.cholesky import FAIR, least_singular_value
-from jaxdescent.regression.solve.normal_equations import GramSolver
+from jaxdescent.regression.solve.factor import FAIR, least_singular_value
+from jaxdescent.regression.solve.normal_equations import GramSolver, SumsSolver
 from jaxdescent.regression.solve.refinement import DOUBLE_ENTRIES, SMALL
 from jaxdescent.regression.solve.reserved import regression_solver_bytes
 from jaxdescent.regression.solve.wide import WideSolver

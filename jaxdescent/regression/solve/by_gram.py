@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxdescent.kernels import factors
 from jaxdescent.kernels.blocks import sum_over_strides
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.regression.solve.factor import (
     InverseFactor,
-    deficient_factor,
     null_level,
     spectral_factor,
-    spectral_norm,
+    triangular_factor,
 )
 
 
@@ -45,13 +43,8 @@ def factor_by_gram(
     length = jnp.sqrt(squared + penalty)
     R, inverse = factors.triangle_by_gram(gram, length)
     length = jnp.where(length > 0, length, 1)
-    triangle = R / length[None, :]
-    is_deficient = (l2 < 0) | ~(spectral_norm(length[:, None] * inverse) < 1 / null)
-    return lax.cond(
-        is_deficient,
-        lambda: deficient_factor(R, jnp.minimum(l2, 0), triangle, length, mean),
-        lambda: InverseFactor(inverse, jnp.ones((mean.size, 1), R.dtype), mean, jnp.array(False)),
-    )
+    in_lengths = R / length[None, :], length[:, None] * inverse
+    return triangular_factor(R, jnp.minimum(l2, 0), *in_lengths, length=length, mean=mean)
 
 
 def turned_product(

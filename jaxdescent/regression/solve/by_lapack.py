@@ -15,8 +15,7 @@ import numpy as np
 
 from jaxdescent.designs import Design
 from jaxdescent.kernels.double_length import Double, double
-from jaxdescent.regression.solve.cholesky import least_singular_value
-from jaxdescent.regression.solve.factor import is_uneven, null_level
+from jaxdescent.regression.solve.factor import is_uneven, least_singular_value, null_level
 from jaxdescent.regression.solve.refinement import (
     DOUBLE_ENTRIES,
     MAX_REFINEMENTS,

@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.scipy.linalg import solve_triangular
 
 from jaxdescent.designs import as_design
@@ -34,10 +33,9 @@ from jaxdescent.regression.solve.by_gram import turned_product
 from jaxdescent.regression.solve.centred import columns
 from jaxdescent.regression.solve.factor import (
     InverseFactor,
-    deficient_factor,
     null_level,
     spectral_factor,
-    spectral_norm,
+    triangular_factor,
 )
 
 Params = Any
@@ -83,18 +81,7 @@ def orthogonal_factor(
     scale = jnp.where(scale > 0, scale, 1)  # a column of zeros is null
     triangle, length = triangle / scale[None, :], length * scale
     inverse = solve_triangular(triangle, jnp.eye(mean.size, dtype=X.dtype))
-    # A singular triangle gives infinity or NaN, for which the comparison is false.
-    is_deficient = ~(spectral_norm(inverse) < 1 / null)
-    return lax.cond(
-        is_deficient,
-        lambda: deficient_factor(R, l2, triangle, length, mean),
-        lambda: InverseFactor(
-            inverse / length[:, None],
-            jnp.ones((mean.size, 1), X.dtype),
-            mean,
-            jnp.array(False),
-        ),
-    )
+    return triangular_factor(R, l2, triangle, inverse, length=length, mean=mean)
 
 
 def refined(factor: InverseFactor, objective: Any, params: Params) -> Params:

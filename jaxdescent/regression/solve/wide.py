@@ -22,8 +22,13 @@ from jaxdescent.regression.solve.centred import (
     rounding_of_products,
     with_intercept,
 )
-from jaxdescent.regression.solve.cholesky import cholesky_factor
-from jaxdescent.regression.solve.factor import InverseFactor, certain_lengths, in_units, null_level
+from jaxdescent.regression.solve.factor import (
+    InverseFactor,
+    certain_lengths,
+    cholesky_factor,
+    in_units,
+    null_level,
+)
 
 Params = Any
 
