@@ -30,6 +30,10 @@ MOST_ENTRIES, MOST_UNKNOWNS, MOST_OUTPUTS = 1 << 20, 256, 64
 """The most entries of X, the largest smaller side of X, and the most targets for each row, up to
 which LAPACK on one core is no slower than XLA's own factorisations."""
 
+MOST_PRODUCTS = 1 << 14
+"""The products of entries of X and outputs that are computed at a time in double length, so that
+they stay in the cache."""
+
 Array = np.ndarray
 
 
@@ -47,6 +51,7 @@ class Inverse(NamedTuple):
 
     basis: Array  # (features, rank)
     gain: Array  # (rank, outputs or 1)
+    triangle: Array | None  # R with R'R = A'A + l2 I; None for singular values, or dropped columns
     curves_down: bool
     is_ill: bool  # whether float64 must be refined in double length
 
@@ -60,6 +65,7 @@ class Minimiser:
       units: the units of X and of y.
       exact: the weights of the minimiser in these units, (features, outputs).
       offset: the intercept of the minimiser, (outputs,), zeros without an intercept.
+      triangle: R with ``R'R = A'A + l2 I`` in these units, or None if it is not known.
       uncertainty: by how much the value at the minimiser may be above the minimum, in units.
       curves_down: whether there is no minimum.
       is_whole: whether no direction was taken for rounding, so that the minimum is exact for the
@@ -70,6 +76,7 @@ class Minimiser:
     units: tuple[float, float]
     exact: Double
     offset: Double
+    triangle: Array | None
     uncertainty: float
     curves_down: bool
     is_whole: bool
@@ -99,7 +106,10 @@ class Minimiser:
         """The value at these params minus the minimum."""
         own, unit = self.regression, self.units[1]
         moved = (weights * self.ratio - self.exact.high) - self.exact.low
-        squares = np.sum(np.square(own.centred @ moved)) + np.sum(own.l2 * np.square(moved))
+        if self.triangle is None:
+            squares = np.sum(np.square(own.centred @ moved)) + np.sum(own.l2 * np.square(moved))
+        else:
+            squares = np.sum(np.square(self.triangle @ moved))
         if own.intercept:
             shift = (offset / unit - self.offset.high) - self.offset.low + own.mean @ moved
             squares = squares + own.total * np.sum(np.square(shift))
@@ -123,8 +133,8 @@ def solve(regression: StoredRegression) -> Minimiser:
     exact, offset, uncertainty = _refined(regression, factor)
     features = regression.X.shape[1]
     is_whole = factor.basis.shape[1] >= min(regression.most_rank, features)
-    verdicts = factor.curves_down, is_whole
-    return Minimiser(regression, (unit, other), exact, offset, uncertainty, *verdicts)
+    judged = factor.triangle, uncertainty, factor.curves_down, is_whole
+    return Minimiser(regression, (unit, other), exact, offset, *judged)
 
 
 def _unit(array: Array) -> float:
@@ -156,12 +166,12 @@ def _factor(regression: StoredRegression) -> Inverse:
         A = np.where(is_noise, 0, A)
     own = np.sqrt(np.maximum(np.square(lengths) + l2[0], 0))
     units = np.where(own > 0, own, 1)
-    inverse = _inverse_of_triangle(A, units, l2[0], is_long=is_long)
+    triangle, inverse = _triangle(A, units, l2[0], is_long=is_long)
     most = 1 / least_singular_value(regression.digits)
     size = np.inf if inverse is None else _norm(inverse, most if is_long else 0.5 / null)
     if inverse is not None and size < 1 / null:
-        is_ill = size > most
-        return Inverse(inverse / units[:, None], np.ones((features, 1)), False, is_ill)
+        whole = None if is_noise.any() else triangle * units
+        return Inverse(inverse / units[:, None], np.ones((features, 1)), whole, False, size > most)
     if is_uneven(own, null, np) and l2[0] >= 0:
         penalty = np.diag(np.sqrt(l2[0]) / units) if l2[0] else np.zeros((0, features))
         rows_of_both = np.vstack([A / units, penalty])
@@ -178,23 +188,26 @@ def _norm(matrix: Array, most: float) -> float:
     return size if size <= most else float(np.linalg.norm(matrix, 2))
 
 
-def _inverse_of_triangle(A: Array, units: Array, l2: float, *, is_long: bool) -> Array | None:
-    """``R^-1`` with ``R'R = D (A'A + l2 I) D`` and ``D = diag(1 / units)``; None if no such R can
-    be computed.
+def _triangle(
+    A: Array, units: Array, l2: float, *, is_long: bool
+) -> tuple[Array, Array] | tuple[None, None]:
+    """R with ``R'R = D (A'A + l2 I) D`` and ``D = diag(1 / units)``, and its inverse; None if they
+    cannot be computed.
     """
     try:
         if is_long:
             if l2 < 0:
-                return None
+                return None, None
             rows = np.vstack([A / units, np.diag(np.sqrt(l2) / units)]) if l2 else A / units
-            inverse = np.linalg.inv(np.linalg.qr(rows, mode="r"))
+            triangle = np.linalg.qr(rows, mode="r")
         else:
             gram = A.T @ A
             gram[np.diag_indices_from(gram)] += l2
-            inverse = np.linalg.inv(np.linalg.cholesky(gram / np.outer(units, units))).T
+            triangle = np.linalg.cholesky(gram / np.outer(units, units)).T
+        inverse = np.linalg.inv(triangle)
     except np.linalg.LinAlgError:
-        return None
-    return inverse if np.isfinite(inverse).all() else None
+        return None, None
+    return (triangle, inverse) if np.isfinite(inverse).all() else (None, None)
 
 
 def _spectral(
@@ -222,7 +235,7 @@ def _spectral(
     gain = 1 / np.where(curvature > 0, curvature, np.inf)
     least = least_singular_value(np.float64) ** 2 * np.max(curvature, initial=0)
     is_ill = bool(np.min(curvature, initial=np.inf) < least)
-    return Inverse(V[:, is_kept] / units[:, None], gain, curves_down, is_ill)
+    return Inverse(V[:, is_kept] / units[:, None], gain, None, curves_down, is_ill)
 
 
 def _refined(regression: StoredRegression, factor: Inverse) -> tuple[Double, Double, float]:
@@ -261,13 +274,13 @@ def _turned(
     """``basis' (A'D r - l2 w)`` and the sums of ``S r``, for ``r = y - X w - b``, by Q, the product
     of A and the basis, if it is given.
     """
-    X, share = regression.X, regression.share
-    residual = regression.y - regression.product(weights.high) - offset.high
-    sums = np.sum(share * residual, axis=0)
+    residual = regression.residual(weights.high, offset.high)
+    sums = np.sum(regression.weighed(residual), axis=0)
     if Q is not None:
-        pulled = Q.T @ (np.sqrt(share) * residual)
+        pulled = Q.T @ regression.weighed(residual, np.sqrt)
         return pulled - basis.T @ (regression.l2 * weights.high), sums
-    slope = X.T @ (share * residual) - regression.l2 * weights.high
+    slope = regression.pulled(residual, weights.high, offset.high)
+    slope = slope - regression.l2 * weights.high
     return basis.T @ (slope - np.outer(regression.mean, sums)), sums
 
 
@@ -275,15 +288,17 @@ def _turned_in_double_length(
     regression: StoredRegression, weights: Double, offset: Double, basis: Array
 ) -> tuple[Array, Array]:
     """The same with a residual and sums over rows in double length."""
-    l2 = np.broadcast_to(regression.l2, regression.y.shape[1:])
+    outputs = regression.y.shape[1]
+    l2 = np.broadcast_to(regression.l2, outputs)
+    at_once = max(MOST_PRODUCTS // regression.X.size, 1)
 
-    def of_output(index: int) -> tuple[Array, Array]:
-        own = [index]
+    def of_some(own: slice) -> tuple[Array, Array]:
         at = [Double(part.high[..., own], part.low[..., own]) for part in (weights, offset)]
         targets = double(regression.y[:, own])
         rest = {"l2": l2[own], "sample_weight": regression.share}
         return slope_in_double_length(regression.X, targets, *at, **rest)
 
-    slopes, sums = zip(*map(of_output, range(len(l2))), strict=True)
+    every = (slice(start, start + at_once) for start in range(0, outputs, at_once))
+    slopes, sums = zip(*map(of_some, every), strict=True)
     slope, total = np.concatenate(slopes, axis=1), np.concatenate(sums)
     return basis.T @ (slope - np.outer(regression.mean, total)), total

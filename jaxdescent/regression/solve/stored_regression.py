@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -73,10 +74,17 @@ class StoredRegression:
         return self._columns[1]
 
     @functools.cached_property
+    def _is_weighted(self) -> bool:
+        return bool(np.any(self.share != 1))
+
+    def weighed(self, rows: Array, of: Callable[[Array], Array] = np.asarray) -> Array:
+        """The rows times a function of their weights, by default the weights themselves."""
+        return of(self.share) * rows if self._is_weighted else rows
+
+    @functools.cached_property
     def _columns(self) -> tuple[Array, Array]:
         mean, moved = self._centred(self.X)
-        moved *= np.sqrt(self.share)
-        return mean, moved
+        return mean, self.weighed(moved, np.sqrt)
 
     @functools.cached_property
     def _targets(self) -> tuple[Array, Array]:
@@ -90,10 +98,12 @@ class StoredRegression:
     def _centred(self, columns: Array) -> tuple[Array, Array]:
         """The means of columns, zeros without an intercept, and the columns minus their means."""
         if not self.intercept:
-            return np.zeros(columns.shape[1]), columns.copy()
+            return np.zeros(columns.shape[1]), columns
         share = self.share[:, 0] / self.total
         mean = share @ columns
         moved = columns - mean
+        if self.digits != np.float64:
+            return mean, moved  # the mean's rounding is far below the digits of the data
         rounding = share @ moved
         moved -= rounding
         return mean + rounding, moved
@@ -101,24 +111,40 @@ class StoredRegression:
     def value_at_constant(self) -> float:
         """The value at the best constant model."""
         moved = self._targets[1]
-        return 0.5 * float(np.sum(self.share * moved * moved))
+        return 0.5 * float(np.sum(self.weighed(moved) * moved))
 
     def slope_at_constant(self) -> float:
         """The norm of the gradient by the weights at the best constant model."""
-        left = self.share * self._targets[1]
-        left = left - self.share * np.sum(left, axis=0) / self.total * self.intercept
-        return float(np.linalg.norm(self.X.T @ left))
+        sums = np.sum(self.weighed(self._targets[1]), axis=0)
+        return float(np.linalg.norm(self._pulled_targets - np.outer(self.mean, sums)))
 
-    def product(self, weights: Array) -> Array | float:
-        """``X w``, without a pass over X where w is zero and no entry of X is infinite or NaN."""
-        is_zero = not weights.any() and bool(np.isfinite(self.squares).all())
-        return 0.0 if is_zero else self.X @ weights
+    @functools.cached_property
+    def _pulled_targets(self) -> Array:
+        """``X'S (y - y_bar)``, (features, outputs)."""
+        return self.X.T @ self.weighed(self._targets[1])
+
+    def residual(self, weights: Array, offset: Array) -> Array:
+        """``y - X w - b``, without a pass over X where w is zero."""
+        return self.y - offset if self._is_constant(weights) else self.y - self.X @ weights - offset
+
+    def pulled(self, residual: Array, weights: Array, offset: Array) -> Array:
+        """``X'S`` times the residual at these params, (features, outputs), with one pass over X for
+        all params whose weights are zero.
+        """
+        if self._is_constant(weights):
+            moved = self.total * (offset - self.target_mean)
+            return self._pulled_targets - np.outer(self.mean, moved)
+        return self.X.T @ self.weighed(residual)
+
+    def _is_constant(self, weights: Array) -> bool:
+        """Whether w is zero, and no entry of X is infinite or NaN."""
+        return not weights.any() and bool(np.isfinite(self.squares).all())
 
     def at(self, weights: Array, offset: Array) -> tuple[float, float]:
         """The value and the gradient's norm."""
-        residual = self.product(weights) + offset - self.y
-        weighted = self.share * residual
-        slope = self.X.T @ weighted + self.l2 * weights
+        residual = self.residual(weights, offset)
+        weighted = self.weighed(residual)
+        slope = self.l2 * weights - self.pulled(residual, weights, offset)
         squares = np.sum(np.square(slope))
         if self.intercept:
             squares = squares + np.sum(np.square(np.sum(weighted, axis=0)))
