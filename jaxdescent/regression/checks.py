@@ -1,17 +1,27 @@
-"""Checks of the arrays that belong to the rows of a regression."""
+"""Checks of the arrays that belong to the rows of a regression, and of its loss."""
 
 from __future__ import annotations
 
+import types
+import weakref
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
 from jaxdescent import placement
 from jaxdescent.inputs.arrays import as_array
 from jaxdescent.inputs.numbers import refuse_masked
+from jaxdescent.inputs.tracing import is_top_level
 from jaxdescent.inputs.trees import check_floats
+
+ROUNDING = 1e-3
+"""The relative difference of two changes of a loss that may be rounding."""
+
+_known: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Losses that have passed the check."""
 
 
 def checked_array(name: str, value: Any, rows: int, ndims: tuple[int, ...]) -> jax.Array:
@@ -43,7 +53,54 @@ def refuse_negative(name: str, value: Any) -> None:
             raise ValueError(f"{name} must be at least 0, got {float(least)}.")
 
 
+def check_shapes(objective: Any, expected: Any, params: Any) -> None:
+    """Raise unless the params have the shapes that an objective needs."""
+    got = jax.tree.map(jnp.shape, params)
+    if got != expected:
+        raise ValueError(
+            f"{type(objective).__name__} needs params of shapes {expected}, got {got}: pass "
+            "params=None to start from zeros."
+        )
+
+
 def is_zero(value: jax.Array) -> bool:
     """Whether all elements are known to be zero, which needs all shards in this process."""
     is_visible = placement.is_concrete(value) and value.is_fully_addressable
     return is_visible and not np.any(np.asarray(value))
+
+
+def check_loss(model: Any, targets: jax.Array, dtype: Any) -> None:
+    """Raise unless ``model.loss`` is computed element by element. Each loss is checked once, at
+    arbitrary predictions, outside of ``jit``, ``vmap`` and ``grad``.
+
+    Raises:
+      TypeError: if the loss sums over predictions, or if one prediction changes another's loss: its
+        derivative along all predictions at once is then no gradient.
+    """
+    loss = type(model).loss
+    if not is_top_level() or not targets.is_fully_addressable or loss in _known:
+        return
+    shape = targets.shape
+    predictions = jnp.linspace(0.1, 0.9, targets.size, dtype=dtype).reshape(shape)
+    powers = np.random.default_rng(0).integers(0, 3, shape)
+    direction = jnp.asarray(2.0**powers, dtype)  # powers of two multiply without rounding
+
+    def change(direction: jax.Array) -> tuple[jax.Array, jax.Array]:
+        own = targets.astype(dtype)
+        return jax.jvp(lambda at: model.loss(at, own), (predictions,), (direction,))
+
+    losses, slope = change(jnp.ones(shape, dtype))
+    if losses.shape != targets.shape:
+        raise TypeError(
+            f"{type(model).__name__}.loss must return the loss of each row and output, of shape "
+            f"{targets.shape} as the predictions, got {losses.shape}: they are added up elsewhere."
+        )
+    apart, together = direction * slope, change(direction)[1]
+    far = jnp.abs(together - apart) > ROUNDING * jnp.maximum(jnp.abs(together), jnp.abs(apart))
+    if bool(jnp.any(far)):  # a comparison with NaN is false
+        raise TypeError(
+            f"{type(model).__name__}.loss must be computed element by element, but a prediction "
+            "changes the losses of others: write it as a function of the params instead."
+        )
+    if isinstance(loss, types.FunctionType):
+        _known.add(loss)

@@ -18,8 +18,13 @@ from jaxdescent.kernels import dtypes
 from jaxdescent.numerics import precision
 from jaxdescent.objectives.answers import RowBlocks
 from jaxdescent.objectives.protocol import Objective, Params
-from jaxdescent.regression.checks import checked_array, is_zero, refuse_negative
-from jaxdescent.regression.losses import check_loss
+from jaxdescent.regression.checks import (
+    check_loss,
+    check_shapes,
+    checked_array,
+    is_zero,
+    refuse_negative,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -240,13 +245,7 @@ class LinearModel(Objective):
         return dataclasses.replace(self, X=self._design.hoisted(always=always))
 
     def check_params(self, params: Params) -> None:
-        expected = self._params_shapes()
-        got = jax.tree.map(jnp.shape, params)
-        if got != expected:
-            raise ValueError(
-                f"{type(self).__name__} needs params of shapes {expected}, got {got}: pass "
-                "params=None to start from zeros."
-            )
+        check_shapes(self, self._params_shapes(), params)
         dtype = self._design.dtype
         for name, leaf in params.items():
             if dtypes.compute_dtype(leaf.dtype) != dtype:

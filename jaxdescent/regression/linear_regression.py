@@ -141,9 +141,8 @@ class LinearRegression(LinearModel):
     def start_norm(self) -> jax.Array:
         # The norm at the best constant model takes one product. The residuals sum to zero, so that
         # features far from zero do not amplify the rounding of the mean.
-        targets = jnp.asarray(self.y).astype(self._design.dtype)
+        targets = self._centred_targets
         if self.intercept:
-            targets = targets - self._means_of_targets()[0][None]
             weighted = scaled_rows(targets, self.sample_weight)
             targets = targets - (jnp.sum(weighted, axis=0) / self._weight_total)[None]
         return precision.norm(
@@ -151,9 +150,7 @@ class LinearRegression(LinearModel):
         )
 
     def start_value(self) -> jax.Array:
-        targets = jnp.asarray(self.y).astype(self._design.dtype)
-        if self.intercept:
-            targets = targets - self._means_of_targets()[0][None]
+        targets = self._centred_targets
         return 0.5 * precision.total(scaled_rows(targets, self.sample_weight) * targets)
 
     def rounding_beside_size(self, params: Params, share: float) -> Any:
@@ -169,7 +166,7 @@ class LinearRegression(LinearModel):
         if means is None:
             center = Center.of(self._design, self.sample_weight)
             means = Means(center, *self._means_of_targets())
-        targets = jnp.asarray(self.y).astype(self._design.dtype) - means.targets[None]
+        targets = self._targets - means.targets[None]
         weights_alone = LinearRegression(
             Standardised(self._design, means.features),
             targets,
@@ -207,13 +204,20 @@ class LinearRegression(LinearModel):
 
     def _means_of_targets(self) -> tuple[jax.Array, jax.Array]:
         """The weighted mean of each output, and the sum of the sample weights."""
-        targets, total = jnp.asarray(self.y).astype(self._design.dtype), self._weight_total
+        targets, total = self._targets, self._weight_total
 
         def mean(targets: jax.Array) -> jax.Array:
             return jnp.sum(scaled_rows(targets, self.sample_weight), axis=0) / total
 
         rough = mean(targets)
         return rough + mean(targets - rough[None]), total  # corrected for the first mean's rounding
+
+    @property
+    def _centred_targets(self) -> jax.Array:
+        """The targets at the best constant model, less their means if there is an intercept."""
+        return (
+            self._targets - self._means_of_targets()[0][None] if self.intercept else self._targets
+        )
 
     def _residual(self, params: Params) -> jax.Array:
         predictions = self.image(params)

@@ -1,4 +1,4 @@
 """Forms of a regression that are objectives of their own and need no X once they are built."""
 
 from jaxdescent.regression.forms.gram import GramForm as GramForm
-from jaxdescent.regression.forms.ridge_path import ridge_path as ridge_path
+from jaxdescent.regression.forms.gram import ridge_path as ridge_path

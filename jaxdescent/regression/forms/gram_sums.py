@@ -1,4 +1,6 @@
-"""The sums over rows that make a Gram form, computed in one pass over X."""
+"""The sums over rows that make a Gram form, computed in one pass over X; without an intercept the
+means are None.
+"""
 
 from __future__ import annotations
 
@@ -24,17 +26,6 @@ from jaxdescent.kernels.symmetric import (
 from jaxdescent.regression.linear_model import scaled_rows
 
 
-class Sums(NamedTuple):
-    """G, c, q, the means and S, as defined in :class:`jaxdescent.regression.forms.GramForm`."""
-
-    gram: jax.Array
-    cross: jax.Array
-    squares: jax.Array
-    feature_mean: jax.Array | None
-    target_mean: jax.Array | None
-    weight_total: jax.Array
-
-
 class _Moments(NamedTuple):
     """Sums over rows, relative to an origin near the mean; the last two need an intercept."""
 
@@ -48,7 +39,7 @@ class _Moments(NamedTuple):
 
 def by_rows(
     design: Design, y: jax.Array, weight: jax.Array | None, intercept: bool, block: int | None
-) -> Sums:
+) -> NormalSums:
     """The sums for a design whose rows can be read.
 
     ``block`` is the number of rows in a block on any platform. None stands for blocks that fit the
@@ -73,7 +64,7 @@ def _by_blocks(
     block: int,
     *,
     halvings: int,
-) -> Sums:
+) -> NormalSums:
     rows = design.shape[0]
 
     def of(array: jax.Array, start: Any, size: int) -> jax.Array:
@@ -111,10 +102,10 @@ def _by_blocks(
     sums = sum_over_blocks(moments, rows, block)
     gram = whole(sums.gram)
     if origin is None:
-        return Sums(gram, sums.cross, sums.squares, None, None, sums.weight)
+        return NormalSums(gram, sums.cross, sums.squares, None, None, sums.weight)
     # Shift from the origin to the mean, which is near, so that little cancels.
     feature_shift, target_shift = sums.features / sums.weight, sums.targets / sums.weight
-    return Sums(
+    return NormalSums(
         gram=gram - jnp.outer(feature_shift, sums.features),
         cross=sums.cross - outer(feature_shift, sums.targets),
         squares=jnp.maximum(sums.squares - jnp.sum(target_shift * sums.targets), 0),
@@ -131,15 +122,17 @@ def _cross(X: jax.Array, weighted: jax.Array) -> jax.Array:
     return Dense.from_array(X).transposed_product(weighted)
 
 
-def from_design(own: NormalSums, y: jax.Array, *, intercept: bool) -> Sums:
+def from_design(own: NormalSums, y: jax.Array, *, intercept: bool) -> NormalSums:
     """The sums of a Gram form, from the sums over rows that the design computed itself."""
     outputs = y.shape[1:]
     cross, target_mean = own.cross.reshape(-1, *outputs), own.target_mean.reshape(outputs)
     means = (own.feature_mean, target_mean) if intercept else (None, None)
-    return Sums(own.gram, cross, own.squares, *means, own.weight_total)
+    return NormalSums(own.gram, cross, own.squares, *means, own.weight_total)
 
 
-def by_products(design: Design, y: jax.Array, weight: jax.Array | None, intercept: bool) -> Sums:
+def by_products(
+    design: Design, y: jax.Array, weight: jax.Array | None, intercept: bool
+) -> NormalSums:
     """The sums for a design of which only products are known: G is computed column by column."""
     rows, features = design.shape
     weight_total = _total(weight, rows, design.dtype)
@@ -163,7 +156,7 @@ def by_products(design: Design, y: jax.Array, weight: jax.Array | None, intercep
     gram = lax.map(column, jnp.arange(features, dtype=jnp.int32), batch_size=at_once)
     gram = 0.5 * (gram + gram.T)
     squares = jnp.sum(weighted * targets)
-    return Sums(gram, cross, squares, feature_mean, target_mean, weight_total)
+    return NormalSums(gram, cross, squares, feature_mean, target_mean, weight_total)
 
 
 def _total(weight: jax.Array | None, rows: int, dtype: Any) -> jax.Array:
