@@ -149,7 +149,7 @@ class Dense(Design):
         return jax.ops.segment_sum(factor[:, None] * self._entries(None), target, sums)
 
     def row_block(self, start: Any, size: int) -> jax.Array:
-        return _less(block_of(self.array, start, size, axis=0), self.center)
+        return _less(block_of(self.array, start, size), self.center)
 
     def _entries(self, center: jax.Array | None) -> jax.Array:
         """All entries in the dtype of the weights, less the design's own center and another one."""

@@ -47,7 +47,7 @@ def over_blocks(
 
     def at(start: Any, size: int, total: Any) -> tuple[Any, Any]:
         of_rows = jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, size), rows)
-        block = block_of(X, start, size, axis=0)
+        block = block_of(X, start, size)
         kept, term = visit(block if center is None else block - center[None, :], of_rows)
         return jax.tree.map(jnp.add, total, term), kept
 
@@ -106,14 +106,14 @@ def sum_over_strides(of_block: Callable[..., jax.Array], X: jax.Array, *rows: ja
     return lax.fori_loop(0, count, lambda index, sum_: sum_ + of_block(*block(index)), total)
 
 
-def block_of(X: jax.Array, start: Any, size: int, *, axis: int) -> jax.Array:
-    """``size`` rows or columns of X from ``start`` on, in the dtype of the arithmetic."""
+def block_of(X: jax.Array, start: Any, size: int) -> jax.Array:
+    """``size`` rows of X from ``start`` on, in the dtype of the arithmetic."""
     dtype, start = compute_dtype(X.dtype), jnp.asarray(start, jnp.int32)
     if X.dtype != dtype:
         # XLA for CPUs slices 16-bit numbers as float32. In a loop it would widen all of X before
         # the first slice; behind the barrier X depends on the loop, and only the slice is widened.
         X, start = kept_apart((X, start))
-    return lax.dynamic_slice_in_dim(X, start, size, axis).astype(dtype)
+    return lax.dynamic_slice_in_dim(X, start, size).astype(dtype)
 
 
 def block_rows(features: int, itemsize: int, block_bytes: int = WIDENED_BYTES) -> int:
