@@ -20,7 +20,7 @@ from jaxdescent import data
 from jaxdescent.data import DataError, Kind, Source, SparseColumn, hashing, row_stream
 from jaxdescent.data.chunk import Chunk, mirror, placed
 from jaxdescent.data.entries import RowEntries, sparse_pieces
-from jaxdescent.designs.streamed_rows import StreamedRows
+from jaxdescent.designs.streamed import StreamedRows
 from jaxdescent.fit import fit_model
 from tests.references import assert_is_matrix, closed_form
 

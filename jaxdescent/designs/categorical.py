@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -12,11 +13,10 @@ from jax.core import Tracer
 from jax.nn import one_hot
 
 from jaxdescent.designs.operands import residual_of, weights_of
-from jaxdescent.designs.protocol import Design, Reading
+from jaxdescent.designs.protocol import Design, Reading, registered
 from jaxdescent.designs.row_sharding import RowSharding
-from jaxdescent.designs.sparse_layout import Entries, Part, Stored, layout_of
+from jaxdescent.designs.sparse_layout import Entries, are_uneven, layout_of
 from jaxdescent.designs.sparse_rows import SparseRows
-from jaxdescent.designs.unevenness import are_uneven
 from jaxdescent.inputs.numbers import check_count, refuse_masked
 from jaxdescent.kernels import sparse_products
 from jaxdescent.kernels.dtypes import compute_dtype
@@ -30,7 +30,7 @@ NONE = -1
 """The code of a row that has none of the levels."""
 
 
-@jax.tree_util.register_pytree_node_class
+@registered(("codes", "by_level"), ("levels", "is_even", "has_missing", "weights_dtype"))
 @dataclasses.dataclass(frozen=True, eq=False, init=False)
 class Categorical(Design):
     """``X_ij = 1`` where row i has level j, else zero: a dummy variable for each level.
@@ -101,34 +101,19 @@ class Categorical(Design):
         over = RowSharding.of(sharding, given.size)
         by_level = layout_of([_part(own, levels) for own in np.split(given, over.parts)], over)
         counts = np.bincount(given[given >= 0], minlength=levels)
-        values = {
-            "codes": over.cut(given.astype(np.int32)),
-            "by_level": by_level,
-            "levels": int(levels),
-            "is_even": not are_uneven(counts),
-            "has_missing": bool(np.sum(counts) < given.size),
-            "weights_dtype": jax.dtypes.canonicalize_dtype(compute_dtype(dtype)),
-        }
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
-
-    def tree_flatten(self) -> tuple[Any, Any]:
-        """Codes and their order as leaves, the rest as structure."""
-        kept = self.levels, self.is_even, self.has_missing, self.weights_dtype
-        return (self.codes, self.by_level), kept
-
-    @classmethod
-    def tree_unflatten(cls, kept: Any, leaves: Any) -> Categorical:
-        """The design from the leaves and structure of :meth:`tree_flatten`, without checks."""
-        new = object.__new__(cls)
-        names = ("codes", "by_level", "levels", "is_even", "has_missing", "weights_dtype")
-        for name, value in zip(names, (*leaves, *kept), strict=True):
-            object.__setattr__(new, name, value)
-        return new
+        vars(self).update(
+            codes=over.cut(given.astype(np.int32)),
+            by_level=by_level,
+            levels=int(levels),
+            is_even=not are_uneven(counts),
+            has_missing=bool(np.sum(counts) < given.size),
+            weights_dtype=jax.dtypes.canonicalize_dtype(compute_dtype(dtype)),
+        )
 
     def repeated(self, over: RowSharding) -> Categorical:
-        leaves = over.like_rows(self.codes), over.like(self.by_level)
-        return self.tree_unflatten(self.tree_flatten()[1], leaves)
+        new = copy.copy(self)
+        vars(new).update(codes=over.like_rows(self.codes), by_level=over.like(self.by_level))
+        return new
 
     def without(self, levels: Any) -> Categorical:
         """This factor with reference levels: their rows have no level, and their weight is zero."""
@@ -219,8 +204,8 @@ class Categorical(Design):
         return one_hot(codes, self.levels, dtype=self.dtype)
 
 
-def _part(codes: np.ndarray, levels: int) -> Part:
+def _part(codes: np.ndarray, levels: int) -> Entries:
     """The entries of the transpose: for each level its rows."""
     order = np.argsort(codes, kind="stable")
     order = order[np.searchsorted(codes[order], 0) :]  # rows without a level come first
-    return Part(Entries.of(codes[order], order, levels), Stored(None))
+    return Entries.of(codes[order], order, levels)

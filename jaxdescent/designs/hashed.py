@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from typing import Any, Self
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdescent.designs.sparse import Sparse
+from jaxdescent.designs.protocol import registered
+from jaxdescent.designs.sparse import LEAVES, STRUCTURE, Sparse
 from jaxdescent.designs.sparse_entries import (
     check_pairs,
     checked_index,
@@ -22,7 +22,7 @@ MOST_FEATURES = 2**64
 """The most columns, which are numbered in uint64."""
 
 
-@jax.tree_util.register_pytree_with_keys_class
+@registered(LEAVES, (*STRUCTURE, "_columns"))
 class Hashed(Sparse):
     """X of up to 2^64 hashed columns, exactly and in little memory: columns that no row touches are
     left out when the design is made.
@@ -146,19 +146,6 @@ class Hashed(Sparse):
             f"{self.entries:,} entries",
             f"{self.shape[1]:,} columns touched",
         ]
-
-    def tree_flatten(self) -> tuple[Any, Any]:
-        """The leaves of :class:`Sparse`; the numbers of the columns are structure."""
-        children, structure = super().tree_flatten()
-        return children, (structure, self._columns)
-
-    @classmethod
-    def tree_unflatten(cls, structure: Any, children: Any) -> Self:
-        """The design with these layouts as leaves."""
-        own, columns = structure
-        self = super().tree_unflatten(own, children)
-        self._columns = columns
-        return self
 
 
 class _Columns:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import abc
+import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,8 @@ import jax.numpy as jnp
 from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.display import Displayed
 from jaxdescent.kernels.platform import has_one_cpu
+
+Kind = TypeVar("Kind")
 
 RowFunction = Callable[[jax.Array, Any], tuple[Any, jax.Array]]
 """A function of predictions and a pytree of row data, which returns a pytree to keep and the
@@ -247,3 +250,35 @@ class Design(Displayed, abc.ABC):
           TypeError: if this kind of design cannot be repeated.
         """
         raise TypeError(f"{type(self).__name__} has no shapes by one device's rows, for {over}.")
+
+
+def registered(
+    leaves: tuple[str, ...], structure: tuple[str, ...]
+) -> Callable[[type[Kind]], type[Kind]]:
+    """Registers a class with JAX whose constructor takes other arguments than its attributes.
+
+    Args:
+      leaves: the names of the attributes that are arrays, or pytrees of arrays.
+      structure: the names of all others, which are part of a program.
+    """
+    keys = [jax.tree_util.GetAttrKey(name.removeprefix("_")) for name in leaves]
+
+    def flatten(design: Kind) -> tuple[Any, Any]:
+        own = vars(design)
+        return [own[name] for name in leaves], tuple([own[name] for name in structure])
+
+    def flatten_with_keys(design: Kind) -> tuple[Any, Any]:
+        children, kept = flatten(design)  # keys, for messages, would take three times as long
+        return list(zip(keys, children, strict=True)), kept
+
+    def unflatten(kind: type[Kind], kept: Any, children: Any) -> Kind:
+        new = object.__new__(kind)
+        vars(new).update(zip((*leaves, *structure), (*children, *kept), strict=True))
+        return new
+
+    def register(kind: type[Kind]) -> type[Kind]:
+        of_kind = functools.partial(unflatten, kind)
+        jax.tree_util.register_pytree_with_keys(kind, flatten_with_keys, of_kind, flatten)
+        return kind
+
+    return register

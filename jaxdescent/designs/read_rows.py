@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
@@ -56,17 +57,6 @@ class ReadRows(Design):
 
     center: jax.Array | None
     """(features,): the means that are subtracted from the entries of X; None for zeros."""
-
-    def tree_flatten(self) -> tuple[Any, Any]:
-        """The means that are subtracted as a leaf; the readers are structure."""
-        return (self.center,), self.held
-
-    @classmethod
-    def tree_unflatten(cls, held: Held, leaves: Any) -> Self:
-        """The design from the readers and the means of :meth:`tree_flatten`."""
-        new = object.__new__(cls)
-        new.held, (new.center,) = held, leaves
-        return new
 
     @property
     def shares(self) -> Shares:
@@ -155,7 +145,9 @@ class ReadRows(Design):
         )
 
     def minus(self, center: jax.Array) -> Self:
-        return self.tree_unflatten(self.held, (sum_of_centers(self.center, center),))
+        new = copy.copy(self)
+        new.center = sum_of_centers(self.center, center)
+        return new
 
     def product(self, weights: jax.Array) -> jax.Array:
         return self.multiplied(weights_of(self, weights), is_transposed=False)

@@ -69,13 +69,17 @@ class RowSharding(NamedTuple):
         """An array of each part, (parts, ...), each on its own device; the array itself where
         there is one part.
         """
-        if self.mesh is None:
-            return jax.device_put(arrays[0])  # jnp.asarray compiles a program for each shape
-        return self._put(np.stack(arrays))
+        return self.cut(arrays[0] if self.mesh is None else np.stack(arrays))
 
     def cut(self, array: np.ndarray) -> jax.Array:
         """An array (rows, ...) with each part on its own device."""
-        return jax.device_put(array) if self.mesh is None else self._put(array)
+        if self.mesh is None:
+            return jax.device_put(array)  # jnp.asarray compiles a program for each shape
+        sharding = self._sharding(array.ndim)
+        if sharding.is_fully_addressable:
+            return jax.device_put(array, sharding)
+        # `device_put` would send the whole array to all processes, to compare their copies.
+        return jax.make_array_from_callback(array.shape, sharding, lambda at: array[at])
 
     def like(self, part: Any) -> Any:
         """The shapes of stacked arrays, if every part has arrays like this part's."""
@@ -92,18 +96,11 @@ class RowSharding(NamedTuple):
         return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
 
     def _shape(self, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-        assert self.mesh is not None
-        spec = PartitionSpec(self.axes, *[None] * (len(shape) - 1))
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(self.mesh, spec))
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=self._sharding(len(shape)))
 
-    def _put(self, array: np.ndarray) -> jax.Array:
+    def _sharding(self, ndim: int) -> NamedSharding:
         assert self.mesh is not None
-        spec = PartitionSpec(self.axes, *[None] * (array.ndim - 1))
-        sharding = NamedSharding(self.mesh, spec)
-        if sharding.is_fully_addressable:
-            return jax.device_put(array, sharding)
-        # `device_put` would send the whole array to all processes, to compare their copies.
-        return jax.make_array_from_callback(array.shape, sharding, lambda at: array[at])
+        return NamedSharding(self.mesh, PartitionSpec(self.axes, *[None] * (ndim - 1)))
 
 
 def local_parts(sharding: Any) -> tuple[list[int], jax.Array]:

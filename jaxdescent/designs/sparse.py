@@ -12,7 +12,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxdescent.designs.operands import residual_of, weights_of
-from jaxdescent.designs.protocol import Design, Reading
+from jaxdescent.designs.protocol import Design, Reading, registered
 from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.designs.sparse_entries import (
     check_pairs,
@@ -22,9 +22,8 @@ from jaxdescent.designs.sparse_entries import (
     entries_of,
     without_duplicates,
 )
-from jaxdescent.designs.sparse_layout import Entries, Part, Stored, layout_of
+from jaxdescent.designs.sparse_layout import Entries, are_uneven, layout_of
 from jaxdescent.designs.sparse_rows import SparseRows
-from jaxdescent.designs.unevenness import are_uneven
 from jaxdescent.kernels import sparse_products
 from jaxdescent.kernels.dtypes import compute_dtype
 from jaxdescent.kernels.row_pieces import pieces_of_rows
@@ -34,7 +33,11 @@ ROUNDING = 8
 """The rounding of a column's squared norm, in eps times the terms that it is the sum of."""
 
 
-@jax.tree_util.register_pytree_with_keys_class
+LEAVES, STRUCTURE = ("_forward", "_backward", "_like"), ("_shape", "_entries", "_is_uneven")
+"""The attributes of a sparse matrix: its layouts and a scalar, and what is known of them."""
+
+
+@registered(LEAVES, STRUCTURE)
 class Sparse(Design):
     """X as the entries that are stored: a product reads nothing else.
 
@@ -120,61 +123,34 @@ class Sparse(Design):
         for number, (start, end) in enumerate(itertools.pairwise(ends)):
             own, where = row[start:end] - number * over.rows_of_part, column[start:end]
             place = None if over.parts == 1 else np.arange(start, end)
-            forward_parts.append(
-                Part(Entries.of(own, where, over.rows_of_part), Stored(values, place))
-            )
+            forward_parts.append(Entries.of(own, where, over.rows_of_part, values, place))
             order = np.argsort(where, kind="stable")
-            by_column = Entries.of(where[order], own[order], features)
-            backward_parts.append(Part(by_column, Stored(values, start + order)))
+            by_column = where[order], own[order]
+            backward_parts.append(Entries.of(*by_column, features, values, start + order))
         forward, backward = layout_of(forward_parts, over), layout_of(backward_parts, over)
         given = dtype if values is None else values.dtype
         if not jnp.issubdtype(given, jnp.floating):
             raise TypeError(
                 f"the dtype of ones must be that of floating-point numbers, got {given}."
             )
-        like = jnp.zeros((), jax.dtypes.canonicalize_dtype(given))
         # If values are traced, only the number of entries in each column is known.
         squares = None
         if values is not None and not isinstance(values, Tracer):
             squares = np.square(values.astype(np.float64))  # 16-bit squares would overflow
-        lengths = np.bincount(column, squares, minlength=features)
-        kept = (rows, features), row.size, are_uneven(lengths)
-        self._set((forward, backward, like), kept)
-
-    def _set(self, leaves: Any, structure: Any) -> None:
-        forward, backward, like = leaves
-        shape, entries, is_uneven = structure
         self._forward: Layout = forward
         self._backward: Layout = backward
-        self._like: jax.Array = like  # a scalar in the dtype of the values, cast with them
-        self._shape: tuple[int, int] = shape
-        self._entries: int = entries
-        self._is_uneven: bool = is_uneven
+        # A scalar in the dtype of the values, which is cast with them.
+        self._like: jax.Array = jnp.zeros((), jax.dtypes.canonicalize_dtype(given))
+        self._shape: tuple[int, int] = rows, features
+        self._entries: int = row.size
+        self._is_uneven = are_uneven(np.bincount(column, squares, minlength=features))
 
     def repeated(self, over: RowSharding) -> Self:
         new = copy.copy(self)
-        leaves = over.like(self._forward), over.like(self._backward), over.everywhere(self._like)
-        shape = over.rows, self.shape[1]
-        new._set(leaves, (shape, self.entries * over.parts, self._is_uneven))
+        new._forward, new._backward = over.like(self._forward), over.like(self._backward)
+        new._like = over.everywhere(self._like)
+        new._shape, new._entries = (over.rows, self.shape[1]), self.entries * over.parts
         return new
-
-    def tree_flatten(self) -> tuple[Any, Any]:
-        """The layouts, whose arrays are leaves; all other attributes are structure."""
-        children = self._forward, self._backward, self._like
-        return children, (self._shape, self._entries, self._is_uneven)
-
-    def tree_flatten_with_keys(self) -> tuple[Any, Any]:
-        """The layouts with names, for messages; flattening them so takes three times as long."""
-        children, structure = self.tree_flatten()
-        keys = map(jax.tree_util.GetAttrKey, ("forward", "backward", "like"))
-        return tuple(zip(keys, children, strict=True)), structure
-
-    @classmethod
-    def tree_unflatten(cls, structure: Any, children: Any) -> Self:
-        """The design with these layouts."""
-        self = cls.__new__(cls)
-        self._set(children, structure)
-        return self
 
     def _arguments(self) -> list[str]:
         rows, features = self.shape

@@ -36,34 +36,32 @@ in SMALL_SHARE of them, but no fewer than FEWEST_ENTRIES, which take as long as 
 BLOCK = 1 << 18
 """The number of pieces that are filled in at a time, which bounds the temporary memory."""
 
+UNEVEN = 16.0
+"""The ratio of the largest squared length to the median beyond which scaling pays. Below it the
+condition number due to the lengths alone is at most 4, and scaling would worsen the conditioning
+that a penalty gives to columns of similar length."""
+
 
 class Entries(NamedTuple):
-    """Entries sorted by row: the start of each row, and the column of each entry."""
+    """The entries of some rows, sorted by row.
 
-    start: np.ndarray  # (rows + 1,), int64
-    column: np.ndarray  # (entries,), int32
-
-    @classmethod
-    def of(cls, row: np.ndarray, column: np.ndarray, rows: int) -> Entries:
-        """The entries from the row and the column of each, in the order of rows."""
-        length = np.bincount(row, minlength=rows)
-        return cls(np.concatenate([[0], np.cumsum(length)]), column.astype(np.int32))
-
-
-class Stored(NamedTuple):
-    """The values of a matrix, a NumPy array or traced, or None for ones; and the index of each
-    entry's value among them, or None if they are in the order of entries.
+    Attributes:
+      start: (rows + 1,), int64: the first entry of each row.
+      column: (entries,), int32: the column of each entry.
+      values: the values of the whole matrix, a NumPy array or traced; None for ones.
+      order: the index of each entry's value among them; None if they are in the order of entries.
     """
 
-    values: Any
+    start: np.ndarray
+    column: np.ndarray
+    values: Any = None
     order: np.ndarray | None = None
 
-
-class Part(NamedTuple):
-    """A part of the rows, whose layout lies on one device."""
-
-    entries: Entries
-    stored: Stored
+    @classmethod
+    def of(cls, row: np.ndarray, column: np.ndarray, rows: int, *stored: Any) -> Entries:
+        """The entries from the row and the column of each, in the order of rows."""
+        length = np.bincount(row, minlength=rows)
+        return cls(np.concatenate([[0], np.cumsum(length)]), column.astype(np.int32), *stored)
 
 
 class Pieces(NamedTuple):
@@ -73,8 +71,8 @@ class Pieces(NamedTuple):
     size: np.ndarray
 
 
-def layout_of(parts: Sequence[Part], over: RowSharding) -> Layout:
-    """The layout of a matrix, from its entries row by row and their values.
+def layout_of(parts: Sequence[Entries], over: RowSharding) -> Layout:
+    """The layout of a matrix, from its entries row by row.
 
     Args:
       parts: the ``over.parts`` parts, with equally many rows. Each part has a layout of its own, of
@@ -82,7 +80,7 @@ def layout_of(parts: Sequence[Part], over: RowSharding) -> Layout:
       over: the devices of the parts.
     """
     levels: list[tuple[Slice, ...]] = []
-    rows = parts[0].entries.start.size - 1
+    rows = parts[0].start.size - 1
     position = np.full((len(parts), rows), -1, np.int64)
     parts, own = list(parts), [np.arange(rows)] * len(parts)
     offset = 0
@@ -94,7 +92,7 @@ def layout_of(parts: Sequence[Part], over: RowSharding) -> Layout:
             where = pieces.column[pieces.start[:-1][is_done]]
             position[number, place[is_done]] = offset + where
             own[number] = place[is_long]
-            parts[number] = Part(_rows_of(pieces, is_long), Stored(None))
+            parts[number] = _rows_of(pieces, is_long)
         if level:
             levels.append(level)
             offset += sum(piece.pieces for piece in level)
@@ -105,9 +103,9 @@ def layout_of(parts: Sequence[Part], over: RowSharding) -> Layout:
     return Layout(tuple(levels), place)
 
 
-def _level(parts: list[Part], over: RowSharding) -> tuple[tuple[Slice, ...], list[Entries]]:
+def _level(parts: list[Entries], over: RowSharding) -> tuple[tuple[Slice, ...], list[Entries]]:
     """The slices of one level, and the positions of the sums of each row's pieces in it."""
-    firsts, cuts = zip(*(_cut(part.entries) for part in parts), strict=True)
+    firsts, cuts = zip(*map(_cut, parts), strict=True)
     widths = _widths(np.concatenate([pieces.size for pieces in cuts]))
     kinds = [np.searchsorted(widths, pieces.size) for pieces in cuts]
     locations = [np.empty(pieces.size.size, np.int32) for pieces in cuts]
@@ -143,15 +141,15 @@ def _cut(entries: Entries) -> tuple[np.ndarray, Pieces]:
     return first, Pieces(begin, size)
 
 
-def _slice(width: int, chosen: list[Pieces], parts: list[Part], over: RowSharding) -> Slice:
+def _slice(width: int, chosen: list[Pieces], parts: list[Entries], over: RowSharding) -> Slice:
     """The pieces padded to a width by repeating their last entry, times zero."""
     places = over.stacked(
         [
-            _filled(width, pieces, part.entries.column, part.entries.column[:0], None)
+            _filled(width, pieces, part.column, part.column[:0], None)
             for pieces, part in zip(chosen, parts, strict=True)
         ]
     )
-    if parts[0].stored.values is not None:
+    if parts[0].values is not None:
         return Slice(places, _values(width, chosen, parts, over), None)
     # Pieces without entries only fill up the slice: their sums are never read.
     sizes = np.concatenate([pieces.size[pieces.size > 0] for pieces in chosen])
@@ -162,10 +160,10 @@ def _slice(width: int, chosen: list[Pieces], parts: list[Part], over: RowShardin
     return Slice(places, None, over.stacked([slots < pieces.size for pieces in chosen]))
 
 
-def _values(width: int, chosen: list[Pieces], parts: list[Part], over: RowSharding) -> jax.Array:
+def _values(width: int, chosen: list[Pieces], parts: list[Entries], over: RowSharding) -> jax.Array:
     """The values of the pieces; traced values are gathered, with a zero appended for padding."""
-    values = parts[0].stored.values
-    pairs = [(pieces, part.stored.order) for pieces, part in zip(chosen, parts, strict=True)]
+    values = parts[0].values
+    pairs = [(pieces, part.order) for pieces, part in zip(chosen, parts, strict=True)]
     if not isinstance(values, Tracer):
         padding = np.zeros(1, values.dtype)
         return over.stacked([_filled(width, each, values, padding, order) for each, order in pairs])
@@ -237,3 +235,13 @@ def _check_count(what: str, count: int) -> None:
             f"{what} must be fewer than 2**31, got {count:,}: build one jd.Sparse of each part of "
             "the rows, and add up their values."
         )
+
+
+def are_uneven(squared_lengths: np.ndarray) -> bool:
+    """Whether the lengths of the columns that are not zero differ by more than ``UNEVEN``.
+
+    >>> are_uneven(np.array([1.0, 2.0, 0.0, 3.0])), are_uneven(np.array([1.0, 2.0, 99.0]))
+    (False, True)
+    """
+    lengths = squared_lengths[squared_lengths > 0]
+    return bool(lengths.size) and bool(np.max(lengths) > UNEVEN * np.median(lengths))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,10 +22,10 @@ from jaxdescent.data import (
     normal_solution,
     open_source,
 )
-from jaxdescent.designs.protocol import Design, Reading
+from jaxdescent.designs.operands import residual_of, weights_of
+from jaxdescent.designs.protocol import Design, Reading, registered
 from jaxdescent.designs.read_rows import Held, ReadRows
 from jaxdescent.designs.row_sharding import RowSharding
-from jaxdescent.designs.streamed_rows import StreamedRows
 from jaxdescent.inputs.numbers import check_count
 
 RATES = {"arrays": 8e9, ".npy": 3e9, "Parquet": 1e9, "CSV": 5e7}
@@ -41,7 +42,7 @@ OTHER_RATE = 5e8
 """About how many bytes are read in a second from tables and loaders of any kind."""
 
 
-@jax.tree_util.register_pytree_node_class
+@registered(("center",), ("held",))
 class Streamed(ReadRows):
     """X as columns of files or tables that are read block by block at each product.
 
@@ -203,6 +204,63 @@ class Streamed(ReadRows):
             shapes = NormalSolution((n, k), (n,), (k,), (), (n, n), gain, gain, ())
         like = type(shapes)(*(jax.ShapeDtypeStruct(shape, self.dtype) for shape in shapes))
         return self._asked(compute, like, (), row_weight, targets, l2)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class StreamedRows(Design):
+    """Some rows of a :class:`jaxdescent.Streamed`, such as a batch.
+
+    The stream keeps the rows of the last request, so that all products of a step with the same rows
+    extract them from their block once. The rows should be of one block.
+
+    Attributes:
+      design: the design of all rows.
+      index: (rows,), the indices of these rows in the design, int32.
+    """
+
+    design: Any
+    index: jax.Array
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.index.shape[0], self.design.shape[1]
+
+    @property
+    def dtype(self) -> Any:
+        return self.design.dtype
+
+    @property
+    def entries(self) -> int:
+        rows, _ = self.design.shape
+        return max(self.design.entries // rows, 1) * self.shape[0]
+
+    def product(self, weights: jax.Array) -> jax.Array:
+        return self._multiplied(weights_of(self, weights), is_transposed=False)
+
+    def transposed_product(self, residual: jax.Array) -> jax.Array:
+        return self._multiplied(residual_of(self, residual), is_transposed=True)
+
+    def taken(self, index: jax.Array) -> Design:
+        return StreamedRows(self.design, jnp.take(self.index, index))
+
+    def rows_at(self, index: jax.Array) -> jax.Array:
+        return self.design.rows_at(jnp.take(self.index, index))
+
+    def minus(self, center: jax.Array) -> Design:
+        return StreamedRows(self.design.minus(center), self.index)
+
+    def to_dense(self) -> jax.Array:
+        return self.design.rows_at(self.index)
+
+    def dense_bytes(self) -> int:
+        rows, features = self.shape
+        return 3 * rows * features * jnp.dtype(self.dtype).itemsize
+
+    def _multiplied(self, operand: jax.Array, *, is_transposed: bool) -> jax.Array:
+        return self.design.multiplied(
+            operand, is_transposed=is_transposed, block=self.index, rows=self.shape[0]
+        )
 
 
 def _reading_of(stream: RowStream) -> Reading:

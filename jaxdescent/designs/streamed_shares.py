@@ -12,6 +12,7 @@ from jax.sharding import NamedSharding
 
 from jaxdescent import processes
 from jaxdescent.data import DataError, RowStream, cut_source
+from jaxdescent.designs.protocol import registered
 from jaxdescent.designs.read_rows import ReadRows
 from jaxdescent.designs.row_sharding import RowSharding, local_parts
 from jaxdescent.designs.streamed import Streamed
@@ -29,7 +30,7 @@ class _Told(NamedTuple):
     row_bytes: int
 
 
-@jax.tree_util.register_pytree_node_class
+@registered(("center",), ("held",))
 class StreamedShares(ReadRows):
     """A :class:`jaxdescent.Streamed` whose rows are cut over the devices of a mesh.
 
