@@ -144,9 +144,11 @@ class Design(Displayed, abc.ABC):
         return False
 
     @property
-    def largest_rank(self) -> int:
-        """The rank of X unless its entries happen to be dependent."""
-        return min(self.shape)
+    def uncentred(self) -> Design | None:
+        """This design before a mean was subtracted from its columns: their rank is lower by one
+        then, and their lengths may be mere rounding. None if no mean was subtracted.
+        """
+        return None
 
     @property
     def level_of_row(self) -> jax.Array | None:
@@ -185,13 +187,6 @@ class Design(Displayed, abc.ABC):
         """
         squares = self.column_squared_norms(row_weight, center)
         return None if squares is None else jnp.sqrt(squares)
-
-    def uncentred_lengths(self, row_weight: jax.Array | None) -> jax.Array | None:
-        """:meth:`column_lengths` before a mean was subtracted, beside which a length may be mere
-        rounding; None if no mean was.
-        """
-        del row_weight
-        return None
 
     # Sums over rows, in one pass.
 

@@ -71,9 +71,11 @@ class Standardised(Design):
         return self.design.is_whole
 
     @property
-    def largest_rank(self) -> int:
-        rows, features = self.shape
-        return self.design.largest_rank if self.center is None else min(rows - 1, features)
+    def uncentred(self) -> Design | None:
+        if self.center is not None:
+            return dataclasses.replace(self, center=None)
+        own = self.design.uncentred
+        return None if own is None else dataclasses.replace(self, design=own)
 
     @property
     def side_by_side(self) -> tuple[Design, ...]:
@@ -164,11 +166,6 @@ class Standardised(Design):
         if lengths is None or self.scale is None:
             return lengths
         return lengths * jnp.abs(self.scale)
-
-    def uncentred_lengths(self, row_weight: jax.Array | None) -> jax.Array | None:
-        if self.center is None:
-            return None
-        return dataclasses.replace(self, center=None).column_lengths(row_weight, None)
 
     def rows_at(self, index: jax.Array) -> jax.Array | None:
         return self._standardised(self.design.rows_at(index))

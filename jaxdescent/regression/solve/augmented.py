@@ -84,7 +84,8 @@ class Weights(NamedTuple):
         regression = lax.stop_gradient(regression)
         alone = regression.eliminated().objective if regression.intercept else regression
         design, (shape, dtype) = as_design(alone.X), (like.shape, like.dtype)
-        (rows, features), most = design.shape, design.largest_rank
+        rows, features = design.shape
+        most = min(rows - (design.uncentred is not None), features)
         is_wide = most < features and rows <= features
         is_factorised, jumps = is_possible_on_host(regression), None
         by_turns = functools.partial(by_conjugate_gradients, alone, dtype=dtype)

@@ -103,7 +103,8 @@ def is_possible_on_host(regression: Any) -> bool:
 
 def lengths_of(design: Any, weight: jax.Array | None) -> jax.Array | None:
     """The lengths of the columns, zero where a column is constant; None where X does not know."""
-    lengths, whole = design.column_lengths(weight, None), design.uncentred_lengths(weight)
+    lengths, uncentred = design.column_lengths(weight, None), design.uncentred
+    whole = None if uncentred is None else uncentred.column_lengths(weight, None)
     return lengths if lengths is None or whole is None else certain_lengths(lengths, whole)
 
 
