@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import functools
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -257,18 +258,21 @@ def registered(
       structure: the names of all others, which are part of a program.
     """
     keys = [jax.tree_util.GetAttrKey(name.removeprefix("_")) for name in leaves]
+    names, ends = (*leaves, *structure), len(leaves)
+    every = operator.attrgetter(*names)
 
     def flatten(design: Kind) -> tuple[Any, Any]:
-        own = vars(design)
-        return [own[name] for name in leaves], tuple([own[name] for name in structure])
+        attributes = every(design)
+        return attributes[:ends], attributes[ends:]
 
     def flatten_with_keys(design: Kind) -> tuple[Any, Any]:
-        children, kept = flatten(design)  # keys, for messages, would take three times as long
-        return list(zip(keys, children, strict=True)), kept
+        children, kept = flatten(design)  # keys, for messages, would take twice as long
+        return tuple(zip(keys, children, strict=True)), kept
 
     def unflatten(kind: type[Kind], kept: Any, children: Any) -> Kind:
         new = object.__new__(kind)
-        vars(new).update(zip((*leaves, *structure), (*children, *kept), strict=True))
+        for name, value in zip(names, (*children, *kept), strict=True):
+            object.__setattr__(new, name, value)
         return new
 
     def register(kind: type[Kind]) -> type[Kind]:
