@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import functools
 import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
@@ -269,15 +268,14 @@ def registered(
         children, kept = flatten(design)  # keys, for messages, would take twice as long
         return tuple(zip(keys, children, strict=True)), kept
 
-    def unflatten(kind: type[Kind], kept: Any, children: Any) -> Kind:
-        new = object.__new__(kind)
-        for name, value in zip(names, (*children, *kept), strict=True):
-            object.__setattr__(new, name, value)
-        return new
-
     def register(kind: type[Kind]) -> type[Kind]:
-        of_kind = functools.partial(unflatten, kind)
-        jax.tree_util.register_pytree_with_keys(kind, flatten_with_keys, of_kind, flatten)
+        def unflatten(kept: Any, children: Any) -> Kind:
+            new = object.__new__(kind)
+            for name, value in zip(names, (*children, *kept), strict=True):
+                object.__setattr__(new, name, value)
+            return new
+
+        jax.tree_util.register_pytree_with_keys(kind, flatten_with_keys, unflatten, flatten)
         return kind
 
     return register

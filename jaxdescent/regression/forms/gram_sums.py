@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent.data import NormalSums
-from jaxdescent.designs import Center, Dense, Design, Standardised
+from jaxdescent.designs import Center, Dense, Design, Standardised, shares
 from jaxdescent.kernels.platform import has_one_cpu, on_one_cpu
 from jaxdescent.kernels.products import contract, outer
 from jaxdescent.kernels.symmetric import (
@@ -139,7 +139,7 @@ def by_products(
     feature_mean = target_mean = None
     targets, centred = y, design
     if intercept:
-        share = scaled_rows(jnp.ones((rows,), design.dtype), weight) / weight_total
+        share = shares(design, weight)
         feature_mean = design.transposed_product(share)
         target_mean = contract(share, 0, y)
         targets, centred = y - target_mean[None], Standardised(design, Center(feature_mean))
