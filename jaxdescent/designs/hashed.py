@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent.designs.protocol import registered
-from jaxdescent.designs.sparse import LEAVES, STRUCTURE, Sparse
+from jaxdescent.designs.sparse import LEAVES, NAMES, STRUCTURE, Sparse
 from jaxdescent.designs.sparse_entries import (
     check_pairs,
     checked_index,
@@ -22,7 +22,7 @@ MOST_FEATURES = 2**64
 """The most columns, which are numbered in uint64."""
 
 
-@registered(LEAVES, (*STRUCTURE, "_columns"))
+@registered(LEAVES, (*STRUCTURE, "_columns"), NAMES)
 class Hashed(Sparse):
     """X of up to 2^64 hashed columns, exactly and in little memory: columns that no row touches are
     left out when the design is made.

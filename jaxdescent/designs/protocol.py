@@ -248,15 +248,17 @@ class Design(Displayed, abc.ABC):
 
 
 def registered(
-    leaves: tuple[str, ...], structure: tuple[str, ...]
+    leaves: tuple[str, ...], structure: tuple[str, ...], called: tuple[str, ...] = ()
 ) -> Callable[[type[Kind]], type[Kind]]:
     """Registers a class with JAX whose constructor takes other arguments than its attributes.
 
     Args:
       leaves: the names of the attributes that are arrays, or pytrees of arrays.
       structure: the names of all others, which are part of a program.
+      called: the names of the leaves in messages and checkpoints; by default they have numbers.
     """
-    keys = [jax.tree_util.GetAttrKey(name.removeprefix("_")) for name in leaves]
+    named = [jax.tree_util.GetAttrKey(name) for name in called]
+    keys = named or [jax.tree_util.FlattenedIndexKey(number) for number in range(len(leaves))]
     names, ends = (*leaves, *structure), len(leaves)
     every = operator.attrgetter(*names)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -26,24 +26,8 @@ ALL = PartitionSpec()
 """The sharding of a replicated array: each device has all of it."""
 
 
-class Held(NamedTuple):
-    """The readers of a design's rows, and what is known of them: the design's structure.
-
-    Attributes:
-      shares: the readers of the parts that this process has.
-      over: how rows are cut into parts of equal size, each with a reader of its own.
-      rows: the number of rows, without rows of zeros that fill the last parts.
-      form: the form of the source.
-      reading: what a pass over the rows reads.
-      decoding: how columns become features.
-    """
-
-    shares: Shares
-    over: RowSharding
-    rows: int
-    form: str
-    reading: Reading
-    decoding: Decoding
+READERS = "shares", "over", "row_count", "form", "_reading", "decoding"
+"""The attributes that are the structure of such a design."""
 
 
 class ReadRows(Design):
@@ -53,35 +37,33 @@ class ReadRows(Design):
     after the other. The parts' terms are added up at the end, in double length.
     """
 
-    held: Held
-
-    center: jax.Array | None
-    """(features,): the means that are subtracted from the entries of X; None for zeros."""
-
-    @property
-    def shares(self) -> Shares:
-        """The readers of the parts that this process has."""
-        return self.held.shares
+    shares: Shares  # the readers of the parts that this process has
+    over: RowSharding  # how rows are cut into parts of equal size, each with a reader of its own
+    row_count: int  # without rows of zeros that fill the last parts
+    form: str  # of the source
+    decoding: Decoding  # how columns become features
+    center: jax.Array | None  # (features,), is subtracted from the entries of X; None for zeros
+    _reading: Reading
 
     @property
     def reading(self) -> Reading:
-        return self.held.reading
+        return self._reading
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.held.over.rows, self.shares.features
+        return self.over.rows, self.shares.features
 
     @property
     def dtype(self) -> Any:
-        return jnp.dtype(self.held.decoding.dtype)
+        return jnp.dtype(self.decoding.dtype)
 
     def _arguments(self) -> list[str]:
-        return [f"{self.held.rows:,} rows", f"{self.shape[1]:,} features", self.held.form]
+        return [f"{self.row_count:,} rows", f"{self.shape[1]:,} features", self.form]
 
     @property
     def names(self) -> tuple[str, ...]:
         """The name of the feature of each weight."""
-        decoding = self.held.decoding
+        decoding = self.decoding
         levels = (f"{name}={i}" for name, k in decoding.levels.items() for i in range(k))
         listed = (f"{name}{i}" for name, k in decoding.listed.items() for i in range(k))
         named = [*decoding.numbers, *levels, *listed]
@@ -179,10 +161,10 @@ class ReadRows(Design):
 
     @property
     def _rows(self) -> PartitionSpec:
-        return PartitionSpec(self.held.over.axes)
+        return PartitionSpec(self.over.axes)
 
     def _sum(self, terms: Any) -> Any:
-        over = self.held.over
+        over = self.over
         return terms if over.mesh is None else lax.psum(terms, over.axes)
 
     def _asked(self, compute: Callable[..., Any], like: Any, specs: Any, *operands: Any) -> Any:
@@ -208,7 +190,7 @@ class ReadRows(Design):
         self, function: Callable[..., Any], outside: Any, specs: Any, *operands: Any
     ) -> Any:
         """``function(number, *operands)`` on each device, with the number of its part."""
-        over = self.held.over
+        over = self.over
         if over.mesh is None:
             return function(np.int32(0), *operands)
 
@@ -222,7 +204,7 @@ class ReadRows(Design):
 
 def _sizes(design: ReadRows) -> tuple[int, int, int]:
     """The number of parts, and the numbers of rows of a part and of a block."""
-    over = design.held.over
+    over = design.over
     return over.parts, over.rows_of_part, design.shares.block
 
 

@@ -34,10 +34,12 @@ ROUNDING = 8
 
 
 LEAVES, STRUCTURE = ("_forward", "_backward", "_like"), ("_shape", "_entries", "_is_uneven")
-"""The attributes of a sparse matrix: its layouts and a scalar, and what is known of them."""
+NAMES = "forward", "backward", "like"
+"""The attributes of a sparse matrix: its layouts and a scalar, and what is known of them; and the
+names of the first."""
 
 
-@registered(LEAVES, STRUCTURE)
+@registered(LEAVES, STRUCTURE, NAMES)
 class Sparse(Design):
     """X as the entries that are stored: a product reads nothing else.
 

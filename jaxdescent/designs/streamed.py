@@ -24,7 +24,7 @@ from jaxdescent.data import (
 )
 from jaxdescent.designs.operands import residual_of, weights_of
 from jaxdescent.designs.protocol import Design, Reading, registered
-from jaxdescent.designs.read_rows import Held, ReadRows
+from jaxdescent.designs.read_rows import READERS, ReadRows
 from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.inputs.numbers import check_count
 
@@ -42,7 +42,7 @@ OTHER_RATE = 5e8
 """About how many bytes are read in a second from tables and loaders of any kind."""
 
 
-@registered(("center",), ("held",))
+@registered(("center",), READERS)
 class Streamed(ReadRows):
     """X as columns of files or tables that are read block by block at each product.
 
@@ -147,10 +147,10 @@ class Streamed(ReadRows):
             tuple(columns), levels, np.dtype(dtype), listed, tuple(hashed), tuple(words), bits
         )
         stream = RowStream(source, decoding)
-        shares = Shares(0, (stream,), stream.rows, stream.block, stream.features)
-        over = RowSharding.of(None, stream.rows)
-        kept = stream.rows, stream.source.form, _reading_of(stream), stream.decoding
-        self.held, self.center = Held(shares, over, *kept), None
+        self.shares = Shares(0, (stream,), stream.rows, stream.block, stream.features)
+        self.over, self.row_count = RowSharding.of(None, stream.rows), stream.rows
+        self.form, self.decoding = stream.source.form, stream.decoding
+        self.center, self._reading = None, _reading_of(stream)
 
     @property
     def stream(self) -> RowStream:

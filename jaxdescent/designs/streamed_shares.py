@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding
 from jaxdescent import processes
 from jaxdescent.data import DataError, RowStream, cut_source
 from jaxdescent.designs.protocol import registered
-from jaxdescent.designs.read_rows import ReadRows
+from jaxdescent.designs.read_rows import READERS, ReadRows
 from jaxdescent.designs.row_sharding import RowSharding, local_parts
 from jaxdescent.designs.streamed import Streamed
 
@@ -30,7 +30,7 @@ class _Told(NamedTuple):
     row_bytes: int
 
 
-@registered(("center",), ("held",))
+@registered(("center",), READERS)
 class StreamedShares(ReadRows):
     """A :class:`jaxdescent.Streamed` whose rows are cut over the devices of a mesh.
 
@@ -115,23 +115,22 @@ class StreamedShares(ReadRows):
                     f"{stream.rows:,} rows cannot be cut into {here} shares of as many: pass "
                     "is_filled=True, and sample_weight=X.row_weight to the regression."
                 )
-        over = RowSharding.of(sharding, share_rows * total)
+        self.over, self.row_count = RowSharding.of(sharding, share_rows * total), rows
         mine = range(len(parts)) if is_own else range(parts[0], parts[-1] + 1)
-        shares = cut_source(stream, share_rows, mine, parts[0])
-        block, own = shares.block, whole.reading
-        reading = own._replace(
-            bytes=over.rows * max(each.row_bytes for each in told),
+        self.shares = cut_source(stream, share_rows, mine, parts[0])
+        self.form, self.decoding, self.center = whole.form, whole.decoding, None
+        block, own = self.shares.block, whole.reading
+        self._reading = own._replace(
+            bytes=self.over.rows * max(each.row_bytes for each in told),
             seconds=own.seconds / here,
             held_bytes=own.held_bytes * len(parts),
             block=block,
             sections=(0,),
             sampled=min(block, rows),
         )
-        self.center = None
-        self.held = whole.held._replace(shares=shares, over=over, rows=rows, reading=reading)
 
     def _arguments(self) -> list[str]:
-        return [*super()._arguments(), f"{self.held.over.parts} shares"]
+        return [*super()._arguments(), f"{self.over.parts} shares"]
 
     def column(self, name: str) -> jax.Array:
         """A column of numbers, (rows,), sharded as the rows are: each process reads its own."""
@@ -148,7 +147,7 @@ class StreamedShares(ReadRows):
 
     def _of_rows(self, read: Callable[[RowStream], np.ndarray]) -> jax.Array:
         """A vector over all rows, to which each process contributes its own rows."""
-        shares, over = self.shares, self.held.over
+        shares, over = self.shares, self.over
         assert over.mesh is not None  # a NamedSharding has one
         given: dict[int, np.ndarray] = {}
 

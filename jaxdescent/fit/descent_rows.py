@@ -189,7 +189,7 @@ class RowsInFiles:
         options = {"categorical": source.categorical, "sparse": source.sparse, "dtype": job.dtype}
         self.design = shared_rows.streamed(source, job.encoding.numbers, **options)
         if shares is not None:
-            shares.check_rows(self.design.held.rows, self.vectors.counts.dropped)
+            shares.check_rows(self.design.row_count, self.vectors.counts.dropped)
             if "shift" not in units:
                 shares.keep_units(self.vectors.units)
 

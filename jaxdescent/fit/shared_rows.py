@@ -83,7 +83,7 @@ def placed(design: Any, own: np.ndarray) -> jax.Array:
         return jnp.asarray(own)
     share = np.zeros(design.shares.rows, own.dtype)
     share[: own.size] = own
-    over = design.held.over
+    over = design.over
     assert over.mesh is not None
     rows = NamedSharding(over.mesh, PartitionSpec(over.axes))
     return jax.make_array_from_process_local_data(rows, share, (over.rows,))
@@ -93,6 +93,6 @@ def filled(design: Any, dropped: int) -> tuple[int, int] | None:
     """How many rows there are, without and with those that fill the shares of several processes,
     where vectors over them have one order in any number of processes.
     """
-    if processes.is_alone() or dropped or not are_full(design.held.rows, design.held.over.parts):
+    if processes.is_alone() or dropped or not are_full(design.row_count, design.over.parts):
         return None
-    return design.held.rows, design.shape[0]
+    return design.row_count, design.shape[0]
