@@ -23,10 +23,9 @@ from jaxdescent.designs.sparse_entries import (
     without_duplicates,
 )
 from jaxdescent.designs.sparse_layout import Entries, are_uneven, layout_of
-from jaxdescent.designs.sparse_rows import SparseRows
+from jaxdescent.designs.sparse_rows import SparseRows, pieces_of_rows
 from jaxdescent.kernels import sparse_products
 from jaxdescent.kernels.dtypes import compute_dtype
-from jaxdescent.kernels.row_pieces import pieces_of_rows
 from jaxdescent.kernels.sparse_products import Layout
 
 ROUNDING = 8
