@@ -101,16 +101,6 @@ class WideSolver:
             left = left + rounding_of_products(mean, columns(params["weights"]), total)
         return left, zero
 
-    def targets(self, objective: Any) -> tuple[jax.Array, jax.Array]:
-        """``y - y_bar`` and ``y_bar``, which is zero without an intercept."""
-        return centred_targets(objective.y, self.weight, self.weight_total, objective.intercept)
-
-    def residual(self, objective: Any, dual: jax.Array, weights: jax.Array) -> jax.Array:
-        """``t - A w - l2 a``."""
-        image = self.centred(objective).product(weights)
-        rest = self.targets(objective)[0] - image
-        return jnp.sqrt(self.weight) * rest - jnp.asarray(objective.l2, image.dtype) * dual
-
     def weights(self, objective: Any, dual: jax.Array) -> jax.Array:
         """``A'a``."""
         return self.centred(objective).transposed_product(jnp.sqrt(self.weight) * dual)
@@ -133,10 +123,13 @@ def _is_negative(objective: Any) -> jax.Array:
 
 
 def _solved(solver: WideSolver, objective: Any, params: Params) -> Params:
-    targets, target_mean = solver.targets(objective)
     assert solver.factor is not None  # the solution is orthogonal otherwise
-    dual = solver.factor.apply(jnp.sqrt(solver.weight) * targets)
-    residual = solver.residual(objective, dual, solver.weights(objective, dual))
+    means = solver.weight_total, objective.intercept
+    targets, target_mean = centred_targets(objective.y, solver.weight, *means)
+    root = jnp.sqrt(solver.weight)
+    dual = solver.factor.apply(root * targets)
+    image = solver.centred(objective).product(solver.weights(objective, dual))
+    residual = root * (targets - image) - jnp.asarray(objective.l2, image.dtype) * dual
     weights = solver.weights(objective, dual + solver.factor.apply(residual))
     return with_intercept(weights, solver.feature_mean, target_mean, params)
 
