@@ -166,10 +166,11 @@ def _factor(regression: StoredRegression) -> Inverse:
         A = np.where(is_noise, 0, A)
     own = np.sqrt(np.maximum(np.square(lengths) + l2[0], 0))
     units = np.where(own > 0, own, 1)
-    triangle, inverse = _triangle(A, units, l2[0], is_long=is_long)
+    found = _triangle(A, units, l2[0], is_long=is_long)
     most = 1 / least_singular_value(regression.digits)
-    size = np.inf if inverse is None else _norm(inverse, most if is_long else 0.5 / null)
-    if inverse is not None and size < 1 / null:
+    size = np.inf if found is None else _norm(found[1], most if is_long else 0.5 / null)
+    if found is not None and size < 1 / null:
+        triangle, inverse = found
         whole = None if is_noise.any() else triangle * units
         return Inverse(inverse / units[:, None], np.ones((features, 1)), whole, False, size > most)
     if is_uneven(own, null, np) and l2[0] >= 0:
@@ -188,16 +189,14 @@ def _norm(matrix: Array, most: float) -> float:
     return size if size <= most else float(np.linalg.norm(matrix, 2))
 
 
-def _triangle(
-    A: Array, units: Array, l2: float, *, is_long: bool
-) -> tuple[Array, Array] | tuple[None, None]:
+def _triangle(A: Array, units: Array, l2: float, *, is_long: bool) -> tuple[Array, Array] | None:
     """R with ``R'R = D (A'A + l2 I) D`` and ``D = diag(1 / units)``, and its inverse; None if they
     cannot be computed.
     """
     try:
         if is_long:
             if l2 < 0:
-                return None, None
+                return None
             rows = np.vstack([A / units, np.diag(np.sqrt(l2) / units)]) if l2 else A / units
             triangle = np.linalg.qr(rows, mode="r")
         else:
@@ -206,8 +205,8 @@ def _triangle(
             triangle = np.linalg.cholesky(gram / np.outer(units, units)).T
         inverse = np.linalg.inv(triangle)
     except np.linalg.LinAlgError:
-        return None, None
-    return (triangle, inverse) if np.isfinite(inverse).all() else (None, None)
+        return None
+    return (triangle, inverse) if np.isfinite(inverse).all() else None
 
 
 def _spectral(
