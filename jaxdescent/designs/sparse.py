@@ -140,8 +140,8 @@ class Sparse(Design):
             squares = np.square(values.astype(np.float64))  # 16-bit squares would overflow
         self._forward: Layout = forward
         self._backward: Layout = backward
-        # A scalar in the dtype of the values, which is cast with them.
-        self._like: jax.Array = jnp.zeros((), jax.dtypes.canonicalize_dtype(given))
+        # A scalar in the dtype of the values, which is cast with them; or its shape.
+        self._like: Any = jnp.zeros((), jax.dtypes.canonicalize_dtype(given))
         self._shape: tuple[int, int] = rows, features
         self._entries: int = row.size
         self._is_uneven = are_uneven(np.bincount(column, squares, minlength=features))
