@@ -225,8 +225,9 @@ MAPS = {
 @pytest.mark.parametrize("case", MAPS)
 def test_a_map_that_is_not_linear_is_refused(case):
     forward, sizes, kind, message = MAPS[case]
-    with pytest.raises(kind, match=message):
-        with_map(forward, **sizes)
+    for _ in range(2):  # a refused map has not passed its check
+        with pytest.raises(kind, match=message):
+            with_map(forward, **sizes)
 
 
 def test_a_map_is_looked_at_once():

@@ -100,7 +100,8 @@ class MatrixFree(Design):
                 "MatrixFree.forward must be linear in the weights, made of operations that JAX can "
                 f"transpose; it is not: {error}"
             ) from error
-        if is_top_level() and not _is_known_to_vanish(self.forward):
+        function = _plain(self.forward)
+        if is_top_level() and function not in _vanishing:
             zero = self.forward(jnp.zeros(weights.shape, weights.dtype))
             if not bool(jnp.all(zero == 0)):
                 raise TypeError(
@@ -108,6 +109,8 @@ class MatrixFree(Design):
                     f"largest value is {float(jnp.max(jnp.abs(zero))):.3g}: take the constant part "
                     "off the targets."
                 )
+            if function is not None:
+                _vanishing.add(function)
         return self
 
     def packed(self, weights: Any) -> Any:
@@ -169,15 +172,11 @@ def _shape(size: int | tuple[int, ...]) -> tuple[int, ...]:
     return size if isinstance(size, tuple) else (size,)
 
 
-_seen: weakref.WeakSet[Any] = weakref.WeakSet()
-"""Plain functions that are known to be zero at zero."""
+_vanishing: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Plain functions that were found to be zero at zero."""
 
 
-def _is_known_to_vanish(forward: Any) -> bool:
-    """Whether the function's value at zero was checked before; from now on it counts as checked."""
+def _plain(forward: Any) -> Any:
+    """The plain function, whose value at zero stays; None for an object that may be changed."""
     function = forward.func if isinstance(forward, jax.tree_util.Partial) else forward
-    if type(function) is not types.FunctionType:
-        return False  # an object may have been changed since
-    is_known = function in _seen
-    _seen.add(function)
-    return is_known
+    return function if type(function) is types.FunctionType else None
