@@ -16,7 +16,7 @@ from jaxdescent.designs.operands import residual_of, weights_of
 from jaxdescent.designs.protocol import Design, Reading, registered
 from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.designs.sparse_layout import Entries, are_uneven, layout_of
-from jaxdescent.designs.sparse_rows import Pieces, SparseRows
+from jaxdescent.designs.sparse_rows import RowPieces, SparseRows
 from jaxdescent.inputs.numbers import check_count, refuse_masked
 from jaxdescent.kernels import sparse_products
 from jaxdescent.kernels.dtypes import compute_dtype
@@ -189,7 +189,7 @@ class Categorical(Design):
         codes = jnp.take(self.codes, index, mode="clip")
         columns = jnp.where(codes >= 0, codes, self.levels)[:, None]
         numbers = jnp.arange(codes.size, dtype=jnp.int32)
-        pieces = Pieces(columns, None, numbers, None)
+        pieces = RowPieces(columns, None, numbers, None)
         return SparseRows.of(pieces, self.levels, codes.size, self.dtype)
 
     def sums_of_rows(self, target: jax.Array, factor: jax.Array, sums: int) -> jax.Array:

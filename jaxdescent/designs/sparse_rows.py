@@ -32,7 +32,7 @@ CHUNKS, LEAST_CHUNK = 4, 1024
 about CHUNKS chunks of at least LEAST_CHUNK pieces."""
 
 
-class Pieces(NamedTuple):
+class RowPieces(NamedTuple):
     """Rows as pieces of their entries.
 
     Attributes:
@@ -64,14 +64,14 @@ class SparseRows(Design):
       weights_dtype: the dtype of the weights.
     """
 
-    pieces: Pieces
+    pieces: RowPieces
     features: int = dataclasses.field(metadata={"static": True})
     usual: int = dataclasses.field(metadata={"static": True})
     mean_entries: int = dataclasses.field(metadata={"static": True})
     weights_dtype: Any = dataclasses.field(metadata={"static": True})
 
     @classmethod
-    def of(cls, pieces: Pieces, features: int, entries: int, dtype: Any) -> SparseRows:
+    def of(cls, pieces: RowPieces, features: int, entries: int, dtype: Any) -> SparseRows:
         """All rows of a matrix, which have ``entries`` entries in all."""
         rows = pieces.begin.size
         usual = -(-pieces.columns.shape[0] // rows)
@@ -174,7 +174,7 @@ def _one_by_one(of_column: Callable[[jax.Array], jax.Array], columns: jax.Array)
     return of_column(columns) if columns.ndim == 1 else lax.map(of_column, columns.T).T
 
 
-def pieces_of_rows(layout: Layout, shape: tuple[int, int], entries: int) -> Pieces:
+def pieces_of_rows(layout: Layout, shape: tuple[int, int], entries: int) -> RowPieces:
     """The pieces of all rows: one pass over the layout, and a copy of its entries.
 
     Args:
@@ -189,7 +189,7 @@ def pieces_of_rows(layout: Layout, shape: tuple[int, int], entries: int) -> Piec
     own = rows // parts, features
     each = jax.vmap(lambda part: _pieces_of_rows(part, own, entries // parts))(layout)
     before = jnp.arange(parts, dtype=jnp.int32)[:, None] * each.columns.shape[1]
-    return Pieces(
+    return RowPieces(
         each.columns.reshape(-1, each.columns.shape[2]),
         None if each.values is None else each.values.reshape(-1, each.values.shape[2]),
         (each.begin + before).reshape(-1),
@@ -197,7 +197,7 @@ def pieces_of_rows(layout: Layout, shape: tuple[int, int], entries: int) -> Piec
     )
 
 
-def _pieces_of_rows(layout: Layout, shape: tuple[int, int], entries: int) -> Pieces:
+def _pieces_of_rows(layout: Layout, shape: tuple[int, int], entries: int) -> RowPieces:
     rows, features = shape
     slices = layout.levels[0] if layout.levels else ()
     slots = sum(piece.places.size for piece in slices)
@@ -233,7 +233,7 @@ def _pieces_of_rows(layout: Layout, shape: tuple[int, int], entries: int) -> Pie
         columns = there.set(_side_by_side(_columns(piece, features), width, features), mode="drop")
         if values is not None:
             values = values.at[place].set(_side_by_side(piece.values, width, 0), mode="drop")
-    return Pieces(columns, values, begin, None if is_single else length)
+    return RowPieces(columns, values, begin, None if is_single else length)
 
 
 def _columns(piece: Slice, features: int) -> jax.Array:
