@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import jaxdescent as jd
+from benchmarks.studies import drawn
 from jaxdescent.cost import ALLOWED_ITERATIONS, candidates, choice, plan_of, solves
 from jaxdescent.cost.iterations import (
     HOPED,
@@ -84,6 +85,17 @@ REGRESSIONS = [
 tests/test_derivative_method.py."""
 
 
+DRAWN = [
+    6,  # mini-batches of a categorical variable, with row weights
+    23,  # float16 and 30 outputs
+    60,  # wide, 30 outputs with an l2 each
+    61,  # Gram with row weights
+    63,  # sparse
+    81,  # wide float16, solved
+]
+"""Numbers of problems of seed 1 that were outside once, drawn as by benchmarks/studies/drawn.py."""
+
+
 def written(value):
     if isinstance(value, str):
         return value
@@ -110,6 +122,14 @@ def test_predicted_bytes_of_a_regression_are_those_of_the_compiled_program(
     monkeypatch.setattr(jax, "device_count", lambda *_: 1)
     candidates = named(jd.plan(objective, device=MACHINE))
     assert_reserves_what_is_predicted(objective, None, candidates[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("index", DRAWN)
+def test_predicted_bytes_of_a_drawn_problem_are_those_of_the_compiled_program(index, monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda *_: 1)
+    problem = drawn.drawn(1, index)
+    assert_reserves_what_is_predicted(problem.objective, problem.params, problem.candidate())
 
 
 def assert_reserves_what_is_predicted(objective, params, candidate):
@@ -473,7 +493,9 @@ def test_a_budget_is_what_the_sure_way_costs(rows, features):
     assert hedge.method.budget >= krylov_iterations(HOPED, plan.structure.default_tolerance)
     spent = first.setup_seconds + hedge.method.budget * first.seconds_per_iteration
     assert hedge.worst_seconds >= 0.99 * (spent + then.seconds)
-    assert hedge.peak_bytes == hedge.data_bytes + first.working_bytes + then.working_bytes
+    # One after the other; the params and their gradient are handed on.
+    least = max(first.working_bytes, then.working_bytes)
+    assert hedge.peak_bytes - hedge.data_bytes == pytest.approx(least, abs=2 * 4 * (features + 1))
     assert plan.candidates[-1] is hedge
     assert "nobody knows the condition number" in plan.assumptions[-1]
     # What the hedge is for shows beside the others: as quick as the attempt where that suffices,

@@ -71,8 +71,8 @@ _BARZILAI_BORWEIN = GradientDescent(BarzilaiBorwein())
 # Scaled columns take passes for their means and lengths, and two vectors more. Barzilai and
 # Borwein's rule takes about the square root of plain gradient descent's iterations.
 _LSMR_ROW = descents.LSMR_ROW
-_CG_ROW = PricedByPasses((0, 1), (1, 1), 10, 5, of_rows=2, blocks=1.5)
-_BARZILAI_BORWEIN_ROW = PricedByPasses((2, 2), (1, 1), 10, 6, of_rows=5, looked=5, krylov=1.5)
+_CG_ROW = PricedByPasses((0, 1), (1, 1), 10, 6, of_rows=2, looked=(10, 7), is_centred=True)
+_BARZILAI_BORWEIN_ROW = PricedByPasses((2, 2), (1, 1), 10, 6, 2, looked=(9, 6), krylov=1.5)
 _BACKTRACKING_ROW = _BARZILAI_BORWEIN_ROW._replace(each=(2, 1), krylov=0)
 
 # The counts for functions follow from the times of runs with a million unknowns, line search
@@ -90,13 +90,13 @@ TABLE: dict[ProblemKind, tuple[Entry, ...]] = {
         Entry(_DIRECT, solves.derivative_regression, "direct", is_certain=_always),
         Entry(
             LSMR(Jacobi()),
-            _LSMR_ROW._replace(once=(2, 3), vectors=14, of_params=11),
+            _LSMR_ROW._replace(once=(2, 3), vectors=14, of_params=11, looked=(14, 7)),
             applies=lambda structure: structure.is_uneven and structure.is_streamed,
             is_attempt=True,
         ),
         Entry(
             ConjugateGradient(Jacobi()),
-            _CG_ROW._replace(once=(1, 2), vectors=12, of_params=7),
+            _CG_ROW._replace(once=(1, 2), vectors=12, of_params=8, looked=(12, 7)),
             applies=lambda structure: structure.is_uneven,
             is_attempt=True,
         ),

@@ -104,12 +104,17 @@ def hedge_of(first: Candidate, then: Candidate, question: Question) -> Candidate
     if budget < krylov_iterations(HOPED, question.tolerance):
         return None
 
+    structure = question.structure
+    # From one method to the other go the params and their gradient, and a copy of a Hessian.
+    is_hessian = structure.kind is ProblemKind.QUADRATIC
+    handed_on = 2.0 * structure.vector_bytes + structure.entries * structure.itemsize * is_hessian
+
     def price(question: Question) -> Price:
         one, two = (candidate.entry.price(question) for candidate in (first, then))
         is_enough = one.iterations <= budget
         further = two.setup + two.iteration * two.iterations
         return Price(
-            one.working_bytes + two.working_bytes,
+            max(one.working_bytes, two.working_bytes) + handed_on,
             one.setup if is_enough else one.setup + further,
             one.iteration,
             min(one.iterations, budget),

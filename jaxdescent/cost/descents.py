@@ -14,8 +14,9 @@ from jaxdescent.cost.iterations import (
 )
 from jaxdescent.cost.structure import ProblemKind, Structure
 from jaxdescent.cost.work import ITERATION_KERNELS, SCALAR_BYTES, Price, Question, Work
-from jaxdescent.kernels.blocks import SHIFTED_BYTES
+from jaxdescent.kernels.blocks import SHIFTED_BYTES, WIDENED_BYTES, block_rows
 from jaxdescent.kernels.products import FEW_ROWS, part_length, run_length
+from jaxdescent.kernels.sparse_products import CACHED_BYTES, CHAIN
 from jaxdescent.methods.batch_steps import SHARE as STEP_SHARE
 from jaxdescent.methods.batch_steps import batch_rows
 from jaxdescent.methods.levenberg_marquardt import DENSE_ELEMENTS, DENSE_PARAMS
@@ -31,9 +32,9 @@ class PricedByPasses(NamedTuple):
       each: those of an iteration. Of a function these are values and gradients.
       vectors: the vectors of both sides that an iteration reads or writes.
       of_params: the vectors of the params' size that are reserved.
-      of_rows: the vectors of the targets' size that are reserved, besides those of a look.
-      looked: the vectors of the targets' size that the look at a claim reserves.
-      blocks: the blocks of a centred X that are reserved on a CPU.
+      of_rows: the vectors of the targets' size that are reserved.
+      looked: the vectors of both sides that are reserved at the look at a claim.
+      is_centred: whether products are those of a centred X.
       krylov: the iterations over those of a Krylov method; 0 stands for steepest descent.
       assumed: the iterations for a function of whose Hessian nothing is known, which are right to
         an order of magnitude.
@@ -44,15 +45,15 @@ class PricedByPasses(NamedTuple):
     vectors: float
     of_params: float
     of_rows: float = 0
-    looked: float = 7
-    blocks: float = 0
+    looked: tuple[float, float] = (0, 0)
+    is_centred: bool = False
     krylov: float = 1.0
     assumed: float = 0
 
     def __call__(self, question: Question) -> Price:
         """The price for a problem on a machine."""
         structure = question.structure
-        widening = 1.5 * question.widened_bytes * question.is_widened
+        widening = 1.5 * structure.entries * structure.itemsize * question.is_widened
         if self.assumed and question.condition is None:
             iterations = self.assumed
         elif self.krylov:
@@ -68,36 +69,65 @@ class PricedByPasses(NamedTuple):
         )
 
     def _bytes(self, question: Question) -> float:
-        """The bytes of vectors of both sides, and of the copies of X that products make on a CPU.
+        """The bytes of vectors of both sides, at an iteration or at the look at a claim, and of the
+        copies that products make besides.
 
-        These are two of widened 16-bit data, the partial sums of X'R, and blocks of an X that is
-        centred; products with an X that is centred as a whole share a copy with the look at a
-        claim. Beside 16-bit data that are widened as a whole, the vectors of a look have room of
-        their own.
+        A look has the lengths of the columns for each output that has an ``l2`` of its own, and
+        targets of 16 bits once more, widened.
         """
-        structure = question.structure
-        is_shared = structure.has_intercept and structure.outputs == 1 and self.blocks > 0
-        blocks = question.widened_bytes * (1 if is_shared and question.is_widened else 2)
+        structure, itemsize = question.structure, question.structure.itemsize
         reserved = structure.evaluation_reserved + SCALAR_BYTES
         if structure.kind is not ProblemKind.REGRESSION:
-            return self.of_params * structure.vector_bytes + blocks + reserved
-        (rows, features), outputs, itemsize = structure.shard, structure.outputs, structure.itemsize
-        elements = self.of_params * features * outputs
-        if question.is_cpu and structure.is_dense:
-            length = run_length(rows, features) if outputs == 1 else part_length(rows)
-            if length and not (outputs == 1 and question.is_narrow):
-                elements += rows / length * features * outputs
-            if structure.has_intercept:
-                # Few rows are one block, of which no runs are copied.
-                whole = (1.0 if rows < FEW_ROWS else 2.0) * structure.entries * itemsize
-                blocks = max(blocks, min(whole, self.blocks * SHIFTED_BYTES))
-        looked = self.looked * structure.is_dense * rows * outputs * itemsize
-        vectors = self.of_rows * rows * outputs * itemsize
-        at_rows = looked + blocks if question.is_widened else max(vectors + blocks, looked)
-        return itemsize * elements + at_rows + reserved
+            widened = 2 * structure.entries * itemsize * question.is_widened
+            return self.of_params * structure.vector_bytes + widened + reserved
+        (rows, features), outputs = structure.shard, structure.outputs
+        of_params, of_rows = features * outputs * itemsize, rows * outputs * itemsize
+        stepping = self.of_params * of_params + self.of_rows * of_rows
+        looked_params, looked_rows = self.looked
+        looking = (looked_params + structure.has_own_l2) * of_params
+        looking += (looked_rows + structure.has_narrow_targets) * of_rows
+        # While a look multiplies, few of its vectors of the targets' size are there.
+        multiplying = looked_params * of_params + self.of_rows * of_rows + _copied(question)
+        return max(stepping + self._centred_bytes(question), looking, multiplying) + reserved
+
+    def _centred_bytes(self, question: Question) -> float:
+        """The blocks of an X that is centred on a CPU."""
+        structure = question.structure
+        is_centred = self.is_centred and structure.has_intercept and structure.is_dense
+        return question.block_bytes(SHIFTED_BYTES) if is_centred and question.is_cpu else 0.0
 
 
-LSMR_ROW = PricedByPasses((2, 2), (1, 1), 12, 9, of_rows=3, blocks=3)
+def _copied(question: Question) -> float:
+    """The bytes that products make of X and of their results on a CPU, besides these.
+
+    Of 16-bit data these are a widened copy, or blocks for the start and for an iteration. XLA
+    widens float16 as a whole for the lengths of its columns, and once more to cut a block into
+    runs. Of X'R for runs of rows, and of a sparse X
+    for chains of entries, partial sums are stored.
+    """
+    structure, itemsize = question.structure, question.structure.itemsize
+    (rows, features), outputs = structure.shard, structure.outputs
+    if structure.is_sparse and not structure.is_streamed:
+        is_at_once = features * outputs * itemsize <= CACHED_BYTES
+        chains = structure.evaluation_flops / 2 / CHAIN
+        return chains * itemsize * (outputs if is_at_once else 1)
+    if not (question.is_cpu and structure.is_dense):
+        return 0.0
+    if question.is_narrow:
+        whole = float(structure.entries * itemsize)
+        if question.is_widened:
+            return 2 * whole
+        blocks = question.block_bytes(WIDENED_BYTES)
+        if structure.data_dtype != "float16":
+            return 2 * blocks
+        length = min(block_rows(features, itemsize), rows)
+        blocks *= 2 if outputs == 1 and run_length(length, features) else 1
+        return blocks + max(blocks, whole)
+    length = run_length(rows, features) if outputs == 1 else part_length(rows)
+    return rows / length * features * outputs * itemsize if length else 0.0
+
+
+LSMR_ROW = PricedByPasses((2, 2), (1, 1), 12, 9, of_rows=3, looked=(12, 7), is_centred=True)
 """Four passes for the mean, the start and the end."""
 
 
@@ -146,7 +176,7 @@ def sketched_lsmr(question: Question) -> Price:
     factorised = 2 * stack * columns + (1.5 * square if is_rough else 0)
     # A chunk of a group's rows with their signs, and the shuffled order, one word for each row.
     chunk = min(rows / groups, CHUNK)
-    working = max(factorised, 7 * square) + chunk * (columns + NONZEROS)
+    working = max(factorised + square, 7 * square) + chunk * (columns + NONZEROS)
     setup += question.all_reduce(chunk * columns) * (rows / chunk)
     # Substitution with the triangle and with its transpose reads it twice.
     twice = 2 * square * structure.itemsize
@@ -154,7 +184,8 @@ def sketched_lsmr(question: Question) -> Price:
     condition = math.sqrt(Sketch().oversampling)
     condition = (condition + 1) / (condition - 1)
     return Price(
-        base.working_bytes + structure.itemsize * working + 4 * rows,
+        max(base.working_bytes + structure.itemsize * square, structure.itemsize * working)
+        + 4 * rows,
         base.setup + setup,
         base.iteration + substitution + question.vectors(4)._replace(kernels=0),
         krylov_iterations(condition, question.tolerance) + 2,
@@ -184,7 +215,7 @@ def mini_batches(question: Question) -> Price:
     step = Work(bytes_moved=16.0 * structure.vector_bytes, kernels=2 * ITERATION_KERNELS)
     time = steps * STEP_SHARE / (1 + features / batch)
     decades = min(time / condition_of(question), math.log(10))
-    of_rows = 2.0 * rows * outputs * structure.itemsize
+    of_rows = LSMR_ROW.looked[1] * rows * outputs * structure.itemsize
     return Price(
         10.0 * structure.vector_bytes + of_rows + copied + SCALAR_BYTES,
         Work(passes=3),

@@ -6,7 +6,7 @@ import math
 
 from jaxdescent.cost.iterations import error_bound, krylov_count
 from jaxdescent.cost.work import ITERATION_KERNELS, SCALAR_BYTES, Price, Question, Work
-from jaxdescent.kernels.blocks import stride_count
+from jaxdescent.kernels.blocks import WIDENED_BYTES, stride_count
 from jaxdescent.kernels.factors import PASSES
 from jaxdescent.kernels.products import part_length, run_length
 from jaxdescent.kernels.symmetric import LEAST_HALVED, block_length
@@ -64,14 +64,13 @@ def derivative_regression(question: Question) -> Price:
 def _direct_bytes(question: Question) -> float:
     """The bytes of a direct solve, with the branches that may not be taken."""
     structure, itemsize = question.structure, question.structure.itemsize
-    rows, features, outputs = structure.rows, structure.features, structure.outputs
+    rows, features = structure.rows, structure.features
     if not _is_by_rows(question):
         # Cholesky factors, their inverses and products; and a block of X times the inverse.
         turned = 2.0 / stride_count(rows, features) if structure.is_tall else 3.0
         return itemsize * (9.0 * structure.smaller**2 + turned * structure.entries)
-    # The factor is part of the result's memory; or the weights, before and after they are added.
-    more = features**2 if structure.is_tall else 2 * features * outputs * (outputs > 1)
-    return float(structure.solver_bytes + more * itemsize)
+    # The factor is part of the result's memory.
+    return float(structure.solver_bytes + features**2 * itemsize * structure.is_tall)
 
 
 def _by_sums(question: Question) -> Price:
@@ -169,9 +168,12 @@ def gram(question: Question) -> Price:
     condition = question.condition or 1.0
     # At the start and at the end the params are measured on the data themselves, of which two
     # blocks are widened at a time. Runs of rows are cut from one more copy of widened data.
-    widened = question.widened_bytes * (1 if question.is_widened else 2)
-    if question.is_widened and run_length(structure.rows, structure.features) is not None:
-        built += widened
+    widened = 0.0
+    if question.is_widened:
+        widened = float(structure.entries * itemsize)
+        built += widened * (run_length(structure.rows, size) is not None)
+    elif question.is_narrow:
+        widened = 2 * question.block_bytes(WIDENED_BYTES)
     images = 5.0 * outputs * structure.shard[0] * itemsize
     working = max(built, square + widened, images)
     return Price(
@@ -189,7 +191,7 @@ def _built_bytes(question: Question) -> float:
     One CPU adds up blocks that its cache holds, in double length: besides the sum these are its low
     part and a block's own product, and for halved products two blocks. A centred or widened X is
     copied, on a CPU with its targets, and once more for the products with several of them; a TPU
-    centres while it reads.
+    centres while it reads. Weighted rows are copies besides.
     """
     structure, machine = question.structure, question.machine
     size = structure.features
@@ -209,5 +211,7 @@ def _built_bytes(question: Question) -> float:
         is_parted = outputs > 1 and part_length(block) is not None
         lines *= 2 if is_parted and machine.is_one_cpu else 1
         targets = 2
+    if structure.is_weighted:
+        lines *= 2 if is_whole else 3
     elements = squares * size * size + lines * size + targets * rows * outputs
     return float(itemsize * max(elements, 2 * size * size))

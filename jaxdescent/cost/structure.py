@@ -55,6 +55,8 @@ class Structure(Displayed):
       has_intercept: whether a regression has an intercept.
       has_penalty: whether there is an ``l2`` that may limit the condition number.
       has_own_l2: whether each output has an ``l2`` of its own.
+      is_weighted: whether rows have weights.
+      has_narrow_targets: whether the targets are stored in fewer bytes than the arithmetic's.
       is_uneven: whether X's columns are known to differ much in length.
       is_rounded: whether params are stored in 16 bits.
       largest_leaf_bytes: the largest leaf of the params, in the dtype of the arithmetic.
@@ -84,6 +86,8 @@ class Structure(Displayed):
     has_intercept: bool = False
     has_penalty: bool = False
     has_own_l2: bool = False
+    is_weighted: bool = False
+    has_narrow_targets: bool = False
     is_uneven: bool = False
     is_rounded: bool = False
     largest_leaf_bytes: int = 0
@@ -246,6 +250,8 @@ def structure_of(objective: Objective, params: Params) -> Structure:
             has_intercept=regression.intercept,
             has_penalty=not _is_zero(regression.l2),
             has_own_l2=np.ndim(regression.l2) == 1,
+            is_weighted=regression.sample_weight is not None,
+            has_narrow_targets=jnp.result_type(regression.y).itemsize < design.dtype.itemsize,
             is_uneven=design.is_uneven,
             evaluation_flops=2.0 * design.entries if reading.bytes else 0.0,
             evaluation_bytes=float(reading.bytes),

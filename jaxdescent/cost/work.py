@@ -146,17 +146,13 @@ class Question:
         is_in_blocks = structure.entries * structure.itemsize > WIDENED_BYTES
         return self.is_narrow and not (is_regression and is_in_blocks)
 
-    @property
-    def widened_bytes(self) -> float:
-        """The bytes of what a product widens of 16-bit data: all of it, or blocks of a large X."""
-        structure = self.structure
-        if not self.is_narrow:
-            return 0.0
-        if self.is_widened:
-            return float(structure.entries * structure.itemsize)
-        # Two copies share the room of the last, shorter block.
-        has_rest = structure.rows % block_rows(structure.features, structure.itemsize) > 0
-        return (1.0 + has_rest / 2) * WIDENED_BYTES
+    def block_bytes(self, most: int) -> float:
+        """The bytes of the blocks of rows that products copy on a CPU: one of at most so many bytes
+        and the shorter one of the last rows.
+        """
+        (rows, features), itemsize = self.structure.shard, self.structure.itemsize
+        length = min(block_rows(features, itemsize, most), rows)
+        return float((length + rows % length) * features * itemsize)
 
     @property
     def read_dtype(self) -> str:

@@ -184,13 +184,12 @@ class LinearRegression(LinearModel):
 
     def stationary_solver_bytes(self, params: Params) -> int:
         del params
-        is_weighted = self.sample_weight is not None
         return regression_solver_bytes(
             self._design,
             self.l2,
             self.y,
-            is_scaled=self.intercept or is_weighted,
-            is_weighted=is_weighted,
+            intercept=self.intercept,
+            is_weighted=self.sample_weight is not None,
         )
 
     def parts(self) -> Parts | None:

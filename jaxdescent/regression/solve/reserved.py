@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent.designs import Design
+from jaxdescent.kernels.blocks import WIDENED_BYTES
 
 TARGET_COPIES = 5
 """The arrays like the targets that a refinement of the solution holds at once."""
@@ -19,7 +20,7 @@ counted, which lie between what compiled programs reserve."""
 
 
 def regression_solver_bytes(
-    design: Design, l2: Any, targets: Any, *, is_scaled: bool, is_weighted: bool
+    design: Design, l2: Any, targets: Any, *, intercept: bool, is_weighted: bool
 ) -> int:
     """The peak bytes of the compiled solve, including branches that may not be taken.
 
@@ -31,18 +32,26 @@ def regression_solver_bytes(
     reading = design.reading
     if reading.seconds:  # Sums, spectrum and basis in float64, and the factor as a result.
         return 8 * 6 * features**2 + reading.held_bytes
-    smaller, larger = min(rows, features), max(rows, features)
-    square, entries = smaller * smaller, rows * features
+    square, entries = min(rows, features) ** 2, rows * features
     outputs = int(np.prod(np.shape(targets)[1:]))
     has_many_l2 = jnp.ndim(l2) == 1
-    if rows < features and has_many_l2:
-        peak = 2 * entries + 3 * square + larger * (1 + outputs)
-    elif rows < features:
-        means = 3 * larger if is_scaled else 0
-        peak = 2 * entries + (2 if outputs == 1 else 4) * square + means
+    itemsize, is_widened = jnp.dtype(design.dtype).itemsize, reading.dtype != design.dtype
+    written_out = min(design.dense_bytes(), itemsize * entries)
+    if rows < features:
+        # The operand of QR and Q; and what they are computed from, unless it is X as it is stored
+        # or is fused with the operand.
+        copies, written_out = 2.0, 0
+        is_centred = intercept and outputs > 1
+        widened = min(entries, WIDENED_BYTES // itemsize)
+        if is_widened and (is_centred or widened == entries):
+            copies += is_centred + widened / entries
+        elif not design.is_stored:
+            copies += intercept
+        squares = 3 if has_many_l2 else 2 if outputs == 1 and not is_widened else 4
+        peak = copies * entries + squares * square + (5 + 3 * outputs) * features
     else:
-        is_widened = reading.dtype != design.dtype
         are_widened = jnp.result_type(targets) != design.dtype
+        is_scaled = intercept or is_weighted
         # The operand of QR, and where that is not X itself its centred, weighted copy.
         copies: float = 1 + is_scaled
         if entries <= MOST_COPIED and is_widened:
@@ -56,4 +65,5 @@ def regression_solver_bytes(
         weighted = entries + 3 * square + 2 * goals if is_weighted else 0
         refined = (TARGET_COPIES + is_weighted + (2 + is_weighted) * are_widened) * goals
         peak = max(orthogonal, (3 if has_many_l2 else 6) * square, weighted, refined)
-    return round(jnp.dtype(design.dtype).itemsize * peak) + design.dense_bytes()
+    # To write X out takes more than the result, but only until the solve begins.
+    return max(round(itemsize * peak) + written_out, design.dense_bytes())
