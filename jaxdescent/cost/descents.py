@@ -14,8 +14,8 @@ from jaxdescent.cost.iterations import (
 )
 from jaxdescent.cost.structure import ProblemKind, Structure
 from jaxdescent.cost.work import ITERATION_KERNELS, SCALAR_BYTES, Price, Question, Work
-from jaxdescent.kernels.blocks import SHIFTED_BYTES, WIDENED_BYTES, block_rows
-from jaxdescent.kernels.products import FEW_ROWS, part_length, run_length
+from jaxdescent.kernels.blocks import SHIFTED_BYTES, WIDENED_BYTES
+from jaxdescent.kernels.products import part_length, run_length
 from jaxdescent.kernels.sparse_products import CACHED_BYTES, CHAIN
 from jaxdescent.methods.batch_steps import SHARE as STEP_SHARE
 from jaxdescent.methods.batch_steps import batch_rows
@@ -69,11 +69,9 @@ class PricedByPasses(NamedTuple):
         )
 
     def _bytes(self, question: Question) -> float:
-        """The bytes of vectors of both sides, at an iteration or at the look at a claim, and of the
-        copies that products make besides.
-
-        A look has the lengths of the columns for each output that has an ``l2`` of its own, and
-        targets of 16 bits once more, widened.
+        """The bytes of vectors of both sides and of copies, in an iteration or in the look at a
+        claim. A look has the lengths of the columns for each output that has an ``l2`` of its own,
+        and widens targets of 16 bits.
         """
         structure, itemsize = question.structure, question.structure.itemsize
         reserved = structure.evaluation_reserved + SCALAR_BYTES
@@ -94,16 +92,17 @@ class PricedByPasses(NamedTuple):
         """The blocks of an X that is centred on a CPU."""
         structure = question.structure
         is_centred = self.is_centred and structure.has_intercept and structure.is_dense
-        return question.block_bytes(SHIFTED_BYTES) if is_centred and question.is_cpu else 0.0
+        if not (is_centred and question.is_cpu):
+            return 0.0
+        return question.block_bytes(SHIFTED_BYTES, is_cut=True)
 
 
 def _copied(question: Question) -> float:
-    """The bytes that products make of X and of their results on a CPU, besides these.
+    """The bytes of what products copy of X, and of the partial sums that they store.
 
-    Of 16-bit data these are a widened copy, or blocks for the start and for an iteration. XLA
-    widens float16 as a whole for the lengths of its columns, and once more to cut a block into
-    runs. Of X'R for runs of rows, and of a sparse X
-    for chains of entries, partial sums are stored.
+    A CPU widens 16-bit data as a whole or in blocks, for the start and for an iteration, and
+    float16 once more as a whole for the lengths of its columns, and to cut a block into runs. X'R
+    has a sum for each run of rows, and a product with a sparse X one for each chain of entries.
     """
     structure, itemsize = question.structure, question.structure.itemsize
     (rows, features), outputs = structure.shard, structure.outputs
@@ -117,12 +116,9 @@ def _copied(question: Question) -> float:
         whole = float(structure.entries * itemsize)
         if question.is_widened:
             return 2 * whole
-        blocks = question.block_bytes(WIDENED_BYTES)
-        if structure.data_dtype != "float16":
-            return 2 * blocks
-        length = min(block_rows(features, itemsize), rows)
-        blocks *= 2 if outputs == 1 and run_length(length, features) else 1
-        return blocks + max(blocks, whole)
+        is_half = structure.data_dtype == "float16"
+        blocks = question.block_bytes(WIDENED_BYTES, is_cut=is_half)
+        return blocks + max(blocks, whole * is_half)
     length = run_length(rows, features) if outputs == 1 else part_length(rows)
     return rows / length * features * outputs * itemsize if length else 0.0
 

@@ -177,12 +177,7 @@ def largest_size(structure_at: SizedStructure, machine: Machine, name: str) -> i
     return bisect.bisect_left(SIZES, True, key=is_too_large)
 
 
-def largest_by_descent(structure_at: SizedStructure, machine: Machine) -> tuple[int, Candidate]:
-    """The most features for which an iterative candidate fits, and that candidate at this size."""
-    sizes = {
-        name: largest_size(structure_at, machine, name)
-        for name in candidates_at(structure_at, 1, machine)
-        if name != "DerivativeMethod()"
-    }
-    name = max(sizes, key=lambda name: sizes[name])
-    return sizes[name], candidates_at(structure_at, sizes[name], machine)[name]
+def largest_sizes(structure_at: SizedStructure, machine: Machine) -> dict[str, int]:
+    """:func:`largest_size` of each candidate, by its name."""
+    names = candidates_at(structure_at, 1, machine)
+    return {name: largest_size(structure_at, machine, name) for name in names}

@@ -10,12 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from jaxdescent.cost.plan import Plan
-from jaxdescent.cost.planning import (
-    SizedStructure,
-    candidates_at,
-    largest_by_descent,
-    largest_size,
-)
+from jaxdescent.cost.planning import SizedStructure, candidates_at, largest_sizes
 from jaxdescent.display import Report, broken, readable_seconds
 from jaxdescent.machine import Machine
 from jaxdescent.machine.memory import readable_bytes
@@ -105,9 +100,12 @@ def _operations(count: float) -> str:
 
 def reach(structure_at: SizedStructure, rows_per_feature: float, machine: Machine) -> str:
     """A sentence on the largest coupled problems for the derivative method and for descent."""
-    direct = largest_size(structure_at, machine, "DerivativeMethod()")
+    sizes = largest_sizes(structure_at, machine)
+    direct = sizes.pop("DerivativeMethod()")
     solve = candidates_at(structure_at, direct, machine)["DerivativeMethod()"]
-    descent, candidate = largest_by_descent(structure_at, machine)
+    name = max(sizes, key=lambda name: sizes[name])
+    descent = sizes[name]
+    candidate = candidates_at(structure_at, descent, machine)[name]
     on_each = " on each device" if machine.devices > 1 else ""
     return (
         f"With {rows_per_feature:,.3g} rows a feature and {readable_bytes(machine.memory_bytes)} "

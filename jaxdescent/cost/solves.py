@@ -69,8 +69,9 @@ def _direct_bytes(question: Question) -> float:
         # Cholesky factors, their inverses and products; and a block of X times the inverse.
         turned = 2.0 / stride_count(rows, features) if structure.is_tall else 3.0
         return itemsize * (9.0 * structure.smaller**2 + turned * structure.entries)
-    # The factor is part of the result's memory.
-    return float(structure.solver_bytes + features**2 * itemsize * structure.is_tall)
+    # The factor is part of the result's memory; or the weights, before and after they are added.
+    more = features * features if structure.is_tall else 2 * structure.unknowns
+    return float(structure.solver_bytes + more * itemsize)
 
 
 def _by_sums(question: Question) -> Price:
@@ -205,7 +206,9 @@ def _built_bytes(question: Question) -> float:
         return (3.0 if is_halved else 2.0) * size * size * itemsize
     squares = 1 if is_whole and not is_halved else 3
     rest = rows % block if rows >= 2 * block else 0
-    lines = 2 * block if is_halved and not is_whole else block + rest
+    lines = block + rest
+    if is_halved and not is_whole:
+        lines = (2 + (size > 2 * LEAST_HALVED)) * block
     targets = 0
     if is_whole and is_cpu:
         is_parted = outputs > 1 and part_length(block) is not None

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxdescent.cost.structure import ProblemKind, Structure
 from jaxdescent.kernels.blocks import WIDENED_BYTES, block_rows
 from jaxdescent.kernels.loops import LARGE_BYTES
-from jaxdescent.kernels.products import LEAST_PARTED
+from jaxdescent.kernels.products import LEAST_PARTED, run_length
 from jaxdescent.kernels.symmetric import symmetric_share
 from jaxdescent.machine import Machine
 
@@ -146,13 +146,19 @@ class Question:
         is_in_blocks = structure.entries * structure.itemsize > WIDENED_BYTES
         return self.is_narrow and not (is_regression and is_in_blocks)
 
-    def block_bytes(self, most: int) -> float:
+    def block_bytes(self, most: int, *, is_cut: bool = False) -> float:
         """The bytes of the blocks of rows that products copy on a CPU: one of at most so many bytes
-        and the shorter one of the last rows.
+        and the shorter one of the last rows, each twice if it is cut into runs for one output.
         """
         (rows, features), itemsize = self.structure.shard, self.structure.itemsize
-        length = min(block_rows(features, itemsize, most), rows)
-        return float((length + rows % length) * features * itemsize)
+        length, is_cut = (
+            block_rows(features, itemsize, most),
+            is_cut and self.structure.outputs == 1,
+        )
+        copied = 0
+        for block in (min(length, rows), rows % length if rows > length else 0):
+            copied += block * (2 if is_cut and run_length(block, features) else 1)
+        return float(copied * features * itemsize)
 
     @property
     def read_dtype(self) -> str:
@@ -313,5 +319,6 @@ class Question:
         elif self.structure.kind is ProblemKind.SEPARABLE and price.touched > SMALL_BYTES:
             fresh = price.touched / 3
         called = Work(kernels=CALL_KERNELS + HANDOVER_KERNELS * self.is_cpu)
-        once = self.seconds(price.setup + called) + fresh / self.machine.fresh_bandwidth
+        mapped = fresh / (self.machine.ratios.fresh * self.machine.read_bandwidth["float32"])
+        once = self.seconds(price.setup + called) + mapped
         return once, self.seconds(price.iteration, is_loop=True)

@@ -207,11 +207,6 @@ class Machine:
         """The rates that are assumed to be in a fixed ratio to the measured ones."""
         return ratios_of(self.platform)
 
-    @property
-    def fresh_bandwidth(self) -> float:
-        """Bytes written a second to memory whose pages the system has yet to map."""
-        return self.ratios.fresh * self.read_bandwidth["float32"]
-
     def bandwidth(self, dtype: Any, size_in_bytes: float) -> float:
         """Bytes a second of repeated passes over data of this size and dtype."""
         name = _name(dtype)

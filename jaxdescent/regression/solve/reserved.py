@@ -48,7 +48,7 @@ def regression_solver_bytes(
         elif not design.is_stored:
             copies += intercept
         squares = 3 if has_many_l2 else 2 if outputs == 1 and not is_widened else 4
-        peak = copies * entries + squares * square + (5 + 3 * outputs) * features
+        peak = copies * entries + squares * square + (5 + outputs) * features
     else:
         are_widened = jnp.result_type(targets) != design.dtype
         is_scaled = intercept or is_weighted
