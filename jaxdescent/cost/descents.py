@@ -107,7 +107,7 @@ def _copied(question: Question) -> float:
     structure, itemsize = question.structure, question.structure.itemsize
     (rows, features), outputs = structure.shard, structure.outputs
     if structure.is_sparse and not structure.is_streamed:
-        is_at_once = features * outputs * itemsize <= CACHED_BYTES
+        is_at_once = not question.is_cpu or features * outputs * itemsize <= CACHED_BYTES
         chains = structure.evaluation_flops / 2 / CHAIN
         return chains * itemsize * (outputs if is_at_once else 1)
     if not (question.is_cpu and structure.is_dense):
