@@ -86,6 +86,9 @@ class PricedByPasses(NamedTuple):
         looking += (looked_rows + structure.has_narrow_targets) * of_rows
         # While a look multiplies, few of its vectors of the targets' size are there.
         multiplying = looked_params * of_params + self.of_rows * of_rows + _copied(question)
+        if question.is_widened and self.is_centred and structure.has_intercept and outputs == 1:
+            # A centred iteration has blocks, and only a look widens X as a whole.
+            multiplying -= structure.entries * itemsize
         return max(stepping + self._centred_bytes(question), looking, multiplying) + reserved
 
     def _centred_bytes(self, question: Question) -> float:
