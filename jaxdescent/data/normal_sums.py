@@ -42,39 +42,26 @@ class NormalSums(NamedTuple):
     ) -> NormalSums:
         """Sums from ``sum_i s_i z_i z_i'``, where z is features and targets less the shift, and 1.
 
+        Those of constant columns are zeros: their centred sums are the rounding errors of the
+        squares that they were computed from, or of the numbers.
+
         Raises:
           DataError: where the sums overflow.
         """
         if not np.isfinite(total).all():
             raise DataError("the values are too large: their squares overflow; divide them.")
-        if not intercept or not total[-1, -1]:
-            return cls._of_centred(total[:-1, :-1], shift, features, total[-1, -1])
-        return cls.about_means(total, shift, features)
-
-    @classmethod
-    def about_means(cls, total: np.ndarray, shift: np.ndarray, features: int) -> NormalSums:
-        """The sums of :meth:`of` with an intercept, about the means that follow from them."""
-        weight = total[-1, -1]
-        moved = total[-1, :-1] / weight
-        centred = total[:-1, :-1] - weight * np.multiply.outer(moved, moved)
-        sums = cls._of_centred(centred, shift + moved, features, weight)
-        return sums._without_rounding(np.diagonal(total)[:features])
-
-    def _without_rounding(self, raw: np.ndarray) -> NormalSums:
-        """The sums with zeros for constant columns, whose centred sums are the rounding errors of
-        ``raw``, (features,), the squares that they were computed from, or of the numbers.
-        """
-        rounding = self.weight_total * np.square(4 * EPS * self.feature_mean)
-        still = np.diagonal(self.gram) <= np.maximum(CONSTANT * raw, rounding)
-        self.gram[still] = self.gram[:, still] = self.cross[still] = 0
-        return self
-
-    @classmethod
-    def _of_centred(
-        cls, centred: np.ndarray, mean: np.ndarray, n: int, weight: float
-    ) -> NormalSums:
+        n, weight, mean, centred = features, float(total[-1, -1]), shift, total[:-1, :-1]
+        has_center = intercept and weight != 0
+        if has_center:
+            moved = total[-1, :-1] / weight
+            mean, centred = shift + moved, centred - weight * np.multiply.outer(moved, moved)
+        gram, cross = centred[:n, :n], centred[:n, n:]
         squares = max(float(np.trace(centred[n:, n:])), 0.0)
-        return cls(centred[:n, :n], centred[:n, n:], squares, mean[:n], mean[n:], float(weight))
+        if has_center:
+            rounding = weight * np.square(4 * EPS * mean[:n])
+            still = gram.diagonal() <= np.maximum(CONSTANT * total.diagonal()[:n], rounding)
+            gram[still] = gram[:, still] = cross[still] = 0
+        return cls(gram, cross, squares, mean[:n], mean[n:], weight)
 
 
 class NormalSolution(NamedTuple):

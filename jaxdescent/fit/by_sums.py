@@ -108,7 +108,8 @@ class ProductSums:
 
     def moments(self) -> NormalSums:
         """The sums of the training rows about their means."""
-        return NormalSums.about_means(self.matrices[TRAIN], self.shift, self.encoding.size)
+        total = self.matrices[TRAIN]
+        return NormalSums.of(total, self.shift, self.encoding.size, intercept=True)
 
     def squared_error(self, part: int, weights: np.ndarray, b: float) -> float:
         """``sum_i s_i (w.x_i + b - y_i)^2`` from the sums alone."""
