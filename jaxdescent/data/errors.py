@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import os
 import re
 import tokenize
 import zlib
@@ -107,8 +106,3 @@ def check_columns(wanted: Iterable[str], known: Iterable[str], *, who: str = "th
     raise DataError(
         f"{who} has no column{'s' * (len(missing) > 1)} {listed(map(repr, missing))}: {hint}"
     )
-
-
-def is_readable_folder(path: Any) -> bool:
-    """Whether the names in a folder can be listed."""
-    return os.access(path, os.R_OK | os.X_OK)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxdescent.data.arrays import Arrays, NpyFiles
-from jaxdescent.data.errors import DataError, is_readable_folder, listed
+from jaxdescent.data.errors import DataError, listed
 from jaxdescent.data.filters import Filtered
 from jaxdescent.data.protocol import Source, stamps_of
 from jaxdescent.data.tables import ArrowStream
@@ -156,7 +156,7 @@ def _files_below(path: pathlib.Path) -> list[pathlib.Path]:
         if not os.access(path, os.R_OK):
             raise DataError(f"{path}: no permission to read it.")
         return [path]
-    if not is_readable_folder(path):
+    if not os.access(path, os.R_OK | os.X_OK):
         raise DataError(f"{path}: no permission to read it.")
     found: list[pathlib.Path] = []
     for file in sorted(path.rglob("*")):

@@ -19,7 +19,7 @@ from jaxdescent.fit import shared_rows
 from jaxdescent.fit.budget import Memory
 from jaxdescent.fit.by_descent import check_start
 from jaxdescent.fit.checkpoint import PROCESSES, FitCheckpoint
-from jaxdescent.fit.dates import Dated, asked_for, looked_at, with_columns
+from jaxdescent.fit.dates import asked_for, looked_at, with_columns
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.levels import notes_of_many_levels, with_levels
 from jaxdescent.fit.loading import load_model
@@ -135,13 +135,9 @@ def _job(
 ) -> Job:
     """The job of a fit, whose sources are this process's own rows, of the columns that are read."""
     request = request.matched(source.kinds)
-    if request.features:
-        source = source.offering(request.features)
-    labelled = [name for name in (*request.categorical, *request.hashed) if name in source.kinds]
-    source = source.as_text(labelled)
     dates = asked_for(request.date)
-    if dates:
-        source = Dated(source, dates)
+    labelled = (*request.categorical, *request.hashed)
+    source = with_columns(source, dates, request.features, labelled)
     roles = roles_of(request, source, dates)
     test_source = None
     if test_data is not None:
