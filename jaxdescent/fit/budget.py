@@ -76,7 +76,7 @@ class Memory(NamedTuple):
 
     def reading(
         self, source: Source, names: Sequence[str], width: int, what: str, beside: int = 0
-    ) -> ReadingBytes:
+    ) -> ReadingPlan:
         """The reading of a source for ``what``, where ``beside`` more bytes are held.
 
         Raises:
@@ -85,7 +85,7 @@ class Memory(NamedTuple):
         held = resident_bytes() + SLACK_BYTES + beside
         plan = reading_of([source], names, width, self.limit - held)
         if not self.fits(held + plan.bytes):
-            raise self.refuse(f"{what}{plan.longest}", held + plan.bytes)
+            raise self.refuse(f"{what}{_of_long_texts(source, names)}", held + plan.bytes)
         return plan
 
     def check(self) -> None:
@@ -99,19 +99,25 @@ class Memory(NamedTuple):
             )
 
 
-class ReadingBytes(NamedTuple):
-    """How a source is read: rows of a block, bytes that reading holds, and the column of text that
-    takes most of them, as a refusal names it.
+class ReadingPlan(NamedTuple):
+    """How rows are read, and the memory that this takes.
+
+    Attributes:
+      bytes: how many bytes reading holds; of a fit, all that the process holds at its peak.
+      at_once: how many rows are read at a time.
+      rows: how many rows all sources have; 0 where this was not needed.
+      width: for how many penalties a pass multiplies.
     """
 
-    rows: int
     bytes: int
-    longest: str = ""
+    at_once: int
+    rows: int = 0
+    width: int = 1
 
 
 def reading_of(
     sources: Sequence[Source], names: Sequence[str], width: int, free: float
-) -> ReadingBytes:
+) -> ReadingPlan:
     """The largest blocks that fit ``free`` bytes, up to the size from which on nothing is gained.
 
     Args:
@@ -120,13 +126,8 @@ def reading_of(
       width: bytes that a row takes once it is prepared.
       free: bytes that are left for reading.
     """
-    plans = list[ReadingBytes]()
+    most, at_once = 0, MOST_ROWS
     for source in sources:
-        texts = {name: source.row_bytes([name]) for name in names}
-        longest = max(texts, key=lambda name: texts[name], default="")
-        where = ""
-        if texts.get(longest, 0) > LONG_BYTES:
-            where = f", with texts as long as in {longest!r},"
         row = max(source.row_bytes(names) * BLOCK_COPIES + width, 1)
         rows = MOST_ROWS
         while rows > LEAST_ROWS and rows * row > BLOCK_BYTES:
@@ -136,6 +137,13 @@ def reading_of(
             if rows == 1 or rows * row <= LEAST_BYTES or held <= free:
                 break
             rows //= 2
-        plans.append(ReadingBytes(rows, held, where))
-    most = max(plans, key=lambda plan: plan.bytes)
-    return most._replace(rows=min(plan.rows for plan in plans))
+        most, at_once = max(most, held), min(at_once, rows)
+    return ReadingPlan(most, at_once)
+
+
+def _of_long_texts(source: Source, names: Sequence[str]) -> str:
+    """The column of the longest texts, as a refusal names it; empty where none are long."""
+    longest = max(names, key=lambda name: source.row_bytes([name]), default=None)
+    if longest is None or source.row_bytes([longest]) <= LONG_BYTES:
+        return ""
+    return f", with texts as long as in {longest!r},"

@@ -9,9 +9,10 @@ import numpy as np
 from jaxdescent import processes
 from jaxdescent.data import NormalSums
 from jaxdescent.data.chunk import mirror
+from jaxdescent.fit.budget import ReadingPlan
 from jaxdescent.fit.job import Fitted, Job, part_of
 from jaxdescent.fit.penalty_path import HELD_OUT, Path, generalised, penalties_from
-from jaxdescent.fit.plans import FitPlan, products_side
+from jaxdescent.fit.plans import products_side
 from jaxdescent.fit.request import AUTO
 from jaxdescent.fit.rows import TEST, TRAIN, FirstPass, Rows
 from jaxdescent.status import Evidence, Status
@@ -28,7 +29,7 @@ DEPENDENT = 1e-13
 weights is the rounding error of an exact dependence."""
 
 
-def fit_by_sums(job: Job, plan: FitPlan) -> Fitted:
+def fit_by_sums(job: Job, plan: ReadingPlan) -> Fitted:
     """Read everything once, and solve.
 
     Raises:

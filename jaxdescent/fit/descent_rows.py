@@ -21,10 +21,11 @@ from jaxdescent.data.wrapped import WrappedSource
 from jaxdescent.designs import Concatenated, Sparse
 from jaxdescent.designs.reference_levels import references
 from jaxdescent.fit import shared_rows
+from jaxdescent.fit.budget import ReadingPlan
 from jaxdescent.fit.descents import descend, minimum
 from jaxdescent.fit.encoding import Encoded, Encoding
 from jaxdescent.fit.job import Job, Predictions
-from jaxdescent.fit.plans import ENTRY_BYTES, FitPlan
+from jaxdescent.fit.plans import ENTRY_BYTES
 from jaxdescent.fit.request import IN_FILES, IN_MEMORY, method_of
 from jaxdescent.fit.rows import TEST, TRAIN, prepared, read_rows, shifted_numbers
 from jaxdescent.fit.vectors import Vectors
@@ -56,7 +57,7 @@ class RowsInMemory:
 
     where, default, width = "in memory", IN_MEMORY, 1
 
-    def __init__(self, job: Job, plan: FitPlan) -> None:
+    def __init__(self, job: Job, plan: ReadingPlan) -> None:
         self._job, encoding, rows, dtype = job, job.encoding, plan.rows, job.dtype
         self._numbers = np.empty((rows, len(encoding.numbers)), dtype)
         values = {name: np.empty(rows, dtype) for name in encoding.sloped}
@@ -177,7 +178,7 @@ class RowsInFiles:
 
     where, default = "that stay in the files", IN_FILES
 
-    def __init__(self, job: Job, plan: FitPlan) -> None:
+    def __init__(self, job: Job, plan: ReadingPlan) -> None:
         return_what_is_freed()
         self._job, self._plan, self.width = job, plan, plan.width
         shares = None if processes.is_alone() else job.checkpoint

@@ -49,7 +49,7 @@ def look_at(source: Source, memory: Memory, watch: ProgressListener) -> DataLook
     watch.begin("looking", source.rows)
     rows, found = 0, dict[str, SeenColumn]()
     with unchanged([source], "look again"):
-        for block in read_ahead(lambda: located(source, names, plan.rows)):
+        for block in read_ahead(lambda: located(source, names, plan.at_once)):
             for name, kind in source.kinds.items():
                 column, is_sparse = block.columns[name], kind is Kind.SPARSE
                 if name not in found:

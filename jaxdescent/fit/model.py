@@ -143,7 +143,7 @@ class Model(Displayed):
         width = 8 * (len(names) + 4)
         plan = memory.reading(source, names, width, "predicting", encoding.level_bytes)
         with unchanged([source], "predict again"):
-            for block in read_ahead(lambda: located(source, names, plan.rows)):
+            for block in read_ahead(lambda: located(source, names, plan.at_once)):
                 encoded = encoding.encode(block, missing, unseen, ADVICE)
                 predicted = encoding.product(encoded, self.weights) + self.intercept
                 if not np.isfinite(predicted).all():

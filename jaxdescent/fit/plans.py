@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from jaxdescent.data import DataError, located, row_stream
 from jaxdescent.data.chunk import product_rows
 from jaxdescent.data.read_ahead import BLOCKS_HELD
 from jaxdescent.fit import checkpoint
-from jaxdescent.fit.budget import LEVEL_BYTES, MOST_ROWS, SLACK_BYTES, reading_of
+from jaxdescent.fit.budget import LEVEL_BYTES, MOST_ROWS, SLACK_BYTES, ReadingPlan, reading_of
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.request import AUTO
 from jaxdescent.machine.resident import resident_bytes
@@ -46,29 +44,13 @@ LEAST_ROWS, WIDEST = 64, 4
 """The fewest rows of a block, and its most bytes as a multiple of a product's block."""
 
 
-class FitPlan(NamedTuple):
-    """How a way of fitting reads the rows, and the memory that it takes.
-
-    Attributes:
-      bytes: how many bytes the process holds at its peak.
-      at_once: how many rows are read at a time.
-      rows: how many rows all sources have; 0 where this was not needed.
-      width: for how many penalties a pass multiplies.
-    """
-
-    bytes: int
-    at_once: int
-    rows: int = 0
-    width: int = 1
-
-
 def products_side(job: Job) -> int:
     """The side of a matrix of sums: features, marks of missing numbers, the target, and ones."""
     extra = len(job.encoding.numbers) if job.request.missing == "mean" else 0
     return job.encoding.size + extra + 2
 
 
-def plan_sums(job: Job) -> FitPlan:
+def plan_sums(job: Job) -> ReadingPlan:
     """The plan of one pass that adds up products, whether or not it fits the memory."""
     encoding, side = job.encoding, products_side(job)
     numbers = len(encoding.numbers)
@@ -82,7 +64,7 @@ def plan_sums(job: Job) -> FitPlan:
     # The numbers less their shift, those of each part, and the marks of missing ones.
     width = encoding.prepared_bytes + 8 * (numbers * parts + dense - numbers)
     reading = reading_of(job.sources, job.roles.columns, width, job.memory.limit - base - passing)
-    return FitPlan(base + max(passing + reading.bytes, solving_bytes), reading.rows)
+    return reading._replace(bytes=base + max(passing + reading.bytes, solving_bytes))
 
 
 def counted_rows(job: Job) -> tuple[int, bool]:
@@ -102,7 +84,7 @@ def counted_rows(job: Job) -> tuple[int, bool]:
     return rows, is_counted
 
 
-def plan_in_memory(job: Job, rows: int) -> FitPlan:
+def plan_in_memory(job: Job, rows: int) -> ReadingPlan:
     """The plan of a fit of this many rows in memory."""
     encoding = job.encoding
     numbers = len(encoding.numbers) + len(encoding.one_hot) * bool(encoding.sloped)
@@ -114,10 +96,10 @@ def plan_in_memory(job: Job, rows: int) -> FitPlan:
     kept = _descent_bytes(job, rows, of_row, of_feature, CODE_BYTES * entries)
     free, width = job.memory.limit - kept, encoding.prepared_bytes
     reading = reading_of(job.sources, job.roles.columns, width, free)
-    return FitPlan(kept + reading.bytes, reading.rows, rows)
+    return reading._replace(bytes=kept + reading.bytes, rows=rows)
 
 
-def plan_in_files(job: Job, rows: int) -> FitPlan:
+def plan_in_files(job: Job, rows: int) -> ReadingPlan:
     """The plan of a fit of this many rows in files, whether or not it fits the memory."""
     encoding, wider, block_bytes = job.encoding, job.dtype.itemsize // 4, row_stream.BLOCK_BYTES
     entries = 0
@@ -149,7 +131,7 @@ def plan_in_files(job: Job, rows: int) -> FitPlan:
         if job.checkpoint is not None and job.checkpoint.width is not None:
             width = job.checkpoint.width  # the width of the fit that is resumed
         needed += width * of_penalty
-    return FitPlan(needed, at_once, rows, width)
+    return ReadingPlan(needed, at_once, rows, width)
 
 
 def _descent_bytes(

@@ -52,7 +52,7 @@ def sample_of(model: Model, source: Source, memory: Memory) -> Sample:
     plan = reading_of([source], roles.columns, 64, memory.limit - resident_bytes())
     found: list[tuple[Any, ...]] = []
     with unchanged([source], "fit again"):
-        for block in read_ahead(lambda: located(source, roles.columns, plan.rows)):
+        for block in read_ahead(lambda: located(source, roles.columns, plan.at_once)):
             rows = prepared(block, roles, options["missing"], **held_out)
             chosen = is_held_out(block.start, block.rows, share, SAMPLE_SEED)[rows.kept]
             predicted = encoding.product(rows.encoded, model.weights) + model.intercept

@@ -9,12 +9,12 @@ import jax
 from jaxdescent import processes
 from jaxdescent.data import DataError
 from jaxdescent.fit import plans
+from jaxdescent.fit.budget import ReadingPlan
 from jaxdescent.fit.by_descent import fit_by_descent
 from jaxdescent.fit.by_sums import fit_by_sums
 from jaxdescent.fit.descent_rows import RowsInFiles, RowsInMemory
 from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.job import Fitted, Job
-from jaxdescent.fit.plans import FitPlan
 from jaxdescent.fit.request import AUTO, DIRECT, IN_FILES, ITERATIVE, method_of
 from jaxdescent.machine.memory import readable_bytes
 
@@ -74,7 +74,7 @@ def fit_within_memory(job: Job) -> tuple[Fitted, bool]:
     return fitted, is_counted
 
 
-def _in_files(job: Job, sums: FitPlan, in_memory: FitPlan) -> Fitted:
+def _in_files(job: Job, sums: ReadingPlan, in_memory: ReadingPlan) -> Fitted:
     """The fit on rows that stay in the files.
 
     Raises:
@@ -118,7 +118,7 @@ def _descent(
     job: Job,
     kind: type[RowsInMemory | RowsInFiles],
     way: str,
-    plan: FitPlan,
+    plan: ReadingPlan,
     lines: list[str],
 ) -> Fitted:
     """A fit that iterates, in arrays of JAX that can have the dtype of the iterations."""
@@ -130,7 +130,7 @@ def _descent(
         return fit_by_descent(job, kind(job, plan))
 
 
-def _bytes(job: Job, plan: FitPlan) -> str:
+def _bytes(job: Job, plan: ReadingPlan) -> str:
     limit = "the limit is" if job.memory.is_given else "available are"
     return f"{readable_bytes(plan.bytes)} of memory, {limit} {readable_bytes(job.memory.limit)}"
 

@@ -11,9 +11,9 @@ from jaxdescent import processes
 from jaxdescent.data import DataError
 from jaxdescent.data.chunk import Chunk
 from jaxdescent.data.hashing import finalised
+from jaxdescent.fit.budget import ReadingPlan
 from jaxdescent.fit.encoding import Encoded
 from jaxdescent.fit.job import Job
-from jaxdescent.fit.plans import FitPlan
 from jaxdescent.fit.request import AUTO
 from jaxdescent.fit.rows import TRAIN, FirstPass, Rows
 
@@ -50,7 +50,7 @@ class Vectors:
     def __init__(
         self,
         job: Job,
-        plan: FitPlan,
+        plan: ReadingPlan,
         keep: Callable[[Encoded, np.ndarray, slice], None] | None = None,
         shift: np.ndarray | None = None,
     ) -> None:
