@@ -122,11 +122,8 @@ def plan_in_files(job: Job, rows: int) -> ReadingPlan:
     if job.request.l2 == AUTO:
         targets = 1 if job.is_tested else 1 + probes_for(max(rows, 1))
         block = min(block_bytes // max(encoded, 1), row_stream.MOST_ROWS, max(rows, 1))
-        copied = 0 if job.checkpoint is None else 1
-        of_row = COLUMN_ROW_BYTES + copied * checkpoint.ROW_BYTES
-        of_feature = COLUMN_FEATURE_BYTES + copied * checkpoint.FEATURE_BYTES
-        of_column = of_row * rows + of_feature * encoding.size + COLUMN_BLOCK_BYTES * block
-        of_penalty = wider * targets * of_column
+        vectors = _vector_bytes(job, rows, COLUMN_ROW_BYTES, COLUMN_FEATURE_BYTES)
+        of_penalty = wider * targets * (vectors + COLUMN_BLOCK_BYTES * block)
         width = max(min(int((job.memory.limit - needed) // of_penalty), MOST_WIDTH), 1)
         if job.checkpoint is not None and job.checkpoint.width is not None:
             width = job.checkpoint.width  # the width of the fit that is resumed
@@ -140,11 +137,16 @@ def _descent_bytes(
     """Bytes of the process in a descent: its vectors, and so many bytes more of a row, a feature
     and other things in float32.
     """
-    copied = 0 if job.checkpoint is None else 1
-    of_row += ROW_BYTES + copied * checkpoint.ROW_BYTES
-    of_feature += FEATURE_BYTES + copied * checkpoint.FEATURE_BYTES
-    held = job.dtype.itemsize // 4 * (rows * of_row + job.encoding.size * of_feature + others)
+    vectors = _vector_bytes(job, rows, ROW_BYTES + of_row, FEATURE_BYTES + of_feature)
+    held = job.dtype.itemsize // 4 * (vectors + others)
     return resident_bytes() + STARTING_BYTES + held + job.encoding.level_bytes
+
+
+def _vector_bytes(job: Job, rows: int, of_row: int, of_feature: int) -> int:
+    """Bytes of vectors over the rows and features, and of their copies for checkpoints."""
+    if job.checkpoint is not None:
+        of_row, of_feature = of_row + checkpoint.ROW_BYTES, of_feature + checkpoint.FEATURE_BYTES
+    return of_row * rows + of_feature * job.encoding.size
 
 
 def probes_for(rows: int) -> int:

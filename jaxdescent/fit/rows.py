@@ -205,11 +205,11 @@ class FirstPass:
         encoding = job.encoding
         self._job, self._at_once, self._dtype = job, at_once, dtype
         # The means that are known so far, of the numbers and the target; NaN where none is.
-        self._means = np.full(len(encoding.numbers) + 1, np.nan)
-        self._has_shift = shift is not None
+        numbers = len(encoding.numbers)
+        self._means = np.full(numbers + 1, np.nan) if shift is None else np.append(shift, 0.0)
         self.rows, self.weights = [0, 0], [0.0, 0.0]
         self.weighed = self.dropped = self.unseen = self.read = 0
-        self.shift = np.zeros(len(encoding.numbers)) if shift is None else shift
+        self.shift = np.zeros(numbers) if shift is None else shift
         self.center = 0.0
         self._lengths = Lengths([*encoding.numbers, *encoding.sloped], dtype)
         # Descents divide targets by their spread, which is computed in float64.
@@ -221,7 +221,7 @@ class FirstPass:
         """
         for rows in read_rows(self._job, self._at_once):
             # Of several processes, every one must take part in the exchange, or none.
-            if not self._has_shift and (not self.read or processes.is_alone()):
+            if not self.read or processes.is_alone():
                 self._center(rows)
             numbers = shifted_numbers(rows.encoded, self.shift, self._dtype)
             slopes = [each.values for each in rows.encoded.coded if each.values is not None]

@@ -160,11 +160,9 @@ class ColumnSquares:
         self.first, self.second = np.zeros(features), np.zeros(features)
         self.total = 0.0
         self._eps = float(np.finfo(dtype).eps)
-        self._numbers = 0
 
     def add(self, chunk: Chunk, weight: np.ndarray) -> None:
         """Add rows, and their weights, (rows,)."""
-        self._numbers = chunk.numbers.shape[1]
         chunk.add(weight[:, None], None, self.first[:, None])
         chunk.add_squares(weight, None, self.second)
         self.total += float(weight.sum())
@@ -186,12 +184,12 @@ class ColumnSquares:
         """
         first, second = processes.added(np.stack([self.first, self.second]))
         total = float(processes.added(np.array([self.total]))[0])
-        first[: self._numbers] += absent * fills
-        second[: self._numbers] += absent * np.square(fills)
+        numbers = slice(0, shift.size)
+        first[numbers] += absent * fills
+        second[numbers] += absent * np.square(fills)
         mean = first / total
         squares = second - first * mean
         least = EXACT * second
-        numbers = slice(0, self._numbers)
         rounding = np.maximum(
             self._eps * np.abs(mean[numbers]), np.finfo(float).eps * np.abs(mean[numbers] + shift)
         )
