@@ -5,7 +5,6 @@ and the parts of a source that can have such rows.
 from __future__ import annotations
 
 import functools
-import importlib
 import math
 from collections.abc import Callable, Mapping
 from decimal import Decimal
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdescent.data.arrow_types import decoded, kind_of, text_of
-from jaxdescent.data.errors import DataError, need_arrow, one_line
+from jaxdescent.data.errors import DataError, arrow_functions, need_arrow, one_line
 from jaxdescent.data.protocol import Kind
 from jaxdescent.data.times import holds_times, time_of, units_of
 
@@ -88,14 +87,9 @@ class Condition(NamedTuple):
 
     def _joined(self, of: Callable[[Comparison], Any]) -> Any:
         """``of`` all comparisons, arrays of Arrow, joined as these are."""
-        join = _function("and_" if self.is_all else "or_")
+        join = arrow_functions().and_ if self.is_all else arrow_functions().or_
         each = (p._joined(of) if isinstance(p, Condition) else of(p) for p in self.parts)
         return functools.reduce(join, each)
-
-
-def _function(name: str) -> Any:
-    """A function of pyarrow on arrays."""
-    return getattr(importlib.import_module("pyarrow.compute"), name)
 
 
 class _Column:
@@ -128,8 +122,8 @@ def _without_nan(numbers: Any) -> Any:
     pa = need_arrow()
     if pa.types.is_float16(numbers.type):
         numbers = numbers.cast(pa.float32())  # pyarrow compares no shorter ones
-    is_nan = _function("is_nan")(numbers)
-    return _function("if_else")(is_nan, None, numbers) if is_nan.true_count else numbers
+    is_nan = arrow_functions().is_nan(numbers)
+    return arrow_functions().if_else(is_nan, None, numbers) if is_nan.true_count else numbers
 
 
 def _met(comparison: Comparison, column: _Column) -> Any:
@@ -146,14 +140,14 @@ def _met(comparison: Comparison, column: _Column) -> Any:
     elif not kind_of(of_type).is_number or need_arrow().types.is_null(of_type):
         values, of_type = column.numbers, column.numbers.type
     op, scalar = scalar_of(op, value, of_type, column.name)
-    return _function(OPERATORS[op])(values, scalar).fill_null(False)
+    return getattr(arrow_functions(), OPERATORS[op])(values, scalar).fill_null(False)
 
 
 def _text_met(op: str, texts: Any, value: str) -> Any:
     """Which texts meet a condition: by code points, or as times where both are times."""
     pa, point = need_arrow(), time_of(value)
     if point is None:
-        return _function(OPERATORS[op])(texts, pa.scalar(value, texts.type))
+        return getattr(arrow_functions(), OPERATORS[op])(texts, pa.scalar(value, texts.type))
     encoded, pairs = texts.dictionary_encode(), list[tuple[Any, Any]]()
     for text in encoded.dictionary.to_pylist():
         own = time_of(text)
@@ -168,7 +162,7 @@ def _text_met(op: str, texts: Any, value: str) -> Any:
 
 def _is_possible(comparison: Comparison, bounds: ColumnBounds) -> Any:
     """Which parts can have rows that meet a comparison with a column of these bounds."""
-    both, either = _function("and_"), _function("or_")
+    both, either = arrow_functions().and_, arrow_functions().or_
     name, op, value = comparison
     if op in (MISSING, THERE):
         return bounds.can_lack if op == MISSING else bounds.has_values

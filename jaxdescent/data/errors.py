@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import importlib
 import re
 import tokenize
 import zlib
@@ -39,6 +40,11 @@ def need_arrow() -> Any:
             "installed: pip install 'jaxdescent[data]'"
         ) from error
     return pyarrow
+
+
+def arrow_functions() -> Any:
+    """The module pyarrow.compute, which makes its functions when it is imported."""
+    return importlib.import_module("pyarrow.compute")
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import functools
 import re
 from typing import Any, NamedTuple
 
-from jaxdescent.data.errors import DataError, need_arrow
+from jaxdescent.data.errors import DataError, arrow_functions, need_arrow
 
 SECOND = 10**9
 """A second in nanoseconds, the unit of all times here."""
@@ -83,11 +83,7 @@ def plain(texts: Any) -> Any:
     >>> plain(pa.array(["12:00:05.500000", "2020-01-01 00:00:00.000Z"])).to_pylist()
     ['12:00:05.5', '2020-01-01 00:00:00Z']
     """
-    import pyarrow.compute as pc
-
-    call = pc.call_function
-    options = pc.ReplaceSubstringOptions(FRACTION, r"\1\2\3")
-    return call("replace_substring_regex", [texts], options)
+    return arrow_functions().replace_substring_regex(texts, FRACTION, r"\1\2\3")
 
 
 def units_of(text: str, arrow_type: Any, name: str) -> fractions.Fraction:
@@ -120,11 +116,8 @@ def _in_zone(count: int, zone: str) -> int:
     midnight = time_of(f"1970-01-01T00:00{zone}")  # None but for an offset or Z
     if midnight is not None:
         return count + midnight.utc
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    whole, rest = divmod(count, UNITS["us"])
+    pa, (whole, rest) = need_arrow(), divmod(count, UNITS["us"])
     local = pa.scalar(whole, pa.timestamp("us"))
-    options = pc.AssumeTimezoneOptions(zone, ambiguous="earliest", nonexistent="earliest")
-    there = pc.call_function("assume_timezone", [local], options)
+    options = {"ambiguous": "earliest", "nonexistent": "earliest"}
+    there = arrow_functions().assume_timezone(local, zone, **options)
     return there.value * UNITS["us"] + rest

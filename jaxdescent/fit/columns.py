@@ -7,7 +7,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import importlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ import numpy as np
 from jaxdescent.data import Block
 from jaxdescent.data.arrow_types import array_of, decoded, text_of
 from jaxdescent.data.decoding import NumberColumn, values_of
-from jaxdescent.data.errors import need_arrow
+from jaxdescent.data.errors import arrow_functions, need_arrow
 
 MOST_BITS = 28
 """The most bits of a bucket's number."""
@@ -48,7 +47,7 @@ class Labels:
 
         Arrow looks them up: a dictionary of Python takes ten times as long for 100,000 of them.
         """
-        found = importlib.import_module("pyarrow.compute").index_in(self.array, value_set=levels)
+        found = arrow_functions().index_in(self.array, value_set=levels)
         return found.fill_null(-1).to_numpy(zero_copy_only=False)
 
     def used(self, rows: np.ndarray | None = None) -> Any:
@@ -156,18 +155,13 @@ def crossed(parts: Sequence[Labels]) -> Labels:
     """
     if len(parts) == 1:
         return parts[0]
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    written: list[Any] = []
+    pa, pc, written = need_arrow(), arrow_functions(), list[Any]()
     for part in parts:
         texts = part.array
         for special in ("\\", SEPARATOR):
-            options = pc.ReplaceSubstringOptions(special, f"\\{special}")
-            texts = pc.call_function("replace_substring", [texts], options)
+            texts = pc.replace_substring(texts, special, f"\\{special}")
         written.append(texts.take(pa.array(part.codes, mask=part.codes < 0)))
-    joined = pc.call_function("binary_join_element_wise", [*written, pa.scalar(SEPARATOR)])
-    return labels_of(joined)
+    return labels_of(pc.binary_join_element_wise(*written, SEPARATOR))
 
 
 def bucket_of(column: str, text: str, bits: int) -> int:

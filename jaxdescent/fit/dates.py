@@ -5,7 +5,6 @@ the first of them as a number.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ import numpy as np
 from jaxdescent import processes
 from jaxdescent.data import Block, DataError, Kind, Source, located, read_ahead
 from jaxdescent.data.arrow_types import decoded
-from jaxdescent.data.errors import check_columns, need_arrow, one_line
+from jaxdescent.data.errors import arrow_functions, check_columns, need_arrow, one_line
 from jaxdescent.data.times import holds_times
 from jaxdescent.data.wrapped import WrappedSource
 
@@ -111,7 +110,7 @@ def looked_at(source: Source, dates: Mapping[str, Dates]) -> dict[str, Dates]:
                 continue
             zone = own[name][0] if name in own else _zone_of(column)
             instants, _ = _times(block, name, zone)
-            least, most = _compute().min_max(instants.cast("int64")).as_py().values()
+            least, most = arrow_functions().min_max(instants.cast("int64")).as_py().values()
             _, first, last = own.get(name, [zone, least, most])
             own[name] = [zone, min(first, least), max(last, most)]
     found: dict[str, Dates] = {}
@@ -193,7 +192,7 @@ class Dated(WrappedSource):
         pa = need_arrow()
         if part != TREND:
             function, texts = PARTS[part]
-            numbers = getattr(_compute(), function)(clock).cast("int8")
+            numbers = getattr(arrow_functions(), function)(clock).cast("int8")
             return pa.DictionaryArray.from_arrays(numbers, pa.array(texts, pa.string()))
         first, last = self.dates[name].first, self.dates[name].last
         counts = instants.cast("int64").fill_null(first).to_numpy()
@@ -232,15 +231,10 @@ def is_zone(name: str) -> bool:
     """Whether the clock of a zone of this name is known."""
     pa = need_arrow()
     try:
-        _compute().local_timestamp(pa.scalar(0, pa.timestamp("us", name)))
+        arrow_functions().local_timestamp(pa.scalar(0, pa.timestamp("us", name)))
     except pa.ArrowInvalid:
         return name == AS_WRITTEN
     return True
-
-
-def _compute() -> Any:
-    """Arrow's functions, which it makes when it is imported."""
-    return importlib.import_module("pyarrow.compute")
 
 
 def _zone_of(column: Any) -> str | None:
@@ -262,7 +256,7 @@ def _times(block: Block, name: str, zone: str | None) -> tuple[Any, Any]:
     Raises:
       DataError: for a value that is no date, and for a zone where the fit has none, or the reverse.
     """
-    pa, pc, column = need_arrow(), _compute(), decoded(block.columns[name])
+    pa, pc, column = need_arrow(), arrow_functions(), decoded(block.columns[name])
     plain, kind = pa.timestamp("us"), column.type
     if column.null_count == len(column):
         return pa.nulls(len(column), plain), pa.nulls(len(column), plain)
