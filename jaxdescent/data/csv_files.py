@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import itertools
 import json
 import pathlib
@@ -85,15 +84,12 @@ class CsvFiles(Source):
             if isinstance(found, str):
                 raise DataError(found)
             counts[each::parts] = found
-        new = copy.copy(self)
-        *new._starts, new.rows = itertools.accumulate(counts, initial=0)
-        new.looks = 1
-        return new
+        *starts, rows = itertools.accumulate(counts, initial=0)
+        return self._with(_starts=starts, rows=rows, looks=1)
 
     def as_text(self, names: Sequence[str]) -> CsvFiles:
-        new = copy.copy(self)
-        new.kinds = {n: Kind.TEXT if n in names else kind for n, kind in self.kinds.items()}
-        return new
+        kinds = {n: Kind.TEXT if n in names else kind for n, kind in self.kinds.items()}
+        return self._with(kinds=kinds)
 
     def reading_bytes(self, names: Sequence[str], rows: int) -> int:
         return CHUNKS_HELD * CHUNK_BYTES

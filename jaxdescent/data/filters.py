@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -199,9 +198,7 @@ class Filtered(WrappedSource):
             rows += met
         if not rows:
             raise self._nothing_left()
-        new = copy.copy(self)
-        new._counted, new._places, new._starts = rows, places, firsts
-        return new.around(base)
+        return self._with(_counted=rows, _places=places, _starts=firsts).around(base)
 
     def fingerprint(self) -> str:
         return f"{self.base.fingerprint()} where {self._text}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import itertools
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -101,9 +100,7 @@ class ParquetFiles(GroupedFiles):
                 yield from blocks_of(batches, names, path.name, groups[following[0]])
 
     def skipping(self, condition: Condition) -> ParquetFiles:
-        new = copy.copy(self)
-        new._condition = condition
-        return new
+        return self._with(_condition=condition)
 
     def _possible(self, file: Any) -> Sequence[int]:
         """The row groups that can hold rows that meet the condition, by their statistics."""

@@ -12,7 +12,7 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -190,10 +190,12 @@ class Source(abc.ABC):
         """The source from this row on, which has to be one that :meth:`start_before` returns."""
         if row and len(self._starts) == 1:
             raise ValueError(f"{type(self).__name__} is read from its first row on.")
-        if row == self._first:
-            return self
+        return self if row == self._first else self._with(_first=row)
+
+    def _with(self, **changes: Any) -> Self:
+        """A copy with other values of some attributes."""
         new = copy.copy(self)
-        new._first = row
+        vars(new).update(changes)
         return new
 
     def can_share(self, parts: int) -> bool:

@@ -4,7 +4,6 @@ zero are written.
 
 from __future__ import annotations
 
-import copy
 import gzip
 import pathlib
 import re
@@ -70,12 +69,11 @@ class SvmlightFiles(Source):
         self.kinds = _kinds(names)
 
     def offering(self, names: Sequence[str]) -> SvmlightFiles:
-        new = copy.copy(self)
         numbers = [name for name in names if COLUMN.fullmatch(name)]
-        if numbers or FEATURES in names:
-            own = [name for name in self.kinds if COLUMN.fullmatch(name)] if numbers else []
-            new.kinds = _kinds([*own, *numbers])
-        return new
+        if not numbers and FEATURES not in names:
+            return self
+        own = [name for name in self.kinds if COLUMN.fullmatch(name)] if numbers else []
+        return self._with(kinds=_kinds([*own, *numbers]))
 
     def row_bytes(self, names: Sequence[str]) -> int:
         return self._row_bytes + 8 * len(names)

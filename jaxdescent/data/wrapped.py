@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Self
 
@@ -28,7 +27,7 @@ class WrappedSource(Source):
 
     def around(self, base: Source) -> Self:
         """A copy of this wrapper around another source."""
-        new = copy.copy(self)
+        new = self._with()
         new._wrap(base)
         return new
 

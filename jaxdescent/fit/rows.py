@@ -330,9 +330,8 @@ class Lengths:
         ``shift``, (numbers,), was subtracted from the first columns: a constant column is left with
         the rounding errors of such numbers, which are not refused for being small.
         """
-        if not processes.is_alone():
-            told = processes.told_bytes_by_all(self._most.tobytes())
-            self._most = np.max([np.frombuffer(each) for each in told], axis=0)
+        told = processes.told_bytes_by_all(self._most.tobytes())
+        self._most = np.max([np.frombuffer(each) for each in told], axis=0)
         least, most = LENGTHS[self._dtype]
         rounding = np.zeros(len(self._names))
         rounding[: shift.size] = 8 * np.finfo(np.float64).eps * np.abs(shift)
