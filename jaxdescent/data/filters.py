@@ -235,7 +235,7 @@ def rows_of(block: Block, names: Sequence[str], met: np.ndarray) -> Block:
     origin = numbers.start + where if isinstance(numbers, range) else numbers[where]
     if where.size < block.rows:
         columns = {name: _kept(column, met) for name, column in columns.items()}
-    return Block(columns, where.size, 0, block.file, block.start_in_file, origin)
+    return Block(columns, where.size, block.start, block.file, block.start_in_file, origin)
 
 
 def _kept(column: Any, met: np.ndarray) -> Any:

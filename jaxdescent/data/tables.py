@@ -22,10 +22,9 @@ class ArrowStream(Source):
     def __init__(self, table: Any) -> None:
         self._arrow = need_arrow()
         self._table = table
-        self._is_reader = isinstance(table, self._arrow.RecordBatchReader)
+        self.can_restart = not isinstance(table, self._arrow.RecordBatchReader)
         self._is_read = False
-        schema = table.schema if self._is_reader else self._reader().schema
-        self.kinds, self.can_restart = kinds_of(schema, NAME), not self._is_reader
+        self.kinds = kinds_of((self._reader() if self.can_restart else table).schema, NAME)
         self.form = f"a table of {type(table).__module__.split('.')[0]}"
         shape = getattr(table, "shape", None)
         self.rows = int(shape[0]) if isinstance(shape, tuple) and len(shape) == 2 else None
@@ -40,11 +39,11 @@ class ArrowStream(Source):
                 raise DataError(f"{NAME} cannot be read: {one_line(error)}.") from error
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
-        if self._is_reader and self._is_read:
+        if self._is_read and not self.can_restart:
             raise DataError(
                 "a reader gives its rows only once, and they have been read: pass a table, or "
                 "read it into one with reader.read_all()."
             )
         self._is_read = True
         with reading(NAME):
-            yield from blocks_of(self._table if self._is_reader else self._reader(), names)
+            yield from blocks_of(self._reader() if self.can_restart else self._table, names)

@@ -37,7 +37,7 @@ class Rows:
     """The rows of a block, without those that are dropped.
 
     Attributes:
-      block: these rows as they were read.
+      block: these rows as they were read; it starts at the number of the first one that was read.
       kept: their places in the block that was read.
       read: how many rows that block has.
       encoded: the features of the rows.

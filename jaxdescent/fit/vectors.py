@@ -65,7 +65,7 @@ class Vectors:
         self._sums, self._absent = np.zeros((2, len(encoding.numbers)))
         has_moments = request.standardize or request.l2 == AUTO
         self._moments = ColumnSquares(encoding.size, job.dtype) if has_moments else None
-        self._digest = None if job.checkpoint is None else RowsDigest(job.first_row)
+        self._digest = None if job.checkpoint is None else RowsDigest()
         for own, numbers in self.counts:
             if self._digest is not None:
                 self._digest.add(own)
@@ -203,13 +203,12 @@ class RowsDigest:
     processes that read them.
     """
 
-    def __init__(self, first_row: int = 0) -> None:
-        self._next, self._sum = [first_row, first_row], np.zeros(1, np.uint64)
+    def __init__(self) -> None:
+        self._sum = np.zeros(1, np.uint64)
 
     def add(self, rows: Rows) -> None:
         """Add the features, targets and weights of a block."""
-        first = self._next[rows.is_other]
-        self._next[rows.is_other] += rows.read
+        first = rows.block.start
         number = np.arange(first, first + rows.read, dtype=np.uint64)[rows.kept]
         columns = [rows.target, rows.is_test, rows.weight]
         for values, missing in rows.encoded.numbers:
