@@ -33,7 +33,6 @@ NUMBERS = ("width", "best_at", "iterations", "degrees", "scores")
 """The attributes of a search that is kept, beside its params."""
 
 CLEARLY = 1.01
-BETTER = 1 - 1e-6
 
 
 class Path(NamedTuple):
@@ -118,7 +117,7 @@ class SearchState:
     def add(self, score: float, params: list[Any], degrees: float) -> None:
         """Take in the score of the next penalty, with its params and degrees of freedom."""
         place = len(self.scores)
-        if not self.scores or score < self.scores[self.best_at] * BETTER:
+        if not self.scores or score < self.scores[self.best_at] * (1 - NO_BETTER):
             self.best, self.best_at, self.degrees = params[0], place, degrees
         self.scores.append(score)
         self.params = params
