@@ -136,7 +136,7 @@ def test_a_reader_is_read_once(table):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_levels_are_the_same_text_in_every_format(form, table, tmp_path):
-    source = open_source(written(table, form, tmp_path)).as_text(["t", "b"])
+    source = open_source(written(table, form, tmp_path)).offering((), ["t", "b"])
     texts = {"t": [], "b": []}
     for block in located(source, ["t", "b"], 64):
         for name, found in texts.items():

@@ -54,11 +54,11 @@ def shares(source, parts):
     return [Share(*each) for each in zip(known, cuts[:-1], cuts[1:], strict=True)]
 
 
-def rows_of(source, names, size, start=0):
+def rows_of(source, names, size, number=0, row=0):
     """Each row's number, values and place."""
     return [
         (block.start + row, *(block.columns[name][row] for name in names), block.place(row))
-        for block in located(source, names, size, start)
+        for block in located(source, names, size, row, number=number)
         for row in range(block.rows)
     ]
 
@@ -76,7 +76,7 @@ def assert_shared(source, names, parts, size):
         for row in {0, each.rows // 2, max(each.rows - 1, 0)} if each.rows else ():
             begin = each.start_before(row)
             assert begin <= row
-            rest = rows_of(each.from_row(begin), names, size, each.first + begin)
+            rest = rows_of(each, names, size, each.first, begin)
             assert rest == found[each.first + begin : each.stop]
 
 
@@ -126,7 +126,7 @@ def test_a_share_begins_near_its_first_row(monkeypatch):
     known = counted(source, 4)[2]
     assert (known.rows, known.looks) == (500, 1)
     assert known.start_before(377) == 370
-    assert next(located(known.from_row(370), ["a"], 5)).columns["a"].tolist() == [*range(870, 875)]
+    assert next(located(known, ["a"], 5, 370)).columns["a"].tolist() == [*range(870, 875)]
 
 
 def test_groups_of_rows_keep_their_numbers_where_some_are_passed_over(tmp_path, monkeypatch):
@@ -136,7 +136,7 @@ def test_groups_of_rows_keep_their_numbers_where_some_are_passed_over(tmp_path, 
     table = pa.table({"a": a, "t": [f"t{k}" for k in range(120)]})
     pq.write_table(table, tmp_path / "d.parquet", row_group_size=20)
     pq.write_table(table.slice(30, 50), tmp_path / "e.parquet", row_group_size=7)
-    source = open_source(tmp_path, where="a > 2 and t != t25").as_text(["t"]).offering(["a", "t"])
+    source = open_source(tmp_path, where="a > 2 and t != t25").offering(["a", "t"], ["t"])
     for parts in (1, 2, 3, 5):
         assert_shared(source, ["a", "t"], parts, 6)
     assert source.can_share(4)
@@ -192,7 +192,7 @@ def test_rows_of_csv_are_shared(tmp_path_factory, seed, rows, values, parts, siz
             assume("different columns" not in str(error))
             raise
         patch.setattr(csv_files, "CHUNK_BYTES", chunk)
-        assert_shared(source.as_text(["t"]), ["n", "t", "f"], parts, size)
+        assert_shared(source.offering((), ["t"]), ["n", "t", "f"], parts, size)
         assert counted(source, parts)[0].rows == sum(rows)
         patch.setattr(filters, "COUNTED_ROWS", 3)
         some = f"n >= {rows[0] // 2} and n != {rows[0] - 1} or n = 0"
@@ -281,6 +281,6 @@ def test_a_share_of_several_files_is_entered_at_a_file(tmp_path):
     assert (known.rows, known.looks) == (rows, 1)
     for row, begin in ((0, 0), (299, 0), (300, 300), (799, 300), (800, 800), (999, 800)):
         assert known.start_before(row) == begin
-        block = next(located(known.from_row(begin), ["n"], 10, begin))
+        block = next(located(known, ["n"], 10, begin))
         assert block.columns["n"].to_pylist() == [*range(begin, begin + 10)]
         assert block.place(0).split("(")[-1].rstrip(")").startswith("row 1 of ")

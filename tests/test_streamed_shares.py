@@ -149,7 +149,7 @@ def test_a_share_reads_its_own_rows_of_every_format(arrays, tmp_path):
             found = [b.columns["x1"] for b in located(part, ["x1"], 17)]
             np.testing.assert_array_equal(np.concatenate(found), arrays["X"][first:stop, 1])
             assert part.rows == stop - first
-            again = located(part.from_row(part.start_before(3)), ["x1"], 17)
+            again = located(part, ["x1"], 17, part.start_before(3))
             assert sum(block.rows for block in again) >= part.rows - 3
 
 

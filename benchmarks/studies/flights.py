@@ -122,7 +122,7 @@ def by_command(path: pathlib.Path, part: str, l2: str, out: pathlib.Path) -> dic
 
 def matrix_of(model: Any, path: pathlib.Path) -> tuple[Any, ...]:
     """The model's features of all rows, sparse or dense, their targets, and which are held out."""
-    source = open_source(path).as_text(model.encoding.labelled)
+    source = open_source(path).offering((), model.encoding.labelled)
     roles = Roles(TARGET, None, model.encoding)
     blocks, targets, tests = [], [], []
     for block in located(source, roles.columns, 1 << 16):

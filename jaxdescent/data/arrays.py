@@ -74,8 +74,8 @@ class Arrays(Source):
     def row_bytes(self, names: Sequence[str]) -> int:
         return 0  # blocks are views
 
-    def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
-        for start in self._starts[self._first :: rows]:
+    def blocks(self, names: Sequence[str], rows: int, begin: int = 0) -> Iterator[Block]:
+        for start in self._starts[begin::rows]:
             columns = {name: self._columns[name][start : start + rows] for name in names}
             yield Block(columns, min(rows, len(self._starts) - start), 0, "", start)
 
@@ -153,10 +153,10 @@ class NpyFiles(Source):
         # Whole rows of features are read, whichever are asked for, and 16 bytes of the target.
         return self._features.columns * self._features.dtype.itemsize + 16
 
-    def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
+    def blocks(self, names: Sequence[str], rows: int, begin: int = 0) -> Iterator[Block]:
         X, y = self._features, self._target
         own = [name for name in names if name in self._index]
-        for start in self._starts[self._first :: rows]:
+        for start in self._starts[begin::rows]:
             size, columns = min(rows, X.rows - start), {}
             if own:  # the target alone needs no features
                 block = X.read(start, size)

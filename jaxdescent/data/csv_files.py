@@ -87,15 +87,15 @@ class CsvFiles(Source):
         *starts, rows = itertools.accumulate(counts, initial=0)
         return self._with(_starts=starts, rows=rows, looks=1)
 
-    def as_text(self, names: Sequence[str]) -> CsvFiles:
-        kinds = {n: Kind.TEXT if n in names else kind for n, kind in self.kinds.items()}
+    def offering(self, names: Sequence[str], text: Sequence[str] = ()) -> CsvFiles:
+        kinds = {n: Kind.TEXT if n in text else kind for n, kind in self.kinds.items()}
         return self._with(kinds=kinds)
 
     def reading_bytes(self, names: Sequence[str], rows: int) -> int:
         return CHUNKS_HELD * CHUNK_BYTES
 
-    def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
-        first = self._starts.index(self._first)
+    def blocks(self, names: Sequence[str], rows: int, begin: int = 0) -> Iterator[Block]:
+        first = self._starts.index(begin)
         return itertools.chain.from_iterable(
             self._of_file(index, names) for index in range(first, len(self.files))
         )
@@ -160,7 +160,7 @@ def first_text(source: Source, name: str) -> str:
         source = source.base
     if not isinstance(source, CsvFiles):
         return ""
-    for index, block in enumerate(source.as_text([name]).blocks([name], 1)):
+    for index, block in enumerate(source.offering((), [name]).blocks([name], 1)):
         for row, value in enumerate(block.columns[name].to_pylist()):
             if value is None or not isinstance(value, str):
                 continue

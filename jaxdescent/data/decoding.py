@@ -14,7 +14,7 @@ from jaxdescent.data.chunk import Chunk, placed
 from jaxdescent.data.entries import NONE, Coded, RowEntries, SparseColumn, entries_of, sparse_pieces
 from jaxdescent.data.errors import DataError, check_columns, listed, need_arrow
 from jaxdescent.data.hashing import bytes_of, places_of_numbers, places_of_texts
-from jaxdescent.data.protocol import Block, Kind, Source, located_from
+from jaxdescent.data.protocol import Block, Kind, Source, located
 
 REPEATED = 2
 """A dictionary is hashed, and not each row's text, where a text is in this many rows or more."""
@@ -121,7 +121,7 @@ class Decoding:
         """Chunks of all rows from ``row`` on in their order, of ``size`` rows each but the last."""
         parts: list[Block] = []
         have, start = 0, row
-        for block in located_from(source, self.columns, size, row):
+        for block in located(source, self.columns, size, row):
             first = 0
             while first < block.rows:
                 taken = min(block.rows - first, size - have)

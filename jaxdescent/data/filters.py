@@ -14,7 +14,7 @@ from jaxdescent.data.arrow_types import array_of
 from jaxdescent.data.conditions import MISSING, THERE, Comparison, Condition, number_of
 from jaxdescent.data.entries import SparseColumn
 from jaxdescent.data.errors import DataError, check_columns, need_arrow
-from jaxdescent.data.protocol import Block, Kind, Source, located, located_from
+from jaxdescent.data.protocol import Block, Kind, Source, located
 from jaxdescent.data.read_ahead import read_ahead
 from jaxdescent.data.shares import Share
 from jaxdescent.data.wrapped import WrappedSource
@@ -184,7 +184,7 @@ class Filtered(WrappedSource):
         own = Share(base, base.rows * part // parts, base.rows * (part + 1) // parts)
         met, first, place = 0, [], []
         names = self._condition.columns
-        for block in read_ahead(lambda: located(own, names, COUNTED_ROWS, own.first)):
+        for block in read_ahead(lambda: located(own, names, COUNTED_ROWS, number=own.first)):
             count = int(np.count_nonzero(self._condition.is_met(block.columns)))
             if count:
                 first.append(met)
@@ -209,13 +209,13 @@ class Filtered(WrappedSource):
     def row_bytes(self, names: Sequence[str]) -> int:
         return 2 * super().row_bytes(names)  # before and after
 
-    def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
+    def blocks(self, names: Sequence[str], rows: int, begin: int = 0) -> Iterator[Block]:
         base, place, is_empty = self.base, 0, True
         if self._counted is None:  # parts that are passed over would have no place in the count
             base = base.skipping(self._condition)
-        elif self._first:
-            place = self._places[self._starts.index(self._first)]
-        for block in located_from(base, self._read(names), rows, place):
+        elif begin:
+            place = self._places[self._starts.index(begin)]
+        for block in located(base, self._read(names), rows, place):
             met = self._condition.is_met(block.columns)
             if not met.any():
                 continue

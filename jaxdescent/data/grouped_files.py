@@ -82,9 +82,9 @@ class GroupedFiles(Source):
     def _looked_at(self, path: pathlib.Path) -> tuple[Any, list[int]]:
         """The schema of a file, and how many rows each of its groups has."""
 
-    def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
+    def blocks(self, names: Sequence[str], rows: int, begin: int = 0) -> Iterator[Block]:
         for path, starts in zip(self.files, self._groups, strict=True):
-            groups = {g: at - starts[0] for g, at in enumerate(starts) if at >= self._first}
+            groups = {g: at - starts[0] for g, at in enumerate(starts) if at >= begin}
             with reading(path):
                 yield from self._blocks(path, groups, names, rows)
 

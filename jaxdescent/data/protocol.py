@@ -88,6 +88,8 @@ class Block:
 
     def cut(self, first: int, stop: int) -> Block:
         """Consecutive rows of these."""
+        if (first, stop) == (0, self.rows):
+            return self
         columns = {name: column[first:stop] for name, column in self.columns.items()}
         origin = None if self.origin is None else self.origin[first:stop]
         start, start_in_file = self.start + first, self.start_in_file + first
@@ -152,9 +154,6 @@ class Source(abc.ABC):
     _starts: Sequence[int] = (0,)
     """The numbers of the rows at which reading can begin, in their order."""
 
-    _first: int = 0
-    """The number of the row at which reading begins."""
-
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if cls.form in ("", cls.__mro__[1].__name__):  # no form of its own, nor of another class
@@ -165,32 +164,22 @@ class Source(abc.ABC):
         """Blocks of these columns from the first row on, at most ``rows`` rows at a time.
 
         The order of the rows is the same each time. A block may be a dictionary of arrays, and may
-        be larger: it is cut then, but holds its memory.
+        be larger: it is cut then, but holds its memory. A source that can begin at further rows
+        takes one of them, as :meth:`start_before` returns it, as a third argument.
         """
 
-    def as_text(self, names: Sequence[str]) -> Source:
-        """The source with these columns as the text in the file, where the file is text: whole
-        numbers that are levels keep their leading zeros then.
+    def offering(self, names: Sequence[str], text: Sequence[str] = ()) -> Source:
+        """The source with further columns where it has them without listing them: numbers of a
+        sparse source that are zero in all of its rows, or too many to be listed; and with other
+        columns as the ``text`` in the file, where the file is text: whole numbers that are levels
+        keep their leading zeros then.
         """
-        del names
-        return self
-
-    def offering(self, names: Sequence[str]) -> Source:
-        """The source with these columns added where it has them without listing them: numbers of a
-        sparse source that are zero in all of its rows, or too many to be listed.
-        """
-        del names
+        del names, text
         return self
 
     def start_before(self, row: int) -> int:
         """The last row, up to and including this one, at which reading can begin."""
         return self._starts[bisect.bisect_right(self._starts, row) - 1]
-
-    def from_row(self, row: int) -> Source:
-        """The source from this row on, which has to be one that :meth:`start_before` returns."""
-        if row and len(self._starts) == 1:
-            raise ValueError(f"{type(self).__name__} is read from its first row on.")
-        return self if row == self._first else self._with(_first=row)
 
     def _with(self, **changes: Any) -> Self:
         """A copy with other values of some attributes."""
@@ -283,33 +272,33 @@ def unchanged(sources: Iterable[Source], advice: str) -> Iterator[None]:
     check()
 
 
-def located(source: Source, names: Sequence[str], rows: int, start: int = 0) -> Iterator[Block]:
-    """A source's blocks of one row and more, cut to ``rows`` rows at most and counted from
-    ``start`` on.
+def located(
+    source: Source, names: Sequence[str], rows: int, row: int = 0, *, number: int = 0
+) -> Iterator[Block]:
+    """A source's blocks of one row and more, cut to ``rows`` rows at most.
+
+    Args:
+      source: the source.
+      names: the columns to read.
+      rows: the most rows of a block.
+      row: the first row of the blocks. Those before it are passed over, or read and dropped where
+        reading cannot begin there.
+      number: the number from which rows are counted.
 
     Raises:
       DataError: where columns are missing, or of different lengths.
     """
-    for given in source.blocks(names, rows):
+    at = source.start_before(row)
+    read: Callable[..., Iterator[Block | Mapping[str, Any]]] = source.blocks
+    for given in read(names, rows, at) if at else read(names, rows):
         stop_if_unwanted()
         block = given if isinstance(given, Block) else _of_mapping(given, names, source.kinds)
-        block = dataclasses.replace(block, start=start)
-        start += block.rows
-        if 0 < block.rows <= rows:
-            yield block
-            continue
+        block = dataclasses.replace(block, start=number + at)
         for first in range(0, block.rows, rows):
-            yield block.cut(first, min(first + rows, block.rows))
-
-
-def located_from(source: Source, names: Sequence[str], rows: int, row: int) -> Iterator[Block]:
-    """A source's blocks from a row on, as :func:`located` gives them: those before it are passed
-    over, or read and dropped where reading cannot begin at the row.
-    """
-    begin = source.start_before(row)
-    for block in located(source.from_row(begin), names, rows, begin):
-        if block.start + block.rows > row:
-            yield block.cut(max(row - block.start, 0), block.rows)
+            stop = min(first + rows, block.rows)
+            if at + stop > row:
+                yield block.cut(max(first, row - at), stop)
+        at += block.rows
 
 
 def blocks_of(

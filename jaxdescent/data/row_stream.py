@@ -54,7 +54,7 @@ class RowStream(ChunkReader):
         decoding.check(kinds)
         # As float64, in which a file of text has its numbers, large whole numbers would be alike.
         whole = [name for name in decoding.hashed if kinds[name] is Kind.WHOLE]
-        self.source = source = source.as_text(whole) if whole else source
+        self.source = source = source.offering((), whole) if whole else source
         if not source.can_restart:
             raise DataError(
                 "the rows are read once for each product, and this reader gives them only once: "

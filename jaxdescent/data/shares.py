@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdescent.data.protocol import Block, Source, located_from
+from jaxdescent.data.protocol import Block, Source, located
 from jaxdescent.data.row_stream import RowStream
 from jaxdescent.data.wrapped import WrappedSource
 
@@ -32,17 +32,15 @@ class Share(WrappedSource):
     def start_before(self, row: int) -> int:
         return max(self.base.start_before(self.first + row) - self.first, 0)
 
-    def from_row(self, row: int) -> Source:
-        return Share(self.base, self.first + row, self.stop)
-
-    def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
-        if not self.rows:
+    def blocks(self, names: Sequence[str], rows: int, begin: int = 0) -> Iterator[Block]:
+        first = self.first + begin
+        if first == self.stop:
             return
-        start = self.base.start_before(self.first)
+        start = self.base.start_before(first)
         # Blocks of such a size that the last one ends at ``stop``, or close after it.
         blocks = -(-(self.stop - start) // rows)
         rows = -(-(self.stop - start) // blocks)
-        for block in located_from(self.base, names, rows, self.first):
+        for block in located(self.base, names, rows, first):
             numbered = dataclasses.replace(block, origin=block.numbers)
             yield numbered.cut(0, min(self.stop - block.start, block.rows))
             if block.start + block.rows >= self.stop:

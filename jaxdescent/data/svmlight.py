@@ -68,7 +68,7 @@ class SvmlightFiles(Source):
         names = [] if is_wide else [f"{FEATURES}{j}" for j in range(smallest, largest + 1)]
         self.kinds = _kinds(names)
 
-    def offering(self, names: Sequence[str]) -> SvmlightFiles:
+    def offering(self, names: Sequence[str], text: Sequence[str] = ()) -> SvmlightFiles:
         numbers = [name for name in names if COLUMN.fullmatch(name)]
         if not numbers and FEATURES not in names:
             return self

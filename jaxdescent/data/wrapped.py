@@ -44,11 +44,8 @@ class WrappedSource(Source):
     def text_bytes(self, name: str) -> int:
         return self.base.text_bytes(name)
 
-    def as_text(self, names: Sequence[str]) -> Source:
-        return self.around(self.base.as_text(names))
-
-    def offering(self, names: Sequence[str]) -> Source:
-        return self.around(self.base.offering(names))
+    def offering(self, names: Sequence[str], text: Sequence[str] = ()) -> Source:
+        return self.around(self.base.offering(names, text))
 
     def fingerprint(self) -> str:
         return self.base.fingerprint()

@@ -168,18 +168,15 @@ class Dated(WrappedSource):
     def start_before(self, row: int) -> int:
         return self.base.start_before(row)
 
-    def from_row(self, row: int) -> Source:
-        return self.around(self.base.from_row(row))
-
     def can_share(self, parts: int) -> bool:
         return self.base.can_share(parts)
 
     def counted(self, part: int, parts: int, tell: Callable[[bytes], list[bytes]]) -> Source:
         return self.around(self.base.counted(part, parts, tell))
 
-    def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
+    def blocks(self, names: Sequence[str], rows: int, begin: int = 0) -> Iterator[Block]:
         made = {name: of for name, of in self._made.items() if name in names}
-        for block in located(self.base, self._read(names), rows):
+        for block in located(self.base, self._read(names), rows, begin):
             zones = {name: self.dates[name].zone for name, _ in made.values()}
             times = {name: _times(block, name, zone) for name, zone in zones.items()}
             columns = dict(block.columns)
@@ -223,8 +220,8 @@ def with_columns(
     """A source with the parts of its dates, and with these columns where it has them without
     listing them; ``labelled`` columns are read as the text in the file.
     """
-    source = (Dated(source, dates, who) if dates else source).offering(names)
-    return source.as_text([name for name in labelled if name in source.kinds])
+    source = Dated(source, dates, who) if dates else source
+    return source.offering(names, [name for name in labelled if name in source.kinds])
 
 
 def is_zone(name: str) -> bool:

@@ -49,7 +49,7 @@ def with_levels(job: Job) -> Job:
     found = {name: pa.chunked_array([], pa.string()) for name in encoding.levels}
     rows = 0
     job.watch.begin("finding levels", source.rows)
-    for block in read_ahead(lambda: located(source, columns, plan.at_once, job.first_row)):
+    for block in read_ahead(lambda: located(source, columns, plan.at_once, number=job.first_row)):
         train = None
         if request.test:
             out = is_held_out(block.start, block.rows, request.test, request.seed)

@@ -134,7 +134,7 @@ class Model(Displayed):
             )
         check_columns(keep, source.kinds)
         # A column that the model does not read as a number is carried as it stands in the file.
-        source = source.as_text([name for name in keep if name not in encoding.numeric])
+        source = source.offering((), [name for name in keep if name not in encoding.numeric])
         source = with_columns(source, dict(self.dates), encoding.columns, encoding.labelled)
         self._check_columns(source.kinds)
         # Without columns nothing would tell how many rows there are.

@@ -140,7 +140,7 @@ def read_rows(job: Job, at_once: int) -> Iterator[Rows]:
     for part, source in enumerate(job.sources):
         job.watch.begin("held-out rows" if part else "reading", source.rows)
         prepare = functools.partial(prepared, is_other=part == TEST, **options)
-        blocks = functools.partial(located, source, roles.columns, at_once, job.first_row)
+        blocks = functools.partial(located, source, roles.columns, at_once, number=job.first_row)
         read = 0
         for rows in read_ahead(lambda prepare=prepare, blocks=blocks: map(prepare, blocks())):
             yield rows

@@ -13,11 +13,8 @@ class Recorded(WrappedSource):
     def start_before(self, row):
         return self.base.start_before(row)
 
-    def from_row(self, row):
-        return self.around(self.base.from_row(row))
-
-    def blocks(self, names, rows):
-        for block in self.base.blocks(names, rows):
+    def blocks(self, names, rows, begin=0):
+        for block in self.base.blocks(names, rows, begin):
             if "x0" in names:
                 self.seen.update(range(block.start_in_file, block.start_in_file + block.rows))
             yield block
