@@ -86,9 +86,7 @@ def _opened(data: Any, target_file: Any) -> Source:
 
 
 def _open_files(paths: list[pathlib.Path], target_file: Any) -> Source:
-    files: list[pathlib.Path] = []
-    for path in paths:
-        files.extend(_files_below(path))
+    files = [file for path in paths for file in _files_below(path)]
     forms = {_form(path) for path in files}
     if len(forms) > 1:
         raise DataError(f"the files must be of one format, got {listed(sorted(forms))}.")

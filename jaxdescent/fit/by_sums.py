@@ -9,6 +9,7 @@ import numpy as np
 from jaxdescent import processes
 from jaxdescent.data import NormalSums
 from jaxdescent.data.chunk import mirror
+from jaxdescent.data.errors import listed
 from jaxdescent.fit.budget import ReadingPlan
 from jaxdescent.fit.job import Fitted, Job, part_of
 from jaxdescent.fit.penalty_path import HELD_OUT, Path, generalised, penalties_from
@@ -254,10 +255,9 @@ def solve(
     notes = list[str]()
     still = np.flatnonzero(constant)
     if still.size:
-        names = ", ".join(job.encoding.feature_name(int(j)) for j in still[:5])
-        more = f" and {still.size - 5:,} more" if still.size > 5 else ""
+        names = listed((job.encoding.feature_name(int(j)) for j in still), most=5)
         verb = "does" if still.size == 1 else "do"
-        notes.append(f"{names}{more} {verb} not vary beyond rounding: the weight is zero.")
+        notes.append(f"{names} {verb} not vary beyond rounding: the weight is zero.")
     varying = weights.size - still.size
     if l2 == 0 and rank < varying and is_certain:
         notes.append(

@@ -239,22 +239,19 @@ def asked_interactions(
 def _split(text: str, kinds: Mapping[str, Kind]) -> list[str]:
     """The columns that a text names, some of whose names may hold colons themselves."""
     parts = text.split(SEPARATOR)
-    ways: list[list[str]] = []
-
-    def go(start: int, before: list[str]) -> None:
-        if start == len(parts):
-            ways.append(before)
-            return
-        for stop in range(start + 1, len(parts) + 1):
-            column = SEPARATOR.join(parts[start:stop])
-            if column in kinds:
-                go(stop, [*before, column])
-
-    go(0, [])
-    several = [way for way in ways if len(way) > 1]
+    several = [way for way in _ways(parts, kinds) if len(way) > 1]
     if len(several) > 1:
         raise DataError(
             f"--interact {text} can be read in {len(several)} ways, since some columns' names hold "
             "colons: rename them, or use Python, where interactions are tuples."
         )
     return several[0] if several else [part.strip() for part in parts]
+
+
+def _ways(parts: Sequence[str], kinds: Mapping[str, Kind]) -> list[list[str]]:
+    """All ways in which parts that follow each other make up names of columns."""
+    if not parts:
+        return [[]]
+    firsts = {stop: SEPARATOR.join(parts[:stop]) for stop in range(1, len(parts) + 1)}
+    known = [(stop, name) for stop, name in firsts.items() if name in kinds]
+    return [[name, *rest] for stop, name in known for rest in _ways(parts[stop:], kinds)]
