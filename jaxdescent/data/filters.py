@@ -169,9 +169,6 @@ class Filtered(WrappedSource):
         self.rows, self.looks = self._counted, base.looks + (self._counted is not None)
         self.description = f" where {self._text}"
 
-    def can_share(self, parts: int) -> bool:
-        return self.base.can_share(parts)
-
     def counted(self, part: int, parts: int, tell: Callable[[bytes], list[bytes]]) -> Source:
         """The source with its rows counted: it reads the condition's columns in this part of them.
 

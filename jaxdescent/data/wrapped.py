@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 from jaxdescent.data.protocol import Source
@@ -18,12 +18,8 @@ class WrappedSource(Source):
         """Take over the facts of a source, of which a subclass changes its own."""
         self.base = base
         self.kinds, self.rows, self.form, self.files = base.kinds, base.rows, base.form, base.files
-        self.can_restart, self.description, self.opened = (
-            base.can_restart,
-            base.description,
-            base.opened,
-        )
-        self.entries, self.looks = base.entries, base.looks
+        self.can_restart, self.opened = base.can_restart, base.opened
+        self.description, self.entries, self.looks = base.description, base.entries, base.looks
 
     def around(self, base: Source) -> Self:
         """A copy of this wrapper around another source."""
@@ -43,6 +39,12 @@ class WrappedSource(Source):
 
     def text_bytes(self, name: str) -> int:
         return self.base.text_bytes(name)
+
+    def can_share(self, parts: int) -> bool:
+        return self.base.can_share(parts)
+
+    def counted(self, part: int, parts: int, tell: Callable[[bytes], list[bytes]]) -> Source:
+        return self.around(self.base.counted(part, parts, tell))
 
     def offering(self, names: Sequence[str], text: Sequence[str] = ()) -> Source:
         return self.around(self.base.offering(names, text))

@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -167,12 +167,6 @@ class Dated(WrappedSource):
 
     def start_before(self, row: int) -> int:
         return self.base.start_before(row)
-
-    def can_share(self, parts: int) -> bool:
-        return self.base.can_share(parts)
-
-    def counted(self, part: int, parts: int, tell: Callable[[bytes], list[bytes]]) -> Source:
-        return self.around(self.base.counted(part, parts, tell))
 
     def blocks(self, names: Sequence[str], rows: int, begin: int = 0) -> Iterator[Block]:
         made = {name: of for name, of in self._made.items() if name in names}
