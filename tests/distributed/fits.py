@@ -140,10 +140,10 @@ def gone(folder, name):
     """The last process is interrupted while the others wait for it."""
 
     class Interrupted(Recorded):
-        def blocks(self, names, rows):
+        def blocks(self, names, rows, begin=0):
             if jax.process_index() == jax.process_count() - 1:
                 raise KeyboardInterrupt
-            yield from super().blocks(names, rows)
+            yield from super().blocks(names, rows, begin)
 
     source = Interrupted(open_source(folder / "X.npy"), set())
     return told(fit_model(source, distributed=True))
