@@ -169,8 +169,8 @@ def changed(source):
     """The source with another number in a row between the ends of its file."""
 
     class Changed(Recorded):
-        def blocks(self, names, rows):
-            for block in super().blocks(names, rows):
+        def blocks(self, names, rows, begin=0):
+            for block in super().blocks(names, rows, begin):
                 place = 150 - block.start_in_file
                 if "a" in names and 0 <= place < block.rows:
                     a = np.array(block.columns["a"], np.float64)
