@@ -9,7 +9,6 @@ import random
 import shutil
 import threading
 import time
-import types
 import warnings
 
 import jax
@@ -322,10 +321,9 @@ def test_whatever_is_done_to_the_folder_the_run_ends_with_its_result(seed, tmp_p
 
 @pytest.mark.parametrize("is_broken", [False, True])
 def test_the_search_for_memory_ends_with_the_run(is_broken, tmp_path, monkeypatch):
-    from jaxdescent.runs import spare_memory
     from jaxdescent.runs.hooks import checkpoint as module
 
-    begun, zeros = threading.Event(), spare_memory.jnp.zeros
+    begun, zeros = threading.Event(), jnp.zeros
 
     def slow(*arguments, **options):
         begun.set()
@@ -339,8 +337,7 @@ def test_the_search_for_memory_ends_with_the_run(is_broken, tmp_path, monkeypatc
                 raise ZeroDivisionError
 
     monkeypatch.setattr(module, "LARGE", 0)
-    fake = types.SimpleNamespace(zeros=slow)
-    monkeypatch.setattr(spare_memory, "jnp", fake)
+    monkeypatch.setattr(jnp, "zeros", slow)
     checkpoint = jd.hooks.Checkpoint(tmp_path, every=1e-3)
     before = threading.active_count()
     with pytest.raises(ZeroDivisionError) if is_broken else contextlib.nullcontext():

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import jaxdescent as jd
-from jaxdescent.runs import checkpoints, chunks, spare_memory
+from jaxdescent.runs import checkpoints, chunks
 from jaxdescent.runs.hooks import checkpoint as module
 from tests.commands import printed
 from tests.meshes import rows_over
@@ -136,34 +136,34 @@ def test_memory_for_the_first_copy_is_found_before_it_is_due(tmp_path, monkeypat
 
 def test_spare_memory_is_of_the_shapes_and_shardings_of_what_goes_there():
     loop = {"a": jnp.arange(3.0), "keys": jax.random.split(jax.random.key(1), 8)}
-    spare = spare_memory.SpareMemory(loop).taken()
+    spare = chunks.SpareMemory(loop).taken()
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), spare) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), loop
     )
     sharding = rows_over(8)
     shared = jax.device_put({"a": jnp.arange(8.0), "b": jnp.ones((16, 2), jnp.bfloat16)}, sharding)
-    for leaf in jax.tree.leaves(spare_memory.SpareMemory(shared).taken()):
+    for leaf in jax.tree.leaves(chunks.SpareMemory(shared).taken()):
         assert leaf.sharding == sharding
 
 
 def test_spare_memory_is_in_64_bits_where_the_run_is(x64):
-    spare = spare_memory.SpareMemory({"a": jnp.arange(3.0), "b": jnp.arange(3)}).taken()
+    spare = chunks.SpareMemory({"a": jnp.arange(3.0), "b": jnp.arange(3)}).taken()
     assert (spare["a"].dtype, spare["b"].dtype) == (jnp.float64, jnp.int64)
 
 
 def test_memory_that_cannot_be_had_is_done_without(monkeypatch):
     keys = jax.device_put(jax.random.split(jax.random.key(1), 8), rows_over(8))
-    assert spare_memory.SpareMemory({"keys": keys}).taken() is None  # JAX gathers new ones
+    assert chunks.SpareMemory({"keys": keys}).taken() is None  # JAX gathers new ones
     kind = jax.devices()[0].addressable_memories()[-1].kind
     other = jax.sharding.SingleDeviceSharding(jax.devices()[0], memory_kind=kind)
     on_host = jax.device_put(jnp.arange(3.0), other)
-    assert spare_memory.SpareMemory({"a": on_host}).taken() is None  # JAX makes none there
+    assert chunks.SpareMemory({"a": on_host}).taken() is None  # JAX makes none there
 
     def full(*arguments, **options):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
-    monkeypatch.setattr(spare_memory.jnp, "zeros", full)
-    assert spare_memory.SpareMemory({"a": jnp.arange(3.0)}).taken() is None
+    monkeypatch.setattr(chunks.jnp, "zeros", full)
+    assert chunks.SpareMemory({"a": jnp.arange(3.0)}).taken() is None
 
 
 def test_without_room_for_a_copy_the_run_waits(tmp_path, monkeypatch):

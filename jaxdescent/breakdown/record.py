@@ -14,7 +14,7 @@ from jaxdescent import provenance
 from jaxdescent.breakdown.report import PartReport, Settings
 from jaxdescent.fit.kept_folder import replacing
 from jaxdescent.machine import memory
-from jaxdescent.runs.record import as_json
+from jaxdescent.runs.hooks.protocol import as_json
 
 PACKAGES = ("jaxdescent", "jax", "jaxlib", "numpy", "optax", "scikit-learn")
 

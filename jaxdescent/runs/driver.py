@@ -20,8 +20,7 @@ from jaxdescent.descent.watch import Loop
 from jaxdescent.processes.signals import Interruption, is_there, until_there
 from jaxdescent.runs.chunks import Chunks, Numbers
 from jaxdescent.runs.hooks import Checkpoint, Hook
-from jaxdescent.runs.hooks.protocol import Pause
-from jaxdescent.runs.record import Facts, Record, Summary
+from jaxdescent.runs.hooks.protocol import Facts, Pause, Record, Summary
 from jaxdescent.status import RUNNING, Evidence, Status
 
 Params = Any

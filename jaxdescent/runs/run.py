@@ -27,8 +27,7 @@ from jaxdescent.result import Result
 from jaxdescent.runs.chunks import Chunks
 from jaxdescent.runs.driver import Driver, Pace, refuse_nan, timed
 from jaxdescent.runs.hooks import Checkpoint, Hook
-from jaxdescent.runs.hooks.protocol import check_hooks
-from jaxdescent.runs.record import Facts, Summary
+from jaxdescent.runs.hooks.protocol import Facts, Summary, check_hooks
 from jaxdescent.tolerance import Tolerance
 
 Params = Any

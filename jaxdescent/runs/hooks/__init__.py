@@ -4,9 +4,9 @@ from jaxdescent.runs.hooks.checkpoint import Checkpoint as Checkpoint
 from jaxdescent.runs.hooks.history import History as History
 from jaxdescent.runs.hooks.profile import Profile as Profile
 from jaxdescent.runs.hooks.progress import Progress as Progress
+from jaxdescent.runs.hooks.protocol import Facts as Facts
 from jaxdescent.runs.hooks.protocol import Hook as Hook
 from jaxdescent.runs.hooks.protocol import Pause as Pause
+from jaxdescent.runs.hooks.protocol import Record as Record
+from jaxdescent.runs.hooks.protocol import Summary as Summary
 from jaxdescent.runs.hooks.stop_when import StopWhen as StopWhen
-from jaxdescent.runs.record import Facts as Facts
-from jaxdescent.runs.record import Record as Record
-from jaxdescent.runs.record import Summary as Summary

@@ -16,10 +16,9 @@ from jaxdescent.inputs.numbers import check_count, check_number
 from jaxdescent.machine import memory
 from jaxdescent.minimize import Setup
 from jaxdescent.runs import checkpoints
+from jaxdescent.runs.chunks import SpareMemory
 from jaxdescent.runs.fingerprint import are_whole, computation, differences, fingerprint
-from jaxdescent.runs.hooks.protocol import Hook, Pause
-from jaxdescent.runs.record import Record
-from jaxdescent.runs.spare_memory import SpareMemory
+from jaxdescent.runs.hooks.protocol import Hook, Pause, Record
 
 POLL_SECONDS = 0.05
 """Seconds after which processes that wait for a checkpoint ask each other again about it."""
@@ -59,6 +58,8 @@ class Checkpoint(Hook):
     Checkpoint('build/run', every=600.0, keep=2)
     """
 
+    _folder: checkpoints.Folder  # from `open` on, which is the first call
+
     def __init__(
         self,
         folder: str | os.PathLike[str],
@@ -75,7 +76,6 @@ class Checkpoint(Hook):
         self.every = every
         self.keep = keep
         self.filled = filled
-        self._folder: checkpoints.Folder | None = None
         self._facts: dict[str, Any] = {}
         self._copy: Loop | None = None
         self._spare: Loop | None = None  # the copy before, written or being written
@@ -127,7 +127,7 @@ class Checkpoint(Hook):
           ValueError: if the checkpoint is of another problem, with the differences; or if none can
           be read.
         """
-        folder = self._opened
+        folder = self._folder
         for iteration in found:
             loop: Any = None
             unreadable = None
@@ -164,9 +164,9 @@ class Checkpoint(Hook):
 
     def pause(self, pause: Pause) -> None:
         is_searching = self._memory is not None and not self._memory.is_found
-        is_free = self._opened.is_free() and self._copy is None and not is_searching
+        is_free = self._folder.is_free() and self._copy is None and not is_searching
         waited = time.perf_counter() - self._at
-        is_due = waited >= self.every and pause.iteration != self._opened.newest
+        is_due = waited >= self.every and pause.iteration != self._folder.newest
         if not all(processes.told_by_all(is_due and is_free)):
             if self._needs_memory(pause.loop, self.every - waited):
                 self._memory = SpareMemory(pause.loop)
@@ -200,7 +200,7 @@ class Checkpoint(Hook):
 
     def close(self) -> None:
         self._forget()
-        if self._folder is not None:
+        if hasattr(self, "_folder"):
             self._folder.close()
 
     def _forget(self) -> None:
@@ -218,12 +218,12 @@ class Checkpoint(Hook):
 
     def _iterations(self) -> list[int]:
         """The iterations of all checkpoints, the newest first, as all processes see them."""
-        if not self._opened.path.is_dir():
+        if not self._folder.path.is_dir():
             raise ValueError(
-                f"process {jax.process_index()} does not see {self._opened.path}: name a folder "
+                f"process {jax.process_index()} does not see {self._folder.path}: name a folder "
                 "that all processes share."
             )
-        told = processes.told_by_all(self._opened.iterations())
+        told = processes.told_by_all(self._folder.iterations())
         if any(each != told[0] for each in told):
             raise ValueError(
                 f"the processes see different checkpoints in {self.folder}: name a folder that all "
@@ -231,18 +231,13 @@ class Checkpoint(Hook):
             )
         return told[0]
 
-    @property
-    def _opened(self) -> checkpoints.Folder:
-        assert self._folder is not None  # `open` is the first call
-        return self._folder
-
     def _write(self, loop: Loop) -> None:
-        self._opened.write(int(loop.iteration), loop, self._facts)
+        self._folder.write(int(loop.iteration), loop, self._facts)
 
     def _wait(self) -> None:
         """Return when no process writes any more."""
-        while not self._opened.is_free():
-            self._opened.wait(POLL_SECONDS)
+        while not self._folder.is_free():
+            self._folder.wait(POLL_SECONDS)
 
 
 def _of_all(own: dict[str, str]) -> dict[str, str]:

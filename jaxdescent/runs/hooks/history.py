@@ -9,8 +9,7 @@ import os
 import pathlib
 from typing import Any, TextIO
 
-from jaxdescent.runs.hooks.protocol import Hook
-from jaxdescent.runs.record import Facts, Record, as_json
+from jaxdescent.runs.hooks.protocol import Facts, Hook, Record, as_json
 
 
 class History(Hook):

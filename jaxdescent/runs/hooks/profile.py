@@ -7,8 +7,7 @@ import os
 import jax
 
 from jaxdescent.inputs.numbers import check_count
-from jaxdescent.runs.hooks.protocol import Hook, Pause
-from jaxdescent.runs.record import Record
+from jaxdescent.runs.hooks.protocol import Hook, Pause, Record
 
 
 class Profile(Hook):

@@ -11,8 +11,7 @@ from typing import Any
 from jaxdescent.display import readable_seconds
 from jaxdescent.machine.memory import readable_bytes
 from jaxdescent.result import Result
-from jaxdescent.runs.hooks.protocol import Hook
-from jaxdescent.runs.record import Facts, Record, Summary
+from jaxdescent.runs.hooks.protocol import Facts, Hook, Record, Summary
 from jaxdescent.status import Status
 
 

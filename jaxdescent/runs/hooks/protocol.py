@@ -1,14 +1,113 @@
-"""The interface of hooks, which a run calls between its chunks of steps."""
+"""The interface of hooks, which a run calls between its chunks of steps, and what it tells them: at
+its beginning, after each chunk, and at its end.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import enum
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jaxdescent.descent.loop import Loop
 from jaxdescent.display import Displayed
 from jaxdescent.result import Result
-from jaxdescent.runs.record import Facts, Record, Summary
+from jaxdescent.status import Evidence, Status
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """The facts that are known when a run begins.
+
+    Attributes:
+      objective, method: as they are displayed.
+      unknowns: the number of elements of the params.
+      params_bytes: their bytes, as they are stored.
+      max_iterations: the most steps.
+      iteration: where the run begins: 0, or the iteration of the checkpoint that it resumes.
+      bytes_per_iteration: the bytes that an iteration reads and writes by the plan's cost model;
+        None where it knows none.
+      is_first_process: whether this process writes files and prints, of those that share the run.
+    """
+
+    objective: str
+    method: str
+    unknowns: int
+    params_bytes: int
+    max_iterations: int
+    iteration: int
+    bytes_per_iteration: float | None
+    is_first_process: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """The numbers of a chunk, read after the next one has been dispatched.
+
+    Attributes:
+      iteration: the steps taken by the end of the chunk, those before a resumption included.
+      value, gradient_norm, suboptimality: at the last check: at the params of this iteration, or
+        (if every step is checked by its own progress) of the one before.
+      evidence: what the suboptimality is based on.
+      first_value, first_gradient_norm: these numbers at the start.
+      scale: what the tolerance compares the gradient's norm with.
+      evaluations: the gradients and values computed so far.
+      status: why the descent ended; None while it runs.
+      chunk: the number of the chunk, from 0 in this process.
+      iterations: the steps of this chunk.
+      chunk_seconds: the time in which the device worked on them.
+      seconds: the time since the run began in this process.
+      iterations_per_second: ``iterations / chunk_seconds``.
+      bytes_per_second: the bytes moved a second, by the cost model; None where it knows none.
+      seconds_left: the time until ``max_iterations`` at this pace; the tolerance may be met before.
+    """
+
+    iteration: int
+    value: float
+    gradient_norm: float
+    suboptimality: float
+    evidence: Evidence
+    first_value: float
+    first_gradient_norm: float
+    scale: float
+    evaluations: int
+    status: Status | None
+    chunk: int
+    iterations: int
+    chunk_seconds: float
+    seconds: float
+    iterations_per_second: float
+    bytes_per_second: float | None
+    seconds_left: float
+
+
+@dataclasses.dataclass
+class Summary:
+    """The time of a run by its uses, in seconds of this process.
+
+    Attributes:
+      seconds: the time from the beginning of the run to its end.
+      seconds_compiling: the time until its programs were compiled (the start's gradient included).
+      seconds_restoring: the time of reading a checkpoint.
+      seconds_saving: the time in which the run waited for checkpoints.
+      seconds_in_hooks: the time of the hooks' other work, most of it while the device computed.
+      seconds_in_steps: the time in which the device worked on steps.
+      iterations: the steps taken in this process.
+    """
+
+    seconds: float = 0.0
+    seconds_compiling: float = 0.0
+    seconds_restoring: float = 0.0
+    seconds_saving: float = 0.0
+    seconds_in_hooks: float = 0.0
+    seconds_in_steps: float = 0.0
+    iterations: int = 0
+
+    @property
+    def goodput(self) -> float:
+        """The share of the time that went into steps."""
+        return self.seconds_in_steps / self.seconds if self.seconds else 0.0
 
 
 class Pause(NamedTuple):
@@ -85,3 +184,19 @@ def check_hooks(hooks: Any) -> tuple[Hook, ...]:
             f"{hook!r}.{hint}"
         )
     return tuple(hooks)
+
+
+def as_json(value: Any) -> Any:
+    """A value as JSON can hold it: numbers that are not finite are null.
+
+    >>> as_json({"a": (1, math.inf), "b": Status.CONVERGED})
+    {'a': [1, None], 'b': 'CONVERGED'}
+    """
+    if isinstance(value, dict):
+        return {str(key): as_json(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(entry) for entry in value]
+    if isinstance(value, enum.Enum):
+        return str(value)
+    number = value.item() if hasattr(value, "item") else value
+    return None if isinstance(number, float) and not math.isfinite(number) else number

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from jaxdescent.runs.hooks.protocol import Hook
-from jaxdescent.runs.record import Record
+from jaxdescent.runs.hooks.protocol import Hook, Record
 
 
 class StopWhen(Hook):
