@@ -8,8 +8,8 @@ from jaxdescent.display.displayed import Displayed as Displayed
 from jaxdescent.display.displayed import argument as argument
 from jaxdescent.display.displayed import name_of as name_of
 from jaxdescent.display.displayed import structure_name as structure_name
-from jaxdescent.display.guard import guarded as guarded
 from jaxdescent.display.numbers import entries as entries
+from jaxdescent.display.numbers import guarded as guarded
 from jaxdescent.display.numbers import number as number
 from jaxdescent.display.numbers import readable_seconds as readable_seconds
 from jaxdescent.display.numbers import rough_seconds as rough_seconds

@@ -5,8 +5,16 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from jaxdescent.display.guard import LONGEST, guarded, shortened
-from jaxdescent.display.numbers import FEW, entries, is_array, shape_of, signature
+from jaxdescent.display.numbers import (
+    FEW,
+    LONGEST,
+    entries,
+    guarded,
+    is_array,
+    shape_of,
+    shortened,
+    signature,
+)
 
 MOST_WRAPPERS = 8
 """The most wrappers that are opened: a mock object answers any name with a callable."""

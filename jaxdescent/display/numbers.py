@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxdescent.display.guard import guarded
+LONGEST = 60
+"""The most characters that are shown of an object of a foreign class."""
 
 LARGEST_RANGE = 10_000_000
 """The most elements of an array whose smallest and largest one are searched."""
@@ -18,15 +20,29 @@ LARGEST_RANGE = 10_000_000
 FEW = 6
 """The most elements of an array that are shown one by one."""
 
-LARGEST_COPY = 1 << 16
-"""The most elements that are copied from an accelerator, which takes less time than to compile."""
-
-
 YEAR = 365.25 * 86400
 """Seconds of a year."""
 
 MOST_YEARS = 1e5
 """More years than these are told by their power of ten."""
+
+
+def guarded(show: Callable[[], str], otherwise: str) -> str:
+    """``show()``, or ``otherwise`` if that raises.
+
+    Any error counts: reading an array whose computation failed raises, and an object that a caller
+    puts into a pytree may raise anything. A traceback must still be able to show both.
+    """
+    try:
+        return show()
+    except Exception:
+        return otherwise
+
+
+def shortened(text: str, longest: int = LONGEST) -> str:
+    """The text in one line of at most ``longest`` characters."""
+    text = " ".join(text.split())
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
 def is_array(thing: Any) -> bool:
@@ -90,26 +106,14 @@ def _ends(array: Any) -> tuple[Any, Any] | None:
         return None
     parts = [array]
     if isinstance(array, jax.Array):
-        # NumPy reads a CPU's memory in place, and nothing is compiled.
-        if not _is_on_cpus(array) and array.size > LARGEST_COPY:
-            with jax.ensure_compile_time_eval():
-                low, high = _least_and_largest(array)
-            return np.asarray(low)[()], np.asarray(high)[()]
+        # NumPy reads a CPU's memory in place. Some megabytes are copied from an accelerator in less
+        # time than a program takes to compile.
         shards = [shard.data for shard in array.addressable_shards if shard.replica_id == 0]
         parts = [np.asarray(part) for part in shards or [array]]
     parts = [part for part in parts if part.size]
     with np.errstate(all="ignore"):
         lows, highs = [np.min(part) for part in parts], [np.max(part) for part in parts]
         return np.min(np.asarray(lows)), np.max(np.asarray(highs))
-
-
-def _is_on_cpus(array: jax.Array) -> bool:
-    return all(device.platform == "cpu" for device in array.sharding.device_set)
-
-
-@jax.jit
-def _least_and_largest(array: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return jnp.min(array), jnp.max(array)
 
 
 def values(thing: Any) -> str:

@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxdescent.display.guard import guarded
-from jaxdescent.display.numbers import entries, number, signature
+from jaxdescent.display.numbers import entries, guarded, number, signature
 from jaxdescent.display.report import Report, Rows, tree_rows
 from jaxdescent.status import RUNNING, Evidence, Status
 

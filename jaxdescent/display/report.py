@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxdescent.display.guard import LONGEST, guarded
-from jaxdescent.display.numbers import shape_of, signature, values
+from jaxdescent.display.numbers import LONGEST, guarded, shape_of, signature, values
 
 Rows = list[tuple[str, str]]
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import jax
 
-from jaxdescent.display.guard import shortened
+from jaxdescent.display.numbers import shortened
 
 ROOM = "jaxdescent"
 """The prefix of the names of all texts, since others may use the service too."""
