@@ -91,11 +91,11 @@ def _agreeing(
     token = _group.set(processes)
     try:
         own = texts(**(alike or {}))
-        digests = _exchange(call, _digest(own))
+        digests = told_by_all(_digest(own), call)
         if any(digest != digests[0] for digest in digests):
             raise OtherProcessFailed(differing(call, processes, told_by_all(own)))
         yield
-        _exchange(f"end of {call}", None)
+        told_by_all(None, f"end of {call}")
     except (OtherProcessFailed, Stopped):
         raise
     except (Exception, SystemExit) as error:
@@ -139,17 +139,32 @@ def processes_of(tree: Any) -> tuple[int, ...]:
 
 def least(number: float) -> float:
     """The least of the numbers that the processes of the group give."""
-    return min(_exchange("least", number))
+    return min(told_by_all(number, "least"))
 
 
 def told_by_first(value: Any) -> Any:
     """The value of the group's first process; JSON must be able to hold it."""
-    return _exchange("first", value)[0]
+    return told_by_all(value, "first")[0]
 
 
-def told_by_all(value: Any) -> list[Any]:
-    """The values of all processes of the group, in their order; JSON must be able to hold them."""
-    return _exchange("all", value)
+def told_by_all(value: Any, kind: str = "all") -> list[Any]:
+    """The values of all processes of the group, in their order; JSON must be able to hold them.
+
+    Raises:
+      OtherProcessFailed: if another process has failed, or makes a call of another ``kind``.
+    """
+    if is_alone():
+        return [value]
+    told = _send(kind, value)
+    for process, (other, content) in told.items():
+        if other == "error":
+            raise OtherProcessFailed(f"process {process} failed with {content}")
+    if any(other != kind for other, _ in told.values()):
+        calls = {process: other for process, (other, _) in told.items()}
+        raise OtherProcessFailed(
+            f"the processes must make the same calls in the same order, got {calls}."
+        )
+    return [content for _, content in told.values()]
 
 
 def is_first() -> bool:
@@ -261,22 +276,6 @@ def check_alike(facts: dict[str, Any]) -> None:
 
 def _digest(fact: Any) -> str:
     return hashlib.sha256(json.dumps(fact, default=str).encode()).hexdigest()
-
-
-def _exchange(kind: str, value: Any) -> list[Any]:
-    """The values that the processes of the group give, in the order of the processes."""
-    if is_alone():
-        return [value]
-    told = _send(kind, value)
-    for process, (other, content) in told.items():
-        if other == "error":
-            raise OtherProcessFailed(f"process {process} failed with {content}")
-    if any(other != kind for other, _ in told.values()):
-        calls = {process: other for process, (other, _) in told.items()}
-        raise OtherProcessFailed(
-            f"the processes must make the same calls in the same order, got {calls}."
-        )
-    return [content for _, content in told.values()]
 
 
 def _send(kind: str, value: Any) -> dict[int, tuple[str, Any]]:

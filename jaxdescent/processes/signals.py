@@ -36,7 +36,8 @@ class Interruption:
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         self._handled = contextlib.ExitStack()
-        self._is_watched = _watches_for_preemption()
+        is_enabled = getattr(jax.config, "jax_enable_preemption_service", False)
+        self._is_watched = bool(is_enabled) and jax.distributed.is_initialized()
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
@@ -143,8 +144,3 @@ def until_there(arrays: Any, seconds: float = math.inf) -> None:
 def is_there(arrays: Any) -> bool:
     """Whether the arrays have been computed."""
     return all(leaf.is_ready() for leaf in jax.tree.leaves(arrays))
-
-
-def _watches_for_preemption() -> bool:
-    is_enabled = getattr(jax.config, "jax_enable_preemption_service", False)
-    return bool(is_enabled) and jax.distributed.is_initialized()
