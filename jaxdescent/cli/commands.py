@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from jaxdescent.cli import breakdown, fit, models, plan, scale
+from jaxdescent.cli import breakdown, models, plan, scale
 from jaxdescent.cli.options import flag
 
 PANELS = {
@@ -93,7 +93,7 @@ app = typer.Typer(
 )
 
 for command in (
-    fit.fit,
+    models.fit,
     models.predict,
     models.inspect,
     scale.scale,

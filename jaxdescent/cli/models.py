@@ -1,14 +1,188 @@
-"""The commands predict and inspect, which read saved models; inspect reads data files too."""
+"""The commands fit, predict and inspect: models are kept, used, and shown as data are."""
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 from typing import Literal
 
 import typer
 
-from jaxdescent.cli.command_line import echo_json, failing_in_one_line, split_names
-from jaxdescent.cli.options import AS_JSON, MEMORY, WHERE, Names, flag, option
+from jaxdescent.cli.command_line import (
+    echo_json,
+    failing_in_one_line,
+    join,
+    penalty,
+    split_at_commas,
+    split_names,
+)
+from jaxdescent.cli.options import (
+    AS_JSON,
+    COORDINATOR,
+    DISTRIBUTED,
+    MEMORY,
+    PROCESS,
+    PROCESSES,
+    RESUME,
+    WHERE,
+    File,
+    Names,
+    check_picture,
+    flag,
+    option,
+)
+
+
+def fit(
+    data: list[pathlib.Path] = typer.Argument(
+        help="Files or folders: Parquet, CSV, svmlight text, or X.npy.", readable=False
+    ),
+    *,
+    target: str | None = option("What to predict.", "COLUMN", "y of .npy"),
+    target_file: File = option(
+        "Of X.npy: the target's file.", readable=False, shown="y.npy beside it"
+    ),
+    features: Names = option("These columns alone.", "A,B", "all others"),
+    exclude: Names = option("All columns but these.", "A,B"),
+    categorical: Names = option("Columns with a weight for each level; auto for all text.", "A,B"),
+    hashed: Names = option(
+        "Columns whose values share 2^bits weights by a hash.", "A,B", name="--hash"
+    ),
+    bits: int = option("Of the hash.", default=20),
+    interact: Names = option(
+        "Products of numbers, crossed levels (hashed where one is), slopes by level.", "A:B"
+    ),
+    date: Names = option(
+        "Of a column of dates: month, weekday, hour as levels, trend as days.", "A:PARTS"
+    ),
+    weights: str | None = option("Weights of the rows.", "COLUMN", "ones"),
+    where: str | None = WHERE,
+    l2: str = option("The ridge penalty, or a search for it.", "X|auto", default="0"),
+    method: str = option(
+        "auto; direct, by sums of one pass; or cg, lsmr, lbfgs on rows in memory, or "
+        "read again in each pass where they do not fit.",
+        "NAME",
+        default="auto",
+    ),
+    dtype: str | None = option("Of iterations; sums are of float64.", "float32|float64", "float32"),
+    start: File = option(
+        "Begin iterations at the weights of a model of the same columns.", "MODEL", readable=False
+    ),
+    checkpoint: File = option(
+        "Keep a fit that iterates here: once a minute, and after Ctrl-C or SIGTERM.", "FOLDER"
+    ),
+    resume: bool = RESUME,
+    standardize: bool = flag("--standardize", "Penalise weights per standard deviation."),
+    missing: Literal["error", "drop", "mean"] = option(
+        "Missing values: refuse, drop their rows, or put means there.", default="error"
+    ),
+    test: float = option("Rows held out, by a hash of their number.", "SHARE", default=0.0),
+    test_data: list[pathlib.Path] | None = option(
+        "Other files whose rows are held out.", readable=False
+    ),
+    seed: int = option("Of the rows held out.", default=0),
+    memory: int | None = MEMORY,
+    out: File = option("Where to keep the model.", "FOLDER"),
+    overwrite: bool = flag("--overwrite", "Replace a model that is there."),
+    as_json: bool = AS_JSON,
+    plot: File = option(
+        "Draw the course of the fit, and predictions of a sample; reads once more.", "FILE.png"
+    ),
+    cached: bool = option(
+        "Keep compiled programs in the user's cache folder, for the next time.",
+        name="--cache/--no-cache",
+        envvar="JAXDESCENT_CACHE",
+        default=True,
+    ),
+    distributed: bool = DISTRIBUTED,
+    coordinator: str | None = COORDINATOR,
+    processes: int | None = PROCESSES,
+    process: int | None = PROCESS,
+) -> None:
+    """Fit a linear regression to files, which need not fit in memory.
+
+    Numbers and booleans are features; say what to do with text. One pass over the rows adds up
+    what the fit, every penalty and the held-out rows need. Without --out nothing is kept.
+    With --distributed each process reads its share of the rows, and the first one tells and writes.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(failing_in_one_line("jaxdescent.fit.report"))
+        from jaxdescent import compilation_cache
+        from jaxdescent.data import DataError, open_source
+        from jaxdescent.fit.budget import Memory
+        from jaxdescent.fit.fitting import fit_model
+        from jaxdescent.fit.model import check_output
+        from jaxdescent.fit.report import Screen, summary
+        from jaxdescent.processes import deciding
+
+        if distributed and plot is not None:
+            raise DataError("--plot draws for one process: leave it or --distributed out.")
+        join(distributed, coordinator, processes, process)
+        if distributed:
+            # The group stays open to the end: a model that cannot be saved fails in all processes.
+            stack.enter_context(deciding.among_all("fit"))
+        elif cached:
+            # No cache for several processes: some would compile and others not, where compilers of
+            # accelerators work together.
+            compilation_cache.cache()
+        is_first = deciding.is_first()
+        if features is not None and not split_at_commas(features):
+            raise DataError("--features names no column: leave it out to take all others.")
+        if out is not None and is_first:
+            check_output(out, overwrite=overwrite)
+        check_picture(plot)
+        picture = source = None
+        if plot is not None:
+            # Imported before memory is measured, since the process holds matplotlib then.
+            from jaxdescent.fit import plot as picture
+
+            # Opened before the fit, so that files that change meanwhile are noticed.
+            source = open_source(list(data), target_file, where)
+        with Screen(is_quiet=as_json or not is_first, keeps_course=plot is not None) as screen:
+            model = fit_model(
+                list(data),
+                target,
+                target_file=target_file,
+                test_data=list(test_data) if test_data else None,
+                memory=memory,
+                watch=screen,
+                start=start,
+                checkpoint=checkpoint,
+                resume=resume,
+                distributed=distributed,
+                features=tuple(split_at_commas(features)),
+                exclude=tuple(split_at_commas(exclude)),
+                categorical=tuple(split_at_commas(categorical)),
+                hashed=tuple(split_at_commas(hashed)),
+                bits=bits,
+                interact=tuple(split_names(interact)),
+                date=tuple(date or ()),
+                weights=weights,
+                where=where,
+                l2=penalty(l2),
+                method=method,
+                dtype=dtype,
+                standardize=standardize,
+                missing=missing,
+                test=test,
+                seed=seed,
+            )
+        if plot is not None and picture is not None and source is not None:
+            sample = picture.sample_of(model, source, Memory.of(memory))
+            picture.draw(sample, model.target, plot, screen.course)
+        if not is_first:
+            return
+        if out is not None:
+            model.save(out, overwrite=overwrite)
+        if as_json:
+            content = {"target": model.target, "intercept": model.intercept, **model.metrics}
+            content["largest_weights"] = dict(model.named_weights(10))
+            content["model"] = None if out is None else str(out)
+            echo_json(content)
+        else:
+            screen.show(summary(model))
+            kept = f"Kept in {out}." if out is not None else "Not kept: --out FOLDER keeps it."
+            screen.say(kept)
 
 
 def predict(
