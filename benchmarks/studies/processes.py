@@ -144,7 +144,7 @@ def child(
     if count != "1":
         joining.join(f"127.0.0.1:{port}", int(count), int(index))
     from jaxdescent.scale.experiment import Experiment
-    from jaxdescent.scale.measurement import measured
+    from jaxdescent.scale.figures import measured
     from jaxdescent.scale.point import ScalingPoint
     from jaxdescent.scale.problems import PROBLEMS
     from jaxdescent.scale.problems.arrays import Llama

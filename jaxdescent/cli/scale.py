@@ -72,8 +72,8 @@ def scale(
         from jaxdescent import scale as room
         from jaxdescent.machine import attached
         from jaxdescent.processes import Stopped, among_all, check_alike, leave_without_others
+        from jaxdescent.scale import figures, record, report
         from jaxdescent.scale import plot as picture
-        from jaxdescent.scale import record, rehearsal, report
         from jaxdescent.scale.experiment import BadExperiment, Experiment
 
         def asked() -> dict[str, Any]:
@@ -142,7 +142,7 @@ def scale(
             raise
         report.show(lines, console)
         if any(line["rehearsed"] for line in lines):
-            console.print(rehearsal.ASSUMPTIONS, style="dim", highlight=False)
+            console.print(figures.ASSUMPTIONS, style="dim", highlight=False)
         with among_all("the end of scale"):
             if plot is not None and is_first:
                 picture.draw(lines, plot)

@@ -1,9 +1,9 @@
 """Scaling experiments: the same program on more devices, measured here or rehearsed for elsewhere.
 
-``experiment`` lists the points; ``problems`` makes their arrays on the devices; ``program``
-compiles a point, and ``compiled`` reads the compiled text; ``measurement`` runs it on the devices
-that are attached, ``rehearsal`` predicts a run on devices that are not. ``record`` keeps one JSON
-line for each point, in a file or in the folder of an experiment that can be resumed.
+``experiment`` lists the points; ``problems`` makes their arrays on the devices; ``figures`` runs a
+point on the devices that are attached, or predicts a run on devices that are not; ``compiled``
+reads the compiled text. ``record`` keeps one JSON line for each point, in a file or in the folder
+of an experiment that can be resumed.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from jaxdescent.processes.messages import in_words
 from jaxdescent.processes.signals import Interruption
 from jaxdescent.scale import record
 from jaxdescent.scale.experiment import Experiment
-from jaxdescent.scale.measurement import EXPECTED, measured
+from jaxdescent.scale.figures import EXPECTED, measured, rehearsed
 from jaxdescent.scale.point import ScalingPoint
-from jaxdescent.scale.rehearsal import rehearsed
 
 
 def run(

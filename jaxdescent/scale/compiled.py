@@ -11,7 +11,7 @@ import math
 import re
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 
@@ -20,7 +20,7 @@ from jaxdescent.descent.loop import ITERATIONS
 ITEM = {"f64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "pred": 1, "s8": 1, "u8": 1}
 COLLECTIVE = r"all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
 ARRAY = re.compile(rf"\b({'|'.join(ITEM)})\[([\d,]*)\](\{{[^}}]*\}})?")
-CALLED = re.compile(r"(body|calls|branch_computations|true_computation|false_computation)=")
+CALLED = re.compile(r"(?:body|calls|true_computation|false_computation)=%?([\w.\-]+)")
 KERNEL = re.compile(rf" (fusion|custom-call|copy|copy-start|{COLLECTIVE}|all-reduce-start)\(")
 MARKED = re.compile(rf' while\(.*body=%?([\w.\-]+).*op_name="[^"]*\b{ITERATIONS}/while"')
 ON_CHIP = "S(1)"
@@ -47,6 +47,11 @@ class Compiled:
 
     Attributes:
       seconds: how long it took to trace and to compile.
+      lowered: the program's text before XLA.
+      run, memory: the compiled program, and XLA's figures of its memory.
+      arguments: bytes of its arguments, on one device.
+      temporaries: bytes of temporaries, besides arguments and results, on one device.
+      peak: bytes of arguments, results that do not reuse them, and temporaries, on one device.
 
     >>> import jax.numpy as jnp
     >>> program = Compiled(lambda x: x @ x, jnp.ones((64, 64)))
@@ -62,24 +67,12 @@ class Compiled:
         self.run = lowered.compile()
         self.seconds = time.perf_counter() - began
         self.lowered = lowered.as_text()
-        self.memory: Any = self.run.memory_analysis()
+        self.memory = memory = cast(Any, self.run.memory_analysis())
+        self.arguments = int(memory.argument_size_in_bytes)
+        self.temporaries = int(memory.temp_size_in_bytes)
+        new = int(max(memory.output_size_in_bytes - memory.alias_size_in_bytes, 0))
+        self.peak = self.arguments + self.temporaries + new
         self._computations = _computations(self.run.as_text() or "")
-
-    @property
-    def arguments(self) -> int:
-        """Bytes of the program's arguments, on one device."""
-        return int(self.memory.argument_size_in_bytes)
-
-    @property
-    def temporaries(self) -> int:
-        """Bytes of temporaries, besides arguments and results, on one device."""
-        return int(self.memory.temp_size_in_bytes)
-
-    @property
-    def peak(self) -> int:
-        """Bytes of arguments, results that do not reuse them, and temporaries, on one device."""
-        new = self.memory.output_size_in_bytes - self.memory.alias_size_in_bytes
-        return self.arguments + self.temporaries + int(max(new, 0))
 
     @property
     def sent(self) -> list[Sent]:
@@ -99,12 +92,12 @@ class Compiled:
 
         return _sent_by(self.iteration(weight))
 
-    @functools.cached_property
+    @property
     def usually_sent(self) -> list[Sent]:
         """The collectives that an iteration runs in the branch with the fewest kernels, which
         :attr:`kernels_in_an_iteration` counts.
         """
-        return _sent_by(self.iteration(lambda lines: -_kernels(lines)))
+        return _sent_by(self._usual)
 
     @property
     def kernels_in_an_iteration(self) -> int:
@@ -112,7 +105,7 @@ class Compiled:
 
         The rare branches (a fresh residual, a step that was refused) are left out.
         """
-        return _kernels(self.iteration(lambda lines: -_kernels(lines)))
+        return _kernels(self._usual)
 
     @property
     def bytes_in_an_iteration(self) -> int:
@@ -125,6 +118,11 @@ class Compiled:
     def iteration(self, weight: Callable[[Lines], Any]) -> Lines:
         """The lines that run in an iteration; of branches, the lines of the largest weight."""
         return self._run_by(self._body, weight)
+
+    @functools.cached_property
+    def _usual(self) -> Lines:
+        """The lines of an iteration in the branch with the fewest kernels."""
+        return self.iteration(lambda lines: -_kernels(lines))
 
     @functools.cached_property
     def _body(self) -> str:
@@ -214,13 +212,11 @@ def _operands(line: str) -> list[str]:
 def _called(line: str) -> list[str]:
     if " call(" in line:  # a graph of kernels that a GPU starts at once
         return re.findall(r"to_apply=%?([\w.\-]+)", line)
-    if " fusion(" in line or not CALLED.search(line):
+    if " fusion(" in line:
         return []
-    names = re.findall(r"(?:body|calls|true_computation|false_computation)=%?([\w.\-]+)", line)
     branches = re.search(r"branch_computations=\{([^}]*)\}", line)
-    if branches:
-        names += [name.strip().lstrip("%") for name in branches.group(1).split(",")]
-    return names
+    names = branches.group(1).split(",") if branches else []
+    return [*CALLED.findall(line), *(name.strip().lstrip("%") for name in names)]
 
 
 def _sizes(shapes: str, *, is_on_chip: bool = True) -> list[int]:

@@ -10,9 +10,8 @@ from typing import Any
 
 from jaxdescent.machine.defaults import DTYPES
 from jaxdescent.machine.devices import mesh_named
-from jaxdescent.scale.point import ScalingPoint
+from jaxdescent.scale.point import METHODS, ScalingPoint
 from jaxdescent.scale.problems import LAYOUTS, PROBLEMS
-from jaxdescent.scale.program import METHODS
 
 SCALINGS = ("strong", "weak")
 

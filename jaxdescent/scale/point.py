@@ -1,8 +1,27 @@
-"""A point of an experiment."""
+"""A point of an experiment, and the methods that it may name."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jaxdescent as jd
+
+METHODS: dict[str, Callable[[], Any]] = {
+    "cg": jd.ConjugateGradient,
+    "cg-jacobi": lambda: jd.ConjugateGradient(jd.Jacobi()),
+    "lsmr": jd.LSMR,
+    "lbfgs": jd.LBFGS,
+    "gradient": lambda: jd.GradientDescent(jd.Backtracking()),
+    "barzilai-borwein": lambda: jd.GradientDescent(jd.BarzilaiBorwein()),
+    "constant": lambda: jd.GradientDescent(1e-3),
+    "gram": jd.Gram,
+    "direct": jd.DerivativeMethod,
+}
+
+AT_ONCE = ("gram", "direct")
+"""The methods without iterations: a whole solve is timed for them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,7 +31,7 @@ class ScalingPoint:
     Attributes:
       problem: a key of :data:`jaxdescent.scale.problems.PROBLEMS`.
       rows, features: the size of the whole regression; 0 where a problem has none.
-      method: a name in :data:`jaxdescent.scale.program.METHODS`.
+      method: a name in :data:`METHODS`.
       dtype: how data and params are stored.
       layout: the axes over the devices, a key of :data:`jaxdescent.scale.problems.LAYOUTS`.
       devices: the number of devices.

@@ -5,8 +5,8 @@ import pytest
 from jaxdescent.machine import Machine
 from jaxdescent.scale import run
 from jaxdescent.scale.experiment import Experiment
+from jaxdescent.scale.figures import rehearsed
 from jaxdescent.scale.point import ScalingPoint
-from jaxdescent.scale.rehearsal import rehearsed
 from tests.accelerators import MARKS
 
 pytestmark = MARKS

@@ -24,21 +24,21 @@ def _errors(lines):
 
 def little_room(index, folder):
     """Process 1 has no room for the first of two points."""
-    own = measurement.bytes_of_each
-    measurement.bytes_of_each = lambda devices: 10_000 if index == 1 else own(devices)
+    own = figures.bytes_of_each
+    figures.bytes_of_each = lambda devices: 10_000 if index == 1 else own(devices)
     return _errors(scale.run(_grid(rows=(6144, 96)), folder / "room.jsonl"))
 
 
 def no_room_to_compute(index, folder):
     """Process 1 has no room for temporaries."""
     del folder
-    own, asked = measurement.bytes_of_each, []
+    own, asked = figures.bytes_of_each, []
 
     def available(devices):
         asked.append(devices)
         return 8 if index == 1 and len(asked) == 2 else own(devices)
 
-    measurement.bytes_of_each = available
+    figures.bytes_of_each = available
     return _errors(scale.run(_grid(methods=("lsmr", "cg"))))
 
 
@@ -59,14 +59,14 @@ def built_on_the_host(index, folder):
 def a_bug(index, folder):
     """An error of process 1 that no other point would be spared."""
     if index == 1:
-        program.compiled = lambda *arguments: 1 / 0
+        figures.compiled = lambda *arguments: 1 / 0
     return _errors(scale.run(_grid(), folder / "bug.jsonl"))
 
 
 def a_full_disk(index, folder):
     """Process 0 cannot write the line of the first of two points, which is measured or not."""
     del index
-    program.compiled = lambda *arguments: _no_room()
+    figures.compiled = lambda *arguments: _no_room()
 
     def append(path, line):
         raise OSError(28, "No space left on device", str(path))
@@ -93,7 +93,7 @@ def in_the_program(index, folder):
     """Process 1 fails in a program in which the others wait for it, and does not wait for long."""
     del folder
     deciding.PATIENCE = 3.0
-    made = program.compiled
+    made = figures.compiled
 
     def compiled(point, arrays):
         found = made(point, arrays)
@@ -101,7 +101,7 @@ def in_the_program(index, folder):
             found.run = lambda *arguments: _no_room()
         return found
 
-    program.compiled = compiled
+    figures.compiled = compiled
     return _errors(scale.run(_grid(layouts=("features",))))
 
 
@@ -130,10 +130,10 @@ if __name__ == "__main__":
     from jaxdescent.data import DataError
     from jaxdescent.machine import host
     from jaxdescent.processes import deciding
-    from jaxdescent.scale import measurement, program, record
+    from jaxdescent.scale import figures, record
     from jaxdescent.scale.experiment import Experiment
 
-    patched = [measurement, program, record, host, *(type(each) for each in PROBLEMS.values())]
+    patched = [figures, record, host, *(type(each) for each in PROBLEMS.values())]
     for name in names:
         before = [dict(vars(each)) for each in patched]
         try:
