@@ -42,7 +42,7 @@ class TestOptions:
         assert run("breakdown").exit_code == 0
         settings, parts, output = asked[0]
         assert parts == [1, 2, 3, 4, 5]
-        assert settings == breakdown.Settings(budget=45.0, extent=breakdown.USUAL, everything=True)
+        assert settings == breakdown.USUAL == breakdown.Settings(budget=45.0, everything=True)
         assert output.name.startswith("breakdown-")
 
     def test_part_three_alone_runs_without_its_coupled_problems(self, asked):
@@ -58,12 +58,12 @@ class TestOptions:
         run("breakdown", "--quick")
         run("breakdown", "--quick", "--budget", "5")
         assert [settings.budget for settings, _, _ in asked] == [breakdown.QUICK.budget, 5]
-        assert all(settings.extent == breakdown.QUICK for settings, _, _ in asked)
+        assert all(settings.extent == "quick" for settings, _, _ in asked)
 
     def test_thorough_takes_the_largest_sizes(self, asked):
         run("breakdown", "--thorough")
         run("breakdown", "--part", "3", "--all", "--thorough")
-        assert [settings.extent for settings, _, _ in asked] == [breakdown.THOROUGH] * 2
+        assert [settings.extent for settings, _, _ in asked] == ["thorough"] * 2
         assert asked[0][0].budget == breakdown.THOROUGH.budget == 100
 
     def test_the_output_folder_is_used(self, asked, tmp_path):

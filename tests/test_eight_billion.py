@@ -23,9 +23,9 @@ from jaxdescent.breakdown import (
     llama_tree,
     matrix_free_regression,
     placed,
-    report,
     tied_weights,
 )
+from jaxdescent.breakdown.settings import Settings
 from jaxdescent.descent.fused_steps import FUSED_STEPS
 from jaxdescent.machine import memory
 from jaxdescent.scale.compiled import Compiled
@@ -96,7 +96,7 @@ def test_independent_weights_equal_a_replay_and_the_closed_form(dtype, request):
     if dtype == "float32":
         outcome = request.getfixturevalue("part_three")
     else:
-        outcome = independent(report.Settings(dtype=dtype))
+        outcome = independent(Settings(dtype=dtype))
     numbers = outcome.numbers["independent"]
     assert numbers["unknowns"] == sum(math.prod(shape) for shape in SMALL.values()) > 38_000
     assert numbers["iterations"] == 1000
@@ -238,7 +238,7 @@ def part_three():
     """All of it in float32: each of its problems is looked at below."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(llama, "tree", lambda *limits: small_tree(min(filter(None, limits))))
-        yield llama.run(report.Settings(max_params=40_000, dtype="float32"), QUIET)
+        yield llama.run(Settings(max_params=40_000, dtype="float32"), QUIET)
 
 
 def test_tied_weights_come_to_their_optimum(part_three):
@@ -327,7 +327,7 @@ def test_part_three_joins_its_three_problems(part_three, monkeypatch):
     assert part_three.is_complete
     assert len(part_three.verdict) == len(part_three.points) == 3
     monkeypatch.setattr(llama, "tree", lambda *limits: small_tree(min(filter(None, limits))))
-    alone = llama.run(report.Settings(everything=False, dtype="float32"), QUIET)
+    alone = llama.run(Settings(everything=False, dtype="float32"), QUIET)
     assert set(alone.numbers) == {"independent"}
 
 
@@ -343,7 +343,7 @@ def test_part_three_goes_on_from_what_it_kept(tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(large_problem.SegmentedDescent, "report", interrupts)
-    settings = report.Settings(dtype="float32", checkpoint=tmp_path)
+    settings = Settings(dtype="float32", checkpoint=tmp_path)
     first = independent(settings)
     assert not first.is_complete
     done = first.numbers["independent"]["iterations"]
@@ -411,7 +411,7 @@ class TestPlaced:
     @pytest.mark.parametrize(("count", "side"), [(1, 64), (8, 64), (3, 63), (96, 64)])
     def test_squares_have_rows_for_each_device(self, many, count, side):
         many(count, room=1e12)
-        assert matrix_free_regression.chosen(16 * 64**2 + 5, 1e12) == side
+        assert matrix_free_regression.chosen(1e12, 16 * 64**2 + 5) == side
 
     @pytest.mark.slow
     def test_coupled_problems_send_rows_and_numbers_alone(self, many):

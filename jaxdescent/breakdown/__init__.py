@@ -15,14 +15,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.rule import Rule
 from rich.text import Text
 
-from jaxdescent.breakdown import next_steps, record, report
-from jaxdescent.breakdown.extent import QUICK as QUICK
-from jaxdescent.breakdown.extent import THOROUGH as THOROUGH
-from jaxdescent.breakdown.extent import USUAL as USUAL
+from jaxdescent.breakdown import next_steps, report
 from jaxdescent.breakdown.report import PartReport as PartReport
-from jaxdescent.breakdown.report import Settings as Settings
+from jaxdescent.breakdown.settings import QUICK as QUICK
+from jaxdescent.breakdown.settings import THOROUGH as THOROUGH
+from jaxdescent.breakdown.settings import USUAL as USUAL
+from jaxdescent.breakdown.settings import Settings as Settings
 from jaxdescent.display import rough_seconds
 from jaxdescent.machine import Machine
 from jaxdescent.machine.memory import readable_bytes
@@ -82,12 +83,12 @@ def run(settings: Settings, parts: Sequence[int], output: pathlib.Path, console:
     def keep() -> pathlib.Path:
         output.mkdir(parents=True, exist_ok=True)
         path = output / "breakdown.json"
-        record.write_record(path, settings, machine, reports, time.perf_counter() - began)
+        report.write_record(path, settings, machine, reports, time.perf_counter() - began)
         return path
 
     with CommonEnd() as others:
         try:
-            machine |= record.describe_machine()
+            machine |= report.describe_machine()
             show_machine(machine, console)
             expected = _expected(parts, settings, console)
             for number in parts:
@@ -142,7 +143,7 @@ def _expected(parts: Sequence[int], settings: Settings, console: Console) -> Map
     expected = estimates.seconds_of_parts(parts, settings, machine)
     rates = "its measured rates" if machine.is_measured else "rates of ordinary machines"
     whole = rough_seconds(sum(expected.values()) + AROUND)
-    others = OTHER_EXTENTS[settings.extent.name]
+    others = OTHER_EXTENTS[settings.extent]
     console.print()
     console.print(
         Text(f"This takes {whole} here, by {rates}, longer if the machine is busy. {others}")
@@ -158,7 +159,9 @@ def _of_part(
 ) -> PartReport | None:
     """The report of a part; None where another process has it."""
     title, module = PARTS[number]
-    report.show_heading(number, f"{title}, {rough_seconds(expected)}", console)
+    heading = Text(f"{number}  {title}, {rough_seconds(expected)}", style="bold")
+    console.print()
+    console.print(Rule(heading, align="left", style="dim"))
     part = importlib.import_module(f"jaxdescent.breakdown.{module}")
 
     def run_timed() -> PartReport:

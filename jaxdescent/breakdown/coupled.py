@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 import time
@@ -11,13 +10,12 @@ from typing import Any
 
 import jax.numpy as jnp
 from rich.console import Console
-from rich.progress import Progress
 
 import jaxdescent as jd
-from jaxdescent.breakdown import child, costs
+from jaxdescent.breakdown import child
 from jaxdescent.breakdown import coupled_story as story
-from jaxdescent.breakdown.extent import PartSizes
-from jaxdescent.breakdown.report import PartReport, Settings, progress_bar, show_line
+from jaxdescent.breakdown.report import PartReport, progress_bar, show_line
+from jaxdescent.breakdown.settings import Settings
 from jaxdescent.machine import memory
 
 LEAST_SIZES = 3
@@ -34,11 +32,28 @@ def run(settings: Settings, console: Console) -> PartReport:
     """Run both methods at growing sizes, then the separable case."""
     found = story.Findings(memory.available_bytes(), settings.budget)
     with progress_bar(console) as progress:
-        ask = functools.partial(_asked, settings, progress)
+
+        def ask(request: dict[str, Any], label: str, expected: float) -> child.Answer:
+            """A child's answer, shown by a bar that is full after the expected seconds."""
+            show_line(console, label)
+            task = progress.add_task(label, total=expected)
+            answer = child.ask(
+                request | {"seed": settings.seed}, lambda seconds: progress.advance(task, seconds)
+            )
+            progress.remove_task(task)
+            found.is_complete = not answer.is_interrupted
+            return answer
+
         try:
-            _measure_coupled(found, settings.extent, ask)
+            _measure_coupled(found, settings, ask)
             if found.is_complete:
-                _measure_separable(found, settings.extent, ask)
+                request = {"problem": "separable", "sizes": list(settings.separable_sizes)}
+                answer = ask(request, "separable unknowns", found.budget * SEPARABLE_SHARE)
+                found.separable = [
+                    {"predicted_bytes": story.ITEMSIZE * row["unknowns"], **row}
+                    for row in answer.rows
+                ]
+                found.failures += [answer.failure] if answer.failure else []
                 found.refusal = _refusal(found.available)
         except KeyboardInterrupt:  # between two children; inside one, its answer reports it
             found.is_complete = False
@@ -46,10 +61,10 @@ def run(settings: Settings, console: Console) -> PartReport:
     return story.told(found)
 
 
-def _measure_coupled(found: story.Findings, extent: PartSizes, ask: Ask) -> None:
+def _measure_coupled(found: story.Findings, settings: Settings, ask: Ask) -> None:
     """Multiply n as long as the next size fits in memory and in the time that is left."""
     ends = time.perf_counter() + found.budget * (1 - SEPARABLE_SHARE)
-    size, overhead, methods = extent.first_size, 0.0, ["descent", "derivative"]
+    size, overhead, methods = settings.first_size, 0.0, ["descent", "derivative"]
     for count in itertools.count():
         left = ends - time.perf_counter() if count >= LEAST_SIZES else math.inf
         methods, expected = _possible(found, methods, size, left - overhead)
@@ -59,21 +74,20 @@ def _measure_coupled(found: story.Findings, extent: PartSizes, ask: Ask) -> None
         request = {"problem": "coupled", "unknowns": size, "methods": methods}
         answer = ask(request, f"n = {size:,}", max(overhead + expected, 5.0))
         found.measured += [
-            {"predicted_bytes": costs.working_bytes(row["method"], size), **row}
+            {"predicted_bytes": story.working_bytes(row["method"], size), **row}
             for row in answer.rows
         ]
         if answer.is_interrupted:
-            found.is_complete = False
             return
         done = [row["method"] for row in answer.rows]
         if answer.failure:
             failed = next(name for name in methods if name not in done)
-            found.failures.append(f"n = {size:,}, {costs.NAMES[failed]}: {answer.failure}.")
+            found.failures.append(f"n = {size:,}, {story.NAMES[failed]}: {answer.failure}.")
             found.stopped_because[failed] = "failure"
             methods = [name for name in methods if name != failed]
         wall = time.perf_counter() - started
         overhead = wall - sum(row["seconds"] for row in answer.rows)
-        size *= extent.growth
+        size *= settings.growth
 
 
 def _possible(
@@ -85,10 +99,10 @@ def _possible(
     possible: list[str] = []
     expected = spent = 0.0
     for name in methods:
-        last = costs.last_row(found.measured, name)
-        seconds = costs.predicted_seconds(last, size) if last else 0.0
+        last = story.last_row(found.measured, name)
+        seconds = story.predicted_seconds(last, size) if last else 0.0
         spent += seconds
-        if costs.data_bytes(size) + costs.working_bytes(name, size) > found.available:
+        if story.data_bytes(size) + story.working_bytes(name, size) > found.available:
             found.stopped_because[name] = "memory"
         elif spent > left:
             found.stopped_because[name] = "time"
@@ -104,49 +118,25 @@ def _computed_rows(found: story.Findings) -> list[dict[str, Any]]:
             "method": name,
             "unknowns": size,
             "rows": child.ROWS_PER_FEATURE * size,
-            "data_bytes": costs.data_bytes(size),
-            "predicted_bytes": costs.working_bytes(name, size),
-            "fits_besides_data": costs.working_bytes(name, size) <= found.available,
-            "seconds": costs.predicted_seconds(last, size),
+            "data_bytes": story.data_bytes(size),
+            "predicted_bytes": story.working_bytes(name, size),
+            "fits_besides_data": story.working_bytes(name, size) <= found.available,
+            "seconds": story.predicted_seconds(last, size),
         }
-        for size in costs.COMPUTED_SIZES
-        for name in costs.NAMES
-        if (last := costs.last_row(found.measured, name)) and size > last["unknowns"]
+        for size in story.COMPUTED_SIZES
+        for name in story.NAMES
+        if (last := story.last_row(found.measured, name)) and size > last["unknowns"]
     ]
 
 
 def _refusal(available: int) -> str | None:
     """The error of the derivative method for a problem that is too large; nothing is solved."""
-    if costs.working_bytes("derivative", costs.REFUSED_SIZE) <= available:
+    if story.working_bytes("derivative", story.REFUSED_SIZE) <= available:
         return None
-    rows = child.ROWS_PER_FEATURE * costs.REFUSED_SIZE
-    X = jd.MatrixFree(lambda w: jnp.concatenate([w, w]), rows=rows, features=costs.REFUSED_SIZE)
+    rows = child.ROWS_PER_FEATURE * story.REFUSED_SIZE
+    X = jd.MatrixFree(lambda w: jnp.concatenate([w, w]), rows=rows, features=story.REFUSED_SIZE)
     try:
         jd.minimize(jd.LinearRegression(X, jnp.zeros(rows)), method=jd.DerivativeMethod())
     except jd.ProblemTooLarge as error:
         return str(error)
     return None
-
-
-def _measure_separable(found: story.Findings, extent: PartSizes, ask: Ask) -> None:
-    request = {"problem": "separable", "sizes": list(extent.separable_sizes)}
-    answer = ask(request, "separable unknowns", found.budget * SEPARABLE_SHARE)
-    found.separable = [
-        {"predicted_bytes": costs.ITEMSIZE * row["unknowns"], **row} for row in answer.rows
-    ]
-    if answer.failure:
-        found.failures.append(answer.failure)
-    found.is_complete = not answer.is_interrupted
-
-
-def _asked(
-    settings: Settings, progress: Progress, request: dict[str, Any], label: str, expected: float
-) -> child.Answer:
-    """A child process's answer, shown by a bar that is full after the expected seconds."""
-    show_line(progress.console, label)
-    task = progress.add_task(label, total=expected)
-    answer = child.ask(
-        request | {"seed": settings.seed}, lambda seconds: progress.advance(task, seconds)
-    )
-    progress.remove_task(task)
-    return answer

@@ -1,19 +1,33 @@
-"""The text of part 2: its tables, its points in the plot, its remarks and its verdict."""
+"""The rows of part 2, measured or computed by formulas, and the text that tells them."""
 
 from __future__ import annotations
 
 import bisect
 import dataclasses
+import operator
 from collections.abc import Iterator
 from typing import Any
 
-from jaxdescent.breakdown import costs
 from jaxdescent.breakdown.child import ROWS_PER_FEATURE, TOLERANCE
+from jaxdescent.breakdown.llama_tree import tree
 from jaxdescent.breakdown.report import COMPUTED, PartReport, PlottedPoint, said, table_of
 from jaxdescent.machine.memory import readable_bytes
 
+LLAMA_SIZE = tree().size
+COMPUTED_SIZES = (2**14, 2**16, 10**6, 10**8, LLAMA_SIZE)
+REFUSED_SIZE = 10**6
+ITEMSIZE = 4
+
+NAMES = {"derivative": "derivative method", "descent": "descent"}
+
+POWERS = {"derivative": 3, "descent": 2}
+"""The powers of n by which the seconds grow: as operations, and as the bytes of a pass over X."""
+
 RESOLUTION_BYTES = 10**6
 """How many bytes a process's memory varies on its own; smaller peaks are shown as below this."""
+
+NOT_KEPT = "available", "budget", "is_complete"
+"""The fields of the findings that are not in the record, or there under another name."""
 
 COLUMNS = {
     "predicted": "{predicted_bytes:bytes}",
@@ -38,22 +52,15 @@ class Findings:
     refusal: str | None = None
     is_complete: bool = True
 
-    @property
-    def numbers(self) -> dict[str, Any]:
-        """What the record keeps."""
-        left_out = "available", "budget", "is_complete"
-        kept = {name: value for name, value in vars(self).items() if name not in left_out}
-        return kept | {"available_bytes": self.available}
-
 
 def told(found: Findings) -> PartReport:
     """The whole report, from the rows."""
-    rows = [*found.measured, *found.computed]
+    rows, order = [*found.measured, *found.computed], operator.itemgetter("unknowns", "method")
     tables = [
         table_of(
             f"Coupled unknowns: linear regression, {ROWS_PER_FEATURE} n rows of n features",
             {"n": "{unknowns:,}", "method": "{method}", "X": "{data_bytes:bytes}"} | COLUMNS,
-            map(_shown, sorted(found.measured, key=_order) + found.computed),
+            map(_shown, sorted(found.measured, key=order) + found.computed),
         )
     ]
     if found.separable:
@@ -61,30 +68,27 @@ def told(found: Findings) -> PartReport:
         columns = {"n": "{unknowns:,}", "x": "{data_bytes:bytes}"} | COLUMNS
         tables.append(table_of(title, columns, map(_shown, found.separable)))
     return PartReport(
-        sentences=(
+        shown=(
             "Linear regression couples its unknowns: every weight depends on all others. X has "
             f"{ROWS_PER_FEATURE} n rows of n features in float32; y is exactly linear in them, so "
             "that the optimum is known. Memory is what the method needs besides X and y.",
+            *tables,
+            *_remarks(found),
         ),
-        tables=tuple(tables),
-        remarks=tuple(_remarks(found)),
         verdict=_verdict(found),
         numbers={
             "dtype": "float32",
             "rows_per_feature": ROWS_PER_FEATURE,
             "tolerance": TOLERANCE,
-            **found.numbers,
+            **{name: value for name, value in vars(found).items() if name not in NOT_KEPT},
+            "available_bytes": found.available,
         },
         points=(
-            *(p for row in rows for p in _points(row, f"{costs.NAMES[row['method']]}, coupled")),
+            *(p for row in rows for p in _points(row, f"{NAMES[row['method']]}, coupled")),
             *(p for row in found.separable for p in _points(row, "derivative method, separable")),
         ),
         is_complete=found.is_complete,
     )
-
-
-def _order(row: dict[str, Any]) -> tuple[int, str]:
-    return row["unknowns"], row["method"]
 
 
 def _is_seen(row: dict[str, Any]) -> bool:
@@ -126,23 +130,23 @@ def _remarks(found: Findings) -> Iterator[str]:
         "failure": "failed: see above",
     }
     for name, reason in found.stopped_because.items():
-        yield f"{costs.NAMES[name].capitalize()}: the next size {reasons[reason]}."
+        yield f"{NAMES[name].capitalize()}: the next size {reasons[reason]}."
     if found.refusal:
         yield (
-            f"Asked for n = {costs.REFUSED_SIZE:,}, with X written out, jaxdescent refuses before "
+            f"Asked for n = {REFUSED_SIZE:,}, with X written out, jaxdescent refuses before "
             f"it allocates: {found.refusal}"
         )
 
 
 def _verdict(found: Findings) -> tuple[str, ...]:
     """Sentences on the sizes that both methods reached, and on those that neither can."""
-    solved, walked = (costs.last_row(found.measured, name) for name in ("derivative", "descent"))
-    needed = costs.last_row(found.computed, "derivative") or {}
+    solved, walked = (last_row(found.measured, name) for name in ("derivative", "descent"))
+    needed = last_row(found.computed, "derivative") or {}
     known = {
         "available": found.available,
         "wall": _largest_that_fits(found.available) if solved else 0,
         "besides": solved and (solved["peak_bytes"] or solved["predicted_bytes"]),
-        "one_matrix": costs.ITEMSIZE * costs.LLAMA_SIZE**2,
+        "one_matrix": ITEMSIZE * LLAMA_SIZE**2,
     }
     sentences = {
         "With coupled unknowns the derivative method was measured up to n = {unknowns:,}: "
@@ -150,7 +154,7 @@ def _verdict(found: Findings) -> tuple[str, ...]:
         "be full at n = {wall:,}, by computation, X included.": solved,
         "For {unknowns:,} coupled unknowns its matrix alone would take {one_matrix:bytes}, its "
         "solve {predicted_bytes:bytes}: there it cannot be used.": (
-            needed if needed.get("unknowns") == costs.LLAMA_SIZE else None
+            needed if needed.get("unknowns") == LLAMA_SIZE else None
         ),
         "Descent solved n = {unknowns:,} in {seconds:time} ({iterations} iterations, relative "
         "error {error:.0e}) and keeps a few vectors besides X.": walked,
@@ -166,8 +170,33 @@ def _largest_that_fits(available: int) -> int:
     """The largest n, to two digits, whose X and solve fit together."""
 
     def needed(size: int) -> int:
-        return costs.data_bytes(size) + costs.working_bytes("derivative", size)
+        return data_bytes(size) + working_bytes("derivative", size)
 
     largest = bisect.bisect_right(range(1, 2**40), available, key=needed)
     unit = max(10 ** (len(str(largest)) - 2), 1)
     return largest // unit * unit
+
+
+def data_bytes(size: int) -> int:
+    """The bytes of X and y."""
+    return ITEMSIZE * ROWS_PER_FEATURE * size * (size + 1)
+
+
+def working_bytes(name: str, size: int) -> int:
+    """The bytes that a method needs besides X and y."""
+    if name == "descent":
+        # The gradient, the trial, its gradient, the old gradient, the result; the image, residual.
+        return ITEMSIZE * (5 + 2 * ROWS_PER_FEATURE) * size
+    # The Gram matrix, a scaled copy, its factor and the factor's inverse.
+    return ITEMSIZE * 4 * size**2
+
+
+def predicted_seconds(last: dict[str, Any], size: int) -> float:
+    """The time of a measured row, scaled to another size."""
+    return last["seconds"] * (size / last["unknowns"]) ** POWERS[last["method"]]
+
+
+def last_row(rows: list[dict[str, Any]], name: str) -> dict[str, Any] | None:
+    """The row with the largest size for this method; None if there is none."""
+    of_method = [row for row in rows if row["method"] == name]
+    return of_method[-1] if of_method else None

@@ -20,11 +20,11 @@ from jaxdescent.breakdown import (
     tied_weights,
 )
 from jaxdescent.breakdown.child import ROWS_PER_FEATURE
-from jaxdescent.breakdown.costs import data_bytes, working_bytes
 from jaxdescent.breakdown.coupled import LEAST_SIZES, SEPARABLE_SHARE
+from jaxdescent.breakdown.coupled_story import data_bytes, working_bytes
 from jaxdescent.breakdown.independent_weights import IndependentWeights
 from jaxdescent.breakdown.measure import SHORT_SECONDS
-from jaxdescent.breakdown.report import Settings
+from jaxdescent.breakdown.settings import Settings
 from jaxdescent.cost import plan_of
 from jaxdescent.cost.structure import regression_structure
 from jaxdescent.machine import Machine
@@ -71,22 +71,25 @@ def seconds_of_parts(
     >>> 60 < sum(seconds_of_parts([1, 2, 3, 4, 5], Settings(), machine).values()) < 300
     True
     """
-    extent = settings.extent
     known = {
         1: lambda: SMALL_PART,
-        2: lambda: _coupled(settings, machine) + _separable(settings, machine),
+        2: lambda: (
+            _coupled(settings, machine)
+            + SEPARABLE_CHILD
+            + SEPARABLE_SIZE * len(settings.separable_sizes)
+            + _drawing(sum(settings.separable_sizes), machine)
+        ),
         3: lambda: _large(settings, machine),
-        4: lambda: STUDY * extent.studies,
-        5: lambda: TEXT + LINE * extent.most_lines,
+        4: lambda: STUDY * settings.studies,
+        5: lambda: TEXT + LINE * settings.most_lines,
     }
     return {number: known[number]() for number in parts}
 
 
 def _coupled(settings: Settings, machine: Machine) -> float:
     """The sizes that are measured, until the next one exceeds the memory or the budget."""
-    extent = settings.extent
     ends = settings.budget * (1 - SEPARABLE_SHARE)
-    spent, size, count = 0.0, extent.first_size, 0
+    spent, size, count = 0.0, settings.first_size, 0
     while True:
         needed = data_bytes(size) + working_bytes("derivative", size)
         seconds = CHILD + sum(
@@ -94,7 +97,7 @@ def _coupled(settings: Settings, machine: Machine) -> float:
         )
         if needed > machine.memory_bytes or (count >= LEAST_SIZES and spent + seconds > ends):
             return spent
-        spent, size, count = spent + seconds, size * extent.growth, count + 1
+        spent, size, count = spent + seconds, size * settings.growth, count + 1
 
 
 def _seconds_of_both(size: int, machine: Machine) -> tuple[float, float]:
@@ -108,32 +111,23 @@ def _seconds_of_both(size: int, machine: Machine) -> tuple[float, float]:
     )
 
 
-def _separable(settings: Settings, machine: Machine) -> float:
-    sizes = settings.extent.separable_sizes
-    return SEPARABLE_CHILD + SEPARABLE_SIZE * len(sizes) + _drawing(sum(sizes), machine)
-
-
 def _large(settings: Settings, machine: Machine) -> float:
-    processes, sizes = jax.process_count(), settings.sizes
+    processes, most = jax.process_count(), settings.max_params
     room, bandwidth = machine.memory_bytes * processes, machine.read_bandwidth["float32"]
-    within = functools.partial(llama_tree.tree, sizes.most_params)
+    within = functools.partial(llama_tree.tree, settings.most_params, most)
     _, tree = independent_weights.chosen(settings, within, room)
     steps = IndependentWeights.iterations * STEP * tree.size / machine.product("float32")
-    compiling, shared = _compiling(tree), _drawing(tree.size, machine) + steps
+    problems, arrays, shared = 1, len(tree.shapes), _drawing(tree.size, machine) + steps
     if settings.everything:
-        within = functools.partial(llama_tree.tree, sizes.most_tied)
+        within = functools.partial(llama_tree.tree, settings.most_tied, most)
         tied = tied_weights.chosen(within, room, jnp.dtype(jnp.float32))
         updated = TIED_ITERATIONS * TIED_BYTES * tied.size
-        compiling += _compiling(tied) + 2 * COMPILING
+        problems, arrays = problems + 3, arrays + len(tied.shapes)
         shared += 2 * _drawing(tied.size, machine) + updated / bandwidth
-        side = matrix_free_regression.chosen(sizes.most_weights, room)
+        side = matrix_free_regression.chosen(room, settings.most_weights, most)
         weights = side * side * matrix_free_regression.BLOCKS
         shared += REGRESSION_ITERATIONS * REGRESSION_BYTES * weights / bandwidth
-    return compiling + shared / processes
-
-
-def _compiling(chosen: llama_tree.Tree) -> float:
-    return COMPILING + COMPILING_AN_ARRAY * len(chosen.shapes)
+    return COMPILING * problems + COMPILING_AN_ARRAY * arrays + shared / processes
 
 
 def _drawing(numbers: int, machine: Machine) -> float:

@@ -19,6 +19,7 @@ import jaxdescent as jd
 from jaxdescent.breakdown import report, source_text
 from jaxdescent.breakdown.measure import certified, ended, measure_once
 from jaxdescent.breakdown.real_data import r_squared
+from jaxdescent.breakdown.settings import Settings
 from jaxdescent.breakdown.source_text import BITS, FEATURES, Lines
 from jaxdescent.display import Grid
 
@@ -68,13 +69,13 @@ class Split(NamedTuple):
         return cls(place[lines.row[mine]], lines.column[mine], lines.next_indent[is_in], index)
 
 
-def run(settings: report.Settings, console: Console) -> report.PartReport:
+def run(settings: Settings, console: Console) -> report.PartReport:
     """Read the text, fit, certify, and predict the lines of files that were held out."""
     with report.busy(console, "reading source code"):
-        lines = _read(settings.seed, settings.extent.most_lines)
+        lines = _read(settings.seed, settings.most_lines)
     if lines.files < 2 or not lines.file.size:
         return report.PartReport(
-            sentences=("The standard library's source code is not on this machine: left out.",),
+            shown=("The standard library's source code is not on this machine: left out.",),
             numbers={"lines": 0},
         )
     files = max(1, round(HELD_OUT_SHARE * lines.files))  # they were drawn at random
@@ -105,8 +106,8 @@ def run(settings: report.Settings, console: Console) -> report.PartReport:
         "weights": X.features,
         "touched_weights": X.shape[1],
         "untouched_weights": X.features - X.shape[1],
-        "distinct_ngrams": _distinct(lines.ngram[~is_held_out[lines.row]]),
-        "touched_at_20_bits": _distinct(kept.column >> np.uint64(BITS - FEWER_BITS)),
+        "distinct_ngrams": np.unique(lines.ngram[~is_held_out[lines.row]]).size,
+        "touched_at_20_bits": np.unique(kept.column >> np.uint64(BITS - FEWER_BITS)).size,
         "held_out_entries_of_untouched_columns": held_out.row.size
         - int(np.isin(held_out.column, X.touched).sum()),
         "l2": L2,
@@ -132,10 +133,6 @@ def _read(seed: int, most: int) -> Lines:
     files = source_text.library_files()
     order = np.random.default_rng(seed).permutation(len(files))
     return source_text.read([files[place] for place in order], most)
-
-
-def _distinct(numbers: np.ndarray) -> int:
-    return int(np.unique(numbers).size)
 
 
 def _examples(lines: Lines, held_out: Split, predicted: np.ndarray) -> Grid:
@@ -167,7 +164,7 @@ def _report(numbers: dict[str, Any], examples: Grid) -> report.PartReport:
     )
     return report.PartReport.of(
         known,
-        sentences=(
+        shown=(
             "How far is the next line of source code indented? Rows are lines of Python's standard "
             "library: {rows:,} to learn from and {held_out_rows:,} of files held out, with "
             "{entries_a_row:.0f} n-grams each of the words in three lines, hashed to "
@@ -176,9 +173,8 @@ def _report(numbers: dict[str, Any], examples: Grid) -> report.PartReport:
             "touches, and are coupled through the rows. All others are zero at the minimum, by the "
             "penalty alone: they are neither stored ({whole:bytes}) nor iterated on, and none of "
             "the work below is theirs.",
-        ),
-        tables=(report.figures_of(FIGURES, known, "One regression"), examples),
-        remarks=(
+            report.figures_of(FIGURES, known, "One regression"),
+            examples,
             "What so many columns are for: of {distinct_ngrams:,} different n-grams {shared:,} "
             f"share a column with another; in 2^{FEWER_BITS} columns {{lost:,}} would.",
             "Certificate: {certificate}. The untouched weights add eigenvalues of l2 alone.",

@@ -16,7 +16,8 @@ import jaxdescent as jd
 from jaxdescent.breakdown import placed
 from jaxdescent.breakdown.large_problem import LargeProblem, SegmentedDescent
 from jaxdescent.breakdown.llama_tree import Tree
-from jaxdescent.breakdown.report import Settings, busy
+from jaxdescent.breakdown.report import busy
+from jaxdescent.breakdown.settings import Settings
 from jaxdescent.descent.fused_steps import FUSED_STEPS
 from jaxdescent.machine.resident import peak_resident_bytes
 from jaxdescent.numerics import randomness

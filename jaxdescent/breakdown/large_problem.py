@@ -13,6 +13,7 @@ from rich.console import Console
 
 import jaxdescent as jd
 from jaxdescent.breakdown import placed, report
+from jaxdescent.breakdown.settings import Settings
 from jaxdescent.data import DataError
 
 
@@ -107,7 +108,7 @@ class SegmentedDescent(jd.hooks.Hook):
         }
 
 
-def run(problem: LargeProblem, settings: report.Settings, console: Console) -> report.PartReport:
+def run(problem: LargeProblem, settings: Settings, console: Console) -> report.PartReport:
     """Descend in place, verify where the descent has come to, and tell it.
 
     Ctrl-C ends the descent after the segment under way. The checkpoints that the settings ask for
@@ -150,9 +151,11 @@ def run(problem: LargeProblem, settings: report.Settings, console: Console) -> r
     seconds = descent.numbers["seconds_descending"]
     return report.PartReport.of(
         known,
-        sentences=problem.sentences,
-        tables=(report.figures_of(problem.figures, known),),
-        remarks=problem.remarks,
+        shown=(
+            *problem.sentences,
+            report.figures_of(problem.figures, known),
+            *problem.remarks,
+        ),
         verdict=(problem.verdict,),
         numbers={problem.name: numbers},
         points=(report.PlottedPoint(*problem.point, seconds, True),),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
+from functools import partial
 
 from rich.console import Console
 
@@ -12,17 +12,20 @@ from jaxdescent.breakdown.independent_weights import IndependentWeights
 from jaxdescent.breakdown.large_problem import LargeProblem
 from jaxdescent.breakdown.llama_tree import tree
 from jaxdescent.breakdown.matrix_free_regression import MatrixFreeRegression
-from jaxdescent.breakdown.report import PartReport, Settings
+from jaxdescent.breakdown.report import PartReport
+from jaxdescent.breakdown.settings import Settings
 from jaxdescent.breakdown.tied_weights import TiedWeights
 
 
 def run(settings: Settings, console: Console) -> PartReport:
     """Run the separable case on all parameters, and if asked for, two coupled problems."""
-    sizes = settings.sizes
+    most = settings.max_params
+    within = partial(tree, settings.most_params, most)
+    tied_within = partial(tree, settings.most_tied, most)
     problems: list[Callable[[], LargeProblem]] = [
-        lambda: IndependentWeights(settings, console, functools.partial(tree, sizes.most_params)),
-        lambda: TiedWeights(settings, console, functools.partial(tree, sizes.most_tied)),
-        lambda: MatrixFreeRegression(console, sizes.most_weights),
+        lambda: IndependentWeights(settings, console, within),
+        lambda: TiedWeights(settings, console, tied_within),
+        lambda: MatrixFreeRegression(console, settings.most_weights, most),
     ]
     reports: list[PartReport] = []
     is_complete = True
@@ -36,9 +39,9 @@ def run(settings: Settings, console: Console) -> PartReport:
         if not is_complete or not reports[-1].is_complete:
             break
     return PartReport(
+        shown=tuple(each for report in reports for each in ("", *report.shown)),
         verdict=tuple(v for report in reports for v in report.verdict),
         numbers={name: own for report in reports for name, own in report.numbers.items()},
         points=tuple(p for report in reports for p in report.points),
-        sections=tuple(reports),
         is_complete=is_complete and reports[-1].is_complete,
     )

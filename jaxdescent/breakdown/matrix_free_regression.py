@@ -89,8 +89,8 @@ class MatrixFreeRegression(LargeProblem):
         "{seconds_descending:time}; no weight is off by more than {largest_error:.1e}."
     )
 
-    def __init__(self, console: Console, limit: int | None) -> None:
-        side = self._side = chosen(limit, memory.bytes_of_all())
+    def __init__(self, console: Console, *limits: int | None) -> None:
+        side = self._side = chosen(memory.bytes_of_all(), *limits)
         square, features = side * side, side * side * BLOCKS
         place = placed.over_all((square,))
         self.label = f"regression with {features:,} weights"
@@ -121,13 +121,12 @@ class MatrixFreeRegression(LargeProblem):
         return {"extra_peak_bytes": extra_bytes, "largest_error": error}
 
 
-def chosen(limit: int | None, room: float) -> int:
+def chosen(room: float, *limits: int | None) -> int:
     """The side of a submatrix's weights, written as a square: a power of two, and less where an odd
-    number of devices shares its rows evenly. ``limit`` is the most weights in all, and ``room`` the
-    bytes for them.
+    number of devices shares its rows evenly. The weights in all keep within ``room`` bytes and
+    within these numbers.
     """
-    whole = SIDE**2 * BLOCKS
-    most = min(whole, int(room / 1.1 / BYTES_A_WEIGHT), limit or whole)
+    most = min(SIDE**2 * BLOCKS, int(room / 1.1 / BYTES_A_WEIGHT), *filter(None, limits))
     side = 1 << ((math.isqrt(most // BLOCKS)).bit_length() - 1)
     return side - side % placed.devices() or side
 

@@ -7,51 +7,35 @@ import pathlib
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 EXAMPLE = pathlib.Path("examples/many_starts.py")
 
 SNIPPET = "import jaxdescent as jd; print(jd.minimize(lambda x: (x - 3) ** 2, 0.0))"
 
 
-class Step(NamedTuple):
-    """A command to try, with a sentence on its output."""
-
-    words: tuple[str, ...]
-    shows: str
-
-    @property
-    def command(self) -> str:
-        """The command as a shell takes it."""
-        return shlex.join(self.words)
-
-
-def next_steps(table: pathlib.Path | None) -> tuple[Step, ...]:
-    """A plan, a fit of ``table`` if there is one, and Python.
+def next_steps(table: pathlib.Path | None) -> dict[str, str]:
+    """A plan, a fit of ``table`` if there is one, and Python: commands as a shell takes them, and
+    for each a sentence on its output.
 
     Args:
       table: a CSV file of part 4, whose target is the column ``progression``.
     """
-    program = _program()
-    plan = Step(
-        (*program, "plan", "--rows", "1e6", "--features", "1000"),
-        "what each method would need for a regression of these sizes here",
-    )
-    fit = Step(
-        (*program, "fit", str(table), "--target", "progression", "--test", "0.2"),
-        "a model of a file, checked on held-out rows; your file goes the same way",
-    )
-    part = Step(
-        (*program, "breakdown", "--part", "4", "--quick"),
-        "a regression on real data by both methods",
-    )
-    example = Step(
-        (_typed(sys.executable), str(EXAMPLE)),
-        "minima of a function with many, from a thousand starts in one program",
-    )
-    snippet = Step((_typed(sys.executable), "-c", SNIPPET), "the minimum of a function of yours")
-    return plan, fit if table else part, example if EXAMPLE.exists() else snippet
+    program, python = _program(), _typed(sys.executable)
+    plan = *program, "plan", "--rows", "1e6", "--features", "1000"
+    steps = {plan: "what each method would need for a regression of these sizes here"}
+    if table:
+        fit = *program, "fit", str(table), "--target", "progression", "--test", "0.2"
+        steps[fit] = "a model of a file, checked on held-out rows; your file goes the same way"
+    else:
+        part = *program, "breakdown", "--part", "4", "--quick"
+        steps[part] = "a regression on real data by both methods"
+    if EXAMPLE.exists():
+        shows = "minima of a function with many, from a thousand starts in one program"
+        steps[python, str(EXAMPLE)] = shows
+    else:
+        steps[python, "-c", SNIPPET] = "the minimum of a function of yours"
+    return {shlex.join(words): shows for words, shows in steps.items()}
 
 
 def _program() -> Sequence[str]:
@@ -71,9 +55,7 @@ def _typed(path: str) -> str:
     return path if below.startswith(os.pardir) else below
 
 
-def shown(steps: Sequence[Step]) -> str:
+def shown(steps: Mapping[str, str]) -> str:
     """The steps as text, each command on a line of its own."""
-    lines = ["Three things to try next:"]
-    for step in steps:
-        lines += ["", f"  {step.command}", f"    {step.shows}"]
-    return "\n".join(lines)
+    lines = [f"\n  {command}\n    {shows}" for command, shows in steps.items()]
+    return "\n".join(["Three things to try next:", *lines])

@@ -18,7 +18,8 @@ from rich.console import Console
 
 import jaxdescent as jd
 from jaxdescent.breakdown.measure import certified, ended, measure_once
-from jaxdescent.breakdown.report import PartReport, Settings, busy, said, table_of
+from jaxdescent.breakdown.report import PartReport, busy, said, table_of
+from jaxdescent.breakdown.settings import Settings
 
 TOLERANCE = 1e-6
 MAX_ITERATIONS = 20_000
@@ -55,7 +56,7 @@ PREDICTIONS = {
 def run(settings: Settings, console: Console) -> PartReport:
     """Solve the studies by both methods."""
     outcomes = []
-    for make in STUDIES[: settings.extent.studies]:
+    for make in STUDIES[: settings.studies]:
         study = make()
         with busy(console, f"{study.name.lower()}, by both methods"):
             outcomes.append(_solve(study, settings.seed))
@@ -75,17 +76,18 @@ def run(settings: Settings, console: Console) -> PartReport:
         "{descent[r2_held_out]:.3f} on held-out rows, certified a {certificate_kind}"
     )
     return PartReport(
-        sentences=each(
-            "{name}: {question} {rows:,} rows to learn from, {held_out_rows:,} held out, "
-            "{features} features, {targets}, l2 = {l2:g}."
-        ),
-        tables=(
+        shown=(
+            *each(
+                "{name}: {question} {rows:,} rows to learn from, {held_out_rows:,} held out, "
+                "{features} features, {targets}, l2 = {l2:g}."
+            ),
             table_of("The same regression by two methods", COMPARISON, methods),
             table_of(f"{first}: predictions for rows held out", PREDICTIONS, predictions),
-        ),
-        remarks=each(
-            "{name}: the weights of the two methods differ by at most {largest_difference:.1e}, "
-            "the largest weight being {largest_weight:.3g}. Certificate of descent: {certificate}."
+            *each(
+                "{name}: the weights of the two methods differ by at most "
+                "{largest_difference:.1e}, the largest weight being {largest_weight:.3g}. "
+                "Certificate of descent: {certificate}."
+            ),
         ),
         verdict=(f"On real data both methods find the same weights: {'; '.join(same)}.",),
         numbers={"dtype": "float32", "tolerance": TOLERANCE, "studies": outcomes},

@@ -1,57 +1,36 @@
-"""The report of a part, and how it is shown in a terminal.
+"""The report of a part, how it is shown in a terminal, and the JSON file with every number.
 
-A part computes a :class:`PartReport`. It is shown, drawn and written to a file elsewhere, so that
-all three have the same numbers.
+A part computes a :class:`PartReport`, which is shown, drawn and written to a file, so
+that all three have the same numbers.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
 import pathlib
+import platform
 import string
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
+import jax
 from rich.console import Console
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.rule import Rule
 from rich.status import Status
 from rich.text import Text
 
-from jaxdescent.breakdown.extent import USUAL, PartSizes
+from jaxdescent import provenance
+from jaxdescent.breakdown.settings import Settings
 from jaxdescent.display import Grid, readable_seconds
+from jaxdescent.fit.kept_folder import replacing
+from jaxdescent.machine import memory
 from jaxdescent.machine.memory import readable_bytes
+from jaxdescent.runs.hooks.protocol import as_json
 
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """The settings that the user asked for.
-
-    Attributes:
-      budget: seconds for part 2.
-      extent: the sizes of the parts.
-      everything: whether part 3 also runs its coupled problems.
-      max_params: the most parameters that part 3 may use; None for all of them.
-      dtype: the dtype in which part 3 stores its parameters; None for the widest that fits.
-      seed: the seed of all random numbers.
-      checkpoint: the folder in which part 3 keeps its descents; None keeps none.
-      resume: whether part 3 goes on from the descents that are kept there.
-    """
-
-    budget: float = USUAL.budget
-    extent: PartSizes = USUAL
-    everything: bool = True
-    max_params: int | None = None
-    dtype: str | None = None
-    seed: int = 0
-    checkpoint: pathlib.Path | None = None
-    resume: bool = False
-
-    @property
-    def sizes(self) -> PartSizes:
-        """The sizes of the extent, those of part 3 within what the user allows."""
-        return self.extent if self.max_params is None else self.extent.within(self.max_params)
+PACKAGES = ("jaxdescent", "jax", "jaxlib", "numpy", "optax", "scikit-learn")
 
 
 class _Formatter(string.Formatter):
@@ -113,74 +92,54 @@ class PartReport:
     Attributes:
       number: the number of the part, from 1, which :func:`jaxdescent.breakdown.run` sets.
       title: the heading, which that function sets too.
-      sentences: what is printed below the heading, in order.
-      tables: what is printed below the sentences.
-      remarks: what is printed below the tables.
+      shown: the texts and tables that are printed below the heading, in order.
       verdict: sentences for the verdict at the end.
       numbers: everything measured and computed, in types that JSON can represent.
       points: points for the plot.
       seconds: how long the part took.
-      sections: reports shown in place of this one's own sentences, tables and remarks.
       is_complete: False if Ctrl-C ended the part.
     """
 
     number: int = 0
     title: str = ""
-    sentences: tuple[str, ...] = ()
-    tables: tuple[Grid, ...] = ()
-    remarks: tuple[str, ...] = ()
+    shown: tuple[str | Grid, ...] = ()
     verdict: tuple[str, ...] = ()
     numbers: dict[str, Any] = dataclasses.field(default_factory=dict)
     points: tuple[PlottedPoint, ...] = ()
     is_complete: bool = True
     seconds: float | None = None
-    sections: tuple[PartReport, ...] = ()
 
     @classmethod
     def of(
         cls,
         known: Mapping[str, Any],
-        *,
-        sentences: Iterable[str] = (),
-        remarks: Iterable[str] = (),
-        verdict: Iterable[str] = (),
+        shown: Iterable[str | Grid],
+        verdict: Iterable[str],
         **others: Any,
     ) -> PartReport:
         """A report whose texts are templates of :func:`said`, filled in with what is known."""
-
-        def filled(templates: Iterable[str]) -> tuple[str, ...]:
-            return tuple(said(template, known) for template in templates)
-
-        return cls(
-            sentences=filled(sentences), remarks=filled(remarks), verdict=filled(verdict), **others
-        )
-
-
-def show_heading(number: int, title: str, console: Console) -> None:
-    """Print a heading as a line across the terminal."""
-    console.print()
-    console.print(Rule(Text(f"{number}  {title}", style="bold"), align="left", style="dim"))
+        filled = (said(each, known) if isinstance(each, str) else each for each in shown)
+        sentences = tuple(said(template, known) for template in verdict)
+        return cls(shown=tuple(filled), verdict=sentences, **others)
 
 
 def show_part(report: PartReport, console: Console) -> None:
-    """Print the sentences and tables of one part."""
-    for section in report.sections:
-        console.print()
-        show_part(dataclasses.replace(section, is_complete=True), console)
-    for sentence in report.sentences:
-        console.print(Text(sentence))
-    for table in report.tables:
-        console.print()
-        console.print(Text(table.title, style="bold"))
-        heads, *lines = table.lines()
+    """Print the texts and tables of one part, with a line between a text and a table."""
+    is_after_table = False
+    for each in report.shown:
+        is_table = isinstance(each, Grid)
+        if is_table or (is_after_table and each):
+            console.print()
+        is_after_table = is_table
+        if not is_table:
+            console.print(Text(each))
+            continue
+        console.print(Text(each.title, style="bold"))
+        heads, *lines = each.lines()
         console.print(Text(heads, "dim"), soft_wrap=True)
         for line in lines:
             style = "dim italic" if line.endswith(COMPUTED) else ""
             console.print(Text(line, style), soft_wrap=True)
-    if report.remarks:
-        console.print()
-    for remark in report.remarks:
-        console.print(Text(remark))
     if not report.is_complete:
         console.print(Text("Interrupted: the rows above are those that were finished.", "yellow"))
 
@@ -219,3 +178,51 @@ def progress_bar(console: Console) -> Progress:
         transient=True,
         disable=not console.is_terminal,
     )
+
+
+def describe_machine() -> dict[str, Any]:
+    """The machine and software on which the numbers depend."""
+    device = jax.local_devices()[0]
+    return {
+        **provenance.machine(PACKAGES),
+        "memory_bytes": memory.physical_bytes(),
+        "available_bytes": memory.available_bytes(device),
+        "platform": device.platform,
+        "system": f"{platform.system()} {platform.machine()}",
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def write_record(
+    path: pathlib.Path,
+    settings: Settings,
+    machine: dict[str, Any],
+    reports: list[PartReport],
+    seconds: float,
+) -> None:
+    """Write one JSON object; numbers that JSON cannot represent (NaN, infinity) become null."""
+    record = {
+        "written": provenance.now(),
+        "seconds": seconds,
+        "settings": {
+            "budget_seconds": settings.budget,
+            "extent": settings.extent,
+            "everything": settings.everything,
+            "max_params": settings.max_params,
+            "dtype": settings.dtype,
+            "seed": settings.seed,
+        },
+        "machine": machine,
+        "parts": {
+            str(report.number): {
+                "title": report.title,
+                "is_complete": report.is_complete,
+                "seconds_of_part": report.seconds,
+                **report.numbers,
+            }
+            for report in reports
+        },
+        "verdict": [sentence for report in reports for sentence in report.verdict],
+    }
+    with replacing(path) as new:
+        new.write_text(json.dumps(as_json(record), indent=2, allow_nan=False) + "\n")

@@ -27,7 +27,8 @@ from jaxdescent.breakdown.independent_weights import drawn
 from jaxdescent.breakdown.large_problem import LargeProblem, SegmentedDescent
 from jaxdescent.breakdown.llama_tree import Tree
 from jaxdescent.breakdown.measure import measure_once
-from jaxdescent.breakdown.report import Settings, busy
+from jaxdescent.breakdown.report import busy
+from jaxdescent.breakdown.settings import Settings
 from jaxdescent.machine.resident import begin_peak, peak_beyond
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Bounds, Objective

@@ -10,7 +10,8 @@ import numpy as np
 from rich.console import Console
 
 import jaxdescent as jd
-from jaxdescent.breakdown.report import PartReport, Settings, table_of
+from jaxdescent.breakdown.report import PartReport, table_of
+from jaxdescent.breakdown.settings import Settings
 
 LEARNING_RATE = 1e-2
 ITERATIONS = 1000
@@ -48,7 +49,7 @@ def run(settings: Settings, console: Console) -> PartReport:
     steps = _four_steps(start)
     return PartReport.of(
         steps,
-        sentences=(
+        shown=(
             "The derivative method, for f(x) = 2x²:",
             "  1. differentiate   f'(x) = 4x",
             "  2. set to zero     4x = 0",
@@ -58,9 +59,7 @@ def run(settings: Settings, console: Console) -> PartReport:
             "so x = y = z = 0, and all second derivatives are 2.",
             f"Descent starts at random integers and repeats x ← x - {LEARNING_RATE:g} f'(x), "
             f"{ITERATIONS:,} times:",
-        ),
-        tables=(table_of("Descent", COLUMNS, rows),),
-        remarks=(
+            table_of("Descent", COLUMNS, rows),
             "Each step multiplies x by 0.96 in the first function and by 0.98 in the second, so "
             "that 1,000 steps have the closed form 0.96^1000 x and 0.98^1000 x. The error is that "
             "of jax.grad in float32, relative to the closed form.",
@@ -96,6 +95,7 @@ def _descend(
         for _ in range(ITERATIONS):
             by_hand = by_hand - LEARNING_RATE * derivative(by_hand)
         by_grad, closed_form = float(found[variable]), shrinks * value
+        size = max(abs(closed_form), np.finfo(np.float64).tiny)
         rows.append(
             {
                 "function": name,
@@ -104,8 +104,8 @@ def _descend(
                 "by_hand": float(by_hand),
                 "by_grad": by_grad,
                 "closed_form": closed_form,
-                "relative_error_by_hand": _relative(by_hand, closed_form),
-                "relative_error_by_grad": _relative(by_grad, closed_form),
+                "relative_error_by_hand": float(abs(by_hand - closed_form) / size),
+                "relative_error_by_grad": abs(by_grad - closed_form) / size,
                 "iterations": int(result.iterations),
             }
         )
@@ -125,7 +125,3 @@ def _four_steps(start: float) -> dict[str, Any]:
         "kind": certificate.kind,
         "evidence": certificate.evidence,
     }
-
-
-def _relative(value: float, reference: float) -> float:
-    return float(abs(value - reference) / max(abs(reference), np.finfo(np.float64).tiny))

@@ -105,9 +105,9 @@ def breakdown(
         from jaxdescent.processes import among_all, check_alike
 
         extent = story.QUICK if quick else story.THOROUGH if thorough else story.USUAL
-        settings = story.Settings(
+        settings = dataclasses.replace(
+            extent,
             budget=budget or extent.budget,
-            extent=extent,
             everything=everything or part is None,
             max_params=params,
             dtype=dtype,

@@ -13,8 +13,9 @@ pytest.importorskip("matplotlib")
 
 from rich.console import Console
 
-from jaxdescent.breakdown import large_problem, llama_tree, report
+from jaxdescent.breakdown import large_problem, llama_tree
 from jaxdescent.breakdown.matrix_free_regression import MatrixFreeRegression
+from jaxdescent.breakdown.settings import Settings
 from jaxdescent.breakdown.tied_weights import TiedWeights
 from tests.distributed.processes import PLAIN, SHARED, command, ended, kept_programs
 
@@ -40,7 +41,7 @@ def last_line(text):
 
 def same_minima(parts, quiet, most):
     """Whether the coupled problems came to the same ends as here, in one process."""
-    settings = report.Settings()
+    settings = Settings()
     tied = TiedWeights(settings, quiet, lambda room: llama_tree.tree(min(room, most)))
     alone = large_problem.run(tied, settings, quiet)
     own, found = alone.numbers["tied"], parts["tied"]
