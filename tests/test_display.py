@@ -318,7 +318,7 @@ def test_arrays_on_other_hosts_are_shown_by_their_shapes():
     assert lines(shown)[-1] == "  params         float32[1000] on several hosts"
 
 
-def test_sharded_arrays_are_read_shard_by_shard():
+def test_sharded_arrays_have_a_range():
     rows = rows_over(8)
     for sharding in (rows, NamedSharding(rows.mesh, PartitionSpec())):
         sharded = jax.device_put(jnp.arange(80.0) - 3, sharding)
