@@ -128,19 +128,3 @@ def on_a_thread(
     if thread.is_alive():
         raise has_waited(seconds)
     return made.result()
-
-
-def until_there(arrays: Any, seconds: float = math.inf) -> None:
-    """Return when the arrays are there; signals are handled meanwhile.
-
-    Raises:
-      OtherProcessFailed: if they take longer.
-      KeyboardInterrupt: at once, if a handler raises it.
-    """
-    if not is_there(arrays):
-        on_a_thread(lambda: jax.block_until_ready(arrays), seconds)
-
-
-def is_there(arrays: Any) -> bool:
-    """Whether the arrays have been computed."""
-    return all(leaf.is_ready() for leaf in jax.tree.leaves(arrays))

@@ -17,7 +17,7 @@ import numpy as np
 from jaxdescent import processes
 from jaxdescent.calls import programs
 from jaxdescent.descent.watch import Loop
-from jaxdescent.processes.signals import Interruption, is_there, until_there
+from jaxdescent.processes.signals import Interruption, on_a_thread
 from jaxdescent.runs.chunks import Chunks, Numbers
 from jaxdescent.runs.hooks import Checkpoint, Hook
 from jaxdescent.runs.hooks.protocol import Facts, Pause, Record, Summary
@@ -83,7 +83,7 @@ class Driver:
                     dispatched = time.perf_counter()
                     loop, numbers = self.chunks.advance(loop, until)
                     following = _UnderWay(number, numbers, dispatched)
-                    following.completed = time.perf_counter() if is_there(numbers) else None
+                    following.completed = time.perf_counter() if following.is_there else None
                     number += 1
             if under_way is not None:
                 record = self._read(under_way)
@@ -114,8 +114,10 @@ class Driver:
             return any(answer is True for answer in answers)
 
     def _wait(self, chunk: _UnderWay) -> float:
-        """The time when a chunk was done, as soon as it is."""
-        until_there(chunk.numbers, self.patience + 10 * self.longest)
+        """The time when a chunk was done, as soon as it is; signals are handled meanwhile."""
+        if not chunk.is_there:
+            longest = self.patience + 10 * self.longest
+            on_a_thread(lambda: jax.block_until_ready(chunk.numbers), longest)
         chunk.completed = chunk.completed or time.perf_counter()
         return chunk.completed
 
@@ -166,6 +168,11 @@ class _UnderWay:
     numbers: Numbers
     dispatched: float
     completed: float | None = None
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the numbers have been computed."""
+        return all(leaf.is_ready() for leaf in self.numbers)
 
 
 @contextlib.contextmanager
