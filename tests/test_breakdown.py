@@ -533,15 +533,15 @@ class TestHashedText:
         assert row["certificate_kind"] == "minimum"
         assert row["r2"] > row["r2_held_out"]
         lines = hashed_text._read(0, 1200)
-        kept = hashed_text.Split.of(lines, lines.file >= row["held_out_files"])
+        kept = lines.where(lines.file >= row["held_out_files"])
         names, place = np.unique(kept.column, return_inverse=True)
         assert names.size == row["touched_weights"]
         ones = np.ones(place.size)
-        A = scipy.sparse.coo_matrix((ones, (kept.row, place)), (kept.y.size, names.size)).tocsr()
+        A = scipy.sparse.coo_matrix((ones, (kept.row, place)), (kept.file.size, names.size)).tocsr()
         mean = np.asarray(A.mean(axis=0)).ravel()
-        means = aslinearoperator(np.ones((kept.y.size, 1))) @ aslinearoperator(mean[None, :])
+        means = aslinearoperator(np.ones((kept.file.size, 1))) @ aslinearoperator(mean[None, :])
         centred = aslinearoperator(A) - means
-        y = kept.y.astype(float) - kept.y.mean(dtype=float)
+        y = kept.next_indent.astype(float) - kept.next_indent.mean(dtype=float)
         exact = lsmr(centred, y, damp=hashed_text.L2**0.5, atol=1e-12, btol=1e-12, maxiter=3000)[0]
         value = (np.sum((centred @ exact - y) ** 2) + hashed_text.L2 * np.sum(exact**2)) / 2
         assert row["value"] == pytest.approx(value, rel=1e-5)

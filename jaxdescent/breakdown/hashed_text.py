@@ -9,7 +9,7 @@ the whole one: no work is done for the others, and none is claimed.
 from __future__ import annotations
 
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -52,23 +52,6 @@ FIGURES = {
 }
 
 
-class Split(NamedTuple):
-    """Some of the lines: their n-grams, and the indentation that is to be predicted."""
-
-    row: np.ndarray  # (entries,)
-    column: np.ndarray  # (entries,)
-    y: np.ndarray  # (rows,)
-    line: np.ndarray  # (rows,): which lines they are
-
-    @classmethod
-    def of(cls, lines: Lines, is_in: np.ndarray) -> Split:
-        """The lines where ``is_in``."""
-        place = np.cumsum(is_in) - 1
-        mine = is_in[lines.row]
-        index = np.flatnonzero(is_in)
-        return cls(place[lines.row[mine]], lines.column[mine], lines.next_indent[is_in], index)
-
-
 def run(settings: Settings, console: Console) -> report.PartReport:
     """Read the text, fit, certify, and predict the lines of files that were held out."""
     with report.busy(console, "reading source code"):
@@ -80,13 +63,14 @@ def run(settings: Settings, console: Console) -> report.PartReport:
         )
     files = max(1, round(HELD_OUT_SHARE * lines.files))  # they were drawn at random
     is_held_out = lines.file < files
-    kept, held_out = Split.of(lines, ~is_held_out), Split.of(lines, is_held_out)
+    kept, held_out = lines.where(~is_held_out), lines.where(is_held_out)
+    y = kept.next_indent
     with report.busy(console, "making the design"):
         began = time.perf_counter()
-        X = jd.Hashed(kept.row, kept.column, shape=(kept.y.size, FEATURES))
+        X = jd.Hashed(kept.row, kept.column, shape=(y.size, FEATURES))
         making = time.perf_counter() - began
-        X_held_out = X.of_rows(held_out.row, held_out.column, rows_in_all=held_out.y.size)
-    regression = jd.LinearRegression(X, jnp.asarray(kept.y), l2=L2)
+        X_held_out = X.of_rows(held_out.row, held_out.column, rows_in_all=held_out.file.size)
+    regression = jd.LinearRegression(X, jnp.asarray(y), l2=L2)
     with report.busy(console, f"regression with {X.shape[1]:,} touched weights"):
         result, seconds, extra_bytes = measure_once(
             lambda: jd.minimize(regression, tolerance=TOLERANCE, max_iterations=MAX_ITERATIONS)
@@ -99,14 +83,14 @@ def run(settings: Settings, console: Console) -> report.PartReport:
         "digest": lines.digest,
         "files": lines.files,
         "held_out_files": files,
-        "rows": kept.y.size,
-        "held_out_rows": held_out.y.size,
+        "rows": y.size,
+        "held_out_rows": held_out.file.size,
         "entries": X.entries,
-        "entries_a_row": kept.row.size / kept.y.size,
+        "entries_a_row": kept.row.size / y.size,
         "weights": X.features,
         "touched_weights": X.shape[1],
         "untouched_weights": X.features - X.shape[1],
-        "distinct_ngrams": np.unique(lines.ngram[~is_held_out[lines.row]]).size,
+        "distinct_ngrams": np.unique(kept.ngram).size,
         "touched_at_20_bits": np.unique(kept.column >> np.uint64(BITS - FEWER_BITS)).size,
         "held_out_entries_of_untouched_columns": held_out.row.size
         - int(np.isin(held_out.column, X.touched).sum()),
@@ -120,12 +104,12 @@ def run(settings: Settings, console: Console) -> report.PartReport:
         "extra_peak_bytes": extra_bytes,
         "value": float(result.value),
         "suboptimality": float(result.suboptimality),
-        "r2": r_squared(kept.y, regression.predict(result.params, X)),
-        "r2_held_out": r_squared(held_out.y, predicted),
-        "r2_held_out_of_no_change": r_squared(held_out.y, lines.indent[is_held_out]),
+        "r2": r_squared(y, regression.predict(result.params, X)),
+        "r2_held_out": r_squared(held_out.next_indent, predicted),
+        "r2_held_out_of_no_change": r_squared(held_out.next_indent, held_out.indent),
         **certified(certificate),
     }
-    return _report(numbers, _examples(lines, held_out, predicted))
+    return _report(numbers, _examples(held_out, predicted))
 
 
 def _read(seed: int, most: int) -> Lines:
@@ -135,13 +119,13 @@ def _read(seed: int, most: int) -> Lines:
     return source_text.read([files[place] for place in order], most)
 
 
-def _examples(lines: Lines, held_out: Split, predicted: np.ndarray) -> Grid:
-    places = np.linspace(0, held_out.y.size - 1, SHOWN_ROWS + 2, dtype=np.int64)[1:-1]
+def _examples(held_out: Lines, predicted: np.ndarray) -> Grid:
+    places = np.linspace(0, held_out.file.size - 1, SHOWN_ROWS + 2, dtype=np.int64)[1:-1]
     records = [
         {
-            "line": lines.text[held_out.line[place]].strip()[:SHOWN_WIDTH],
-            "column": lines.indent[held_out.line[place]],
-            "next": held_out.y[place],
+            "line": held_out.text[place].strip()[:SHOWN_WIDTH],
+            "column": held_out.indent[place],
+            "next": held_out.next_indent[place],
             "predicted": predicted[place],
         }
         for place in places

@@ -57,6 +57,18 @@ class Lines(NamedTuple):
         """(entries,), uint64: the hashed column of each n-gram, below 2^33."""
         return self.ngram >> np.uint64(64 - BITS)
 
+    def where(self, is_in: np.ndarray) -> Lines:
+        """Some of the lines, with their n-grams."""
+        place, mine = np.cumsum(is_in) - 1, is_in[self.row]
+        return self._replace(
+            file=self.file[is_in],
+            indent=self.indent[is_in],
+            next_indent=self.next_indent[is_in],
+            row=place[self.row[mine]],
+            ngram=self.ngram[mine],
+            text=[self.text[index] for index in np.flatnonzero(is_in)],
+        )
+
 
 def library_files() -> list[pathlib.Path]:
     """The files of the standard library, in the order of their names."""
@@ -89,20 +101,10 @@ def read(files: list[pathlib.Path], most_lines: int) -> Lines:
     flat = np.array([word for _, _, words, _ in kept for word in words], np.int64)
     hashes = np.array([seed_of(word) for word in known], np.uint64)
     row, ngram = _ngrams(hashes[flat], length, indents, file)
+    indent, texts = indents.astype(np.float32), [text for _, _, _, text in kept]
+    found = Lines(file, indent, np.roll(indent, -1), row, ngram, texts, count, digest.hexdigest())
     # The last line of a file has none after it.
-    has_next = np.append(file[1:] == file[:-1], False)[: file.size]
-    place = np.cumsum(has_next) - 1
-    is_kept = has_next[row]
-    return Lines(
-        file[has_next],
-        indents[has_next].astype(np.float32),
-        indents[1:][has_next[:-1]].astype(np.float32),
-        place[row[is_kept]],
-        ngram[is_kept],
-        [kept[index][3] for index in np.flatnonzero(has_next)],
-        count,
-        digest.hexdigest(),
-    )
+    return found.where(np.append(file[1:] == file[:-1], False)[: file.size])
 
 
 def _ngrams(
