@@ -167,7 +167,7 @@ def _positions(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, tuple
 
 
 def _sample(params: Any, positions: dict[str, tuple[np.ndarray, ...]]) -> np.ndarray:
-    take = jax.jit(lambda x, index: x[index], out_shardings=placed.on_each())
+    take = jax.jit(lambda x, index: x[index], out_shardings=placed.over_all(()))  # whole on each
     return np.concatenate([np.asarray(take(params[name], at)) for name, at in positions.items()])
 
 

@@ -27,11 +27,6 @@ def over_all(shape: Shape, axis: int | None = None) -> NamedSharding | None:
     return NamedSharding(mesh, PartitionSpec(*spec))
 
 
-def on_each() -> NamedSharding | None:
-    """The sharding of an array that is whole on each device; None in a run of one process."""
-    return over_all(())
-
-
 def devices() -> int:
     """How many devices arrays lie over."""
     return 1 if jax.process_count() == 1 else attached.count()

@@ -8,6 +8,7 @@ machine learning repository, CC BY 4.0.
 from __future__ import annotations
 
 import csv
+import functools
 import pathlib
 from typing import Any, NamedTuple
 
@@ -21,10 +22,14 @@ from jaxdescent.breakdown.measure import certified, ended, measure_once
 from jaxdescent.breakdown.report import PartReport, busy, said, table_of
 from jaxdescent.breakdown.settings import Settings
 
-TOLERANCE = 1e-6
-MAX_ITERATIONS = 20_000
+OPTIONS = {"tolerance": 1e-6, "max_iterations": 20_000}
 HELD_OUT_SHARE = 0.2
 SHOWN_ROWS = 4
+
+METHODS = {
+    "derivative_method": jd.DerivativeMethod(),
+    "descent": jd.GradientDescent(jd.ExactLineSearch()),
+}
 
 
 class Study(NamedTuple):
@@ -90,7 +95,7 @@ def run(settings: Settings, console: Console) -> PartReport:
             ),
         ),
         verdict=(f"On real data both methods find the same weights: {'; '.join(same)}.",),
-        numbers={"dtype": "float32", "tolerance": TOLERANCE, "studies": outcomes},
+        numbers={"dtype": "float32", "tolerance": OPTIONS["tolerance"], "studies": outcomes},
     )
 
 
@@ -150,14 +155,25 @@ def _solve(study: Study, seed: int) -> dict[str, Any]:
     y = jnp.asarray(study.y, jnp.float32)
     X, X_held_out = standardised(kept), standardised(held_out)
     objective = jd.LinearRegression(X, y[kept], l2=study.l2)
-    solved, solved_row = _timed(objective, jd.DerivativeMethod())
-    descended, descended_row = _timed(objective, jd.GradientDescent(jd.ExactLineSearch()))
-    for result, row in ((solved, solved_row), (descended, descended_row)):
-        row["r2"] = r_squared(y[kept], objective.predict(result.params, X))
-        row["r2_held_out"] = r_squared(y[held_out], objective.predict(result.params, X_held_out))
+    results, figures = [], {}
+    shown = {"observed": y[held_out][:SHOWN_ROWS].tolist()}
+    for name, method in METHODS.items():
+        solve = functools.partial(jd.minimize, objective, None, method, **OPTIONS)
+        first, second = measure_once(solve), measure_once(solve)  # which compiles nothing
+        params = second.result.params
+        figures[name] = {
+            **ended(second.result),
+            "seconds": second.seconds,
+            "first_call_seconds": first.seconds,
+            "r2": r_squared(y[kept], objective.predict(params, X)),
+            "r2_held_out": r_squared(y[held_out], objective.predict(params, X_held_out)),
+        }
+        shown[name] = objective.predict(params, X_held_out[:SHOWN_ROWS]).tolist()
+        results.append(second.result)
+    solved, descended = results
     difference = float(jnp.max(jnp.abs(solved.params["weights"] - descended.params["weights"])))
     largest = float(jnp.max(jnp.abs(solved.params["weights"])))
-    shown, outputs = slice(0, SHOWN_ROWS), 1 if y.ndim == 1 else y.shape[1]
+    outputs = 1 if y.ndim == 1 else y.shape[1]
     return {
         "name": study.name,
         "question": study.question,
@@ -168,33 +184,15 @@ def _solve(study: Study, seed: int) -> dict[str, Any]:
         "targets": "1 output" if outputs == 1 else f"{outputs} outputs",
         "l2": study.l2,
         "seed": seed,
-        "derivative_method": solved_row,
-        "descent": descended_row,
+        **figures,
         "largest_weight": largest,
         "largest_difference": difference,
         "relative_difference": difference / largest,
         **certified(jd.certify(objective, descended)),
         "weights": solved.params["weights"].tolist() if y.ndim == 1 else None,
         "intercept": solved.params["intercept"].tolist() if y.ndim == 1 else None,
-        "shown": {
-            "observed": y[held_out][shown].tolist(),
-            "derivative_method": objective.predict(solved.params, X_held_out[shown]).tolist(),
-            "descent": objective.predict(descended.params, X_held_out[shown]).tolist(),
-        },
+        "shown": shown,
     }
-
-
-def _timed(objective: Any, method: Any) -> tuple[jd.Result, dict[str, Any]]:
-    """The result and time of a second call, which compiles nothing."""
-
-    def descend() -> jd.Result:
-        return jd.minimize(
-            objective, None, method, tolerance=TOLERANCE, max_iterations=MAX_ITERATIONS
-        )
-
-    first, second = measure_once(descend), measure_once(descend)
-    seconds = {"seconds": second.seconds, "first_call_seconds": first.seconds}
-    return second.result, ended(second.result) | seconds
 
 
 def r_squared(observed: Any, predicted: Any) -> float:

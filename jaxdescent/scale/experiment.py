@@ -171,17 +171,13 @@ def _converted(name: str, value: Any, source: str) -> Any:
     """The value of a field; a single one stands for a list of one."""
     if name not in DEFAULTS:
         raise BadExperiment(f"{source}: {name!r} is none of {', '.join(DEFAULTS)}.")
-    default, where = DEFAULTS[name], f"{source}: {name}"
-    if not isinstance(default, tuple):
-        return _of_kind(type(default), value, where)
-    kind = type(default[0] if default else "")
-    each = value if isinstance(value, list | tuple) else [value]
-    return tuple(_of_kind(kind, one, where) for one in each)
-
-
-def _of_kind(kind: Any, value: Any, name: str) -> Any:
-    if kind is int and isinstance(value, float) and value.is_integer():
-        return int(value)  # 1e6
-    if type(value) is not kind:
-        raise BadExperiment(f"{name} must be of type {kind.__name__}, got {value!r}.")
-    return value
+    default = DEFAULTS[name]
+    is_list = isinstance(default, tuple)
+    kind = type(default if not is_list else default[0] if default else "")
+    converted = []
+    for one in value if is_list and isinstance(value, list | tuple) else [value]:
+        is_whole = kind is int and isinstance(one, float) and one.is_integer()  # 1e6
+        if type(one) is not kind and not is_whole:
+            raise BadExperiment(f"{source}: {name} must be of type {kind.__name__}, got {one!r}.")
+        converted.append(int(one) if is_whole else one)
+    return tuple(converted) if is_list else converted[0]
