@@ -23,7 +23,8 @@ from jaxdescent.breakdown import (
     coupled_story,
     estimates,
     hashed_text,
-    llama,
+    independent_weights,
+    llama_tree,
     matrix_free_regression,
     next_steps,
     plot,
@@ -31,6 +32,7 @@ from jaxdescent.breakdown import (
     report,
     settings,
     source_text,
+    tied_weights,
     tutorial,
 )
 from jaxdescent.machine import Machine
@@ -97,9 +99,9 @@ def limits(sizes):
 
 def large_sizes(asked):
     """What part 3 takes of each problem where memory is no limit."""
-    trees = (llama.tree(most, asked.max_params) for most in (asked.most_params, asked.most_tied))
-    side = matrix_free_regression.chosen(1e15, asked.most_weights, asked.max_params)
-    return (*(tree.size for tree in trees), side**2 * matrix_free_regression.BLOCKS)
+    _, independent = independent_weights.chosen(asked, 1e15)
+    tied, side = tied_weights.chosen(asked, 1e15), matrix_free_regression.chosen(asked, 1e15)
+    return independent.size, tied.size, side**2 * matrix_free_regression.BLOCKS
 
 
 class TestExtents:
@@ -115,11 +117,11 @@ class TestExtents:
 
     def test_as_usual_eight_billion_stay_and_coupled_problems_are_small(self):
         usual = breakdown.Settings()
-        assert llama.tree(usual.most_params, 2**62).size == 8_030_261_248
-        assert 10**8 < llama.tree(usual.most_tied, 2**62).size < 10**9
+        assert llama_tree.tree(usual.most_params, 2**62).size == 8_030_261_248
+        assert 10**8 < llama_tree.tree(usual.most_tied, 2**62).size < 10**9
         thorough = settings.THOROUGH
         assert limits(thorough) == (None, None, None)
-        assert llama.tree(thorough.most_tied, 4 * 10**9).size > 3.8e9
+        assert llama_tree.tree(thorough.most_tied, 4 * 10**9).size > 3.8e9
         assert max(limits(settings.QUICK)) < 10**8
 
     def test_what_the_user_limits_is_limited_in_all_problems(self):
@@ -155,7 +157,7 @@ class TestEstimates:
 
         few, some, many = seconds(10**9), seconds(4 * 10**9), seconds(8 * 10**9)
         assert few < some < many
-        sizes = [llama.tree(most).size for most in (10**9, 4 * 10**9, 8 * 10**9)]
+        sizes = [llama_tree.tree(most).size for most in (10**9, 4 * 10**9, 8 * 10**9)]
         slope = (many - some) / (sizes[2] - sizes[1])
         assert slope == pytest.approx((some - few) / (sizes[1] - sizes[0]), rel=0.1)
         assert seconds(8 * 10**9, cores=4) < 0.8 * many

@@ -38,18 +38,27 @@ SMALL = {"a": (150, 130), "b": (64, 300), "c": (300,)}
 LLAMA_3_8B = 8_030_261_248
 
 
-def small_tree(most):
-    del most
+def small_tree(*limits):
+    del limits
     return llama_tree.Tree(SMALL, "a few matrices")
 
 
+@pytest.fixture(scope="module")
+def small():
+    """The problems of part 3 have a few matrices."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (independent_weights, tied_weights):
+            patch.setattr(module, "tree", small_tree)
+        yield
+
+
 def independent(settings):
-    problem = independent_weights.IndependentWeights(settings, QUIET, small_tree)
+    problem = independent_weights.IndependentWeights(settings, QUIET)
     return large_problem.run(problem, settings, QUIET)
 
 
 def test_the_tree_is_llamas_to_the_last_parameter():
-    tree = llama.tree()
+    tree = llama_tree.tree()
     assert tree.size == LLAMA_3_8B
     assert len(tree.shapes) == 3 + 32 * 9 == 291
     layer = 2 * 4096**2 + 2 * 1024 * 4096 + 3 * 14336 * 4096 + 2 * 4096
@@ -58,18 +67,18 @@ def test_the_tree_is_llamas_to_the_last_parameter():
 
 @pytest.mark.parametrize("most", [LLAMA_3_8B, LLAMA_3_8B + 1, 2**62, None])
 def test_all_of_it_is_taken_where_it_fits(most):
-    assert llama.tree(most) == llama.tree()
-    assert llama.tree(most).description == "all 32 layers"
+    assert llama_tree.tree(most) == llama_tree.tree()
+    assert llama_tree.tree(most).description == "all 32 layers"
 
 
 def test_a_part_of_the_tree_never_exceeds_what_is_allowed():
     layer = 218_112_000
-    assert llama.tree(llama.tree().size - 1).size == LLAMA_3_8B - layer
+    assert llama_tree.tree(llama_tree.tree().size - 1).size == LLAMA_3_8B - layer
     limits = [4096, 4097, 10**7, 16_777_216, 10**8, layer - 1, layer, layer + 1, 10**9]
     limits += [int(limit) for limit in np.geomspace(4096, LLAMA_3_8B - 1, 200)]
-    whole = llama.tree().shapes
+    whole = llama_tree.tree().shapes
     for most in limits:
-        part = llama.tree(most)
+        part = llama_tree.tree(most)
         assert 0 < part.size <= most
         if most >= 1024 * 4096:  # the smallest matrix
             assert part.size > most / 3
@@ -80,19 +89,19 @@ def test_a_part_of_the_tree_never_exceeds_what_is_allowed():
 
 
 def test_larger_limits_take_no_fewer_parameters_within_a_layer():
-    sizes = [llama.tree(most).size for most in range(4096, 218_112_000, 4_000_037)]
+    sizes = [llama_tree.tree(most).size for most in range(4096, 218_112_000, 4_000_037)]
     assert sizes == sorted(sizes)
 
 
 @pytest.mark.parametrize("most", [0, 1, 4095])
 def test_less_than_the_smallest_array_is_refused(most):
     with pytest.raises(ValueError, match=r"at least 4,096, .* got "):
-        llama.tree(most)
+        llama_tree.tree(most)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_independent_weights_equal_a_replay_and_the_closed_form(dtype, request):
+def test_independent_weights_equal_a_replay_and_the_closed_form(dtype, request, small):
     if dtype == "float32":
         outcome = request.getfixturevalue("part_three")
     else:
@@ -234,11 +243,9 @@ def test_no_tied_weight_moves_alone():
 
 
 @pytest.fixture(scope="module")
-def part_three():
+def part_three(small):
     """All of it in float32: each of its problems is looked at below."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(llama, "tree", lambda *limits: small_tree(min(filter(None, limits))))
-        yield llama.run(Settings(max_params=40_000, dtype="float32"), QUIET)
+    return llama.run(Settings(max_params=40_000, dtype="float32"), QUIET)
 
 
 def test_tied_weights_come_to_their_optimum(part_three):
@@ -322,17 +329,16 @@ def test_the_matrix_free_regression_finds_the_weights_behind_its_targets(part_th
         assert np.std(weights) > 0.1  # zero would be found by not moving
 
 
-def test_part_three_joins_its_three_problems(part_three, monkeypatch):
+def test_part_three_joins_its_three_problems(part_three):
     assert set(part_three.numbers) == {"independent", "tied", "matrix_free_regression"}
     assert part_three.is_complete
     assert len(part_three.verdict) == len(part_three.points) == 3
-    monkeypatch.setattr(llama, "tree", lambda *limits: small_tree(min(filter(None, limits))))
     alone = llama.run(Settings(everything=False, dtype="float32"), QUIET)
     assert set(alone.numbers) == {"independent"}
 
 
 @pytest.mark.slow
-def test_part_three_goes_on_from_what_it_kept(tmp_path, monkeypatch):
+def test_part_three_goes_on_from_what_it_kept(tmp_path, monkeypatch, small):
     monkeypatch.setitem(jd.hooks.Checkpoint.__init__.__kwdefaults__, "every", 0.0)
     send = [independent_weights.SEGMENT]
     original = large_problem.SegmentedDescent.report
@@ -411,7 +417,7 @@ class TestPlaced:
     @pytest.mark.parametrize(("count", "side"), [(1, 64), (8, 64), (3, 63), (96, 64)])
     def test_squares_have_rows_for_each_device(self, many, count, side):
         many(count, room=1e12)
-        assert matrix_free_regression.chosen(1e12, 16 * 64**2 + 5) == side
+        assert matrix_free_regression.chosen(Settings(max_params=16 * 64**2 + 5), 1e12) == side
 
     @pytest.mark.slow
     def test_coupled_problems_send_rows_and_numbers_alone(self, many):

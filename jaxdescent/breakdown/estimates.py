@@ -7,18 +7,11 @@ work of a known kind that takes as long. The constants are from the run of docs/
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 
-from jaxdescent.breakdown import (
-    independent_weights,
-    llama_tree,
-    matrix_free_regression,
-    tied_weights,
-)
+from jaxdescent.breakdown import independent_weights, matrix_free_regression, tied_weights
 from jaxdescent.breakdown.child import ROWS_PER_FEATURE
 from jaxdescent.breakdown.coupled import LEAST_SIZES, SEPARABLE_SHARE
 from jaxdescent.breakdown.coupled_story import data_bytes, working_bytes
@@ -112,19 +105,17 @@ def _seconds_of_both(size: int, machine: Machine) -> tuple[float, float]:
 
 
 def _large(settings: Settings, machine: Machine) -> float:
-    processes, most = jax.process_count(), settings.max_params
-    room, bandwidth = machine.memory_bytes * processes, machine.read_bandwidth["float32"]
-    within = functools.partial(llama_tree.tree, settings.most_params, most)
-    _, tree = independent_weights.chosen(settings, within, room)
+    processes, bandwidth = jax.process_count(), machine.read_bandwidth["float32"]
+    room = machine.memory_bytes * processes
+    _, tree = independent_weights.chosen(settings, room)
     steps = IndependentWeights.iterations * STEP * tree.size / machine.product("float32")
     problems, arrays, shared = 1, len(tree.shapes), _drawing(tree.size, machine) + steps
     if settings.everything:
-        within = functools.partial(llama_tree.tree, settings.most_tied, most)
-        tied = tied_weights.chosen(within, room, jnp.dtype(jnp.float32))
+        tied = tied_weights.chosen(settings, room)
         updated = TIED_ITERATIONS * TIED_BYTES * tied.size
         problems, arrays = problems + 3, arrays + len(tied.shapes)
         shared += 2 * _drawing(tied.size, machine) + updated / bandwidth
-        side = matrix_free_regression.chosen(room, settings.most_weights, most)
+        side = matrix_free_regression.chosen(settings, room)
         weights = side * side * matrix_free_regression.BLOCKS
         shared += REGRESSION_ITERATIONS * REGRESSION_BYTES * weights / bandwidth
     return COMPILING * problems + COMPILING_AN_ARRAY * arrays + shared / processes

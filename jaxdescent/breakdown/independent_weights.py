@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -15,7 +14,7 @@ from rich.console import Console
 import jaxdescent as jd
 from jaxdescent.breakdown import placed
 from jaxdescent.breakdown.large_problem import LargeProblem, SegmentedDescent
-from jaxdescent.breakdown.llama_tree import Tree
+from jaxdescent.breakdown.llama_tree import Tree, tree
 from jaxdescent.breakdown.report import busy
 from jaxdescent.breakdown.settings import Settings
 from jaxdescent.descent.fused_steps import FUSED_STEPS
@@ -62,22 +61,21 @@ class IndependentWeights(LargeProblem):
         "{peak_over_params:.2f} times their memory."
     )
 
-    def __init__(
-        self, settings: Settings, console: Console, tree_of: Callable[[int], Tree]
-    ) -> None:
+    def __init__(self, settings: Settings, console: Console) -> None:
         self._begun = time.perf_counter()
-        dtype, tree = chosen(settings, tree_of, placed.room(tree_of(2**62).shapes.values()))
-        self.label = f"{tree.size:,} unknowns"
-        self.point = "descent, separable", tree.size, tree.size * dtype.itemsize
+        shapes = tree(settings.most_params, settings.max_params).shapes.values()
+        dtype, part = chosen(settings, placed.room(shapes))
+        self.label = f"{part.size:,} unknowns"
+        self.point = "descent, separable", part.size, part.size * dtype.itemsize
         if dtype == jnp.bfloat16:
             self.remarks = (
                 "bfloat16 keeps 8 bits: {write_backs} write-backs of at most 2^-8 each bound the "
                 "error against the closed form.",
             )
-        self.params, numbers = drawn(tree, dtype, settings.seed, console)
+        self.params, numbers = drawn(part, dtype, settings.seed, console)
         self._drawn = time.perf_counter()
         self.numbers = numbers | {"learning_rate": LEARNING_RATE, "seed": settings.seed}
-        self._positions = _positions(tree.shapes, settings.seed)
+        self._positions = _positions(part.shapes, settings.seed)
         self._starts = _sample(self.params, self._positions)
 
     def verified(self, descent: SegmentedDescent) -> dict[str, Any]:
@@ -97,27 +95,25 @@ class IndependentWeights(LargeProblem):
         }
 
 
-def chosen(
-    settings: Settings, tree_of: Callable[[int], Tree], room: float
-) -> tuple[np.dtype[Any], Tree]:
+def chosen(settings: Settings, room: float) -> tuple[np.dtype[Any], Tree]:
     """The dtype, and the largest tree that fits into ``room`` bytes with it."""
-    room = room / HEADROOM
-    widest_that_fits = "float32" if tree_of(2**62).size * 4 <= room else "bfloat16"
+    room, limits = room / HEADROOM, (settings.most_params, settings.max_params)
+    widest_that_fits = "float32" if tree(*limits).size * 4 <= room else "bfloat16"
     dtype = jnp.dtype(settings.dtype or widest_that_fits)
-    return dtype, tree_of(int(room // dtype.itemsize))
+    return dtype, tree(*limits, int(room // dtype.itemsize))
 
 
 def drawn(
-    tree: Tree, dtype: np.dtype[Any], seed: int, console: Console, axis: int | None = None
+    part: Tree, dtype: np.dtype[Any], seed: int, console: Console, axis: int | None = None
 ) -> tuple[dict[str, jax.Array], dict[str, Any]]:
     """Params of a tree's shapes, and the numbers on them that the record keeps."""
-    with busy(console, f"drawing {tree.size:,} numbers"):
-        params = draw(tree.shapes, dtype, seed, axis)
+    with busy(console, f"drawing {part.size:,} numbers"):
+        params = draw(part.shapes, dtype, seed, axis)
     return params, {
-        "unknowns": tree.size,
-        "layers": tree.description,
+        "unknowns": part.size,
+        "layers": part.description,
         "dtype": dtype.name,
-        "params_bytes": tree.size * dtype.itemsize,
+        "params_bytes": part.size * dtype.itemsize,
         **placed.numbers(params.values()),
     }
 

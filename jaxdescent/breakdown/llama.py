@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 from rich.console import Console
 
 from jaxdescent.breakdown import large_problem
 from jaxdescent.breakdown.independent_weights import IndependentWeights
-from jaxdescent.breakdown.large_problem import LargeProblem
-from jaxdescent.breakdown.llama_tree import tree
 from jaxdescent.breakdown.matrix_free_regression import MatrixFreeRegression
 from jaxdescent.breakdown.report import PartReport
 from jaxdescent.breakdown.settings import Settings
@@ -19,19 +14,12 @@ from jaxdescent.breakdown.tied_weights import TiedWeights
 
 def run(settings: Settings, console: Console) -> PartReport:
     """Run the separable case on all parameters, and if asked for, two coupled problems."""
-    most = settings.max_params
-    within = partial(tree, settings.most_params, most)
-    tied_within = partial(tree, settings.most_tied, most)
-    problems: list[Callable[[], LargeProblem]] = [
-        lambda: IndependentWeights(settings, console, within),
-        lambda: TiedWeights(settings, console, tied_within),
-        lambda: MatrixFreeRegression(console, settings.most_weights, most),
-    ]
+    problems = IndependentWeights, TiedWeights, MatrixFreeRegression
     reports: list[PartReport] = []
     is_complete = True
-    for set_up in problems if settings.everything else problems[:1]:
+    for of_kind in problems if settings.everything else problems[:1]:
         try:
-            reports.append(large_problem.run(set_up(), settings, console))
+            reports.append(large_problem.run(of_kind(settings, console), settings, console))
         except KeyboardInterrupt:
             if not reports:
                 raise

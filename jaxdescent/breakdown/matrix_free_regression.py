@@ -15,6 +15,7 @@ import jaxdescent as jd
 from jaxdescent.breakdown import placed
 from jaxdescent.breakdown.large_problem import LargeProblem, SegmentedDescent
 from jaxdescent.breakdown.report import busy
+from jaxdescent.breakdown.settings import Settings
 from jaxdescent.breakdown.tied_weights import SERIES, shift
 from jaxdescent.machine import memory
 from jaxdescent.machine.resident import begin_peak, peak_beyond
@@ -89,8 +90,8 @@ class MatrixFreeRegression(LargeProblem):
         "{seconds_descending:time}; no weight is off by more than {largest_error:.1e}."
     )
 
-    def __init__(self, console: Console, *limits: int | None) -> None:
-        side = self._side = chosen(memory.bytes_of_all(), *limits)
+    def __init__(self, settings: Settings, console: Console) -> None:
+        side = self._side = chosen(settings, memory.bytes_of_all())
         square, features = side * side, side * side * BLOCKS
         place = placed.over_all((square,))
         self.label = f"regression with {features:,} weights"
@@ -121,12 +122,12 @@ class MatrixFreeRegression(LargeProblem):
         return {"extra_peak_bytes": extra_bytes, "largest_error": error}
 
 
-def chosen(room: float, *limits: int | None) -> int:
+def chosen(settings: Settings, room: float) -> int:
     """The side of a submatrix's weights, written as a square: a power of two, and less where an odd
-    number of devices shares its rows evenly. The weights in all keep within ``room`` bytes and
-    within these numbers.
+    number of devices shares its rows evenly. The weights in all fit into ``room`` bytes.
     """
-    most = min(SIDE**2 * BLOCKS, int(room / 1.1 / BYTES_A_WEIGHT), *filter(None, limits))
+    limits = filter(None, (settings.most_weights, settings.max_params))
+    most = min(SIDE**2 * BLOCKS, int(room / 1.1 / BYTES_A_WEIGHT), *limits)
     side = 1 << ((math.isqrt(most // BLOCKS)).bit_length() - 1)
     return side - side % placed.devices() or side
 

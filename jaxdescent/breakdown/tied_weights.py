@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from rich.console import Console
 
@@ -25,7 +25,7 @@ import jaxdescent as jd
 from jaxdescent.breakdown import placed
 from jaxdescent.breakdown.independent_weights import drawn
 from jaxdescent.breakdown.large_problem import LargeProblem, SegmentedDescent
-from jaxdescent.breakdown.llama_tree import Tree
+from jaxdescent.breakdown.llama_tree import Tree, tree
 from jaxdescent.breakdown.measure import measure_once
 from jaxdescent.breakdown.report import busy
 from jaxdescent.breakdown.settings import Settings
@@ -37,6 +37,7 @@ LOWER, UPPER = 1.0, 6.07
 """Bounds on the Hessian's eigenvalues: a >= 1, and Gershgorin's a + 4 max(u) + 4 max(v)."""
 
 TOLERANCE = 1e-6
+DTYPE = np.dtype(np.float32)
 CHECK_EVERY = 8
 SERIES = "descent, matrix-free"
 ALONG_ROWS = 0
@@ -74,20 +75,17 @@ class TiedWeights(LargeProblem):
         "in place came within {distance_largest:.1e} of the known optimum in every weight."
     )
 
-    def __init__(
-        self, settings: Settings, console: Console, tree_of: Callable[[int], Tree]
-    ) -> None:
+    def __init__(self, settings: Settings, console: Console) -> None:
         self.objective = TiedNeighbours()
-        dtype = jnp.dtype(jnp.float32)
-        room = placed.room(tree_of(2**62).shapes.values(), ALONG_ROWS)
-        tree = chosen(tree_of, room, dtype)
-        largest = tree.largest * dtype.itemsize
-        self.label = f"{tree.size:,} tied unknowns"
-        self.point = SERIES, tree.size, tree.size * dtype.itemsize + largest
-        self.params, numbers = drawn(tree, dtype, settings.seed + 1, console, ALONG_ROWS)
+        shapes = tree(settings.most_tied, settings.max_params).shapes.values()
+        part = chosen(settings, placed.room(shapes, ALONG_ROWS))
+        largest = part.largest * DTYPE.itemsize
+        self.label = f"{part.size:,} tied unknowns"
+        self.point = SERIES, part.size, part.size * DTYPE.itemsize + largest
+        self.params, numbers = drawn(part, DTYPE, settings.seed + 1, console, ALONG_ROWS)
         self.numbers = numbers | {
             "largest_array_bytes": largest,
-            "derivative_method_bytes": 4.0 * tree.size**2,
+            "derivative_method_bytes": 4.0 * part.size**2,
             "eigenvalue_bounds": [LOWER, UPPER],
             "learning_rate": 2 / (LOWER + UPPER),
         }
@@ -120,10 +118,10 @@ def distance(params: dict[str, jax.Array]) -> tuple[float, float]:
     return math.sqrt(mean), max(most for _, _, most in parts)
 
 
-def chosen(tree_of: Callable[[int], Tree], room: float, dtype: Any) -> Tree:
+def chosen(settings: Settings, room: float) -> Tree:
     """The largest tree that fits into ``room`` bytes with one temporary of its largest array."""
-    most = int(room / HEADROOM // dtype.itemsize)
-    return tree_of(most - tree_of(most).largest)
+    most, limits = int(room / HEADROOM // DTYPE.itemsize), (settings.most_tied, settings.max_params)
+    return tree(*limits, most - tree(*limits, most).largest)
 
 
 @jax.tree_util.register_dataclass

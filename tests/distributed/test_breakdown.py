@@ -13,7 +13,7 @@ pytest.importorskip("matplotlib")
 
 from rich.console import Console
 
-from jaxdescent.breakdown import large_problem, llama_tree
+from jaxdescent.breakdown import large_problem
 from jaxdescent.breakdown.matrix_free_regression import MatrixFreeRegression
 from jaxdescent.breakdown.settings import Settings
 from jaxdescent.breakdown.tied_weights import TiedWeights
@@ -41,15 +41,14 @@ def last_line(text):
 
 def same_minima(parts, quiet, most):
     """Whether the coupled problems came to the same ends as here, in one process."""
-    settings = Settings()
-    tied = TiedWeights(settings, quiet, lambda room: llama_tree.tree(min(room, most)))
-    alone = large_problem.run(tied, settings, quiet)
+    settings = Settings(max_params=most)
+    alone = large_problem.run(TiedWeights(settings, quiet), settings, quiet)
     own, found = alone.numbers["tied"], parts["tied"]
     for name in ("unknowns", "iterations", "params_bytes"):
         assert found[name] == own[name]
     for name in ("gradient_norm", "gradient_norm_at_start", "distance_root_mean_square"):
         np.testing.assert_allclose(found[name], own[name], rtol=1e-3)
-    alone = large_problem.run(MatrixFreeRegression(quiet, most), settings, quiet)
+    alone = large_problem.run(MatrixFreeRegression(settings, quiet), settings, quiet)
     own, found = alone.numbers["matrix_free_regression"], parts["matrix_free_regression"]
     for name in ("weights", "iterations"):
         assert found[name] == own[name]
