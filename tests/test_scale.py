@@ -221,6 +221,17 @@ def test_a_point_that_cannot_be_run_does_not_stop_the_others(tmp_path):
     assert "Not run: dense 100 x 4 float32, gram, samples over 8 devices" in console.export_text()
 
 
+def test_an_error_is_not_told_again_once_its_point_has_figures(tmp_path, monkeypatch):
+    path = tmp_path / "scale.jsonl"
+    grid = Experiment(rows=(64,), features=(4,))
+    record.append(path, record.line_of(*grid.points(), grid, {"error": "no room"}))
+    monkeypatch.setattr(scale, "measured", lambda *_: line(1, 1.0)["figures"])
+    for _ in range(2):  # measured, and then known
+        [one] = run(grid, path)
+        assert "error" not in one["figures"]
+    assert len(record.lines_in(path)) == 2
+
+
 def test_the_table_fits_80_columns():
     sent = [{"count": 12, "kind": "all-reduce", "bytes": 10**6}] * 5
     lines = [line(devices, 1.0 / devices) for devices in (1, 8)]

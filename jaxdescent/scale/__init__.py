@@ -51,7 +51,8 @@ def run(
     points, preempted = experiment.points(), Interruption()
     known = record.known_points(stored, here)
     wanted = known.intersection(points)
-    lines = [line for line in stored if ScalingPoint(**line["point"]) in wanted]
+    made = [line for line in stored if "error" not in line["figures"]]
+    lines = [line for line in made if ScalingPoint(**line["point"]) in wanted]
     for index, point in enumerate(points, start=1):
         if preempted.is_requested(index):
             raise processes.Stopped("the machine is to be given back")
