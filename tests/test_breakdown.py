@@ -299,6 +299,13 @@ class TestCoupled:
         assert {row["unknowns"] for row in found.numbers["measured"]} == {16}
         assert found.numbers["stopped_because"] == {"descent": "memory", "derivative": "memory"}
 
+    def test_a_child_that_fails_after_its_last_row_has_measured_all(self, recorded, monkeypatch):
+        ask = recorded
+        monkeypatch.setattr(child, "ask", lambda *given: ask(*given)._replace(failure="code -11"))
+        found = coupled.run(TINY, QUIET)
+        assert {row["method"] for row in found.numbers["measured"]} == {"descent", "derivative"}
+        assert "failure" not in found.numbers["stopped_because"].values()
+
     def test_the_regression_is_solved_by_its_known_weights(self):
         X, weights, y = child._regression(48, 3)
         design = np.column_stack([np.asarray(X, np.float64), np.ones(96)])

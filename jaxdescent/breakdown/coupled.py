@@ -53,7 +53,8 @@ def run(settings: Settings, console: Console) -> PartReport:
                     {"predicted_bytes": story.ITEMSIZE * row["unknowns"], **row}
                     for row in answer.rows
                 ]
-                found.failures += [answer.failure] if answer.failure else []
+                if answer.failure and len(answer.rows) < len(settings.separable_sizes):
+                    found.failures.append(answer.failure)
                 found.refusal = _refusal(found.available)
         except KeyboardInterrupt:  # between two children; inside one, its answer reports it
             found.is_complete = False
@@ -80,8 +81,9 @@ def _measure_coupled(found: story.Findings, settings: Settings, ask: Ask) -> Non
         if answer.is_interrupted:
             return
         done = [row["method"] for row in answer.rows]
-        if answer.failure:
-            failed = next(name for name in methods if name not in done)
+        missing = [name for name in methods if name not in done]
+        if answer.failure and missing:  # a process may also fail at its very end
+            failed = missing[0]
             found.failures.append(f"n = {size:,}, {story.NAMES[failed]}: {answer.failure}.")
             found.stopped_because[failed] = "failure"
             methods = [name for name in methods if name != failed]
