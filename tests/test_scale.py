@@ -250,11 +250,15 @@ def test_the_table_fits_80_columns():
     assert len(wide.export_text().splitlines()) == 3
 
 
-def test_a_file_of_something_else_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    "content", [b'{"a": 1}\n', b"a note\n", b"a note without an end", b"\x89PNG\r\n\x1a\n\x00"]
+)
+def test_a_file_of_something_else_is_refused_and_stays(content, tmp_path):
     path = tmp_path / "other.jsonl"
-    path.write_text('{"a": 1}\n')
+    path.write_bytes(content)
     with pytest.raises(BadExperiment, match="other lines than those of an experiment"):
         run(Experiment(), path)
+    assert path.read_bytes() == content
 
 
 def line(devices, seconds, rows=1000, scaling="strong"):

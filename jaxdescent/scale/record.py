@@ -23,6 +23,9 @@ PACKAGES = ("jaxdescent", "jax", "jaxlib", "libtpu")
 
 KEPT = KeptFolder("an experiment", "experiment.json", "jaxdescent scale", "experiment")
 
+START = '{"point": '
+"""The beginning of each line, which a line that was cut off has too."""
+
 LINES = "scale.jsonl"
 """The name of a kept experiment's file of lines."""
 
@@ -68,13 +71,15 @@ def lines_in(path: pathlib.Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     read: list[dict[str, Any]] = []
-    texts = path.read_text().splitlines()
+    texts = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     for number, text in enumerate(texts, start=1):
+        if text.isspace():
+            continue
         try:
             line = json.loads(text)
             hash(ScalingPoint(**line["point"]))  # known_points makes a set of them
         except (ValueError, TypeError, KeyError) as error:
-            if number == len(texts) and isinstance(error, json.JSONDecodeError):
+            if text == text.rstrip("\n") and text.startswith(START[: len(text)]):
                 break
             raise BadExperiment(
                 f"{path} has other lines than those of an experiment (line {number}): give "
