@@ -104,6 +104,8 @@ def test_only_dense_problems_have_outputs():
         ({"row": 3}, r"file: 'row' is none of problems, rows"),
         ({"methods": []}, r"methods must not be empty"),
         ({"repeats": 0}, r"repeats must be at least 1, got 0"),
+        ({"seed": -1}, r"seed must be at least 0 and below 2\*\*32, got -1"),
+        ({"seed": 2**32}, r"seed must be at least 0 and below 2\*\*32, got 4294967296"),
         ({"rehearse": "h1000"}, r"rehearse: no device is called 'h1000'"),
     ],
 )

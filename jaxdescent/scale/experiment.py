@@ -71,6 +71,8 @@ class Experiment:
                 if name in known and one not in known[name]:
                     names = ", ".join(known[name])
                     raise BadExperiment(f"{name} must be of {names}, got {one!r}.")
+        if not 0 <= self.seed < 2**32:
+            raise BadExperiment(f"seed must be at least 0 and below 2**32, got {self.seed}.")
         if self.scaling not in SCALINGS:
             raise BadExperiment(f"scaling must be strong or weak, got {self.scaling!r}.")
         for name in self.rehearse:

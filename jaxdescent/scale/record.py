@@ -79,7 +79,7 @@ def lines_in(path: pathlib.Path) -> list[dict[str, Any]]:
             line = json.loads(text)
             hash(ScalingPoint(**line["point"]))  # known_points makes a set of them
         except (ValueError, TypeError, KeyError) as error:
-            if text == text.rstrip("\n") and text.startswith(START[: len(text)]):
+            if not text.endswith("\n") and text.startswith(START[: len(text)]):
                 break
             raise BadExperiment(
                 f"{path} has other lines than those of an experiment (line {number}): give "
