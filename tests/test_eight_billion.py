@@ -153,8 +153,9 @@ def test_starts_are_integers_drawn_anew_for_each_array_and_seed():
     assert np.mean(np.asarray(start["a"]) == np.asarray(start["b"])) < 0.01
     again = independent_weights.draw(shapes, jnp.float32, 0)
     np.testing.assert_array_equal(again["a"], start["a"])
-    other = independent_weights.draw(shapes, jnp.float32, 1)
-    assert np.mean(np.asarray(other["a"]) == np.asarray(start["a"])) < 0.01
+    for seed in (1, 2**31):  # of tied weights, one more than the largest that can be asked for
+        other = independent_weights.draw(shapes, jnp.float32, seed)
+        assert np.mean(np.asarray(other["a"]) == np.asarray(start["a"])) < 0.01
 
 
 def tied_by_the_textbook(x):

@@ -136,7 +136,7 @@ def draw(
 
     params = {}
     for index, (name, shape) in enumerate(shapes.items()):
-        params[name] = fill_of(shape)(randomness.fold(seed, index))
+        params[name] = fill_of(shape)(randomness.fold(np.uint32(seed), index))
         params[name].block_until_ready()
     return params
 
