@@ -396,8 +396,8 @@ def test_rehearsals_are_known_on_any_machine_and_measurements_on_their_own():
     other = line(2, 2.0) | {"machine": own | {"cores": 10_000}}
     rehearsed = line(3, 2.0) | {"machine": {}, "rehearsed": True}
     failed = line(4, 2.0) | {"machine": own, "figures": {"error": "no"}}
-    points = record.known_points([known, other, rehearsed, failed], record.machine())
-    assert points == {ScalingPoint(**one["point"]) for one in (known, rehearsed)}
+    found = record.known_lines([known, other, rehearsed, failed], record.machine())
+    assert found == {ScalingPoint(**one["point"]): one for one in (known, rehearsed)}
 
 
 def test_the_tree_is_that_of_the_model():

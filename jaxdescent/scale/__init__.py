@@ -49,10 +49,8 @@ def run(
         own = record.lines_in(output) if output and processes.is_first() else []
         stored, here = processes.told_by_first([own, record.machine()])
     points, preempted = experiment.points(), Interruption()
-    known = record.known_points(stored, here)
-    wanted = known.intersection(points)
-    made = [line for line in stored if "error" not in line["figures"]]
-    lines = [line for line in made if ScalingPoint(**line["point"]) in wanted]
+    known = record.known_lines(stored, here)
+    lines = [line for point, line in known.items() if point in points]
     for index, point in enumerate(points, start=1):
         if preempted.is_requested(index):
             raise processes.Stopped("the machine is to be given back")

@@ -77,7 +77,7 @@ def lines_in(path: pathlib.Path) -> list[dict[str, Any]]:
             continue
         try:
             line = json.loads(text)
-            hash(ScalingPoint(**line["point"]))  # known_points makes a set of them
+            hash(ScalingPoint(**line["point"]))  # known_lines has them as keys
         except (ValueError, TypeError, KeyError) as error:
             if not text.endswith("\n") and text.startswith(START[: len(text)]):
                 break
@@ -89,14 +89,16 @@ def lines_in(path: pathlib.Path) -> list[dict[str, Any]]:
     return read
 
 
-def known_points(lines: list[dict[str, Any]], here: dict[str, Any]) -> set[ScalingPoint]:
-    """The points that need not be run again: they have figures, from this machine.
+def known_lines(
+    lines: list[dict[str, Any]], here: dict[str, Any]
+) -> dict[ScalingPoint, dict[str, Any]]:
+    """The lines of points that need not be run again: they have figures, from this machine.
 
     A rehearsal's figures do not depend on the machine.
     """
     same = ("processor", "cores", "device", "devices", "processes")
     return {
-        ScalingPoint(**line["point"])
+        ScalingPoint(**line["point"]): line
         for line in lines
         if "error" not in line["figures"]
         and (line["rehearsed"] or all(line["machine"].get(name) == here[name] for name in same))
