@@ -163,11 +163,9 @@ def _warning_in_one_line() -> Iterator[None]:
 
         typer.echo(f"Warning: {printable(' '.join(str(message).split()))}.", err=True)
 
-    before, warnings.showwarning = warnings.showwarning, show
-    try:
+    with warnings.catch_warnings():
+        warnings.showwarning = show
         yield
-    finally:
-        warnings.showwarning = before
 
 
 @contextlib.contextmanager
