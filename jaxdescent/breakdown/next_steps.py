@@ -22,7 +22,8 @@ def next_steps(table: pathlib.Path | None) -> dict[str, str]:
       table: a CSV file of part 4, whose target is the column ``progression``.
     """
     program, python = _program(), _typed(sys.executable)
-    plan = *program, "plan", "--rows", "1e6", "--features", "1000"
+    plan = (*program, "plan", "--rows", "1e6", "--features", "1000")
+    steps: dict[tuple[str, ...], str]
     steps = {plan: "what each method would need for a regression of these sizes here"}
     if table:
         fit = *program, "fit", str(table), "--target", "progression", "--test", "0.2"

@@ -172,7 +172,8 @@ class _UnderWay:
     @property
     def is_there(self) -> bool:
         """Whether the numbers have been computed."""
-        return all(leaf.is_ready() for leaf in self.numbers)
+        arrays: tuple[Any, ...] = self.numbers
+        return all(array.is_ready() for array in arrays)
 
 
 @contextlib.contextmanager
