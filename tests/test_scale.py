@@ -281,6 +281,20 @@ def test_efficiency_is_that_of_the_definition():
     for each, outputs in zip(by_outputs, (2, 8, 8), strict=True):
         each["point"] |= {"layout": "outputs", "outputs": outputs}
     assert [report.efficiency(one, by_outputs) for one in by_outputs] == [1, 0.8, 1]
+    # The base of weak scaling may have been measured for strong scaling.
+    assert report.efficiency(weak[1], [strong[0], weak[1]]) == 0.8
+
+
+def test_known_points_are_judged_by_the_scaling_that_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        scale, "measured", lambda point, _: line(point.devices, 8.0 + point.devices / 2)["figures"]
+    )
+    path = tmp_path / "scale.jsonl"
+    for rows, devices in ((1000, 1), (4000, 4)):
+        run(Experiment(rows=(rows,), features=(8,), devices=(devices,)), path)
+    weak = Experiment(rows=(1000,), features=(8,), devices=(1, 4), scaling="weak")
+    lines = run(weak, path)
+    assert [report.efficiency(one, lines) for one in lines] == [1, 0.85]
 
 
 def test_a_roofline_is_operations_and_bytes_of_a_device():

@@ -46,11 +46,12 @@ def run(
     with processes.among_all("scale"):
         processes.check_alike({"the experiments": dataclasses.asdict(experiment)})
         # All processes measure the points that the first one's file lacks, whatever theirs have.
-        own = record.lines_in(output) if output and processes.is_first() else []
-        stored, here = processes.told_by_first([own, record.machine()])
+        found = record.lines_in(output) if output and processes.is_first() else []
+        stored, here = processes.told_by_first([found, record.machine()])
     points, preempted = experiment.points(), Interruption()
     known = record.known_lines(stored, here)
-    lines = [line for point, line in known.items() if point in points]
+    own = {"scaling": experiment.scaling}  # by which a point is judged, whatever it was kept for
+    lines = [line | own for point, line in known.items() if point in points]
     for index, point in enumerate(points, start=1):
         if preempted.is_requested(index):
             raise processes.Stopped("the machine is to be given back")

@@ -47,8 +47,8 @@ def efficiency(line: Line, lines: list[Line]) -> float | None:
     bases = {
         other.devices: taken
         for each in reversed(lines)  # of several the first one counts
-        if not each["rehearsed"] and each["scaling"] == line["scaling"]
-        if (taken := seconds_of(each)) and is_base(other := ScalingPoint(**each["point"]))
+        if not each["rehearsed"] and (taken := seconds_of(each))
+        if is_base(other := ScalingPoint(**each["point"]))
     }
     if not bases:
         return None
