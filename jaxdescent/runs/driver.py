@@ -172,8 +172,7 @@ class _UnderWay:
     @property
     def is_there(self) -> bool:
         """Whether the numbers have been computed."""
-        arrays: tuple[Any, ...] = self.numbers
-        return all(array.is_ready() for array in arrays)
+        return all(array.is_ready() for array in jax.tree.leaves(self.numbers))
 
 
 @contextlib.contextmanager
