@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -50,14 +51,18 @@ def put(folder, table, name="d.parquet"):
     return folder / name
 
 
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fitted")
+    path = put(folder, small())
+    assert run("fit", path, "--target", "y", "--out", folder / "m").exit_code == 0
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path):
+def folder(fitted, tmp_path):
     """A place with good data, and a model of them."""
-    put(tmp_path, small())
-    assert (
-        run("fit", tmp_path / "d.parquet", "--target", "y", "--out", tmp_path / "m").exit_code == 0
-    )
-    return tmp_path
+    return shutil.copytree(fitted, tmp_path, dirs_exist_ok=True)
 
 
 class TestFit:
