@@ -333,18 +333,6 @@ def test_what_rounding_leaves_of_a_constant_is_no_small_number():
         lengths.check(np.array([1e-17]))
 
 
-@pytest.mark.parametrize("method", ["auto", "cg"])
-@pytest.mark.parametrize("column", ["age", "pay"])
-@pytest.mark.parametrize("seed", range(2))
-def test_numbers_whose_squares_no_dtype_holds_are_no_constants(people, method, column, seed):
-    power = np.random.default_rng(seed).uniform(165, 290) * (-1) ** seed
-    table = people.select(pl.col("age", "size", "pay") * 1.0).with_columns(
-        pl.col(column) * 10.0**power
-    )
-    with pytest.raises(DataError, match=rf"'{column}' are up to .*: multiply|squares overflow"):
-        jd.fit_model(table, "pay", method=method, dtype="float64")
-
-
 @pytest.mark.slow
 def test_a_fit_without_figures_is_refused(people, monkeypatch):
     real = strategy.fit_within_memory

@@ -199,6 +199,7 @@ class FirstPass:
       unseen: how many values are levels or indices that no training row has.
       read: how many rows this process has read.
       center: the shift of the target.
+      lengths: the largest absolute value of each column that is multiplied.
     """
 
     def __init__(self, job: Job, at_once: int, dtype: Any, shift: np.ndarray | None = None) -> None:
@@ -211,9 +212,7 @@ class FirstPass:
         self.weighed = self.dropped = self.unseen = self.read = 0
         self.shift = np.zeros(numbers) if shift is None else shift
         self.center = 0.0
-        self._lengths = Lengths([*encoding.numbers, *encoding.sloped], dtype)
-        # Descents divide targets by their spread, which is computed in float64.
-        self._target_lengths = Lengths([job.roles.target], np.float64)
+        self.lengths = Lengths([*encoding.numbers, *encoding.sloped], dtype)
 
     def __iter__(self) -> Iterator[tuple[Rows, np.ndarray]]:
         """Each block's rows, and their numbers less the shift, (rows, numbers), zero where one is
@@ -225,9 +224,7 @@ class FirstPass:
                 self._center(rows)
             numbers = shifted_numbers(rows.encoded, self.shift, self._dtype)
             slopes = [each.values for each in rows.encoded.coded if each.values is not None]
-            with np.errstate(over="ignore", invalid="ignore"):
-                target = (rows.target - self.center)[:, None]
-            if not (self._lengths.add(numbers, slopes) and self._target_lengths.add(target, [])):
+            if not (self.lengths.add(numbers, slopes) and np.isfinite(rows.target).all()):
                 rows.refuse_not_finite(self._job.encoding.numbers)
             for part in range(2):
                 own = rows.is_test == part
@@ -254,8 +251,8 @@ class FirstPass:
             self.shift = np.asarray(shift)
 
     def _close(self) -> None:
-        """Add what the other processes of a fit counted, and refuse parts that are empty, whose
-        rows weigh nothing in this dtype, or whose numbers' squares it does not hold.
+        """Add what the other processes of a fit counted, and refuse parts that are empty, or whose
+        rows weigh nothing in this dtype.
         """
         job, dtype = self._job, np.dtype(self._dtype)
         counts = np.array([*self.rows, self.weighed, self.dropped, self.unseen])
@@ -278,10 +275,8 @@ class FirstPass:
         if not least <= total <= most:
             raise DataError(
                 f"the weights of the training rows add up to {total:.2g}, which is beyond "
-                f"{dtype}: multiply them by {min(train / total, 1e300):.0e}, and --l2 too."
+                f"{dtype}: multiply them by {train / total:.0e}, and --l2 too."
             )
-        self._lengths.check(self.shift)
-        self._target_lengths.check(np.array([self.center]))
 
     def check_target(self, variance: float, mean: float) -> None:
         """Refuse a target that does not vary, beyond the rounding of its values."""
@@ -306,8 +301,8 @@ class FirstPass:
 
 
 class Lengths:
-    """The largest absolute value of each column of numbers that is multiplied: squares of numbers
-    as small as 1e-23 are zero in float32, and the column would count as one of zeros.
+    """The largest absolute value of each column of numbers that a descent multiplies: squares of
+    numbers as small as 1e-23 are zero in float32, and the column would count as one of zeros.
     """
 
     def __init__(self, names: Sequence[str], dtype: Any) -> None:
@@ -338,9 +333,8 @@ class Lengths:
         for name, own, noise in zip(self._names, self._most, rounding, strict=True):
             if own > noise and not least <= own <= most:
                 advice = " or say --dtype float64" if self._dtype == "float32" else ""
-                factor = 1 / max(own, 1e-300)
                 raise DataError(
                     f"the numbers of {name!r} are up to {own:.1g} from their mean, and "
-                    f"{self._dtype} cannot hold their squares: multiply them by {factor:.0e}"
+                    f"{self._dtype} cannot hold their squares: multiply them by {1 / own:.0e}"
                     f"{advice}."
                 )

@@ -99,8 +99,8 @@ class Vectors:
         return place
 
     def _close(self) -> None:
-        """Cut off the places that dropped rows left, add the sums of other processes, and refuse a
-        target that no fit can use.
+        """Cut off the places that dropped rows left, add the sums of other processes, and refuse
+        numbers or a target that no fit can use.
         """
         if self._digest is not None and self._job.checkpoint is not None:
             self._job.checkpoint.compare_rows(self._digest.of_all())
@@ -108,6 +108,7 @@ class Vectors:
         self.target = self.target[kept]
         self.weight = None if self.weight is None else self.weight[kept]
         self.is_test = None if self.is_test is None else self.is_test[kept]
+        counts.lengths.check(counts.shift)
         absent, sums = processes.added(np.stack([self._absent, self._sums]))
         total, s = counts.weights[TRAIN], self.parts[TRAIN]
         self.mean = float(processes.added(np.array([s @ self.target]))[0] / total)
