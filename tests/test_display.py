@@ -318,15 +318,18 @@ def test_arrays_on_other_hosts_are_shown_by_their_shapes():
     assert lines(shown)[-1] == "  params         float32[1000] on several hosts"
 
 
-def test_sharded_arrays_have_a_range():
+def test_sharded_arrays_are_read_shard_by_shard():
     rows = rows_over(8)
     for sharding in (rows, NamedSharding(rows.mesh, PartitionSpec())):
         sharded = jax.device_put(jnp.arange(80.0) - 3, sharding)
         assert numbers.values(sharded) == "-3 .. 76"
 
 
-def test_ranges_are_those_of_every_dtype_and_of_arrays_beside_a_trace():
+def test_large_arrays_of_an_accelerator_are_reduced_there(monkeypatch):
+    monkeypatch.setattr(numbers, "_is_on_cpus", lambda array: False)
+    monkeypatch.setattr(numbers, "LARGEST_COPY", 50)
     assert numbers.values(jnp.arange(60.0)) == "0 .. 59"
+    assert numbers.values(jnp.arange(40.0)) == "0 .. 39"
     assert numbers.values(jnp.ones(60, jnp.bfloat16)) == "all 1"
 
     @jax.jit
