@@ -151,10 +151,8 @@ class Question:
         and the shorter one of the last rows, each twice if it is cut into runs for one output.
         """
         (rows, features), itemsize = self.structure.shard, self.structure.itemsize
-        length, is_cut = (
-            block_rows(features, itemsize, most),
-            is_cut and self.structure.outputs == 1,
-        )
+        length = block_rows(features, itemsize, most)
+        is_cut = is_cut and self.structure.outputs == 1
         copied = 0
         for block in (min(length, rows), rows % length if rows > length else 0):
             copied += block * (2 if is_cut and run_length(block, features) else 1)

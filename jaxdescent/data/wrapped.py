@@ -9,7 +9,9 @@ from jaxdescent.data.protocol import Source
 
 
 class WrappedSource(Source):
-    """A source that passes every call that a subclass does not change to the source it wraps."""
+    """A source that passes every call that a subclass does not change to the source it wraps, but
+    where reading can begin.
+    """
 
     def __init__(self, base: Source) -> None:
         self._wrap(base)

@@ -214,8 +214,8 @@ def with_columns(
     """A source with the parts of its dates, and with these columns where it has them without
     listing them; ``labelled`` columns are read as the text in the file.
     """
-    source = Dated(source, dates, who) if dates else source
-    return source.offering(names, [name for name in labelled if name in source.kinds])
+    source = source.offering(names, [name for name in labelled if name in source.kinds])
+    return Dated(source, dates, who) if dates else source
 
 
 def is_zone(name: str) -> bool:

@@ -79,7 +79,8 @@ def lines_in(path: pathlib.Path) -> list[dict[str, Any]]:
             line = json.loads(text)
             hash(ScalingPoint(**line["point"]))  # known_lines has them as keys
         except (ValueError, TypeError, KeyError) as error:
-            if not text.endswith("\n") and text.startswith(START[: len(text)]):
+            begun = text.strip("\0")  # of a line that a power failure cut off, nulls may be left
+            if not text.endswith("\n") and begun.startswith(START[: len(begun)]):
                 break
             raise BadExperiment(
                 f"{path} has other lines than those of an experiment (line {number}): give "

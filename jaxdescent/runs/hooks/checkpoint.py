@@ -139,7 +139,8 @@ class Checkpoint(Hook):
                 if differing:
                     raise ValueError(
                         f"{folder.at(iteration)} is of another run: {'; '.join(differing)}. Call "
-                        "run as it was called then, or choose another folder."
+                        "run as it was called then, with the same version of jaxdescent, or choose "
+                        "another folder."
                     )
                 loop = folder.read(iteration, like, self.filled and self.filled[1])
             except checkpoints.Unreadable as error:
