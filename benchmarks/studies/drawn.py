@@ -5,7 +5,7 @@ Its program is compiled for one CPU, and not run: arrays are shapes, but for the
 and categorical designs, which must be known. Predicted bytes, data and params included, are to be
 at most 5 % fewer and 25 % more than those that XLA reserves, of programs above a megabyte.
 
-    python benchmarks/studies/drawn.py [--seed S] [--problems N] [--first I]
+    python -m benchmarks.studies.drawn [--seed S] [--problems N] [--first I]
 
 Each line is a problem, with its predicted over its reserved bytes; OUT marks what breaks the
 promise. A problem is the same whatever others are drawn with it; --first leaves out those before.
