@@ -431,3 +431,35 @@ def above_minimum(X, y, params):
     regression = jd.LinearRegression(X, y)
     best = references.least_squares(regression)
     return references.height(regression, params, best), references.value(regression, best)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("method", [None, jd.ConjugateGradient(), jd.LSMR()], ids=str)
+def test_constant_targets_are_met_exactly(method, seed):
+    rng = np.random.default_rng(seed)
+    rows, outputs, is_weighted = int(rng.integers(20, 60)), int(rng.integers(1, 3)), seed == 2
+    X = rng.normal(size=(rows, 3)).astype(np.float32)
+    y = np.full((rows, outputs), 10 ** rng.uniform(-3, 3), np.float32)
+    weights = rng.uniform(0.5, 2, rows).astype(np.float32) if is_weighted else None
+    result = jd.minimize(jd.LinearRegression(X, y, sample_weight=weights), method=method)
+    assert result.status == jd.Status.CONVERGED
+    np.testing.assert_array_equal(result.params["weights"], 0)
+    assert float(result.suboptimality) <= 1e-12 * float(np.sum(np.square(y)))
+
+
+def test_a_methods_own_tolerance_says_no_estimate_that_a_traced_tolerance_does_not_say():
+    rng = np.random.default_rng(0)
+    left, _ = np.linalg.qr(rng.normal(size=(400, 90)))
+    right, _ = np.linalg.qr(rng.normal(size=(90, 90)))
+    X = (400 * left * np.geomspace(1, 1e-3, 90)) @ right.T
+    y = X @ (1e3 * rng.normal(size=90)) + rng.normal(size=400)
+    problem = jd.LinearRegression(X.astype(np.float32), y.astype(np.float32))
+    method = jd.LSMR(atol=0.4)
+    eager = jd.minimize(problem, method=method, tolerance=1e-4)
+    traced = jax.jit(lambda t: jd.minimize(problem, method=method, tolerance=t))(1e-4)
+    residual = y - y.mean() - (X - X.mean(axis=0)) @ np.asarray(eager.params["weights"], float)
+    least = np.linalg.lstsq(np.column_stack([X, np.ones(400)]), y)[1][0]
+    above = 0.5 * (residual @ residual - least)
+    for result in (eager, traced):
+        assert result.status == jd.Status.CONVERGED
+        assert float(result.suboptimality) >= 0.99 * above

@@ -194,8 +194,10 @@ class Measured(NamedTuple):
         """Whether the loop calls a library in a program for one CPU: XLA then compiles each other
         operation of the loop, and so each comparison of a check, as a kernel of its own.
         """
-        if not is_on_one_cpu() or self.method.calls_libraries(loop.state):
-            return is_on_one_cpu()
+        if not is_on_one_cpu():
+            return False
+        if self.method.calls_libraries(loop.state):
+            return True
         return loops.calls_libraries(anew(self.objective.value), precision.widen(loop.params))
 
     def _rounding_beside(self, params: Params, dtype: Any) -> Any:

@@ -163,8 +163,9 @@ def judge(
     watch = watch._replace(has_grown=norm > first_norm)
     if progress.estimate is None or not is_certain(progress.estimate):
         is_no_claim = (status == Status.MAX_ITERATIONS.value) | (status == Status.STOPPED.value)
-        if tolerance.has_changes or off.suboptimality is not False:
-            # Other rules than that for the suboptimality have ended the descent; no look follows.
+        ends_itself = not isinstance(progress.verdict, int)
+        if ends_itself or tolerance.has_changes or off.suboptimality is not False:
+            # Other rules than that for the suboptimality may have ended the descent.
             is_other = (status == Status.CONVERGED.value) & ~jnp.asarray(is_converged)
             is_ended = (status == Status.CONVERGED.value) | (status == Status.STAGNATED.value)
             is_no_claim |= is_other | (is_ended & off.suboptimality)

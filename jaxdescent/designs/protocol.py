@@ -260,7 +260,7 @@ def registered(
     named = [jax.tree_util.GetAttrKey(name) for name in called]
     keys = named or [jax.tree_util.FlattenedIndexKey(number) for number in range(len(leaves))]
     names, ends = (*leaves, *structure), len(leaves)
-    every = operator.attrgetter(*names)
+    every = operator.attrgetter(*names)  # a tuple of two or more
 
     def flatten(design: Kind) -> tuple[Any, Any]:
         attributes = every(design)

@@ -94,7 +94,7 @@ def one_turn(function: Callable[[], Any]) -> Any:
     XLA for CPUs compiles such a loop as one kernel, instead of several kernels that take some
     milliseconds each. It is meant for many operations on little data, none of which needs a
     library: one thread runs them. The function may close over arrays. A function that has effects,
-    or returns random keys, is called without the loop.
+    returns random keys, or computes nothing is called without the loop.
     """
     traced, shapes = jax.make_jaxpr(function, return_shape=True)()
     leaves, treedef = jax.tree.flatten(shapes)

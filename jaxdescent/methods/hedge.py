@@ -145,6 +145,10 @@ class Hedge(LookingAhead):
     def estimates(self, objective: Objective) -> bool:
         return self.first.estimates(objective) and self.then.estimates(objective)
 
+    def calls_libraries(self, state: State) -> bool:
+        first, then = self.methods
+        return first.calls_libraries(state.first) or then.calls_libraries(state.second)
+
     def is_estimate(self, state: State) -> Any:
         first, second = self.first.is_estimate(state.first), self.then.is_estimate(state.second)
         if first is False and second is False:

@@ -162,8 +162,9 @@ class Method(Displayed, abc.ABC):
         return False
 
     def calls_libraries(self, state: State) -> bool:
-        """Whether a step factorises a matrix, or solves with a factor: XLA for CPUs calls a library
-        for it, and compiles each other operation of the loop on its own.
+        """Whether a step factorises a matrix, or solves with a factor, between many operations on
+        few numbers: XLA for CPUs calls a library for it, and compiles each other operation of the
+        loop on its own, unless these are put into one kernel.
         """
         del state
         return False

@@ -2,8 +2,8 @@
 
 The value, the gradient and all columns of the Hessian are computed by one program where the
 function can be computed in float64, and judged by :mod:`jaxdescent.second_order.stationarity` on
-the host. The margins for the
-rounding of data, for which a certificate draws other data, are left out.
+the host. The margins for the rounding of data, for which a certificate draws other data, are left
+out.
 
 This second-order expansion says nothing about directions in which it is flat. A model that is
 saturated in an unknown, ``b (1 - exp(-c x))`` at a large c, has hardly a gradient or a curvature

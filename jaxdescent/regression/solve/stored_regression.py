@@ -83,27 +83,30 @@ class StoredRegression:
 
     @functools.cached_property
     def _columns(self) -> tuple[Array, Array]:
-        mean, moved = self._centred(self.X)
+        # The mean's rounding is far below the digits of narrow data.
+        mean, moved = self._centred(self.X, is_exact=self.digits == np.float64)
         return mean, self.weighed(moved, np.sqrt)
 
     @functools.cached_property
     def _targets(self) -> tuple[Array, Array]:
-        return self._centred(self.y)
+        return self._centred(self.y, is_exact=True)  # a constant leaves zeros
 
     @functools.cached_property
     def squares(self) -> Array:
         """The squared lengths of the columns of A, (features,)."""
         return np.einsum("ij,ij->j", self.centred, self.centred)
 
-    def _centred(self, columns: Array) -> tuple[Array, Array]:
-        """The means of columns, zeros without an intercept, and the columns minus their means."""
+    def _centred(self, columns: Array, *, is_exact: bool) -> tuple[Array, Array]:
+        """The means of columns, zeros without an intercept, and the columns minus their means;
+        ``is_exact`` subtracts what rounding leaves of the means too.
+        """
         if not self.intercept:
             return np.zeros(columns.shape[1]), columns
         share = self.share[:, 0] / self.total
         mean = share @ columns
         moved = columns - mean
-        if self.digits != np.float64:
-            return mean, moved  # the mean's rounding is far below the digits of the data
+        if not is_exact:
+            return mean, moved
         rounding = share @ moved
         moved -= rounding
         return mean + rounding, moved
@@ -133,7 +136,8 @@ class StoredRegression:
         """
         if self._is_constant(weights):
             moved = self.total * (offset - self.target_mean)
-            return self._pulled_targets - np.outer(self.mean, moved)
+            slope = self._pulled_targets - np.outer(self.mean, moved)
+            return np.where(residual.any(axis=0), slope, 0)  # a constant that is met pulls nothing
         return self.X.T @ self.weighed(residual)
 
     def _is_constant(self, weights: Array) -> bool:
