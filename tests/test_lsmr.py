@@ -8,6 +8,7 @@ import scipy.sparse.linalg
 
 import jaxdescent as jd
 from benchmarks.studies.passes import Counted, passes
+from jaxdescent.numerics.linear_systems import hypotenuse
 from jaxdescent.status import Status
 from tests import references
 from tests.results import assert_progress_is_true
@@ -267,3 +268,18 @@ def test_rounding_moves_no_weight_of_a_constant_column(preconditioner, features)
         assert weight @ np.square(own - y) - least <= 10 * eps ** (2 / 3) * of_mean
         weights = params["weights"]["factor"] if features else params["weights"]
         assert np.abs(np.asarray(weights)).max() <= 10 * np.abs(y).max()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_hypotenuse_has_the_digits_of_its_dtype_at_every_scale(dtype, x64):
+    rng = np.random.default_rng(0)
+    most = np.log10(np.finfo(dtype).max) - 1
+    scales = 10 ** rng.uniform(16 - most, most, 2000)  # below, the smaller square underflows
+    a, b = (dtype(scales * 10 ** rng.uniform(-6, 0, 2000) * (-1) ** k) for k in range(2))
+    exact = np.hypot(np.longdouble(a), np.longdouble(b))
+    found = jax.jit(hypotenuse)(jnp.asarray(a), jnp.asarray(b))
+    assert found.dtype == dtype
+    error = (np.longdouble(found) - exact) / exact / np.finfo(dtype).eps
+    assert np.max(np.abs(error)) <= 1
+    assert abs(np.mean(error)) <= 0.02  # it is not systematically too short
+    assert hypotenuse(jnp.zeros((), dtype), jnp.zeros((), dtype)) == 0

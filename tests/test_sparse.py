@@ -339,8 +339,10 @@ def test_what_is_not_dense_is_priced_without_the_sums_of_dense_products():
     for X in (free, sparse_rows):
         planned = jd.plan(jd.LinearRegression(X, jnp.zeros(n), l2=1.0, intercept=False))
         iterative = {each.name: each.peak_bytes for each in planned.candidates}
-        assert iterative["LSMR()"] < 80 * n  # eight vectors of the params' length, three of y's
-        assert iterative["ConjugateGradient()"] < 80 * n
+        # Vectors of 4 n bytes: X's entries have three, the look at a claim by the lengths of sparse
+        # columns up to nineteen.
+        assert iterative["LSMR()"] < (80 if X is free else 1.25 * 76) * n
+        assert iterative["ConjugateGradient()"] < (80 if X is free else 1.25 * 68) * n
 
 
 def test_a_sparse_matrix_is_shown_by_its_sizes(rng):

@@ -168,7 +168,11 @@ def main() -> None:
         problem = drawn(options.seed, index)
         with jax.enable_x64(problem.dtype == "float64"):
             candidate = problem.candidate()
-            reserved = candidate.data_bytes + reserved_bytes(problem, candidate)
+            try:
+                reserved = candidate.data_bytes + reserved_bytes(problem, candidate)
+            except jd.ProblemTooLarge:  # for this machine
+                counts["too large"] += 1
+                continue
         ratio = candidate.peak_bytes / reserved
         verdict = "small"
         if reserved > memory.SLACK_BYTES:

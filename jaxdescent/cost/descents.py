@@ -81,7 +81,9 @@ class PricedByPasses(NamedTuple):
         (rows, features), outputs = structure.shard, structure.outputs
         of_params, of_rows = features * outputs * itemsize, rows * outputs * itemsize
         stepping = self.of_params * of_params + self.of_rows * of_rows
-        looked_params, looked_rows = self.looked
+        is_map = not (structure.is_dense or structure.is_sparse or structure.is_streamed)
+        # The columns of a map have no lengths, by which a look is taken.
+        looked_params, looked_rows = (0, 0) if is_map else self.looked
         looking = (looked_params + structure.has_own_l2) * of_params
         looking += (looked_rows + structure.has_narrow_targets) * of_rows
         # While a look multiplies, few of its vectors of the targets' size are there.

@@ -36,11 +36,13 @@ def regression_solver_bytes(
     outputs = int(np.prod(np.shape(targets)[1:]))
     has_many_l2 = jnp.ndim(l2) == 1
     itemsize, is_widened = jnp.dtype(design.dtype).itemsize, reading.dtype != design.dtype
-    written_out = min(design.dense_bytes(), itemsize * entries)
+    is_map = not design.is_stored and design.entries == entries
+    # A map is written out as products with the columns of an identity, which stay.
+    written_out = design.dense_bytes() if is_map else min(design.dense_bytes(), itemsize * entries)
     if rows < features:
         # The operand of QR and Q; and what they are computed from, unless it is X as it is stored
-        # or is fused with the operand.
-        copies, written_out = 2.0, 0
+        # or is fused with the operand; of a map the products with the identity, too.
+        copies, written_out = 2.0 + is_map, 0
         is_centred = intercept and outputs > 1
         widened = min(entries, WIDENED_BYTES // itemsize)
         if is_widened and (is_centred or widened == entries):
