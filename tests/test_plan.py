@@ -135,17 +135,9 @@ def test_predicted_bytes_of_a_drawn_problem_are_those_of_the_compiled_program(in
 
 def assert_reserves_what_is_predicted(objective, params, candidate):
     """Never fewer bytes by more than a twentieth; what takes less than a megabyte always fits."""
-
-    def descend(objective, params, method):
-        # With a history a small solve is XLA's too, and not the host's.
-        return jd.minimize(objective, params, method, history=1)
-
-    program = jax.jit(descend).lower(objective, params, candidate.method).compile()
-    analysis = program.memory_analysis()
-    reserved = analysis.temp_size_in_bytes + analysis.output_size_in_bytes
-    measured = candidate.data_bytes + reserved
-    least, most = (0.95, 1.25) if measured > memory.SLACK_BYTES else (0.8, 1.6)
-    assert least < candidate.peak_bytes / measured < most, (candidate, reserved)
+    reserved = drawn.reserved_bytes(objective, params, candidate)
+    least, most = (0.95, 1.25) if reserved > memory.SLACK_BYTES else (0.8, 1.6)
+    assert least < candidate.peak_bytes / reserved < most, (candidate, reserved)
 
 
 def test_the_data_are_every_array_and_the_params():

@@ -144,16 +144,16 @@ def _residuals(x: jax.Array) -> jax.Array:
     return jnp.exp(x) - 2
 
 
-def reserved_bytes(problem: Drawn, candidate: Candidate) -> int:
-    """What XLA reserves for the program of a candidate: temporaries and results."""
+def reserved_bytes(objective: Any, params: Any, candidate: Candidate) -> int:
+    """What XLA reserves for the program of a candidate: data, params, temporaries and results."""
 
     def descend(objective: Any, params: Any, method: Any) -> jd.Result:
         # With a history a small solve is XLA's, and not the host's.
         return jd.minimize(objective, params, method, history=1)
 
-    lowered = jax.jit(descend).lower(problem.objective, problem.params, candidate.method)
-    analysis = lowered.compile().memory_analysis()
-    return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
+    program = jax.jit(descend).lower(objective, params, candidate.method).compile()
+    analysis = program.memory_analysis()
+    return candidate.data_bytes + analysis.temp_size_in_bytes + analysis.output_size_in_bytes
 
 
 def main() -> None:
@@ -169,7 +169,7 @@ def main() -> None:
         with jax.enable_x64(problem.dtype == "float64"):
             candidate = problem.candidate()
             try:
-                reserved = candidate.data_bytes + reserved_bytes(problem, candidate)
+                reserved = reserved_bytes(problem.objective, problem.params, candidate)
             except jd.ProblemTooLarge:  # for this machine
                 counts["too large"] += 1
                 continue
