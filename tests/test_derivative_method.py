@@ -15,7 +15,7 @@ import jaxdescent as jd
 from benchmarks.studies.passes import Counted, passes
 from jaxdescent.designs import as_design
 from jaxdescent.kernels.branches import if_any
-from jaxdescent.regression.solve import by_lapack, refinement
+from jaxdescent.regression.solve import by_lapack, refinement, stored_regression
 from jaxdescent.regression.solve.by_gram import factor_by_gram
 from tests.references import closed_form, of_condition
 from tests.results import status
@@ -30,9 +30,12 @@ def solve(X, y, **options):
 DRAWN = [(40, 6), (6, 40), (30, 30), (200, 1), (2, 3), (1, 1), (1, 5)]
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_host_solves_what_numpy_does(rng, dtype, x64):
+@pytest.mark.parametrize(
+    ("dtype", "block"), [(np.float32, stored_regression.BLOCK), (np.float32, 7), (np.float64, 7)]
+)
+def test_the_host_solves_what_numpy_does(rng, dtype, block, x64, monkeypatch):
     """Drawn at random: weights, penalties, outputs, intercepts, lengths and means of columns."""
+    monkeypatch.setattr(stored_regression, "BLOCK", block)
     for rows, features in DRAWN:
         for outputs, l2, is_weighted, intercept in (
             (0, 0.0, False, True),
@@ -161,11 +164,64 @@ def test_double_length_is_not_used_where_it_takes_long_or_is_not_needed(
     np.testing.assert_allclose(X @ result.params["weights"], X @ weights, atol=1e-6)
 
 
-def test_many_targets_are_not_left_to_numpy():
-    design = as_design(jnp.zeros((100_000, 1)))
-    assert by_lapack.is_possible(design, 1)
-    assert not by_lapack.is_possible(design, 64)
-    assert by_lapack.is_possible(as_design(jnp.zeros((1000, 10))), 64)
+@pytest.mark.parametrize("shape", [(50, 7), (7, 50)])
+@pytest.mark.parametrize("block", [30, 1 << 17])
+def test_sums_by_blocks_are_those_of_the_whole(rng, monkeypatch, shape, block):
+    monkeypatch.setattr(stored_regression, "BLOCK", block)
+    X, y = (rng.normal(size=size).astype(np.float32) for size in (shape, (shape[0], 2)))
+    weight, units = rng.uniform(0, 2, shape[0]), rng.uniform(0.5, 2, shape[1])
+    stored = stored_regression.StoredRegression.of(X + 5, y, 0.1, weight, intercept=True)
+    whole = (X + 5).astype(float)
+    A = np.sqrt(weight)[:, None] * (whole - np.average(whole, axis=0, weights=weight))
+    w, r, b = (rng.normal(size=(size, 2)) for size in (shape[1], shape[0], 1))
+    residual = y - whole @ w - b
+    slope = whole.T @ (weight[:, None] * residual)
+    for found, expected in (
+        (stored.centred, A),
+        (stored.squares, np.sum(A * A, axis=0)),
+        (stored.gram, A.T @ A),
+        (stored.product(w), whole @ w),
+        (stored.product(w, is_centred=True), A @ w),
+        (stored.transposed_product(r, is_centred=True), A.T @ r),
+        (stored.residual(w, b[0])[0], residual),
+        (stored.residual(w, b[0])[1], slope),
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-11)
+    if shape[0] < shape[1]:
+        np.testing.assert_allclose(stored.kernel(units), (A / units**2) @ A.T, rtol=1e-11)
+
+
+@pytest.mark.parametrize("shape", [(3000, 70), (20_000, 90)])
+def test_a_direction_that_is_taken_for_rounding_is_told_of(shape, rng):
+    """The difference of two columns, 4.5e-6 of their lengths, explains nearly all of y."""
+    X = rng.normal(size=shape)
+    X[:, 1] = X[:, 0] + 4.5e-6 * rng.normal(size=len(X))
+    X = X.astype(np.float32)
+    y = (3e5 * (X[:, 1].astype(float) - X[:, 0]) + 0.1 * rng.normal(size=len(X))).astype(np.float32)
+    least = 0.5 * np.linalg.lstsq(X - X.mean(axis=0, dtype=float), y - y.mean(dtype=float))[1][0]
+    result = solve(X, y)
+    assert result.value > 100 * least
+    assert status(result) == "STAGNATED"
+    assert 0.2 * result.value < result.suboptimality < result.value - least
+
+
+@pytest.mark.parametrize(
+    ("shape", "outputs", "dtype", "is_possible"),
+    [
+        ((100_000, 1), 1, np.float32, True),
+        ((100_000, 1), 64, np.float32, False),
+        ((1000, 10), 64, np.float32, True),
+        ((1 << 14, 128), 1, np.float32, True),
+        ((1 << 14, 128), 1, np.float64, False),
+        ((1 << 14, 129), 1, np.float32, False),
+        ((100, 10_000), 1, np.float32, True),
+        ((200, 10_000), 1, np.float32, False),
+        ((700, 700), 1, np.float32, False),
+    ],
+)
+def test_what_takes_long_is_not_left_to_numpy(shape, outputs, dtype, is_possible, x64):
+    design = as_design(jnp.zeros(shape, dtype))
+    assert by_lapack.is_possible(design, outputs) == is_possible
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -16,6 +16,7 @@ import jaxdescent as jd
 from benchmarks.studies.compilation import CASES, kernels_of
 from jaxdescent.calls import programs
 from jaxdescent.descent import at_once
+from tests.references import closed_form
 from tests.results import assert_same
 
 MOST = {
@@ -88,6 +89,17 @@ def test_what_may_refute_a_claim_is_compiled_when_one_is_made(monkeypatch):
     assert compiled_by(lambda: descend(1), monkeypatch) == ["descend_to_claim"]
     names = compiled_by(lambda: descend(100), monkeypatch)
     assert names == ["descend_to_claim", "_expansion"]
+
+
+@pytest.mark.parametrize("shape", [(300, 7), (20_000, 100), (60, 3000)])
+def test_a_stored_regression_of_some_megabytes_compiles_nothing(shape, rng, monkeypatch):
+    X, y = (rng.normal(size=size).astype(np.float32) for size in (shape, shape[0]))
+    objective, found = jd.LinearRegression(X, y, l2=0.1), []
+    names = compiled_by(lambda: found.append(jd.minimize(objective)), monkeypatch)
+    assert names == ["solved"]
+    weights, _, value = closed_form(X, y, 0.1)
+    np.testing.assert_allclose(found[0].params["weights"], weights, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found[0].value, value, rtol=1e-6)
 
 
 def test_a_repeated_call_compiles_nothing(caplog):

@@ -1,4 +1,4 @@
-"""A descent on a small stored regression that the host solves at once, without a loop.
+"""A descent on a stored regression of some megabytes that the host solves at once, without a loop.
 
 The derivative method takes one step, to the minimum. If X is in the memory of a CPU, NumPy makes
 this step, and judges start and end by the rules of :mod:`jaxdescent.descent.stopping`. An eager
@@ -138,9 +138,9 @@ def _given(
     how = {
         "intercept": regression.intercept,
         "dtype": np.dtype(design.dtype),
-        "is_looked_at": singular_values.is_small(regression),
+        "starts_at_own": flags["starts_at_own"],
     }
-    return given, how | {"starts_at_own": flags["starts_at_own"]}
+    return given, how
 
 
 def _result(numbers: dict[str, Any], problem: Problem) -> Result:
@@ -153,7 +153,6 @@ def _computed(
     intercept: bool,
     dtype: np.dtype[Any],
     starts_at_own: bool,
-    is_looked_at: bool,
 ) -> dict[str, Any]:
     """The entries of the result, by NumPy."""
     given = jax.tree.map(np.asarray, given)
@@ -166,8 +165,7 @@ def _computed(
         if intercept and not starts_at_own:
             offset = start["intercept"].reshape(-1)
         point = _Point(start["weights"].reshape(-1, outputs), offset)
-        how = {"starts_at_own": starts_at_own, "is_looked_at": is_looked_at}
-        point, numbers = _judged(regression, point, given, dtype, **how)
+        point, numbers = _judged(regression, point, given, dtype, starts_at_own=starts_at_own)
         params = {"weights": point.weights.reshape(start["weights"].shape).astype(dtype)}
         if intercept:
             params["intercept"] = point.offset.reshape(start["intercept"].shape).astype(dtype)
@@ -194,7 +192,6 @@ def _judged(
     dtype: np.dtype[Any],
     *,
     starts_at_own: bool,
-    is_looked_at: bool,
 ) -> tuple[_Point, dict[str, Any]]:
     """The point where the descent ends, and the numbers of its result."""
     tolerance: ResolvedTolerance = given["tolerance"]
@@ -244,7 +241,7 @@ def _judged(
     end = _Point(weights, solution.intercept.astype(dtype))
     is_near, rest, evidence = judged(end, measured(end), max(start.size, end.size))
     falls, allowed = 0.0, float(tolerance.allowed(rest["value"], floor, np))
-    if is_near and is_looked_at and not (tolerance.off.suboptimality or solution.is_whole):
+    if is_near and solution.hides and not tolerance.off.suboptimality:
         falls = singular_values.largest_decrease(solution, weights, allowed)
     if is_near and not falls > allowed:
         return end, numbers(Status.CONVERGED, evidence, 1, **rest)

@@ -31,12 +31,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent.descent.looks import Look, singular_values
-from jaxdescent.descent.looks.singular_values import ULPS
 from jaxdescent.designs import as_design
 from jaxdescent.kernels.branches import seldom
 from jaxdescent.kernels.platform import on_cpu
 from jaxdescent.objectives import Objective, Params
 from jaxdescent.regression import LinearRegression
+from jaxdescent.regression.solve.lapack_factor import ULPS
 
 STEPS = 8
 """The most steps of conjugate gradients."""

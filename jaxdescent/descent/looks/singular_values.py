@@ -34,14 +34,12 @@ from jaxdescent.designs import as_design
 from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.regression import LinearRegression
 from jaxdescent.regression.solve import by_lapack
+from jaxdescent.regression.solve.lapack_factor import ULPS
 from jaxdescent.regression.solve.stored_regression import StoredRegression
 
 INDEPENDENT = 1e-3
 """The smallest eigenvalue of the Gram matrix of unit columns below which the singular values are
 computed: products of float32 show it to four digits."""
-
-ULPS = 4.0
-"""The bound on the rounding of each term of a sum, in eps times the term."""
 
 MOST_ENTRIES, MOST_SIDE, MOST_OUTPUTS = 1 << 18, 64, 64
 """The most entries of X or of the targets, the largest smaller side of X, and the most targets for
@@ -126,7 +124,7 @@ def largest_decrease(solution: by_lapack.Minimiser, weights: np.ndarray, allowed
       allowed: by how much the value may be above the minimum.
     """
     eps, features = ULPS * float(np.finfo(weights.dtype).eps), solution.regression.X.shape[1]
-    if features > LARGER * MOST_SIDE:
+    if features > max(len(solution.regression.X), LARGER * MOST_SIDE):
         return 0.0
     with np.errstate(all="ignore"):
         scaled, residual, moved = _posed(solution, weights.astype(np.float64).reshape(features, -1))

@@ -1,13 +1,16 @@
-"""A small stored regression in float64, for NumPy."""
+"""A stored regression whose sums NumPy computes in float64."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+
+BLOCK = 1 << 17
+"""The most entries of X in float64 at a time: a megabyte, which stays in the cache."""
 
 Array = np.ndarray
 
@@ -15,6 +18,9 @@ Array = np.ndarray
 @dataclasses.dataclass(frozen=True)
 class StoredRegression:
     """The arrays of a regression in float64, and sums that a solve needs, computed once.
+
+    A float32 X of more than :data:`BLOCK` entries stays as it is: each pass converts it block by
+    block, which is faster than to read a copy.
 
     Attributes:
       X: (rows, features), not centred.
@@ -37,15 +43,16 @@ class StoredRegression:
         cls, X: Any, y: Any, l2: Any, sample_weight: Any, *, intercept: bool
     ) -> StoredRegression:
         """The regression from arrays of any float dtype."""
-        wide = np.asarray(X, np.float64)
-        share = np.ones(len(wide)) if sample_weight is None else np.asarray(sample_weight)
+        X = np.asarray(X)
+        digits = np.promote_types(X.dtype, np.float32)
+        share = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight)
         return cls(
-            wide,
-            np.asarray(y, np.float64).reshape(len(wide), -1),
+            np.asarray(X, digits if X.size > BLOCK else np.float64),
+            np.asarray(y, np.float64).reshape(len(X), -1),
             np.atleast_1d(np.asarray(l2, np.float64)),
             np.asarray(share, np.float64)[:, None],
             intercept,
-            np.promote_types(np.asarray(X).dtype, np.float32),
+            digits,
         )
 
     @functools.cached_property
@@ -58,9 +65,11 @@ class StoredRegression:
         """The largest rank that A can have: an intercept takes one row's worth of it."""
         return int(np.count_nonzero(self.share)) - self.intercept
 
-    @property
+    @functools.cached_property
     def mean(self) -> Array:
         """``x_bar``, (features,); zeros without an intercept."""
+        if self._is_in_blocks and self.intercept:
+            return self.transposed_product(self.share)[:, 0] / self.total
         return self._columns[0]
 
     @property
@@ -68,10 +77,81 @@ class StoredRegression:
         """``y_bar``, (outputs,); zeros without an intercept."""
         return self._targets[0]
 
-    @property
+    @functools.cached_property
     def centred(self) -> Array:
         """``A = D (X - 1 x_bar')``, with ``D = diag(sqrt(s))``."""
+        if self._is_in_blocks:
+            A = np.empty(self.X.shape)
+            for rows, columns, block in self._blocks(is_centred=True):
+                A[rows, columns] = block
+            return A
         return self._columns[1]
+
+    @property
+    def _is_in_blocks(self) -> bool:
+        return self.X.dtype != np.float64
+
+    def _blocks(self, *, is_centred: bool = False) -> Iterator[tuple[slice, slice, Array]]:
+        """Blocks of X, or of A, along its longer side, in float64: the rows, the columns, and the
+        block, which is valid until the next one.
+        """
+        every = slice(None)
+        if not self._is_in_blocks:
+            yield every, every, self.centred if is_centred else self.X
+            return
+        mean = self.mean if is_centred else None
+        longer, shorter = max(self.X.shape), min(self.X.shape)
+        at_once = max(BLOCK // shorter, 1)
+        space = np.empty(shorter * at_once)
+        for start in range(0, longer, at_once):
+            own = slice(start, start + at_once)
+            rows, columns = (every, own) if self._is_wide else (own, every)
+            given = self.X[rows, columns]
+            block = space[: given.size].reshape(given.shape)
+            np.copyto(block, given)
+            if mean is not None and self.intercept:
+                block -= mean[columns]
+            if is_centred and self._is_weighted:
+                block *= np.sqrt(self.share[rows])
+            yield rows, columns, block
+
+    @property
+    def _is_wide(self) -> bool:
+        rows, features = self.X.shape
+        return rows < features
+
+    def product(self, weights: Array, *, is_centred: bool = False) -> Array:
+        """``X w``, or ``A w``, (rows, outputs)."""
+        image = np.zeros((len(self.X), weights.shape[1]))
+        for rows, columns, block in self._blocks(is_centred=is_centred):
+            image[rows] += block @ weights[columns]
+        return image
+
+    def transposed_product(self, rows: Array, *, is_centred: bool = False) -> Array:
+        """``X'r``, or ``A'r``, (features, outputs)."""
+        pulled = np.zeros((self.X.shape[1], rows.shape[1]))
+        for own, columns, block in self._blocks(is_centred=is_centred):
+            pulled[columns] += block.T @ rows[own]
+        return pulled
+
+    @functools.cached_property
+    def gram(self) -> Array:
+        """``A'A``, (features, features)."""
+        if self._is_wide:
+            return self.centred.T @ self.centred
+        gram = np.zeros((self.X.shape[1],) * 2)
+        for *_, block in self._blocks(is_centred=True):
+            gram += block.T @ block
+        return gram
+
+    def kernel(self, units: Array) -> Array:
+        """``B B'`` of a wide A, (rows, rows), for B: A with its columns divided by units."""
+        kernel = np.zeros((len(self.X),) * 2)
+        for _, columns, block in self._blocks(is_centred=True):
+            own = units[columns]
+            scaled = block / own if (own != 1).any() else block
+            kernel += scaled @ scaled.T
+        return kernel
 
     @functools.cached_property
     def _is_weighted(self) -> bool:
@@ -94,7 +174,12 @@ class StoredRegression:
     @functools.cached_property
     def squares(self) -> Array:
         """The squared lengths of the columns of A, (features,)."""
-        return np.einsum("ij,ij->j", self.centred, self.centred)
+        if self.digits != np.float64 and not self._is_wide:
+            return np.diagonal(self.gram).copy()
+        squares = np.zeros(self.X.shape[1])
+        for _, columns, block in self._blocks(is_centred=True):
+            squares[columns] += np.einsum("ij,ij->j", block, block)
+        return squares
 
     def _centred(self, columns: Array, *, is_exact: bool) -> tuple[Array, Array]:
         """The means of columns, zeros without an intercept, and the columns minus their means;
@@ -124,21 +209,27 @@ class StoredRegression:
     @functools.cached_property
     def _pulled_targets(self) -> Array:
         """``X'S (y - y_bar)``, (features, outputs)."""
-        return self.X.T @ self.weighed(self._targets[1])
+        return self.transposed_product(self.weighed(self._targets[1]))
 
-    def residual(self, weights: Array, offset: Array) -> Array:
-        """``y - X w - b``, without a pass over X where w is zero."""
-        return self.y - offset if self._is_constant(weights) else self.y - self.X @ weights - offset
+    def residual(self, weights: Array, offset: Array) -> tuple[Array, Array]:
+        """``r = y - X w - b``, (rows, outputs), and ``X'S r``, (features, outputs).
 
-    def pulled(self, residual: Array, weights: Array, offset: Array) -> Array:
-        """``X'S`` times the residual at these params, (features, outputs), with one pass over X for
-        all params whose weights are zero.
+        They take one pass over X, of a wide X two, and none where w is zero.
         """
         if self._is_constant(weights):
-            moved = self.total * (offset - self.target_mean)
+            residual, moved = self.y - offset, self.total * (offset - self.target_mean)
             slope = self._pulled_targets - np.outer(self.mean, moved)
-            return np.where(residual.any(axis=0), slope, 0)  # a constant that is met pulls nothing
-        return self.X.T @ self.weighed(residual)
+            # A constant that is met pulls nothing.
+            return residual, np.where(residual.any(axis=0), slope, 0)
+        if self._is_wide:
+            residual = self.y - self.product(weights) - offset
+            return residual, self.transposed_product(self.weighed(residual))
+        residual, slope = self.y - offset, np.zeros(weights.shape)
+        for rows, _, block in self._blocks():
+            residual[rows] -= block @ weights
+            own = residual[rows]
+            slope += block.T @ (self.share[rows] * own if self._is_weighted else own)
+        return residual, slope
 
     def _is_constant(self, weights: Array) -> bool:
         """Whether w is zero, and no entry of X is infinite or NaN."""
@@ -146,9 +237,8 @@ class StoredRegression:
 
     def at(self, weights: Array, offset: Array) -> tuple[float, float]:
         """The value and the gradient's norm."""
-        residual = self.residual(weights, offset)
-        weighted = self.weighed(residual)
-        slope = self.l2 * weights - self.pulled(residual, weights, offset)
+        residual, pulled = self.residual(weights, offset)
+        weighted, slope = self.weighed(residual), self.l2 * weights - pulled
         squares = np.sum(np.square(slope))
         if self.intercept:
             squares = squares + np.sum(np.square(np.sum(weighted, axis=0)))
