@@ -166,9 +166,11 @@ def minimize(
         program = programs.on_host(at_once.solved, stopped, **flags)
         result = program(*stopped)
     elif is_there:
-        donated = (0,) if donate else ()
-        program = programs.compiled(descend_to_claim, stopped, donate=donated, **flags)
-        result = settled(program, program(*stopped), stopped[1], limit, flags)
+        donated, (start, whole, most) = (0,) if donate else (), stopped
+        staged = whole._replace(method=whole.method.first_stage())
+        inputs_of_stage = start, staged, most
+        program = programs.compiled(descend_to_claim, inputs_of_stage, donate=donated, **flags)
+        result = settled(program, program(*inputs_of_stage), staged, limit, flags)
     else:
         program = programs.compiled(descend, stopped, **flags)
         result = program(*stopped)

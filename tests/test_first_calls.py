@@ -14,8 +14,8 @@ from jax.sharding import PartitionSpec as P
 
 import jaxdescent as jd
 from benchmarks.studies.compilation import CASES, kernels_of
-from jaxdescent.calls import programs
 from jaxdescent.descent import at_once
+from tests.compilations import compiled_by
 from tests.references import closed_form
 from tests.results import assert_same
 
@@ -59,21 +59,6 @@ EVERYDAY = "regression 300 x 7, default", "Rosenbrock, optax.adam"
 )
 def test_no_first_call_compiles_more_kernels(name, relaxed_promotion):
     assert kernels_of(CASES[name][0]()) <= MOST[name]
-
-
-def compiled_by(call, monkeypatch):
-    """The names of the functions whose programs a call compiles."""
-    names, plain = [], programs._compiled
-
-    def recorded(function, *rest):
-        names.append(function.__name__)
-        return plain(function, *rest)
-
-    monkeypatch.setattr(programs, "_compiled", recorded)
-    programs._compiled.__wrapped__ = plain.__wrapped__
-    call()
-    monkeypatch.undo()
-    return names
 
 
 def bowl(x):

@@ -9,6 +9,7 @@ import jaxdescent as jd
 from benchmarks.studies.passes import Counted, passes
 from jaxdescent.calls import programs
 from jaxdescent.descent.looks import singular_values
+from tests.compilations import compiled_by
 from tests.meshes import rows_over
 from tests.references import closed_form
 
@@ -367,3 +368,25 @@ def test_regressions_of_a_batch_end_by_either_and_have_their_derivatives(rng):
         np.testing.assert_allclose(A @ weights, A @ closed_form(A, targets)[0], atol=3e-3)
         expected = np.linalg.pinv(A - A.mean(axis=0)).sum(axis=0)
         np.testing.assert_allclose(slope, expected, atol=5e-3 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("condition", "more"), [(2.0, 1), (300.0, 2)])
+def test_each_method_is_compiled_when_its_turn_comes(condition, more, rng, monkeypatch):
+    """Programs compiled one after another give what one program for all gives."""
+    X, y = (jnp.asarray(part, jnp.float32) for part in data(rng, condition))
+    method = jd.Hedge(jd.ConjugateGradient(), jd.DerivativeMethod(), BUDGET + more)
+    found = []
+
+    def solve(X, y):
+        return jd.minimize(jd.LinearRegression(X, y), method=method)
+
+    names = compiled_by(lambda: found.append(solve(X, y)), monkeypatch)
+    if condition == 2:
+        assert names == ["descend_to_claim", "_confirmed"]
+    else:
+        assert names == ["descend_to_claim", "_advanced"]
+    (eager,), whole = found, jax.jit(solve)(X, y)
+    for name in ("status", "iterations", "evaluations"):
+        assert int(getattr(eager, name)) == int(getattr(whole, name)), name
+    assert eager.method == whole.method == repr(method.methods[int(condition > 2)])
+    np.testing.assert_allclose(eager.params["weights"], whole.params["weights"], atol=1e-4)

@@ -3,7 +3,8 @@
 Inside a caller's ``jit``, ``vmap`` or ``grad`` the looks at claims are part of the descent's
 program. An eager call compiles less: its program ends with the first claim, which it measures
 (:func:`descend_to_claim`). The look at this claim is compiled when the claim is made, and the rest
-of the descent if the claim was refuted. Both ways use the same functions.
+of the descent if the claim was refuted. Of a method that is made of several, the first alone is
+compiled, and the next one where the first hands over. Both ways use the same functions.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from jaxdescent.calls.problem import Problem
 from jaxdescent.calls.programs import Program
 from jaxdescent.descent.loop import Descent, Params, begun
 from jaxdescent.descent.watch import Loop
+from jaxdescent.methods import Method
 from jaxdescent.result import Result
 from jaxdescent.status import RUNNING
 
@@ -58,14 +60,18 @@ def settled(
     if isinstance(made, Result):
         return made
     loop, own = made, {"check_every": flags["check_every"]}
-    descent = Descent(*problem, limit, **own)
 
     def run(function: Callable[..., Any], *inputs: Any) -> Any:
         return program.following(function, inputs, **own)(*inputs)
 
-    refutation = descent.refutation
-    while descent.is_claimed(loop):
-        seen = None
+    descent = Descent(*problem, limit, **own)
+    while int(loop.status) == RUNNING or descent.is_claimed(loop):
+        if int(loop.status) == RUNNING:  # the claim was refuted, or another method continues
+            problem = problem._replace(method=_following(problem.method, loop.state))
+            loop = run(_advanced, loop, problem, limit)
+            descent = Descent(*problem, limit, **own)
+            continue
+        refutation, seen = descent.refutation, None
         if not descent.may_go_on and refutation.is_seen_by_host(loop):
             seen = refutation.seen_by_host(loop)
         if seen is None:
@@ -74,8 +80,13 @@ def settled(
             loop = refutation.answered_by_host(loop, seen)
         if int(loop.status) != RUNNING:
             break
-        loop = run(_advanced, loop, problem, limit)
     return run(_finished, loop, problem, limit) if loop.history else descent.result(loop)
+
+
+def _following(method: Method, state: Any) -> Method:
+    """The method that continues from this state, whose arrays are concrete."""
+    following = method.next_stage(state)
+    return following[0] if following is not None and bool(following[1]) else method
 
 
 def _measured(descent: Descent, loop: Loop) -> Loop:

@@ -118,6 +118,8 @@ class Descent(Measured):
 
         def goes_on(loop: Loop) -> jax.Array:
             is_running = loop.status == RUNNING
+            if (following := self.method.next_stage(loop.state)) is not None:
+                is_running &= ~following[1]
             if until is None:
                 return is_running
             is_at_end = loop.iteration >= self.max_iterations  # the last check must still report it
@@ -151,6 +153,8 @@ class Descent(Measured):
     def is_claimed(self, loop: Loop) -> bool:
         """Whether the end of this loop, whose arrays are concrete, needs to be confirmed."""
         is_claim = self.may_go_on or int(loop.status) in CLAIMS
+        if int(loop.status) == Status.CONVERGED.value and not self.may_go_on:
+            is_claim = bool(self.method.overlooks(loop.state))
         return is_claim or self.refutation.is_known_to_host(loop)
 
     def is_doubtful(self, loop: Loop) -> bool:

@@ -156,7 +156,7 @@ class Refutation(NamedTuple):
         """
 
         def answer() -> tuple[jax.Array, Watch]:
-            asked = self._asked(loop)
+            asked = self._asked(loop, self.method.overlooks(loop.state))
             look = self._look_at_structure if self.has_diagonal else self._look_at_function
             return self._answered(loop, asked, look(loop, asked))
 
@@ -171,7 +171,7 @@ class Refutation(NamedTuple):
         before, limit = jax.tree.map(np.asarray, (numbers, self.max_iterations))
         before = before._replace(watch=loop.watch._replace(**before.watch))
         host = self._replace(max_iterations=limit)
-        status, watch = host._answered(before, host._asked(before, np), seen, np)
+        status, watch = host._answered(before, host._asked(before, True, np), seen, np)
 
         def as_before(new: Any, old: jax.Array) -> jax.Array:
             new = np.asarray(new, old.dtype)
@@ -181,8 +181,10 @@ class Refutation(NamedTuple):
         status, new = jax.tree.map(as_before, (status, new), (loop.status, old))
         return loop._replace(status=status, watch=loop.watch._replace(**new))
 
-    def _asked(self, loop: Loop, xp: Any = jnp) -> _Asked:
-        """Whether there is a claim, whether it is looked at, and the suboptimality it allows."""
+    def _asked(self, loop: Loop, overlooks: Any, xp: Any = jnp) -> _Asked:
+        """Whether there is a claim, whether it is looked at, and the suboptimality it allows; a
+        claim stands if its method ``overlooks`` nothing.
+        """
         watch = loop.watch
         # A claim that rests on a bound is no estimate, but for the rounding of the gradient in it;
         # and a claim by a method's own rules is not one by the tolerance. A factorisation may have
@@ -191,7 +193,7 @@ class Refutation(NamedTuple):
         is_on = xp.logical_not(self.tolerance.off.suboptimality)
         allowed = self.tolerance.allowed(loop.value, watch.floor, xp)
         is_claim = (loop.status == Status.CONVERGED.value) & (watch.suboptimality <= allowed)
-        is_claim = is_claim & (watch.evidence >= least.value) & is_on
+        is_claim = is_claim & (watch.evidence >= least.value) & is_on & overlooks
         is_stuck = loop.status == Status.STAGNATED.value
         if self._is_small:
             is_stuck = is_stuck | (loop.status == Status.MAX_ITERATIONS.value)

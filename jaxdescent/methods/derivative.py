@@ -140,6 +140,9 @@ class DerivativeMethod(LookingAhead):
     def estimates(self, objective: Objective) -> bool:
         return not objective.is_separable
 
+    def overlooks(self, state: State) -> Any:
+        return getattr(state.solver, "overlooks", True)
+
     def solves_at_once(self, objective: Objective) -> bool:
         return objective.is_quadratic
 

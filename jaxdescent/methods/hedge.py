@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -86,6 +86,9 @@ class Hedge(LookingAhead):
     budget: int = dataclasses.field(metadata={"static": True})
     tolerance: Any = dataclasses.field(default=None, kw_only=True)
 
+    stage: ClassVar[int | None] = None
+    """The index of the one method that this part of the hedge compiles; None for both."""
+
     @property
     def methods(self) -> tuple[Any, Any]:
         """Both methods, in their order."""
@@ -105,6 +108,8 @@ class Hedge(LookingAhead):
     def blind_step(
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State]:
+        if self.stage == FIRST:
+            return _step(self, objective, params, state, which=FIRST)
         switches = ~state.is_second & state.attempt.is_over
         second = seldom(
             switches,
@@ -113,7 +118,7 @@ class Hedge(LookingAhead):
             *(state.second, self, objective, params),
         )
         state = state._replace(second=second, is_second=state.is_second | switches)
-        return seldom(state.is_second, *_of_each(_step), self, objective, params, state)
+        return self._by_stage(_step, state, self, objective, params, state)
 
     def progress(self, objective: Objective, params: Params, state: State) -> Progress:
         progress = state.progress
@@ -123,7 +128,7 @@ class Hedge(LookingAhead):
         return progress._replace(verdict=verdict, is_provisional=~state.is_second)
 
     def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
-        return seldom(state.is_second, *_of_each(_rounded), self, objective, params, state)
+        return self._by_stage(_rounded, state, self, objective, params, state)
 
     def check(self) -> None:
         for name, method in zip(("first", "then"), self.methods, strict=True):
@@ -145,29 +150,48 @@ class Hedge(LookingAhead):
     def estimates(self, objective: Objective) -> bool:
         return self.first.estimates(objective) and self.then.estimates(objective)
 
+    def overlooks(self, state: State) -> Any:
+        first, second = self.first.overlooks(state.first), self.then.overlooks(state.second)
+        return True if first is True and second is True else self._of_stage(state, first, second)
+
     def calls_libraries(self, state: State) -> bool:
         first, then = self.methods
         return first.calls_libraries(state.first) or then.calls_libraries(state.second)
 
     def is_estimate(self, state: State) -> Any:
         first, second = self.first.is_estimate(state.first), self.then.is_estimate(state.second)
-        if first is False and second is False:
-            return False
-        return jnp.where(state.is_second, second, first)
+        is_none = first is False and second is False
+        return False if is_none else self._of_stage(state, first, second)
 
     def measured(self, objective: Objective, params: Params, state: State, always: Any) -> Progress:
         operands = self, objective, params, state, jnp.asarray(always)
-        return Progress(*seldom(state.is_second, *_of_each(_measured), *operands))
+        return Progress(*self._by_stage(_measured, state, *operands))
 
     def disproved(self, state: State) -> tuple[State, jax.Array] | None:
         over = state.attempt._replace(is_over=jnp.ones_like(state.attempt.is_over))
         return state._replace(attempt=over), ~state.is_second
 
+    def first_stage(self) -> Method:
+        return _staged(_Attempt, self)
+
+    def _of_stage(self, state: _State, first: Any, second: Any) -> Any:
+        """What is known of the method of this stage; of both, of the one that is active."""
+        if self.stage is not None:
+            return (first, second)[self.stage]
+        return jnp.where(state.is_second, second, first)
+
+    def _by_stage(self, function: Callable[..., Any], state: _State, *operands: Any) -> Any:
+        """The function for the method of this stage; of both, for the one that is active."""
+        if self.stage is not None:
+            return function(*operands, which=self.stage)
+        each = (functools.partial(function, which=which) for which in (SECOND, FIRST))
+        return seldom(state.is_second, *each, *operands)
+
     def ended_by(self, state: State) -> EndedBy:
         first, then = self.first.ended_by(state.first), self.then.ended_by(state.second)
         one, other = (0 if ended.code is None else ended.code for ended in (first, then))
-        code = jnp.where(state.is_second, len(first.names) + other, one).astype(jnp.int32)
-        return EndedBy(first.names + then.names, code)
+        code = self._of_stage(state, one, len(first.names) + other)
+        return EndedBy(first.names + then.names, jnp.asarray(code, jnp.int32))
 
     @property
     def patience(self) -> int:
@@ -183,9 +207,28 @@ class _State(NamedTuple):
     is_second: jax.Array
 
 
-def _of_each(function: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
-    """The function for the second method, and for the first."""
-    return (functools.partial(function, which=which) for which in (SECOND, FIRST))
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Attempt(Hedge):
+    """The part of a hedge that the host compiles first."""
+
+    stage: ClassVar[int | None] = FIRST
+
+    def next_stage(self, state: State) -> tuple[Method, jax.Array] | None:
+        return _staged(_Continuation, self), state.attempt.is_over
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Continuation(Hedge):
+    """The part of a hedge that the host compiles where the attempt is over."""
+
+    stage: ClassVar[int | None] = SECOND
+    disproved = Method.disproved  # no other method is left
+
+
+def _staged(kind: type[Hedge], hedge: Hedge) -> Hedge:
+    return kind(hedge.first, hedge.then, hedge.budget, tolerance=hedge.tolerance)
 
 
 def _step(

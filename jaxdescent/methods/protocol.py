@@ -147,6 +147,12 @@ class Method(Displayed, abc.ABC):
         """Whether the progress on this objective has an :class:`Estimate`."""
         return False
 
+    def overlooks(self, state: State) -> Any:
+        """Whether the estimate may leave out unknowns in small units, so that a look may refute a
+        claim that rests on it.
+        """
+        return True
+
     @property
     def looks_ahead(self) -> bool:
         """Whether ``progress`` costs less than a step.
@@ -207,6 +213,18 @@ class Method(Displayed, abc.ABC):
 
         Returns:
           The state to continue with and whether it is possible; None if it never is.
+        """
+        return None
+
+    # Methods that are made of several.
+
+    def first_stage(self) -> Method:
+        """The method by which the host begins a descent that another one may continue."""
+        return self
+
+    def next_stage(self, state: State) -> tuple[Method, jax.Array] | None:
+        """The method that continues after this stage, and whether it does so from this state; None
+        if no other method ever does.
         """
         return None
 

@@ -50,7 +50,9 @@ class Parts(NamedTuple):
 class StationarySolver(Protocol):
     """A factorisation of an affine gradient's matrix, made once and used for several solves.
 
-    It is a pytree, and keeps no reference to the objective's data.
+    It is a pytree, and keeps no reference to the objective's data. It may say ``overlooks``:
+    whether the matrix is so ill-conditioned, with its columns in units of their lengths, that
+    :meth:`height` may leave out an unknown.
     """
 
     def solve(self, objective: Any, params: Params, gradient: Params) -> tuple[Params, jax.Array]:

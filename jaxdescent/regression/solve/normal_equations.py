@@ -89,6 +89,10 @@ class GramSolver:
         diagonal = diagonal[:, None] + l2[None, :] if l2.ndim else diagonal + l2
         return cls(factor, data.weight_total, is_ill, is_fair, is_negative, diagonal)
 
+    @property
+    def overlooks(self) -> jax.Array:
+        return self.is_ill
+
     def solve(self, objective: Any, params: Params, gradient: Params) -> tuple[Params, jax.Array]:
         operands = self, objective, params, gradient
         return seldom(self.is_ill, _refined, _solved, *operands), self.is_negative

@@ -79,6 +79,10 @@ class WideSolver:
         factor, is_ill, _ = cholesky_factor(kernel, raw_diagonal, l2, data.feature_mean)
         return cls(factor, *own, is_ill)
 
+    @property
+    def overlooks(self) -> jax.Array:
+        return self.is_ill
+
     def solve(self, objective: Any, params: Params, gradient: Params) -> tuple[Params, jax.Array]:
         del gradient
         if self.factor is None:

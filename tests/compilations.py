@@ -1,0 +1,18 @@
+"""The programs that a call compiles."""
+
+from jaxdescent.calls import programs
+
+
+def compiled_by(call, monkeypatch):
+    """The names of the functions whose programs a call compiles, or finds among those kept."""
+    names, plain = [], programs._compiled
+
+    def recorded(function, *rest):
+        names.append(function.__name__)
+        return plain(function, *rest)
+
+    monkeypatch.setattr(programs, "_compiled", recorded)
+    programs._compiled.__wrapped__ = plain.__wrapped__
+    call()
+    monkeypatch.undo()
+    return names
