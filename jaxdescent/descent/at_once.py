@@ -22,6 +22,7 @@ from jaxdescent.calls.problem import Problem
 from jaxdescent.descent.looks import singular_values
 from jaxdescent.designs import as_design
 from jaxdescent.kernels.host_calls import host_call
+from jaxdescent.kernels.host_threads import on_one_thread
 from jaxdescent.kernels.platform import on_one_cpu
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Params
@@ -147,6 +148,7 @@ def _result(numbers: dict[str, Any], problem: Problem) -> Result:
     return Result(**numbers, state=(), history=(), ended_by=problem.method.ended_by(()))
 
 
+@on_one_thread()
 def _computed(
     given: dict[str, Any],
     *,

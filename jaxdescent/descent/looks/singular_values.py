@@ -32,6 +32,7 @@ import numpy as np
 from jaxdescent.descent.looks import Look
 from jaxdescent.designs import as_design
 from jaxdescent.kernels.host_calls import host_call
+from jaxdescent.kernels.host_threads import on_one_thread
 from jaxdescent.regression import LinearRegression
 from jaxdescent.regression.solve import by_lapack
 from jaxdescent.regression.solve.lapack_factor import ULPS
@@ -90,6 +91,7 @@ def _given(regression: LinearRegression, params: Any, allowed: Any) -> dict[str,
     return {name: array for name, array in given.items() if array is not None}
 
 
+@on_one_thread()
 def _seen(given: dict[str, Any], *, intercept: bool) -> Look:
     weights, l2, share = given["weights"], given["l2"], given.get("sample_weight")
     regression = StoredRegression.of(given["X"], given["y"], l2, share, intercept=intercept)

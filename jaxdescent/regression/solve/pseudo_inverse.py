@@ -19,6 +19,7 @@ from jaxdescent.designs import as_design
 from jaxdescent.kernels import factors
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.kernels.host_calls import host_call
+from jaxdescent.kernels.host_threads import on_one_thread
 from jaxdescent.kernels.platform import on_one_cpu
 from jaxdescent.regression.linear_model import scaled_rows
 from jaxdescent.regression.solve.factor import certain_lengths, in_units, null_level
@@ -157,6 +158,7 @@ def of_regression(regression: Any, alone: Any, *, dtype: Any, is_wide: bool) -> 
     return on_one_cpu(on_host, elsewhere, *given, is_whole=design.is_whole)
 
 
+@on_one_thread()
 def _on_host(
     X: np.ndarray,
     weight: np.ndarray | None,
@@ -240,8 +242,8 @@ def _by_triangle(
 
 
 def _inverse_triangle(gram: np.ndarray) -> np.ndarray:
-    """``R^-1`` from ``R'R``, by halves. In one large Cholesky factorisation the threads of OpenBLAS
-    wait for one another, which takes seconds where other programs use the cores.
+    """``R^-1`` from ``R'R``, by halves: NumPy has no inverse of a triangle, and the one of a full
+    matrix takes three times the time.
     """
     half = len(gram) // 2
     if half <= 32:

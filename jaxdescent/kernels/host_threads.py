@@ -1,0 +1,59 @@
+"""The threads of NumPy's own linear algebra, OpenBLAS.
+
+Its threads wait for one another after every product. Where other programs use the cores, a solve
+that takes 16 ms on one thread takes half a second on two, and next to nothing is gained on free
+cores, because its products are small.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from importlib import util
+from typing import Any
+
+NAMES = "scipy_openblas_{}_num_threads64_", "openblas_{}_num_threads64_", "openblas_{}_num_threads"
+"""The names of the functions that set and get the number of threads: of NumPy's wheels, and of
+OpenBLAS itself."""
+
+_lock = threading.Lock()
+_inside: list[int] = []  # the number of threads before the first of the blocks that run now
+
+
+@contextlib.contextmanager
+def on_one_thread() -> Iterator[None]:
+    """A block, or a function, in which OpenBLAS uses one thread, in the whole process.
+
+    Other libraries of linear algebra, and an OpenBLAS that is found under another name, stay as
+    they are.
+    """
+    found = _functions()
+    if found is None:
+        yield
+        return
+    set_threads, get_threads = found
+    with _lock:
+        _inside.append(_inside[0] if _inside else get_threads())
+        set_threads(1)
+    try:
+        yield
+    finally:
+        with _lock:
+            before = _inside.pop()
+            if not _inside:
+                set_threads(before)
+
+
+@functools.cache
+def _functions() -> tuple[Callable[[int], Any], Callable[[], int]] | None:
+    extension = util.find_spec("numpy._core._multiarray_umath")
+    if extension is None or extension.origin is None:
+        return None
+    library = ctypes.CDLL(extension.origin)  # loaded already, with the library that it is linked to
+    for name in NAMES:
+        if hasattr(library, name.format("set")) and hasattr(library, name.format("get")):
+            return getattr(library, name.format("set")), getattr(library, name.format("get"))
+    return None
