@@ -320,7 +320,7 @@ def test_a_gaussian_matrix_has_the_condition_of_marchenko_and_pastur(rng):
 
 
 def test_an_ill_conditioned_regression_is_priced_with_qr():
-    structure = regression_structure(3000, 20)
+    structure = regression_structure(300_000, 20)
     prices = [
         solves.derivative_regression(Question(structure, MACHINE, 1e-5, number))
         for number in (2.0, 1 / structure.eps)
@@ -343,7 +343,7 @@ def test_data_are_not_looked_at(rng):
 
 def test_a_regression_that_cannot_have_full_rank_is_priced_with_a_decomposition():
     def flops(intercept, l2=0.0):
-        objective = jd.LinearRegression(shape(500, 500), shape(500), intercept=intercept, l2=l2)
+        objective = jd.LinearRegression(shape(800, 800), shape(800), intercept=intercept, l2=l2)
         return named(jd.plan(objective, device=MACHINE))["DerivativeMethod()"].flops
 
     assert flops(intercept=True) > 1.5 * flops(intercept=False)
@@ -475,6 +475,23 @@ def test_a_regression_that_takes_longer_than_a_moment_is_hedged(rows, features, 
     chosen = jd.plan(regression(rows, features), device=MACHINE).chosen
     budget = getattr(chosen.method, "budget", None)
     assert chosen.name == expected.format(budget=budget)
+
+
+def test_what_the_host_solves_compiles_nothing_and_is_not_hedged():
+    """However slow the machine is; a device that is no CPU compiles in any case."""
+    rates = dict.fromkeys(MACHINE.product_rate, 1e9)
+    slow = dataclasses.replace(MACHINE, product_rate=rates)
+    of_host, larger = (
+        jd.plan(regression(rows, 100), device=slow).chosen for rows in (20_000, 30_000)
+    )
+    assert of_host.name == "DerivativeMethod()"
+    assert of_host.seconds > 2 * 20_000 * 100**2 / 1e9
+    assert larger.name.startswith("Hedge(")
+    looked_at, plain = (
+        named(jd.plan(regression(rows, 50), device=MACHINE))["LSMR()"].setup_seconds
+        for rows in (5_000, 6_000)
+    )
+    assert looked_at > plain + 5e-4  # the host looks at the claims on the smaller one
 
 
 @pytest.mark.parametrize(("rows", "features"), [(131_072, 4096), (8_000, 4_000), (1_000, 30_000)])

@@ -48,6 +48,7 @@ class Entry(NamedTuple):
       is_certain: whether its time for a structure is bounded by a few factorisations, whatever the
         spectrum.
       is_memoryless: whether its directions depend on the present gradient only.
+      estimates: whether it estimates the suboptimality itself.
     """
 
     method: Any
@@ -57,6 +58,7 @@ class Entry(NamedTuple):
     is_attempt: bool = False
     is_certain: Callable[[Structure], bool] = lambda structure: False
     is_memoryless: bool = False
+    estimates: bool = True
 
     @property
     def name(self) -> str:
@@ -115,8 +117,8 @@ TABLE: dict[ProblemKind, tuple[Entry, ...]] = {
             applies=lambda structure: structure.is_streamed or structure.is_sparse,
         ),
         Entry(Gram(), solves.gram, "Gram", lambda structure: structure.is_tall),
-        Entry(_BARZILAI_BORWEIN, _BARZILAI_BORWEIN_ROW),
-        Entry(_BACKTRACKING, _BACKTRACKING_ROW),
+        Entry(_BARZILAI_BORWEIN, _BARZILAI_BORWEIN_ROW, estimates=False),
+        Entry(_BACKTRACKING, _BACKTRACKING_ROW, estimates=False),
     ),
     ProblemKind.QUADRATIC: (
         Entry(_DIRECT, solves.derivative_quadratic, "spectral", is_certain=_always),
@@ -238,17 +240,26 @@ CHUNKS_AT_A_TIME = 2
 """Chunks of params of the host's memory that a device has: one comes while one is computed."""
 
 
+def _price_of(entry: Entry, question: Question) -> Price:
+    """The price of an entry, with the look at its claim that the host takes."""
+    price = entry.price(question)
+    if question.structure.kind is not ProblemKind.REGRESSION or entry.method is _DIRECT:
+        return price
+    look = solves.look_on_host(question, estimates=entry.estimates)
+    return price._replace(setup=price.setup + look)
+
+
 def _seconds_at(condition: float, entry: Entry, question: Question, most: float) -> float:
     """The seconds in all at a condition number, for at most so many iterations."""
     question = dataclasses.replace(question, condition=condition)
-    price = entry.price(question)
+    price = _price_of(entry, question)
     once, each = question.seconds_of(price)
     return once + min(max(round(price.iterations), 1), most) * each
 
 
 def candidate_of(entry: Entry, question: Question) -> Candidate:
     """The predicted costs of an entry."""
-    structure, machine, price = question.structure, question.machine, entry.price(question)
+    structure, machine, price = question.structure, question.machine, _price_of(entry, question)
     setup_seconds, each = question.seconds_of(price)
     iterations = max(round(price.iterations), 1)
     seconds = setup_seconds + iterations * each

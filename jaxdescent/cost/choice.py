@@ -16,14 +16,15 @@ from collections.abc import Sequence
 
 from jaxdescent.cost.candidates import Candidate, Entry, candidate_of
 from jaxdescent.cost.iterations import HOPED, krylov_iterations
+from jaxdescent.cost.solves import is_on_host
 from jaxdescent.cost.structure import ProblemKind, Structure
 from jaxdescent.cost.work import Price, Question
 from jaxdescent.machine import Machine
 from jaxdescent.methods import Hedge
 
 MOMENT = 0.01
-"""A direct solve that is predicted to take at most this many seconds is always taken: a second
-method would take a hundred times as long to compile as it could save."""
+"""A direct solve that is predicted to take at most this many seconds, or that compiles nothing, is
+always taken: a second method would take a hundred times as long to compile as it could save."""
 
 SHARE = 0.5
 """The share of the memory left by the data that a default method may take, if another would do."""
@@ -43,7 +44,7 @@ def choose(question: Question, candidates: Sequence[Candidate]) -> Candidate | N
         return next((c for c in feasible if c.entry.is_memoryless), feasible[0])
     comfortable = [candidate for candidate in feasible if _is_comfortable(candidate, machine)]
     has_hedge = (structure.is_dense or structure.is_sparse) and not structure.is_rounded
-    if has_hedge and candidates[0].seconds > MOMENT:
+    if has_hedge and candidates[0].seconds > MOMENT and not is_on_host(question):
         first, then = attempt(structure, comfortable), surest(structure, comfortable)
         # A direct solve has no use for zeros: where all iterations that are allowed cost less,
         # there is nothing to hedge with.

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 
 from jaxdescent.cost.iterations import error_bound, krylov_count
+from jaxdescent.cost.structure import Structure
 from jaxdescent.cost.work import ITERATION_KERNELS, SCALAR_BYTES, Price, Question, Work
 from jaxdescent.kernels.blocks import WIDENED_BYTES, stride_count
 from jaxdescent.kernels.factors import PASSES
 from jaxdescent.kernels.products import part_length, run_length
 from jaxdescent.kernels.symmetric import LEAST_HALVED, block_length
 from jaxdescent.regression.solve import DOUBLE_ENTRIES, FAIR, SMALL, least_singular_value
+from jaxdescent.regression.solve.by_lapack import is_quick, is_small
+from jaxdescent.regression.solve.stored_regression import BLOCK
 
 DOUBLE_FLOPS, DOUBLE_SLOWER = 25.0, 100.0
 """The operations for an entry of X in a product in double length, and how many times longer they
@@ -18,6 +21,48 @@ take than those of a matrix product."""
 
 REFINEMENTS = 4
 """The assumed number of refinement steps for an ill-conditioned regression (three to six)."""
+
+
+HOST_SECONDS, HOST_PASSES = 9e-4, (6.0, 13.0)
+"""The seconds that a solve on the host takes however small it is, and its passes over a tall and
+over a wide X, in float64 on one core."""
+
+
+def is_on_host(question: Question) -> bool:
+    """Whether NumPy solves a regression with 32-bit data, which are on one CPU."""
+    structure = question.structure
+    if not (structure.is_dense and _is_by_rows(question)) or structure.is_rounded:
+        return False
+    size = structure.rows, structure.features, structure.outputs, structure.itemsize
+    return structure.itemsize == 4 and is_small(*size)
+
+
+def look_on_host(question: Question, *, estimates: bool) -> Work:
+    """The work of the host's look at the claim of a method that ``estimates`` the suboptimality
+    itself or not; none where the host does not look.
+    """
+    structure = question.structure
+    size = structure.rows, structure.features, structure.outputs
+    is_quick_now = is_on_host(question) and is_quick(*size, estimates=estimates)
+    return _on_host(question).setup if is_quick_now and not structure.has_own_l2 else Work()
+
+
+def _on_host(question: Question) -> Price:
+    """The Gram matrix in float64, its factor, and passes over X and the targets, on one core."""
+    structure, smaller = question.structure, question.structure.smaller
+    rows, features, outputs = structure.rows, structure.features, structure.outputs
+    passes = HOST_PASSES[not structure.is_tall]
+    moved = passes * 8.0 * (structure.entries + (rows + features) * outputs)
+    on_one = Work(bytes_moved=moved, flops=4.0 * passes * structure.entries * outputs)
+    on_one += question.product(2.0 * structure.entries * smaller + 4.0 * smaller**3, smaller)
+    on_one *= question.machine.cores
+    held = 8.0 * (BLOCK + 6 * (rows + features) * outputs + 6 * smaller**2)
+    if structure.data_dtype != structure.compute_dtype:
+        held += structure.entries * structure.itemsize
+    setup = on_one + Work(seconds=HOST_SECONDS)
+    if structure.has_own_l2 or not structure.is_tall or _is_singular(structure):
+        setup += question.spectrum(smaller)
+    return Price(held, setup, Work(), 1.0, structure.eps)
 
 
 def derivative_regression(question: Question) -> Price:
@@ -29,10 +74,11 @@ def derivative_regression(question: Question) -> Price:
     structure = question.structure
     if structure.is_streamed:
         return _by_sums(question)
+    if is_on_host(question):
+        return _on_host(question)
     rows, features, is_tall = structure.rows, structure.features, structure.is_tall
     condition, smaller = question.condition or 1.0, structure.smaller
-    # With the intercept's column of ones there are more columns than rows.
-    is_singular = rows - structure.has_intercept < features <= rows and not structure.has_penalty
+    is_singular = _is_singular(structure)
     is_ill = is_singular or condition * least_singular_value(structure.compute_dtype) > 1
     is_small = is_tall and rows * features**2 <= SMALL
     is_orthogonal = is_ill or is_small or (structure.has_own_l2 and not is_tall)
@@ -59,6 +105,12 @@ def derivative_regression(question: Question) -> Price:
     touched = None if is_orthogonal else 4 * structure.itemsize * float(smaller) ** 2
     error = min(structure.eps * condition, 1.0)
     return Price(_direct_bytes(question), setup, iteration, 1.0, error, touched)
+
+
+def _is_singular(structure: Structure) -> bool:
+    """Whether a tall X has more columns than rows with the intercept's column of ones."""
+    rows, features = structure.rows, structure.features
+    return rows - structure.has_intercept < features <= rows and not structure.has_penalty
 
 
 def _direct_bytes(question: Question) -> float:

@@ -42,14 +42,6 @@ INDEPENDENT = 1e-3
 """The smallest eigenvalue of the Gram matrix of unit columns below which the singular values are
 computed: products of float32 show it to four digits."""
 
-MOST_ENTRIES, MOST_SIDE, MOST_OUTPUTS = 1 << 18, 64, 64
-"""The most entries of X or of the targets, the largest smaller side of X, and the most targets for
-each row, for which the minimum or the singular values of X take some milliseconds."""
-
-LARGER = 4
-"""The factor on entries and the smaller side for a method without its own estimate, whose many
-steps take longer: singular values then take 5 to 50 ms."""
-
 
 def is_small(regression: LinearRegression, estimates: bool = True) -> bool:
     """Whether X is stored on one device, and so small that its singular vectors, which can prove a
@@ -61,13 +53,8 @@ def is_small(regression: LinearRegression, estimates: bool = True) -> bool:
         rate of many steps, compared with which singular vectors are cheap for larger X too.
     """
     design, outputs = as_design(regression.X), int(np.prod(jnp.shape(regression.y)[1:]))
-    rows, features = design.shape
-    times = 1 if estimates else LARGER
-    side = min(rows, features)
-    is_within = (rows + features) * max(side, outputs) <= times * MOST_ENTRIES
-    is_within = is_within and side <= times * MOST_SIDE
-    is_one = jnp.ndim(regression.l2) == 0 and outputs <= MOST_OUTPUTS
-    return design.is_stored and design.is_whole and is_within and is_one
+    is_one = jnp.ndim(regression.l2) == 0 and design.is_stored and bool(design.is_whole)
+    return is_one and by_lapack.is_quick(*design.shape, outputs, estimates=estimates)
 
 
 def in_program(regression: LinearRegression, params: Any, allowed: Any) -> Look:
@@ -126,7 +113,7 @@ def largest_decrease(solution: by_lapack.Minimiser, weights: np.ndarray, allowed
       allowed: by how much the value may be above the minimum.
     """
     eps, features = ULPS * float(np.finfo(weights.dtype).eps), solution.regression.X.shape[1]
-    if features > max(len(solution.regression.X), LARGER * MOST_SIDE):
+    if features > max(len(solution.regression.X), by_lapack.MOST_LOOKED_AT):
         return 0.0
     with np.errstate(all="ignore"):
         scaled, residual, moved = _posed(solution, weights.astype(np.float64).reshape(features, -1))

@@ -30,6 +30,14 @@ MOST_BYTES, MOST_PRODUCTS, MOST_OUTPUTS = 1 << 23, 1 << 28, 64
 """The most bytes of X, the most products of its Gram matrix, and the most targets for each row, for
 which LAPACK on one core takes some milliseconds; XLA would compile for seconds."""
 
+QUICK_ENTRIES, QUICK_SIDE, LARGER = 1 << 18, 64, 4
+"""The most entries of X or of the targets, and the largest smaller side of X, for which the minimum
+or the singular values of X take a millisecond or two; and the factor on both for a method without
+an estimate of its own, whose many steps take longer: singular values then take 5 to 50 ms."""
+
+MOST_LOOKED_AT = LARGER * QUICK_SIDE
+"""The most features of a wide X whose singular values are looked at."""
+
 AT_ONCE = 1 << 14
 """The products of entries of X and outputs that are computed at a time in double length, so that
 they stay in the cache."""
@@ -39,13 +47,26 @@ Array = np.ndarray
 
 def is_possible(design: Design, outputs: int) -> bool:
     """Whether X lies on one device as an array, and is small enough."""
-    rows, features = design.shape
+    size = *design.shape, outputs, jnp.dtype(design.dtype).itemsize
+    return is_small(*size) and design.is_stored and bool(design.is_whole)
+
+
+def is_small(rows: int, features: int, outputs: int, itemsize: int) -> bool:
+    """Whether NumPy solves a regression of this size in some milliseconds."""
     # NumPy passes over a wide X, the targets and the weights more often than over a tall X.
     entries = rows * features * (1 if rows >= features else 2)
     numbers = max(entries, 2 * (rows + features) * outputs)
-    is_small = numbers * jnp.dtype(design.dtype).itemsize <= MOST_BYTES
-    is_small = is_small and rows * features * min(rows, features) <= MOST_PRODUCTS
-    return is_small and outputs <= MOST_OUTPUTS and design.is_stored and design.is_whole
+    is_within = numbers * itemsize <= MOST_BYTES and outputs <= MOST_OUTPUTS
+    return is_within and rows * features * min(rows, features) <= MOST_PRODUCTS
+
+
+def is_quick(rows: int, features: int, outputs: int, *, estimates: bool) -> bool:
+    """Whether a look at a claim by singular values costs little beside the descent, of a method
+    that ``estimates`` the suboptimality itself or not.
+    """
+    times, side = 1 if estimates else LARGER, min(rows, features)
+    is_within = (rows + features) * max(side, outputs) <= times * QUICK_ENTRIES
+    return is_within and side <= times * QUICK_SIDE and outputs <= MOST_OUTPUTS
 
 
 @dataclasses.dataclass(frozen=True)
