@@ -17,14 +17,17 @@ import polars as pl
 
 import jaxdescent as jd
 from jaxdescent.data import DataError, located, open_source
-from jaxdescent.fit import checkpoint, descents, strategy
+from jaxdescent.fit import checkpoint, descents
 from jaxdescent.fit.checkpoint import Interrupted
+from jaxdescent.fit.descent_rows import RowsInFiles, RowsInMemory
 from jaxdescent.fit.progress import ProgressListener
 from jaxdescent.fit.roles import Roles
 from jaxdescent.fit.rows import prepared
 from jaxdescent.fit.vectors import RowsDigest
 from tests.commands import ran, run
 from tests.files import keep_rows_in_files
+
+MEMORY, FILES = RowsInMemory.way, RowsInFiles.way
 
 OPTIONS = {"target": "y", "categorical": ("city",), "method": "cg", "l2": 0.1}
 SEARCH = OPTIONS | {"l2": "auto", "test": 0.3}
@@ -52,12 +55,12 @@ def stored(table, tmp_path_factory):
 def rows_in(way):
     """Where a fit has its rows: they fit in no memory, or do."""
     with pytest.MonkeyPatch.context() as patch:
-        if way == strategy.FILES:
+        if way == FILES:
             keep_rows_in_files(patch)
         yield
 
 
-@pytest.fixture(params=[strategy.MEMORY, strategy.FILES])
+@pytest.fixture(params=[MEMORY, FILES])
 def way(request):
     with rows_in(request.param):
         yield request.param
@@ -103,7 +106,7 @@ def same(one, other):
 @pytest.mark.slow
 def test_an_interrupted_fit_goes_on_to_the_same_weights(table, tmp_path, way):
     data, kept = table, {**OPTIONS, "checkpoint": tmp_path / "kept"}
-    if way == strategy.FILES:
+    if way == FILES:
         data = tmp_path / "d.parquet"
         table.write_parquet(data)
     whole = jd.fit_model(data, **OPTIONS, checkpoint=tmp_path / "whole")
@@ -118,7 +121,7 @@ def test_an_interrupted_fit_goes_on_to_the_same_weights(table, tmp_path, way):
         jd.fit_model(data, **kept)
     with pytest.raises(DataError, match=r"another fit: the option l2 was 0\.1 and is 0\.2\. Give"):
         jd.fit_model(data, **kept | {"l2": 0.2}, resume=True)
-    if way == strategy.FILES:
+    if way == FILES:
         table.with_columns(x0=pl.col("x0") + 1).write_parquet(data)
         with pytest.raises(DataError, match=r"another fit: the data's fingerprint was .* and is"):
             jd.fit_model(data, **kept, resume=True)
@@ -126,7 +129,7 @@ def test_an_interrupted_fit_goes_on_to_the_same_weights(table, tmp_path, way):
     resumed = jd.fit_model(data, **kept, resume=True)
     same(resumed, whole)
     assert 0 < resumed.metrics["resumed_at"] < whole.metrics["iterations"]
-    if way == strategy.FILES:
+    if way == FILES:
         return
     # What has ended is there at once.
     again = jd.fit_model(data, **kept, resume=True)
@@ -140,9 +143,9 @@ def test_an_interrupted_fit_goes_on_to_the_same_weights(table, tmp_path, way):
 @pytest.mark.parametrize(
     ("way", "interruptions"),
     [
-        (strategy.MEMORY, {"the search with 8 penalties tried": 8}),
+        (MEMORY, {"the search with 8 penalties tried": 8}),
         # Of a descent for many penalties, and between two of them.
-        (strategy.FILES, {r"iteration \d+": 2, "the search with 15 penalties tried": 12}),
+        (FILES, {r"iteration \d+": 2, "the search with 15 penalties tried": 12}),
     ],
     indirect=["way"],
 )
@@ -155,7 +158,7 @@ def test_an_interrupted_search_goes_on_to_the_same_penalty(
             jd.fit_model(stored, **kept, watch=Signalling(after, in_search=True))
     same(jd.fit_model(stored, **kept), searched(way))
     assert not list((tmp_path / "kept").glob("search-*"))
-    if way == strategy.MEMORY:
+    if way == MEMORY:
         assert jd.fit_model(stored, **SEARCH).metrics["l2"] == searched(way).metrics["l2"]
 
 
@@ -251,7 +254,7 @@ def test_a_fit_goes_on_in_its_way_whatever_the_memory(table, tmp_path):
     with pytest.raises(Interrupted):
         jd.fit_model(table, **kept, watch=Signalling(2))
     with (
-        rows_in(strategy.FILES),
+        rows_in(FILES),
         pytest.raises(jd.ProblemTooLarge, match="gone on with has them in memory"),
     ):
         jd.fit_model(table, **kept, resume=True)
@@ -282,17 +285,17 @@ def test_folders_that_keep_no_fit_are_refused(table, tmp_path, content, message)
 
 def test_two_fits_at_once_do_not_share_a_folder(tmp_path):
     first = checkpoint.FitCheckpoint(tmp_path / "kept", resume=False)
-    first.begin(strategy.MEMORY, 1)
+    first.begin(MEMORY, 1)
     second = checkpoint.FitCheckpoint(tmp_path / "kept", resume=True)
     with pytest.raises(DataError, match="another process keeps its fit in"):
-        second.begin(strategy.MEMORY, 1)
+        second.begin(MEMORY, 1)
     first.close()
 
 
 def test_which_numbers_of_processes_can_go_on(tmp_path):
     kept = checkpoint.FitCheckpoint(tmp_path / "kept", resume=False)
     kept.compare({checkpoint.PROCESSES: 3})
-    kept.begin(strategy.FILES, 1)
+    kept.begin(FILES, 1)
     assert kept.units() == {}
     kept.keep_units({"shift": np.arange(3.0), "mean": 0.1})
     kept.close()
@@ -323,7 +326,7 @@ def full(*arguments, **named):
 
 def test_units_that_cannot_be_kept_end_the_fit(tmp_path, monkeypatch):
     kept = checkpoint.FitCheckpoint(tmp_path / "kept", resume=False)
-    kept.begin(strategy.FILES, 1)
+    kept.begin(FILES, 1)
 
     monkeypatch.setattr(np, "savez", full)
     with pytest.raises(DataError, match="cannot be written: No space left on device"):
@@ -354,7 +357,7 @@ def test_a_descent_whose_folder_cannot_be_made_goes_on(tmp_path):
 
 def test_a_search_that_cannot_be_kept_goes_on(tmp_path, monkeypatch):
     kept = checkpoint.FitCheckpoint(tmp_path / "kept", resume=False)
-    kept.begin(strategy.MEMORY, 1)
+    kept.begin(MEMORY, 1)
     kept.keep_search({"a": np.arange(3)})
     assert kept.kept_search()["a"].tolist() == [0, 1, 2]
 
@@ -408,8 +411,8 @@ np.save(out, np.append(model.weights, model.intercept))
 @pytest.mark.parametrize(
     ("way", "kills"),
     [
-        (strategy.MEMORY, [(1, 0.0), (7, 0.03)]),  # at once, and later in what was gone on with
-        (strategy.FILES, [(7, 0.03)]),
+        (MEMORY, [(1, 0.0), (7, 0.03)]),  # at once, and later in what was gone on with
+        (FILES, [(7, 0.03)]),
     ],
 )
 def test_killed_fits_go_on_to_the_same_weights(stored, searched, tmp_path, way, kills):

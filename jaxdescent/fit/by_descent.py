@@ -99,7 +99,8 @@ def fit_by_descent(job: Job, rows: DescentRows) -> Fitted:
     parts = _figures(counts.rows, mean, predictions)
     details: dict[str, Any] = {}
     if job.checkpoint is not None:
-        details = {"goodput": job.checkpoint.goodput, "resumed_at": job.checkpoint.resumed_at}
+        goodput = job.checkpoint.summary.goodput
+        details = {"goodput": goodput, "resumed_at": job.checkpoint.resumed_at}
     left = float(result.suboptimality) * square
     details |= {
         "value": float(result.value) * square,

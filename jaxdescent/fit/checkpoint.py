@@ -8,7 +8,6 @@ import json
 import os
 import pathlib
 import shutil
-import time
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -24,7 +23,7 @@ from jaxdescent.fit import shared_rows
 from jaxdescent.fit.kept_folder import KeptFolder, replacing
 from jaxdescent.processes.signals import Interruption
 from jaxdescent.runs import checkpoints
-from jaxdescent.runs.hooks import Checkpoint
+from jaxdescent.runs.hooks import Checkpoint, Summary
 
 KEPT = KeptFolder("a fit", "fit.json", "jaxdescent fit", "facts")
 
@@ -64,7 +63,7 @@ class FitCheckpoint:
 
     def __init__(self, folder: Any, *, resume: bool) -> None:
         self.folder = pathlib.Path(os.path.abspath(folder))
-        self.seconds = self.seconds_in_steps = 0.0
+        self.summary = Summary()  # of all descents
         self.resumed_at = 0
         self._processes: tuple[int, int] = (1, 1)
         self._facts: dict[str, Any] = {}
@@ -203,11 +202,6 @@ class FitCheckpoint:
             f"{what} is kept in {self.folder}; the same command with --resume goes on."
         )
 
-    @property
-    def goodput(self) -> float:
-        """The share of the descents' time that went into steps."""
-        return self.seconds_in_steps / self.seconds if self.seconds else 0.0
-
     # The search for a penalty.
 
     @contextlib.contextmanager
@@ -222,15 +216,6 @@ class FitCheckpoint:
             raise self.interrupted("the search until a while ago") from error
         finally:
             self._interruption = None
-
-    @contextlib.contextmanager
-    def stepping(self) -> Iterator[None]:
-        """A context whose time counts as steps, for a descent too short for its own checkpoints."""
-        began = time.perf_counter()
-        yield
-        seconds = time.perf_counter() - began
-        self.seconds += seconds
-        self.seconds_in_steps += seconds
 
     def stop_if_asked(self, what: str) -> None:
         """End the search after a signal, with an error that says that ``what`` is kept."""

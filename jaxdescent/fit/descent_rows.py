@@ -5,7 +5,6 @@ Vectors stay in memory, those over the rows (target, weight, residuals) and over
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -30,6 +29,8 @@ from jaxdescent.fit.request import IN_FILES, IN_MEMORY, method_of
 from jaxdescent.fit.rows import TEST, TRAIN, prepared, read_rows, shifted_numbers
 from jaxdescent.fit.vectors import Vectors
 from jaxdescent.regression import LinearRegression
+from jaxdescent.runs.driver import timed
+from jaxdescent.runs.hooks import Summary
 from jaxdescent.status import Status
 
 BUCKETS = "the buckets of {}"
@@ -55,7 +56,7 @@ class Tried(NamedTuple):
 class RowsInMemory:
     """All rows, the held-out ones of other data among them, read once into designs."""
 
-    where, default, width = "in memory", IN_MEMORY, 1
+    way, where, default, width = "rows in memory", "in memory", IN_MEMORY, 1
 
     def __init__(self, job: Job, plan: ReadingPlan) -> None:
         self._job, encoding, rows, dtype = job, job.encoding, plan.rows, job.dtype
@@ -134,14 +135,15 @@ class RowsInMemory:
         own, at a single penalty.
         """
         keeping, method = self._job.checkpoint, method_of(self._job.request.method, self.default)
-        (l2,) = penalties
+        summary, (l2,) = Summary() if keeping is None else keeping.summary, penalties
         objective = dataclasses.replace(objective, l2=jnp.asarray(l2, objective.y.dtype))
         results = []
         for y, own in zip(targets.T, params, strict=True):
             if keeping is not None:
                 keeping.stop_if_asked("the search for l2, but for the last penalty,")
-            with contextlib.nullcontext() if keeping is None else keeping.stepping():
-                problem = dataclasses.replace(objective, y=jnp.asarray(y))
+            problem = dataclasses.replace(objective, y=jnp.asarray(y))
+            # A descent too short for checkpoints of its own counts as steps as a whole.
+            with timed(summary, "seconds"), timed(summary, "seconds_in_steps"):
                 results.append(minimum(problem, own, method))
         found = [result.params for result in results]
         return Tried(
@@ -176,7 +178,7 @@ class RowsInFiles:
     figures; those of other data for the vectors and the figures alone.
     """
 
-    where, default = "that stay in the files", IN_FILES
+    way, where, default = "rows in the files", "that stay in the files", IN_FILES
 
     def __init__(self, job: Job, plan: ReadingPlan) -> None:
         return_what_is_freed()

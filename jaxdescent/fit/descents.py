@@ -100,8 +100,8 @@ class Following(Hook):
 
     def end(self, result: Result, summary: Summary) -> None:
         del result
-        self._keeping.seconds += summary.seconds
-        self._keeping.seconds_in_steps += summary.seconds_in_steps
+        self._keeping.summary.seconds += summary.seconds
+        self._keeping.summary.seconds_in_steps += summary.seconds_in_steps
 
 
 @contextlib.contextmanager

@@ -21,9 +21,6 @@ from jaxdescent.machine.memory import readable_bytes
 MOST_COLUMNS = 2000
 """With more features, one-hot ones among them, rows are kept in memory where they fit."""
 
-MEMORY, FILES = "rows in memory", "rows in the files"
-"""The names of the iterative ways of fitting in the description of a fit that is kept."""
-
 
 def fit_within_memory(job: Job) -> tuple[Fitted, bool]:
     """The fit, and whether the rows were read to be counted before.
@@ -52,12 +49,12 @@ def fit_within_memory(job: Job) -> tuple[Fitted, bool]:
         rows, is_counted = plans.counted_rows(job)
         in_memory = plans.plan_in_memory(job, rows)
         # Several processes read their rows again, as one does where they do not fit.
-        if is_alone and in_memory.bytes <= memory.limit and way != FILES:
+        if is_alone and in_memory.bytes <= memory.limit and way != RowsInFiles.way:
             line = (
                 "The rows are kept in memory, one-hot columns unwritten, and "
                 f"{method_of(method)!r} minimises; about {_bytes(job, in_memory)}."
             )
-            return _descent(job, RowsInMemory, MEMORY, in_memory, [line]), is_counted
+            return _descent(job, RowsInMemory, in_memory, [line]), is_counted
         if needs_rows:
             return _in_files(job, sums, in_memory), is_counted
     side = plans.products_side(job)
@@ -87,7 +84,7 @@ def _in_files(job: Job, sums: ReadingPlan, in_memory: ReadingPlan) -> Fitted:
             "--distributed searches for l2 by sums alone, and these features need iterations: say "
             f"--l2 with a number, or fit in one process: {read}."
         )
-    is_kept = job.checkpoint is not None and job.checkpoint.way == MEMORY
+    is_kept = job.checkpoint is not None and job.checkpoint.way == RowsInMemory.way
     if not memory.fits(plan.bytes) or not job.source.can_restart or is_kept:
         least = [in_memory.bytes]
         if is_kept:
@@ -111,20 +108,16 @@ def _in_files(job: Job, sums: ReadingPlan, in_memory: ReadingPlan) -> Fitted:
         lines.append(
             f"l2 is searched for by LSMR, which multiplies for {plan.width} penalties in each pass."
         )
-    return _descent(job, RowsInFiles, FILES, plan, lines)
+    return _descent(job, RowsInFiles, plan, lines)
 
 
 def _descent(
-    job: Job,
-    kind: type[RowsInMemory | RowsInFiles],
-    way: str,
-    plan: ReadingPlan,
-    lines: list[str],
+    job: Job, kind: type[RowsInMemory | RowsInFiles], plan: ReadingPlan, lines: list[str]
 ) -> Fitted:
     """A fit that iterates, in arrays of JAX that can have the dtype of the iterations."""
     job.watch.planned([_described(job), *lines])
     if job.checkpoint is not None:
-        job.checkpoint.begin(way, plan.width)
+        job.checkpoint.begin(kind.way, plan.width)
     is_double = job.request.dtype == "float64"
     with jax.enable_x64(True) if is_double else contextlib.nullcontext():
         return fit_by_descent(job, kind(job, plan))
