@@ -87,11 +87,6 @@ class Coded:
     codes: np.ndarray
     values: np.ndarray | None = None
 
-    def __getitem__(self, rows: slice | np.ndarray) -> Coded:
-        """The codes of these rows, in their order."""
-        values = None if self.values is None else self.values[rows]
-        return dataclasses.replace(self, codes=self.codes[rows], values=values)
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RowEntries(SparseColumn):

@@ -5,6 +5,7 @@ Vectors stay in memory, those over the rows (target, weight, residuals) and over
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ import numpy as np
 
 from jaxdescent import processes
 from jaxdescent.data import Block, Kind, SparseColumn, located
-from jaxdescent.data.entries import Coded, RowEntries, entries_of
+from jaxdescent.data.entries import RowEntries, entries_of
 from jaxdescent.data.freeing import Passing, return_what_is_freed
 from jaxdescent.data.wrapped import WrappedSource
 from jaxdescent.designs import Concatenated, Sparse
@@ -59,15 +60,13 @@ class RowsInMemory:
     way, where, default, width = "rows in memory", "in memory", IN_MEMORY, 1
 
     def __init__(self, job: Job, plan: ReadingPlan) -> None:
-        self._job, encoding, rows, dtype = job, job.encoding, plan.rows, job.dtype
-        self._numbers = np.empty((rows, len(encoding.numbers)), dtype)
-        values = {name: np.empty(rows, dtype) for name in encoding.sloped}
-        self._coded = [
-            Coded(first, size, np.empty(rows, np.int32), values.get(name))
-            for name, first, size in encoding.spans
-        ]
-        self._entries: list[RowEntries] = []  # of the sparse column, block by block
+        self._job, encoding = job, job.encoding
+        self._numbers = np.empty((plan.rows, len(encoding.numbers)), job.dtype)
         self._missing: list[list[np.ndarray]] = [[] for _ in encoding.numbers]
+        plain = [name for name in encoding.levels if name not in encoding.sloped]
+        self._codes = {name: list[np.ndarray]() for name in plain}
+        # Of each sparse design, block by block.
+        self._entries: dict[str, list[RowEntries]] = collections.defaultdict(list)
         self.vectors = Vectors(job, plan, self.add)
         self.design = self._design()
         del self._numbers, self._missing
@@ -80,12 +79,14 @@ class RowsInMemory:
         for places, number in zip(self._missing, encoded.numbers, strict=True):
             if number.missing is not None:
                 places.append(place.start + np.flatnonzero(number.missing))
-        with np.errstate(over="ignore", invalid="ignore"):
-            for kept, new in zip(self._coded, encoded.coded, strict=True):
-                kept.codes[place] = new.codes
-                if kept.values is not None and new.values is not None:
-                    kept.values[place] = new.values
-            self._entries += [column.in_dtype(self._job.dtype) for column in encoded.entries]
+        levels, coded = self._job.encoding.levels, encoded.coded
+        for name, each in zip(levels, coded, strict=False):
+            if name in self._codes:
+                self._codes[name].append(each.codes.astype(np.int32))
+        found = {"levels": coded[: len(levels)], "buckets": coded[len(levels) :]}
+        entries = [(name, entries_of(own)) for name, own in found.items() if own]
+        for name, each in (*entries, *(("sparse", each) for each in encoded.entries)):
+            self._entries[name].append(each.in_dtype(self._job.dtype))
 
     def _design(self) -> Concatenated:
         """The features side by side, one-hot columns in sparse form, without the places that
@@ -94,14 +95,16 @@ class RowsInMemory:
         The levels of all columns are one sparse design: a program for each of them would take
         seconds to compile.
         """
-        encoding, rows, parts = self._job.encoding, self.vectors.filled, dict[str, Any]()
-        self._coded = [column[:rows] for column in self._coded]
+        rows, parts = self.vectors.filled, dict[str, Any]()
         for j, places in enumerate(self._missing):
             for each in places:
                 self._numbers[each, j] = self.vectors.fills[j]
-        if encoding.numbers:
+        if self._job.encoding.numbers:
             parts["numbers"] = jnp.asarray(self._numbers[:rows])
-        for name, each in self._sparse_parts():
+        for name in list(self._entries):
+            first, *others = self._entries.pop(name)
+            each = first.followed_by(others)
+            del first, others  # entries take much memory
             parts[name] = Sparse.from_indices(
                 each.row.astype(np.int32),
                 each.index,
@@ -110,19 +113,6 @@ class RowsInMemory:
                 dtype=self._job.dtype,
             )
         return Concatenated(parts)
-
-    def _sparse_parts(self) -> Iterator[tuple[str, RowEntries]]:
-        """The entries of each sparse design, one after another, since they take much memory."""
-        count = len(self._job.encoding.levels)
-        if count:
-            yield "levels", entries_of(self._coded[:count])
-        if self._job.encoding.hashed:
-            yield "buckets", entries_of(self._coded[count:])
-        pieces, self._entries = self._entries, []
-        if pieces:
-            entries = pieces[0].followed_by(pieces[1:])
-            del pieces
-            yield "sparse", entries
 
     def attempt(
         self,
@@ -164,8 +154,8 @@ class RowsInMemory:
         """How many constants the levels leave free: numbers that can be added to all weights of
         one column and taken off another's, so that no prediction changes.
         """
-        own = zip(self._job.encoding.levels, self._coded, strict=False)
-        factors = {name: (each.codes, each.size) for name, each in own if each.values is None}
+        levels = self._job.encoding.levels
+        factors = {name: (np.concatenate(c), len(levels[name])) for name, c in self._codes.items()}
         return "", sum(len(levels) for levels in references(factors, intercept=True).values())
 
     def read(self) -> dict[str, int]:
