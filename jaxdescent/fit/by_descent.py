@@ -25,7 +25,6 @@ from jaxdescent.fit.penalty_path import HELD_OUT, Path, SearchState, generalised
 from jaxdescent.fit.plans import probes_for
 from jaxdescent.fit.request import AUTO, method_of
 from jaxdescent.fit.roles import Roles
-from jaxdescent.fit.rows import TRAIN
 from jaxdescent.regression import LinearRegression
 from jaxdescent.status import Evidence, Status
 
@@ -41,7 +40,7 @@ def fit_by_descent(job: Job, rows: DescentRows) -> Fitted:
     request, encoding, vectors, dtype = job.request, job.encoding, rows.vectors, job.dtype
     mean, spread, scales, counts = vectors.mean, vectors.spread, vectors.scales, vectors.counts
     design = rows.design
-    weight = vectors.weight if vectors.is_test is None else vectors.parts[TRAIN]
+    weight = vectors.weight
     if scales is not None:
         design = Standardised(design, scale=jnp.asarray((1 / scales).astype(dtype)))
     if weight is None and not processes.is_alone():

@@ -62,23 +62,22 @@ class RowsInMemory:
     def __init__(self, job: Job, plan: ReadingPlan) -> None:
         self._job, encoding = job, job.encoding
         self._numbers = np.empty((plan.rows, len(encoding.numbers)), job.dtype)
-        self._missing: list[list[np.ndarray]] = [[] for _ in encoding.numbers]
         plain = [name for name in encoding.levels if name not in encoding.sloped]
         self._codes = {name: list[np.ndarray]() for name in plain}
         # Of each sparse design, block by block.
         self._entries: dict[str, list[RowEntries]] = collections.defaultdict(list)
         self.vectors = Vectors(job, plan, self.add)
         self.design = self._design()
-        del self._numbers, self._missing
+        del self._numbers
 
     def add(self, encoded: Encoded, numbers: np.ndarray, place: slice) -> None:
         """Keep a block's rows at their place; numbers less the first block's means, which float32
         can hold.
         """
         self._numbers[place] = numbers
-        for places, number in zip(self._missing, encoded.numbers, strict=True):
+        for column, number in zip(self._numbers.T, encoded.numbers, strict=True):
             if number.missing is not None:
-                places.append(place.start + np.flatnonzero(number.missing))
+                column[place][number.missing] = np.nan
         levels, coded = self._job.encoding.levels, encoded.coded
         for name, each in zip(levels, coded, strict=False):
             if name in self._codes:
@@ -96,9 +95,9 @@ class RowsInMemory:
         seconds to compile.
         """
         rows, parts = self.vectors.filled, dict[str, Any]()
-        for j, places in enumerate(self._missing):
-            for each in places:
-                self._numbers[each, j] = self.vectors.fills[j]
+        if self._job.request.missing == "mean":
+            for column, fill in zip(self._numbers[:rows].T, self.vectors.fills, strict=True):
+                column[np.isnan(column)] = fill
         if self._job.encoding.numbers:
             parts["numbers"] = jnp.asarray(self._numbers[:rows])
         for name in list(self._entries):

@@ -15,7 +15,7 @@ from jaxdescent.fit.budget import ReadingPlan
 from jaxdescent.fit.encoding import Encoded
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.request import AUTO
-from jaxdescent.fit.rows import TRAIN, FirstPass, Rows
+from jaxdescent.fit.rows import TEST, TRAIN, FirstPass, Rows
 
 EXACT = 64 * np.finfo(float).eps
 """Squares about the mean that add up to less than this part of the sum of squares are rounding."""
@@ -37,8 +37,9 @@ class Vectors:
     Attributes:
       counts: the counts of all rows, and the shift.
       target: (rows,), in float64.
-      weight: (rows,), or None for ones.
-      is_test: (rows,), which rows are held out; None where none is.
+      weight: (rows,), zero for rows that are held out; None for ones.
+      held_out: (rows,), the weights of the rows that are held out, zero for the others; None where
+        none is.
       mean: the mean of the training rows' targets.
       spread: the standard deviation of the training rows' targets.
       fills: (numbers,), the means that stand for missing numbers, less the shift.
@@ -59,8 +60,9 @@ class Vectors:
         self.counts = FirstPass(job, plan.at_once, job.dtype, shift)
         self.target, self.filled = np.empty(rows), 0
         has_test = request.test > 0 if keep is None else job.is_tested
-        self.weight = np.empty(rows) if job.roles.weights is not None else None
-        self.is_test = np.empty(rows, bool) if has_test else None
+        is_weighted = has_test or job.roles.weights is not None
+        self.weight = np.empty(rows) if is_weighted else None
+        self.held_out = np.empty(rows) if has_test else None
         # The sums of the numbers, and the weights of the rows without each of them.
         self._sums, self._absent = np.zeros((2, len(encoding.numbers)))
         has_moments = request.standardize or request.l2 == AUTO
@@ -84,11 +86,11 @@ class Vectors:
             raise DataError("the data have more rows than when they were counted: fit again.")
         self.filled = place.stop
         self.target[place] = rows.target
-        if self.weight is not None:
-            self.weight[place] = rows.weight
-        if self.is_test is not None:
-            self.is_test[place] = rows.is_test
         s = rows.weight_of(TRAIN)
+        if self.weight is not None:
+            self.weight[place] = s
+        if self.held_out is not None:
+            self.held_out[place] = rows.weight_of(TEST)
         if self._job.request.missing == "mean":
             self._sums += s @ numbers
             for j, number in enumerate(encoded.numbers):
@@ -107,7 +109,7 @@ class Vectors:
         counts, kept = self.counts, slice(0, self.filled)
         self.target = self.target[kept]
         self.weight = None if self.weight is None else self.weight[kept]
-        self.is_test = None if self.is_test is None else self.is_test[kept]
+        self.held_out = None if self.held_out is None else self.held_out[kept]
         counts.lengths.check(counts.shift)
         absent, sums = processes.added(np.stack([self._absent, self._sums]))
         total, s = counts.weights[TRAIN], self.parts[TRAIN]
@@ -143,10 +145,7 @@ class Vectors:
         """The weights of the training rows and of the held-out rows, (rows,) each, zero for the
         others; None where no row is held out.
         """
-        every = np.ones(self.filled) if self.weight is None else self.weight
-        if self.is_test is None:
-            return every, None
-        return np.where(self.is_test, 0.0, every), np.where(self.is_test, every, 0.0)
+        return np.ones(self.filled) if self.weight is None else self.weight, self.held_out
 
 
 class ColumnSquares:
