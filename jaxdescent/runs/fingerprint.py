@@ -46,9 +46,9 @@ def fingerprint(setup: Setup, filled: tuple[int, int] | None = None) -> dict[str
     without and with them.
     """
     params, problem, _ = setup.inputs
-    found = {f"params{path}": _signature(leaf) for path, leaf in _leaves(params)}
+    found = {f"params{path}": _signature(leaf) for path, leaf in _named(params)}
     found["objective"] = structure_name(problem.objective)
-    for path, leaf in _leaves(problem.objective):
+    for path, leaf in _named(problem.objective):
         rows = filled[0] if filled is not None and np.shape(leaf)[:1] == filled[1:] else None
         found[f"objective{path}"] = f"{_signature(leaf, rows)} {_digest(_sampled(leaf, rows))}"
     held = static_parts(jax.tree.structure(problem.objective))
@@ -110,11 +110,8 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return found
 
 
-def _leaves(tree: Any) -> list[tuple[str, Any]]:
-    return [
-        (jax.tree_util.keystr(path), leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    ]
+def _named(tree: Any) -> Iterator[tuple[str, Any]]:
+    return ((jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree.leaves_with_path(tree))
 
 
 def _constants(jaxpr: Any) -> Iterator[Any]:
