@@ -161,7 +161,7 @@ class Filtered(WrappedSource):
         self._condition = condition_of(text, base.kinds)
         self._counted: int | None = None
         # For each met row at which reading can begin, the row of the base at which its block does.
-        self._places: list[int] = []
+        self._places = [0]
         super().__init__(base)
 
     def _wrap(self, base: Source) -> None:
@@ -207,11 +207,9 @@ class Filtered(WrappedSource):
         return 2 * super().row_bytes(names)  # before and after
 
     def blocks(self, names: Sequence[str], rows: int, begin: int = 0) -> Iterator[Block]:
-        base, place, is_empty = self.base, 0, True
+        base, is_empty, place = self.base, True, self._places[self._starts.index(begin)]
         if self._counted is None:  # parts that are passed over would have no place in the count
             base = base.skipping(self._condition)
-        elif begin:
-            place = self._places[self._starts.index(begin)]
         for block in located(base, self._read(names), rows, place):
             met = self._condition.is_met(block.columns)
             if not met.any():
