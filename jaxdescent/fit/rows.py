@@ -210,8 +210,6 @@ class FirstPass:
         self._means = np.full(numbers + 1, np.nan) if shift is None else np.append(shift, 0.0)
         self.rows, self.weights = [0, 0], [0.0, 0.0]
         self.weighed = self.dropped = self.unseen = self.read = 0
-        self.shift = np.zeros(numbers) if shift is None else shift
-        self.center = 0.0
         self.lengths = Lengths([*encoding.numbers, *encoding.sloped], dtype)
 
     def __iter__(self) -> Iterator[tuple[Rows, np.ndarray]]:
@@ -247,8 +245,8 @@ class FirstPass:
         if np.isnan(self._means).any():
             for told in processes.told_bytes_by_all(rows.means.tobytes()):
                 self._means = np.where(np.isnan(self._means), np.frombuffer(told), self._means)
-            *shift, self.center = np.nan_to_num(self._means).tolist()
-            self.shift = np.asarray(shift)
+        *shift, self.center = np.nan_to_num(self._means).tolist()
+        self.shift = np.asarray(shift)
 
     def _close(self) -> None:
         """Add what the other processes of a fit counted, and refuse parts that are empty, or whose
