@@ -65,26 +65,11 @@ class Decoding:
         return len(self.numbers) + sum((*self.levels.values(), *self.listed.values())) + hashed
 
     @property
-    def facts(self) -> str:
-        """What was asked for, as a text that is the same in every process."""
-        return repr(dataclasses.replace(self, row_entries=0, whole=frozenset()))
-
-    @property
     def row_bytes(self) -> int:
         """About how many bytes a row takes: numbers, and an index and a value of each entry."""
         size = self.dtype.itemsize
         entries = len(self.levels) + self.row_entries
         return len(self.numbers) * size + entries * (4 + size)
-
-    @property
-    def hashed_entries(self) -> int:
-        """About how many entries of a row are hashed."""
-        return self.row_entries if self.hashed or self.words else 0
-
-    @property
-    def products(self) -> int:
-        """How many numbers of a row are multiplied."""
-        return len(self.numbers) + len(self.levels) + self.row_entries
 
     def check(self, kinds: Mapping[str, Kind]) -> None:
         """Raise a :class:`DataError` for columns that are not there, or cannot be decoded so."""

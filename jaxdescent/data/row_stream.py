@@ -88,7 +88,8 @@ class RowStream(ChunkReader):
         """A digest of the columns, the sizes and both ends of the files, and some rows of the first
         chunk; of a share without its rows. It does not depend on the process.
         """
-        digest = hashlib.sha256(f"{self.source.fingerprint()} {self.decoding.facts}".encode())
+        asked_for = dataclasses.replace(self.decoding, row_entries=0, whole=frozenset())
+        digest = hashlib.sha256(f"{self.source.fingerprint()} {asked_for!r}".encode())
         if self.source.is_whole:
             digest.update(f" {self.rows}".encode())
             last = self.size_of(0) - 1

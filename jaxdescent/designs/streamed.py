@@ -170,7 +170,9 @@ class Streamed(ReadRows):
 
     @property
     def entries(self) -> int:
-        return self.stream.rows * self.stream.decoding.products
+        decoding = self.stream.decoding
+        columns = len(decoding.numbers) + len(decoding.levels)
+        return self.stream.rows * (columns + decoding.row_entries)
 
     @property
     def is_uneven(self) -> bool:
@@ -266,7 +268,8 @@ class StreamedRows(Design):
 def _reading_of(stream: RowStream) -> Reading:
     decoding = stream.decoding
     read = stream.rows * decoding.row_bytes
-    hashing = stream.rows * decoding.hashed_entries / HASHED_RATE
+    hashed = decoding.row_entries if decoding.hashed or decoding.words else 0
+    hashing = stream.rows * hashed / HASHED_RATE
     return Reading(
         jnp.dtype(decoding.dtype),
         bytes=read,

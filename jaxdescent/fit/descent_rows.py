@@ -124,7 +124,8 @@ class RowsInMemory:
         own, at a single penalty.
         """
         keeping, method = self._job.checkpoint, method_of(self._job.request.method, self.default)
-        summary, (l2,) = Summary() if keeping is None else keeping.summary, penalties
+        summary = Summary() if keeping is None else keeping.summary
+        (l2,) = penalties
         objective = dataclasses.replace(objective, l2=jnp.asarray(l2, objective.y.dtype))
         results = []
         for y, own in zip(targets.T, params, strict=True):
