@@ -361,6 +361,22 @@ def test_an_end_by_another_rule_seldom_says_too_little(method, tolerance, rng):
     assert too_little <= 2
 
 
+def test_a_gram_matrix_says_nothing_of_a_curvature_below_its_rounding(rng):
+    """Nearly equal columns, along whose difference the targets have much or little."""
+    method, hidden = jd.Gram(jd.DerivativeMethod()), 0
+    for draw in range(12):
+        X = rng.normal(size=(60, 5)).astype("f")
+        own = rng.normal(size=60)
+        X[:, 1] = X[:, 0] + 3e-4 * 3.0 ** (draw % 4) * own
+        y = (X @ rng.normal(size=5) + 10.0 ** -(draw % 3) * own + rng.normal(size=60)).astype("f")
+        tolerance = jd.Tolerance(absolute_gradient=1e-5)
+        result = jd.minimize(jd.LinearRegression(X, y), method=method, tolerance=tolerance)
+        true = references.height(jd.LinearRegression(X, y), result.params)
+        assert float(result.suboptimality) >= true / 30
+        hidden += true > 1e-3 * float(result.value)
+    assert hidden >= 4
+
+
 @pytest.mark.core
 def test_a_few_pairs_say_nothing_of_a_function_without_a_claim(x64):
     """Of more unknowns than it has pairs for, LBFGS has forgotten the flat directions."""

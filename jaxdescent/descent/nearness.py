@@ -120,10 +120,11 @@ def with_estimate(
         unsteady_at = jnp.where(is_kept & is_gradual, watch.unsteady_at, point.checks)
         # It has been steady for half of the checks before it was, and for two at least.
         is_steady = 2 * point.checks > 3 * unsteady_at + 1
-        is_steady &= jnp.logical_not(estimate.forgets)
         if watch.falling is not None:
             is_steady &= estimate.caution <= 1
-        is_steady |= (norm == 0) | (watch.evidence <= FACTORISED)
+        is_steady |= watch.evidence <= FACTORISED
+        is_steady &= jnp.logical_not(estimate.forgets)
+        is_steady |= norm == 0
         watch = watch._replace(unsteady_at=unsteady_at, is_steady=is_steady)
     off = tolerance.off
     if off.both is True:
@@ -172,7 +173,8 @@ def is_near_by(
 
 def is_certain(estimate: Estimate) -> bool:
     """Whether an estimate of this method never rests on what the descent has seen alone."""
-    return isinstance(estimate.evidence, int) and estimate.evidence <= FACTORISED
+    is_known = isinstance(estimate.evidence, int) and estimate.evidence <= FACTORISED
+    return is_known and estimate.forgets is False
 
 
 def said_without_claim(

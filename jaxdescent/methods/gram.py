@@ -18,6 +18,7 @@ from jaxdescent.methods.protocol import (
     Params,
     Progress,
     State,
+    implied_curvature,
     measure_at_best_intercept,
 )
 from jaxdescent.objectives import Objective
@@ -110,7 +111,11 @@ class Gram(Method):
             estimate = progress.estimate.at_least_curvature(
                 alone.least_curvature(), progress.gradient_norm
             )
-            progress = progress._replace(estimate=estimate)
+            # G's own rounding, among as many curvatures as features, may be all of the least one.
+            norm, rounding = progress.gradient_norm, form.gram.size * jnp.finfo(form.gram.dtype).eps
+            least = implied_curvature(norm, estimate.suboptimality)
+            forgets = least <= 2 * rounding * estimate.curvature
+            progress = progress._replace(estimate=estimate._replace(forgets=forgets))
         curves_down = regression.curves_down()
         if curves_down is not None:
             verdict = jnp.where(curves_down, Status.DIVERGED.value, progress.verdict)

@@ -265,9 +265,13 @@ class GramSpectrum:
     def height(
         self, objective: Any, params: Params, gradient: Params, is_solution: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """``-g.step / 2`` for the Newton step, and the largest curvature."""
+        """``-g.step / 2`` for the Newton step, and the largest curvature. No eigenvalue counts as
+        less than its rounding error.
+        """
         del params, is_solution
-        step = objective.newton_step(self, gradient)
+        cutoff = self._rounding()
+        known = dataclasses.replace(self, eigenvalues=jnp.maximum(self.eigenvalues, 2 * cutoff))
+        step = objective.newton_step(known, gradient)
         largest = jnp.max(jnp.abs(self.eigenvalues)) + jnp.max(objective.penalty())
         return jnp.maximum(-0.5 * precision.inner(gradient, step), 0), largest
 
