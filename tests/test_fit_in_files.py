@@ -324,6 +324,16 @@ def test_numbers_that_float32_cannot_multiply_are_fitted_in_float64(people):
     np.testing.assert_allclose(model.weights, expected.weights, rtol=1e-4)
 
 
+@pytest.mark.parametrize("column", ["age", "pay"])
+def test_numbers_whose_squares_underflow_are_named_for_their_size(people, column):
+    """A fit by sums called the feature constant, and the target."""
+    table, small = people.select("age", "pay"), pl.col(column)
+    with pytest.raises(DataError, match=f"the numbers of '{column}' are up to .e-16. from"):
+        jd.fit_model(table.with_columns(small * 1e-170), "pay")
+    r2 = jd.fit_model(table.with_columns(small * 1e-130), "pay").metrics["train"]["r2"]
+    assert r2 == pytest.approx(jd.fit_model(table, "pay").metrics["train"]["r2"], rel=1e-9)
+
+
 def test_what_rounding_leaves_of_a_constant_is_no_small_number():
     lengths = Lengths(["a"], "float32")
     column = np.full((10, 1), 0.1)

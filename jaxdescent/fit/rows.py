@@ -199,7 +199,6 @@ class FirstPass:
       unseen: how many values are levels or indices that no training row has.
       read: how many rows this process has read.
       center: the shift of the target.
-      lengths: the largest absolute value of each column that is multiplied.
     """
 
     def __init__(self, job: Job, at_once: int, dtype: Any, shift: np.ndarray | None = None) -> None:
@@ -210,7 +209,8 @@ class FirstPass:
         self._means = np.full(numbers + 1, np.nan) if shift is None else np.append(shift, 0.0)
         self.rows, self.weights = [0, 0], [0.0, 0.0]
         self.weighed = self.dropped = self.unseen = self.read = 0
-        self.lengths = Lengths([*encoding.numbers, *encoding.sloped], dtype)
+        self._lengths = Lengths([*encoding.numbers, *encoding.sloped], dtype)
+        self._of_target = Lengths([job.roles.target], np.float64)
 
     def __iter__(self) -> Iterator[tuple[Rows, np.ndarray]]:
         """Each block's rows, and their numbers less the shift, (rows, numbers), zero where one is
@@ -222,7 +222,9 @@ class FirstPass:
                 self._center(rows)
             numbers = shifted_numbers(rows.encoded, self.shift, self._dtype)
             slopes = [each.values for each in rows.encoded.coded if each.values is not None]
-            if not (self.lengths.add(numbers, slopes) and np.isfinite(rows.target).all()):
+            with np.errstate(over="ignore"):
+                target = rows.target[:, None] - self.center
+            if not (self._lengths.add(numbers, slopes) and self._of_target.add(target, [])):
                 rows.refuse_not_finite(self._job.encoding.numbers)
             for part in range(2):
                 own = rows.is_test == part
@@ -250,7 +252,7 @@ class FirstPass:
 
     def _close(self) -> None:
         """Add what the other processes of a fit counted, and refuse parts that are empty, or whose
-        rows weigh nothing in this dtype.
+        rows weigh nothing in this dtype, and columns whose squares it does not hold.
         """
         job, dtype = self._job, np.dtype(self._dtype)
         counts = np.array([*self.rows, self.weighed, self.dropped, self.unseen])
@@ -275,6 +277,8 @@ class FirstPass:
                 f"the weights of the training rows add up to {total:.2g}, which is beyond "
                 f"{dtype}: multiply them by {train / total:.0e}, and --l2 too."
             )
+        self._lengths.check(self.shift)
+        self._of_target.check(np.array([self.center]))
 
     def check_target(self, variance: float, mean: float) -> None:
         """Refuse a target that does not vary, beyond the rounding of its values."""
@@ -299,7 +303,7 @@ class FirstPass:
 
 
 class Lengths:
-    """The largest absolute value of each column of numbers that a descent multiplies: squares of
+    """The largest absolute value of each column of numbers that a fit multiplies: squares of
     numbers as small as 1e-23 are zero in float32, and the column would count as one of zeros.
     """
 

@@ -110,7 +110,6 @@ class Vectors:
         self.target = self.target[kept]
         self.weight = None if self.weight is None else self.weight[kept]
         self.held_out = None if self.held_out is None else self.held_out[kept]
-        counts.lengths.check(counts.shift)
         absent, sums = processes.added(np.stack([self._absent, self._sums]))
         total, s = counts.weights[TRAIN], self.parts[TRAIN]
         self.mean = float(processes.added(np.array([s @ self.target]))[0] / total)
