@@ -101,8 +101,12 @@ def judge(
     off = tolerance.off
     is_endless = False if tolerance.has_changes else off.both
     is_stagnated = gives_up = False
+    rounding = point.rounding
+    if watch.own_value is not None and progress.estimate is not None:
+        squared = jnp.asarray(progress.estimate.products, value.dtype)
+        rounding += 0.5 * point.eps**2 * squared
     if is_endless is not True:
-        watch = watch.counted(last, progress, point.eps)
+        watch = watch.counted(last, progress, point.eps, rounding)
         is_stagnated = watch.checks_without_progress >= SLACK * patience
         if is_endless is not False:
             is_stagnated = is_stagnated & ~is_endless
@@ -123,10 +127,6 @@ def judge(
     is_converged |= is_at_end
     is_rounded = False
     if watch.own_value is not None and is_endless is not True:
-        rounding = point.rounding
-        if progress.estimate is not None:
-            squared = jnp.asarray(progress.estimate.products, value.dtype)
-            rounding += 0.5 * point.eps**2 * squared
         watch = watch.with_rounding(rounding, point.eps)
         if off.suboptimality is not True:
             is_rounded = is_converged & ~tolerance.allows(watch.suboptimality, value, watch.floor)
