@@ -442,6 +442,19 @@ def test_the_rounding_of_products_with_the_means_is_said(method, rng):
     assert hidden >= 2
 
 
+def test_rounding_of_the_means_does_not_go_on_to_the_limit(rng):
+    """What every fiftieth step of conjugate gradients recomputes is no progress."""
+    for _ in range(3):
+        mean = 10 ** rng.uniform(2, 4.5) * rng.normal(size=80)
+        X = (rng.normal(size=(400, 80)) + mean).astype(np.float32)
+        y = (X @ rng.normal(size=80) + 3e-3 * rng.normal(size=400)).astype(np.float32)
+        result = jd.minimize(jd.LinearRegression(X, y), method=jd.ConjugateGradient())
+        assert status(result) == "STAGNATED"
+        assert result.iterations < 600
+        true, _ = above_minimum(X, y, result.params)
+        assert true <= 30 * float(result.suboptimality)
+
+
 def above_minimum(X, y, params):
     """The value at these params minus the minimum, and the minimum, in float64."""
     regression = jd.LinearRegression(X, y)
