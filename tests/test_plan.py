@@ -86,14 +86,21 @@ tests/test_derivative_method.py."""
 
 
 DRAWN = [
-    6,  # mini-batches of a categorical variable, with row weights
-    23,  # float16 and 30 outputs
-    60,  # wide, 30 outputs with an l2 each
-    61,  # Gram with row weights
-    63,  # sparse
-    81,  # wide float16, solved
+    (1, 6),  # mini-batches of a categorical variable, with row weights
+    (1, 23),  # float16 and 30 outputs
+    (1, 60),  # wide, 30 outputs with an l2 each
+    (1, 61),  # Gram with row weights
+    (1, 63),  # sparse
+    (1, 81),  # wide float16, solved
+    (7, 0),  # LBFGS with params in bfloat16
+    (7, 9),  # a quadratic in float16
+    (7, 13),  # wide, an intercept and outputs with an l2 each
+    (7, 14),  # bfloat16 and 30 outputs
+    (7, 18),  # sparse, 30 outputs
+    (13, 11),  # wide and sparse, 30 outputs, solved
+    (13, 34),  # mini-batches of a sparse X
 ]
-"""Numbers of problems of seed 1 that were outside once, drawn as by benchmarks.studies.drawn."""
+"""Seeds and numbers of problems that were outside once, drawn as by benchmarks.studies.drawn."""
 
 
 def written(value):
@@ -125,10 +132,12 @@ def test_predicted_bytes_of_a_regression_are_those_of_the_compiled_program(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("index", DRAWN)
-def test_predicted_bytes_of_a_drawn_problem_are_those_of_the_compiled_program(index, monkeypatch):
+@pytest.mark.parametrize(("seed", "index"), DRAWN)
+def test_predicted_bytes_of_a_drawn_problem_are_those_of_the_compiled_program(
+    seed, index, monkeypatch
+):
     monkeypatch.setattr(jax, "device_count", lambda *_: 1)
-    problem = drawn.drawn(1, index)
+    problem = drawn.drawn(seed, index)
     with jax.enable_x64(problem.dtype == "float64"):
         assert_reserves_what_is_predicted(problem.objective, problem.params, problem.candidate())
 

@@ -81,10 +81,15 @@ _BACKTRACKING_ROW = _BARZILAI_BORWEIN_ROW._replace(each=(2, 1), krylov=0)
 # included. LBFGS reads the stored pairs twice and writes them once, which reads them once more.
 # Residuals and their intermediate results are vectors too.
 _LBFGS_ROW = PricedByPasses(
-    (1, 0), (1.1, 0), 8 * _LBFGS.memory + 14, _LBFGS.vectors - 1, assumed=100
+    (1, 0),
+    (1.1, 0),
+    8 * _LBFGS.memory + 14,
+    _LBFGS.vectors - 1,
+    rounded=2 * _LBFGS.memory + 2,
+    assumed=100,
 )
-_NONLINEAR_CG_ROW = PricedByPasses((1, 0), (1.5, 0), 60, 6, assumed=150)
-_NONLINEAR_ROW = PricedByPasses((1, 0), (2, 0), 30, 6, assumed=1000)
+_NONLINEAR_CG_ROW = PricedByPasses((1, 0), (1.5, 0), 60, 6, rounded=2, assumed=150)
+_NONLINEAR_ROW = PricedByPasses((1, 0), (2, 0), 30, 6, rounded=1, assumed=1000)
 
 # The first entry of a kind is taken if it fits comfortably, and otherwise the second.
 TABLE: dict[ProblemKind, tuple[Entry, ...]] = {
@@ -123,7 +128,7 @@ TABLE: dict[ProblemKind, tuple[Entry, ...]] = {
     ProblemKind.QUADRATIC: (
         Entry(_DIRECT, solves.derivative_quadratic, "spectral", is_certain=_always),
         Entry(_CG, PricedByPasses((0, 0), (1, 1), 10, 4), is_attempt=True),
-        Entry(_BARZILAI_BORWEIN, PricedByPasses((2, 2), (1, 1), 10, 5, krylov=1.5)),
+        Entry(_BARZILAI_BORWEIN, PricedByPasses((2, 2), (1, 1), 10, 5, widened=1, krylov=1.5)),
     ),
     ProblemKind.SEPARABLE: (
         Entry(_DIRECT, solves.division, "division"),

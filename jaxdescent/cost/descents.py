@@ -34,6 +34,9 @@ class PricedByPasses(NamedTuple):
       of_params: the vectors of the params' size that are reserved.
       of_rows: the vectors of the targets' size that are reserved.
       looked: the vectors of both sides that are reserved at the look at a claim.
+      rounded: the vectors that are reserved besides if params are stored in 16 bits: the widened
+        params, and what a method remembers of earlier steps once more.
+      widened: the copies that products with a Hessian of 16 bits make of it.
       is_centred: whether products are those of a centred X.
       krylov: the iterations over those of a Krylov method; 0 stands for steepest descent.
       assumed: the iterations for a function of whose Hessian nothing is known, which are right to
@@ -46,6 +49,8 @@ class PricedByPasses(NamedTuple):
     of_params: float
     of_rows: float = 0
     looked: tuple[float, float] = (0, 0)
+    rounded: float = 0
+    widened: float = 2
     is_centred: bool = False
     krylov: float = 1.0
     assumed: float = 0
@@ -76,8 +81,9 @@ class PricedByPasses(NamedTuple):
         structure, itemsize = question.structure, question.structure.itemsize
         reserved = structure.evaluation_reserved + SCALAR_BYTES
         if structure.kind is not ProblemKind.REGRESSION:
-            widened = 2 * structure.entries * itemsize * question.is_widened
-            return self.of_params * structure.vector_bytes + widened + reserved
+            widened = self.widened * structure.entries * itemsize * question.is_widened
+            vectors = self.of_params + self.rounded * structure.is_rounded
+            return vectors * structure.vector_bytes + widened + reserved
         (rows, features), outputs = structure.shard, structure.outputs
         of_params, of_rows = features * outputs * itemsize, rows * outputs * itemsize
         stepping = self.of_params * of_params + self.of_rows * of_rows
@@ -88,9 +94,16 @@ class PricedByPasses(NamedTuple):
         looking += (looked_rows + structure.has_narrow_targets) * of_rows
         # While a look multiplies, few of its vectors of the targets' size are there.
         multiplying = looked_params * of_params + self.of_rows * of_rows + _copied(question)
-        if question.is_widened and self.is_centred and structure.has_intercept and outputs == 1:
-            # A centred iteration has blocks, and only a look widens X as a whole.
-            multiplying -= structure.entries * itemsize
+        if question.is_widened:
+            copies, is_shifted = 0, self.is_centred and structure.has_intercept
+            if outputs > 1 and part_length(rows) is not None:
+                # Groups of rows are cut from one more copy: in the iteration or in the look.
+                copies += self.is_centred != structure.has_intercept
+            elif is_shifted and outputs == 1:
+                copies -= 1  # a centred iteration has blocks, and only a look widens X as a whole
+            if structure.data_dtype == "float16" and structure.has_intercept:
+                copies += not self.is_centred  # for the lengths of the columns
+            multiplying += copies * structure.entries * itemsize
         return max(stepping + self._centred_bytes(question), looking, multiplying) + reserved
 
     def _centred_bytes(self, question: Question) -> float:
@@ -112,7 +125,9 @@ def _copied(question: Question) -> float:
     structure, itemsize = question.structure, question.structure.itemsize
     (rows, features), outputs = structure.shard, structure.outputs
     if structure.is_sparse and not structure.is_streamed:
-        is_at_once = not question.is_cpu or features * outputs * itemsize <= CACHED_BYTES
+        # X'R gathers from rows, and XW from features.
+        least = min(rows, features) * outputs * itemsize
+        is_at_once = not question.is_cpu or least <= CACHED_BYTES
         chains = structure.evaluation_flops / 2 / CHAIN
         return chains * itemsize * (outputs if is_at_once else 1)
     if not (question.is_cpu and structure.is_dense):
@@ -217,8 +232,10 @@ def mini_batches(question: Question) -> Price:
     time = steps * STEP_SHARE / (1 + features / batch)
     decades = min(time / condition_of(question), math.log(10))
     of_rows = LSMR_ROW.looked[1] * rows * outputs * structure.itemsize
+    # The copy is there once more while entries are scattered into it.
+    held = 10.0 * structure.vector_bytes + of_rows + 1.75 * copied + SCALAR_BYTES
     return Price(
-        10.0 * structure.vector_bytes + of_rows + copied + SCALAR_BYTES,
+        max(held, LSMR_ROW(question).working_bytes),
         Work(passes=3),
         epoch + step * steps + question.passes(1, 1) + question.vectors(12),
         max(-math.log(max(question.tolerance, 1e-16)) / decades, 1.0),

@@ -63,10 +63,7 @@ def show_machine(machine: Machine, console: Console) -> None:
     origin = machine.source or "default numbers, not measured"
     if machine.is_measured:
         day = datetime.fromtimestamp(machine.measured_at).strftime("%Y-%m-%d %H:%M")
-        origin = (
-            f"measured {day}, others used {machine.others:.0%} of the cores, typical runs up to "
-            f"{machine.spread:.2g} times the best"
-        )
+        origin = f"measured {day}, others used {machine.others:.0%} of the cores"
     here = [
         ("cache", readable_bytes(machine.cache_bytes)),
         ("a small operation", readable_seconds(machine.operation_seconds)),

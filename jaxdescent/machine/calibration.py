@@ -1,14 +1,12 @@
 """A device's rates, measured on arrays just beyond its last-level cache: the best of many runs.
 
-Other work on the machine only makes runs slower. The ratio of the median run to the best, and the
-share of the cores that other processes used, are kept with the rates; they show whether the machine
-was busy.
+Other work on the machine only makes runs slower. The share of the cores that other processes used
+is kept with the rates; it shows whether the machine was busy.
 """
 
 from __future__ import annotations
 
 import pathlib
-import statistics
 import time
 import timeit
 from collections.abc import Callable
@@ -41,33 +39,21 @@ REPEATS, OVERHEAD_REPEATS = 12, 1000
 """The number of runs of a program that takes milliseconds, and of one that takes microseconds."""
 
 
-class Runs:
-    """Times runs, and records how much the times vary."""
+def least_seconds(function: Callable[..., Any], *inputs: Any, repeats: int = REPEATS) -> float:
+    """The best time of so many runs after a first one, which compiles."""
 
-    def __init__(self) -> None:
-        self.spread = 1.0
-        """The largest ratio, over all functions, of the median run's time to the best."""
+    def run() -> None:
+        jax.block_until_ready(function(*inputs))
 
-    def least_seconds(
-        self, function: Callable[..., Any], *inputs: Any, repeats: int = REPEATS
-    ) -> float:
-        """The best time of so many runs after a first one, which compiles."""
-
-        def run() -> None:
-            jax.block_until_ready(function(*inputs))
-
-        run()
-        times = timeit.repeat(run, number=1, repeat=repeats)
-        best = max(min(times), 1e-9)
-        self.spread = max(self.spread, statistics.median(times) / best)
-        return best
+    run()
+    return max(min(timeit.repeat(run, number=1, repeat=repeats)), 1e-9)
 
 
 def measure(device: Any) -> dict[str, Any]:
     """Every rate of :class:`jaxdescent.machine.Machine`, measured now on this device."""
-    before, runs = host.Load.now(), Runs()
+    before = host.Load.now()
     with jax.default_device(device):
-        rates = _rates(device, runs)
+        rates = _rates(device)
     after = host.Load.now()
     others = 0.0 if before is None or after is None else after.others_since(before)
     return {
@@ -75,11 +61,10 @@ def measure(device: Any) -> dict[str, Any]:
         "is_measured": True,
         "measured_at": time.time(),
         "others": others,
-        "spread": runs.spread,
     }
 
 
-def _rates(device: Any, runs: Runs) -> dict[str, Any]:
+def _rates(device: Any) -> dict[str, Any]:
     read, products = {}, {}
     for dtype in DTYPES:
         if dtype == "bfloat16" and device.platform == "cpu":
@@ -87,18 +72,18 @@ def _rates(device: Any, runs: Runs) -> dict[str, Any]:
             continue
         with jax.enable_x64(dtype == "float64"):
             size_in_bytes = READ_BYTES // 2 if dtype == "bfloat16" else READ_BYTES
-            read[dtype] = _read_bandwidth(runs, dtype, size_in_bytes)
-            products[dtype] = _product_rate(runs, dtype, device.platform)
+            read[dtype] = _read_bandwidth(dtype, size_in_bytes)
+            products[dtype] = _product_rate(dtype, device.platform)
     return {
         "read_bandwidth": read,
         "product_rate": products,
-        "orthogonal_rate": _orthogonal_rate(runs, device.platform),
-        "operation_seconds": _operation_seconds(runs),
+        "orthogonal_rate": _orthogonal_rate(device.platform),
+        "operation_seconds": _operation_seconds(),
         "cache_bytes": _cache_bytes(device),
     }
 
 
-def _read_bandwidth(runs: Runs, dtype: str, size_in_bytes: int) -> float:
+def _read_bandwidth(dtype: str, size_in_bytes: int) -> float:
     """Bytes of X read a second by ``X'(X w)``, two passes, repeated on its own result."""
     rows, passes = size_in_bytes // (COLUMNS * jnp.dtype(dtype).itemsize * ROUND) * ROUND, 4
     X = Dense(jnp.full((rows, COLUMNS), 1e-3, dtype), is_on_one_device=True)
@@ -113,10 +98,10 @@ def _read_bandwidth(runs: Runs, dtype: str, size_in_bytes: int) -> float:
             turn_bytes=size_in_bytes,
         )
 
-    return 2 * passes * X.array.nbytes / runs.least_seconds(gradient, X, w)
+    return 2 * passes * X.array.nbytes / least_seconds(gradient, X, w)
 
 
-def _product_rate(runs: Runs, dtype: str, platform: str) -> float:
+def _product_rate(dtype: str, platform: str) -> float:
     """Operations a second of ``A'A``, for sides beyond which they do not grow."""
     size = PRODUCT_SIZE
     matrix = jnp.ones((size, size), dtype)
@@ -127,18 +112,18 @@ def _product_rate(runs: Runs, dtype: str, platform: str) -> float:
         return jnp.matmul(matrix.T, matrix, precision=HIGHEST, preferred_element_type=wide)
 
     slower = 1 + ratios_of(platform).product_half / size
-    return 2.0 * size**3 * slower / runs.least_seconds(product, matrix)
+    return 2.0 * size**3 * slower / least_seconds(product, matrix)
 
 
-def _orthogonal_rate(runs: Runs, platform: str) -> float:
+def _orthogonal_rate(platform: str) -> float:
     """Operations a second of the R of Householder's QR, ``2 n^2 (m - n/3)`` in all."""
     size = PRODUCT_SIZE
     matrix = jnp.eye(size, dtype="float32") + 1 / size
-    seconds = runs.least_seconds(jax.jit(lambda matrix: jnp.linalg.qr(matrix, mode="r")), matrix)
+    seconds = least_seconds(jax.jit(lambda matrix: jnp.linalg.qr(matrix, mode="r")), matrix)
     return 4 / 3 * size**3 * (1 + ratios_of(platform).orthogonal_half / size) / seconds
 
 
-def _operation_seconds(runs: Runs) -> float:
+def _operation_seconds() -> float:
     """The seconds of a kernel on few numbers: those of a chain beyond those of a call."""
     vector, matrix = jnp.full((64,), 0.5, "float32"), jnp.eye(64, dtype="float32")
     steps = 64
@@ -154,8 +139,8 @@ def _operation_seconds(runs: Runs) -> float:
             vector = image / (1 + image[0])
         return vector
 
-    called = runs.least_seconds(call, vector, repeats=OVERHEAD_REPEATS)
-    long = runs.least_seconds(chain, vector, matrix, repeats=OVERHEAD_REPEATS)
+    called = least_seconds(call, vector, repeats=OVERHEAD_REPEATS)
+    long = least_seconds(chain, vector, matrix, repeats=OVERHEAD_REPEATS)
     return max(long - called, 1e-7) / (2 * steps)
 
 

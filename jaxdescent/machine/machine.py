@@ -38,7 +38,6 @@ class Machine:
       is_measured: whether the rates are measured on this machine.
       measured_at: when they were measured, in seconds since 1970; zero for defaults.
       others: the share of all cores that other processes used during the measurement.
-      spread: the largest ratio of the median run's time to the best.
       name: the name of published figures, such as ``8xh100``; empty for an attached device.
       devices: the number of devices that share a problem; all other figures are for each.
       link_bandwidth: bytes a second that each can send to the others; 0 if it is not known.
@@ -62,7 +61,6 @@ class Machine:
     is_measured: bool
     measured_at: float = 0.0
     others: float = 0.0
-    spread: float = 1.0
     name: str = ""
     devices: int = 1
     link_bandwidth: float = 0.0

@@ -20,7 +20,7 @@ from jaxdescent.machine.defaults import DEFAULTS
 FORMAT = 4
 """The version of the JSON file's format; files of another version are ignored."""
 
-QUALITY = ("measured_at", "others", "spread")
+QUALITY = ("measured_at", "others")
 """The fields that describe the quality of a calibration."""
 
 

@@ -47,10 +47,16 @@ def regression_solver_bytes(
         widened = min(entries, WIDENED_BYTES // itemsize)
         if is_widened and (is_centred or widened == entries):
             copies += is_centred + widened / entries
-        elif not design.is_stored:
-            copies += intercept
         squares = 3 if has_many_l2 else 2 if outputs == 1 and not is_widened else 4
-        peak = copies * entries + squares * square + (5 + outputs) * features
+        if not design.is_stored and (intercept or has_many_l2):  # X is written out beside them
+            copies, squares = copies + 1, squares + 1
+        factorised = copies * entries + squares * square
+        if is_centred and not (is_weighted or is_widened) and design.is_stored:
+            # The centred X is common to two factorisations, of the targets and of residuals.
+            factorised = max(factorised, 3 * entries + 2 * square)
+        # Or the weights, gradients and corrections of the look at a claim.
+        looked = (8 + 2 * has_many_l2) * outputs
+        peak = max(factorised + (5 + outputs) * features, looked * features)
     else:
         are_widened = jnp.result_type(targets) != design.dtype
         is_scaled = intercept or is_weighted
