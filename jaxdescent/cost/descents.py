@@ -135,12 +135,18 @@ def _copied(question: Question) -> float:
     if question.is_narrow:
         whole = float(structure.entries * itemsize)
         if question.is_widened:
-            return 2 * whole
+            return 2 * whole + (_partial_sums(structure) if outputs > 1 else 0.0)
         is_half = structure.data_dtype == "float16"
         blocks = question.block_bytes(WIDENED_BYTES, is_cut=is_half)
         return blocks + max(blocks, whole * is_half)
+    return _partial_sums(structure)
+
+
+def _partial_sums(structure: Structure) -> float:
+    """The bytes of a sum of X'R for each group of rows."""
+    (rows, features), outputs = structure.shard, structure.outputs
     length = run_length(rows, features) if outputs == 1 else part_length(rows)
-    return rows / length * features * outputs * itemsize if length else 0.0
+    return rows / length * features * outputs * structure.itemsize if length else 0.0
 
 
 LSMR_ROW = PricedByPasses((2, 2), (1, 1), 12, 9, of_rows=3, looked=(12, 7), is_centred=True)
