@@ -143,7 +143,9 @@ class Quadratic(Objective):
         return dataclasses.replace(self, hessian=hoist(self.hessian, params, always=always))
 
     def _minus_linear(self, image: Params) -> Params:
-        return jax.tree.map(jnp.subtract, image, self.linear) if self.linear is not None else image
+        if self.linear is None:
+            return image
+        return jax.tree.map(lambda image, own: image - own.astype(image.dtype), image, self.linear)
 
     def image(self, direction: Params) -> Params:
         if callable(self.hessian):
