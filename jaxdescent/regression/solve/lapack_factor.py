@@ -134,8 +134,9 @@ def _spectral(
     if regression.digits == np.float64:
         A = regression.centred / units
         A = np.vstack([A, np.diag(np.sqrt(ridge) / units)]) if ridge else A
-        sizes, Vt = np.linalg.svd(A, full_matrices=False)[1:]
-        vectors = Vt.T
+        # The vectors of the longer side of A are not needed.
+        A = np.linalg.qr(A, mode="r").T if len(A) >= features else A.T
+        vectors, sizes, _ = np.linalg.svd(A, full_matrices=False)
     else:
         is_by_rows = rows < features and not ridge
         if is_by_rows:
