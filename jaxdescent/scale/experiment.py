@@ -8,6 +8,7 @@ import pathlib
 import tomllib
 from typing import Any
 
+from jaxdescent.designs.sparse_entries import LARGEST_SIDE
 from jaxdescent.machine.defaults import DTYPES
 from jaxdescent.machine.devices import mesh_named
 from jaxdescent.scale.point import METHODS, ScalingPoint
@@ -71,8 +72,10 @@ class Experiment:
                 if name in known and one not in known[name]:
                     names = ", ".join(known[name])
                     raise BadExperiment(f"{name} must be of {names}, got {one!r}.")
-        if not 0 <= self.seed < 2**32:
-            raise BadExperiment(f"seed must be at least 0 and below 2**32, got {self.seed}.")
+        for name, least, power in (("seed", 0, 32), ("iterations", 1, 25)):
+            if not least <= (value := getattr(self, name)) < 2**power:
+                wanted = f"at least {least} and below 2**{power}"
+                raise BadExperiment(f"{name} must be {wanted}, got {value}.")
         if self.scaling not in SCALINGS:
             raise BadExperiment(f"scaling must be strong or weak, got {self.scaling!r}.")
         for name in self.rehearse:
@@ -154,6 +157,11 @@ class Experiment:
             if self.scaling == "weak":
                 whole = point.devices * getattr(point, point.grows)
                 point = dataclasses.replace(point, **{point.grows: whole})
+            if problem.is_by_share and max(point.rows, features) > LARGEST_SIDE:
+                raise BadExperiment(
+                    f"{name} must have fewer than 2**31 rows and features, got {point.rows:,} x "
+                    f"{features:,}."
+                )
             points.append(point)
         return points
 
