@@ -141,6 +141,18 @@ def full(folder, room, monkeypatch):
     monkeypatch.setattr(checkpoints.os, "fsync", fsync)
 
 
+@pytest.mark.parametrize("name", ["a file", "a file/below", "in circles", "a\0null", "read-only"])
+def test_what_cannot_be_a_folder_of_checkpoints_is_refused(name, tmp_path, monkeypatch):
+    (tmp_path / "a file").write_text("mine")
+    (tmp_path / "in circles").symlink_to(tmp_path / "in circles")
+    if name == "read-only":  # the system's own answer: chmod does not stop a superuser
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(ValueError, match=r"checkpoints cannot be kept in '.* \(.*: name a folder t"):
+        run(tmp_path / name)
+    assert (tmp_path / "a file").read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("keep", "room", "left"), [(3, 2.5, 2), (2, 2.5, 2), (5, 3.5, 3), (3, 9, 3)]
 )

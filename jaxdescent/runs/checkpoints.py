@@ -300,6 +300,8 @@ class Folder:
         If the folder has replaced an earlier one, no checkpoint in it is this run's.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.path))
         if fcntl is None:
             return
         if self._descriptor is not None:

@@ -90,8 +90,9 @@ class Checkpoint(Hook):
         checkpoints to resume from, the newest first.
 
         Raises:
-          ValueError: if the folder has checkpoints and the run is not to resume, if another run
-            writes there, if not all processes see the same, or if some have no part in the run.
+          ValueError: if the folder cannot be made or written to, if it has checkpoints and the run
+            is not to resume, if another run writes there, if not all processes see the same, or if
+            some have no part in the run.
         """
         members = list(processes.members())
         if len(members) < jax.process_count():
@@ -100,7 +101,13 @@ class Checkpoint(Hook):
                 f"{members}: lay its params over all devices, or run it in a program without "
                 "jax.distributed."
             )
-        self._folder = checkpoints.Folder(pathlib.Path(self.folder), self.keep)
+        try:
+            self._folder = checkpoints.Folder(pathlib.Path(self.folder), self.keep)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"checkpoints cannot be kept in {self.folder!r} ({error}): name a folder that can "
+                "be made and written to."
+            ) from error
         if not all(processes.told_by_all(bool(self._folder.is_ours))):
             raise ValueError(
                 f"another run writes its checkpoints to {self.folder}: wait for its end, or choose "
