@@ -218,6 +218,20 @@ def test_rows_that_changed_between_the_ends_of_their_files_are_refused(tmp_path,
     assert jd.fit_model(data, **kept, resume=True).metrics["resumed_at"] > 0
 
 
+def test_held_out_data_that_are_missing_or_new_are_refused(table, tmp_path):
+    def stopped(name, **held_out):
+        kept = OPTIONS | {"checkpoint": tmp_path / name}
+        with pytest.raises(Interrupted):
+            jd.fit_model(table, **kept, **held_out, watch=Signalling(1))
+        return kept | {"resume": True}
+
+    held_out = {"test_data": table.reverse()}
+    with pytest.raises(DataError, match='the held-out data\'s fingerprint was "sha.*" and is null'):
+        jd.fit_model(table, **stopped("with", **held_out))
+    with pytest.raises(DataError, match='the held-out data\'s fingerprint was null and is "sha'):
+        jd.fit_model(table, **stopped("without"), **held_out)
+
+
 @pytest.mark.parametrize("missing", ["mean", "drop"])
 def test_a_digest_of_rows_is_that_of_any_blocks_of_them(missing, rng):
     values, levels = rng.normal(size=90), rng.choice(["a", "b", None], 90).tolist()

@@ -152,8 +152,7 @@ def _job(
         facts = {f"the option {name}": value for name, value in request.as_json().items()}
         facts["the data's fingerprint"] = prints[0]
         facts[PROCESSES] = 1 if processes.is_alone() else jax.process_count()
-        if test_source is not None:
-            facts["the held-out data's fingerprint"] = prints[1]
+        facts["the held-out data's fingerprint"] = prints[1] or None
         checkpoint.compare(facts)
     if not processes.is_alone() and source.rows is None:
         watch.begin("counting rows", None)
