@@ -152,8 +152,9 @@ def test_hoisting_turns_closed_over_tracers_into_leaves(matrix):
 
 
 @pytest.mark.slow
-def test_a_large_16_bit_matrix_is_widened_block_by_block(rng):
-    rows, features, dtype = 5000, 2048, jnp.bfloat16  # not a whole number of blocks
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_large_16_bit_matrix_is_widened_block_by_block(dtype, rng):
+    rows, features = 5000, 2048  # not a whole number of blocks
     X = jnp.asarray(rng.normal(size=(rows, features)).astype(np.float32)).astype(dtype)
     y = rng.normal(size=rows).astype(np.float32)
     w = rng.normal(size=features).astype(np.float32)
@@ -177,7 +178,10 @@ def test_a_large_16_bit_matrix_is_widened_block_by_block(rng):
     np.testing.assert_allclose(image(regression, params), exact @ w + 0.5, rtol=1e-4, atol=1e-3)
     pulled = jax.jit(lambda objective, params: objective.gradient(params))(regression, params)
     np.testing.assert_allclose(pulled["weights"], gradient["weights"], rtol=1e-5)
-    for call in (program, image):
+    lengths = jax.jit(lambda objective, params: objective.X.column_lengths(weight, None))
+    of_columns = np.linalg.norm(np.sqrt(weight)[:, None] * exact, axis=0)
+    np.testing.assert_allclose(lengths(regression, params), of_columns, rtol=1e-5)
+    for call in (program, image, lengths):
         analysis = call.lower(regression, params).compile().memory_analysis()
         assert analysis.temp_size_in_bytes < 2 * WIDENED_BYTES < X.nbytes
 

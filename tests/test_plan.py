@@ -76,6 +76,8 @@ REGRESSIONS = [
     (regression(100, 5_003, 10), "LSMR()"),
     (regression(5_003, 200, dtype="bfloat16"), "ConjugateGradient()"),
     (regression(50_001, 200, dtype="bfloat16"), "GradientDescent(Backtracking())"),  # in blocks
+    (regression(50_001, 200, dtype="float16"), "LSMR()"),  # lengths in blocks too
+    (regression(131_072, 64, 3, dtype="float16"), "ConjugateGradient()"),
     (regression(20_000, 1_000, dtype="bfloat16"), "Gram()"),
     (regression(100_000, 100, intercept=False), "Gram()"),
     (regression(20_011, 100, dtype="bfloat16", intercept=False), "LSMR()"),

@@ -118,9 +118,8 @@ class PricedByPasses(NamedTuple):
 def _copied(question: Question) -> float:
     """The bytes of what products copy of X, and of the partial sums that they store.
 
-    A CPU widens 16-bit data as a whole or in blocks, for the start and for an iteration, and
-    float16 once more as a whole for the lengths of its columns, and to cut a block into runs. X'R
-    has a sum for each run of rows, and a product with a sparse X one for each chain of entries.
+    A CPU widens 16-bit data as a whole or in blocks, for the start and for an iteration. X'R has a
+    sum for each run of rows, and a product with a sparse X one for each chain of entries.
     """
     structure, itemsize = question.structure, question.structure.itemsize
     (rows, features), outputs = structure.shard, structure.outputs
@@ -133,12 +132,10 @@ def _copied(question: Question) -> float:
     if not (question.is_cpu and structure.is_dense):
         return 0.0
     if question.is_narrow:
-        whole = float(structure.entries * itemsize)
         if question.is_widened:
-            return 2 * whole + (_partial_sums(structure) if outputs > 1 else 0.0)
-        is_half = structure.data_dtype == "float16"
-        blocks = question.block_bytes(WIDENED_BYTES, is_cut=is_half)
-        return blocks + max(blocks, whole * is_half)
+            whole = 2.0 * structure.entries * itemsize
+            return whole + (_partial_sums(structure) if outputs > 1 else 0.0)
+        return 2 * question.block_bytes(WIDENED_BYTES)
     return _partial_sums(structure)
 
 

@@ -108,7 +108,7 @@ class Dense(Design):
         return dataclasses.replace(self, center=sum_of_centers(self.center, center))
 
     def to_dense(self) -> jax.Array:
-        return self._entries(None)
+        return _less(self.array.astype(self.dtype), self.center)
 
     def dense_bytes(self) -> int:
         rows, features = self.shape
@@ -116,12 +116,18 @@ class Dense(Design):
         return rows * features * jnp.dtype(self.dtype).itemsize if is_copied else 0
 
     def column_squared_norms(
-        self, row_weight: jax.Array | None, center: jax.Array | None
+        self, row_weight: jax.Array | None, center: jax.Array | None, scale: Any = None
     ) -> jax.Array:
-        squares = jnp.square(self._entries(center))
-        if row_weight is not None:
-            squares = row_weight.astype(self.dtype)[:, None] * squares
-        return jnp.sum(squares, axis=0)
+        center = sum_of_centers(self.center, center)
+
+        def of_rows(rows: jax.Array, weight: jax.Array | None) -> jax.Array:
+            rows = _less(rows.astype(self.dtype), center)
+            squares = jnp.square(rows if scale is None else rows * scale[None, :])
+            if weight is not None:
+                squares = weight.astype(self.dtype)[:, None] * squares
+            return jnp.sum(squares, axis=0)
+
+        return products.sum_of_rows(of_rows, self.array, row_weight, is_whole=self.is_whole)
 
     def column_lengths(self, row_weight: jax.Array | None, center: jax.Array | None) -> jax.Array:
         squares = self.column_squared_norms(row_weight, center)
@@ -134,10 +140,7 @@ class Dense(Design):
             # largest number of a column need not be found first.
             far = 2.0 ** (0.6 * float(limits.maxexp) // 1)
             by = jnp.where(is_long, 1 / far, jnp.where(is_short, far, 1)).astype(self.dtype)
-            shares = jnp.square(self._entries(center) * by[None, :])
-            if row_weight is not None:
-                shares = row_weight.astype(self.dtype)[:, None] * shares
-            return jnp.sqrt(jnp.sum(shares, axis=0)) / by
+            return jnp.sqrt(self.column_squared_norms(row_weight, center, by)) / by
 
         return lax.cond(jnp.any(is_short | is_long), scaled, lambda: jnp.sqrt(squares))
 
@@ -146,14 +149,10 @@ class Dense(Design):
         return _less(rows, self.center)
 
     def sums_of_rows(self, target: jax.Array, factor: jax.Array, sums: int) -> jax.Array:
-        return jax.ops.segment_sum(factor[:, None] * self._entries(None), target, sums)
+        return jax.ops.segment_sum(factor[:, None] * self.to_dense(), target, sums)
 
     def row_block(self, start: Any, size: int) -> jax.Array:
         return _less(block_of(self.array, start, size), self.center)
-
-    def _entries(self, center: jax.Array | None) -> jax.Array:
-        """All entries in the dtype of the weights, less the design's own center and another one."""
-        return _less(self.array.astype(self.dtype), sum_of_centers(self.center, center))
 
 
 def _less(rows: jax.Array, center: jax.Array | None) -> jax.Array:
