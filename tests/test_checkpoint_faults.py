@@ -148,7 +148,9 @@ def test_what_cannot_be_a_folder_of_checkpoints_is_refused(name, tmp_path, monke
     if name == "read-only":  # the system's own answer: chmod does not stop a superuser
         (tmp_path / name).mkdir()
         monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(ValueError, match=r"checkpoints cannot be kept in '.* \(.*: name a folder t"):
+    with pytest.raises(
+        ValueError, match=r"checkpoints cannot be kept in '.* \(.*: name a folder t"
+    ):
         run(tmp_path / name)
     assert (tmp_path / "a file").read_text() == "mine"
 

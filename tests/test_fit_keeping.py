@@ -226,9 +226,9 @@ def test_held_out_data_that_are_missing_or_new_are_refused(table, tmp_path):
         return kept | {"resume": True}
 
     held_out = {"test_data": table.reverse()}
-    with pytest.raises(DataError, match='the held-out data\'s fingerprint was "sha.*" and is null'):
+    with pytest.raises(DataError, match=r'held-out data\'s fingerprint was "sha.*" and is null'):
         jd.fit_model(table, **stopped("with", **held_out))
-    with pytest.raises(DataError, match='the held-out data\'s fingerprint was null and is "sha'):
+    with pytest.raises(DataError, match="the held-out data's fingerprint was null and is \"sha"):
         jd.fit_model(table, **stopped("without"), **held_out)
 
 

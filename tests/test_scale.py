@@ -107,8 +107,14 @@ def test_only_dense_problems_have_outputs():
         ({"seed": -1}, r"seed must be at least 0 and below 2\*\*32, got -1"),
         ({"seed": 2**32}, r"seed must be at least 0 and below 2\*\*32, got 4294967296"),
         ({"iterations": 2**25}, r"iterations must be at least 1 and below 2\*\*25, got 33554432"),
-        ({"problems": "sparse", "features": 2**32 + 3}, r"sparse must have .* 100,000 x 4,294,967,2"),
-        ({"problems": "hashed", "features": 2**31}, r"hashed must have fewer than 2\*\*31 rows and"),
+        (
+            {"problems": "sparse", "features": 2**32 + 3},
+            r"sparse must have .* 100,000 x 4,294,967,2",
+        ),
+        (
+            {"problems": "hashed", "features": 2**31},
+            r"hashed must have fewer than 2\*\*31 rows and",
+        ),
         (
             {"problems": "categorical", "rows": 2**30, "scaling": "weak", "devices": 2},
             r"categorical must have fewer .* got 2,147,483,648 x 256",

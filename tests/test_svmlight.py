@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import re
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from sklearn.linear_model import Ridge
 
 import jaxdescent as jd
 from jaxdescent.data import DataError, Kind, SparseColumn, located, open_source, svmlight
+from jaxdescent.fit import levels
+from jaxdescent.machine.resident import resident_bytes
 from tests.commands import run
 
 ROWS, WIDE = 400, 4000
@@ -263,6 +266,21 @@ def test_rows_of_a_sparse_column_are_cut_and_taken():
     assert (taken.starts.tolist(), taken.index.tolist()) == ([0, 2, 2], [1, 4])
     assert column[np.array([2])].values.tolist() == [3.0]
     assert column.row.tolist() == [0, 0, 2]
+
+
+def test_indices_beyond_a_limit_are_refused_with_the_bytes_that_they_take(tmp_path, monkeypatch):
+    """Of 8,000 indices, two new ones in each row: the bytes of the file do not count."""
+    pairs = (np.arange(8000) * 1001).reshape(-1, 2)
+    (tmp_path / "d.svm").write_text("".join(f"{a} {a}:1 {b}:1\n" for a, b in pairs))
+    monkeypatch.setattr(svmlight, "CHUNK_BYTES", 10_000)
+    monkeypatch.setattr(levels, "INDEX_BYTES", 200_000)
+    limit, pattern = resident_bytes() + (500 << 20), r"so far, needs ([\d.]+) GB of .*: raise it\.$"
+    with pytest.raises(
+        jd.ProblemTooLarge, match=r"finding the indices of 'x', which has "
+    ) as error:
+        jd.fit_model(tmp_path / "d.svm", l2=1.0, memory=limit)
+    needed = 1e9 * float(re.findall(pattern, str(error.value))[0])
+    assert needed - resident_bytes() == pytest.approx(8000 * 200_000, rel=0.3)
 
 
 @pytest.mark.slow

@@ -19,6 +19,9 @@ threads, code that is loaded late."""
 LEVEL_BYTES = 200
 """Bytes of a level's entry in the lookup tables, beside its text."""
 
+INDEX_BYTES = 50
+"""Bytes of an index of sparse numbers while all of them are found: six copies."""
+
 FINDING_COPIES = 5
 """Copies of the levels' texts while they are found: those that were known and those that are new,
 joined by a table that doubles."""

@@ -13,7 +13,13 @@ import numpy as np
 from jaxdescent import processes
 from jaxdescent.data import DataError, SparseColumn, located, read_ahead
 from jaxdescent.data.errors import listed, need_arrow
-from jaxdescent.fit.budget import FINDING_COPIES, LEVEL_BYTES, SLACK_BYTES, reading_of
+from jaxdescent.fit.budget import (
+    FINDING_COPIES,
+    INDEX_BYTES,
+    LEVEL_BYTES,
+    SLACK_BYTES,
+    reading_of,
+)
 from jaxdescent.fit.columns import View, bucket_of
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.rows import is_held_out
@@ -69,8 +75,8 @@ def with_levels(job: Job) -> Job:
         rows += block.rows
         job.watch.advance(rows)
         levels = {name: (len(texts), texts.nbytes) for name, texts in found.items()}
-        levels |= {} if sparse is None else {sparse: (indices.size // 4, 0)}
-        _check(job, levels, base + plan.bytes, base + freely.bytes)
+        levels |= {} if sparse is None else {sparse: (indices.size, 0)}
+        _check(job, levels, rows, base + plan.bytes, base + freely.bytes)
     if not processes.is_alone():
         content = json.dumps({name: _sorted(texts) for name, texts in found.items()})
         for text in processes.told_bytes_by_all(content.encode()):
@@ -107,32 +113,44 @@ def _of_all(places: np.ndarray) -> np.ndarray:
     return np.unique(np.concatenate([np.frombuffer(each, np.int64) for each in told]))
 
 
-def _check(job: Job, levels: Mapping[str, tuple[int, int]], reading: int, freely: int) -> None:
+def _check(
+    job: Job, levels: Mapping[str, tuple[int, int]], rows: int, reading: int, freely: int
+) -> None:
     """Raise an error where the levels so far, and copies of them, leave too little for reading,
     with the column that takes most, and with the bytes of all levels if the column's other texts
-    were as different.
+    were as different, or its other rows had as many new indices.
 
     Args:
       job: the fit.
       levels: for each column, how many levels there are, and the bytes of their texts.
+      rows: how many rows were read.
       reading: bytes that the process holds beside the levels.
       freely: bytes that it would hold beside them if a larger limit let it read more at a time.
     """
-    needed = {name: LEVEL_BYTES * n + FINDING_COPIES * size for name, (n, size) in levels.items()}
+    sparse = job.encoding.sparse
+    needed = {
+        name: (INDEX_BYTES if name == sparse else LEVEL_BYTES) * n + FINDING_COPIES * size
+        for name, (n, size) in levels.items()
+    }
     total = max(reading + sum(needed.values()), resident_bytes())
     if not needed:
         return job.memory.check()
     worst = max(needed, key=lambda name: needed[name])
-    if levels[worst][1] > MOST_TEXT:
+    count, size = levels[worst]
+    if size > MOST_TEXT:
         raise DataError(f"{worst!r} has levels of more than 2 GB of text: --hash takes it.")
     if job.memory.is_given and total > job.memory.limit:
-        in_all = job.source.text_bytes(worst) if worst in job.source.kinds else 0
-        growth = max(in_all / max(levels[worst][1], 1), 1.0) if in_all else 2.0
+        if worst == sparse:
+            what, advice, growth = "indices", "raise it", (job.source.rows or 2 * rows) / rows
+        else:
+            what, advice, growth = "levels", "name it in --hash or --exclude", 2.0
+            if in_all := job.source.text_bytes(worst) if worst in job.source.kinds else 0:
+                growth = max(in_all / max(size, 1), 1.0)
         needed[worst] = int(growth * needed[worst])
         raise job.memory.refuse(
-            f"finding the levels of {worst!r}, which has {levels[worst][0]:,} so far,",
+            f"finding the {what} of {worst!r}, which has {count:,} so far,",
             1.02 * (freely + sum(needed.values())),  # shown with three digits
-            "name it in --hash or --exclude",
+            advice,
         )
     return None
 
