@@ -146,6 +146,18 @@ def test_levels_are_the_same_text_in_every_format(form, table, tmp_path):
     assert texts["b"] == [str(value) for value in table["b"].to_pylist()]
 
 
+def test_of_an_array_stored_by_columns_no_others_are_read(tmp_path, monkeypatch):
+    X, taken = np.arange(700.0).reshape(7, 100), []
+    np.save(tmp_path / "X.npy", np.asfortranarray(X))
+    source, fromfile = open_source(tmp_path / "X.npy"), np.fromfile
+    monkeypatch.setattr(np, "fromfile", lambda *given: taken.append(given[2]) or fromfile(*given))
+    blocks = list(source.blocks(["x70", "x3"], 4))
+    got = {name: np.concatenate([each.columns[name] for each in blocks]) for name in ("x3", "x70")}
+    np.testing.assert_array_equal(np.stack([got["x3"], got["x70"]], 1), X[:, [3, 70]])
+    assert sum(taken) == 2 * 7
+    assert source.row_bytes(["x70", "x3"]) < 50
+
+
 @given(
     rows=st.integers(1, 40),
     columns=st.integers(1, 5),

@@ -104,23 +104,29 @@ class _NpyFile:
                 f"{path.stat().st_size:,}."
             )
 
-    def read(self, start: int, rows: int) -> np.ndarray:
-        """Rows by position, (rows, columns), read into memory of their own.
+    def read(self, start: int, rows: int, columns: Sequence[int]) -> list[np.ndarray]:
+        """Some rows by position, column by column, read into memory of their own. Of an array that
+        is stored by columns no others are read.
 
         A memory map's pages would count as resident until the system wants them back, up to the
         whole file: a limit of memory could not be kept.
         """
         with reading(self.path), self.path.open("rb") as file:
-            if not self.is_by_column or self.columns == 1:
+            if not self.is_by_column:
                 size = self.columns * self.dtype.itemsize
                 file.seek(self.offset + start * size)
                 block = np.fromfile(file, self.dtype, rows * self.columns)
-                return block.reshape(rows, self.columns)
-            block = np.empty((self.columns, rows), self.dtype)
-            for j in range(self.columns):
+                block = block.reshape(rows, self.columns)
+                return [block[:, j] for j in columns]
+            block = np.empty((len(columns), rows), self.dtype)
+            for column, j in zip(block, columns, strict=True):
                 file.seek(self.offset + (j * self.rows + start) * self.dtype.itemsize)
-                block[j] = np.fromfile(file, self.dtype, rows)
-            return block.T
+                column[:] = np.fromfile(file, self.dtype, rows)
+            return list(block)
+
+    def row_bytes(self, columns: int) -> int:
+        """The bytes that are read of a row for so many columns."""
+        return (columns if self.is_by_column else self.columns) * self.dtype.itemsize
 
 
 class NpyFiles(Source):
@@ -150,8 +156,7 @@ class NpyFiles(Source):
         self.kinds = kinds
 
     def row_bytes(self, names: Sequence[str]) -> int:
-        # Whole rows of features are read, whichever are asked for, and 16 bytes of the target.
-        return self._features.columns * self._features.dtype.itemsize + 16
+        return self._features.row_bytes(len(names)) + 16  # of the target
 
     def blocks(self, names: Sequence[str], rows: int, begin: int = 0) -> Iterator[Block]:
         X, y = self._features, self._target
@@ -159,8 +164,8 @@ class NpyFiles(Source):
         for start in self._starts[begin::rows]:
             size, columns = min(rows, X.rows - start), {}
             if own:  # the target alone needs no features
-                block = X.read(start, size)
-                columns = {name: block[:, self._index[name]] for name in own}
+                found = X.read(start, size, [self._index[name] for name in own])
+                columns = dict(zip(own, found, strict=True))
             if y is not None and TARGET in names:
-                columns[TARGET] = y.read(start, size)[:, 0]
+                (columns[TARGET],) = y.read(start, size, [0])
             yield Block(columns, size, 0, X.path.name, start)
