@@ -1,6 +1,7 @@
 """Scaling experiments: their points, what is measured, what is kept, and what is said."""
 
 import dataclasses
+import errno
 import json
 import time
 
@@ -12,6 +13,7 @@ from rich.console import Console
 import jaxdescent as jd
 from benchmarks.studies.accelerators import reads
 from jaxdescent import provenance, scale
+from jaxdescent.data import DataError
 from jaxdescent.machine import memory
 from jaxdescent.scale import record, report, run
 from jaxdescent.scale.compiled import Compiled, Sent, _computations, _moved, _sent_by
@@ -235,6 +237,25 @@ def test_a_point_that_cannot_be_run_does_not_stop_the_others(tmp_path):
     console = Console(record=True, width=200)
     report.show([first, second, third], console)
     assert "Not run: dense 100 x 4 float32, gram, samples over 8 devices" in console.export_text()
+
+
+def test_a_full_disk_is_named_and_leaves_no_half_of_a_picture(tmp_path, monkeypatch):
+    def full(*given):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def half(self, path):
+        path.write_bytes(b"half")
+        full()
+
+    grid = Experiment(rows=(256,), features=(8,))
+    line = record.line_of(*grid.points(), grid, {"iteration_seconds": 1.0})
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", half)
+    with pytest.raises(DataError, match=r"a\.png cannot be written: No space left on device"):
+        draw([line], tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(record.os, "fsync", full)
+    with pytest.raises(DataError, match=r"s\.jsonl cannot be written: No space left on device"):
+        record.append(tmp_path / "s.jsonl", line)
 
 
 def test_an_error_is_not_told_again_once_its_point_has_figures(tmp_path, monkeypatch):

@@ -11,9 +11,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxdescent.data import Source, located, read_ahead
+from jaxdescent.data.errors import writing
 from jaxdescent.data.protocol import unchanged
 from jaxdescent.fit.budget import Memory, reading_of
 from jaxdescent.fit.dates import with_columns
+from jaxdescent.fit.kept_folder import replacing
 from jaxdescent.fit.model import Model
 from jaxdescent.fit.report import Course
 from jaxdescent.fit.roles import Roles
@@ -92,7 +94,8 @@ def draw(sample: Sample, target: str, path: pathlib.Path, course: Course | None 
         axes.grid(alpha=0.25)
     left.legend(markerscale=2.5, frameon=False, loc="upper left")
     figure.suptitle(f"{target}: {sample.observed.size:,} rows of the data")
-    figure.savefig(path, dpi=130)
+    with writing(path), replacing(path) as new:
+        figure.savefig(new, dpi=130)
 
 
 def draw_convergence(axes: Any, course: Course) -> None:

@@ -11,7 +11,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, ScalarFormatter
 
+from jaxdescent.data.errors import writing
 from jaxdescent.display.figures import FAINT, INK, finish_loglog, new_figure, set_title
+from jaxdescent.fit.kept_folder import replacing
 from jaxdescent.machine import mesh_named
 from jaxdescent.scale.point import ScalingPoint
 from jaxdescent.scale.report import Line, efficiency, seconds_of
@@ -62,7 +64,8 @@ def draw(lines: list[Line], path: pathlib.Path) -> None:
     _draw_roofs(roof_axes, lines)
     if series:
         time_axes.legend(frameon=False, fontsize=8, loc="best")
-    figure.savefig(path)
+    with writing(path), replacing(path) as new:
+        figure.savefig(new)
 
 
 def _plot(places: list[Any], axes: Axes, style: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from jaxdescent import provenance
 from jaxdescent.data import DataError
+from jaxdescent.data.errors import writing
 from jaxdescent.fit.kept_folder import KeptFolder
 from jaxdescent.scale.experiment import BadExperiment, Experiment
 from jaxdescent.scale.point import ScalingPoint
@@ -52,7 +53,7 @@ def machine() -> dict[str, Any]:
 
 def append(path: pathlib.Path, line: dict[str, Any]) -> None:
     """Add a line to the file, in one write, after the last whole one."""
-    with path.open("ab+") as file:
+    with writing(path), path.open("ab+") as file:
         file.seek(0)
         content = file.read()
         if content and not content.endswith(b"\n"):  # a line was cut off while it was written
