@@ -59,6 +59,8 @@ def _on_host(question: Question) -> Price:
     held = 8.0 * (BLOCK + 6 * (rows + features) * outputs + 6 * smaller**2)
     if structure.data_dtype != structure.compute_dtype:
         held += structure.entries * structure.itemsize
+    if not question.machine.is_one_cpu:  # a program that may run elsewhere has XLA's solve
+        held = _direct_bytes(question)
     setup = on_one + Work(seconds=HOST_SECONDS)
     if structure.has_own_l2 or not structure.is_tall or _is_singular(structure):
         setup += question.spectrum(smaller)
