@@ -22,6 +22,9 @@ from tests.results import assert_same
 MOST = {
     "regression 300 x 7, default": 0,
     "regression 5,000 x 40, l2, default": 0,
+    "regression 20,000 x 100, default": 0,
+    "regression 30,000 x 100, default": 310,
+    "regression 900 x 6,000, l2, default": 418,
     "regression 300 x 7, LSMR": 192,
     "regression 300 x 7, ConjugateGradient": 132,
     "Rosenbrock, default": 106,
