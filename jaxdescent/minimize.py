@@ -167,7 +167,9 @@ def minimize(
         result = program(*stopped)
     elif is_there:
         donated, (start, whole, most) = (0,) if donate else (), stopped
-        staged = whole._replace(method=whole.method.first_stage())
+        # Between two checks no other method takes over.
+        first = whole.method.first_stage() if flags["check_every"] == 1 else whole.method
+        staged = whole._replace(method=first)
         inputs_of_stage = start, staged, most
         program = programs.compiled(descend_to_claim, inputs_of_stage, donate=donated, **flags)
         result = settled(program, program(*inputs_of_stage), staged, limit, flags)

@@ -205,6 +205,17 @@ def test_a_direction_that_is_taken_for_rounding_is_told_of(shape, rng):
     assert 0.2 * result.value < result.suboptimality < result.value - least
 
 
+@pytest.mark.parametrize("l2", [(10.0, 1000.0), (1000.0, 10.0), (1.0, 100.0)])
+def test_a_direction_that_is_taken_for_rounding_is_penalised_in_each_output_by_its_own(l2, rng):
+    X = rng.normal(size=(200, 4)).astype(np.float32)
+    X[:, 1] = X[:, 0] * (1 + 1e-6 * rng.normal(size=200)).astype(np.float32)
+    y = rng.normal(size=(200, 2)).astype(np.float32)
+    result = solve(X, y, l2=np.float32(l2))
+    _, _, value = closed_form(X, y, l2)
+    assert result.value < (1 + 1e-5) * value
+    assert status(result) == "CONVERGED"
+
+
 @pytest.mark.parametrize(
     ("shape", "outputs", "dtype", "is_possible"),
     [

@@ -1,5 +1,7 @@
 """Two methods in one: the answers of either, the price of the first alone where that does."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -390,3 +392,35 @@ def test_each_method_is_compiled_when_its_turn_comes(condition, more, rng, monke
         assert int(getattr(eager, name)) == int(getattr(whole, name)), name
     assert eager.method == whole.method == repr(method.methods[int(condition > 2)])
     np.testing.assert_allclose(eager.params["weights"], whole.params["weights"], atol=1e-4)
+
+
+@pytest.mark.parametrize(("budget", "every"), [(4, 7), (2, 32)])
+def test_a_hedge_that_is_seldom_checked_takes_over_between_two_checks(budget, every, rng):
+    X = rng.normal(size=(80, 30)) * 10 ** np.linspace(0, -1, 30)
+    X, y = (part.astype(np.float32) for part in (X, rng.normal(size=80)))
+    method = jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), budget)
+
+    def solve(X, y):
+        regression = jd.LinearRegression(X, y)
+        return jd.minimize(regression, method=method, check_every=every, max_iterations=30)
+
+    eager, whole = solve(X, y), jax.jit(solve)(X, y)
+    assert eager.converged
+    assert int(eager.iterations) == int(whole.iterations)
+    assert eager.method == whole.method == "DerivativeMethod()"
+
+
+def test_the_steps_of_a_subclass_are_its_own():
+    seen = []
+
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass(frozen=True, eq=False)
+    class Told(jd.Hedge):
+        def blind_step(self, objective, params, state):
+            seen.append(type(state).__name__)
+            return super().blind_step(objective, params, state)
+
+    X = np.eye(7, 3, dtype=np.float32)
+    method = Told(jd.ConjugateGradient(), jd.DerivativeMethod(), 5)
+    assert jd.minimize(jd.LinearRegression(X, X[:, 0]), method=method).converged
+    assert seen

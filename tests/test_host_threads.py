@@ -1,5 +1,6 @@
 """The threads of NumPy's linear algebra are one while the host solves, and all afterwards."""
 
+import os
 import threading
 
 import pytest
@@ -45,6 +46,20 @@ def test_blocks_that_overlap_leave_as_many_threads_as_there_were(threads):
     may_end.set()
     other.join(10)
     assert seen + threads == [1, 5]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning", "ignore:.*fork:RuntimeWarning")
+def test_a_forked_process_begins_anew(threads):
+    with on_one_thread():
+        child = os.fork()
+        if child == 0:
+            seen = threads[0]
+            with on_one_thread():
+                within = threads[0]
+            os._exit(0 if [seen, within, threads[0]] == [5, 1, 5] else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert threads == [1]
 
 
 def test_a_library_under_another_name_stays_as_it_is(monkeypatch):

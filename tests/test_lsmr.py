@@ -13,6 +13,7 @@ from jaxdescent.status import Status
 from tests import references
 from tests.distributed.cases import data as of_processes
 from tests.meshes import rows_over
+from tests.references import closed_form
 from tests.results import assert_progress_is_true
 
 pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day
@@ -299,3 +300,17 @@ def test_outputs_that_lie_over_devices_converge_in_any_order_of_the_rows(several
         params = [np.asarray(result.params[name], float) for name in ("weights", "intercept")]
         value = 0.5 * np.sum(np.square(X.astype(float) @ params[0] + params[1] - y))
         assert value <= (1 + 1e-6) * least
+
+
+def test_an_output_that_is_done_stays_where_it_is(rng):
+    """Its direction goes on while another output takes thousands of steps, and overflows."""
+    U, V = (np.linalg.qr(rng.normal(size=(side, 60)))[0] for side in (2000, 60))
+    values = 50 * np.geomspace(1, 1e-3, 60)
+    X = (U * values @ V.T).astype(np.float32)
+    hard = 10 * X @ (V @ (rng.normal(size=60) / values)) + rng.normal(size=2000)
+    Y = np.stack([hard, rng.normal(size=2000)], axis=1).astype(np.float32)
+    result = jd.minimize(jd.LinearRegression(X, Y), method=jd.LSMR(), max_iterations=4000)
+    assert result.iterations > 300
+    weights, _, value = closed_form(X, Y)
+    np.testing.assert_allclose(result.value, value, rtol=1e-3)
+    np.testing.assert_allclose(X @ result.params["weights"][:, 1], X @ weights[:, 1], atol=1e-2)

@@ -27,14 +27,16 @@ HOST_SECONDS, HOST_PASSES, HOST_VECTORS = 9e-4, (6.0, 13.0), 20.0
 """The seconds that a solve on the host takes however small it is, its passes over a tall and over a
 wide X, and those over arrays like the targets and the weights, in float64 on one core."""
 
+MOST_CORES = 8
+"""The most cores that are assumed to be faster than one by their number."""
+
 
 def is_on_host(question: Question) -> bool:
-    """Whether NumPy solves a regression with 32-bit data, which are on one CPU."""
+    """Whether NumPy solves the regression, whose data are on one CPU."""
     structure = question.structure
     if not (structure.is_dense and _is_by_rows(question)) or structure.is_rounded:
         return False
-    size = structure.rows, structure.features, structure.outputs, structure.itemsize
-    return structure.itemsize == 4 and is_small(*size)
+    return is_small(structure.rows, structure.features, structure.outputs, structure.itemsize)
 
 
 def look_on_host(question: Question, *, estimates: bool) -> Work:
@@ -48,20 +50,28 @@ def look_on_host(question: Question, *, estimates: bool) -> Work:
 
 
 def _on_host(question: Question) -> Price:
-    """The Gram matrix in float64, its factor, and passes over X and the targets, on one core."""
+    """The Gram matrix in float64 and its factor, or of float64 data QR, and passes over X and the
+    targets, on one core.
+    """
     structure, smaller = question.structure, question.structure.smaller
     rows, features, outputs = structure.rows, structure.features, structure.outputs
     passes = HOST_PASSES[not structure.is_tall]
     moved = 8.0 * (passes * structure.entries + HOST_VECTORS * (rows + features) * outputs)
-    on_one = Work(bytes_moved=moved, flops=4.0 * passes * structure.entries * outputs)
-    on_one += question.product(2.0 * structure.entries * smaller + 4.0 * smaller**3, smaller)
-    on_one *= question.machine.cores
+    work = Work(bytes_moved=moved, flops=4.0 * passes * structure.entries * outputs)
+    # QR of float64 data takes three times as long as their Gram matrix.
+    times = 2.0 if structure.itemsize == 4 else 6.0
+    work += question.product(times * structure.entries * smaller + 4.0 * smaller**3, smaller)
+    # All of it is done by one core, which has no more than a part of the memory's bandwidth.
+    slower = min(question.machine.cores, MOST_CORES) - 1
+    work += Work(seconds=slower * question.seconds(work))
     held = 8.0 * (BLOCK + 6 * (rows + features) * outputs + 6 * smaller**2)
-    if structure.data_dtype != structure.compute_dtype:
+    if structure.itemsize == 8:  # centred, and divided by units
+        held += 2 * structure.entries * structure.itemsize
+    elif structure.data_dtype != structure.compute_dtype:
         held += structure.entries * structure.itemsize
     if not question.machine.is_one_cpu:  # a program that may run elsewhere has XLA's solve
         held = _direct_bytes(question)
-    setup = on_one + Work(seconds=HOST_SECONDS)
+    setup = work + Work(seconds=HOST_SECONDS)
     if structure.has_own_l2 or not structure.is_tall or _is_singular(structure):
         setup += question.spectrum(smaller)
     return Price(held, setup, Work(), 1.0, structure.eps)

@@ -152,6 +152,8 @@ class Descent(Measured):
 
     def is_claimed(self, loop: Loop) -> bool:
         """Whether the end of this loop, whose arrays are concrete, needs to be confirmed."""
+        if not self.is_doubtful(loop):
+            return False
         is_claim = self.may_go_on or int(loop.status) in CLAIMS
         if int(loop.status) == Status.CONVERGED.value and not self.may_go_on:
             is_claim = bool(self.method.overlooks(loop.state))

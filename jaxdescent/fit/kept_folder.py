@@ -84,6 +84,7 @@ class KeptFolder(NamedTuple):
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A temporary path to write to, which is renamed to ``path`` at the end."""
+    path = path.resolve()  # what a link points to is replaced
     new = path.with_name(f".{path.name}")
     try:
         yield new

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import os
 import threading
 from collections.abc import Callable, Iterator
 from importlib import util
@@ -28,7 +29,7 @@ def on_one_thread() -> Iterator[None]:
     """A block, or a function, in which OpenBLAS uses one thread, in the whole process.
 
     Other libraries of linear algebra, and an OpenBLAS that is found under another name, stay as
-    they are.
+    they are. What sets the number of threads while such a block runs sees one thread before.
     """
     found = _functions()
     if found is None:
@@ -47,12 +48,29 @@ def on_one_thread() -> Iterator[None]:
                 set_threads(before)
 
 
+def _begin_in_child() -> None:
+    """Leave the blocks of threads that a forked process does not have."""
+    if _inside and (found := _functions()) is not None:
+        found[0](_inside[0])
+    _inside.clear()
+    _lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_begin_in_child
+    )
+
+
 @functools.cache
 def _functions() -> tuple[Callable[[int], Any], Callable[[], int]] | None:
     extension = util.find_spec("numpy._core._multiarray_umath")
     if extension is None or extension.origin is None:
         return None
-    library = ctypes.CDLL(extension.origin)  # loaded already, with the library that it is linked to
+    try:
+        library = ctypes.CDLL(extension.origin)  # loaded already, with what it is linked to
+    except OSError:
+        return None
     for name in NAMES:
         if hasattr(library, name.format("set")) and hasattr(library, name.format("get")):
             return getattr(library, name.format("set")), getattr(library, name.format("get"))

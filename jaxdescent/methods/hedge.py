@@ -172,7 +172,8 @@ class Hedge(LookingAhead):
         return state._replace(attempt=over), ~state.is_second
 
     def first_stage(self) -> Method:
-        return _staged(_Attempt, self)
+        # A subclass may have steps of its own.
+        return _staged(_Attempt, self) if type(self) is Hedge else self
 
     def _of_stage(self, state: _State, first: Any, second: Any) -> Any:
         """What is known of the method of this stage; of both, of the one that is active."""

@@ -188,7 +188,8 @@ class LSMR(LookingAhead):
             )
             search = jnp.where(is_restart, 0, state.last - of_search * state.search)
             last = new_basis.direction - jnp.where(is_restart, 0, of_last) * state.last
-            new_weights = moved + jnp.where(is_restart | is_done, 0, of_move) * search
+            # Where an output is done, its direction goes on and may overflow.
+            new_weights = jnp.where(is_restart | is_done, moved, moved + of_move * search)
             changes = {
                 "last": last,
                 "gradient": gradient,

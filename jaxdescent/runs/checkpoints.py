@@ -300,7 +300,8 @@ class Folder:
         If the folder has replaced an earlier one, no checkpoint in it is this run's.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        if not os.access(self.path, os.W_OK | os.X_OK):
+        # A folder that can only be read may have checkpoints to go on from.
+        if not (os.access(self.path, os.W_OK | os.X_OK) or self.iterations()):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.path))
         if fcntl is None:
             return

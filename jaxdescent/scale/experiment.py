@@ -72,6 +72,7 @@ class Experiment:
                 if name in known and one not in known[name]:
                     names = ", ".join(known[name])
                     raise BadExperiment(f"{name} must be of {names}, got {one!r}.")
+        # A measurement takes up to 64 times the iterations, which int32 numbers.
         for name, least, power in (("seed", 0, 32), ("iterations", 1, 25)):
             if not least <= (value := getattr(self, name)) < 2**power:
                 wanted = f"at least {least} and below 2**{power}"

@@ -1,4 +1,4 @@
-"""The look at a claim on a small stored regression, by LAPACK in float64 on the host.
+"""The look at a claim on a stored regression, by LAPACK in float64 on the host.
 
 Where no direction of X is lost in rounding, the minimum is known
 (:mod:`jaxdescent.regression.solve.by_lapack`), and with it how far the value is above it: a claim
@@ -103,8 +103,9 @@ def largest_decrease(solution: by_lapack.Minimiser, weights: np.ndarray, allowed
     """The largest certain decrease of the value by a step, summed over the outputs.
 
     It is zero where the columns are so far from dependent that the gradient alone shows that the
-    value cannot fall by more than is allowed, and for the columns of a wide X, whose singular
-    values take too long.
+    value cannot fall by more than is allowed, and for a wide X of more than
+    :data:`~jaxdescent.regression.solve.by_lapack.MOST_LOOKED_AT` features, whose singular values
+    take too long.
 
     Args:
       solution: the minimiser of the regression, whose outputs share one penalty; an intercept is at

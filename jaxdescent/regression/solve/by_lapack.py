@@ -28,7 +28,8 @@ from jaxdescent.regression.solve.stored_regression import StoredRegression
 
 MOST_BYTES, MOST_PRODUCTS, MOST_OUTPUTS = 1 << 23, 1 << 28, 64
 """The most bytes of X, the most products of its Gram matrix, and the most targets for each row, for
-which LAPACK on one core takes some milliseconds; XLA would compile for seconds."""
+which LAPACK on one core takes some milliseconds; XLA would compile for seconds. Where columns are
+nearly equal, a look at the solution takes ten times as long, and copies of X in float64."""
 
 QUICK_ENTRIES, QUICK_SIDE, LARGER = 1 << 18, 64, 4
 """The most entries of X or of the targets, and the largest smaller side of X, for which the minimum
@@ -83,8 +84,8 @@ class Minimiser:
       curves_down: whether there is no minimum.
       is_whole: whether no direction was taken for rounding, so that the minimum is exact for the
         given numbers.
-      hides: whether such a direction is longer than the rounding of its terms, so that a step along
-        it may lower the value.
+      hides: whether a direction that was taken for rounding is longer than the rounding of its
+        terms, so that a step along it may lower the value.
     """
 
     regression: StoredRegression

@@ -22,7 +22,8 @@ Array = np.ndarray
 class Inverse(NamedTuple):
     """``(A'A + l2 I)^-1 = Q diag(gain) Q'``, or its pseudo-inverse.
 
-    Q is ``basis``, or for a wide A in float32 ``D^-2 A' basis`` with D the units of the columns.
+    Q is ``basis``, or for a wide A that is factorised by its rows ``D^-2 A' basis``, with D the
+    units of the columns.
     """
 
     basis: Array  # (features, rank), or (rows, rank)

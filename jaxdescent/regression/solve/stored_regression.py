@@ -19,8 +19,8 @@ Array = np.ndarray
 class StoredRegression:
     """The arrays of a regression in float64, and sums that a solve needs, computed once.
 
-    A float32 X of more than :data:`BLOCK` entries stays as it is: each pass converts it block by
-    block, which is faster than to read a copy.
+    An X of up to 32 bits and more than :data:`BLOCK` entries is kept in float32: each pass converts
+    it block by block, which is faster than to read a copy.
 
     Attributes:
       X: (rows, features), not centred.
@@ -68,7 +68,9 @@ class StoredRegression:
     @functools.cached_property
     def mean(self) -> Array:
         """``x_bar``, (features,); zeros without an intercept."""
-        if self._is_in_blocks and self.intercept:
+        if not self.intercept:
+            return np.zeros(self.X.shape[1])
+        if self._is_in_blocks:
             return self.transposed_product(self.share)[:, 0] / self.total
         return self._columns[0]
 
