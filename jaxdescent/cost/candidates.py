@@ -250,8 +250,14 @@ def _price_of(entry: Entry, question: Question) -> Price:
     price = entry.price(question)
     if question.structure.kind is not ProblemKind.REGRESSION or entry.method is _DIRECT:
         return price
-    look = solves.look_on_host(question, estimates=entry.estimates)
-    return price._replace(setup=price.setup + look)
+    look, structure = solves.look_on_host(question, estimates=entry.estimates), question.structure
+    # Float64 reaches the host as words of 32 bits, which are a copy.
+    words = (
+        structure.entries * structure.itemsize if look.seconds and structure.itemsize == 8 else 0
+    )
+    return price._replace(
+        setup=price.setup + look, working_bytes=price.working_bytes + float(words)
+    )
 
 
 def _seconds_at(condition: float, entry: Entry, question: Question, most: float) -> float:
