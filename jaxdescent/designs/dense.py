@@ -116,8 +116,14 @@ class Dense(Design):
         return rows * features * jnp.dtype(self.dtype).itemsize if is_copied else 0
 
     def column_squared_norms(
-        self, row_weight: jax.Array | None, center: jax.Array | None, scale: Any = None
+        self, row_weight: jax.Array | None, center: jax.Array | None
     ) -> jax.Array:
+        return self._squared_norms(row_weight, center, None)
+
+    def _squared_norms(
+        self, row_weight: jax.Array | None, center: jax.Array | None, scale: jax.Array | None
+    ) -> jax.Array:
+        """:meth:`column_squared_norms` of the columns times a scale."""
         center = sum_of_centers(self.center, center)
 
         def of_rows(rows: jax.Array, weight: jax.Array | None) -> jax.Array:
@@ -140,7 +146,7 @@ class Dense(Design):
             # largest number of a column need not be found first.
             far = 2.0 ** (0.6 * float(limits.maxexp) // 1)
             by = jnp.where(is_long, 1 / far, jnp.where(is_short, far, 1)).astype(self.dtype)
-            return jnp.sqrt(self.column_squared_norms(row_weight, center, by)) / by
+            return jnp.sqrt(self._squared_norms(row_weight, center, by)) / by
 
         return lax.cond(jnp.any(is_short | is_long), scaled, lambda: jnp.sqrt(squares))
 

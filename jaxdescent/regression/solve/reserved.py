@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -51,8 +52,9 @@ def regression_solver_bytes(
         if not design.is_stored and (intercept or has_many_l2):  # X is written out beside them
             copies, squares = copies + 1, squares + 1
         factorised = copies * entries + squares * square
-        if is_centred and not (is_weighted or is_widened) and design.is_stored:
-            # The centred X is common to two factorisations, of the targets and of residuals.
+        is_plain = is_centred and not (is_weighted or is_widened) and design.is_stored
+        if is_plain and jax.default_backend() == "cpu" and jax.device_count() == 1:
+            # By QR the centred X is common to two factorisations, of the targets and of residuals.
             factorised = max(factorised, 3 * entries + 2 * square)
         # Or the weights, gradients and corrections of the look at a claim.
         looked = (8 + 2 * has_many_l2) * outputs
