@@ -11,8 +11,6 @@ from benchmarks.studies.passes import Counted, passes
 from jaxdescent.numerics.linear_systems import hypotenuse
 from jaxdescent.status import Status
 from tests import references
-from tests.distributed.cases import data as of_processes
-from tests.meshes import rows_over
 from tests.references import closed_form
 from tests.results import assert_progress_is_true
 
@@ -286,20 +284,6 @@ def test_a_hypotenuse_has_the_digits_of_its_dtype_at_every_scale(dtype, x64):
     assert np.max(np.abs(error)) <= 1
     assert abs(np.mean(error)) <= 0.02  # it is not systematically too short
     assert hypotenuse(jnp.zeros((), dtype), jnp.zeros((), dtype)) == 0
-
-
-def test_outputs_that_lie_over_devices_converge_in_any_order_of_the_rows(several_devices):
-    """Means up to ten spreads from zero, whose rounding is all of the gradient that is left."""
-    X, y, _ = of_processes(3)
-    least = references.closed_form(X, y)[2]
-    for seed in range(6):
-        order = np.random.default_rng(seed).permutation(len(X))
-        rows = [jax.device_put(part[order], rows_over(8)) for part in (X, y)]
-        result = jd.minimize(jd.LinearRegression(*rows), method=jd.LSMR())
-        assert result.converged
-        params = [np.asarray(result.params[name], float) for name in ("weights", "intercept")]
-        value = 0.5 * np.sum(np.square(X.astype(float) @ params[0] + params[1] - y))
-        assert value <= (1 + 1e-6) * least
 
 
 def test_an_output_that_is_done_stays_where_it_is(rng):

@@ -111,8 +111,8 @@ class Gram(Method):
             estimate = progress.estimate.at_least_curvature(
                 alone.least_curvature(), progress.gradient_norm
             )
-            # The rounding of G may be all of the least curvature.
-            norm, rounding = progress.gradient_norm, len(form.gram) * jnp.finfo(form.gram.dtype).eps
+            # The rounding of G, in sums over many rows, may be all of the least curvature.
+            norm, rounding = progress.gradient_norm, form.gram.size * jnp.finfo(form.gram.dtype).eps
             least = implied_curvature(norm, estimate.suboptimality)
             forgets = least <= 2 * rounding * estimate.curvature
             progress = progress._replace(estimate=estimate._replace(forgets=forgets))

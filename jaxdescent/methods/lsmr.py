@@ -196,16 +196,13 @@ class LSMR(LookingAhead):
                 "scalars": new_scalars,
                 "is_estimate": ~jnp.all(is_restart),
             }
-            # An estimate that has fallen this far may be rounding: the residual must confirm it, of
-            # all outputs at once, since a claim about them has to be made before the first is
-            # confirmed. What is measured is mostly rounding, too large to be judged with caution.
+            # An estimate that has fallen this far may be rounding: the residual must confirm it.
             eps = jnp.finfo(beta.dtype).eps
             fallen = new_scalars.normal * inverse(new_scalars.first)
             new = state._replace(scalars=new_scalars, is_restart=jnp.zeros_like(is_restart))
             has_ended, _ = self._ends(new, new_weights)
             is_doubtful = (has_ended & (fallen < eps**0.25)) | (fallen < 8 * eps)
-            is_doubtful = is_doubtful & ~is_restart & (new_scalars.first > 0)
-            is_doubtful &= jnp.all(is_doubtful | has_ended)
+            is_doubtful = is_doubtful & ~is_restart & ~is_done & (new_scalars.first > 0)
             search = jnp.where(is_doubtful, 0, search)
             return new_weights, changes | {"search": search, "is_restart": is_doubtful}
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent.designs import Design
 from jaxdescent.kernels.blocks import WIDENED_BYTES
+from jaxdescent.kernels.platform import has_one_cpu
 
 TARGET_COPIES = 5
 """The arrays like the targets that a refinement of the solution holds at once."""
@@ -53,7 +53,7 @@ def regression_solver_bytes(
             copies, squares = copies + 1, squares + 1
         factorised = copies * entries + squares * square
         is_plain = is_centred and not (is_weighted or is_widened) and design.is_stored
-        if is_plain and jax.default_backend() == "cpu" and jax.device_count() == 1:
+        if is_plain and has_one_cpu():
             # By QR the centred X is common to two factorisations, of the targets and of residuals.
             factorised = max(factorised, 3 * entries + 2 * square)
         # Or the weights, gradients and corrections of the look at a claim.
