@@ -101,7 +101,7 @@ class StoredRegression:
         if not self._is_in_blocks:
             yield every, every, self.centred if is_centred else self.X
             return
-        mean = self.mean if is_centred else None
+        mean = self.mean if is_centred and self.intercept else None
         longer, shorter = max(self.X.shape), min(self.X.shape)
         at_once = max(BLOCK // shorter, 1)
         space = np.empty(shorter * at_once)
@@ -111,7 +111,7 @@ class StoredRegression:
             given = self.X[rows, columns]
             block = space[: given.size].reshape(given.shape)
             np.copyto(block, given)
-            if mean is not None and self.intercept:
+            if mean is not None:
                 block -= mean[columns]
             if is_centred and self._is_weighted:
                 block *= np.sqrt(self.share[rows])
