@@ -311,15 +311,14 @@ def test_what_is_left_without_the_intercept_is_the_same_function(kind, rng, x64)
 
     @jax.jit
     def answers(regression):
-        whole = regression if kind == "regression" else GramForm.from_regression(regression)
-        elimination = whole.eliminated()
-        assert isinstance(elimination.means, Means)
-        params = elimination.means.with_intercept(weights)
-        inner = elimination.objective.value_and_gradient({"weights": weights})
+        alone, means = regression.eliminated() if kind == "regression" else GramForm.of(regression)
+        assert isinstance(means, Means)
+        params = means.with_intercept(weights)
+        inner = alone.value_and_gradient({"weights": weights})
         other = params | {"intercept": params["intercept"] + jnp.array([1.0, -2.0])}
-        got = elimination.means.at_given_intercept(other, inner[0], inner[1]["weights"])
-        again = whole.eliminated(elimination.means).objective.value({"weights": weights})
-        outer = (whole.value_and_gradient(each) for each in (params, other))
+        got = means.at_given_intercept(other, inner[0], inner[1]["weights"])
+        again = regression.eliminated(means).objective.value({"weights": weights})
+        outer = (regression.value_and_gradient(each) for each in (params, other))
         return *outer, inner, got, again
 
     (value, gradient), (elsewhere, slope), inner, got, again = answers(regression)

@@ -561,7 +561,7 @@ def test_what_is_shown_can_be_pasted_back(text):
         ),
         (jd.LinearRegression(jnp.eye(3), jnp.ones(3))._design, "Dense(float32[3,3])"),
         (
-            GramForm.from_regression(jd.LinearRegression(jnp.eye(3, 2), jnp.ones(3), l2=0.5)),
+            GramForm.of(jd.LinearRegression(jnp.eye(3, 2), jnp.ones(3), l2=0.5))[0],
             "GramForm(float32[2,2], l2=0.5)",
         ),
         (OptaxMethod(optax.adam(1e-3)), "OptaxMethod(chain)"),

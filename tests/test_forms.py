@@ -10,7 +10,7 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent.kernels import symmetric
-from jaxdescent.regression.forms import GramForm, ridge_path
+from jaxdescent.regression.forms import GramForm
 from tests import references
 from tests.results import assert_trees_close
 
@@ -53,12 +53,33 @@ OPTIONS = [
 
 
 # In one program each: one operation after another compiles each of them.
-path_of = jax.jit(ridge_path)
-
-
 @functools.partial(jax.jit, static_argnames="block")
+def both(objective, block=None):
+    return GramForm.of(objective, block=block)
+
+
 def made(objective, block=None):
-    return GramForm.from_regression(objective, block=block)
+    return both(objective, block)[0]
+
+
+@jax.jit
+def alone(objective):
+    elimination = objective.eliminated()
+    return objective if elimination is None else elimination.objective
+
+
+def start_of(objective):
+    return {"weights": objective.start()["weights"]}
+
+
+@jax.jit
+def solved(form):
+    """The zero of the gradient, and whether the curvature is negative, by two solves."""
+    params = {"weights": jnp.zeros_like(form.cross)}
+    solver = form.stationary_solver(params)
+    for _ in range(2):
+        params, is_negative = solver.solve(form, params, form.gradient(params))
+    return params, is_negative
 
 
 @jax.jit
@@ -91,24 +112,30 @@ def assert_zeros(tree, atol):
 )
 def test_the_gram_form_is_the_same_function(options, block, rng, x64):
     objective = regression(rng, **options)
-    form = made(objective, block=block)
-    params, direction = random_params(rng, form.start()), random_params(rng, form.start())
-    assert jax.tree.structure(form.start()) == jax.tree.structure(objective.start())
+    form, means = both(objective, block=block)
+    params, direction = (random_params(rng, start_of(objective)) for _ in range(2))
     got = answers(form, params, direction)
-    assert_trees_close(got, answers(objective, params, direction), rtol=1e-11, atol=1e-11)
+    assert_trees_close(got, answers(alone(objective), params, direction), rtol=1e-11, atol=1e-11)
     assert_trees_close(got["gradient alone"], got["derivative"], rtol=1e-11)
+    assert (means is not None) == objective.intercept
+    if means is not None:
+        A, t = (np.asarray(array, float) for array in (objective.X.array, objective.y))
+        weight = objective.sample_weight
+        np.testing.assert_allclose(means.features.mean, np.average(A, axis=0, weights=weight))
+        np.testing.assert_allclose(means.targets, np.average(t, axis=0, weights=weight))
 
 
 @pytest.mark.parametrize("options", [OPTIONS[i] for i in (0, 3, 4)], ids=str)
 def test_the_stationary_solver_finds_the_closed_form(options, rng, x64):
     objective = regression(rng, **options)
-    form = made(objective)
-    result = jd.minimize(form, method=jd.DerivativeMethod())
-    params = result.params
-    np.testing.assert_allclose(
-        params["weights"], references.least_squares(objective)["weights"], rtol=1e-7, atol=1e-8
-    )
-    assert_zeros(answers(objective, params, params)["gradient"], atol=1e-6)
+    for l2 in (objective.l2, *np.logspace(-3, 3, 7)):
+        same = dataclasses.replace(objective, l2=jnp.asarray(l2)).checked()
+        form = made(same)
+        params, is_negative = solved(form)
+        expected = references.least_squares(same)["weights"]
+        np.testing.assert_allclose(params["weights"], expected, rtol=1e-9, atol=1e-11)
+        assert_zeros(answers(form, params, params)["gradient"], atol=1e-8)
+        assert not is_negative
 
 
 @jax.jit
@@ -119,8 +146,8 @@ def hessian(form, start):
 
 def test_curvature_bounds_enclose_every_eigenvalue(rng, x64):
     for options in ({"l2": 0.3}, {"l2": 0.3, "intercept": False}):
-        form = made(regression(rng, 12, 4, **options))
-        start = form.start()
+        objective = regression(rng, 12, 4, **options)
+        form, start = made(objective), start_of(objective)
         eigenvalues = np.linalg.eigvalsh(hessian(form, start))
         bounds = form.curvature_bounds(start)
         assert bounds.lower <= eigenvalues[0] + 1e-12
@@ -183,7 +210,7 @@ def test_on_one_cpu_a_product_with_several_outputs_goes_in_parts(rng, monkeypatc
 
     def ranks(outputs):
         objective = regression(rng, 2048, 300, outputs)
-        return ranks_in(jax.make_jaxpr(GramForm.from_regression)(objective).jaxpr)
+        return ranks_in(jax.make_jaxpr(GramForm.of)(objective).jaxpr)
 
     assert 3 in ranks((3,))
     assert 3 not in ranks(())
@@ -208,20 +235,6 @@ def test_the_value_is_never_below_zero(rng):
         assert value(form, {"weights": scale * weights}) >= 0
 
 
-@pytest.mark.core
-def test_methods_that_need_rows_say_so(rng):
-    form = made(regression(rng))
-    with pytest.raises(TypeError, match=r"LSMR needs a jd\.LinearRegression, got GramForm"):
-        jd.minimize(form, method=jd.LSMR())
-
-
-@pytest.mark.core
-def test_wrong_params_are_refused(rng):
-    form = made(regression(rng))
-    with pytest.raises(ValueError, match="pass params=None"):
-        jd.minimize(form, {"weights": jnp.zeros(3)})
-
-
 @pytest.mark.parametrize("options", [OPTIONS[i] for i in (0, 3, 4)], ids=str)
 def test_a_matrix_free_design_gives_the_same_form(options, rng, x64):
     objective = regression(rng, 12, 7, **options)
@@ -230,7 +243,7 @@ def test_a_matrix_free_design_gives_the_same_form(options, rng, x64):
         jax.tree_util.Partial(lambda X, w: X @ w, X), rows=12, features=7, weights_dtype=jnp.float64
     )
     free = dataclasses.replace(objective, X=design)
-    got, expected = made(free), made(objective)
+    got, expected = both(free), both(objective)
     assert_trees_close(got, expected, rtol=1e-10, atol=1e-10)
 
 
@@ -240,7 +253,7 @@ def test_jit_and_vmap_give_what_single_eager_calls_give(rng, x64):
 
     def build(y):
         same = jd.LinearRegression(objective.X, y, l2=0.2)
-        return GramForm.from_regression(same, block=3)
+        return GramForm.of(same, block=3)
 
     batched = jax.jit(jax.vmap(build))(ys)
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *[build(y) for y in ys])
@@ -253,7 +266,7 @@ def test_a_bfloat16_x_is_computed_with_in_float32_and_never_copied(rng):
 
     def build(X, y):
         objective = jd.LinearRegression(X, y).checked()
-        return GramForm.from_regression(objective, block=500)
+        return GramForm.of(objective, block=500)[0]
 
     program = jax.jit(build).lower(X, y).compile()
     memory = program.memory_analysis()
@@ -268,15 +281,14 @@ def test_a_bfloat16_x_is_computed_with_in_float32_and_never_copied(rng):
 
 
 def test_several_weight_vectors_share_one_product_with_x(rng):
-    objective = regression(rng, 30, 4)
-    form = made(objective)
-    weights = np.ones((3, 4), np.float32), np.ones(3, np.float32)
+    objective = regression(rng, 30, 4, intercept=False)
+    weights = np.ones((3, 4), np.float32)
 
-    def value(weights, intercept, objective):
-        return objective.value({"weights": weights, "intercept": intercept})
+    def value(weights, objective):
+        return objective.value({"weights": weights})
 
-    for which, matrix in ((objective, (30, 4)), (form, (4, 4))):
-        jaxpr = jax.make_jaxpr(jax.vmap(value, in_axes=(0, 0, None)))(*weights, which)
+    for which, matrix in ((objective, (30, 4)), (made(objective), (4, 4))):
+        jaxpr = jax.make_jaxpr(jax.vmap(value, in_axes=(0, None)))(weights, which)
         products = [
             [variable.aval.shape for variable in equation.invars]
             for equation in jaxpr.jaxpr.eqns
@@ -287,26 +299,6 @@ def test_several_weight_vectors_share_one_product_with_x(rng):
         assert (3, 4) in own[0] or (4, 3) in own[0]
 
 
-@pytest.mark.parametrize("options", [OPTIONS[i] for i in (0, 3, 4)], ids=str)
-def test_a_ridge_path_is_the_closed_form_of_each_penalty(options, rng, x64):
-    objective = regression(rng, **options)
-    penalties = np.logspace(-3, 3, 7)
-    path = jax.tree.map(np.asarray, path_of(made(objective), penalties))
-    for index, l2 in enumerate(penalties):
-        same = dataclasses.replace(objective, l2=l2).checked()
-        params = jax.tree.map(lambda leaf, index=index: leaf[index], path)
-        np.testing.assert_allclose(
-            params["weights"], references.least_squares(same)["weights"], rtol=1e-9, atol=1e-11
-        )
-        assert_zeros(answers(same, params, params)["gradient"], atol=1e-8)
-
-
-@pytest.mark.core
-def test_a_ridge_path_needs_a_list_of_penalties(rng):
-    with pytest.raises(ValueError, match=r"penalties must have shape \(penalties,\), got \(\)"):
-        ridge_path(made(regression(rng)), 1.0)
-
-
 @pytest.mark.core
 def test_a_penalty_keeps_the_directions_of_small_eigenvalues(rng):
     # In float32 the smallest eigenvalue of G is rounding; with the penalty its direction counts.
@@ -315,6 +307,6 @@ def test_a_penalty_keeps_the_directions_of_small_eigenvalues(rng):
     X, y = basis * scales, basis @ np.array([1.0, -2, 3, -4, 5])
     penalty = 1e-4
     expected = scales * (basis.T @ y) / (scales**2 + penalty)
-    form = made(jd.LinearRegression(X.astype(np.float32), y.astype(np.float32), intercept=False))
-    found = path_of(form, np.array([penalty], np.float32))["weights"][0]
-    np.testing.assert_allclose(found, expected, rtol=2e-3)
+    X, y = X.astype(np.float32), y.astype(np.float32)
+    params, _ = solved(made(jd.LinearRegression(X, y, l2=np.float32(penalty), intercept=False)))
+    np.testing.assert_allclose(params["weights"], expected, rtol=2e-3)

@@ -129,7 +129,7 @@ def test_large_descents_and_sums_run_on_all_cores(dtype):
         return regression.gradient({"weights": jnp.ones(512, "float32")})
 
     def gram(X, y):
-        return GramForm.from_regression(jd.LinearRegression(X, y))
+        return GramForm.of(jd.LinearRegression(X, y))
 
     cases = (separable, start), (gradient, X, y), (gram, X, y)
     for function, *inputs in cases:

@@ -22,7 +22,7 @@ from jaxdescent.methods.protocol import (
     measure_at_best_intercept,
 )
 from jaxdescent.objectives import Objective
-from jaxdescent.objectives.elimination import eliminated
+from jaxdescent.objectives.elimination import Means
 from jaxdescent.regression import LinearRegression
 from jaxdescent.regression.forms import GramForm
 from jaxdescent.status import Status
@@ -91,21 +91,19 @@ class Gram(Method):
         return ConjugateGradient() if self.method is None else self.method
 
     def init(self, objective: Objective, params: Params) -> State:
-        form = GramForm.from_regression(_regression_of(objective))
-        inner, weights, means = eliminated(form, params)
-        first = None
+        form, means = GramForm.of(_regression_of(objective))
+        weights, first = {"weights": params["weights"]}, None
         if means is not None:
-            value, gradient = inner.value_and_gradient(weights)
-            first = GivenIntercept.at(params, means, value, gradient)
-        return _GramState(form.with_penalty(0), self._inner.init(inner, weights), first)
+            first = GivenIntercept.at(params, means, *form.value_and_gradient(weights))
+        return _GramState(form.with_penalty(0), means, self._inner.init(form, weights), first)
 
     def step(
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State, Progress]:
-        regression = _regression_of(objective)
+        regression, means = _regression_of(objective), state.means
         form = state.form.with_penalty(regression.l2)
-        inner, weights, means = eliminated(form, params)
-        weights, inner_state, progress = self._inner.step(inner, weights, state.inner)
+        weights = {"weights": params["weights"]}
+        weights, inner, progress = self._inner.step(form, weights, state.inner)
         if progress.estimate is not None:
             alone = dataclasses.replace(regression, intercept=False)
             estimate = progress.estimate.at_least_curvature(
@@ -115,20 +113,17 @@ class Gram(Method):
             norm, rounding = progress.gradient_norm, form.gram.size * jnp.finfo(form.gram.dtype).eps
             least = implied_curvature(norm, estimate.suboptimality)
             forgets = least <= 2 * rounding * estimate.curvature
-            progress = progress._replace(estimate=estimate._replace(forgets=forgets))
+            products = 0.0 if means is None else means.products(weights["weights"])
+            estimate = estimate._replace(forgets=forgets, products=products)
+            progress = progress._replace(estimate=estimate)
         curves_down = regression.curves_down()
         if curves_down is not None:
             verdict = jnp.where(curves_down, Status.DIVERGED.value, progress.verdict)
             progress = progress._replace(verdict=verdict.astype(jnp.int32))
-        first = state.first
         if means is None:
-            return weights, _GramState(state.form, inner_state, None), progress
-        if progress.estimate is not None:
-            products = means.products(weights["weights"])
-            progress = progress._replace(estimate=progress.estimate._replace(products=products))
-        progress = first.of(progress)
-        params = means.with_intercept(weights["weights"])
-        return params, _GramState(state.form, inner_state, first.after_step()), progress
+            return weights, state._replace(inner=inner), progress
+        new = state._replace(inner=inner, first=state.first.after_step())
+        return means.with_intercept(weights["weights"]), new, state.first.of(progress)
 
     def is_estimate(self, state: State) -> bool:
         return True
@@ -138,23 +133,24 @@ class Gram(Method):
 
     def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
         form = state.form.with_penalty(_regression_of(objective).l2)
-        inner, weights, _ = eliminated(form, params)
-        return state._replace(inner=self._inner.after_rounding(inner, weights, state.inner))
+        weights = {"weights": params["weights"]}
+        return state._replace(inner=self._inner.after_rounding(form, weights, state.inner))
 
     def measured(self, objective: Objective, params: Params, state: State, always: Any) -> Progress:
-        *_, means = eliminated(state.form, params)
-        if means is not None:
-            regression = _regression_of(objective)
-            design = as_design(regression.X)
-            share = shares(design, regression.sample_weight)
-            means = means._replace(features=Center.near(design, means.features.mean, share))
-        progress = measure_at_best_intercept(objective, params, means, always)
-        return progress if state.first is None else state.first.of(progress)
+        means = state.means
+        if means is None:
+            return measure_at_best_intercept(objective, params, None, always)
+        regression = _regression_of(objective)
+        design = as_design(regression.X)
+        share = shares(design, regression.sample_weight)
+        means = means._replace(features=Center.near(design, means.features.mean, share))
+        return state.first.of(measure_at_best_intercept(objective, params, means, always))
 
 
 class _GramState(NamedTuple):
     form: GramForm
     """The form without its penalty, which each step takes from the objective."""
+    means: Means | None
     inner: State
     """The state of the method on the weights alone."""
     first: GivenIntercept | None

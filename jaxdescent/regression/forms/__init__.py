@@ -1,4 +1,3 @@
 """Forms of a regression that are objectives of their own and need no X once they are built."""
 
 from jaxdescent.regression.forms.gram import GramForm as GramForm
-from jaxdescent.regression.forms.gram import ridge_path as ridge_path

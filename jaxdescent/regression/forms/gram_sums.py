@@ -72,7 +72,7 @@ def _by_blocks(
 
     def read(start: Any, size: int) -> tuple[jax.Array, jax.Array, jax.Array | None]:
         X = design.to_dense() if size == rows else design.row_block(start, size)
-        assert X is not None  # GramForm.from_regression uses by_products otherwise
+        assert X is not None  # GramForm.of uses by_products otherwise
         return X, of(y, start, size), None if weight is None else of(weight, start, size)
 
     origin = None
@@ -120,14 +120,6 @@ def _cross(X: jax.Array, weighted: jax.Array) -> jax.Array:
     if weighted.ndim == 1 or weighted.shape[1] == 1:
         return contract(weighted, 0, X).T
     return Dense.from_array(X).transposed_product(weighted)
-
-
-def from_design(own: NormalSums, y: jax.Array, *, intercept: bool) -> NormalSums:
-    """The sums of a Gram form, from the sums over rows that the design computed itself."""
-    outputs = y.shape[1:]
-    cross, target_mean = own.cross.reshape(-1, *outputs), own.target_mean.reshape(outputs)
-    means = (own.feature_mean, target_mean) if intercept else (None, None)
-    return NormalSums(own.gram, cross, own.squares, *means, own.weight_total)
 
 
 def by_products(
