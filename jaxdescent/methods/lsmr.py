@@ -140,7 +140,7 @@ class LSMR(LookingAhead):
             factor=factor,
             means=regression.means,
             rounding=_rounding(regression, factor),
-            is_unbounded=~regression.is_convex(objective),
+            is_unbounded=~objective.linear_regression.is_convex,
         )
 
     def blind_step(

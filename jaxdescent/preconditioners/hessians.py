@@ -133,14 +133,6 @@ class CentredRegression(ShiftedHessian):
     def shift(self) -> jax.Array:
         return self.l2
 
-    @staticmethod
-    def is_convex(objective: Any) -> jax.Array:
-        """Whether no penalty and no weight is negative, as the square roots assume."""
-        is_convex = jnp.min(jnp.asarray(objective.l2)) >= 0
-        if objective.sample_weight is None:
-            return is_convex
-        return is_convex & (jnp.min(objective.sample_weight) >= 0)
-
     def forward(self, weights: jax.Array) -> jax.Array:
         """``A @ weights``: one pass over X."""
         return self.weighted(self.centred_design.product(weights))

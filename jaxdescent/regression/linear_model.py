@@ -204,12 +204,6 @@ class LinearModel(Objective):
     def size(self, params: Params) -> jax.Array:
         return precision.norm(params["weights"])
 
-    @property
-    def _has_positive_weights(self) -> jax.Array:
-        if self.sample_weight is None:
-            return jnp.array(True)
-        return jnp.all(self.sample_weight >= 0)
-
     def checked(self) -> Any:
         design = as_design(self.X).checked()
         rows = design.shape[0]

@@ -14,7 +14,6 @@ from jaxdescent.numerics import precision
 from jaxdescent.objectives.answers import Bounds, Parts, StationarySolver
 from jaxdescent.objectives.elimination import Elimination, Means
 from jaxdescent.objectives.protocol import Params
-from jaxdescent.regression.eigenvalue_bounds import regression_bounds
 from jaxdescent.regression.linear_model import LinearModel, scaled_rows
 from jaxdescent.regression.solve import regression_solver, regression_solver_bytes
 
@@ -100,13 +99,20 @@ class LinearRegression(LinearModel):
 
     def curvature_bounds(self, params: Params) -> Bounds | None:
         del params
-        design = self._design
-        weight_total = None
-        if self.intercept:
-            weight_total = self._weight_total
-        squares = design.column_squared_norms(self.sample_weight, None)
-        squared = None if squares is None else jnp.sum(squares)
-        return regression_bounds(squared, jnp.asarray(self.l2, design.dtype), weight_total)
+        l2 = jnp.asarray(self.l2, self._design.dtype)
+        squares, lower = self._design.column_squared_norms(self.sample_weight, None), jnp.min(l2)
+        if squares is None:
+            return None if self.intercept else Bounds(lower, jnp.full_like(lower, jnp.inf))
+        upper = jnp.sum(squares) + jnp.max(l2)
+        if not self.intercept:
+            return Bounds(lower, upper)
+        # Let F = |D X|_F >= |D X| with D = diag(sqrt(s)), S = sum(s) and r = sqrt(S) / (2 F). For a
+        # unit direction (d, b) either sqrt(S) |b| >= 2 F |d|, and the data term alone is at least
+        # S |b|^2 / 4, or |d| >= r |b|, and the penalty is at least l2 |d|^2.
+        total = self._weight_total
+        share = total / (4 * jnp.sum(squares))
+        lower = jnp.minimum(lower * share, total / 4) / (1 + share)
+        return Bounds(lower, upper + total)
 
     def curves_down(self) -> jax.Array | None:
         rows, features = self._design.shape
@@ -122,11 +128,18 @@ class LinearRegression(LinearModel):
         if self.intercept:
             return None
         least = jnp.min(jnp.asarray(self.l2, self._design.dtype))
-        return jnp.where(self._has_positive_weights, least, 0)
+        return jnp.where(self.is_convex, least, -jnp.inf)
 
     def lower_bound(self) -> jax.Array:
-        is_convex = self._has_positive_weights & (jnp.min(jnp.asarray(self.l2)) >= 0)
-        return jnp.where(is_convex, 0.0, -jnp.inf)
+        return jnp.where(self.is_convex, 0.0, -jnp.inf)
+
+    @property
+    def is_convex(self) -> jax.Array:
+        """Whether no penalty and no weight of a row is negative."""
+        is_convex = jnp.min(jnp.asarray(self.l2)) >= 0
+        if self.sample_weight is None:
+            return is_convex
+        return is_convex & (jnp.min(self.sample_weight) >= 0)
 
     @property
     def is_quadratic(self) -> bool:
@@ -178,19 +191,11 @@ class LinearRegression(LinearModel):
 
     def stationary_solver(self, params: Params) -> StationarySolver:
         del params
-        return regression_solver(
-            self._design, self.y, self.l2, self.sample_weight, intercept=self.intercept
-        )
+        return regression_solver(self)
 
     def stationary_solver_bytes(self, params: Params) -> int:
         del params
-        return regression_solver_bytes(
-            self._design,
-            self.l2,
-            self.y,
-            intercept=self.intercept,
-            is_weighted=self.sample_weight is not None,
-        )
+        return regression_solver_bytes(self)
 
     def parts(self) -> Parts | None:
         if self.sample_weight is not None or not isinstance(self.X, jax.Array):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxdescent.designs import Design
+from jaxdescent.designs import as_design
 from jaxdescent.regression.solve.factor import FAIR, least_singular_value
 from jaxdescent.regression.solve.normal_equations import GramSolver, SumsSolver
 from jaxdescent.regression.solve.refinement import DOUBLE_ENTRIES, SMALL
@@ -26,15 +26,12 @@ __all__ = [
 ]
 
 
-def regression_solver(
-    design: Design, y: Any, l2: Any, sample_weight: Any, *, intercept: bool
-) -> Any:
+def regression_solver(regression: Any) -> Any:
     """The solver for these shapes: Cholesky of the smaller Gram matrix, or one SVD for a wide X and
     several penalties; or sums over rows, if the design computes them itself.
     """
-    by_sums = SumsSolver.of(design, y, l2, sample_weight, intercept)
+    by_sums = SumsSolver.of(regression)
     if by_sums is not None:
         return by_sums
-    if design.shape[0] >= design.shape[1]:
-        return GramSolver.factorise(design, l2, sample_weight, intercept)
-    return WideSolver.factorise(design, l2, sample_weight, intercept)
+    rows, features = as_design(regression.X).shape
+    return (GramSolver if rows >= features else WideSolver).factorise(regression)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 from jaxdescent.designs import as_design
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.objectives.elimination import squared_products
+from jaxdescent.regression.solve.factor import InverseFactor
 
 Params = Any
 
@@ -27,17 +27,17 @@ class Centred(NamedTuple):
     weight_total: jax.Array
 
 
-def centre(X: Any, sample_weight: Any, intercept: bool) -> Centred:
+def centre(regression: Any) -> Centred:
     """X as a dense array, its row weights, and the mean of its rows."""
-    dense = as_design(X).to_dense()
+    dense, weight = as_design(regression.X).to_dense(), regression.sample_weight
     rows, features = dense.shape
-    if sample_weight is None:
+    if weight is None:
         weight = jnp.ones((rows, 1), dense.dtype)
     else:
-        weight = sample_weight.astype(dense.dtype)[:, None]
+        weight = weight.astype(dense.dtype)[:, None]
     weight_total = jnp.sum(weight)
     mean = jnp.zeros((features,), dense.dtype)
-    if intercept:
+    if regression.intercept:
         mean = jnp.sum(weight / weight_total * dense, axis=0)
     return Centred(dense, weight, mean, weight_total)
 
@@ -84,29 +84,28 @@ def centred_slope(mean: jax.Array, objective: Any, gradient: Params) -> tuple[ja
     return slope - jnp.outer(mean, of_intercept), of_intercept
 
 
-def height_by_inverse(
-    inverse: Callable[[jax.Array], jax.Array],
+def height_by_factor(
+    factor: InverseFactor,
     diagonal: jax.Array,
+    weight_total: jax.Array,
     at: tuple[Any, Params, Params],
     *,
-    mean: jax.Array,
-    weight_total: jax.Array,
     is_exact: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """How far the value is above the minimum, and the largest curvature of a column.
 
     Args:
-      inverse: the product of the inverse of ``X'SX + l2 I`` with (features, outputs).
+      factor: the inverse of ``X'SX + l2 I`` for the centred X.
       diagonal: of this matrix, (features,), or (features, outputs).
-      at: the objective, its params and its gradient there.
-      mean: the mean of each feature, (features,).
       weight_total: the sum of the row weights.
+      at: the objective, its params and its gradient there.
       is_exact: whether the params are the solution, so that the computed gradient is rounding.
     """
     objective, params, gradient = at
+    mean = factor.feature_mean
     slope, of_intercept = centred_slope(mean, objective, gradient)
     weights = columns(params["weights"])
-    squares = jnp.sum(slope * inverse(slope))
+    squares = jnp.sum(slope * factor.apply(slope))
     rounding = jnp.sum(diagonal.reshape(len(diagonal), -1) * jnp.square(weights))
     if objective.intercept:
         squares = squares + jnp.sum(jnp.square(of_intercept)) / weight_total

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdescent.data import NormalSolution
-from jaxdescent.designs import Design
+from jaxdescent.designs import as_design
 from jaxdescent.kernels import factors, small_matrices
 from jaxdescent.kernels.branches import if_any, seldom, unless_batched
 from jaxdescent.kernels.dtypes import HIGHEST
@@ -22,7 +22,7 @@ from jaxdescent.regression.solve.centred import (
     centre,
     centred_slope,
     columns,
-    height_by_inverse,
+    height_by_factor,
     with_intercept,
 )
 from jaxdescent.regression.solve.factor import (
@@ -57,18 +57,16 @@ class GramSolver:
     diagonal: jax.Array  # diag(X'SX + l2 I), centred: (features,), or (features, outputs)
 
     @classmethod
-    def factorise(cls, design: Design, l2: Any, sample_weight: Any, intercept: bool) -> GramSolver:
-        data = centre(design, sample_weight, intercept)
-        l2 = jnp.asarray(l2, data.X.dtype)
-        gram, raw_diagonal = _centred_gram(data, sample_weight is not None, intercept)
+    def factorise(cls, regression: Any) -> GramSolver:
+        data, is_weighted = centre(regression), regression.sample_weight is not None
+        l2 = jnp.asarray(regression.l2, data.X.dtype)
+        gram, raw_diagonal = _centred_gram(data, is_weighted, regression.intercept)
         of_gram = _spectral_factor if l2.ndim else cholesky_factor
         factor, is_ill, is_fair = of_gram(gram, raw_diagonal, l2, data.feature_mean)
         # QR needs square roots of the row weights. With a negative weight only the Cholesky factor
         # can tell whether the matrix is positive definite.
-        is_signed = jnp.array(False)
-        if sample_weight is not None:
-            is_signed = jnp.any(data.weight < 0)
-        is_negative = is_signed & (is_ill | (intercept & ~(data.weight_total > 0)))
+        is_signed = jnp.any(data.weight < 0) if is_weighted else jnp.array(False)
+        is_negative = is_signed & (is_ill | (regression.intercept & ~(data.weight_total > 0)))
         if data.X.size * data.X.shape[1] <= SMALL:
             is_ill = unless_batched(is_ill)
         is_ill &= ~is_signed
@@ -77,7 +75,7 @@ class GramSolver:
             lambda factor, X, weight, raw, l2: on_one_cpu(
                 *(orthogonal_factor, factor_by_gram),
                 *(X, weight, factor.feature_mean, raw, l2),
-                is_whole=design.is_whole,
+                is_whole=as_design(regression.X).is_whole,
             ),
             lambda factor, *_: factor,
             *(factor, data.X, data.weight, jnp.sqrt(raw_diagonal), l2),
@@ -94,19 +92,20 @@ class GramSolver:
         return self.is_ill
 
     def solve(self, objective: Any, params: Params, gradient: Params) -> tuple[Params, jax.Array]:
-        operands = self, objective, params, gradient
-        return seldom(self.is_ill, _refined, _solved, *operands), self.is_negative
+        solution = seldom(
+            self.is_ill,
+            lambda solver, objective, params, _: refined(solver.factor, objective, params),
+            _solved,
+            *(self, objective, params, gradient),
+        )
+        return solution, self.is_negative
 
     def height(
         self, objective: Any, params: Params, gradient: Params, is_solution: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        return height_by_inverse(
-            self.factor.apply,
-            self.diagonal,
-            (objective, params, gradient),
-            mean=self.factor.feature_mean,
-            weight_total=self.weight_total,
-            is_exact=is_solution & self.is_ill,
+        at, is_exact = (objective, params, gradient), is_solution & self.is_ill
+        return height_by_factor(
+            self.factor, self.diagonal, self.weight_total, at, is_exact=is_exact
         )
 
 
@@ -122,12 +121,12 @@ class SumsSolver:
     solution: NormalSolution
 
     @classmethod
-    def of(
-        cls, design: Design, y: Any, l2: Any, sample_weight: Any, intercept: bool
-    ) -> SumsSolver | None:
+    def of(cls, regression: Any) -> SumsSolver | None:
         """The solver; None for a design that cannot add up the normal equations."""
-        targets = columns(jnp.asarray(y).astype(design.dtype))
-        solution = design.normal_sums(sample_weight, targets, l2, intercept=intercept)
+        design = as_design(regression.X)
+        targets = columns(jnp.asarray(regression.y).astype(design.dtype))
+        given = regression.sample_weight, targets, regression.l2
+        solution = design.normal_sums(*given, intercept=regression.intercept)
         return None if solution is None else cls(solution)
 
     def solve(self, objective: Any, params: Params, gradient: Params) -> tuple[Params, jax.Array]:
@@ -141,21 +140,9 @@ class SumsSolver:
         self, objective: Any, params: Params, gradient: Params, is_solution: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """How far the value is above the minimum, and the largest curvature of a column."""
-        own = self.solution
+        own, at = self.solution, (objective, params, gradient)
         factor = InverseFactor(own.basis, own.gain, own.feature_mean, jnp.array(False))
-        return height_by_inverse(
-            factor.apply,
-            own.diagonal,
-            (objective, params, gradient),
-            mean=own.feature_mean,
-            weight_total=own.weight_total,
-            is_exact=is_solution,
-        )
-
-
-def _refined(solver: GramSolver, objective: Any, params: Params, gradient: Params) -> Params:
-    del gradient
-    return refined(solver.factor, objective, params)
+        return height_by_factor(factor, own.diagonal, own.weight_total, at, is_exact=is_solution)
 
 
 def _solved(solver: GramSolver, objective: Any, params: Params, gradient: Params) -> Params:

@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdescent.designs import Design
+from jaxdescent.designs import as_design
 from jaxdescent.kernels.blocks import WIDENED_BYTES
 from jaxdescent.kernels.platform import has_one_cpu
 
@@ -20,22 +20,22 @@ its rows are weighted: in some shapes, which nothing tells from others. So parts
 counted, which lie between what compiled programs reserve."""
 
 
-def regression_solver_bytes(
-    design: Design, l2: Any, targets: Any, *, intercept: bool, is_weighted: bool
-) -> int:
+def regression_solver_bytes(regression: Any) -> int:
     """The peak bytes of the compiled solve, including branches that may not be taken.
 
     These branches hold the copies of X for QR and the SVD of its triangle. On a CPU their memory
     becomes resident only if they are taken. ``is_scaled`` says that there is an intercept or that
     rows are weighted, so that QR needs a copy of X.
     """
+    design, targets, intercept = as_design(regression.X), regression.y, regression.intercept
+    is_weighted = regression.sample_weight is not None
     rows, features = design.shape
     reading = design.reading
     if reading.seconds:  # Sums, spectrum and basis in float64, and the factor as a result.
         return 8 * 6 * features**2 + reading.held_bytes
     square, entries = min(rows, features) ** 2, rows * features
     outputs = int(np.prod(np.shape(targets)[1:]))
-    has_many_l2 = jnp.ndim(l2) == 1
+    has_many_l2 = jnp.ndim(regression.l2) == 1
     itemsize, is_widened = jnp.dtype(design.dtype).itemsize, reading.dtype != design.dtype
     is_map = not design.is_stored and design.entries == entries
     # A map is written out as products with the columns of an identity, which stay.

@@ -57,10 +57,10 @@ class WideSolver:
     is_ill: jax.Array
 
     @classmethod
-    def factorise(cls, design: Design, l2: Any, sample_weight: Any, intercept: bool) -> WideSolver:
-        data = centre(design, sample_weight, intercept)
+    def factorise(cls, regression: Any) -> WideSolver:
+        data, intercept = centre(regression), regression.intercept
         own = data.feature_mean, data.weight, data.weight_total
-        if jnp.ndim(l2) == 1:
+        if jnp.ndim(regression.l2) == 1:
             return cls(None, *own, jnp.array(True))
         kernel = kernel_matrix(data.X)
         root = jnp.sqrt(data.weight[:, 0])
@@ -75,7 +75,7 @@ class WideSolver:
             # positive curvature may be added there.
             unit = root / jnp.sqrt(data.weight_total)
             kernel = kernel + jnp.mean(jnp.diagonal(kernel)) * jnp.outer(unit, unit)
-        l2 = jnp.asarray(l2, kernel.dtype)
+        l2 = jnp.asarray(regression.l2, kernel.dtype)
         factor, is_ill, _ = cholesky_factor(kernel, raw_diagonal, l2, data.feature_mean)
         return cls(factor, *own, is_ill)
 
@@ -85,16 +85,23 @@ class WideSolver:
 
     def solve(self, objective: Any, params: Params, gradient: Params) -> tuple[Params, jax.Array]:
         del gradient
+        # Otherwise the curvature in X's null space is negative, or QR has no root of a weight.
+        is_negative = ~objective.is_convex
         if self.factor is None:
-            return _orthogonal(self, objective, params), _is_negative(objective)
-        solution = seldom(self.is_ill, _orthogonal, _solved, self, objective, params)
-        return solution, _is_negative(objective)
+            return _least_norm(objective, objective.y, params), is_negative
+        solution = seldom(
+            self.is_ill,
+            lambda _, objective, params: _least_norm(objective, objective.y, params),
+            _solved,
+            *(self, objective, params),
+        )
+        return solution, is_negative
 
     def height(
         self, objective: Any, params: Params, gradient: Params, is_solution: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         mean, total = self.feature_mean, self.weight_total
-        left, zero = _height_by_penalty(objective, gradient, mean, total)
+        left = _height_by_penalty(objective, gradient, mean, total)
         if self.factor is not None:
             is_bounded = ~self.is_ill & (left > 0) & jnp.isfinite(left)
             left = seldom(is_bounded, _height_by_rows, _as_it_was, left, self, objective, gradient)
@@ -103,7 +110,7 @@ class WideSolver:
         left = seldom(is_deficient, _height_by_correction, _as_it_was, *given)
         if objective.intercept:
             left = left + rounding_of_products(mean, columns(params["weights"]), total)
-        return left, zero
+        return left, jnp.zeros_like(left)
 
     def weights(self, objective: Any, dual: jax.Array) -> jax.Array:
         """``A'a``."""
@@ -112,18 +119,6 @@ class WideSolver:
     def centred(self, objective: Any) -> Design:
         """``X - 1 x_bar'``."""
         return Standardised(as_design(objective.X), Center(self.feature_mean))
-
-
-def _is_negative(objective: Any) -> jax.Array:
-    """Whether a penalty or a row weight is negative.
-
-    With more features than rows the penalty is the only curvature in X's null space, and QR needs
-    the square root of a weight.
-    """
-    is_negative = jnp.min(jnp.asarray(objective.l2)) < 0
-    if objective.sample_weight is None:
-        return is_negative
-    return is_negative | jnp.any(objective.sample_weight < 0)
 
 
 def _solved(solver: WideSolver, objective: Any, params: Params) -> Params:
@@ -180,7 +175,7 @@ def _as_it_was(left: jax.Array, *rest: Any) -> jax.Array:
 
 def _height_by_penalty(
     objective: Any, gradient: Params, mean: jax.Array, total: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+) -> jax.Array:
     """``|g|^2 / (2 l2)`` with the intercept at its optimum, a bound on the excess of the value.
 
     It is infinite without a penalty, where the value itself is a bound.
@@ -193,17 +188,12 @@ def _height_by_penalty(
     is_penalised = l2 > 0
     squares = jnp.sum(jnp.square(slope), axis=0, keepdims=True)
     of_output = jnp.where(is_penalised, squares / jnp.where(is_penalised, 2 * l2, 1), jnp.inf)
-    return left + jnp.sum(of_output), jnp.zeros((), slope.dtype)
-
-
-def _orthogonal(solver: Any, objective: Any, params: Params) -> Params:
-    del solver
-    return _least_norm(objective, objective.y, params)
+    return left + jnp.sum(of_output)
 
 
 def _least_norm(objective: Any, y: Any, params: Params) -> Params:
     """The params of least norm for the targets y."""
-    data = centre(objective.X, objective.sample_weight, objective.intercept)
+    data = centre(objective)
     root, mean = jnp.sqrt(data.weight), data.feature_mean
     centred = data.X - mean[None, :]
     if objective.intercept:
