@@ -113,13 +113,10 @@ class MiniBatches(LookingAhead):
             object.__setattr__(self, "transformation", held)
 
     def _arguments(self) -> list[str]:
-        texts = [] if self.transformation is None else self.transformation._arguments()
-        plain = MiniBatches()
-        for name in ("rows", "epochs", "seed", "averaging"):
-            value = getattr(self, name)
-            if not isinstance(value, jax.Array) and value != getattr(plain, name):
-                texts.append(f"{name}={argument(value)}")
-        return texts
+        texts = super()._arguments()
+        if self.transformation is None:
+            return texts
+        return [*self.transformation._arguments(), *texts[1:]]
 
     def check(self) -> None:
         if self.rows is not None:

@@ -18,7 +18,7 @@ from jaxdescent.numerics import randomness
 from jaxdescent.preconditioners.hessians import CentredRegression, ShiftedHessian
 from jaxdescent.preconditioners.protocol import Factor, Preconditioner
 from jaxdescent.preconditioners.sketch_factor import Square, by_triangle, by_values, spectral
-from jaxdescent.regression.solve.factor import in_units, null_level
+from jaxdescent.regression.solve.factor import certain_lengths, in_units
 
 NONZEROS = 32
 """The number of sketch rows that a row of X enters: the bits of a 32-bit word are the signs."""
@@ -134,7 +134,11 @@ class Sketch(Preconditioner):
                 *(rough, self, *inputs),
             )
         R = triangle[:, : regression.size]
-        scaled, units = in_units(R, _certain_lengths(R, regression))
+        lengths, means = jnp.sqrt(jnp.sum(jnp.square(R), axis=0)), regression.means
+        if means is not None:
+            whole = jnp.sqrt(means.weight_total) * jnp.abs(means.features.mean)
+            lengths = certain_lengths(lengths, whole)
+        scaled, units = in_units(R, lengths)
         is_missing = _least_pivot(scaled) <= least
         operands = triangle, scaled, units
         matrix, start = seldom(is_missing, by_values, by_triangle, *operands)
@@ -262,18 +266,6 @@ def _refuse_too_large(regression: CentredRegression, rows: int, dtype: Any) -> N
             f"{memory.readable_bytes(available)} are available: take jd.Jacobi(), or "
             "jd.Nystrom(rank), which keeps rank vectors."
         )
-
-
-def _certain_lengths(R: jax.Array, regression: CentredRegression) -> jax.Array:
-    """The lengths of R's columns, zero for those that are constant but for rounding."""
-    length = jnp.sqrt(jnp.sum(jnp.square(R), axis=0))
-    if regression.means is None:
-        return length
-    mean = regression.means.features.mean
-    rows = jnp.asarray(regression.y.shape[0], mean.dtype)
-    total = rows if regression.root is None else jnp.sum(jnp.square(regression.root))
-    noise = null_level(mean.dtype, length.size) * jnp.sqrt(total) * jnp.abs(mean)
-    return jnp.where(length <= noise.astype(R.dtype), 0, length)
 
 
 def _with_rows_below(above: jax.Array, root: jax.Array, rest: jax.Array) -> jax.Array:
