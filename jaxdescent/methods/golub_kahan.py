@@ -64,7 +64,6 @@ class Scalars(NamedTuple):
     normal: jax.Array
     gradient: jax.Array
     first: jax.Array  # |N'A'r| at the start of the process
-    offset: jax.Array  # twice what the given intercept adds to the objective
     largest: jax.Array
     smallest: jax.Array
     condition: jax.Array
@@ -128,7 +127,6 @@ def first_scalars(basis: Basis, beta: jax.Array, alpha: jax.Array, target: jax.A
         normal=normal,
         gradient=normal * column_norms(basis.pulled_v),
         first=normal,
-        offset=zero,
         largest=zero,
         smallest=jnp.full_like(beta, jnp.inf),
         condition=one,
@@ -184,7 +182,6 @@ def rotated(
         normal=normal,
         gradient=normal,
         first=old.first,
-        offset=jnp.zeros_like(beta),
         largest=jnp.maximum(old.largest, rho_bar),
         smallest=jnp.minimum(old.smallest, rho_bar),
         condition=jnp.where(most > 0, most / jnp.where(most > 0, least, 1), 1),

@@ -18,33 +18,38 @@ class GivenIntercept(NamedTuple):
     """The value and the gradient's norm at given params, whose intercept may not be the best one.
 
     Only the params before the first step are given: a step finds the best intercept.
+
+    Attributes:
+      value: the value at the given params.
+      norm: the gradient's norm there.
+      is_other: whether the intercept of the current params is not the best one.
     """
 
     value: jax.Array
     norm: jax.Array
-    is_first: jax.Array
+    is_other: jax.Array
 
     @classmethod
     def at(cls, params: Params, means: Means, value: jax.Array, gradient: Params) -> GivenIntercept:
         """The state before the first step, from value and gradient for the weights alone."""
         given = means.at_given_intercept(params, value, gradient["weights"])
-        return cls(*given, jnp.array(True))
+        return cls(*given, jnp.any(means.excess(params) != 0))
 
     def of(self, progress: Progress) -> Progress:
         """The progress with the given intercept, from that of the weights alone."""
         estimate = progress.estimate
         if estimate is not None:
-            more = jnp.where(self.is_first, self.value - progress.value, 0)
+            more = jnp.where(self.is_other, self.value - progress.value, 0)
             left = estimate.suboptimality
             estimate = estimate._replace(suboptimality=left + more.astype(left.dtype))
         return progress._replace(
             estimate=estimate,
-            value=jnp.where(self.is_first, self.value, progress.value),
-            gradient_norm=jnp.where(self.is_first, self.norm, progress.gradient_norm),
+            value=jnp.where(self.is_other, self.value, progress.value),
+            gradient_norm=jnp.where(self.is_other, self.norm, progress.gradient_norm),
         )
 
     def after_step(self) -> GivenIntercept:
-        return self._replace(is_first=jnp.zeros_like(self.is_first))
+        return self._replace(is_other=jnp.zeros_like(self.is_other))
 
 
 class Kept(NamedTuple):

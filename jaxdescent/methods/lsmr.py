@@ -20,6 +20,7 @@ from jaxdescent.methods.golub_kahan import (
     first_scalars,
     rotated,
 )
+from jaxdescent.methods.keeping_progress import GivenIntercept
 from jaxdescent.methods.protocol import (
     Estimate,
     LookingAhead,
@@ -127,18 +128,22 @@ class LSMR(LookingAhead):
             factor, correction = self.preconditioner.factorise_and_start(regression, rows, penalty)
         pulled = regression.backward(rows) + jnp.sqrt(regression.shift) * penalty
         basis, beta, alpha = bidiagonalise(factor, rows, penalty, pulled)
-        has_start = correction is not None
-        scalars = first_scalars(basis, beta, alpha, column_norms(targets))
+        has_start, given, means = correction is not None, None, regression.means
+        if means is not None:
+            slope = {"weights": -pulled.reshape(params["weights"].shape)}
+            value = 0.5 * jnp.sum(jnp.square(beta))
+            given = GivenIntercept.at(params, means, value, slope)
         return _State(
             basis=basis,
             last=basis.direction,
             gradient=basis.pulled,
             search=correction if has_start else jnp.zeros_like(weights),
-            scalars=_at_given_intercept(scalars, regression, params, basis),
+            scalars=first_scalars(basis, beta, alpha, column_norms(targets)),
             is_restart=jnp.full(beta.shape, has_start),
             is_estimate=jnp.array(False),
             factor=factor,
-            means=regression.means,
+            means=means,
+            given=given,
             rounding=_rounding(regression, factor),
             is_unbounded=~objective.linear_regression.is_convex,
         )
@@ -208,7 +213,8 @@ class LSMR(LookingAhead):
 
         is_one = self.calls_libraries(state) and loops.are_few((params, scalars))
         new_weights, changes = loops.one_turn(turned) if is_one else turned()
-        new = state._replace(basis=new_basis, **changes)
+        given = None if state.given is None else state.given.after_step()
+        new = state._replace(basis=new_basis, given=given, **changes)
         return regression.with_intercept(new_weights, params), new
 
     def calls_libraries(self, state: _State) -> bool:
@@ -226,26 +232,24 @@ class LSMR(LookingAhead):
         verdict = jnp.where(is_ended, Status.STAGNATED.value, RUNNING)
         verdict = jnp.where(jnp.all(is_done) & is_asked, Status.CONVERGED.value, verdict)
         norm = jnp.sqrt(jnp.sum(jnp.square(scalars.gradient)))
-        offset = 0.5 * jnp.sum(scalars.offset)
         height = jnp.sum(scalars.ritz.height(jnp.square(scalars.normal)))
         curvature = jnp.square(jnp.max(scalars.largest))
         if state.factor is not None:
             curvature = implied_curvature(norm, height)
-        height = height + offset
         code = Evidence.RITZ_VALUES.value
         estimate = Estimate(height, curvature, code, caution(height.dtype))
         if state.means is not None:
             estimate = estimate.with_means(state.means, params["weights"])
         if state.factor is None:
             estimate = estimate._replace(rounding=curvature)
-        least = jnp.where(offset > 0, 0, jnp.min(regression.shift))
-        return Progress(
-            0.5 * jnp.sum(jnp.square(scalars.residual)) + offset,
+        progress = Progress(
+            0.5 * jnp.sum(jnp.square(scalars.residual)),
             norm,
             1,
             jnp.where(state.is_unbounded, Status.DIVERGED.value, verdict),
-            estimate.at_least_curvature(least, norm),
+            estimate.at_least_curvature(jnp.min(regression.shift), norm),
         )
+        return progress if state.given is None else state.given.of(progress)
 
     def check(self) -> None:
         check_preconditioner(self.preconditioner)
@@ -277,7 +281,9 @@ class LSMR(LookingAhead):
         least = jnp.maximum(atol * scalars.norm, state.rounding)
         is_stationary = scalars.normal <= least * scalars.residual
         is_solved = scalars.residual <= btol * scalars.target + atol * size
-        is_current = ~state.is_restart & (scalars.offset == 0)
+        is_current = ~state.is_restart
+        if state.given is not None:
+            is_current &= ~state.given.is_other
         is_asked = (atol > 0) | (btol > 0)
         is_done = ((is_stationary & (atol > 0)) | (is_solved & is_asked)) & is_current
         return is_done, (scalars.condition > conlim) & is_current
@@ -293,6 +299,7 @@ class _State(NamedTuple):
     is_estimate: jax.Array  # whether the scalars come from the recurrences
     factor: Factor | None
     means: Means | None
+    given: GivenIntercept | None  # for means
     rounding: jax.Array  # |N'A'u| of a unit vector u that may be rounding
     is_unbounded: jax.Array  # whether a penalty or a weight is negative
 
@@ -322,24 +329,3 @@ def _rounding(regression: CentredRegression, factor: Factor | None) -> jax.Array
     pulled = mean[:, None] if factor is None else factor.apply_transpose(mean[:, None])
     few = 4 * ULPS * jnp.finfo(pulled.dtype).eps
     return few * jnp.sqrt(regression.means.weight_total) * column_norms(pulled)
-
-
-def _at_given_intercept(
-    scalars: Scalars,
-    regression: CentredRegression,
-    params: Params,
-    basis: Basis,
-) -> Scalars:
-    """The scalars for the first progress, if the given intercept is not the best one.
-
-    Let m be the best intercept minus the given one, and S the sum of the sample weights. The
-    objective is larger by ``S m^2 / 2``. The negative gradient is larger by ``S m x_bar`` for the
-    weights, and is ``S m`` for the intercept.
-    """
-    means = regression.means
-    if means is None:
-        return scalars
-    excess = means.excess(params).reshape(1, -1)
-    gradient = scalars.normal * basis.pulled_v + excess * means.features.mean[:, None]
-    offset = jnp.square(excess) / means.weight_total
-    return scalars._replace(gradient=column_norms(gradient, excess), offset=offset)
