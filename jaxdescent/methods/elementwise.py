@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxdescent.kernels.loops import equations
+
 ELEMENTWISE = frozenset(
     """
     abs add add_any and atan2 cbrt ceil clamp convert_element_type copy copy_p cos div eq erf
@@ -21,6 +23,7 @@ ELEMENTWISE = frozenset(
 CALLS = frozenset(
     ("closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "jit", "pjit", "remat2")
 )
+"""Operations that run programs, whose own operations are judged each by itself."""
 
 SIDE = 3
 """The length of each axis of the params for which a transformation is traced."""
@@ -61,7 +64,7 @@ def is_elementwise(transformation: optax.GradientTransformation, rank: int = 1) 
 
 
 def _is_elementwise(jaxpr: Any) -> bool:
-    return all(_is_allowed(equation) for equation in jaxpr.eqns)
+    return all(_is_allowed(equation) for equation in equations(jaxpr))
 
 
 def _is_allowed(equation: Any) -> bool:
@@ -71,17 +74,9 @@ def _is_allowed(equation: Any) -> bool:
     name = equation.primitive.name
     if name == "broadcast_in_dim":
         return operands[0] in ((), equation.outvars[0].aval.shape)
-    if name in CALLS:
-        inner = next(
-            value
-            for key in ("jaxpr", "call_jaxpr", "fun_jaxpr")
-            if (value := equation.params.get(key)) is not None
-        )
-        return _is_elementwise(getattr(inner, "jaxpr", inner))
     if name == "cond":
-        branches = equation.params["branches"]
-        return not operands[0] and all(_is_elementwise(branch.jaxpr) for branch in branches)
-    return name in ELEMENTWISE
+        return not operands[0]
+    return name in CALLS or name in ELEMENTWISE
 
 
 class _NeedsValueError(Exception):
