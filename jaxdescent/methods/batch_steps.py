@@ -52,10 +52,9 @@ class Scaling(NamedTuple):
 
 
 class BatchLook(NamedTuple):
-    """The value, gradient norm and gradient of all rows at the params."""
+    """The value and gradient of all rows at the params."""
 
     value: jax.Array
-    norm: jax.Array
     gradient: Params
 
 
@@ -82,12 +81,6 @@ def order_of(count: int, sections: tuple[int, ...], word: jax.Array) -> jax.Arra
     numbers = jnp.arange(len(sections), dtype=jnp.int32)
     turn = jnp.zeros_like(numbers).at[shuffled].set(numbers)
     return jnp.argsort(jnp.repeat(turn, sizes, total_repeat_length=count)).astype(jnp.int32)
-
-
-def look_at(objective: Objective, params: Params) -> BatchLook:
-    """The value and gradient of all rows, in one pass over X or two."""
-    value, gradient = objective.value_and_gradient(params)
-    return BatchLook(value, precision.norm(gradient), gradient)
 
 
 def accepted(

@@ -19,14 +19,14 @@ from jaxdescent.methods.batch_steps import (
     Scaling,
     accepted,
     batch_rows,
-    look_at,
     order_of,
     scaled_step,
     scaling_of,
     steps_of,
 )
+from jaxdescent.methods.keeping_progress import GivenIntercept
 from jaxdescent.methods.optax_method import as_method
-from jaxdescent.methods.protocol import LookingAhead, Params, Progress, State
+from jaxdescent.methods.protocol import LookingAhead, Params, Progress, State, progress_at
 from jaxdescent.numerics import randomness
 from jaxdescent.objectives import Objective, RowBlocks
 from jaxdescent.objectives.elimination import Means, eliminated, weights_alone
@@ -133,7 +133,7 @@ class MiniBatches(LookingAhead):
         blocks, zero = self._blocks(objective), jnp.zeros((), jnp.int32)
         if self.transformation is not None:
             rule = self.transformation.init(objective, params)
-            return _State(params, params, zero, zero, None, None, None, rule)
+            return _State(params, params, zero, zero, None, None, None, None, rule)
         if objective.linear_regression is None:
             raise TypeError(
                 "MiniBatches() chooses its steps for a jd.LinearRegression; for "
@@ -142,12 +142,9 @@ class MiniBatches(LookingAhead):
             )
         objective, inner, means = eliminated(objective, params)
         scaling = scaling_of(objective, inner, self._batch(params, blocks))
-        look = look_at(objective, inner)
-        if means is not None:
-            gradient = look.gradient["weights"]
-            value, norm = means.at_given_intercept(params, look.value, gradient)
-            look = look._replace(value=value, norm=norm)
-        return _State(inner, inner, zero, zero, means, scaling, look, None)
+        look = BatchLook(*objective.value_and_gradient(inner))
+        given = None if means is None else GivenIntercept.at(params, means, *look)
+        return _State(inner, inner, zero, zero, means, given, scaling, look, None)
 
     def blind_step(
         self, objective: Objective, params: Params, state: State
@@ -174,20 +171,23 @@ class MiniBatches(LookingAhead):
         new = state.average if self.averaging else state.current
         if state.look is not None:
             assert state.scaling is not None
-            ways = (new, look_at(inner, new)), (anchor, state.look)
+            ways = (new, BatchLook(*inner.value_and_gradient(new))), (anchor, state.look)
             new, look, scaling = accepted(*ways, state.scaling, is_known)
-            state = state._replace(look=look, scaling=scaling)
+            given = None if state.given is None else state.given.after_step()
+            state = state._replace(given=given, look=look, scaling=scaling)
         return new if state.means is None else state.means.with_intercept(new["weights"]), state
 
     def progress(self, objective: Objective, params: Params, state: State) -> Progress:
         if state.look is None:
             return super().progress(objective, params, state)
-        return Progress(state.look.value, state.look.norm)
+        progress = progress_at(*state.look)
+        return progress if state.given is None else state.given.of(progress)
 
     def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
         if state.look is None:
             return state
-        return state._replace(look=look_at(*weights_alone(objective, params, state.means)))
+        inner, weights = weights_alone(objective, params, state.means)
+        return state._replace(look=BatchLook(*inner.value_and_gradient(weights)))
 
     def _batch(self, params: Params, blocks: RowBlocks) -> int:
         if self.rows is not None:
@@ -313,6 +313,7 @@ class _State(NamedTuple):
     averaged: jax.Array  # the number of iterates in the average; negative before it begins
     epoch: jax.Array
     means: Means | None  # the means of a regression with an intercept, which is eliminated
+    given: GivenIntercept | None  # for means
     scaling: Scaling | None
     look: BatchLook | None  # value and gradient of all rows; None with a transformation
     rule: Any  # the transformation's state
