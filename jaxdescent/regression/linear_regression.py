@@ -85,7 +85,8 @@ class LinearRegression(LinearModel):
 
     def value_and_gradient_at(self, params: Params, image: jax.Array) -> tuple[jax.Array, Params]:
         residual = image - self.y.astype(image.dtype)
-        return self._value(params, residual), self._pull_back(params, residual)
+        columns = self._design.transposed_product(scaled_rows(residual, self.sample_weight))
+        return self._value(params, residual), self._gradient(params, residual, columns)
 
     def curvature_along(self, params: Params, direction: Params, image: jax.Array) -> jax.Array:
         del params
@@ -231,10 +232,6 @@ class LinearRegression(LinearModel):
         weights = params["weights"]
         loss = precision.total(scaled_rows(residual, self.sample_weight) * residual)
         return 0.5 * (loss + precision.total(self._penalty(weights) * jnp.square(weights)))
-
-    def _pull_back(self, params: Params, residual: jax.Array) -> Params:
-        columns = self._design.transposed_product(scaled_rows(residual, self.sample_weight))
-        return self._gradient(params, residual, columns)
 
     def _way(self, params: Params, y: Any) -> tuple[Any, ...]:
         """The arguments of the design's ``there_and_back``, whose results are the residual

@@ -131,9 +131,6 @@ class GramForm(Objective):
         penalised = self.penalty() * direction["weights"]
         return {"weights": self.image(direction)["weights"] + penalised}
 
-    def curvature(self, params: Params, direction: Params) -> jax.Array:
-        return self.curvature_along(params, direction, self.image(direction))
-
     def image(self, direction: Params) -> Params:
         """``G d``."""
         return {"weights": contract(self.gram, 1, direction["weights"])}
