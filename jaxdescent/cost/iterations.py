@@ -11,7 +11,7 @@ import math
 
 from jaxdescent.cost.structure import ProblemKind, Structure
 from jaxdescent.cost.work import Question
-from jaxdescent.regression.solve import least_singular_value
+from jaxdescent.regression.solve.factor import least_singular_value
 
 ASSUMED_CONDITION = 100.0
 """The condition number of X (its square for H) that is assumed if nothing is known."""

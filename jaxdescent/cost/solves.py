@@ -11,8 +11,9 @@ from jaxdescent.kernels.blocks import WIDENED_BYTES, stride_count
 from jaxdescent.kernels.factors import PASSES
 from jaxdescent.kernels.products import part_length, run_length
 from jaxdescent.kernels.symmetric import LEAST_HALVED, block_length
-from jaxdescent.regression.solve import DOUBLE_ENTRIES, FAIR, SMALL, least_singular_value
 from jaxdescent.regression.solve.by_lapack import is_quick, is_small
+from jaxdescent.regression.solve.factor import FAIR, least_singular_value
+from jaxdescent.regression.solve.refinement import DOUBLE_ENTRIES, SMALL
 from jaxdescent.regression.solve.stored_regression import BLOCK
 
 DOUBLE_FLOPS, DOUBLE_SLOWER = 25.0, 100.0

@@ -15,7 +15,8 @@ from jaxdescent.objectives.answers import Bounds, Parts, StationarySolver
 from jaxdescent.objectives.elimination import Elimination, Means
 from jaxdescent.objectives.protocol import Params
 from jaxdescent.regression.linear_model import LinearModel, scaled_rows
-from jaxdescent.regression.solve import regression_solver, regression_solver_bytes
+from jaxdescent.regression.solve import regression_solver
+from jaxdescent.regression.solve.reserved import regression_solver_bytes
 
 
 @jax.tree_util.register_dataclass

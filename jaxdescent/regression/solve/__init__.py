@@ -10,20 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from jaxdescent.designs import as_design
-from jaxdescent.regression.solve.factor import FAIR, least_singular_value
 from jaxdescent.regression.solve.normal_equations import GramSolver, SumsSolver
-from jaxdescent.regression.solve.refinement import DOUBLE_ENTRIES, SMALL
-from jaxdescent.regression.solve.reserved import regression_solver_bytes
 from jaxdescent.regression.solve.wide import WideSolver
-
-__all__ = [
-    "DOUBLE_ENTRIES",
-    "FAIR",
-    "SMALL",
-    "least_singular_value",
-    "regression_solver",
-    "regression_solver_bytes",
-]
 
 
 def regression_solver(regression: Any) -> Any:
