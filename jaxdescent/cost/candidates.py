@@ -242,7 +242,8 @@ TPUs, for which it unrolls loops: that of a regression with about 1,000 features
 COMPILES_FOR_MINUTES = "compiles for minutes"
 
 CHUNKS_AT_A_TIME = 2
-"""Chunks of params of the host's memory that a device has: one comes while one is computed."""
+"""The chunks that a device holds of params in the host's memory: one is computed with while the
+next one is copied."""
 
 
 def _price_of(entry: Entry, question: Question) -> Price:
@@ -251,7 +252,7 @@ def _price_of(entry: Entry, question: Question) -> Price:
     if question.structure.kind is not ProblemKind.REGRESSION or entry.method is _DIRECT:
         return price
     look, structure = solves.look_on_host(question, estimates=entry.estimates), question.structure
-    # Float64 reaches the host as words of 32 bits, which are a copy.
+    # Float64 data reach the host as words of 32 bits, which are a copy of the data.
     words = (
         structure.entries * structure.itemsize if look.seconds and structure.itemsize == 8 else 0
     )

@@ -46,8 +46,8 @@ def choose(question: Question, candidates: Sequence[Candidate]) -> Candidate | N
     has_hedge = (structure.is_dense or structure.is_sparse) and not structure.is_rounded
     if has_hedge and candidates[0].seconds > MOMENT and not is_on_host(question):
         first, then = attempt(structure, comfortable), surest(structure, comfortable)
-        # A direct solve has no use for zeros: where all iterations that are allowed cost less,
-        # there is nothing to hedge with.
+        # A direct solve does not profit from zeros in X: where it costs more than all iterations
+        # that are allowed, it is no hedge.
         allowed = question.most_iterations * first.seconds_per_iteration if first else 0.0
         if first and structure.is_sparse and candidates[0].seconds > allowed:
             return first
@@ -106,7 +106,7 @@ def hedge_of(first: Candidate, then: Candidate, question: Question) -> Candidate
         return None
 
     structure = question.structure
-    # From one method to the other go the params and their gradient, and a copy of a Hessian.
+    # The first method hands on the params and their gradient, and of a quadratic a copy of H.
     is_hessian = structure.kind is ProblemKind.QUADRATIC
     handed_on = 2.0 * structure.vector_bytes + structure.entries * structure.itemsize * is_hessian
 

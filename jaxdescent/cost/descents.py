@@ -29,7 +29,8 @@ class PricedByPasses(NamedTuple):
 
     Attributes:
       once: the products with X, and those with X', before the first iteration and after the last.
-      each: those of an iteration. Of a function these are values and gradients.
+      each: the products of an iteration. For a function ``once`` and ``each`` count its values and
+        gradients.
       vectors: the vectors of both sides that an iteration reads or writes.
       of_params: the vectors of the params' size that are reserved.
       of_rows: the vectors of the targets' size that are reserved.
@@ -38,7 +39,7 @@ class PricedByPasses(NamedTuple):
         params, and what a method remembers of earlier steps once more.
       widened: the copies that products with a Hessian of 16 bits make of it.
       is_centred: whether products are those of a centred X.
-      krylov: the iterations over those of a Krylov method; 0 stands for steepest descent.
+      krylov: the ratio of its iterations to a Krylov method's; 0 stands for steepest descent.
       assumed: the iterations for a function of whose Hessian nothing is known, which are right to
         an order of magnitude.
     """
@@ -88,7 +89,7 @@ class PricedByPasses(NamedTuple):
         of_params, of_rows = features * outputs * itemsize, rows * outputs * itemsize
         stepping = self.of_params * of_params + self.of_rows * of_rows
         is_map = not (structure.is_dense or structure.is_sparse or structure.is_streamed)
-        # The columns of a map have no lengths, by which a look is taken.
+        # A look needs the lengths of the columns, which a map does not know.
         looked_params, looked_rows = (0, 0) if is_map else self.looked
         looking = (looked_params + structure.has_own_l2) * of_params
         looking += (looked_rows + structure.has_narrow_targets) * of_rows
@@ -235,7 +236,7 @@ def mini_batches(question: Question) -> Price:
     time = steps * STEP_SHARE / (1 + features / batch)
     decades = min(time / condition_of(question), math.log(10))
     of_rows = LSMR_ROW.looked[1] * rows * outputs * structure.itemsize
-    # The copy is there once more while entries are scattered into it.
+    # While entries are scattered into the copy, it is there twice.
     held = 10.0 * structure.vector_bytes + of_rows + 1.75 * copied + SCALAR_BYTES
     return Price(
         max(held, LSMR_ROW(question).working_bytes),

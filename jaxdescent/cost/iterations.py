@@ -23,7 +23,7 @@ SQUARE_GROWTH = 4.65
 """A square Gaussian matrix of n rows has a condition number near ``4.65 n`` (Edelman, 1988)."""
 
 HOPED = 2.0
-"""A condition number of X that hardly any data are below."""
+"""A condition number of X below which hardly any data are."""
 
 LAST_DIRECTION = 2.0
 """Conjugate gradients end after at most this factor times the shorter side of X; in exact

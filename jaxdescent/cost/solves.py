@@ -114,7 +114,7 @@ def derivative_regression(question: Question) -> Price:
         inside = question.product(flops, question.machine.ratios.product_half / DOUBLE_SLOWER)
     iteration = question.passes(corrections, corrections + (not is_tall))
     iteration += inside + question.vectors(20)
-    # If X is well-conditioned: the Gram matrix, a scaled copy, its factor and the factor's inverse.
+    # A well-conditioned X takes its Gram matrix, a scaled copy, a factor and the factor's inverse.
     touched = None if is_orthogonal else 4 * structure.itemsize * float(smaller) ** 2
     error = min(structure.eps * condition, 1.0)
     return Price(_direct_bytes(question), setup, iteration, 1.0, error, touched)
@@ -134,7 +134,7 @@ def _direct_bytes(question: Question) -> float:
         # Cholesky factors, their inverses and products; and a block of X times the inverse.
         turned = 2.0 / stride_count(rows, features) if structure.is_tall else 3.0
         return itemsize * (9.0 * structure.smaller**2 + turned * structure.entries)
-    # The factor is part of the result's memory; or the weights, before and after they are added.
+    # The result holds the factor; of a wide X the weights, before and after they are added.
     more = features * features if structure.is_tall else 2 * structure.unknowns
     return float(structure.solver_bytes + more * itemsize)
 

@@ -297,7 +297,7 @@ def structure_from_shapes(objective: Objective, params: Params) -> Structure:
       TypeError, ValueError: as ``minimize`` does for data and params that do not fit together.
     """
     held = [leaf for leaf in jax.tree.leaves(params) if host_memory.is_on_host(leaf)]
-    # Of params in the host's memory a device computes with the shapes.
+    # Params in the host's memory are traced as shapes.
     params = jax.tree.map(
         lambda leaf: (
             jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if host_memory.is_on_host(leaf) else leaf

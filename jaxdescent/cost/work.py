@@ -27,8 +27,8 @@ ITERATION_KERNELS = 30
 """The kernels of an iteration besides passes over the data: checks, rotations, norms."""
 
 CALL_KERNELS, HANDOVER_KERNELS = 100, 150
-"""The kernels that take as long as calling a program, with what it does outside its loop; and those
-that take as long as starting all cores of a CPU, as the products outside a loop do twice."""
+"""The numbers of kernels that take as long as the call of a program, with the work outside its
+loop; and as the start of all cores of a CPU, which products outside a loop do twice."""
 
 ROW_SECONDS = 1.2e-9
 """The seconds that a CPU takes for a row of X in a product, besides reading its bytes."""
@@ -42,9 +42,9 @@ SCALAR_BYTES = 3000
 
 
 SMALL_BYTES, REUSED_BYTES = 1 << 17, 32 << 20
-"""For sizes up to the first, an allocator always has memory left from the last call; beyond the
-second it never has (these are bounds of glibc's threshold). Between them, results of separable
-functions, which stay allocated, find it in two of three calls."""
+"""Up to the first size, an allocator always has memory left from the last call; beyond the second
+it never has any (these are bounds of glibc's threshold). Between them, the results of separable
+functions, which stay allocated, find memory that is left in two of three calls."""
 
 
 class Work(NamedTuple):
@@ -147,8 +147,9 @@ class Question:
         return self.is_narrow and not (is_regression and is_in_blocks)
 
     def block_bytes(self, most: int, *, is_cut: bool = False) -> float:
-        """The bytes of the blocks of rows that products copy on a CPU: one of at most so many bytes
-        and the shorter one of the last rows, each twice if it is cut into runs for one output.
+        """The bytes of the blocks of rows that products copy on a CPU: a block of at most ``most``
+        bytes, and the shorter block of the last rows. With ``is_cut`` a block is copied once more
+        where it is cut into runs for one output.
         """
         (rows, features), itemsize = self.structure.shard, self.structure.itemsize
         length = block_rows(features, itemsize, most)
@@ -259,7 +260,7 @@ class Question:
         return self._factorised(1.2 * size**3, slower)
 
     def _factorised(self, flops: float, slower: float) -> Work:
-        """Operations that take so many times longer than those of a large QR in float32."""
+        """Operations that take ``slower`` times as long as those of a large QR in float32."""
         machine = self.machine
         slower *= machine.product("float32") / machine.product(self.read_dtype)
         return Work(factorisation_flops=flops, seconds=flops * slower / machine.orthogonal_rate)

@@ -19,7 +19,7 @@ from jaxdescent.numerics import precision, randomness
 from jaxdescent.objectives import Objective, RowBlocks
 
 LEAST_ROWS, MOST_ROWS = 64, 1024
-"""The rows of a batch are as many as there are unknowns, within these bounds."""
+"""The bounds on the number of rows in a batch, which by default is the number of unknowns."""
 
 LEAST_STEPS, SWEPT = 64, 16
 """For sparse rows MOST_ROWS is raised, because a step reads and writes vectors of all features: to
@@ -135,7 +135,7 @@ def scaling_of(objective: Objective, params: Params, batch: int) -> Scaling:
     start = randomness.normal(weights.shape, randomness.fold(1), weights.dtype)
     zero = jnp.zeros((), weights.dtype)
     _, largest = lax.fori_loop(0, POWER_STEPS, power, (start, zero))
-    trace = jnp.sum(of_rows * inverse)  # the penalty is the same in all batches
+    trace = jnp.sum(of_rows * inverse)  # without the penalty, which all batches share
     # With fewer rows than features, even orthogonal rows have an eigenvalue of trace / rows.
     largest = largest - trace / index.shape[0]
     return Scaling(inverse, SHARE / (jnp.maximum(largest, 1) + trace / batch))

@@ -140,7 +140,7 @@ class ConjugateGradient(KeepingProgress):
         is_unbounded = is_negative | ((largest == 0) & (descent < 0) & (squared > 0))
         is_curved = curvature > 0
         step = jnp.where(is_curved, -descent / jnp.where(is_curved, curvature, 1), 0)
-        # Along a slope whose curvature is rounding error a step would leave the dtype's range.
+        # If the curvature along a slope is rounding error, a step would leave the dtype's range.
         limits = jnp.finfo(step.dtype)
         far = float(limits.max) * float(limits.eps)
         is_far = (step * jnp.sqrt(squared) > far) | (jnp.abs(step * descent) > far)
@@ -169,7 +169,8 @@ class ConjugateGradient(KeepingProgress):
         root = jnp.where(is_moved, jax.lax.rsqrt(jnp.where(is_moved, step, 1)), 0)
         below = jnp.sqrt(ratio / jnp.where(own.step > 0, own.step, 1))
         ritz = own.ritz.after(root, jnp.where(own.step > 0, below, 0))
-        # The next step computes g.z of the new gradient; its ratio to |g|^2 is taken to stay.
+        # Only the next step computes g.z of the new gradient: until then g.z / |g|^2 is taken from
+        # the last one.
         share = slope / jnp.where(own.norm > 0, own.norm, 1)
         share = norm * (share / jnp.where(own.norm > 0, own.norm, 1))
         squared_norm = norm * (norm if own.factor is None else share)

@@ -66,8 +66,8 @@ class FoundStep(NamedTuple):
 
     Attributes:
       point: the end.
-      step: the distance from the start, along the direction or against it as the search says; what
-        a search that failed has here is up to it.
+      step: the length of the step in units of the direction, which :func:`search` follows and the
+        trials of step rules go against; of no meaning after a search that failed.
       is_accepted: whether a step was found.
       evaluations: how many values and gradients were computed.
     """
@@ -137,7 +137,8 @@ def search(
         is_flat = here.slope >= flatness * slope
         is_gentle = is_flat & (here.slope <= (2 * DECREASE - 1) * slope)
         is_late = (evaluations >= MAX_TRIALS // 2) & (here.value < origin.value)
-        # Below rounding any step seems to decrease the value, however far up the other side it is.
+        # A decrease within rounding is no evidence: a step that goes far up the other side of the
+        # valley may show one, too.
         is_lower = is_lower & (here.value < origin.value - noise)
         by_value = (is_lower & (is_flat | is_late)) | (is_level & is_gentle)
         is_accepted = is_finite & (is_gentle if objective.is_quadratic else by_value)

@@ -32,7 +32,8 @@ from jaxdescent.objectives import Objective, RowBlocks
 from jaxdescent.objectives.elimination import Means, eliminated, weights_alone
 
 READ_NUMBERS = 1 << 18
-"""About how many numbers, as rows of many batches, are gathered at a time, to fit a cache."""
+"""About how many numbers are gathered at a time: the rows of many batches, which fit a cache. To
+read files for each batch alone takes ten times as long."""
 
 
 @jax.tree_util.register_dataclass
@@ -208,8 +209,10 @@ class MiniBatches(LookingAhead):
     def _epoch(
         self, objective: Objective, state: _State, size: int, known: tuple[Params, jax.Array]
     ) -> _State:
-        """The state after steps with every row once, batch after batch. ``known`` is the point of
-        the last pass over all rows, and whether their gradient there is to be used.
+        """The state after an epoch: a step with each batch, so that every row is used once.
+
+        ``known`` is the point of the last pass over all rows, and whether steps use the gradient of
+        all rows at this point.
         """
         total, block, _, sections = self._blocks(objective)
         if size >= total:
@@ -239,7 +242,8 @@ class MiniBatches(LookingAhead):
             return self._moved(state, gradient, lambda d: rows.curvature(at, d) * (total / count))
 
         def of_group(state: _State, index: jax.Array) -> _State:
-            # Rows are read after the steps with earlier rows, in the order of the blocks.
+            # The barrier makes reading wait for the steps with earlier rows, so that files are read
+            # in the order of the blocks.
             index, current = kept_apart((index, state.current))
             state, read = state._replace(current=current), objective.of_rows(index)
             assert read is not None  # because there are blocks of rows

@@ -35,8 +35,8 @@ class Estimate(NamedTuple):
         from recurrences, which do not see these errors.
       products: for a regression whose intercept follows from means, ``S sum_j (x_bar_j w_j)^2``
         (:meth:`jaxdescent.objectives.elimination.Means.products`).
-      forgets: whether it rests on the last few steps alone, or on curvatures that rounding may have
-        made, so that it is not said without the caution of a claim.
+      forgets: whether the estimate rests on the last few steps alone, or on curvatures that may be
+        rounding. Then it never counts as steady, and is reported with the caution of a claim.
     """
 
     suboptimality: jax.Array

@@ -96,7 +96,8 @@ class Sketch(Preconditioner):
         rows, outputs = regression.y.shape
         zeros = jnp.zeros((rows, outputs), hessian.dtype)
         penalty = jnp.zeros((hessian.size, outputs), hessian.dtype)
-        # Applying N N' to a gradient amplifies its rounding error by the square of N's.
+        # A product of N N' with a gradient amplifies the gradient's rounding error by the square of
+        # the factor that N does.
         least = float(jnp.finfo(hessian.dtype).eps) ** 0.5
         return self._factorise(regression, zeros, penalty, least)[0]
 

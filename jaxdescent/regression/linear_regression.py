@@ -220,7 +220,9 @@ class LinearRegression(LinearModel):
 
     @property
     def _centred_targets(self) -> jax.Array:
-        """The targets at the best constant model, less their means if there is an intercept."""
+        """The residuals of the best constant model: the targets, minus their means if there is an
+        intercept.
+        """
         return (
             self._targets - self._means_of_targets()[0][None] if self.intercept else self._targets
         )

@@ -72,8 +72,8 @@ class LBFGS(LineSearching):
         return True
 
     def report(self, own: Searching) -> Progress:
-        # In a direction without steps so far, H has the curvature of the last step. So the caution
-        # is that of a Krylov space, where a direction may hardly show in the gradient.
+        # Along a direction that no step has taken so far, H has the curvature of the last step. So
+        # the caution is that of a Krylov space: a direction may hardly show in the gradient.
         left, curvature = own.directions.decrement, own.directions.curvature
         forgets = own.krylov is None and own.directions.forgets
         estimate = Estimate(left, curvature, caution=caution(left.dtype), forgets=forgets)

@@ -143,7 +143,7 @@ def by_products(
         image = centred.product(unit.astype(design.dtype))
         return centred.transposed_product(scaled_rows(image, weight))
 
-    # At a time as many columns are computed as there are images in a cache.
+    # As many columns are computed at a time as the cache holds images of.
     at_once = max(1, min(features, BLOCK_BYTES // (rows * jnp.dtype(design.dtype).itemsize)))
     gram = lax.map(column, jnp.arange(features, dtype=jnp.int32), batch_size=at_once)
     gram = 0.5 * (gram + gram.T)

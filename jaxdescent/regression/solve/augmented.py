@@ -76,10 +76,10 @@ class Weights(NamedTuple):
           like: an array with the weights' shape and dtype.
 
         Returns:
-          The weights; the same by a system that has the features in units of their own, which need
-          a penalty; and whether these serve better, because X is wide and its columns are uneven:
-          in the space of the rows short columns are lost beside long ones. Both are None where
-          NumPy factorises X, whose float64 loses none.
+          The weights; the weights by a system with the features in units of their own, which needs
+          a penalty; and whether the second serve better, because X is wide and its columns are
+          uneven: in the space of the rows short columns are lost beside long ones. The last two are
+          None where NumPy factorises X, because float64 loses no column.
         """
         regression = lax.stop_gradient(regression)
         alone = regression.eliminated().objective if regression.intercept else regression

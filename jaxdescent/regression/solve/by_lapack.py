@@ -40,8 +40,8 @@ MOST_LOOKED_AT = LARGER * QUICK_SIDE
 """The most features of a wide X whose singular values are looked at."""
 
 AT_ONCE = 1 << 14
-"""The products of entries of X and outputs that are computed at a time in double length, so that
-they stay in the cache."""
+"""The most products of entries of X and outputs that are computed at a time in double length, so
+that they stay in the cache."""
 
 Array = np.ndarray
 
@@ -215,7 +215,7 @@ def _turned(
 def _turned_in_double_length(
     regression: StoredRegression, weights: Double, offset: Double, factor: Inverse
 ) -> tuple[Array, Array]:
-    """The same with a residual and sums over rows in double length."""
+    """As :func:`_turned`, with the residual and the sums over rows in double length."""
     outputs = regression.y.shape[1]
     l2 = np.broadcast_to(regression.l2, outputs)
     at_once = max(AT_ONCE // regression.X.size, 1)

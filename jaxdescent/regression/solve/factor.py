@@ -175,8 +175,9 @@ def cholesky_factor(
     inverse = small_matrices.inverse_cholesky(scaled)
     gain = jnp.ones((inverse.shape[0], 1), inverse.dtype)
     factor = InverseFactor(scale[:, None] * inverse.T, gain, mean, jnp.array(False))
-    # The diagonal of the Cholesky factor would not show it: the rounding error in a last pivot of
-    # zero grows with the number of columns. If the factorisation fails, NaN makes ``is_ill`` true.
+    # The diagonal of the Cholesky factor would not show ill-conditioning: the rounding error in a
+    # last pivot of zero grows with the number of columns. If the factorisation fails, NaN makes
+    # ``is_ill`` true.
     level = _norm_bound(inverse) * least
     return factor, ~(level < 1), level < FAIR * least_singular_value(inverse.dtype)
 

@@ -61,7 +61,7 @@ def factorised(regression: StoredRegression) -> Inverse:
     shown = ULPS * float(np.finfo(regression.digits).eps)
     hides = bool(np.any(is_noise & (squares > shown**2 * (squares + moved))))
     are_uneven = is_uneven(lengths, null_level(regression.digits, features), np)
-    # If columns have uneven lengths, a penalty must not be lost in the rounding of the longest.
+    # If columns have uneven lengths, a penalty must not be lost in the rounding of the longest one.
     is_lost = are_uneven and l2.size == 1 and l2[0] > 0 and features <= MOST_UNKNOWNS
     spectral = functools.partial(_spectral, regression, null=null, hides=hides)
     if (rows < features and not is_lost) or l2.size > 1:

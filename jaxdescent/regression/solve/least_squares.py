@@ -121,7 +121,7 @@ def least_squares(
     """
     eps = float(jnp.finfo(jnp.result_type(*jax.tree.leaves(known))).eps)
     limit = min(TURNS * sum(len(leaf) for leaf in jax.tree.leaves(like)), MOST_TURNS)
-    # In units of b no square of its numbers overflows or underflows.
+    # In units of |b| no square of an entry overflows or underflows.
     length = _length(known)
     known = _times(inverse(length), known)
 
@@ -150,7 +150,8 @@ def least_squares(
     x, left, *_, on, _ = loops.while_loop(
         lambda carry: jnp.any(carry[-2]) & (carry[-1] < limit), turn, carry, turn_bytes=turn_bytes
     )
-    # A comparison with NaN ends the loop before the first turn. What is still on has no solution.
+    # A comparison with NaN ends the loop before the first turn. An output that is not done at the
+    # limit has no solution.
     length = jnp.where(jnp.isfinite(length * slope) & ~on, length, jnp.nan)
     return _times(length, x), _times(length, left)
 

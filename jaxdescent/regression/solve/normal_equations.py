@@ -188,7 +188,7 @@ def _spectral_factor(
     """The counterpart of :func:`cholesky_factor` for an l2 of each output: one spectrum for all."""
     eigenvalues, basis = factors.eigh(gram)
     curvature = eigenvalues[:, None] + l2[None, :]
-    # The verdicts are for the l2 that loses most digits; the columns are not equilibrated.
+    # The verdicts are those for the l2 that loses the most digits; columns are not equilibrated.
     least = least_singular_value(gram.dtype)
     lost = jnp.maximum(jnp.max(raw_diagonal), eigenvalues[-1]) / jnp.min(curvature)
     level = jnp.where(lost > 0, least * jnp.sqrt(jnp.maximum(lost, 0)), jnp.inf)

@@ -110,8 +110,8 @@ def lengths_of(design: Any, weight: jax.Array | None) -> jax.Array | None:
 
 
 def of_regression(regression: Any, alone: Any, *, dtype: Any, is_wide: bool) -> PseudoInverse:
-    """The factors for a regression; NaN where a penalty or the weight of a row is negative. Zeros
-    where only NumPy can factorise X, and X may be elsewhere.
+    """The factors for a regression; NaN where a penalty or the weight of a row is negative. If only
+    NumPy can factorise an X so large, they are zeros in programs for other platforms than one CPU.
 
     Args:
       regression: any design is X.
@@ -148,7 +148,7 @@ def of_regression(regression: Any, alone: Any, *, dtype: Any, is_wide: bool) -> 
 
     def of_zeros(*_: Any) -> PseudoInverse:
         made = PseudoInverse(*(jnp.zeros(of.shape, of.dtype) for of in like))
-        return made._replace(rank=jnp.asarray(side, jnp.int32))  # which is not deficient
+        return made._replace(rank=jnp.asarray(side, jnp.int32))  # a full rank: it is not known
 
     elsewhere = in_program if is_small else of_zeros
     l2 = jnp.atleast_1d(jnp.asarray(regression.l2, dtype))
@@ -236,7 +236,7 @@ def _by_triangle(
     except np.linalg.LinAlgError:
         return None
     basis[~is_there] = 0
-    # Rounding of the image counts with the square of the condition number.
+    # The rounding errors of the image are amplified by the square of the condition number.
     image = basis.astype(dtype if condition < WELL_CONDITIONED else np.float64)
     return PseudoInverse(basis, image, np.ones((len(basis), 1)), np.sum(squares > 0))
 
@@ -277,8 +277,8 @@ def _factorised(
       xp: ``numpy`` or ``jax.numpy``.
       svd: ``U, s, V'`` of a matrix.
     """
-    # In units of the largest entry the squares of all others, and their inverses, are numbers; so
-    # is a penalty in units of its own root, if that is larger.
+    # In units of the largest entry, or of the penalty's root if that is larger, no square of an
+    # entry and no inverse of a square overflows.
     peak = xp.max(xp.abs(R))
     peak = xp.where((peak > 0) & (peak < xp.inf), peak, 1)
     unit = xp.maximum(peak, xp.sqrt(xp.maximum(xp.max(l2), 0)))
@@ -293,7 +293,7 @@ def _factorised(
     A, units = in_units(A, lengths, is_below | xp.all(is_free), levels[0], xp)
     _, sizes, right = svd(A)
     basis = right.T / units[:, None]
-    # What remains of a direction that B does not have is rounding.
+    # Along a direction that is not in B's range of rows the image has nothing but rounding.
     lengths = xp.linalg.norm(xp.matmul(R, basis) * (unit / peak), axis=0)
     is_null = lengths <= xp.where(xp.any(is_free), *levels) * xp.max(lengths)
     squares = xp.square(sizes)[:, None] + l2[None]

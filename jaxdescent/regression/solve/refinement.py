@@ -185,8 +185,8 @@ def slope_in_double_length(
     if sample_weight is not None:
         residual = double_length.multiply(sample_weight, residual)
     if X.size == 1 and isinstance(X, jax.Array):
-        # Sums of one term are none: XLA would write both products as one expression, with the
-        # residual anew for each of its uses, and compile it for ever.
+        # With one entry there are no sums: XLA would write both products as one expression, with
+        # the residual anew for each of its uses, and would compile it for hours.
         residual = kept_apart(residual)
     pulled = double_length.transposed_product(X, residual)
     slope = double_length.subtract(pulled, double_length.multiply(l2, weights))
@@ -203,6 +203,6 @@ def is_negligible(step: Any, x: Double, digits: Any = None) -> Any:
     """Whether the step changes no digit of any unknown, in the dtype ``digits`` if given."""
     share = float(jnp.finfo(step.dtype).eps) / 16
     if digits is not None:
-        # So the minimum is known better than the unknowns that are rounded to this dtype.
+        # The unknowns are rounded to this dtype: the minimum is known more accurately than that.
         share = max(share, float(jnp.finfo(digits).eps) / 256)
     return (abs(step) <= share * abs(x.high)).all()

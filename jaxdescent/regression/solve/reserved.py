@@ -24,8 +24,7 @@ def regression_solver_bytes(regression: Any) -> int:
     """The peak bytes of the compiled solve, including branches that may not be taken.
 
     These branches hold the copies of X for QR and the SVD of its triangle. On a CPU their memory
-    becomes resident only if they are taken. ``is_scaled`` says that there is an intercept or that
-    rows are weighted, so that QR needs a copy of X.
+    becomes resident only if they are taken.
     """
     design, targets, intercept = as_design(regression.X), regression.y, regression.intercept
     is_weighted = regression.sample_weight is not None
@@ -41,8 +40,8 @@ def regression_solver_bytes(regression: Any) -> int:
     # A map is written out as products with the columns of an identity, which stay.
     written_out = design.dense_bytes() if is_map else min(design.dense_bytes(), itemsize * entries)
     if rows < features:
-        # The operand of QR and Q; and what they are computed from, unless it is X as it is stored
-        # or is fused with the operand; of a map the products with the identity, too.
+        # The operand of QR, and Q; of a map the products with the identity, too. The numbers that
+        # the operand is computed from count unless they are X as it is stored, or are fused.
         copies, written_out = 2.0 + is_map, 0
         is_centred = intercept and outputs > 1
         widened = min(entries, WIDENED_BYTES // itemsize)
@@ -54,9 +53,9 @@ def regression_solver_bytes(regression: Any) -> int:
         factorised = copies * entries + squares * square
         is_plain = is_centred and not (is_weighted or is_widened) and design.is_stored
         if is_plain and has_one_cpu():
-            # By QR the centred X is common to two factorisations, of the targets and of residuals.
+            # Two solves by QR, for the targets and for the residuals, share the centred X.
             factorised = max(factorised, 3 * entries + 2 * square)
-        # Or the weights, gradients and corrections of the look at a claim.
+        # The look at a claim holds weights, gradients and corrections instead.
         looked = (8 + 2 * has_many_l2) * outputs
         peak = max(factorised + (5 + outputs) * features, looked * features)
     else:
@@ -75,5 +74,5 @@ def regression_solver_bytes(regression: Any) -> int:
         weighted = entries + 3 * square + 2 * goals if is_weighted else 0
         refined = (TARGET_COPIES + is_weighted + (2 + is_weighted) * are_widened) * goals
         peak = max(orthogonal, (3 if has_many_l2 else 6) * square, weighted, refined)
-    # To write X out takes more than the result, but only until the solve begins.
+    # While X is written out it takes more bytes than the result, but only until the solve begins.
     return max(round(itemsize * peak) + written_out, design.dense_bytes())

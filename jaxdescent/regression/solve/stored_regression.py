@@ -221,7 +221,7 @@ class StoredRegression:
         if self._is_constant(weights):
             residual, moved = self.y - offset, self.total * (offset - self.target_mean)
             slope = self._pulled_targets - np.outer(self.mean, moved)
-            # A constant that is met pulls nothing.
+            # Targets that equal the constant have no gradient, although rounding leaves some.
             return residual, np.where(residual.any(axis=0), slope, 0)
         if self._is_wide:
             residual = self.y - self.product(weights) - offset

@@ -85,7 +85,7 @@ class WideSolver:
 
     def solve(self, objective: Any, params: Params, gradient: Params) -> tuple[Params, jax.Array]:
         del gradient
-        # Otherwise the curvature in X's null space is negative, or QR has no root of a weight.
+        # In X's null space the penalty is the only curvature, and QR needs the root of a weight.
         is_negative = ~objective.is_convex
         if self.factor is None:
             return _least_norm(objective, objective.y, params), is_negative
