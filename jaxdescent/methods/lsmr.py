@@ -128,7 +128,8 @@ class LSMR(LookingAhead):
             factor, correction = self.preconditioner.factorise_and_start(regression, rows, penalty)
         pulled = regression.backward(rows) + jnp.sqrt(regression.shift) * penalty
         basis, beta, alpha = bidiagonalise(factor, rows, penalty, pulled)
-        has_start, given, means = correction is not None, None, regression.means
+        has_start = correction is not None
+        given, means = None, regression.means
         if means is not None:
             slope = {"weights": -pulled.reshape(params["weights"].shape)}
             value = 0.5 * jnp.sum(jnp.square(beta))
