@@ -52,10 +52,6 @@ class LinearRegression(LinearModel):
     def loss(self, predictions: jax.Array, targets: jax.Array) -> jax.Array:
         return 0.5 * jnp.square(predictions - targets)
 
-    def value(self, params: Params) -> jax.Array:
-        params = self.packed(params)
-        return self._value(params, self._residual(params))
-
     def value_and_gradient(self, params: Params) -> tuple[jax.Array, Params]:
         given, params = params, self.packed(params)
         way = self._way(params, self.y)
@@ -94,7 +90,8 @@ class LinearRegression(LinearModel):
         return 2 * self._value(direction, image)
 
     def residuals(self, params: Params) -> tuple[jax.Array, jax.Array]:
-        residual, weights = self._residual(params), params["weights"]
+        weights, predictions = params["weights"], self.image(params)
+        residual = predictions - self.y.astype(predictions.dtype)
         if self.sample_weight is not None:
             residual = scaled_rows(residual, jnp.sqrt(self.sample_weight))
         return residual, jnp.sqrt(self._penalty(weights)) * weights
@@ -227,14 +224,9 @@ class LinearRegression(LinearModel):
             self._targets - self._means_of_targets()[0][None] if self.intercept else self._targets
         )
 
-    def _residual(self, params: Params) -> jax.Array:
-        predictions = self.image(params)
-        return predictions - self.y.astype(predictions.dtype)
-
     def _value(self, params: Params, residual: jax.Array) -> jax.Array:
-        weights = params["weights"]
         loss = precision.total(scaled_rows(residual, self.sample_weight) * residual)
-        return 0.5 * (loss + precision.total(self._penalty(weights) * jnp.square(weights)))
+        return 0.5 * loss + self._ridge(params)
 
     def _way(self, params: Params, y: Any) -> tuple[Any, ...]:
         """The arguments of the design's ``there_and_back``, whose results are the residual
