@@ -40,7 +40,8 @@ def return_what_was_freed() -> None:
 
 def return_what_is_freed() -> None:
     """Return the memory that is free now to the system, and from now on large arrays when they are
-    freed, in the whole process.
+    freed, in the whole process. Arrays that the C library places where smaller or earlier ones
+    were freed wait for :class:`Passing`.
     """
     _of_library("mallopt", M_MMAP_THRESHOLD, RETURNED_BYTES)
     return_what_was_freed()
