@@ -55,6 +55,36 @@ def test_a_member_that_is_not_positive_definite_is_no_number_and_spoils_no_other
     np.testing.assert_array_equal(np.isnan(inverse).any(axis=(1, 2)), [False, True, False])
 
 
+@pytest.mark.parametrize("rows, unknowns", [(1, 1), (8, 8), (300, 3), (454, 8), (456, 8), (20, 9)])
+def test_triangles_and_solutions_are_numpys_however_columns_are_scaled(rng, x64, rows, unknowns):
+    A = rng.normal(size=(rows, unknowns)) * 10.0 ** rng.uniform(-6, 6, unknowns)
+    b = rng.normal(size=(rows, 1))
+    A[:, -1] += A[:, 0] / np.linalg.norm(A[:, 0]) * np.linalg.norm(A[:, -1]) * 1e3
+
+    @jax.jit
+    def found(columns):
+        triangle = small_matrices.triangle_beside(columns)
+        return triangle, small_matrices.upper_solution(triangle)
+
+    text = found.lower(np.hstack([A, b])).compile().as_text()
+    assert ("lapack" in text) == (not small_matrices.are_few(rows, unknowns + 1))
+    triangle, solution = map(np.asarray, found(np.hstack([A, b])))
+    lengths = np.linalg.norm(A, axis=0)
+    gram = A.T @ A / lengths / lengths[:, None]
+    R = triangle[:, :-1] / lengths
+    np.testing.assert_allclose(R.T @ R, gram, rtol=0, atol=1e-14 * rows)
+    np.testing.assert_array_equal(np.tril(R, -1), 0)
+    expected = np.linalg.lstsq(A / lengths, b[:, 0], rcond=None)[0]
+    error = np.linalg.norm(solution * lengths - expected)
+    assert error < 1e-11 * np.linalg.cond(A / lengths) * np.linalg.norm(expected)
+
+
+def test_a_column_of_zeros_leaves_zeros_in_its_triangle():
+    columns = np.array([[1.0, 0, 2], [1.0, 0, 4]], np.float32)
+    triangle = small_matrices.triangle_beside(columns)
+    np.testing.assert_allclose(triangle, [[2**0.5, 0, 6 / 2**0.5], [0, 0, 0]], rtol=1e-6)
+
+
 @pytest.mark.slow
 def test_regressions_of_a_batch_are_as_accurate_as_those_of_a_loop(rng):
     X = rng.normal(size=(LANES + 6, 100, 20)).astype(np.float32)

@@ -196,9 +196,10 @@ class Measured(NamedTuple):
         """
         if not is_on_one_cpu():
             return False
-        if self.method.calls_libraries(loop.state):
+        params = precision.widen(loop.params)
+        if self.method.calls_libraries(self.objective, params, loop.state):
             return True
-        return loops.calls_libraries(anew(self.objective.value), precision.widen(loop.params))
+        return loops.calls_libraries(anew(self.objective.value), params)
 
     def _rounding_beside(self, params: Params, dtype: Any) -> Any:
         share = ROUNDED * precision.epsilon(params)

@@ -154,9 +154,10 @@ class Hedge(LookingAhead):
         first, second = self.first.overlooks(state.first), self.then.overlooks(state.second)
         return True if first is True and second is True else self._of_stage(state, first, second)
 
-    def calls_libraries(self, state: State) -> bool:
-        first, then = self.methods
-        return first.calls_libraries(state.first) or then.calls_libraries(state.second)
+    def calls_libraries(self, objective: Objective, params: Params, state: State) -> bool:
+        states = state.first, state.second
+        each = zip(self.methods, states, strict=True)
+        return any(method.calls_libraries(objective, params, own) for method, own in each)
 
     def is_estimate(self, state: State) -> Any:
         first, second = self.first.is_estimate(state.first), self.then.is_estimate(state.second)

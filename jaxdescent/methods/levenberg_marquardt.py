@@ -21,11 +21,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.flatten_util import ravel_pytree
-from jax.scipy.linalg import solve_triangular
 
 from jaxdescent.inputs.functions import anew
 from jaxdescent.inputs.numbers import check_number
-from jaxdescent.kernels import dtypes
+from jaxdescent.kernels import dtypes, small_matrices
 from jaxdescent.methods.line_search import NOISE_ULPS, Idle
 from jaxdescent.methods.protocol import Estimate, Method, Params, Progress, State
 from jaxdescent.numerics import precision
@@ -206,9 +205,12 @@ class LevenbergMarquardt(Method):
     def estimates(self, objective: Objective) -> bool:
         return True
 
-    def calls_libraries(self, state: State) -> bool:
+    def calls_libraries(self, objective: Objective, params: Params, state: State) -> bool:
         del state
-        return True
+        residuals = jax.eval_shape(anew(objective.residuals), params)
+        if not _is_dense(params, residuals):
+            return False
+        return not small_matrices.are_few(_size(residuals), _size(params) + 1)
 
     def check(self) -> None:
         check_number(
@@ -252,13 +254,13 @@ def _dense(
     image = ravel_pytree(residuals)[0].astype(flat.dtype)
     both = jnp.concatenate([jacobian, image[:, None]], axis=1)
     if jacobian.shape[0] > unknowns:
-        both = _triangle(both)
+        both = small_matrices.triangle_beside(both)
 
     def solve(damping: jax.Array) -> tuple[Params, jax.Array]:
         root = jnp.sqrt(damping).astype(flat.dtype)
         below = root * jnp.eye(unknowns, unknowns + 1, dtype=flat.dtype)
-        triangle = _triangle(jnp.concatenate([both, below]))
-        move = -solve_triangular(triangle[:, :unknowns], triangle[:, unknowns])
+        triangle = small_matrices.triangle_beside(jnp.concatenate([both, below]))
+        move = -small_matrices.upper_solution(triangle)
         pushed = jnp.matmul(both[:, :unknowns], move, precision=dtypes.HIGHEST)
         return unravel(move / safe), jnp.sum(pushed * pushed)
 
@@ -266,11 +268,6 @@ def _dense(
     share = flat / jnp.where(size > 0, size, 1)
     curvature = jnp.where(size > 0, jnp.sum(squares * jnp.square(share)), jnp.max(squares))
     return solve, scale, curvature
-
-
-def _triangle(columns: jax.Array) -> jax.Array:
-    """``[R, Q'b]`` for columns ``[A, b]`` with ``A = QR``; Q is not formed."""
-    return jnp.linalg.qr(columns, mode="r")[: columns.shape[1] - 1]
 
 
 def _matrix_free(

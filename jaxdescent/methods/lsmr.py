@@ -212,13 +212,14 @@ class LSMR(LookingAhead):
             search = jnp.where(is_doubtful, 0, search)
             return new_weights, changes | {"search": search, "is_restart": is_doubtful}
 
-        is_one = self.calls_libraries(state) and loops.are_few((params, scalars))
+        is_one = self.calls_libraries(objective, params, state) and loops.are_few((params, scalars))
         new_weights, changes = loops.one_turn(turned) if is_one else turned()
         given = None if state.given is None else state.given.after_step()
         new = state._replace(basis=new_basis, given=given, **changes)
         return regression.with_intercept(new_weights, params), new
 
-    def calls_libraries(self, state: _State) -> bool:
+    def calls_libraries(self, objective: Objective, params: Params, state: _State) -> bool:
+        del objective, params
         factor, direction = state.factor, state.basis.direction
         return factor is not None and loops.calls_libraries(factor.apply, direction)
 

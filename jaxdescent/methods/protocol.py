@@ -167,12 +167,12 @@ class Method(Displayed, abc.ABC):
         """Whether each element's step depends on its own gradient and on scalars alone."""
         return False
 
-    def calls_libraries(self, state: State) -> bool:
+    def calls_libraries(self, objective: Objective, params: Params, state: State) -> bool:
         """Whether a step factorises a matrix, or solves with a factor, between many operations on
         few numbers: XLA for CPUs calls a library for it, and compiles each other operation of the
         loop on its own, unless these are put into one kernel.
         """
-        del state
+        del objective, params, state
         return False
 
     @property

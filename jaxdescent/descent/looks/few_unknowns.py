@@ -24,6 +24,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxdescent.descent.looks import Look
 from jaxdescent.inputs.functions import MOST_IN_DOUBLE, anew
+from jaxdescent.kernels import loops
 from jaxdescent.kernels.branches import seldom
 from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.kernels.loops import equations, programs_in
@@ -37,6 +38,9 @@ from jaxdescent.second_order.newton import Newton
 MOST_NUMBERS = 1 << 22
 """The largest product of the number of unknowns and the numbers in the data, or in an array that
 the function computes."""
+
+FEW_NUMBERS = 1 << 13
+"""The largest such product for which one core computes the Hessian as fast as several."""
 
 MOST_MEMBERS = 256
 """The most members of a batch for which the host is called once."""
@@ -273,12 +277,17 @@ def _computed(jaxpr: Any) -> int:
 def _expansion(objective: Objective, params: Params) -> tuple[jax.Array, ...]:
     objective, params = as_double((objective, params))
     flat = ravel_pytree(params)[0]
-    if flat.size * _largest(objective, params) > MOST_NUMBERS:
+    numbers = flat.size * _largest(objective, params)
+    if numbers > MOST_NUMBERS:
         raise _Unsuitable
-    value, gradient = objective.value_and_gradient(params)
-    if value.dtype != jnp.float64:
-        raise _Unsuitable
-    return value, flat, ravel_pytree(gradient)[0], dense_hessian(objective, params)
+
+    def expanded() -> tuple[jax.Array, ...]:
+        value, gradient = objective.value_and_gradient(params)
+        if value.dtype != jnp.float64:
+            raise _Unsuitable
+        return value, flat, ravel_pytree(gradient)[0], dense_hessian(objective, params)
+
+    return loops.one_turn(expanded) if numbers <= FEW_NUMBERS else expanded()
 
 
 def _values(objective: Objective, params: Params, parts: jax.Array, step: jax.Array) -> jax.Array:
