@@ -165,9 +165,10 @@ def test_double_length_is_not_used_where_it_takes_long_or_is_not_needed(
 
 
 @pytest.mark.parametrize("shape", [(50, 7), (7, 50)])
-@pytest.mark.parametrize("block", [30, 1 << 17])
-def test_sums_by_blocks_are_those_of_the_whole(rng, monkeypatch, shape, block):
+@pytest.mark.parametrize(("block", "cores"), [(30, 1), (30, 3), (30, 64), (1 << 17, 3)])
+def test_sums_by_blocks_are_those_of_the_whole(rng, monkeypatch, shape, block, cores):
     monkeypatch.setattr(stored_regression, "BLOCK", block)
+    monkeypatch.setattr(stored_regression, "usable_cores", lambda: cores)
     X, y = (rng.normal(size=size).astype(np.float32) for size in (shape, (shape[0], 2)))
     weight, units = rng.uniform(0, 2, shape[0]), rng.uniform(0.5, 2, shape[1])
     stored = stored_regression.StoredRegression.of(X + 5, y, 0.1, weight, intercept=True)
@@ -191,7 +192,7 @@ def test_sums_by_blocks_are_those_of_the_whole(rng, monkeypatch, shape, block):
         np.testing.assert_allclose(stored.kernel(units), (A / units**2) @ A.T, rtol=1e-11)
 
 
-@pytest.mark.parametrize("shape", [(3000, 70), (20_000, 90)])
+@pytest.mark.parametrize("shape", [(3000, 70), (20_000, 90), (70_000, 80)])
 def test_a_direction_that_is_taken_for_rounding_is_told_of(shape, rng):
     """The difference of two columns, 4.5e-6 of their lengths, explains nearly all of y."""
     X = rng.normal(size=shape)
@@ -222,11 +223,16 @@ def test_a_direction_that_is_taken_for_rounding_is_penalised_in_each_output_by_i
         ((100_000, 1), 1, np.float32, True),
         ((100_000, 1), 64, np.float32, False),
         ((1000, 10), 64, np.float32, True),
-        ((1 << 14, 128), 1, np.float32, True),
-        ((1 << 14, 128), 1, np.float64, False),
-        ((1 << 14, 129), 1, np.float32, False),
+        ((1 << 16, 127), 1, np.float32, True),
+        ((1 << 16, 129), 1, np.float32, False),
+        ((1 << 16, 129), 1, jnp.bfloat16, False),
+        ((1 << 13, 128), 1, np.float64, True),
+        ((1 << 13, 129), 1, np.float64, False),
+        ((1 << 14, 250), 1, np.float32, True),
+        ((1 << 14, 260), 1, np.float32, False),
         ((100, 10_000), 1, np.float32, True),
         ((200, 10_000), 1, np.float32, False),
+        ((640, 640), 1, np.float32, True),
         ((700, 700), 1, np.float32, False),
     ],
 )

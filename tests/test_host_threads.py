@@ -1,12 +1,16 @@
-"""The threads of NumPy's linear algebra are one while the host solves, and all afterwards."""
+"""The threads of NumPy's linear algebra are one while the host solves, and all afterwards; sums of
+many products have several of their own.
+"""
 
 import os
+import signal
 import threading
 
+import numpy as np
 import pytest
 
 from jaxdescent.kernels import host_threads
-from jaxdescent.kernels.host_threads import on_one_thread
+from jaxdescent.kernels.host_threads import on_one_thread, summed
 
 
 @pytest.fixture
@@ -46,6 +50,33 @@ def test_blocks_that_overlap_leave_as_many_threads_as_there_were(threads):
     may_end.set()
     other.join(10)
     assert seen + threads == [1, 5]
+
+
+def test_a_sum_has_all_its_parts_and_the_errors_of_the_one_who_asked():
+    seen = {}
+
+    def part(index):
+        seen[index] = threading.current_thread()
+        return np.full(2, 10.0**index) / np.zeros(2)
+
+    with np.errstate(divide="ignore"):
+        np.testing.assert_array_equal(summed(part, 5), np.inf)
+    assert sorted(seen) == list(range(5))
+    assert seen[0] is threading.current_thread() is not seen[1]
+    np.testing.assert_array_equal(summed(lambda index: np.full(2, 10**index), 3), 111)
+    with np.errstate(divide="raise"), pytest.raises(FloatingPointError):
+        summed(lambda index: np.ones(1) / (1 if index == 0 else np.zeros(1)), 2)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning", "ignore:.*fork:RuntimeWarning")
+def test_a_forked_process_adds_up_by_threads_of_its_own():
+    assert summed(lambda _: np.ones(()), 3) == 3
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # threads that are not there would be waited for
+        os._exit(0 if summed(lambda _: np.ones(()), 3) == 3 else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

@@ -55,7 +55,9 @@ def test_a_member_that_is_not_positive_definite_is_no_number_and_spoils_no_other
     np.testing.assert_array_equal(np.isnan(inverse).any(axis=(1, 2)), [False, True, False])
 
 
-@pytest.mark.parametrize("rows, unknowns", [(1, 1), (8, 8), (300, 3), (454, 8), (456, 8), (20, 9)])
+@pytest.mark.parametrize(
+    ("rows", "unknowns"), [(1, 1), (8, 8), (300, 3), (454, 8), (456, 8), (20, 9)]
+)
 def test_triangles_and_solutions_are_numpys_however_columns_are_scaled(rng, x64, rows, unknowns):
     A = rng.normal(size=(rows, unknowns)) * 10.0 ** rng.uniform(-6, 6, unknowns)
     b = rng.normal(size=(rows, 1))

@@ -14,7 +14,7 @@ from jaxdescent.kernels.symmetric import LEAST_HALVED, block_length
 from jaxdescent.regression.solve.by_lapack import is_quick, is_small
 from jaxdescent.regression.solve.factor import FAIR, least_singular_value
 from jaxdescent.regression.solve.refinement import DOUBLE_ENTRIES, SMALL
-from jaxdescent.regression.solve.stored_regression import BLOCK
+from jaxdescent.regression.solve.stored_regression import BLOCK, MOST_THREADS
 
 DOUBLE_FLOPS, DOUBLE_SLOWER = 25.0, 100.0
 """The operations for an entry of X in a product in double length, and how many times longer they
@@ -27,9 +27,6 @@ REFINEMENTS = 4
 HOST_SECONDS, HOST_PASSES, HOST_VECTORS = 9e-4, (6.0, 13.0), 20.0
 """The seconds that a solve on the host takes however small it is, its passes over a tall and over a
 wide X, and those over arrays like the targets and the weights, in float64 on one core."""
-
-MOST_CORES = 8
-"""The most cores that are assumed to be faster than one by their number."""
 
 
 def is_on_host(question: Question) -> bool:
@@ -52,7 +49,7 @@ def look_on_host(question: Question, *, estimates: bool) -> Work:
 
 def _on_host(question: Question) -> Price:
     """The Gram matrix in float64 and its factor, or of float64 data QR, and passes over X and the
-    targets, on one core.
+    targets: on one core, but for a Gram matrix of several blocks.
     """
     structure, smaller = question.structure, question.structure.smaller
     rows, features, outputs = structure.rows, structure.features, structure.outputs
@@ -61,10 +58,13 @@ def _on_host(question: Question) -> Price:
     work = Work(bytes_moved=moved, flops=4.0 * passes * structure.entries * outputs)
     # QR of float64 data takes three times as long as their Gram matrix.
     times = 2.0 if structure.itemsize == 4 else 6.0
-    work += question.product(times * structure.entries * smaller + 4.0 * smaller**3, smaller)
-    # All of it is done by one core, which has no more than a part of the memory's bandwidth.
-    slower = min(question.machine.cores, MOST_CORES) - 1
-    work += Work(seconds=slower * question.seconds(work))
+    work += question.product(4.0 * smaller**3, smaller)
+    gram = question.product(times * structure.entries * smaller, smaller)
+    is_shared = structure.itemsize <= 4 and structure.entries > BLOCK
+    alone = work if is_shared else work + gram
+    # One core has no more than a part of the memory's bandwidth.
+    slower = min(question.machine.cores, MOST_THREADS) - 1
+    work += gram + Work(seconds=slower * question.seconds(alone))
     held = 8.0 * (BLOCK + 6 * (rows + features) * outputs + 6 * smaller**2)
     if structure.itemsize == 8:  # centred, and divided by units
         held += 2 * structure.entries * structure.itemsize

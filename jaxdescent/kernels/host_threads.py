@@ -1,20 +1,26 @@
-"""The threads of NumPy's own linear algebra, OpenBLAS.
+"""The threads of NumPy on the host.
 
-Its threads wait for one another after every product. Where other programs use the cores, a solve
-that takes 16 ms on one thread takes half a second on two, and next to nothing is gained on free
-cores, because its products are small.
+Those of its own linear algebra, OpenBLAS, wait for one another after every product. Where other
+programs use the cores, a solve that takes 16 ms on one thread takes half a second on two, and next
+to nothing is gained on free cores, because its products are small. So each product is computed by
+one thread, and sums of many products by several threads that do not wait.
 """
 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import ctypes
 import functools
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib import util
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 NAMES = "scipy_openblas_{}_num_threads64_", "openblas_{}_num_threads64_", "openblas_{}_num_threads"
 """The names of the functions that set and get the number of threads: of NumPy's wheels, and of
@@ -22,6 +28,35 @@ OpenBLAS itself."""
 
 _lock = threading.Lock()
 _inside: list[int] = []  # the number of threads before the first of the blocks that run now
+
+
+def usable_cores() -> int:
+    """The number of cores that this process may use; it may be bound to a few of the host's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def summed(part: Callable[[int], np.ndarray], count: int) -> np.ndarray:
+    """``part(0) + part(1) + ... + part(count - 1)``, each computed by a thread of its own."""
+    if count == 1:
+        return part(0)
+    context = contextvars.copy_context()  # how NumPy treats errors of floating point
+
+    def one(index: int) -> np.ndarray:
+        return context.copy().run(part, index)
+
+    # The calling thread computes a part too.
+    others = [_pool().submit(one, index) for index in range(1, count)]
+    total = part(0)
+    for other in others:
+        total = total + other.result()
+    return total
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(usable_cores(), "jaxdescent")
 
 
 @contextlib.contextmanager
@@ -49,7 +84,8 @@ def on_one_thread() -> Iterator[None]:
 
 
 def _begin_in_child() -> None:
-    """Leave the blocks of threads that a forked process does not have."""
+    """Leave the blocks of threads that a forked process does not have, and the threads."""
+    _pool.cache_clear()
     if _inside and (found := _functions()) is not None:
         found[0](_inside[0])
     _inside.clear()

@@ -9,12 +9,9 @@ import platform
 import time
 from typing import NamedTuple
 
+from jaxdescent.kernels import host_threads
 
-def usable_cores() -> int:
-    """The number of cores that this process may use; it may be bound to a few of the host's."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+usable_cores = host_threads.usable_cores
 
 
 @functools.cache

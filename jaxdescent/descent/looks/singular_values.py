@@ -23,7 +23,7 @@ Nearly equal columns have large terms that cancel in A s: their directions then 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -117,45 +117,80 @@ def largest_decrease(solution: by_lapack.Minimiser, weights: np.ndarray, allowed
     if features > max(len(solution.regression.X), by_lapack.MOST_LOOKED_AT):
         return 0.0
     with np.errstate(all="ignore"):
-        scaled, residual, moved = _posed(solution, weights.astype(np.float64).reshape(features, -1))
-        if not (np.isfinite(scaled).all() and np.isfinite(residual).all()):
+        posed = _Posed.of(solution, weights.astype(np.float64).reshape(features, -1))
+        gram, slope = posed.gram, posed.slope
+        if not all(np.isfinite(each).all() for each in (gram, slope, posed.residual)):
             return 0.0
-        gram, slope = scaled.T @ scaled, scaled.T @ residual
         least, unit = np.linalg.eigvalsh(gram)[0] if features else 1.0, solution.units[1]
         most = float(np.sum(np.square(slope))) / (2 * INDEPENDENT)
         if least >= INDEPENDENT and most <= float(allowed) / unit / unit:
             return 0.0
         own = np.sqrt(np.where(np.diagonal(gram) > 0, np.diagonal(gram), 1))
-        U, sizes, Vt = np.linalg.svd(scaled / own, full_matrices=False)
+        is_narrow = np.float64 not in (weights.dtype, solution.regression.digits)
+        A = None if is_narrow else posed.rows(solution.regression)
+        if A is None:
+            squares, vectors = np.linalg.eigh(gram / own / own[:, None])
+            sizes, Vt = np.sqrt(np.maximum(squares, 0))[::-1], vectors.T[::-1]
+            sought = Vt @ (slope / own[:, None]) / np.where(sizes > 0, sizes, 1)[:, None]
+        else:
+            U, sizes, Vt = np.linalg.svd(A / own, full_matrices=False)
+            sought = U.T @ posed.residual
         kept = sizes > _shares(weights.dtype)[:, None] * sizes[0]
         inverse = np.where(kept, 1 / np.where(sizes > 0, sizes, 1), 0)
-        sought = inverse[:, :, None] * (U.T @ residual)[None]
-        steps = np.einsum("fk,sko->fso", Vt.T, sought) / own[:, None, None]
-        images = np.tensordot(scaled, steps, axes=1)
-        return _certain(steps, images, residual, moved, eps) * unit * unit
+        steps = np.einsum("fk,sko->fso", Vt.T, inverse[:, :, None] * sought) / own[:, None, None]
+        if A is None:
+            inner = np.einsum("fso,fo->so", steps, slope)
+            squares = np.einsum("fso,fso->so", steps, np.tensordot(gram, steps, axes=1))
+        else:
+            images = np.tensordot(A, steps, axes=1)
+            inner = np.einsum("rso,ro->so", images, posed.residual)
+            squares = np.einsum("rso,rso->so", images, images)
+        length = np.sqrt(np.maximum(squares, 0))
+        return _certain(steps, inner, length, posed, eps) * unit * unit
 
 
-def _posed(
-    solution: by_lapack.Minimiser, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The problem without its intercept, in the units of the solution.
+class _Posed(NamedTuple):
+    """The problem ``min |r - A s|^2`` for a step s, in the units of the solution: A is weighted,
+    centred, has the penalty's rows below, and its columns are divided by the lengths that they
+    would have without centring.
 
-    Returns:
-      A, (rows + features, features): weighted, centred and divided by the lengths that the columns
-      have with the penalty's rows below them; the residuals, (rows + features, outputs); and the
-      size of their terms, (outputs,).
+    Attributes:
+      scale: one over these lengths, (features,); zero for a column of zeros.
+      gram: ``A'A``, (features, features).
+      slope: ``A'r``, (features, outputs).
+      residual: r, (rows + features, outputs).
+      moved: the size of the terms of r, (outputs,).
     """
-    regression, weights = solution.regression, weights * solution.ratio
-    share, penalty = regression.share, np.sqrt(max(float(regression.l2[0]), 0.0))
-    root, residual = np.sqrt(share), regression.X @ weights - regression.y
-    lengths = np.hypot(np.linalg.norm(root * regression.X, axis=0), penalty)
-    moved = lengths @ np.abs(weights) + np.linalg.norm(root * regression.y, axis=0)
-    scale = np.where(lengths > 0, 1 / np.where(lengths > 0, lengths, 1), 0)
-    # Centred twice, because the first mean is rounded.
-    for _ in range(2 * regression.intercept):
-        residual = residual - np.sum(share * residual, axis=0) / regression.total
-    scaled = np.concatenate([regression.centred * scale, penalty * np.diag(scale)])
-    return scaled, np.concatenate([root * residual, penalty * weights]), moved
+
+    scale: np.ndarray
+    gram: np.ndarray
+    slope: np.ndarray
+    residual: np.ndarray
+    moved: np.ndarray
+
+    @classmethod
+    def of(cls, solution: by_lapack.Minimiser, weights: np.ndarray) -> _Posed:
+        """The problem at these weights; an intercept is at its optimum."""
+        regression, weights = solution.regression, weights * solution.ratio
+        l2 = max(float(regression.l2[0]), 0.0)
+        squares = regression.squares + regression.total * np.square(regression.mean) + l2
+        lengths, weighed = np.sqrt(squares), functools.partial(regression.weighed, of=np.sqrt)
+        moved = lengths @ np.abs(weights) + np.linalg.norm(weighed(regression.y), axis=0)
+        scale = np.where(lengths > 0, 1 / np.where(lengths > 0, lengths, 1), 0)
+        residual = regression.product(weights) - regression.y
+        # Centred twice, because the first mean is rounded.
+        for _ in range(2 * regression.intercept):
+            residual = residual - np.sum(regression.share * residual, axis=0) / regression.total
+        rooted = weighed(residual)
+        slope = regression.transposed_product(rooted, is_centred=True) + l2 * weights
+        gram = regression.gram + l2 * np.eye(len(scale))
+        residual = np.concatenate([rooted, np.sqrt(l2) * weights])
+        return cls(scale, gram * scale * scale[:, None], scale[:, None] * slope, residual, moved)
+
+    def rows(self, regression: StoredRegression) -> np.ndarray:
+        """A, (rows + features, features)."""
+        penalty = np.sqrt(max(float(regression.l2[0]), 0.0))
+        return np.concatenate([regression.centred * self.scale, penalty * np.diag(self.scale)])
 
 
 def _shares(dtype: Any) -> np.ndarray:
@@ -167,23 +202,21 @@ def _shares(dtype: Any) -> np.ndarray:
 
 
 def _certain(
-    steps: np.ndarray, images: np.ndarray, residual: np.ndarray, moved: np.ndarray, eps: float
+    steps: np.ndarray, inner: np.ndarray, length: np.ndarray, posed: _Posed, eps: float
 ) -> float:
     """The certain decrease of the value by the best of the steps, summed over the outputs.
 
     Args:
       steps: (features, steps, outputs), in units of the columns.
-      images: (rows, steps, outputs), their products with A.
-      residual: (rows, outputs).
-      moved: (outputs,), the size of the residual's terms.
+      inner: the products of the residual and the steps' images, (steps, outputs).
+      length: the lengths of these images, (steps, outputs).
+      posed: the problem.
       eps: the rounding of a term of a sum.
     """
-    inner = np.sum(images * residual[:, None, :], axis=0)
-    length = np.sqrt(np.sum(np.square(images), axis=0))
     # The columns of A were divided by their lengths: each is one, means included.
     rounding = eps * np.sum(np.abs(steps), axis=0)
-    sizes = np.sqrt(np.sum(np.square(residual), axis=0))
-    lost = sizes * (rounding + eps * len(images) ** 0.5 * length)
-    shares = (inner - lost) / (length + rounding) - eps * moved
+    sizes = np.sqrt(np.sum(np.square(posed.residual), axis=0))
+    lost = sizes * (rounding + eps * len(posed.residual) ** 0.5 * length)
+    shares = (inner - lost) / (length + rounding) - eps * posed.moved
     falls = np.where(np.isfinite(shares), np.maximum(shares, 0), 0)
     return 0.5 * float(np.sum(np.square(np.max(falls, axis=0, initial=0))))

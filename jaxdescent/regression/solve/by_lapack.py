@@ -26,10 +26,11 @@ from jaxdescent.regression.solve.refinement import (
 )
 from jaxdescent.regression.solve.stored_regression import StoredRegression
 
-MOST_BYTES, MOST_PRODUCTS, MOST_OUTPUTS = 1 << 23, 1 << 28, 64
-"""The most bytes of X, the most products of its Gram matrix, and the most targets for each row, for
-which LAPACK on one core takes some milliseconds; XLA would compile for seconds. Where columns are
-nearly equal, a look at the solution takes ten times as long, and copies of X in float64."""
+MOST_BYTES, MOST_COPIED_BYTES, MOST_PRODUCTS, MOST_OUTPUTS = 1 << 25, 1 << 23, 1 << 30, 64
+"""The most bytes of a tall X in float32; of a tall X in float64, which is copied, or of two times a
+wide one; the most products of the Gram matrix and its factors; and the most targets for each row,
+for which LAPACK takes some milliseconds. XLA would compile for seconds. Where columns of float64
+are nearly equal, a look at the solution takes ten times as long."""
 
 QUICK_ENTRIES, QUICK_SIDE, LARGER = 1 << 18, 64, 4
 """The most entries of X or of the targets, and the largest smaller side of X, for which the minimum
@@ -55,10 +56,14 @@ def is_possible(design: Design, outputs: int) -> bool:
 def is_small(rows: int, features: int, outputs: int, itemsize: int) -> bool:
     """Whether NumPy solves a regression of this size in some milliseconds."""
     # NumPy passes over a wide X, the targets and the weights more often than over a tall X.
-    entries = rows * features * (1 if rows >= features else 2)
-    numbers = max(entries, 2 * (rows + features) * outputs)
-    is_within = numbers * itemsize <= MOST_BYTES and outputs <= MOST_OUTPUTS
-    return is_within and rows * features * min(rows, features) <= MOST_PRODUCTS
+    side, most = min(rows, features), MOST_COPIED_BYTES
+    numbers = max(rows * features, 2 * (rows + features) * outputs)
+    if rows < features:
+        numbers = max(2 * rows * features, numbers)
+    elif itemsize <= 4:  # 16 bits become 32
+        itemsize, most = 4, MOST_BYTES
+    is_within = numbers * itemsize <= most and outputs <= MOST_OUTPUTS
+    return is_within and rows * features * side + 3 * side**3 <= MOST_PRODUCTS
 
 
 def is_quick(rows: int, features: int, outputs: int, *, estimates: bool) -> bool:

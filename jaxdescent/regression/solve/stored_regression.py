@@ -9,8 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from jaxdescent.kernels.host_threads import summed, usable_cores
+
 BLOCK = 1 << 17
 """The most entries of X in float64 at a time: a megabyte, which stays in the cache."""
+
+MOST_THREADS = 8
+"""The most threads that multiply blocks at the same time."""
 
 Array = np.ndarray
 
@@ -93,9 +98,11 @@ class StoredRegression:
     def _is_in_blocks(self) -> bool:
         return self.X.dtype != np.float64
 
-    def _blocks(self, *, is_centred: bool = False) -> Iterator[tuple[slice, slice, Array]]:
+    def _blocks(
+        self, *, is_centred: bool = False, part: int = 0, parts: int = 1
+    ) -> Iterator[tuple[slice, slice, Array]]:
         """Blocks of X, or of A, along its longer side, in float64: the rows, the columns, and the
-        block, which is valid until the next one.
+        block, which is valid until the next one; or one of several parts of the blocks.
         """
         every = slice(None)
         if not self._is_in_blocks:
@@ -103,9 +110,9 @@ class StoredRegression:
             return
         mean = self.mean if is_centred and self.intercept else None
         longer, shorter = max(self.X.shape), min(self.X.shape)
-        at_once = max(BLOCK // shorter, 1)
+        at_once = self._at_once
         space = np.empty(shorter * at_once)
-        for start in range(0, longer, at_once):
+        for start in range(part * at_once, longer, parts * at_once):
             own = slice(start, start + at_once)
             rows, columns = (every, own) if self._is_wide else (own, every)
             given = self.X[rows, columns]
@@ -116,6 +123,25 @@ class StoredRegression:
             if is_centred and self._is_weighted:
                 block *= np.sqrt(self.share[rows])
             yield rows, columns, block
+
+    @property
+    def _at_once(self) -> int:
+        """The rows of a block, or of a wide X the columns."""
+        return max(BLOCK // min(self.X.shape), 1)
+
+    def _square(self, size: int, of: Callable[[slice, Array], Array]) -> Array:
+        """The sum over the blocks of A of a (size, size) matrix, by several threads."""
+        blocks = -(-max(self.X.shape) // self._at_once) if self._is_in_blocks else 1
+        parts = min(blocks, usable_cores(), MOST_THREADS)
+        _ = self.mean, self._is_weighted  # computed once, for all parts
+
+        def of_part(part: int) -> Array:
+            total = np.zeros((size, size))
+            for _, columns, block in self._blocks(is_centred=True, part=part, parts=parts):
+                total += of(columns, block)
+            return total
+
+        return summed(of_part, parts)
 
     @property
     def _is_wide(self) -> bool:
@@ -141,19 +167,17 @@ class StoredRegression:
         """``A'A``, (features, features)."""
         if self._is_wide:
             return self.centred.T @ self.centred
-        gram = np.zeros((self.X.shape[1],) * 2)
-        for *_, block in self._blocks(is_centred=True):
-            gram += block.T @ block
-        return gram
+        return self._square(self.X.shape[1], lambda _, block: block.T @ block)
 
     def kernel(self, units: Array) -> Array:
         """``B B'`` of a wide A, (rows, rows), for B: A with its columns divided by units."""
-        kernel = np.zeros((len(self.X),) * 2)
-        for _, columns, block in self._blocks(is_centred=True):
+
+        def product(columns: slice, block: Array) -> Array:
             own = units[columns]
             scaled = block / own if (own != 1).any() else block
-            kernel += scaled @ scaled.T
-        return kernel
+            return scaled @ scaled.T
+
+        return self._square(len(self.X), product)
 
     @functools.cached_property
     def _is_weighted(self) -> bool:
