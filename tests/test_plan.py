@@ -331,7 +331,7 @@ def test_a_gaussian_matrix_has_the_condition_of_marchenko_and_pastur(rng):
 
 
 def test_an_ill_conditioned_regression_is_priced_with_qr():
-    structure = regression_structure(300_000, 20)
+    structure = regression_structure(500_000, 20)
     prices = [
         solves.derivative_regression(Question(structure, MACHINE, 1e-5, number))
         for number in (2.0, 1 / structure.eps)
@@ -493,10 +493,10 @@ def test_what_the_host_solves_compiles_nothing_and_is_not_hedged():
     rates = dict.fromkeys(MACHINE.product_rate, 1e9)
     slow = dataclasses.replace(MACHINE, product_rate=rates)
     of_host, larger = (
-        jd.plan(regression(rows, 100), device=slow).chosen for rows in (20_000, 30_000)
+        jd.plan(regression(rows, 100), device=slow).chosen for rows in (80_000, 90_000)
     )
     assert of_host.name == "DerivativeMethod()"
-    assert of_host.seconds > 2 * 20_000 * 100**2 / 1e9
+    assert of_host.seconds > 2 * 80_000 * 100**2 / 1e9
     assert larger.name.startswith("Hedge(")
     looked_at, plain = (
         named(jd.plan(regression(rows, 50), device=MACHINE))["LSMR()"].setup_seconds
