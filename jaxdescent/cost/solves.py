@@ -63,9 +63,10 @@ def _on_host(question: Question) -> Price:
     is_shared = structure.itemsize <= 4 and structure.entries > BLOCK
     alone = work if is_shared else work + gram
     # One core has no more than a part of the memory's bandwidth.
-    slower = min(question.machine.cores, MOST_THREADS) - 1
-    work += gram + Work(seconds=slower * question.seconds(alone))
-    held = 8.0 * (BLOCK + 6 * (rows + features) * outputs + 6 * smaller**2)
+    threads = min(question.machine.cores, MOST_THREADS)
+    work += gram + Work(seconds=(threads - 1) * question.seconds(alone))
+    blocks = threads if is_shared else 1
+    held = 8.0 * (blocks * (BLOCK + smaller**2) + 6 * (rows + features) * outputs + 5 * smaller**2)
     if structure.itemsize == 8:  # centred, and divided by units
         held += 2 * structure.entries * structure.itemsize
     elif structure.data_dtype != structure.compute_dtype:
