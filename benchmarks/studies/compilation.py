@@ -265,7 +265,7 @@ CASES: dict[str, tuple[Callable[[], Call], str | None]] = {
     "regression 300 x 7, default": (lambda: on_regression(300, 7), "scikit-learn"),
     "regression 5,000 x 40, l2, default": (lambda: on_regression(5000, 40, l2=1.0), None),
     "regression 20,000 x 100, default": (lambda: on_regression(20_000, 100), None),
-    "regression 30,000 x 100, default": (lambda: on_regression(30_000, 100), None),
+    "regression 100,000 x 100, default": (lambda: on_regression(100_000, 100), None),
     "regression 900 x 6,000, l2, default": (lambda: on_regression(900, 6000, l2=1.0), None),
     "regression 300 x 7, LSMR": (lambda: on_regression(300, 7, "jd.LSMR()"), "lineax LSMR"),
     "regression 300 x 7, ConjugateGradient": (

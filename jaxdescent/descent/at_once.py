@@ -32,6 +32,10 @@ from jaxdescent.result import Result
 from jaxdescent.status import Evidence, Status
 from jaxdescent.tolerance import ResolvedTolerance
 
+MOST_MEMBERS = 16
+"""The most members of a batch that the host solves one after another; a program that solves many at
+once compiles for seconds."""
+
 
 def is_possible(params: Params, problem: Problem, flags: dict[str, Any]) -> bool:
     """Whether the host can solve the problem, whatever the device of the program that calls it.
@@ -83,7 +87,7 @@ def in_program(
     descend: Callable[..., Result], inputs: tuple[Any, ...], flags: dict[str, Any]
 ) -> Result:
     """The result for arrays that may be traced: the host computes it in a program for one CPU;
-    ``descend`` of these inputs does so elsewhere, and for the members of a batch.
+    ``descend`` of these inputs does so elsewhere, and for the members of a larger batch.
     """
     leaves, structure = jax.tree.flatten(inputs)
 
@@ -94,18 +98,36 @@ def in_program(
     def by_loop(*leaves: jax.Array) -> Result:
         return descend(*structure.unflatten(leaves))._replace(state=())
 
+    is_whole = as_design(inputs[1].objective.linear_regression.X).is_whole
+    return _by_host_or_loop(by_host, by_loop, is_whole=is_whole, members=1)(leaves)
+
+
+def _by_host_or_loop(
+    by_host: Callable[..., Result],
+    by_loop: Callable[..., Result],
+    *,
+    is_whole: bool | None,
+    members: int,
+) -> Callable[[list[jax.Array]], Result]:
+    """One of two functions of arrays, each for so many members of a batch."""
+
     @custom_vmap
     def solve(leaves: list[jax.Array]) -> Result:
-        is_whole = as_design(inputs[1].objective.linear_regression.X).is_whole
         return on_one_cpu(by_host, by_loop, *leaves, is_whole=is_whole)
 
     @solve.def_vmap
     def solve_each(axis_size: int, in_batched: Any, leaves: list[jax.Array]) -> Any:
         axes = [0 if is_batched else None for is_batched in in_batched[0]]
-        results = jax.vmap(by_loop, in_axes=axes, axis_size=axis_size)(*leaves)
+        host, loop = (
+            jax.vmap(function, in_axes=axes, axis_size=axis_size) for function in (by_host, by_loop)
+        )
+        if (total := members * axis_size) > MOST_MEMBERS:
+            results = loop(*leaves)
+        else:
+            results = _by_host_or_loop(host, loop, is_whole=is_whole, members=total)(leaves)
         return results, jax.tree.map(lambda _: True, results)
 
-    return solve(leaves)
+    return solve
 
 
 def _by_host(params: Params, problem: Problem, limit: Any, flags: dict[str, Any]) -> Result:
