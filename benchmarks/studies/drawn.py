@@ -16,6 +16,8 @@ from __future__ import annotations
 import argparse
 import collections
 import dataclasses
+import math
+import tracemalloc
 import warnings
 from typing import Any
 
@@ -27,6 +29,7 @@ import jaxdescent as jd
 from jaxdescent.cost import Candidate
 from jaxdescent.machine import Machine, memory
 from jaxdescent.objectives import as_objective
+from jaxdescent.regression.solve.by_lapack import is_small
 
 Shape = jax.ShapeDtypeStruct
 
@@ -145,7 +148,11 @@ def _residuals(x: jax.Array) -> jax.Array:
 
 
 def reserved_bytes(objective: Any, params: Any, candidate: Candidate) -> int:
-    """What XLA reserves for the program of a candidate: data, params, temporaries and results."""
+    """What XLA reserves for the program of a candidate: data, params, temporaries and results; of a
+    solve on the host, what NumPy allocates.
+    """
+    if candidate.name == "DerivativeMethod()" and _is_on_host(objective):
+        return candidate.data_bytes + _held_by_numpy(objective, candidate)
 
     def descend(objective: Any, params: Any, method: Any) -> jd.Result:
         # With a history a small solve is XLA's, and not the host's.
@@ -154,6 +161,34 @@ def reserved_bytes(objective: Any, params: Any, candidate: Candidate) -> int:
     program = jax.jit(descend).lower(objective, params, candidate.method).compile()
     analysis = program.memory_analysis()
     return candidate.data_bytes + analysis.temp_size_in_bytes + analysis.output_size_in_bytes
+
+
+def _is_on_host(objective: Any) -> bool:
+    X = getattr(objective, "X", None)
+    if not isinstance(X, Shape):
+        return False
+    return is_small(*X.shape, math.prod(objective.y.shape[1:]), X.dtype.itemsize)
+
+
+def _held_by_numpy(objective: Any, candidate: Candidate) -> int:
+    rng = np.random.default_rng(0)
+
+    def stored(leaf: Any) -> Any:
+        if not isinstance(leaf, Shape):
+            return leaf
+        return jnp.asarray(rng.uniform(0.5, 2, leaf.shape), leaf.dtype)
+
+    objective = jax.tree.map(stored, objective)
+    tracemalloc.start()
+    jd.minimize(objective, method=candidate.method)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    (rows, features), size = objective.X.shape, objective.X.dtype.itemsize
+    if size < 4:  # a float32 copy, which is JAX's
+        peak += 4 * rows * features
+    if rows < features or np.ndim(objective.l2):  # what LAPACK needs for eigenvectors
+        peak += 16 * min(rows, features) ** 2
+    return peak
 
 
 def main() -> None:

@@ -65,11 +65,11 @@ def _on_host(question: Question) -> Price:
     # One core has no more than a part of the memory's bandwidth.
     threads = min(question.machine.cores, MOST_THREADS)
     work += gram + Work(seconds=(threads - 1) * question.seconds(alone))
-    blocks = threads if is_shared else 1
-    held = 8.0 * (blocks * (BLOCK + smaller**2) + 6 * (rows + features) * outputs + 5 * smaller**2)
-    if structure.itemsize == 8:  # centred, and divided by units
-        held += 2 * structure.entries * structure.itemsize
-    elif structure.data_dtype != structure.compute_dtype:
+    # Float64 is copied where it is centred, divided by units, and twice by QR.
+    copies = (4 if structure.itemsize == 8 else 2) * structure.entries
+    copies = threads * (BLOCK + smaller**2) if is_shared else copies
+    held = 8.0 * (copies + 4 * (rows + features) * outputs + 5 * smaller**2)
+    if structure.data_dtype != structure.compute_dtype:
         held += structure.entries * structure.itemsize
     if not question.machine.is_one_cpu:  # a program that may run elsewhere has XLA's solve
         held = _direct_bytes(question)
