@@ -185,7 +185,7 @@ def test_known_calls_are_few_and_go_with_their_program():
 
 
 def test_large_problems_are_looked_at_every_time(looks):
-    size = 1500  # its Hessian, and what factorising it takes, is more than 16 megabytes
+    size = 3000  # its Hessian, and what factorising it takes, is more than 64 megabytes
     large = {"params": jnp.zeros(size), "args": (jnp.ones(size),)}
     call(**large)
     looks.clear()

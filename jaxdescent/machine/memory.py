@@ -15,7 +15,7 @@ from jaxdescent.machine import attached, host
 SLACK_BYTES = 1 << 20
 """The uncertainty of the available memory: a problem with fewer bytes is taken to fit."""
 
-SMALL_BYTES = 1 << 24
+SMALL_BYTES = 1 << 26
 """For fewer bytes than this the available memory is not asked for, which would take longer than to
 solve the problem."""
 
