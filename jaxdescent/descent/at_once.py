@@ -234,7 +234,7 @@ def _judged(
     if not (np.isfinite(value) and np.isfinite(norm)):
         return start, numbers(Status.NON_FINITE, Evidence.NONE, 0, **first)
     solution = by_lapack.solve(regression)
-    if solution.curves_down:
+    if solution.factor.curves_down:
         return start, numbers(Status.DIVERGED, Evidence.NONE, 1, **first)
     slope = 0.0 if starts_at_own else regression.slope_at_constant()
     reference = slope if 0 < slope < np.inf else norm
@@ -265,7 +265,9 @@ def _judged(
     end = _Point(weights, solution.intercept.astype(dtype))
     is_near, rest, evidence = judged(end, measured(end), max(start.size, end.size))
     falls, allowed = 0.0, float(tolerance.allowed(rest["value"], floor, np))
-    is_looked_at = solution.hides and regression.l2.size == 1 and not tolerance.off.suboptimality
+    is_looked_at = (
+        solution.factor.hides and regression.l2.size == 1 and not tolerance.off.suboptimality
+    )
     if is_near and is_looked_at:
         falls = singular_values.largest_decrease(solution, weights, allowed)
     if is_near and not falls > allowed:

@@ -84,24 +84,19 @@ class Minimiser:
       units: the units of X and of y.
       exact: the weights of the minimiser in these units, (features, outputs).
       offset: the intercept of the minimiser, (outputs,), zeros without an intercept.
-      triangle: R with ``R'R = A'A + l2 I`` in these units, or None if it is not known.
+      factor: of the normal matrix in these units.
       uncertainty: by how much the value at the minimiser may be above the minimum, in units.
-      curves_down: whether there is no minimum.
       is_whole: whether no direction was taken for rounding, so that the minimum is exact for the
         given numbers.
-      hides: whether a direction that was taken for rounding is longer than the rounding of its
-        terms, so that a step along it may lower the value.
     """
 
     regression: StoredRegression
     units: tuple[float, float]
     exact: Double
     offset: Double
-    triangle: Array | None
+    factor: Inverse
     uncertainty: float
-    curves_down: bool
     is_whole: bool
-    hides: bool
 
     @property
     def weights(self) -> Array:
@@ -128,11 +123,11 @@ class Minimiser:
         """The value at these params minus the minimum."""
         own, unit = self.regression, self.units[1]
         moved = (weights * self.ratio - self.exact.high) - self.exact.low
-        if self.triangle is None:
+        if self.factor.triangle is None:
             image = own.product(moved, is_centred=True)
             squares = np.sum(np.square(image)) + np.sum(own.l2 * np.square(moved))
         else:
-            squares = np.sum(np.square(self.triangle @ moved))
+            squares = np.sum(np.square(self.factor.triangle @ moved))
         if own.intercept:
             shift = (offset / unit - self.offset.high) - self.offset.low + own.mean @ moved
             squares = squares + own.total * np.sum(np.square(shift))
@@ -157,8 +152,7 @@ def solve(regression: StoredRegression) -> Minimiser:
     exact, offset, uncertainty = _refined(regression, factor)
     features = regression.X.shape[1]
     is_whole = factor.basis.shape[1] >= min(regression.most_rank, features)
-    judged = factor.triangle, uncertainty, factor.curves_down, is_whole, factor.hides
-    return Minimiser(regression, (unit, other), exact, offset, *judged)
+    return Minimiser(regression, (unit, other), exact, offset, factor, uncertainty, is_whole)
 
 
 def _unit(array: Array) -> float:

@@ -29,10 +29,10 @@ class Inverse(NamedTuple):
     basis: Array  # (features, rank), or (rows, rank)
     gain: Array  # (rank, outputs or 1)
     triangle: Array | None  # R with R'R = A'A + l2 I; None for singular values, or dropped columns
-    curves_down: bool
+    curves_down: bool  # whether there is no minimum
     is_ill: bool  # whether float64 must be refined in double length
     squared_units: Array | None  # of the columns of a wide A, (features, 1)
-    hides: bool  # whether a dropped direction is longer than its terms' rounding
+    hides: bool  # whether a dropped direction is longer than its terms' rounding: it may lead down
 
     def turned(self, regression: StoredRegression, columns: Array) -> Array:
         """``Q'c``, (rank, outputs)."""
