@@ -65,9 +65,14 @@ def _on_host(question: Question) -> Price:
     # One core has no more than a part of the memory's bandwidth.
     threads = min(question.machine.cores, MOST_THREADS)
     work += gram + Work(seconds=(threads - 1) * question.seconds(alone))
-    # Float64 is copied where it is centred, divided by units, and twice by QR.
-    copies = (4 if structure.itemsize == 8 else 2) * structure.entries
-    copies = threads * (BLOCK + smaller**2) if is_shared else copies
+    if is_shared:
+        copies = threads * (BLOCK + smaller**2)
+    elif structure.itemsize == 8:  # centred, divided by units, and twice by QR
+        copies = (5 - structure.is_tall) * structure.entries
+    elif structure.is_tall:
+        copies = (2 + structure.is_weighted) * structure.entries
+    else:
+        copies = 2 * structure.entries + 10 * features * outputs
     held = 8.0 * (copies + 4 * (rows + features) * outputs + 5 * smaller**2)
     if structure.data_dtype != structure.compute_dtype:
         held += structure.entries * structure.itemsize
