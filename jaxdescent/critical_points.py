@@ -14,11 +14,12 @@ from jax.flatten_util import ravel_pytree
 
 from jaxdescent.calls import programs
 from jaxdescent.display import Displayed, argument, number
-from jaxdescent.inputs.trees import check_floats, check_tree
+from jaxdescent.inputs.trees import check_floats, check_tree, leading_axis
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.methods.derivative import halved
 from jaxdescent.methods.protocol import measure
 from jaxdescent.numerics import precision
+from jaxdescent.numerics.linear_systems import on_vectors
 from jaxdescent.objectives import Objective, Params, as_objective, checks
 from jaxdescent.objectives.stationary import DenseSolver, dense_hessian
 from jaxdescent.second_order import hessian_matrix
@@ -106,13 +107,8 @@ def critical_points(
     checks.check_leaves(objective)
     check_tree("starts", starts)
     starts = jax.tree.map(jnp.asarray, starts)
-    sizes = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(starts)}
-    if len(sizes) != 1 or 0 in sizes:
-        shapes = jax.tree.map(jnp.shape, starts)
-        raise ValueError(
-            f"starts must have a leading axis over the starts on every leaf, got shapes {shapes}: "
-            "stack them, for example with x[None] for a single start."
-        )
+    hint = "stack them, for example with x[None] for a single start"
+    leading_axis("starts", starts, "a leading axis over the starts", hint)
     for leaf in jax.tree.leaves(starts):
         check_floats("starts", leaf.dtype)
     first = jax.tree.map(lambda leaf: leaf[0], starts)
@@ -229,8 +225,7 @@ def _solve_all(
 ) -> tuple[jax.Array, ...]:
     flat, unravel = ravel_pytree(params)
 
-    def gradient_at(x: jax.Array) -> jax.Array:
-        return ravel_pytree(objective.gradient(unravel(x)))[0]
+    gradient_at = on_vectors(objective.gradient, unravel)
 
     def hessian_at(x: jax.Array) -> jax.Array:
         return dense_hessian(objective, unravel(x))

@@ -16,6 +16,7 @@ from jaxdescent.inputs import tracing
 from jaxdescent.kernels import dtypes
 from jaxdescent.methods.derivative import halved
 from jaxdescent.numerics import precision
+from jaxdescent.numerics.linear_systems import add_scaled
 from jaxdescent.objectives import Objective, Params
 from jaxdescent.result import Result
 from jaxdescent.second_order.spectrum import spectrum_at
@@ -118,7 +119,7 @@ def _lower(objective: Objective, params: Params, direction: Params) -> tuple[Par
     longest = jnp.maximum(precision.norm(wide), 1)
 
     def moved(distance: jax.Array) -> Params:
-        new = jax.tree.map(lambda x, d: x + distance.astype(x.dtype) * d, wide, direction)
+        new = add_scaled(wide, distance, direction)
         return precision.narrow(new, params, precision.Nearest(), 0)
 
     def value_at(distance: jax.Array) -> jax.Array:

@@ -28,7 +28,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.flatten_util import ravel_pytree
 
 from jaxdescent.numerics import precision
-from jaxdescent.numerics.linear_systems import System, solve
+from jaxdescent.numerics.linear_systems import System, on_vectors, solve
 from jaxdescent.objectives import Objective, Params
 from jaxdescent.regression.solve.augmented import Weights
 from jaxdescent.regression.solve.factor import is_uneven
@@ -166,11 +166,9 @@ def _system(objective: Objective, params: Params, product: Callable[[Params], Pa
     if size > FEW:
         return System(is_small=is_small)
     flat, unravel = ravel_pytree(params)
-
-    def own(unit: jax.Array) -> jax.Array:
-        return jnp.sum(unit * ravel_pytree(product(unravel(unit)))[0])
-
-    curvatures = jax.vmap(own)(jnp.eye(flat.size, dtype=flat.dtype))
+    own = on_vectors(product, unravel)
+    units = jnp.eye(flat.size, dtype=flat.dtype)
+    curvatures = jax.vmap(lambda unit: jnp.sum(unit * own(unit)))(units)
     roots = jnp.sqrt(jnp.abs(curvatures))
     is_usable = (roots > 0) & jnp.isfinite(roots)
     units = jnp.where(is_usable, 1 / jnp.where(is_usable, roots, 1), 1)

@@ -40,6 +40,21 @@ def check_tree(name: str, tree: Any) -> None:
                 )
 
 
+def leading_axis(name: str, tree: Any, expected: str, hint: str) -> int:
+    """The length of the leading axis of all leaves of a tree: the ``expected`` axis in words.
+
+    Raises:
+      ValueError: if they have none of one length, or it has no entry.
+    """
+    sizes = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(tree)}
+    if len(sizes) != 1 or 0 in sizes:
+        raise ValueError(
+            f"{name} must have {expected} on every leaf, got shapes "
+            f"{jax.tree.map(jnp.shape, tree)}: {hint}."
+        )
+    return sizes.pop()
+
+
 def check_floats(name: str, dtype: Any, hint: str = "") -> None:
     """Raise unless a dtype is one of JAX's real floating-point ones.
 

@@ -21,7 +21,7 @@ from jaxdescent.methods.protocol import (
 from jaxdescent.numerics import precision
 from jaxdescent.numerics.linear_systems import add_scaled
 from jaxdescent.objectives import Objective
-from jaxdescent.objectives.stationary import DenseSolver
+from jaxdescent.objectives.stationary import DenseSolver, dense_hessian
 from jaxdescent.status import RUNNING, Evidence, Status
 
 MAX_HALVINGS = 30
@@ -106,7 +106,7 @@ class DerivativeMethod(LookingAhead):
             image = objective.image_of_start(params)
             at = _At(*objective.value_and_gradient_at(params, image))
         if solver is None:
-            solver = DenseSolver.from_objective(objective, params)
+            solver = DenseSolver.from_hessian(dense_hessian(objective, params))
         return _State(solver, at, jnp.array(False), jnp.array(False), jnp.array(False))
 
     def blind_step(
@@ -122,7 +122,7 @@ class DerivativeMethod(LookingAhead):
                 is_unbounded = is_negative
         else:
             new = _damped_newton(objective, solver, params, gradient)
-            solver = DenseSolver.from_objective(objective, new)
+            solver = DenseSolver.from_hessian(dense_hessian(objective, new))
         is_solution = jnp.logical_not(is_unbounded)
         at, is_rounded = _at(objective, new), state.is_rounded
         if at is not None and objective.is_quadratic:

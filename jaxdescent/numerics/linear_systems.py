@@ -151,11 +151,8 @@ def null_share(rhs: Params) -> float:
 def _by_eigenvalues(product: Callable[[Params], Params], rhs: Params) -> tuple[Params, jax.Array]:
     """``H^+ rhs`` by all eigenvalues of H, and whether none of them may be zero."""
     column, unravel = ravel_pytree(rhs)
-
-    def image(unit: jax.Array) -> jax.Array:
-        return ravel_pytree(product(unravel(unit)))[0]
-
-    matrix = lax.map(image, jnp.eye(column.size, dtype=column.dtype), batch_size=COLUMNS)
+    units = jnp.eye(column.size, dtype=column.dtype)
+    matrix = lax.map(on_vectors(product, unravel), units, batch_size=COLUMNS)
     values, vectors = jnp.linalg.eigh(matrix)
     is_null = jnp.abs(values) <= null_share(rhs) * jnp.max(jnp.abs(values))
     gain = jnp.where(is_null, 0, 1 / jnp.where(is_null, 1, values))
@@ -234,6 +231,13 @@ def _limits(rhs: Params) -> tuple[int, jax.Array]:
     eps = jnp.finfo(jnp.result_type(*jax.tree.leaves(rhs))).eps
     size = sum(leaf.size for leaf in jax.tree.leaves(rhs))
     return min(10 * size + 100, MOST_STEPS), (16 * eps) ** 2 * precision.squared_norm(rhs)
+
+
+def on_vectors(
+    function: Callable[[Params], Params], unravel: Callable[[jax.Array], Params]
+) -> Callable[[jax.Array], jax.Array]:
+    """A function from trees to trees as one from vectors to vectors."""
+    return lambda vector: ravel_pytree(function(unravel(vector)))[0]
 
 
 def inverse(x: jax.Array) -> jax.Array:

@@ -15,7 +15,7 @@ from jaxdescent.inputs.trees import check_floats, check_tree
 from jaxdescent.kernels import dtypes
 from jaxdescent.numerics import precision
 from jaxdescent.objectives.protocol import Objective, Params
-from jaxdescent.objectives.stationary import DenseSolver
+from jaxdescent.objectives.stationary import DenseSolver, dense_hessian
 
 
 @jax.tree_util.register_dataclass
@@ -95,7 +95,7 @@ class Quadratic(Objective):
 
     def stationary_solver(self, params: Params) -> DenseSolver:
         if callable(self.hessian):
-            return DenseSolver.from_objective(self, params)
+            return DenseSolver.from_hessian(dense_hessian(self, params))
         wide = self.hessian.astype(dtypes.compute_dtype(self.hessian.dtype))
         return DenseSolver.from_hessian(0.5 * (wide + wide.T))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 from jaxdescent.kernels import factors
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.numerics import precision
+from jaxdescent.numerics.linear_systems import on_vectors
 from jaxdescent.objectives.protocol import Objective, Params
 
 
@@ -69,11 +71,6 @@ class DenseSolver:
         scaled = scale[:, None] * hessian * scale[None, :]
         eigenvalues, eigenvectors = factors.eigh(scaled)
         return cls(eigenvalues, eigenvectors, scale, hessian)
-
-    @classmethod
-    def from_objective(cls, objective: Objective, params: Params) -> DenseSolver:
-        """Factorise the Hessian of a small objective at ``params``."""
-        return cls.from_hessian(dense_hessian(objective, params))
 
     def solve(
         self, objective: Objective, params: Params, gradient: Params
@@ -162,29 +159,26 @@ class DenseSolver:
         return jnp.any(self._is_flat & (jnp.abs(along) > rounding))
 
 
-def equilibrating(hessian: jax.Array) -> jax.Array:
-    """Powers of two d, (n,), for which the largest entries of the rows of ``d_i H_ij d_j`` are near
-    one.
+def equilibrating(hessian: Any, xp: Any = jnp) -> Any:
+    """Powers of two d, (..., n), for which the largest entries of the rows of ``d_i H_ij d_j`` are
+    near one, for a Hessian (..., n, n) of this module, ``jax.numpy`` or ``numpy``.
 
     Multiplying by powers of two does not round. For a row of zeros d stays one.
     Reference: Ruiz (2001), "A scaling algorithm to equilibrate both rows and columns norms in
     matrices".
     """
-    magnitude = jnp.abs(hessian)
-    scale = jnp.ones(hessian.shape[0], hessian.dtype)
+    magnitude = xp.abs(hessian)
+    scale = xp.ones(hessian.shape[:-1], hessian.dtype)
     for _ in range(3):
-        peaks = scale * jnp.max(magnitude * scale[None, :], axis=1)
-        is_usable = (peaks > 0) & jnp.isfinite(peaks)
-        scale = scale * jnp.where(is_usable, lax.rsqrt(jnp.where(is_usable, peaks, 1)), 1)
-    return jnp.exp2(jnp.round(jnp.log2(scale)))
+        peaks = scale * xp.max(magnitude * scale[..., None, :], axis=-1)
+        is_usable = (peaks > 0) & xp.isfinite(peaks)
+        scale = scale / xp.sqrt(xp.where(is_usable, peaks, 1))
+    return xp.exp2(xp.round(xp.log2(scale)))
 
 
 def dense_hessian(objective: Objective, params: Params) -> jax.Array:
     """The (n, n) Hessian at ``params``, symmetrised, from n Hessian-vector products."""
     flat, unravel = ravel_pytree(params)
-
-    def column(direction: jax.Array) -> jax.Array:
-        return ravel_pytree(objective.hessian_product(params, unravel(direction)))[0]
-
-    hessian: Any = jax.vmap(column)(jnp.eye(flat.size, dtype=flat.dtype))
+    product = on_vectors(functools.partial(objective.hessian_product, params), unravel)
+    hessian: Any = jax.vmap(product)(jnp.eye(flat.size, dtype=flat.dtype))
     return 0.5 * (hessian + hessian.T)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,6 +26,7 @@ from jaxdescent.calls import programs
 from jaxdescent.inputs.arrays import MOST_COPIED_BYTES, as_array
 from jaxdescent.machine import memory
 from jaxdescent.numerics import precision, randomness
+from jaxdescent.numerics.linear_systems import inverse, on_vectors, scaled
 from jaxdescent.objectives import Objective, Params
 
 AGREEMENT = 1e-2
@@ -209,15 +211,9 @@ def random_signs(tree: Any, seed: Any) -> Any:
     return treedef.unflatten([signs(leaf, index) for index, leaf in enumerate(leaves)])
 
 
-def normalised(vector: Params, length: jax.Array) -> Params:
-    """The vector divided by its length; zeros stay zeros."""
-    inverse = jnp.where(length > 0, 1 / jnp.where(length > 0, length, 1), 0)
-    return jax.tree.map(lambda v: v * inverse.astype(v.dtype), vector)
-
-
 def _direction(objective: Objective, params: Params, seed: Any) -> Params:
     draw = randomness.normal_like(params, seed)
-    return normalised(draw, precision.norm(draw))
+    return scaled(inverse(precision.norm(draw)), draw)
 
 
 def _expansion(objective: Objective, params: Params, direction: Params) -> tuple[jax.Array, ...]:
@@ -243,9 +239,5 @@ def _with_other_rounding(tree: Any, seed: Any, eps: Any) -> Any:
 
 
 def _products(objective: Objective, params: Params, rows: jax.Array) -> jax.Array:
-    _, unravel = ravel_pytree(params)
-
-    def product(row: jax.Array) -> jax.Array:
-        return ravel_pytree(objective.hessian_product(params, unravel(row)))[0]
-
-    return jax.vmap(product)(rows)
+    product = functools.partial(objective.hessian_product, params)
+    return jax.vmap(on_vectors(product, ravel_pytree(params)[1]))(rows)

@@ -13,13 +13,11 @@ S counts as zero within a margin that covers
   differ by their rounding, with the same products by the formed matrix;
 - the change of S within twice Newton's step: near a degenerate point this step is long, and the
   eigenvalues are not those of the stationary point.
-
-Reference: Ruiz (2001), "A scaling algorithm to equilibrate both rows and columns norms in
-matrices".
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -30,7 +28,9 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from jaxdescent import processes
+from jaxdescent.numerics.linear_systems import on_vectors
 from jaxdescent.objectives import Objective, Params
+from jaxdescent.objectives.stationary import equilibrating
 from jaxdescent.second_order.curvature import Curvature
 
 PROBES = 8
@@ -109,14 +109,8 @@ def equilibrated(matrix: np.ndarray) -> Scaled:
     """Matrices (..., n, n) scaled so that the largest entry of every row is near one; rows of zeros
     stay.
     """
-    scale = np.ones(matrix.shape[:-1])
-    scaled = matrix
-    for _ in range(4):
-        peaks = np.max(np.abs(scaled), axis=-1)
-        factor = np.where(peaks > 0, 1 / np.sqrt(np.where(peaks > 0, peaks, 1)), 1)
-        scale = scale * factor
-        scaled = matrix * scale[..., :, None] * scale[..., None, :]
-    return Scaled(scaled, scale)
+    scale = equilibrating(matrix, np)
+    return Scaled(matrix * scale[..., :, None] * scale[..., None, :], scale)
 
 
 def without_intercept(objective: Objective, params: Params, matrix: np.ndarray) -> np.ndarray:
@@ -249,13 +243,10 @@ def banded(curvature: Curvature) -> Banded | None:
 
 def _combs(objective: Objective, params: Params, *, width: int) -> jax.Array:
     flat, unravel = ravel_pytree(params)
-
-    def product(tooth: jax.Array) -> jax.Array:
-        index = lax.rem(jnp.arange(flat.size, dtype=jnp.int32), jnp.int32(width))
-        comb = (index == tooth).astype(flat.dtype)
-        return ravel_pytree(objective.hessian_product(params, unravel(comb)))[0]
-
-    return lax.map(product, jnp.arange(width, dtype=jnp.int32))
+    product = on_vectors(functools.partial(objective.hessian_product, params), unravel)
+    index = lax.rem(jnp.arange(flat.size, dtype=jnp.int32), jnp.int32(width))
+    teeth = jnp.arange(width, dtype=jnp.int32)
+    return lax.map(lambda tooth: product((index == tooth).astype(flat.dtype)), teeth)
 
 
 def _diagonals(combs: np.ndarray, half_band: int) -> list[np.ndarray]:

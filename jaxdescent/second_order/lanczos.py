@@ -27,13 +27,9 @@ import numpy as np
 from jax import lax
 
 from jaxdescent.numerics import precision
+from jaxdescent.numerics.linear_systems import add_scaled, inverse, scaled
 from jaxdescent.objectives import Objective, Params
-from jaxdescent.second_order.curvature import (
-    DRAWN_BY_HOST,
-    Curvature,
-    normalised,
-    random_signs,
-)
+from jaxdescent.second_order.curvature import DRAWN_BY_HOST, Curvature, random_signs
 
 EXHAUSTED = 16
 """The process ends if the next vector's norm is at most this many eps times the largest
@@ -219,16 +215,15 @@ def continued(
     dtype = state.beta.dtype
     zeros = jnp.zeros_like(steps.weights)
 
+    def times(tree: Params) -> Params:
+        return tree if scale is None else jax.tree.map(jnp.multiply, scale, tree)
+
     def iterate(carry: Any) -> Any:
         state, diagonal, off_diagonal, largest, index, _ = carry
-        image = _product(objective, params, scale, state.current)
+        image = times(objective.hessian_product(params, times(state.current)))
         alpha = precision.inner(state.current, image)
-        image = jax.tree.map(
-            lambda w, v, u: w - alpha.astype(w.dtype) * v - state.beta.astype(w.dtype) * u,
-            image,
-            state.current,
-            state.previous,
-        )
+        image = add_scaled(image, -alpha, state.current)
+        image = add_scaled(image, -state.beta, state.previous)
         length = precision.norm(image)
         weight, is_begun = steps.weights[index], state.beta > 0
         total = state.total
@@ -242,7 +237,7 @@ def continued(
         off_diagonal = off_diagonal.at[index].set(length.astype(dtype))
         largest = jnp.maximum(largest, jnp.abs(alpha).astype(dtype))
         goes_on = length > EXHAUSTED * jnp.finfo(dtype).eps * largest
-        state = State(state.current, normalised(image, length), length.astype(dtype), total)
+        state = State(state.current, scaled(inverse(length), image), length.astype(dtype), total)
         return state, diagonal, off_diagonal, largest, index + 1, goes_on
 
     carry = (
@@ -283,12 +278,8 @@ def row_norms(objective: Objective, params: Params, *, probes: int) -> Params:
 def _combined(
     objective: Objective, params: Params, factors: tuple[Any, Any], x: Params, y: Params
 ) -> tuple[Params, jax.Array]:
-
-    def of_leaf(x: jax.Array, y: jax.Array) -> jax.Array:
-        a, b = (jnp.asarray(factor, x.dtype) for factor in factors)
-        return a * x + b * y
-
-    total = jax.tree.map(of_leaf, x, y)
+    a, b = map(jnp.asarray, factors)
+    total = add_scaled(scaled(a, x), b, y)
     return total, precision.norm(total)
 
 
@@ -302,16 +293,3 @@ def extreme_pair(
     own = index % len(diagonal)
     values, vectors = eigh_tridiagonal(diagonal, off_diagonal, select="i", select_range=(own, own))
     return float(values[0]), vectors[:, 0]
-
-
-def _product(
-    objective: Objective, params: Params, scale: Params | None, direction: Params
-) -> Params:
-    image = objective.hessian_product(params, _scaled(scale, direction))
-    return _scaled(scale, image)
-
-
-def _scaled(scale: Params | None, direction: Params) -> Params:
-    if scale is None:
-        return direction
-    return jax.tree.map(jnp.multiply, scale, direction)

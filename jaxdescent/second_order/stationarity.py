@@ -35,7 +35,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from jaxdescent.numerics import precision
-from jaxdescent.numerics.linear_systems import conjugate_gradient
+from jaxdescent.numerics.linear_systems import add_scaled, conjugate_gradient
 from jaxdescent.objectives import Objective, Params
 from jaxdescent.second_order import hessian_matrix
 from jaxdescent.second_order.by_factors import Spectrum
@@ -333,7 +333,6 @@ def _curvatures_along(
     objective: Objective, params: Params, ray: Params, distances: jax.Array
 ) -> jax.Array:
     def at(distance: jax.Array) -> jax.Array:
-        there = jax.tree.map(lambda x, d: x + distance.astype(x.dtype) * d, params, ray)
-        return objective.curvature(there, ray)
+        return objective.curvature(add_scaled(params, distance, ray), ray)
 
     return lax.map(at, distances)
