@@ -29,6 +29,11 @@ def with_automatic_axes(tree: Any) -> Any:
     return jax.tree.map(_with_automatic_axes, tree)
 
 
+def automatic_mesh(devices: Any, axes: tuple[str, ...]) -> Mesh:
+    """The mesh of an array of devices, with axes that XLA's partitioner handles."""
+    return Mesh(np.asarray(devices), axes, axis_types=(AxisType.Auto,) * len(axes))
+
+
 def check_one_placement(named_trees: dict[str, Any]) -> None:
     """Raise a ValueError if two committed arrays live on different sets of devices."""
     seen: dict[frozenset[Any], str] = {}
@@ -89,7 +94,5 @@ def _with_automatic_axes(leaf: Any) -> Any:
     sharding = leaf.sharding
     if not isinstance(sharding, NamedSharding) or AxisType.Explicit not in sharding.mesh.axis_types:
         return leaf
-    mesh = sharding.mesh
-    types = (AxisType.Auto,) * len(mesh.axis_names)
-    automatic = Mesh(np.asarray(mesh.devices), mesh.axis_names, axis_types=types)
-    return jax.device_put(leaf, NamedSharding(automatic, sharding.spec))
+    mesh = automatic_mesh(sharding.mesh.devices, sharding.mesh.axis_names)
+    return jax.device_put(leaf, NamedSharding(mesh, sharding.spec))

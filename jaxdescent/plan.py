@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxdescent import placement, processes
 from jaxdescent.calls.problem import posed
@@ -237,7 +237,7 @@ class _Compiler:
     def _placed(self, objective: Objective, params: Params) -> Any:
         if self.local is not None:
             return jax.tree.map(_as_shape, (objective, params))
-        mesh = Mesh(np.array(self.devices), ("devices",), axis_types=(AxisType.Auto,))
+        mesh = placement.automatic_mesh(self.devices, ("devices",))
 
         def placed(leaf: Any, *, is_data: bool) -> Any:
             if not hasattr(leaf, "shape"):

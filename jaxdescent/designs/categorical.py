@@ -163,8 +163,7 @@ class Categorical(Design):
         return one_hot(self.codes, self.levels, dtype=self.dtype)
 
     def dense_bytes(self) -> int:
-        rows, levels = self.shape
-        return rows * levels * jnp.dtype(self.dtype).itemsize
+        return super().dense_bytes()
 
     def column_squared_norms(
         self, row_weight: jax.Array | None, center: jax.Array | None

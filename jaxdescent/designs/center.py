@@ -63,18 +63,13 @@ def _near(design: Design, mean: jax.Array, share: jax.Array) -> Center:
         assert centred is not None
         return mean + centred.transposed_product(share)
 
-    if is_centred_first(design):
+    # In a small X the means are subtracted from the entries in any case: a second form of each
+    # product would take longer to compile than it could save.
+    if loops.are_few(design):
         return Center(corrected(design, mean, share), jnp.array(True))
     is_far = _is_far(design, mean, share)
     mean = lax.cond(is_far, corrected, lambda _, mean, __: mean, design, mean, share)
     return Center(mean, is_far)
-
-
-def is_centred_first(design: Design) -> bool:
-    """Whether the means are subtracted from X's entries in any case, because X is so small that a
-    second form of each product would take longer to compile than it could save.
-    """
-    return loops.are_few(design)
 
 
 def shares(design: Design, row_weight: jax.Array | None) -> jax.Array:

@@ -165,9 +165,7 @@ class Concatenated(Design):
         return jnp.concatenate([design.to_dense() for design in self._all], axis=1)
 
     def dense_bytes(self) -> int:
-        rows, features = self.shape
-        of_parts = sum(design.dense_bytes() for design in self._all)
-        return of_parts + rows * features * jnp.dtype(self.dtype).itemsize
+        return sum(design.dense_bytes() for design in self._all) + super().dense_bytes()
 
     def column_squared_norms(
         self, row_weight: jax.Array | None, center: jax.Array | None

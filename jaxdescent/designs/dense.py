@@ -111,9 +111,8 @@ class Dense(Design):
         return _less(self.array.astype(self.dtype), self.center)
 
     def dense_bytes(self) -> int:
-        rows, features = self.shape
         is_copied = self.array.dtype != self.dtype or self.center is not None
-        return rows * features * jnp.dtype(self.dtype).itemsize if is_copied else 0
+        return super().dense_bytes() if is_copied else 0
 
     def column_squared_norms(
         self, row_weight: jax.Array | None, center: jax.Array | None

@@ -77,7 +77,11 @@ class Design(Displayed, abc.ABC):
 
     @abc.abstractmethod
     def dense_bytes(self) -> int:
-        """The bytes that :meth:`to_dense` allocates at its peak, beyond what exists already."""
+        """The bytes that :meth:`to_dense` allocates at its peak, beyond what exists already; those
+        of its result, where a subclass asks this method.
+        """
+        rows, features = self.shape
+        return rows * features * jnp.dtype(self.dtype).itemsize
 
     # The answers that most designs give besides.
 

@@ -149,8 +149,7 @@ class ReadRows(Design):
         return self.product(jnp.eye(self.shape[1], dtype=self.dtype))
 
     def dense_bytes(self) -> int:
-        rows, features = self.shape
-        return 2 * rows * features * jnp.dtype(self.dtype).itemsize
+        return 2 * super().dense_bytes()
 
     def rows_at(self, index: jax.Array) -> jax.Array:
         like = jax.ShapeDtypeStruct((index.shape[0], self.shape[1]), self.dtype)

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxdescent import placement
 
 
 class RowSharding(NamedTuple):
@@ -54,11 +56,8 @@ class RowSharding(NamedTuple):
                 f"{rows:,} rows cannot be cut into {parts} parts of as many: add rows without "
                 f"entries and of weight zero, {-rows % parts} of them."
             )
-        mesh = sharding.mesh
-        automatic = (AxisType.Auto,) * len(mesh.axis_names)
-        return cls(
-            rows, parts, axes, Mesh(np.asarray(mesh.devices), mesh.axis_names, axis_types=automatic)
-        )
+        mesh = placement.automatic_mesh(sharding.mesh.devices, sharding.mesh.axis_names)
+        return cls(rows, parts, axes, mesh)
 
     @property
     def rows_of_part(self) -> int:

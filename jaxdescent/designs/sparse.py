@@ -188,10 +188,8 @@ class Sparse(Design):
         return sparse_products.dense(self._forward, self.shape, self.dtype)
 
     def dense_bytes(self) -> int:
-        rows, features = self.shape
         # The result, and the row, the column and the value of each entry.
-        each = 8 + self.dtype.itemsize
-        return rows * features * self.dtype.itemsize + 2 * each * self.entries
+        return super().dense_bytes() + 2 * (8 + self.dtype.itemsize) * self.entries
 
     def column_squared_norms(
         self, row_weight: jax.Array | None, center: jax.Array | None

@@ -113,8 +113,7 @@ class SparseRows(Design):
         return self._over_chunks(add, jnp.zeros(self.shape, self.dtype))
 
     def dense_bytes(self) -> int:
-        rows, features = self.shape
-        return rows * features * jnp.dtype(self.dtype).itemsize
+        return super().dense_bytes()
 
     def _product(self, weights: jax.Array) -> jax.Array:
         def sums(number: jax.Array) -> jax.Array:
@@ -185,7 +184,7 @@ def pieces_of_rows(layout: Layout, shape: tuple[int, int], entries: int) -> RowP
     rows, features = shape
     if not layout.is_cut:
         return _pieces_of_rows(layout, shape, entries)
-    parts = jax.tree.leaves(layout)[0].shape[0]
+    parts = layout.parts
     own = rows // parts, features
     each = jax.vmap(lambda part: _pieces_of_rows(part, own, entries // parts))(layout)
     before = jnp.arange(parts, dtype=jnp.int32)[:, None] * each.columns.shape[1]

@@ -10,12 +10,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from jaxdescent.designs.center import Center, is_centred_first
+from jaxdescent.designs.center import Center
 from jaxdescent.designs.operands import columns_of, sum_of_centers
 from jaxdescent.designs.protocol import Design, Reading, RowFunction
+from jaxdescent.kernels import loops
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.kernels.platform import kept_apart
 from jaxdescent.kernels.products import outer
@@ -148,8 +148,7 @@ class Standardised(Design):
         return entries
 
     def dense_bytes(self) -> int:
-        rows, features = self.shape
-        return self.design.dense_bytes() + rows * features * np.dtype(self.dtype).itemsize
+        return self.design.dense_bytes() + super().dense_bytes()
 
     def column_squared_norms(
         self, row_weight: jax.Array | None, center: jax.Array | None
@@ -213,7 +212,7 @@ class Standardised(Design):
         def on_entries(design: Design, *operands: Any) -> Any:
             return before(design.minus(mean), *operands)
 
-        if is_centred_first(self.design):
+        if loops.are_few(self.design):  # as the center was computed
             return on_entries(self.design, *operands)
         return lax.cond(is_far, on_entries, after, self.design, *operands)
 

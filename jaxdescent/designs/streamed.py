@@ -256,8 +256,7 @@ class StreamedRows(Design):
         return self.design.rows_at(self.index)
 
     def dense_bytes(self) -> int:
-        rows, features = self.shape
-        return 3 * rows * features * jnp.dtype(self.dtype).itemsize
+        return 3 * super().dense_bytes()
 
     def _multiplied(self, operand: jax.Array, *, is_transposed: bool) -> jax.Array:
         return self.design.multiplied(

@@ -9,9 +9,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jaxdescent as jd
+from jaxdescent import placement
 from jaxdescent.scale.point import ScalingPoint
 
 LAYOUTS: dict[str, tuple[str, ...]] = {
@@ -89,8 +90,7 @@ def mesh_of(devices: list[Any], layout: str) -> Mesh:
     if len(axes) == 2:
         first = max(d for d in range(1, math.isqrt(len(devices)) + 1) if len(devices) % d == 0)
         shape = (len(devices) // first, first)
-    automatic = (AxisType.Auto,) * len(axes)
-    return Mesh(np.array(devices).reshape(shape), axes, axis_types=automatic)
+    return placement.automatic_mesh(np.array(devices).reshape(shape), axes)
 
 
 def placed(name: str, shape: tuple[int, ...], axes: tuple[str, ...], mesh: Mesh) -> NamedSharding:
