@@ -123,17 +123,18 @@ def minimize(
 
         keywords.refuse(minimize, unknown)
     is_top_level = tracing.is_top_level()
+    given = {"tolerance": tolerance, "check_every": check_every}
+    given |= {"history": history, "rounding": rounding}
     if leave_saddles:
         # Few calls need certificates, which take a tenth of the time to import.
         from jaxdescent.saddles import past_saddles
 
-        rest: dict[str, Any] = {"tolerance": tolerance, "check_every": check_every}
-        rest |= {"donate": donate, "history": history, "rounding": rounding}
-        descent = functools.partial(minimize, objective, method=method, args=args, **rest)
+        own = {"method": method, "args": args, "donate": donate}
+        descent = functools.partial(minimize, objective, **own, **given)
         return past_saddles(descent, objective, params, args, max_iterations)
     call = None
     if is_top_level and not donate:
-        settings = (method, max_iterations, tolerance, check_every, history, rounding)
+        settings = (method, max_iterations, *given.values())
         call = repeated.call_of(objective, (params, args), settings)
         again = call and repeated.run(call)
         if again is not None:
@@ -143,12 +144,9 @@ def minimize(
         params,
         method,
         max_iterations=max_iterations,
-        tolerance=tolerance,
-        check_every=check_every,
         donate=donate,
-        history=history,
-        rounding=rounding,
         is_top_level=is_top_level,
+        **given,
     )
     (params, problem, limit), flags = setup.inputs, setup.flags
     problem = problem if is_top_level else problem.hoisted(params)

@@ -104,16 +104,9 @@ class Tolerance(Displayed):
         gradient = 0.0 if gradient is None else gradient
         suboptimality = 0.0 if suboptimality is None else suboptimality
         off = Ignored.of(gradient, suboptimality)
-        return ResolvedTolerance(
-            gradient,
-            suboptimality,
-            self.absolute_gradient,
-            self.value,
-            self.step,
-            self.predicate,
-            ignored=off if all(isinstance(is_off, bool) for is_off in off) else None,
-            is_default=is_default,
-        )
+        is_known = all(isinstance(is_off, bool) for is_off in off)
+        own = vars(self) | {"gradient": gradient, "suboptimality": suboptimality}
+        return ResolvedTolerance(**own, ignored=off if is_known else None, is_default=is_default)
 
     def check(self, params: Params) -> None:
         """Raise if a number is not valid or a pytree does not match the params."""
@@ -162,28 +155,21 @@ class Ignored(NamedTuple):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class ResolvedTolerance:
+class ResolvedTolerance(Tolerance):
     """A :class:`Tolerance` with its numbers for certain params, and the tests by these numbers.
 
     A method with an argument ``xp`` computes with this module, ``jax.numpy`` or ``numpy``.
 
+    ``gradient`` and ``suboptimality`` are 0 if their rules are off.
+
     Args:
-      gradient, suboptimality: numbers, or a pytree of numbers for the gradient; 0 if the rule is
-        off.
-      absolute_gradient, value, step, predicate: the attributes of the tolerance.
-      ignored: which of the first two rules are off, if known: then a program has no kernel for a
-        rule that is off.
-      is_default: whether the first two are the default.
+      ignored: which of these two rules are off, if known: then a program has no kernel for a rule
+        that is off.
+      is_default: whether these two are the default.
     """
 
-    gradient: Any
-    suboptimality: Any
-    absolute_gradient: Any
-    value: Any
-    step: Any
-    predicate: Callable[[Check], Any] | None
-    ignored: Ignored | None = dataclasses.field(metadata={"static": True})
-    is_default: bool = dataclasses.field(metadata={"static": True})
+    ignored: Ignored | None = dataclasses.field(kw_only=True, metadata={"static": True})
+    is_default: bool = dataclasses.field(kw_only=True, metadata={"static": True})
 
     def __repr__(self) -> str:
         """The call that makes a tolerance with these numbers."""

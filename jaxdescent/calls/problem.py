@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxdescent import placement, processes
-from jaxdescent.cost import ALLOWED_ITERATIONS, default_plan
+from jaxdescent.cost import default_plan
 from jaxdescent.cost.structure import tree_bytes
 from jaxdescent.machine import memory
 from jaxdescent.methods import Method, as_method
@@ -45,11 +45,10 @@ def posed(
     method: Any,
     tolerance: Any,
     rounding: Any,
-    *,
-    is_donated: bool = False,
-    most_iterations: int = ALLOWED_ITERATIONS,
+    **options: Any,
 ) -> tuple[Problem, Params]:
-    """The checked problem, and the params it starts from as arrays.
+    """The checked problem, and the params it starts from as arrays. ``options`` are those of
+    :func:`default_method`.
 
     Processes that share the arrays pose the same problem, or all of them raise.
 
@@ -63,13 +62,7 @@ def posed(
         tolerance = as_tolerance(tolerance)
         tolerance.check(params)
         if method is None:
-            method = default_method(
-                objective,
-                params,
-                tolerance,
-                is_donated=is_donated,
-                most_iterations=most_iterations,
-            )
+            method = default_method(objective, params, tolerance, **options)
         else:
             method = as_method(method)
         method.check()
@@ -96,14 +89,10 @@ def checked(objective: Objective, params: Params) -> tuple[Objective, Params]:
 
 
 def default_method(
-    objective: Objective,
-    params: Params,
-    tolerance: Tolerance | None = None,
-    *,
-    is_donated: bool = False,
-    most_iterations: int = ALLOWED_ITERATIONS,
+    objective: Objective, params: Params, tolerance: Tolerance | None = None, **options: Any
 ) -> Method:
-    """The method that ``minimize`` takes if none is given; it needs no tuning.
+    """The method that ``minimize`` takes if none is given; it needs no tuning. ``options`` are
+    those of :func:`jaxdescent.cost.default_plan`.
 
     ====================================  ======================================================
     objective                             method
@@ -129,14 +118,7 @@ def default_method(
     Raises:
       ProblemTooLarge: if no method fits, with the need of each and the ways out.
     """
-    planned = default_plan(
-        objective,
-        params,
-        tolerance=tolerance,
-        is_donated=is_donated,
-        most_iterations=most_iterations,
-    )
-    return planned.require().method
+    return default_plan(objective, params, tolerance=tolerance, **options).require().method
 
 
 def is_small(objective: Objective, params: Params) -> bool:

@@ -56,11 +56,7 @@ class Quadratic(Objective):
             object.__setattr__(self, "linear", None)
 
     def value(self, params: Params) -> jax.Array:
-        quadratic = 0.5 * precision.inner(params, self.image(params))
-        constant = jnp.asarray(self.constant, quadratic.dtype)
-        if self.linear is not None:
-            return quadratic - precision.inner(self.linear, params) + constant
-        return quadratic + constant
+        return self.value_and_gradient(params)[0]
 
     def value_and_gradient(self, params: Params) -> tuple[jax.Array, Params]:
         return self.value_and_gradient_at(params, self.image(params))
