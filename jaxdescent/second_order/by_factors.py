@@ -61,9 +61,7 @@ class Spectrum:
         return max(abs(self.smallest), abs(self.largest))
 
 
-def of_band(
-    curvature: Curvature, smallest: float, largest: float, deadline: float
-) -> Spectrum | None:
+def of_band(curvature: Curvature, ends: tuple[float, float], deadline: float) -> Spectrum | None:
     """The spectrum by factors of a banded Hessian; None if the Hessian is not banded."""
     band = hessian_matrix.banded(curvature) if curvature.is_double else None
     if band is None:
@@ -75,12 +73,11 @@ def of_band(
         64 * np.finfo(np.float64).eps * reach,
     )
     name = "diagonal" if band.half_band == 0 else f"banded, {reach} diagonals"
-    ends = smallest, largest
     return _of_factors(curvature, band, margin, ends, f"the Hessian is {name}")
 
 
 def of_cholesky(
-    curvature: Curvature, smallest: float, largest: float, deadline: float
+    curvature: Curvature, ends: tuple[float, float], deadline: float
 ) -> Spectrum | None:
     """The spectrum by factors of the formed Hessian; None if forming it takes too much memory or
     time.
@@ -101,7 +98,7 @@ def of_cholesky(
         4 * np.finfo(np.float64).eps * size * reach,
     )
     evidence = "Cholesky factors of the shifted Hessian"
-    return _of_factors(curvature, scaled, margin, (smallest, largest), evidence)
+    return _of_factors(curvature, scaled, margin, ends, evidence)
 
 
 def _largest_of(matrix: np.ndarray) -> float:

@@ -64,13 +64,14 @@ class Curvature:
         """
         wide = precision.widen(params)
         eps = precision.epsilon(wide)
-        own, rough = cls(_hoisted(objective, wide), wide, eps < 1e-12, eps)._expanded()
+        own, rough = cls(objective.hoisted(wide, always=True), wide, eps < 1e-12, eps)._expanded()
         if own.is_double or not _fits((own.objective, wide)):
             return own
         try:
             with double():
                 in_double = as_double(wide)
-                wider = cls(_hoisted(as_double(objective), in_double), in_double, True, eps)
+                hoisted = as_double(objective).hoisted(in_double, always=True)
+                wider = cls(hoisted, in_double, True, eps)
             wider, exact = wider._expanded()
         except Exception:  # a function may raise anything in a dtype that it was not written for
             return own
@@ -165,11 +166,6 @@ def double() -> Iterator[None]:
     # Arrays that a function closes over keep their own dtype, and must be promoted.
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         yield
-
-
-def _hoisted(objective: Objective, params: Params) -> Objective:
-    """The objective with all arrays that its functions close over as leaves."""
-    return objective.hoisted(params, always=True)
 
 
 def _fits(tree: Any) -> bool:

@@ -130,11 +130,9 @@ class Process:
                 return 1.0
             log += (math.log(beta) if beta > 0 else -math.inf) - math.log(pivot)
             least, before = min(least, log), beta
-        return (
-            0.0
-            if self.is_exhausted
-            else math.exp(least) * math.sqrt(2 * self.curvature.size / math.pi)
-        )
+        if self.is_exhausted:
+            return 0.0
+        return math.exp(least) * math.sqrt(2 * self.curvature.size / math.pi)
 
     def lowest_direction(self) -> tuple[Params, float]:
         """A unit vector of the least curvature that was seen, and this curvature, recomputed.

@@ -51,20 +51,19 @@ def spectrum_at(objective: Objective, params: Params, *, seconds: float = SECOND
     process = lanczos.Process(curvature)
     process.advance(FIRST_STEPS)
     known = _by_structure(objective, params)
-    smallest, largest = process.ends()
-    if not math.isfinite(smallest + largest):
+    ends = process.ends()
+    if not math.isfinite(sum(ends)):
         return Spectrum.unknown(curvature)
     if known is not None:
-        kind, evidence, at_least = known
-        return Spectrum(smallest, largest, kind, evidence, at_least, curvature)
+        return Spectrum(*ends, *known, curvature)
     found = _of_process(process)
     if found.kind != "undetermined":
         return found
     for attempt in (of_band, of_cholesky):
-        further = attempt(curvature, smallest, largest, deadline)
+        further = attempt(curvature, ends, deadline)
         if further is not None:
             return further
-    return _of_longer_process(curvature, smallest, largest, deadline)
+    return _of_longer_process(curvature, ends, deadline)
 
 
 def _by_structure(objective: Objective, params: Params) -> tuple[str, str, float] | None:
@@ -100,11 +99,9 @@ def _of_all(
         return Spectrum.unknown(curvature)
     values, vectors = np.linalg.eigh(matrix)
     newton = newton_of(curvature, matrix, is_known=known is not None)
-    evidence, at_least = f"all {len(matrix)} eigenvalues of the Hessian", float(values[0])
-    kind = newton.kind()
-    if known is not None:
-        kind, evidence, at_least = known
-        at_least = max(at_least, float(values[0]))
+    evidence = f"all {len(matrix)} eigenvalues of the Hessian"
+    kind, evidence, at_least = known or (newton.kind(), evidence, -math.inf)
+    at_least = max(at_least, float(values[0]))
     lowest = curvature.as_params(_negative(values, vectors) if values[0] < 0 else vectors[:, 0])
 
     def holds(change: float) -> bool:
@@ -129,7 +126,7 @@ def _negative(values: np.ndarray, vectors: np.ndarray) -> np.ndarray:
 def _of_process(process: lanczos.Process) -> Spectrum:
     """The facts about the eigenvalues that the Lanczos coefficients so far prove."""
     curvature = process.curvature
-    smallest, largest = process.ends()
+    smallest, largest = ends = process.ends()
     size = max(abs(smallest), abs(largest))
     doubt = process.defect()
     eps = float(jnp.finfo(jnp.result_type(*jax.tree.leaves(curvature.params))).eps)
@@ -160,7 +157,6 @@ def _of_process(process: lanczos.Process) -> Spectrum:
 
     scale = 1.0 if process.scale is None else curvature.as_column(process.scale)
     doubted = {"holds": holds if kind == "minimum" else None, "scale": scale}
-    ends = smallest, largest
     return Spectrum(*ends, kind, evidence, at_least, curvature, lowest=lowest, **doubted)
 
 
@@ -174,8 +170,9 @@ def _highest_proven(process: lanczos.Process, margin: float, smallest: float) ->
 
 
 def _of_longer_process(
-    curvature: Curvature, smallest: float, largest: float, deadline: float
+    curvature: Curvature, ends: tuple[float, float], deadline: float
 ) -> Spectrum:
+    smallest, largest = ends
     scale = curvature.run(lanczos.row_norms, probes=ROW_PROBES)
     process = lanczos.Process(curvature, scale)
     target = 2 * FIRST_STEPS
