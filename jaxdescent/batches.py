@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ from jaxdescent.descent.watch import Loop
 from jaxdescent.inputs import tracing
 from jaxdescent.inputs.functions import anew, as_pytree, hinting, is_fleeting
 from jaxdescent.inputs.numbers import check_count
-from jaxdescent.inputs.trees import check_tree
+from jaxdescent.inputs.trees import check_tree, leading_axis
 from jaxdescent.kernels import host_memory, loops
 from jaxdescent.machine.host import usable_cores
 from jaxdescent.objectives import as_objective
@@ -97,7 +97,8 @@ def minimize_batch(
     check_count("max_iterations", max_iterations)
     check_tree("members", members)
     members = jax.tree.map(jnp.asarray, tuple(members))
-    size = _batch_size(members)
+    hint = "repeat for each member what they share, or bind it in the problem"
+    size = leading_axis("members", members, "one leading axis over the members", hint)
     one = jax.tree.map(lambda leaf: leaf[0], members)
     first, start, _ = _posed(problem, one, method, tolerance)
     common = (as_pytree(problem), first.method, as_tolerance(tolerance))
@@ -190,12 +191,11 @@ def _looked_at_once(descent: Descent, start: Any) -> int:
     """The number of members whose claims are looked at by one call of the host, if they are like
     the one with this descent; zero where the host does not look at claims.
     """
-    refutation, objective = descent.refutation, descent.objective
-    if descent.may_go_on or refutation.has_diagonal or not refutation.is_possible(start):
+    if descent.may_go_on or descent.has_diagonal or not descent.is_refutable(start):
         return 0
     from jaxdescent.descent.looks import few_unknowns  # regressions go without it
 
-    return few_unknowns.members_at_once(objective.hoisted(start), start)
+    return few_unknowns.members_at_once(descent.objective.hoisted(start), start)
 
 
 def _in_rounds(common: Any, most: jax.Array, members: Any, *, block: int) -> Result:
@@ -203,16 +203,12 @@ def _in_rounds(common: Any, most: jax.Array, members: Any, *, block: int) -> Res
     program calls the host once for a block of members.
     """
 
-    def begin(member: Any) -> Loop:
-        descent, params, starts_at_own = _begun(common, most, member)
-        return descent.begin(params, history=0, starts_at_own=starts_at_own)
-
     def to_claim(member: Any, loop: Loop) -> Loop:
-        descent = _begun(common, most, member, looks=False)[0]
+        descent = _descent(common, most, member, looks=False)[0]
         return descent.measured_at_end(descent.advance(loop))
 
     def look(member: Any, loop: Loop) -> Loop:
-        return _begun(common, most, member)[0].looked_at(loop)
+        return _descent(common, most, member)[0].looked_at(loop)
 
     def follow(loop: Loop) -> Loop:
         was_running = loop.status == RUNNING
@@ -228,9 +224,13 @@ def _in_rounds(common: Any, most: jax.Array, members: Any, *, block: int) -> Res
         seen = loops.by_blocks(jax.vmap(look), (members, asked), block)
         return seen._replace(status=jnp.where(was_running, seen.status, loop.status))
 
-    first = lax.map(begin, members)
+    first = lax.map(lambda member: _begun(common, most, member)[1], members)
     last = lax.while_loop(lambda loop: jnp.any(loop.status == RUNNING), follow, first)
-    return lax.map(lambda each: _begun(common, most, each[0])[0].result(each[1]), (members, last))
+
+    def result(given: tuple[Any, Loop]) -> Result:
+        return _descent(common, most, given[0])[0].result(given[1])
+
+    return lax.map(result, (members, last))
 
 
 def _by_blocks(common: Any, most: jax.Array, members: Any) -> Result:
@@ -239,8 +239,7 @@ def _by_blocks(common: Any, most: jax.Array, members: Any) -> Result:
 
 
 def _solve(common: Any, most: jax.Array, member: Any) -> Result:
-    descent, params, starts_at_own = _begun(common, most, member)
-    loop = descent.begin(params, history=0, starts_at_own=starts_at_own)
+    descent, loop = _begun(common, most, member)
     return descent.ended(descent.advance(loop))
 
 
@@ -251,8 +250,7 @@ def _shrinking(common: Any, members: Any, size: int, max_iterations: int) -> Res
     until = min(FIRST_ITERATIONS, max_iterations)
 
     def run(function: Callable[..., Any], *inputs: Any) -> Any:
-        limits = _Limits(jnp.asarray(until, jnp.int32), jnp.asarray(max_iterations, jnp.int32))
-        inputs = (common, limits, *inputs)
+        inputs = (common, jnp.int32(until), jnp.int32(max_iterations), *inputs)
         return programs.compiled(function, inputs)(*inputs)
 
     loop = None
@@ -279,33 +277,37 @@ def _shrinking(common: Any, members: Any, size: int, max_iterations: int) -> Res
     return run(_finish, whole, loop)
 
 
-class _Limits(NamedTuple):
-    """The iteration before which the loop pauses, and the most iterations."""
-
-    until: jax.Array
-    most: jax.Array
-
-
-def _advance(common: Any, limits: _Limits, members: Any, loops: Loop | None) -> Loop:
-    """The loops of all members, from their start on if there are none yet."""
+def _advance(
+    common: Any, until: jax.Array, most: jax.Array, members: Any, loops: Loop | None
+) -> Loop:
+    """The loops of all members before iteration ``until``, from their start on if there are none
+    yet.
+    """
 
     def advance(member: Any, loop: Loop | None) -> Loop:
-        descent, params, starts_at_own = _begun(common, limits.most, member)
         if loop is None:
-            loop = descent.begin(params, history=0, starts_at_own=starts_at_own)
-        return descent.advance(loop, limits.until)
+            descent, loop = _begun(common, most, member)
+        else:
+            descent, *_ = _descent(common, most, member)
+        return descent.advance(loop, until)
 
     return jax.vmap(advance)(members, loops)
 
 
-def _finish(common: Any, limits: _Limits, members: Any, loops: Loop) -> Result:
+def _finish(common: Any, until: jax.Array, most: jax.Array, members: Any, loops: Loop) -> Result:
     def finish(member: Any, loop: Loop) -> Result:
-        return _begun(common, limits.most, member)[0].ended(loop)
+        return _descent(common, most, member)[0].ended(loop)
 
     return jax.vmap(finish)(members, loops)
 
 
-def _begun(
+def _begun(common: Any, most: jax.Array, member: Any) -> tuple[Descent, Loop]:
+    """The member's descent, and its loop before the first step."""
+    descent, params, starts_at_own = _descent(common, most, member)
+    return descent, descent.begin(params, history=0, starts_at_own=starts_at_own)
+
+
+def _descent(
     common: Any, most: jax.Array, member: Any, *, looks: bool = True
 ) -> tuple[Descent, Any, bool]:
     """The member's descent, its params, and whether they are the objective's own start."""
@@ -320,18 +322,6 @@ def _posed(make: Any, member: Any, method: Any, tolerance: Any) -> tuple[Problem
     objective, start = made if isinstance(made, tuple) else (made, None)
     host_memory.refuse(start, "a batch")
     return *posed(as_objective(objective), start, method, tolerance, None), start is None
-
-
-def _batch_size(members: Any) -> int:
-    sizes = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(members)}
-    size: int = min(sizes, default=0)
-    if len(sizes) != 1 or not size:
-        raise ValueError(
-            "members must have one leading axis over the members on every leaf, got shapes "
-            f"{jax.tree.map(jnp.shape, members)}: repeat for each member what they "
-            "share, or bind it in the problem."
-        )
-    return size
 
 
 def _take(tree: Any, places: np.ndarray) -> Any:

@@ -148,22 +148,10 @@ def _given(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The arrays that the host needs, and the static options of :func:`_computed`."""
     regression = problem.objective.linear_regression
-    design = as_design(regression.X)
-    given = {
-        "X": design.to_dense(),
-        "y": regression.y,
-        "l2": regression.l2,
-        "sample_weight": regression.sample_weight,
-        "params": params,
-        "tolerance": problem.tolerance,
-        "limit": limit,
-    }
-    how = {
-        "intercept": regression.intercept,
-        "dtype": np.dtype(design.dtype),
-        "starts_at_own": flags["starts_at_own"],
-    }
-    return given, how
+    given = {"data": singular_values.data_of(regression), "params": params}
+    given |= {"tolerance": problem.tolerance, "limit": limit}
+    how = {"intercept": regression.intercept, "dtype": np.dtype(as_design(regression.X).dtype)}
+    return given, how | {"starts_at_own": flags["starts_at_own"]}
 
 
 def _result(numbers: dict[str, Any], problem: Problem) -> Result:
@@ -180,9 +168,7 @@ def _computed(
 ) -> dict[str, Any]:
     """The entries of the result, by NumPy."""
     given = jax.tree.map(np.asarray, given)
-    regression = StoredRegression.of(
-        given["X"], given["y"], given["l2"], given["sample_weight"], intercept=intercept
-    )
+    regression = StoredRegression.of(*given["data"], intercept=intercept)
     start, outputs = given["params"], regression.y.shape[1]
     with np.errstate(all="ignore"):
         offset = regression.target_mean.astype(dtype)

@@ -19,7 +19,6 @@ from jaxdescent.calls.problem import Problem
 from jaxdescent.calls.programs import Program
 from jaxdescent.descent.loop import Descent, Params, begun
 from jaxdescent.descent.watch import Loop
-from jaxdescent.methods import Method
 from jaxdescent.result import Result
 from jaxdescent.status import RUNNING
 
@@ -67,26 +66,17 @@ def settled(
     descent = Descent(*problem, limit, **own)
     while int(loop.status) == RUNNING or descent.is_claimed(loop):
         if int(loop.status) == RUNNING:  # the claim was refuted, or another method continues
-            problem = problem._replace(method=_following(problem.method, loop.state))
+            following = problem.method.next_stage(loop.state)
+            if following is not None and bool(following[1]):
+                problem = problem._replace(method=following[0])
             loop = run(_advanced, loop, problem, limit)
             descent = Descent(*problem, limit, **own)
             continue
-        refutation, seen = descent.refutation, None
-        if not descent.may_go_on and refutation.is_seen_by_host(loop):
-            seen = refutation.seen_by_host(loop)
-        if seen is None:
-            loop = run(_confirmed, loop, problem, limit)
-        else:
-            loop = refutation.answered_by_host(loop, seen)
+        answered = None if descent.may_go_on else descent.answered_by_host(loop)
+        loop = run(_confirmed, loop, problem, limit) if answered is None else answered
         if int(loop.status) != RUNNING:
             break
     return run(_finished, loop, problem, limit) if loop.history else descent.result(loop)
-
-
-def _following(method: Method, state: Any) -> Method:
-    """The method that continues from this state, whose arrays are concrete."""
-    following = method.next_stage(state)
-    return following[0] if following is not None and bool(following[1]) else method
 
 
 def _measured(descent: Descent, loop: Loop) -> Loop:

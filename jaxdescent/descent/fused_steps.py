@@ -45,34 +45,28 @@ class Passes(NamedTuple):
     rounding: precision.Rounding
     fused: int
 
-    @classmethod
-    def between_checks(
-        cls, objective: Objective, method: Method, rounding: precision.Rounding, check_every: int
-    ) -> Passes:
-        """Passes with as many steps as the objective and the method allow."""
-        fused = min(FUSED_STEPS, check_every) if fuses(objective, method) else 1
-        return cls(objective, method, rounding, fused)
+    def run(self, steps: Steps, iteration: jax.Array, count: jax.Array, one_pass: Any) -> Steps:
+        """``count`` steps, of which the first is iteration number ``iteration``, by passes like
+        :meth:`over_params`.
+        """
+        whole, rest = count // self.fused, count % self.fused
 
-    def run(self, steps: Steps, iteration: jax.Array, count: jax.Array) -> Steps:
-        """``count`` steps, of which the first is iteration number ``iteration``."""
-        whole = count // self.fused
-        steps = loops.fori_loop(
-            whole,
-            lambda index, steps: self._pass(steps, iteration + index * self.fused, None),
-            steps,
-            turn_bytes=sum(leaf.nbytes for leaf in jax.tree.leaves(steps.params)),
+        def last(steps: Steps) -> Steps:
+            return one_pass(self, steps, iteration + whole * self.fused, rest)
+
+        loop = functools.partial(
+            loops.fori_loop, turn_bytes=sum(leaf.nbytes for leaf in jax.tree.leaves(steps.params))
+        )
+        steps = loop(
+            whole, lambda i, steps: one_pass(self, steps, iteration + i * self.fused, None), steps
         )
         if self.fused == 1:
             return steps
-        rest = count % self.fused
-        return lax.cond(
-            rest > 0,
-            lambda steps: self._pass(steps, iteration + whole * self.fused, rest),
-            lambda steps: steps,
-            steps,
-        )
+        if self.objective.cuts is not None:  # XLA would copy arrays of the host in a branch
+            return loop(jnp.minimum(rest, 1), lambda _, steps: last(steps), steps)
+        return lax.cond(rest > 0, last, lambda steps: steps, steps)
 
-    def _pass(self, steps: Steps, iteration: jax.Array, rest: jax.Array | None) -> Steps:
+    def over_params(self, steps: Steps, iteration: jax.Array, rest: jax.Array | None) -> Steps:
         """The result of ``fused`` steps, of which only the first ``rest`` count if it is given."""
         shared = (self.method, self.rounding, iteration, rest)
         terms = self.objective.blocks(steps.params) if self.method.is_elementwise else None

@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxdescent.descent.fused_steps import Passes, Steps, fused_steps
 from jaxdescent.descent.host_state import HostState
@@ -64,9 +63,6 @@ class OnHost(Objective):
     def hoisted(self, params: Params, *, always: bool = False) -> OnHost:
         inner = self.inner.hoisted(host_memory.on_device(params), always=always)
         return dataclasses.replace(self, inner=inner)
-
-    def packed(self, params: Params) -> Params:
-        return self.inner.packed(params)
 
     def unpacked(self, params: Params) -> Params:
         return self.inner.unpacked(params)
@@ -177,27 +173,15 @@ def _begun_leaf(method: Method, state: HostState, part: Any) -> Any:
         parts, shared = state.separated(made)
         return host_memory.written(carry[0], parts, cut, start), shared
 
-    return _visit(leaf, cut, True, begun, (own, state.shared))
+    return host_memory.visit(leaf, cut, True, begun, (own, state.shared))
 
 
-def run_in_chunks(passes: Passes, steps: Steps, iteration: jax.Array, count: jax.Array) -> Steps:
-    """``count`` steps, chunk by chunk; the results are those of :meth:`Passes.run`."""
-    whole = count // passes.fused
-    rest = count % passes.fused
-    steps = lax.fori_loop(
-        0, whole, lambda i, steps: _pass(passes, steps, iteration + i * passes.fused, None), steps
-    )
-    after = iteration + whole * passes.fused
-    return lax.fori_loop(
-        0,
-        jnp.minimum(rest, 1),
-        lambda _, steps: _pass(passes, steps, after, rest),
-        steps,
-    )
-
-
-def _pass(passes: Passes, steps: Steps, iteration: jax.Array, rest: jax.Array | None) -> Steps:
-    """``fused`` steps on every chunk, or the first ``rest`` of these steps if it is given."""
+def over_chunks(
+    passes: Passes, steps: Steps, iteration: jax.Array, rest: jax.Array | None
+) -> Steps:
+    """``fused`` steps on every chunk, or the first ``rest`` of these steps if it is given; the
+    results are those of :meth:`Passes.over_params`.
+    """
     objective = passes.objective
     assert isinstance(objective, OnHost)
     leaves, treedef = jax.tree.flatten(steps.params)
@@ -237,7 +221,7 @@ def _stepped_leaf(
         return after, host_memory.written(own, parts, cut, start)
 
     loop = steps._replace(params=leaf, state=state.shared), own
-    return _visit(leaf, cut, True, stepped, loop)
+    return host_memory.visit(leaf, cut, True, stepped, loop)
 
 
 def _sums_of_chunks(
@@ -249,23 +233,15 @@ def _sums_of_chunks(
         part = host_memory.taken(leaf, cut, start, size)
         return function(_part(term, leaf, cut, start, size), part)
 
-    size = _length(leaf, cut) if cut is None else cut.size
-    count = 1 if cut is None else -(-_length(leaf, cut) // size)
+    size, count = (1, 1) if cut is None else (cut.size, -(-leaf.shape[cut.axis] // cut.size))
     zeros = [jnp.zeros((count,), like.dtype) for like in jax.eval_shape(lambda: of(0, size))]
 
     def add(start: Any, size: int, number: Any, sums: list[jax.Array]) -> list[jax.Array]:
         return [s.at[number].set(one) for s, one in zip(sums, of(start, size), strict=True)]
 
-    return tuple(precision.total(sums) for sums in _visit(leaf, cut, when, add, zeros))
+    sums = host_memory.visit(leaf, cut, when, add, zeros)
+    return tuple(map(precision.total, sums))
 
 
 def _part(term: Objective, leaf: jax.Array, cut: Cut | None, start: Any, size: int) -> Objective:
     return host_memory.on_device(term) if cut is None else term.of_slice(leaf, cut, start, size)
-
-
-def _visit(leaf: jax.Array, cut: Cut | None, when: Any, function: Any, carry: Any) -> Any:
-    return host_memory.visit(cut, _length(leaf, cut), when, function, carry)
-
-
-def _length(leaf: jax.Array, cut: Cut | None) -> int:
-    return 1 if cut is None else leaf.shape[cut.axis]

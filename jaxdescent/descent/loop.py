@@ -18,10 +18,9 @@ from jax import lax
 
 from jaxdescent.calls.problem import Problem
 from jaxdescent.descent import at_once
-from jaxdescent.descent.fused_steps import Passes, Steps, fuses
-from jaxdescent.descent.host_params import initial_state, run_in_chunks
-from jaxdescent.descent.measured import Measured
-from jaxdescent.descent.refutation import Refutation
+from jaxdescent.descent.fused_steps import FUSED_STEPS, Passes, Steps, fuses
+from jaxdescent.descent.host_params import initial_state, over_chunks
+from jaxdescent.descent.refutation import Refutable
 from jaxdescent.descent.watch import Loop, Watch
 from jaxdescent.kernels import loops
 from jaxdescent.methods import Method, Progress
@@ -72,10 +71,10 @@ def descend(
 
 def begun(begin: Callable[[], Loop], params: Params, problem: Problem) -> Loop:
     """``begin()``, of a small problem in one kernel."""
-    return loops.one_turn(begin) if loops.are_few((params, problem)) else begin()
+    return loops.one_turn_if_few(begin, (params, problem))
 
 
-class Descent(Measured):
+class Descent(Refutable):
     """A descent; its methods begin, advance (any number of times) and finish it."""
 
     def begin(self, params: Params, *, history: int, starts_at_own: bool) -> Loop:
@@ -93,7 +92,7 @@ class Descent(Measured):
             own_value=self.objective.start_value(),
             judges_steps=self.tolerance.step is not None,
             judges_rate=not self.has_estimates,
-            is_refutable=self.refutation.is_possible(params, is_tried=self.looks),
+            is_refutable=self.is_refutable(params, is_tried=self.looks),
         )
         zero = jnp.zeros((), jnp.int32)
         loop = Loop(
@@ -144,12 +143,6 @@ class Descent(Measured):
         loop = self.looked_at(self.measured_at_end(loop))
         return self._by_another_way(loop, had_converged) if self.may_go_on else loop
 
-    def looked_at(self, loop: Loop) -> Loop:
-        """The loop after a look at its claim, which has been measured."""
-        if loop.watch.looks is None or not self.refutation.is_possible(loop.params):
-            return loop
-        return self.refutation.unless_refuted(loop)
-
     def is_claimed(self, loop: Loop) -> bool:
         """Whether the end of this loop, whose arrays are concrete, needs to be confirmed."""
         if not self.is_doubtful(loop):
@@ -157,22 +150,18 @@ class Descent(Measured):
         is_claim = self.may_go_on or int(loop.status) in CLAIMS
         if int(loop.status) == Status.CONVERGED.value and not self.may_go_on:
             is_claim = bool(self.method.overlooks(loop.state))
-        return is_claim or self.refutation.is_known_to_host(loop)
+        return is_claim or self.is_known_to_host(loop)
 
     def is_doubtful(self, loop: Loop) -> bool:
         """Whether a claim at the end of this loop may not be confirmed."""
         return self.may_go_on or loop.watch.looks is not None
-
-    def finish(self, loop: Loop) -> Result:
-        """The result where the loop ended; an estimated progress is measured first."""
-        return self.result(self.measured_at_end(loop))
 
     def ended(self, loop: Loop) -> Result:
         """The result of a loop that :meth:`advance` has ended; its progress is measured here unless
         :meth:`confirmed` has done so.
         """
         is_measured = self.looks and self.is_doubtful(loop)
-        return self.result(loop) if is_measured else self.finish(loop)
+        return self.result(loop if is_measured else self.measured_at_end(loop))
 
     def result(self, loop: Loop) -> Result:
         """The entries of a loop that has ended, and has been measured, as a result."""
@@ -201,12 +190,7 @@ class Descent(Measured):
         checked = self.check(loop, progress)
         goes_on = checked.status == RUNNING
         params, state = self.narrowed(wide, state, loop)
-        params, state = jax.tree.map(
-            # Arrays that a step does not change stay unbatched under vmap.
-            lambda new, old: old if new is old else jnp.where(goes_on, new, old),
-            (params, state),
-            (loop.params, loop.state),
-        )
+        params, state = _where(goes_on, (params, state), (loop.params, loop.state))
         is_small = self.tolerance.is_small_step(params, loop.params)
         return checked._replace(
             params=params,
@@ -279,11 +263,6 @@ class Descent(Measured):
         """Whether the method may continue if a measurement does not confirm its convergence."""
         return type(self.method).disproved is not Method.disproved
 
-    @property
-    def refutation(self) -> Refutation:
-        """The looks at claims of this descent."""
-        return Refutation(self.objective, self.method, self.tolerance, self.max_iterations)
-
     def _by_another_way(self, loop: Loop, had_converged: jax.Array) -> Loop:
         """The loop running again, if its convergence has not been confirmed and the method can
         continue in another way.
@@ -292,18 +271,16 @@ class Descent(Measured):
         assert further is not None  # may_go_on is False otherwise
         state, has_another = further
         goes_on = had_converged & (loop.status != Status.CONVERGED.value) & has_another
-        state = jax.tree.map(
-            lambda new, old: old if new is old else jnp.where(goes_on, new, old), state, loop.state
-        )
-        return loop._replace(
-            state=state, status=jnp.where(goes_on, jnp.int32(RUNNING), loop.status)
-        )
+        status = jnp.where(goes_on, jnp.int32(RUNNING), loop.status)
+        return loop._replace(state=_where(goes_on, state, loop.state), status=status)
 
     def _steps(self, loop: Loop, count: jax.Array) -> Loop:
-        passes = Passes.between_checks(self.objective, self.method, self.rounding, self.check_every)
+        is_fused = fuses(self.objective, self.method)
+        fused = min(FUSED_STEPS, self.check_every) if is_fused else 1
+        passes = Passes(self.objective, self.method, self.rounding, fused)
         steps = Steps(loop.params, loop.state, loop.evaluations, loop.status)
-        run = run_in_chunks if self.is_on_host else Passes.run
-        steps = run(passes, steps, loop.iteration, count)
+        one_pass = over_chunks if self.is_on_host else Passes.over_params
+        steps = passes.run(steps, loop.iteration, count, one_pass)
         return loop._replace(
             params=steps.params,
             state=steps.state,
@@ -311,6 +288,11 @@ class Descent(Measured):
             evaluations=steps.evaluations,
             status=steps.verdict,
         )
+
+
+def _where(condition: jax.Array, new: Any, old: Any) -> Any:
+    """A tree of new or old arrays; those that are the same stay unbatched under ``vmap``."""
+    return jax.tree.map(lambda a, b: b if a is b else jnp.where(condition, a, b), new, old)
 
 
 def _in_order(history: Any, checks: jax.Array) -> Any:

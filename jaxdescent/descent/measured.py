@@ -112,8 +112,8 @@ class Measured(NamedTuple):
             )
             return {"value": value, "norm": norm, "watch": watch, "status": status}
 
-        is_one = loops.are_few((loop.params, self.objective))
-        return loop._replace(**(loops.one_turn(changes) if is_one else changes()))
+        inputs = loop.params, self.objective
+        return loop._replace(**loops.one_turn_if_few(changes, inputs))
 
     def measured_with_size(self, loop: Loop) -> tuple[Progress, jax.Array]:
         """The progress at the loop's params and their norm, leaf by leaf for a sum over leaves."""

@@ -25,13 +25,13 @@ import numpy as np
 
 from jaxdescent.descent import at_once
 from jaxdescent.descent.looks import Look, newton_steps, scaled_step, singular_values
+from jaxdescent.descent.measured import Measured
 from jaxdescent.descent.nearness import with_bound_alone
 from jaxdescent.descent.suboptimality import NOISE_ULPS
 from jaxdescent.descent.watch import Looks, Loop, Watch
 from jaxdescent.kernels import loops
 from jaxdescent.kernels.branches import seldom
 from jaxdescent.kernels.platform import on_one_cpu
-from jaxdescent.methods import Method
 from jaxdescent.numerics import precision
 from jaxdescent.numerics.ritz import caution
 from jaxdescent.objectives import Objective, Params
@@ -70,15 +70,10 @@ class _Asked(NamedTuple):
     known: jax.Array
 
 
-class Refutation(NamedTuple):
-    """The constants of a descent that a look at its claim needs."""
+class Refutable(Measured):
+    """A descent whose claims are looked at."""
 
-    objective: Objective
-    method: Method
-    tolerance: ResolvedTolerance
-    max_iterations: jax.Array
-
-    def is_possible(self, params: Params, *, is_tried: bool = True) -> bool:
+    def is_refutable(self, params: Params, *, is_tried: bool = True) -> bool:
         """Whether a look can show more than the method knows.
 
         For params stored in 16 bits a look would show only their rounding. Without ``is_tried`` a
@@ -107,9 +102,9 @@ class Refutation(NamedTuple):
         estimates = self.method.estimates(self.objective)
         return regression is not None and singular_values.is_small(regression, estimates)
 
-    def is_seen_by_host(self, loop: Loop) -> bool:
+    def _is_seen_by_host(self, loop: Loop) -> bool:
         """Whether the host can look at a claim of a loop whose arrays are concrete."""
-        is_possible = self.is_possible(loop.params, is_tried=False)
+        is_possible = self.is_refutable(loop.params, is_tried=False)
         is_possible &= loop.watch.looks is not None
         if not (is_possible and at_once.is_at_hand((loop.params, self.objective))):
             return False
@@ -124,10 +119,12 @@ class Refutation(NamedTuple):
         say about a descent that claims nothing.
         """
         is_last = int(loop.status) == Status.MAX_ITERATIONS.value
-        return is_last and self._is_small and self.is_seen_by_host(loop)
+        return is_last and self._is_small and self._is_seen_by_host(loop)
 
-    def seen_by_host(self, loop: Loop) -> Look | None:
+    def _seen_by_host(self, loop: Loop) -> Look | None:
         """The host's look at the claim; None if a program must look instead."""
+        if not self._is_seen_by_host(loop):
+            return None
         tolerance, value = float(self.tolerance.suboptimality), float(loop.value)
         if self._is_small:
             regression = self.objective.linear_regression
@@ -148,24 +145,31 @@ class Refutation(NamedTuple):
         with np.errstate(over="ignore"):  # a decrease beyond the dtype is infinite
             return look._replace(falls=np.asarray(look.falls, loop.value.dtype))
 
-    def unless_refuted(self, loop: Loop) -> Loop:
-        """The loop after a look at its claim. A refuted descent runs again, or has stagnated if its
-        method makes no more progress. For a descent that stagnated, the estimate is raised to the
-        decrease that a step would bring, or the status becomes CONVERGED if a look proves it. Of
-        a small regression the estimate becomes how far the minimum is, at the last iteration too.
+    def looked_at(self, loop: Loop) -> Loop:
+        """The loop after a look at its claim, which has been measured.
+
+        A refuted descent runs again, or has stagnated if its method makes no more progress. For a
+        descent that stagnated, the estimate is raised to the decrease that a step would bring, or
+        the status becomes CONVERGED if a look proves it. The estimate for a small regression
+        becomes the distance of its value from the minimum, at the last iteration too.
         """
+        if loop.watch.looks is None or not self.is_refutable(loop.params):
+            return loop
 
         def answer() -> tuple[jax.Array, Watch]:
             asked = self._asked(loop, self.method.overlooks(loop.state))
             look = self._look_at_structure if self.has_diagonal else self._look_at_function
             return self._answered(loop, asked, look(loop, asked))
 
-        is_one = loops.are_few((loop.params, self.objective))
-        status, watch = loops.one_turn(answer) if is_one else answer()
+        status, watch = loops.one_turn_if_few(answer, (loop.params, self.objective))
         return loop._replace(status=status, watch=watch)
 
-    def answered_by_host(self, loop: Loop, seen: Look) -> Loop:
-        """:meth:`unless_refuted` without a program, for a loop whose arrays are concrete."""
+    def answered_by_host(self, loop: Loop) -> Loop | None:
+        """:meth:`looked_at` for a loop whose arrays are concrete, by the host; None if a program
+        must look instead.
+        """
+        if (seen := self._seen_by_host(loop)) is None:
+            return None
         read = {name: getattr(loop.watch, name) for name in READ}
         numbers = loop._replace(params=(), state=(), history=(), watch=read)
         before, limit = jax.tree.map(np.asarray, (numbers, self.max_iterations))

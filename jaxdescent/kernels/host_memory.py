@@ -91,17 +91,17 @@ def taken(array: jax.Array, cut: Cut | None, start: Any, size: int) -> jax.Array
 
 
 def visit(
+    leaf: jax.Array,
     cut: Cut | None,
-    length: int,
     when: Any,
     function: Callable[[Any, int, Any, Any], Any],
     carry: Any,
 ) -> Any:
-    """``carry = function(start, size, number, carry)`` for each chunk of an axis, if ``when``.
+    """``carry = function(start, size, number, carry)`` for each chunk of an array, if ``when``.
 
     Args:
-      cut: how the axis is cut; None for one chunk.
-      length: the length of the axis.
+      leaf: the array.
+      cut: how it is cut; None for one chunk, whose size is one.
       when: a boolean, traced or not; if it is false no chunk is visited. XLA would copy arrays of
         the host that pass through a branch, but not those of a loop without iterations.
       function: ``number`` counts the chunks.
@@ -109,7 +109,8 @@ def visit(
     """
     when = jnp.asarray(when, jnp.int32)
     if cut is None:
-        return lax.fori_loop(0, when, lambda _, carry: function(0, length, 0, carry), carry)
+        return lax.fori_loop(0, when, lambda _, carry: function(0, 1, 0, carry), carry)
+    length = leaf.shape[cut.axis]
     whole, rest = divmod(length, cut.size)
     carry = lax.fori_loop(
         0,

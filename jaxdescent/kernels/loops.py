@@ -115,6 +115,11 @@ def one_turn(function: Callable[[], Any]) -> Any:
     return treedef.unflatten(on_cpu(looped, once))
 
 
+def one_turn_if_few(function: Callable[[], Any], inputs: Any) -> Any:
+    """``function()``: :func:`one_turn` of it if its inputs are few."""
+    return one_turn(function) if are_few(inputs) else function()
+
+
 def fori_loop(
     count: Any, body: Callable[[jax.Array, Any], Any], carry: Any, *, turn_bytes: int
 ) -> Any:

@@ -100,18 +100,19 @@ def on_cpu(own: Callable[..., Any], plain: Callable[..., Any], *operands: Any) -
 
     Operands are pytrees of arrays; the functions may close over arrays too.
     """
-    known = compiled_for.value
-    if known is not None:
-        return own(*operands) if known.platform == "cpu" else plain(*operands)
-    return lax.platform_dependent(*operands, cpu=own, default=plain)
+    return _on("cpu", own, plain, operands)
 
 
 def on_tpu(own: Callable[..., Any], plain: Callable[..., Any], *operands: Any) -> Any:
     """``own(*operands)`` in a program for a TPU, else ``plain(*operands)``."""
+    return _on("tpu", own, plain, operands)
+
+
+def _on(platform: str, own: Any, plain: Any, operands: tuple[Any, ...]) -> Any:
     known = compiled_for.value
     if known is not None:
-        return own(*operands) if known.platform == "tpu" else plain(*operands)
-    return lax.platform_dependent(*operands, tpu=own, default=plain)
+        return own(*operands) if known.platform == platform else plain(*operands)
+    return lax.platform_dependent(*operands, default=plain, **{platform: own})
 
 
 def on_one_cpu(

@@ -81,6 +81,11 @@ class Layout(NamedTuple):
         return self.levels[0][0].places.ndim == 3
 
     @property
+    def parts(self) -> int:
+        """The number of parts of a matrix in parts."""
+        return jax.tree.leaves(self)[0].shape[0]
+
+    @property
     def has_values(self) -> bool:
         """Whether entries have values, and are not all ones."""
         return any(piece.values is not None for piece in itertools.chain(*self.levels[:1]))
@@ -126,8 +131,7 @@ def product_of_all(layout: Layout, rows: jax.Array) -> jax.Array:
     if not layout.is_cut:
         return _product(layout, rows)
     layout, rows = _within_the_loop(layout, rows)
-    parts = jax.tree.leaves(layout)[0].shape[0]
-    own = rows.reshape(parts, -1, *rows.shape[1:])
+    own = rows.reshape(layout.parts, -1, *rows.shape[1:])
     return jnp.sum(jax.vmap(_product)(layout, own), axis=0)
 
 
@@ -167,8 +171,7 @@ def dense(layout: Layout, shape: tuple[int, int], dtype: Any) -> jax.Array:
     """``A`` as an array of this shape and dtype."""
     rows, features = shape
     if layout.is_cut:
-        parts = jax.tree.leaves(layout)[0].shape[0]
-        own = rows // parts, features
+        own = rows // layout.parts, features
         return jax.vmap(lambda part: dense(part, own, dtype))(layout).reshape(shape)
     every = jnp.arange(rows, dtype=jnp.int32)
     return sums_of_rows(layout, every, jnp.ones((rows,), dtype), shape)
@@ -189,8 +192,7 @@ def sums_of_rows(
     """
     sums, features = shape
     if layout.is_cut:
-        parts = jax.tree.leaves(layout)[0].shape[0]
-        own = target.reshape(parts, -1), factor.reshape(parts, -1)
+        own = (array.reshape(layout.parts, -1) for array in (target, factor))
         each = jax.vmap(functools.partial(sums_of_rows, shape=shape))(layout, *own)
         return jnp.sum(each, axis=0)
     whole = jnp.zeros(shape, factor.dtype)

@@ -40,7 +40,7 @@ def program(name, method):
             part = jnp.full((size, shape[1]), number + index, jnp.float32)
             return host_memory.written([params], [part], cut, start)[0]
 
-        params = host_memory.visit(cut, ROWS, True, fill, params)
+        params = host_memory.visit(params, cut, True, fill, params)
         result = jd.minimize(jd.SumOfSquares(), params, method, max_iterations=100)
         return result.params, result.state, result.value
 

@@ -73,15 +73,19 @@ def at_hand(regression: LinearRegression, params: Any, allowed: float) -> Look:
 
 
 def _given(regression: LinearRegression, params: Any, allowed: Any) -> dict[str, Any]:
-    given = {"X": as_design(regression.X).to_dense(), "y": regression.y, "l2": regression.l2}
-    given |= {"sample_weight": regression.sample_weight, "allowed": allowed} | params
-    return {name: array for name, array in given.items() if array is not None}
+    return {"data": data_of(regression), "allowed": allowed} | params
+
+
+def data_of(regression: LinearRegression) -> tuple[Any, ...]:
+    """The arrays of a regression that the host needs for a :class:`StoredRegression`."""
+    X = as_design(regression.X).to_dense()
+    return X, regression.y, regression.l2, regression.sample_weight
 
 
 @on_one_thread()
 def _seen(given: dict[str, Any], *, intercept: bool) -> Look:
-    weights, l2, share = given["weights"], given["l2"], given.get("sample_weight")
-    regression = StoredRegression.of(given["X"], given["y"], l2, share, intercept=intercept)
+    weights = given["weights"]
+    regression = StoredRegression.of(*given["data"], intercept=intercept)
     own = np.asarray(weights, np.float64).reshape(regression.X.shape[1], -1)
     offset = np.asarray(given.get("intercept", 0.0), np.float64).reshape(-1)
     allowed, is_exact = float(given["allowed"]), False
