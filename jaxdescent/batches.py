@@ -145,8 +145,8 @@ def _each(
 
 def _shares(members: Any, size: int) -> tuple[list[Any], int]:
     """The share of the members for each core, as views of the members' memory, and how many members
-    at the beginning of the last share are in the one before it, too: all shares are of one length,
-    so that one program serves them.
+    at the beginning of the last share belong to the share before it as well: all shares are of one
+    length, so that one program serves them.
     """
     count = min(usable_cores(), size // LEAST_PART)
     if count <= 1:
@@ -170,7 +170,9 @@ def _shares(members: Any, size: int) -> tuple[list[Any], int]:
 
 
 def _joined(parts: list[Any], twice: int = 0) -> Any:
-    """The parts in one, without so many first members of the last part."""
+    """The parts in one, without the first members of the last part, ``twice`` in number, which the
+    part before it has as well.
+    """
     if len(parts) == 1:
         return parts[0]
     return programs.compiled(_concatenated, parts, twice=twice)(*parts)

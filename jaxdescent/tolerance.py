@@ -53,10 +53,10 @@ class Tolerance(Displayed):
 
     Args:
       gradient: the tolerance for the gradient; 0 turns the rule off. A pytree with the params'
-        structure has a number for each leaf's gradient (``inf`` allows any); the leaves' norms
-        take one more gradient in each check if the method carries its own. None turns the rule off
-        if ``suboptimality`` or ``absolute_gradient`` is given, and else stands for ``eps**(2/3)``
-        by dtype.
+        structure has a number for each leaf's gradient (``inf`` allows any); each check then
+        computes one more gradient if the method carries a gradient of its own. None turns the rule
+        off if ``suboptimality`` or ``absolute_gradient`` is given, and else stands for
+        ``eps**(2/3)`` by dtype.
       suboptimality: the tolerance for the suboptimality; 0 turns the rule off. None turns it off if
         ``gradient`` or ``absolute_gradient`` is given, and else stands for ``eps**(2/3)``.
       value: the tolerance for a change of the value; None turns the rule off.

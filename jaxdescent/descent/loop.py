@@ -252,10 +252,12 @@ class Descent(Refutable):
 
     @property
     def is_by_passes(self) -> bool:
+        """Whether several steps, in passes over the params, are taken between two checks."""
         return self.check_every > 1 or self.is_on_host
 
     @property
     def looks_ahead(self) -> bool:
+        """Whether each step is followed by a check of the params that it leads to."""
         return self.method.looks_ahead and self.check_every == 1
 
     @property

@@ -137,6 +137,8 @@ class Measured(NamedTuple):
         return progress, size.astype(loop.norm.dtype)
 
     def norm_ahead(self, loop: Loop, always: jax.Array) -> jax.Array:
+        """The gradient's norm after one more step; ``always`` is as for ``sum_over_parts``."""
+
         def square(objective: Objective, leaf: Params) -> tuple[jax.Array, ...]:
             new, _ = self.method.blind_step(objective, precision.widen(leaf), loop.state)
             return objective.value_and_squared_norm(new)[1:]

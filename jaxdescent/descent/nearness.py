@@ -118,7 +118,7 @@ def with_estimate(
     if may_be_unsteady:
         is_gradual = (left >= expected / SUDDEN) & (left <= SUDDEN * expected)
         unsteady_at = jnp.where(is_kept & is_gradual, watch.unsteady_at, point.checks)
-        # It has been steady for half of the checks before it was, and for two at least.
+        # The estimate is steady once it was so in half as many checks as came before, at least two.
         is_steady = 2 * point.checks > 3 * unsteady_at + 1
         if watch.falling is not None:
             is_steady &= estimate.caution <= 1

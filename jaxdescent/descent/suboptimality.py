@@ -72,8 +72,8 @@ class Falling(NamedTuple):
       curvature: the largest curvature that a step saw, halved at each check, and reduced further
         if ``|g|`` has fallen more than tenfold.
       left: the estimate at the last check, infinite before a block has agreed with its
-        expectation. No later check reads it: XLA for CPUs computes a scalar that a loop carries
-        once, and others again in each kernel that uses them.
+        expectation. The loop carries it although no later check reads it, because XLA for CPUs
+        computes a carried scalar once, and any other scalar again in each kernel that uses it.
     """
 
     value: jax.Array

@@ -115,7 +115,18 @@ class Categorical(Design):
         return new
 
     def without(self, levels: Any) -> Categorical:
-        """This factor with reference levels: their rows have no level, and their weight is zero."""
+        """This factor with reference levels: their rows have no level, and their weight is zero.
+
+        Args:
+          levels: the reference levels, integers from 0 to ``levels - 1``, (any number,).
+
+        Returns:
+          A design of the same shape, in which the columns of these levels are zero.
+
+        >>> firm = Categorical(jnp.array([2, 0, 2, 1]), levels=3)
+        >>> firm.without([2]).product(jnp.array([10.0, 20.0, 30.0]))
+        Array([ 0., 10.,  0., 20.], dtype=float32)
+        """
         codes = np.asarray(self.codes)
         codes = np.where(np.isin(codes, levels), NONE, codes)
         sharding = self.codes.sharding if self.by_level.is_cut else None

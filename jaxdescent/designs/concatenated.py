@@ -219,6 +219,9 @@ class Concatenated(Design):
         Args:
           intercept: whether the regression has an intercept.
 
+        Returns:
+          The levels, ascending integers, by the names of the designs that have any.
+
         >>> import numpy as np, jaxdescent as jd
         >>> X = jd.Concatenated({
         ...     "worker": jd.Categorical(np.array([0, 0, 1, 2, 2]), 3),
@@ -236,6 +239,13 @@ class Concatenated(Design):
 
     def without(self, levels: Mapping[str, np.ndarray]) -> Concatenated:
         """This design with reference levels, whose rows count as rows without a level.
+
+        Args:
+          levels: the reference levels by the names of their designs, such as those of
+            :meth:`reference_levels`.
+
+        Returns:
+          A design of the same shape, in which the columns of these levels are zero.
 
         Raises:
           ValueError: if a name is not the name of a categorical design.

@@ -99,6 +99,12 @@ class Hashed(Sparse):
           columns: (entries,), integers from 0 to ``features - 1``.
           values: (entries,), real floating-point; None for ones.
           rows_in_all: the number of rows, including rows without entries.
+
+        Returns:
+          The other rows, (rows_in_all, touched).
+
+        Raises:
+          TypeError, ValueError: as for :class:`Hashed` itself.
         """
         # The rows and values of entries that are left out are checked too.
         rows = checked_index("row", rows, operator.index(rows_in_all))
@@ -118,6 +124,13 @@ class Hashed(Sparse):
         Args:
           weights: (touched,) or (touched, outputs), as in a result.
           columns: (any number,), integers from 0 to ``features - 1``.
+
+        Returns:
+          An array with a row for each of ``columns``, on the host.
+
+        Raises:
+          TypeError, ValueError: if ``weights`` have another length, or as for :class:`Hashed` for
+            ``columns`` that are not known integers in this range.
         """
         weights = np.asarray(weights)
         if weights.shape[:1] != self.shape[1:]:

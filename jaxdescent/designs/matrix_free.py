@@ -65,8 +65,16 @@ class MatrixFree(Design):
 
     @classmethod
     def from_operator(cls, operator: Any) -> MatrixFree:
-        """The design of a linear operator with lineax's interface: ``mv``, ``in_structure()`` and
-        ``out_structure()``, for single arrays.
+        """The design of a linear operator with lineax's interface.
+
+        Args:
+          operator: an object with ``mv``, ``in_structure()`` and ``out_structure()``.
+
+        Returns:
+          The design, whose arguments are the operator's arrays.
+
+        Raises:
+          TypeError: if the operator's input or output is not a single array.
         """
         given, made = operator.in_structure(), operator.out_structure()
         for name, structure in (("input", given), ("output", made)):

@@ -149,8 +149,8 @@ class Design(Displayed, abc.ABC):
 
     @property
     def uncentred(self) -> Design | None:
-        """This design before a mean was subtracted from its columns: their rank is lower by one
-        then, and their lengths may be mere rounding. None if no mean was subtracted.
+        """This design before a mean was subtracted from its columns, which lowers their rank by one
+        and may leave mere rounding of their lengths; None if no mean was subtracted.
         """
         return None
 
@@ -242,8 +242,8 @@ class Design(Displayed, abc.ABC):
     def repeated(self, over: RowSharding) -> Design:
         """The shapes of a design over several devices, each of which has rows like this design's.
 
-        No rows of other devices are laid out: they are assumed to have as many entries as these, in
-        rows and columns of the same lengths.
+        The rows of other devices are not laid out: these rows are assumed to have as many entries
+        as this design's rows, in rows and columns of the same lengths.
 
         Raises:
           TypeError: if this kind of design cannot be repeated.

@@ -31,7 +31,7 @@ READERS = "shares", "over", "row_count", "form", "_reading", "decoding"
 
 
 class ReadRows(Design):
-    """X in parts of equal numbers of rows; each part is read block after block.
+    """X in parts with equally many rows; each part is read one block after another.
 
     A gradient reads each block once: the same block of every part is multiplied by X and by X' one
     after the other. The parts' terms are added up at the end, in double length.

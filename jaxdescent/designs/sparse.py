@@ -100,6 +100,9 @@ class Sparse(Design):
           dtype: the dtype of the ones, if there are no values.
           sharding: the sharding of the rows, as for :class:`Sparse` itself.
 
+        Returns:
+          The design; values at the same place are added up.
+
         Raises:
           TypeError: if the indices are not integers, are traced, or the values are no real
             floating-point numbers.

@@ -160,8 +160,14 @@ class Streamed(ReadRows):
         return stream
 
     def column(self, name: str) -> jax.Array:
-        """A column of numbers as a vector in memory, (rows,), such as the target: one pass that
-        reads nothing else.
+        """A column of numbers as a vector in memory, such as the target: one pass that reads
+        nothing else.
+
+        Args:
+          name: the name of the column, which need not be a feature.
+
+        Returns:
+          The column, (rows,), in the dtype of the weights.
 
         Raises:
           DataError: if there is no such column of numbers, or a value is missing, NaN or infinite.

@@ -19,7 +19,7 @@ from jaxdescent.designs.streamed import Streamed
 
 
 class _Told(NamedTuple):
-    """The facts of its rows that each process tells the others; the first four must be equal."""
+    """The facts about its rows that each process tells the others; the first four must be equal."""
 
     rows: int
     features: int
@@ -133,7 +133,17 @@ class StreamedShares(ReadRows):
         return [*super()._arguments(), f"{self.over.parts} shares"]
 
     def column(self, name: str) -> jax.Array:
-        """A column of numbers, (rows,), sharded as the rows are: each process reads its own."""
+        """A column of numbers, such as the target: each process reads the rows of its own devices.
+
+        Args:
+          name: the name of the column, which need not be a feature.
+
+        Returns:
+          The column, (rows,), sharded as the rows are.
+
+        Raises:
+          DataError: as for :meth:`jaxdescent.Streamed.column`.
+        """
         return self._of_rows(lambda stream: stream.column(name))
 
     @property

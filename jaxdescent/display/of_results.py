@@ -73,8 +73,9 @@ def _advice_for(result: Result, code: int) -> str:
 
 
 def _is_kinked(result: Result) -> np.ndarray:
-    """Whether each descent stagnated where the gradient is not small by what the value is, but
-    where steps over which it is constant would change the value by no more than rounding.
+    """Whether each descent stagnated at a point where the gradient is not small compared with the
+    value, although steps so short that the gradient stays constant change the value by no more than
+    rounding.
 
     With g the gradient's norm and L the curvature that was seen, ``scale / |x|``, these are
     ``g |x| > |f| / 5`` and ``g^2 / (2 L) < 30 eps |f|``. In a smooth bowl both hold only if

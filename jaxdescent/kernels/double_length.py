@@ -1,10 +1,9 @@
 """Double-length arithmetic: a number as the unevaluated sum of two floating-point numbers.
 
 Such a number has twice the digits of the working precision: an operation has a relative error of a
-few ``eps^2``, where eps is the working precision's. NumPy computes with its own float64 arrays, JAX
-with all others. Every product is one of numbers with half the
-bits, and so exact; the results do not depend on whether the compiler contracts ``a * b + c`` into a
-fused multiply-add.
+few ``eps^2``, where eps is the working precision's. NumPy computes with float64 arrays of its own,
+JAX with all others. Every product is one of numbers with half the bits, and so exact; the results
+do not depend on whether the compiler contracts ``a * b + c`` into a fused multiply-add.
 
 References: Dekker (1971), "A floating-point technique for extending the available precision";
 Ogita, Rump and Oishi (2005), "Accurate sum and dot product".

@@ -16,8 +16,8 @@ CHAINS, TERMS, CHAIN_LENGTH, LANES = 2, 4, 8, 8
 is short enough for XLA to unroll a chain and to add the lanes as one vector; the rounding error is
 an ulp or two."""
 
-
 RUN = TERMS * CHAINS * CHAIN_LENGTH * LANES
+"""The number of elements in a run."""
 
 LEAST_CHAINED = 1 << 18
 """The least number of elements, 1 MB of float32, that are summed in chains. A plain sum of fewer

@@ -255,7 +255,7 @@ def hypotenuse(a: jax.Array, b: jax.Array) -> jax.Array:
     larger, smaller = jnp.maximum(jnp.abs(a), jnp.abs(b)), jnp.minimum(jnp.abs(a), jnp.abs(b))
     ratio = smaller / jnp.where(larger > 0, larger, 1)
     square = ratio * ratio
-    # larger * sqrt(1 + square), without the digits that 1 + square has not.
+    # larger * sqrt(1 + square), in a form that keeps the digits of a small square.
     return larger + larger * (square / (1 + jnp.sqrt(1 + square)))
 
 

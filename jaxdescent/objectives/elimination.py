@@ -38,8 +38,8 @@ class Means(NamedTuple):
         return {"weights": weights, "intercept": self.targets - offset}
 
     def products(self, weights: jax.Array) -> jax.Array:
-        """``S sum_j (x_bar_j w_j)^2``: the rounding of ``x_bar.w``, which the best intercept has
-        however small it is itself, raises the value by about ``eps^2 / 2`` times this.
+        """``S sum_j (x_bar_j w_j)^2``: about ``eps^2 / 2`` times this the value rises by the
+        rounding of ``x_bar.w``, which the best intercept has even where it is small itself.
         """
         return squared_products(self.features.mean, weights, self.weight_total)
 

@@ -33,6 +33,7 @@ SECONDS = 50.0
 """The time that all evidence together may take, in seconds."""
 
 FAILURE_PROBABILITY = 1e-6
+"""The probability, over the random start, with which a proof by Lanczos steps may be wrong."""
 
 ROW_PROBES = 16
 """The number of products from which the sizes of the Hessian's rows are estimated."""

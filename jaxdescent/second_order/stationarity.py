@@ -43,6 +43,7 @@ from jaxdescent.second_order.curvature import Curvature
 from jaxdescent.second_order.newton import Newton
 
 SLACK = 4.0
+"""The factor on the tolerance that allows for a descent which stopped by an estimate."""
 
 HOLDS = 0.5
 """The deviation of the value at the end of Newton's step from its expansion, in decrements, up to
@@ -52,7 +53,10 @@ NOISE = 64 * float(np.finfo(np.float64).eps)
 """The rounding of a value, relative to its size and to the scale of its terms."""
 
 SHORT_STEP = 0.1
+"""The length of Newton's step, relative to X, up to which the value itself is a scale."""
+
 ZERO = 0.5
+"""The decrement, relative to the value, from which the value at the minimum may be zero."""
 
 SOLVE_STEPS = 200
 """The most conjugate gradient steps for Newton's step if not all eigenvalues were computed."""
@@ -61,7 +65,10 @@ TOLERATED = 0.1
 """The largest deviation of the function from its quadratic model within the region, as a share of
 the model's quadratic term."""
 
-HALVINGS, RANDOM_DIRECTIONS = 20, 3  # halvings of the radius in float32, twice in float64
+HALVINGS, RANDOM_DIRECTIONS = 20, 3
+"""How often the radius of the region is halved in float32 (twice as often in float64), and the
+number of random directions that are explored."""
+
 MANY_UNKNOWNS = 100_000
 """The number of unknowns from which on fewer directions and radii of the region are explored."""
 

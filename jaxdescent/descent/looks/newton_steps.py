@@ -115,11 +115,13 @@ def seen_at(
     allowed: Any = math.inf,
     most: Any = MOST_STEPS,
 ) -> Seen:
-    """What is found at ``params``, until the claim to be within ``allowed`` of the minimum is in no
-    doubt, or without a claim until the decrement is found: in 19 to 515 evaluations with a product
-    each, and about ``most``.
+    """The lowest value, the curvature and the Newton decrement that conjugate gradients find at
+    ``params``.
 
-    All evaluations are of one kind and stand in one loop, so that the function is compiled once.
+    Where there is a claim to be within ``allowed`` of the minimum, they take steps until the claim
+    is in no doubt, and otherwise until the decrement is found. This takes 19 to 515 evaluations
+    with a product each, and about ``most``. All evaluations are of one kind and stand in one loop,
+    so that the function is compiled once.
     """
     x, unravel = ravel_pytree(params)
     value = jax.eval_shape(anew(objective.value), params)

@@ -191,7 +191,8 @@ def _nothing(objective: Objective, params: Params, *rest: Any) -> jax.Array:
 def _is_uneven(lengths: jax.Array | None, seen: Resolved | None) -> jax.Array:
     """Whether a column is so short that the method may not have resolved its curvature."""
     if lengths is None or seen is None:
-        return jnp.array(seen is None)  # a method with an estimate has used the gradient already
+        # Without lengths the step goes along the gradient, which an estimate has used already.
+        return jnp.array(seen is None)
     longest = jnp.max(lengths)
     shares = lengths / jnp.where(longest > 0, longest, 1)
     shortest = jnp.min(jnp.where(shares > 0, shares, 1))
