@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -60,11 +61,15 @@ class Scaled(NamedTuple):
         """Whether every eigenvalue of ``sign * S`` exceeds ``-shift``, by a Cholesky factor."""
         shifted = sign * self.matrix
         shifted.flat[:: len(shifted) + 1] += shift
-        try:
-            factor = np.linalg.cholesky(shifted)
-        except np.linalg.LinAlgError:
-            return False
-        return bool(np.all(np.isfinite(np.diag(factor))))
+        return _has_pivots(lambda: np.diag(np.linalg.cholesky(shifted)))
+
+
+def _has_pivots(factorised: Callable[[], np.ndarray]) -> bool:
+    """Whether a Cholesky factorisation, which returns the factor's diagonal, comes to its end."""
+    try:
+        return bool(np.all(np.isfinite(factorised())))
+    except np.linalg.LinAlgError:
+        return False
 
 
 def kind_of(smallest: float, largest: float, margin: float, above: float | None = None) -> str:
@@ -184,24 +189,26 @@ def change(curvature: Curvature, step: np.ndarray, scale: np.ndarray) -> float:
 class Banded(NamedTuple):
     """A banded S, its D, and the relative error of its products.
 
-    Row i of ``rows`` holds ``S[i, i - half_band], ..., S[i, i]``.
+    Column i of ``band`` holds ``S[i - half_band, i], ..., S[i, i]``.
     """
 
-    rows: np.ndarray
+    band: np.ndarray
     scale: np.ndarray
     doubt: float
 
     @property
     def half_band(self) -> int:
         """The number of diagonals beside the main one."""
-        return self.rows.shape[1] - 1
+        return len(self.band) - 1
 
     def is_positive(self, sign: float, shift: float) -> bool:
-        """Whether every eigenvalue of ``sign * S`` exceeds ``-shift``."""
-        rows = sign * self.rows
-        rows[:, -1] += shift
-        with jax.enable_x64(True):
-            return bool(_least_pivot(rows) > 0)
+        """Whether every eigenvalue of ``sign * S`` exceeds ``-shift``, by a Cholesky factor."""
+        # JAX requires SciPy, whose import takes a fifth of a second.
+        from scipy.linalg import cholesky_banded
+
+        shifted = sign * self.band
+        shifted[-1] += shift
+        return _has_pivots(lambda: cholesky_banded(shifted, check_finite=False)[-1])
 
 
 def banded(curvature: Curvature) -> Banded | None:
@@ -228,16 +235,10 @@ def banded(curvature: Curvature) -> Banded | None:
             scale = 1 / np.sqrt(np.where(peaks > 0, peaks, 1))
             with np.errstate(over="ignore", invalid="ignore"):
                 doubt = np.abs(images - jittered) / np.where(weight > 0, weight, 1)
-            rows = np.stack(
-                [
-                    np.concatenate([np.zeros(lag), diagonals[lag][: size - lag]])
-                    for lag in range(half_band, -1, -1)
-                ],
-                axis=1,
-            )
-            for lag in range(half_band + 1):
-                rows[lag:, half_band - lag] *= scale[lag:] * scale[: size - lag]
-            return Banded(rows, scale, float(np.max(doubt)))
+            band = np.zeros((half_band + 1, size))
+            for lag, diagonal in enumerate(diagonals):
+                band[half_band - lag, lag:] = diagonal * scale[lag:] * scale[: size - lag]
+            return Banded(band, scale, float(np.max(doubt)))
     return None
 
 
@@ -263,27 +264,3 @@ def _band_product(diagonals: list[np.ndarray], rows: np.ndarray) -> np.ndarray:
         total[:, lag:] += diagonal * rows[:, :-lag]
         total[:, :-lag] += diagonal * rows[:, lag:]
     return total
-
-
-@jax.jit
-def _least_pivot(rows: jax.Array) -> jax.Array:
-    """The least pivot of the ``L D L'`` factorisation of a banded matrix, in a moving window."""
-    width = rows.shape[1]
-
-    def eliminate(carry: Any, row: jax.Array) -> Any:
-        window, least = carry
-        # The window holds the not yet eliminated part of rows and columns i - half_band ... i - 1;
-        # row i is appended.
-        window = jnp.roll(window, (-1, -1), (0, 1))
-        window = window.at[-1, :].set(row).at[:, -1].set(row)
-        pivot = window[0, 0]
-        column = window[:, 0]
-        update = jnp.outer(column, column) / jnp.where(pivot == 0, 1, pivot)
-        return (window - update, jnp.minimum(least, pivot)), None
-
-    # Before the first row the matrix is extended by the identity.
-    start = jnp.eye(width, dtype=rows.dtype)
-    padding = jnp.zeros((width - 1, width), rows.dtype).at[:, -1].set(1)
-    carry = (start, jnp.asarray(jnp.inf, rows.dtype))
-    (_, least), _ = lax.scan(eliminate, carry, jnp.concatenate([rows, padding]))
-    return least
