@@ -105,7 +105,7 @@ class Tolerance(Displayed):
         suboptimality = 0.0 if suboptimality is None else suboptimality
         off = Ignored.of(gradient, suboptimality)
         is_known = all(isinstance(is_off, bool) for is_off in off)
-        own = vars(self) | {"gradient": gradient, "suboptimality": suboptimality}
+        own: dict[str, Any] = vars(self) | {"gradient": gradient, "suboptimality": suboptimality}
         return ResolvedTolerance(**own, ignored=off if is_known else None, is_default=is_default)
 
     def check(self, params: Params) -> None:

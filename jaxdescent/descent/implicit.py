@@ -79,7 +79,13 @@ def _root_jvp(primals: Any, tangents: Any) -> tuple[Params, Params]:
     known = _system(objective, root, product)
     system = known._replace(units=lax.stop_gradient(known.units))
     change = _change(lambda objective: objective.gradient(root), objective, tangents[0])
-    return root, jax.tree.map(jnp.negative, _solve_symmetric(product, change, system))
+    solved = lax.custom_linear_solve(
+        lambda direction: _tied(product(direction)),
+        _tied(change),
+        functools.partial(solve, system=system),
+        symmetric=True,
+    )
+    return root, jax.tree.map(jnp.negative, solved)
 
 
 def _moved_regression(regression: Any, root: Params, tangents: Any) -> Params:
@@ -142,16 +148,6 @@ def _change(function: Callable[[Any], Any], objective: Objective, tangents: Any)
 
     at = [leaves[index] for index in moving]
     return jax.jvp(of_moving, at, [directions[index] for index in moving])[1]
-
-
-def _solve_symmetric(product: Callable[[Params], Params], rhs: Params, system: System) -> Params:
-    """``H^+ rhs``."""
-    return lax.custom_linear_solve(
-        lambda direction: _tied(product(direction)),
-        _tied(rhs),
-        functools.partial(solve, system=system),
-        symmetric=True,
-    )
 
 
 def _system(objective: Objective, params: Params, product: Callable[[Params], Params]) -> System:

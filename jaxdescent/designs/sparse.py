@@ -203,8 +203,13 @@ class Sparse(Design):
         sums = sparse_products.product_of_all(self._backward, weight)
         squares = sums
         if self._backward.has_values:
-            squared = self._backward.with_values(lambda own: jnp.square(own.astype(self.dtype)))
-            squares = sparse_products.product_of_all(squared, weight)
+
+            def squared(leaf: jax.Array) -> jax.Array:
+                is_value = jnp.issubdtype(leaf.dtype, jnp.floating)
+                return jnp.square(leaf.astype(self.dtype)) if is_value else leaf
+
+            own = jax.tree.map(squared, self._backward)
+            squares = sparse_products.product_of_all(own, weight)
         if center is None:
             return squares
         # sum s (x - c)^2 = sum s x^2 - 2 c sum s x + c^2 sum s, which needs only stored entries; it

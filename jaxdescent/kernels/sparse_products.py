@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -89,15 +88,6 @@ class Layout(NamedTuple):
     def has_values(self) -> bool:
         """Whether entries have values, and are not all ones."""
         return any(piece.values is not None for piece in itertools.chain(*self.levels[:1]))
-
-    def with_values(self, change: Callable[[jax.Array], jax.Array]) -> Layout:
-        """This layout with its values changed by a function; without values it stays unchanged."""
-
-        def changed(piece: Slice) -> Slice:
-            return piece if piece.values is None else piece._replace(values=change(piece.values))
-
-        levels = tuple(tuple(map(changed, level)) for level in self.levels)
-        return self._replace(levels=levels)
 
     @property
     def pass_bytes(self) -> int:
@@ -192,7 +182,7 @@ def sums_of_rows(
     """
     sums, features = shape
     if layout.is_cut:
-        own = (array.reshape(layout.parts, -1) for array in (target, factor))
+        own = target.reshape(layout.parts, -1), factor.reshape(layout.parts, -1)
         each = jax.vmap(functools.partial(sums_of_rows, shape=shape))(layout, *own)
         return jnp.sum(each, axis=0)
     whole = jnp.zeros(shape, factor.dtype)
