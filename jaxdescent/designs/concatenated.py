@@ -249,6 +249,11 @@ class Concatenated(Design):
 
         Raises:
           ValueError: if a name is not the name of a categorical design.
+
+        >>> import numpy as np, jaxdescent as jd
+        >>> X = jd.Concatenated({"firm": jd.Categorical(np.array([0, 1, 1]), 2)})
+        >>> X.without({"firm": np.array([1])}).to_dense().tolist()
+        [[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
         """
         for name in levels:
             if name not in self.designs or self.designs[name].level_of_row is None:

@@ -131,6 +131,10 @@ class Hashed(Sparse):
         Raises:
           TypeError, ValueError: if ``weights`` have another length, or as for :class:`Hashed` for
             ``columns`` that are not known integers in this range.
+
+        >>> X = Hashed([0, 0, 1], [7, 2**32, 7], shape=(2, 2**33))
+        >>> X.weights_at([1.0, 10.0], [2**32, 5, 7]).tolist()
+        [10.0, 0.0, 1.0]
         """
         weights = np.asarray(weights)
         if weights.shape[:1] != self.shape[1:]:
