@@ -29,6 +29,7 @@ from jaxdescent.descent.loop import CHECK_EVERY, descend
 from jaxdescent.inputs import functions, tracing
 from jaxdescent.inputs.numbers import check_count
 from jaxdescent.inputs.trees import check_tree
+from jaxdescent.kernels.platform import known_of
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective, Params, as_objective
 from jaxdescent.result import Result
@@ -176,8 +177,8 @@ def minimize(
         result = program(*stopped)
     if not is_top_level:
         solved = (problem.objective, result)
-        values = (stopped, result) if is_there else None
-        result = programs.compiled(attach_derivatives, solved, values=values)(*solved)
+        known = known_of((stopped, result)) if is_there else None
+        result = programs.compiled(attach_derivatives, solved, known=known)(*solved)
     elif call is not None and not setup.is_fleeting and is_small(problem.objective, params):
         repeated.remember(call, program, inputs)
     return as_given(result, problem.objective)

@@ -82,14 +82,22 @@ def test_resumed_is_uninterrupted(name, tmp_path):
     assert_same(resumed(tmp_path / "run", **problem), minimize(**problem))
 
 
-def test_a_run_that_is_over_answers_at_once_and_may_be_given_more(tmp_path):
-    options = {"max_iterations": 40, "tolerance": 0}
-    want = run(checkpoint=saved(tmp_path), chunk=10, **options)
-    assert_same(resumed(tmp_path, **options), want)
-    more = resumed(tmp_path, max_iterations=60, tolerance=0)
-    longer = minimize(max_iterations=60, tolerance=0)
-    np.testing.assert_array_equal(more.params, longer.params)
-    assert int(more.iterations) == 60
+LIMITED = {
+    "LBFGS": (valley, START, jd.LBFGS(), {}),
+    "conjugate gradients": (jd.LinearRegression(X, Y), None, jd.ConjugateGradient(), {}),
+    "checks between steps": (valley, START, METHOD, {"check_every": 16}),
+}
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_a_run_that_is_over_answers_at_once_and_may_be_given_more(name, tmp_path):
+    objective, start, method, options = LIMITED[name]
+    problem = {"objective": objective, "start": start, "method": method, "history": 3, **options}
+    first, whole = minimize(**problem, max_iterations=3), minimize(**problem, max_iterations=40)
+    assert_same(run(**problem, max_iterations=3, checkpoint=saved(tmp_path), chunk=10), first)
+    assert_same(resumed(tmp_path, **problem, max_iterations=3), first)
+    assert_same(resumed(tmp_path, **problem, max_iterations=40), whole)
+    assert_same(resumed(tmp_path, **problem, max_iterations=40), whole)
 
 
 def test_the_newest_are_kept_and_nothing_else(tmp_path):

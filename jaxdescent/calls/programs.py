@@ -39,16 +39,16 @@ def compiled(
     inputs: Any,
     *,
     donate: tuple[int, ...] = (),
-    values: Any = None,
+    known: Known | None = None,
     **flags: Any,
 ) -> Program:
     """``function`` with its static ``flags`` set, compiled for inputs of this structure.
 
     The program is kept, unless the inputs hold a callable that may compute something else later.
-    Inputs that are traced for derivatives alone lie where their ``values`` are.
+    ``known`` says where inputs lie that are no arrays: shapes, or what is traced for derivatives.
     """
     structure = jax.tree.structure(tuple(inputs))
-    known = known_of(inputs if values is None else values)
+    known = known or known_of(inputs)
     if known is not None and streams_in(structure):
         known = known._replace(is_small=False)
     key = function, structure, donate, tuple(flags.items()), known

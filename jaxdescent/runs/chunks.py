@@ -29,6 +29,9 @@ from jaxdescent.status import RUNNING, Status
 
 Params = Any
 
+UNLIMITED = np.int32(2**31 - 1)
+"""The most iterations of a descent whose limit does not count yet."""
+
 
 class Numbers(NamedTuple):
     """The numbers of a loop that the host reads, in few arrays with memory of their own.
@@ -89,11 +92,20 @@ class Chunks:
 
     def compile(self, loop: Loop) -> Loop:
         """Compile the program of a chunk, by a chunk without steps; the loop's memory is reused."""
-        return jax.block_until_ready(self.advance(loop, 0))[0]
+        return jax.block_until_ready(self.advance(loop, 0, is_last=False))[0]
 
-    def advance(self, loop: Loop, until: int) -> tuple[Loop, Numbers]:
-        """Take steps up to iteration ``until`` at least, in the loop's memory."""
-        inputs = loop, self.problem, self.limit, np.int32(until)
+    @property
+    def last_turn(self) -> int:
+        """The steps of the loop's last turn, the one with the check at the limit."""
+        descent = Descent(*self.problem, self.limit, self.check_every)
+        return self.check_every if descent.is_by_passes or descent.looks_ahead else 0
+
+    def advance(self, loop: Loop, until: int, *, is_last: bool) -> tuple[Loop, Numbers]:
+        """Take steps up to iteration ``until`` at least, in the loop's memory; without ``is_last``
+        as if there were no limit.
+        """
+        limit = self.limit if is_last else UNLIMITED
+        inputs = loop, self.problem, limit, np.int32(until)
         if self._advance is None:
             self._advance = self._compiled(_advance, inputs)
         return self._advance(*inputs)
@@ -110,16 +122,12 @@ class Chunks:
         result = self._compiled(_end, inputs)(*inputs)
         return as_given(result, self.problem.objective)
 
-    def resumed(self, loop: Loop) -> Loop:
-        """A restored loop; it runs again if it had only come to its limit, which is now higher."""
-        is_spent = loop.status == Status.MAX_ITERATIONS.value
-        goes_on = is_spent & (loop.iteration < self.limit)
-        status = jnp.where(goes_on, jnp.int32(RUNNING), loop.status)
-        return loop._replace(status=jax.device_put(status, loop.status.sharding))
-
     def _compiled(self, function: Any, inputs: Any) -> programs.Program:
-        """A program that takes the memory of the first of its inputs."""
-        return programs.compiled(function, inputs, donate=(0,), check_every=self.check_every)
+        """A program that takes the memory of the first of its inputs, and is the same one whether
+        these are arrays or shapes.
+        """
+        how: Any = {"donate": (0,), "known": self._begin.key[-1], "check_every": self.check_every}
+        return programs.compiled(function, inputs, **how)
 
 
 class SpareMemory:

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -24,6 +24,7 @@ from jaxdescent.runs.hooks.protocol import Facts, Pause, Record, Summary
 from jaxdescent.status import RUNNING, Evidence, Status
 
 Params = Any
+Save = Callable[[Loop], None]
 
 SECONDS = 0.5
 """The time of a chunk: long beside what hooks and dispatches cost, short beside a user's patience
@@ -56,12 +57,23 @@ class Driver:
         self.iteration = facts.iteration
         self.completed = time.perf_counter()
 
-    def drive(self, loop: Loop, pace: Pace, interruption: Interruption) -> tuple[Loop, Status]:
-        """Run all chunks; return the loop at its end, and its status if no rule has ended it."""
-        most = self.facts.max_iterations
+    def drive(
+        self, loop: Loop, pace: Pace, interruption: Interruption, save: Save | None
+    ) -> tuple[Loop, Status]:
+        """Run all chunks; return the loop at its end, and its status if no rule has ended it.
+
+        The check at the limit ends a descent, so ``save`` is called before it: from there a run
+        with a larger limit goes on as if it had never been limited.
+        """
+        most, last_turn = self.facts.max_iterations, self.chunks.last_turn
         until = self.facts.iteration
         is_over = int(loop.status) != RUNNING
         self._refuse_nan_data(int(loop.status), until)
+        if save is not None and not is_over:
+            most -= last_turn
+            if until >= most:
+                self._save(save, loop)
+                save, most = None, most + last_turn if last_turn else until + 1
         under_way: _UnderWay | None = None
         wish = asked = 0  # status codes: this process's, and all processes'
         number = 0
@@ -81,11 +93,17 @@ class Driver:
                     processes.told_by_all("has paused")  # or failed: no chunk may wait for it
                     until = min(until + answers[0][1], most)
                     dispatched = time.perf_counter()
-                    loop, numbers = self.chunks.advance(loop, until)
+                    loop, numbers = self.chunks.advance(loop, until, is_last=save is None)
                     following = _UnderWay(number, numbers, dispatched)
                     following.completed = time.perf_counter() if following.is_there else None
                     number += 1
             if under_way is not None:
+                if save is not None and following is None and not asked and not is_over:
+                    done = self._wait(under_way)
+                    if int(loop.status) == RUNNING:
+                        self._save(save, loop)
+                        save = None
+                        loop = self._to_the_limit(loop, under_way, time.perf_counter() - done)
                 record = self._read(under_way)
                 pace.after(record.iterations, record.chunk_seconds)
                 is_over = record.status is not None
@@ -93,8 +111,23 @@ class Driver:
                 if self._report(record):
                     wish = wish or Status.STOPPED.value
             elif following is None:
-                return loop, Status(asked or Status.STOPPED.value)
+                if save is not None:
+                    self._save(save, loop)
+                return loop, Status(asked or Status.MAX_ITERATIONS.value)
             under_way = following
+
+    def _to_the_limit(self, loop: Loop, last: _UnderWay, waited: float) -> Loop:
+        """The loop after the check at the limit, which is told of as part of the last chunk."""
+        last.dispatched += waited
+        self.completed += waited
+        last.completed = None
+        loop, last.numbers = self.chunks.advance(loop, self.facts.max_iterations, is_last=True)
+        return loop
+
+    def _save(self, save: Save, loop: Loop) -> None:
+        processes.told_by_all("has ended")  # or has failed: the others must not save that
+        with timed(self.summary, "seconds_saving"):
+            save(loop)
 
     def _refuse_nan_data(self, status: int | None, iteration: int) -> None:
         """Raise if the value at the start is NaN because data are; other NaN may be intended."""

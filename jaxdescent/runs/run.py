@@ -149,12 +149,9 @@ def run(
         driver = Driver(chunks, every_hook, facts, summary, began=began, patience=patience)
         for hook in every_hook:
             hook.begin(facts)
+        save = saved and saved.save_last
         with processes.patience(patience):
-            loop, status = driver.drive(loop, Pace(chunk, chunks.check_every), interruption)
-        if saved is not None:
-            processes.told_by_all("has ended")  # or has failed: the others must not save that
-            with timed(summary, "seconds_saving"):
-                saved.save_last(loop)
+            loop, status = driver.drive(loop, Pace(chunk, chunks.check_every), interruption, save)
         result = jax.block_until_ready(chunks.end(loop, status))
         summary.seconds = time.perf_counter() - began
         for hook in every_hook:
@@ -202,7 +199,7 @@ def _first_loop(
                 for leaf in jax.tree.leaves(params):
                     leaf.delete()  # the restored loop may need the memory
             if found:
-                return chunks.resumed(saved.restore(found, like))
+                return saved.restore(found, like)
     with timed(summary, "seconds_compiling"):
         return chunks.begin(params)
 
