@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -51,7 +52,8 @@ def leave_saddle(objective: Any, params: Params, args: tuple[Any, ...] = ()) -> 
       The params beside the saddle, or ``params`` if no curvature there is negative.
 
     Raises:
-      ValueError: inside ``jit``, ``vmap`` or ``grad``, because it reads values.
+      ValueError: inside ``jit``, ``vmap`` or ``grad``, because it reads values; where the gradient
+        is NaN.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> def wells(p):
@@ -66,6 +68,11 @@ def leave_saddle(objective: Any, params: Params, args: tuple[Any, ...] = ()) -> 
     with processes.among("leave_saddle", objective, params, args):
         objective, params = posed_at(objective, params, args)
         spectrum = spectrum_at(objective, params)
+    if math.isnan(spectrum.curvature.own_norm):
+        raise ValueError(
+            "leave_saddle got params where the gradient is NaN: pass the point where a descent "
+            "ended."
+        )
     if spectrum.lowest is None or spectrum.kind not in ("saddle", "maximum"):
         return given
     direction = jax.tree.map(

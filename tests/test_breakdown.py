@@ -484,9 +484,10 @@ class TestPlot:
             report.PlottedPoint("something new", 10**9, 0, None, True),
         ]
         alone = report.PlottedPoint(hashed_text.SERIES, 800_000, 5e8, 10.0, True)
-        for name, drawn in (("plot.png", points), ("single.png", [alone])):
+        for name, drawn in (("plot.png", points), ("single", [alone])):
             plot.draw(drawn, 25 * 10**9, tmp_path / name)
             assert (tmp_path / name).stat().st_size > 10_000
+            assert (tmp_path / name).read_bytes()[1:4] == b"PNG"
 
 
 class TestHashedText:

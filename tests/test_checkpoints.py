@@ -530,6 +530,7 @@ def test_bad_settings_are_refused():
         ({"keep": 0}, ValueError, "keep must be at least 1"),
         ({"every": -1.0}, ValueError, "every must be at least 0 seconds, got -1.0"),
         ({"folder": 3}, TypeError, "Checkpoint needs the path of a folder, got 3"),
+        ({"folder": ""}, TypeError, "Checkpoint needs the path of a folder, got ''"),
     ):
         with pytest.raises(kind, match=match):
             jd.hooks.Checkpoint(**{"folder": "run", **options})

@@ -1,6 +1,7 @@
 """The command's options: what they do, and how wrong ones are refused."""
 
 import dataclasses
+import errno
 import gc
 import importlib.metadata
 import importlib.util
@@ -227,6 +228,18 @@ class TestPlan:
         assert result.exit_code == 0, result.output
         assert path.read_bytes()[1:4] == b"PNG"
 
+    def test_on_a_full_disk_no_half_picture_is_left(self, machine, tmp_path, monkeypatch):
+        def savefig(figure, path, **options):
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", savefig)
+        path = tmp_path / "plan.png"
+        result = run("plan", "--rows", "100", "--features", "10", "--plot", str(path))
+        assert result.exit_code == 2
+        assert result.stderr == f"Error: {path} cannot be written: No space left on device.\n"
+        assert list(tmp_path.iterdir()) == []
+
     @pytest.mark.parametrize(
         ("arguments", "named"),
         [
@@ -407,6 +420,49 @@ def test_ctrl_c_in_a_module_of_c_is_no_error_of_its_own(capsys):
         work()
     assert ended.value.exit_code == 130
     assert capsys.readouterr().err == "Interrupted: nothing was written.\n"
+
+
+def test_an_interrupt_that_a_callback_turned_into_an_error_is_not_lost(capsys):
+    class Callback:
+        def __del__(self):
+            try:
+                raise KeyboardInterrupt
+            except KeyboardInterrupt as error:
+                raise SystemError("returned a result with an exception set") from error
+
+    def work():
+        with failing_in_one_line("jaxdescent"):
+            Callback()
+            for _ in range(200):
+                time.sleep(0.01)
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a shell's background job
+    try:
+        with pytest.raises(Exit) as ended:
+            work()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended.value.exit_code == 130
+    assert capsys.readouterr().err == "Interrupted: nothing was written.\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_at_the_interpreters_end_does_not_change_how_a_command_ended(number):
+    program = f"""
+import os, signal
+
+class Last:
+    def __del__(self, kill=os.kill, process=os.getpid()):
+        kill(process, {int(number)})
+
+last = Last()
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from jaxdescent.cli import main
+main()
+"""
+    done = ran(program, "--version")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_characters_that_the_output_lacks_are_escaped(tmp_path):

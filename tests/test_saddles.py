@@ -93,6 +93,12 @@ def test_iterations_are_limited_in_all():
     assert int(result.iterations) == 3
 
 
+def test_params_with_nan_are_refused():
+    for objective in (wells, jd.SumOfSquares()):
+        with pytest.raises(ValueError, match="the gradient is NaN: pass the point where a descent"):
+            jd.leave_saddle(objective, jnp.array([jnp.nan, 0.0]))
+
+
 def test_inside_a_transformation_it_is_refused():
     with pytest.raises(ValueError, match="outside jit, vmap and grad"):
         jax.jit(lambda x: jd.minimize(wells, x, leave_saddles=True).value)(jnp.zeros(2))

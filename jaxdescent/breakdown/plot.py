@@ -14,11 +14,10 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogFormatterMathtext
 
 from jaxdescent.breakdown.coupled_story import LLAMA_SIZE
 from jaxdescent.breakdown.report import PlottedPoint
-from jaxdescent.data.errors import writing
+from jaxdescent.data.errors import save_picture
 from jaxdescent.display import figures
 from jaxdescent.display.figures import FAINT, INK
 from jaxdescent.display.numbers import YEAR
-from jaxdescent.fit.kept_folder import replacing
 from jaxdescent.machine.memory import readable_bytes
 
 COLOURS = {
@@ -73,8 +72,7 @@ def draw(points: list[PlottedPoint], machine_bytes: int, path: pathlib.Path) -> 
         fontsize=9.5,
         labelcolor=INK,
     )
-    with writing(path), replacing(path) as new:
-        figure.savefig(new)
+    save_picture(figure, path)
 
 
 def _draw_series(

@@ -24,8 +24,8 @@ from rich.text import Text
 
 from jaxdescent import provenance
 from jaxdescent.breakdown.settings import Settings
+from jaxdescent.data.errors import replacing
 from jaxdescent.display import Grid, readable_seconds
-from jaxdescent.fit.kept_folder import replacing
 from jaxdescent.machine import memory
 from jaxdescent.machine.memory import readable_bytes
 from jaxdescent.runs.hooks.protocol import as_json

@@ -6,6 +6,7 @@ the options are shown at once; a command imports the modules that it needs when 
 
 from __future__ import annotations
 
+import atexit
 import io
 import os
 import sys
@@ -27,6 +28,7 @@ def main() -> None:
         signal.signal(signal.SIGINT, leave)
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, leave)
+    atexit.register(end_in_peace)  # the first one is called last
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Characters that the terminal's encoding lacks are escaped, as on the error output.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -65,6 +67,13 @@ def is_of_the_extra(error: Exception) -> bool:
     """Whether an error is that of a missing module that the extra ``cli`` installs."""
     name = error.name if isinstance(error, ModuleNotFoundError) else None
     return (name or "").partition(".")[0] in ("matplotlib", "rich", "sklearn", "typer")
+
+
+def end_in_peace() -> None:
+    """Ignore Ctrl-C and SIGTERM from now on, where Python would give them the system's default."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is leave:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def leave(number: int, frame: Any) -> NoReturn:

@@ -105,8 +105,8 @@ def _ended_by_signals(line: str, *, in_time: bool) -> Iterator[None]:
     def raise_again(lost: Any) -> None:
         # An error in a callback of the garbage collector, such as JAX has, is printed and dropped
         # by Python. The timer's thread interrupts the main one when that is out of the callback.
-        if isinstance(lost.exc_value, KeyboardInterrupt):
-            threading.Timer(0.01, _thread.interrupt_main).start()
+        if _is_of_an_interrupt(lost.exc_value):
+            threading.Timer(0.01, _thread.interrupt_main, [signal.SIGTERM]).start()
         else:
             hook(lost)
 

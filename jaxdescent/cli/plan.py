@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import typer
 
+from jaxdescent.cli.command_line import failing_in_one_line
 from jaxdescent.cli.options import (
     File,
     Platform,
@@ -128,7 +129,8 @@ def plan(
             console.print()
         plan_report.show_plan(planned, console)
     if plot is not None:
-        plan_report.draw(structure_at, features, rows_per_feature, measured, plot)
+        with failing_in_one_line("jaxdescent.cost.report"):
+            plan_report.draw(structure_at, features, rows_per_feature, measured, plot)
     if not as_json:
         console.print()
         console.print(plan_report.reach(structure_at, rows_per_feature, measured), highlight=False)

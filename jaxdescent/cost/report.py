@@ -11,6 +11,7 @@ from rich.text import Text
 
 from jaxdescent.cost.plan import Plan
 from jaxdescent.cost.planning import SizedStructure, candidates_at, largest_sizes
+from jaxdescent.data.errors import save_picture
 from jaxdescent.display import Report, broken, readable_seconds
 from jaxdescent.machine import Machine
 from jaxdescent.machine.memory import readable_bytes
@@ -158,7 +159,7 @@ def draw(
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: readable_bytes(y)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _power(x)))
     figures.draw_legend(figure, both[0])
-    figure.savefig(path)
+    save_picture(figure, path)
 
 
 def _rounded(size: float) -> int:

@@ -1,10 +1,13 @@
-"""Errors about the data, each in one sentence that a person can act on."""
+"""Errors about the data, each in one sentence that a person can act on, and files that are written
+whole.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
 import importlib
+import pathlib
 import re
 import tokenize
 import zlib
@@ -71,6 +74,24 @@ def writing(name: Any) -> Iterator[None]:
         yield
     except OSError as error:
         raise DataError(f"{name} cannot be written: {error.strerror or error}.") from error
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A temporary path to write to, which is renamed to ``path`` at the end."""
+    path = path.resolve()  # what a link points to is replaced
+    new = path.with_name(f".{path.name}")
+    try:
+        yield new
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def save_picture(figure: Any, path: pathlib.Path) -> None:
+    """Write a figure of matplotlib, as a PNG where the name of the file has no ending."""
+    with writing(path), replacing(path) as new:
+        figure.savefig(new, format=path.suffix[1:] or "png")
 
 
 def one_line(error: object, longest: int = 300) -> str:

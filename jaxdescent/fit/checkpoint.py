@@ -18,9 +18,9 @@ import numpy as np
 
 from jaxdescent import processes
 from jaxdescent.data import DataError
-from jaxdescent.data.errors import reading, writing
+from jaxdescent.data.errors import reading, replacing, writing
 from jaxdescent.fit import shared_rows
-from jaxdescent.fit.kept_folder import KeptFolder, replacing
+from jaxdescent.fit.kept_folder import KeptFolder
 from jaxdescent.processes.signals import Interruption
 from jaxdescent.runs import checkpoints
 from jaxdescent.runs.hooks import Checkpoint, Summary
@@ -129,8 +129,8 @@ class FitCheckpoint:
             self.keep_units({"rows": digest})
         elif str(then) != digest:
             raise DataError(
-                f"{self.folder} keeps a fit of other rows: the data have changed between the ends "
-                "of their files. Give the data of then, or name another folder."
+                f"{self.folder} keeps a fit of other rows: the data have changed. Give the data of "
+                "then, or name another folder."
             )
 
     def units(self) -> dict[str, np.ndarray]:

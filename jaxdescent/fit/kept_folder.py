@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from jaxdescent.data import DataError
+from jaxdescent.data.errors import replacing
 
 
 class KeptFolder(NamedTuple):
@@ -79,15 +79,3 @@ class KeptFolder(NamedTuple):
             text = json.dumps(told, indent=2, ensure_ascii=False)
             path.write_text(text + "\n", encoding="utf-8")
         return told
-
-
-@contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A temporary path to write to, which is renamed to ``path`` at the end."""
-    path = path.resolve()  # what a link points to is replaced
-    new = path.with_name(f".{path.name}")
-    try:
-        yield new
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)

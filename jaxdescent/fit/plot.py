@@ -11,11 +11,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxdescent.data import Source, located, read_ahead
-from jaxdescent.data.errors import writing
+from jaxdescent.data.errors import save_picture
 from jaxdescent.data.protocol import unchanged
 from jaxdescent.fit.budget import Memory, reading_of
 from jaxdescent.fit.dates import with_columns
-from jaxdescent.fit.kept_folder import replacing
 from jaxdescent.fit.model import Model
 from jaxdescent.fit.report import Course
 from jaxdescent.fit.roles import Roles
@@ -68,7 +67,7 @@ def draw(sample: Sample, target: str, path: pathlib.Path, course: Course | None 
     some.
     """
     has_course = course is not None and (course.path is not None or len(course.values) > 1)
-    figure = Figure(figsize=(15 if has_course else 10, 4.6), layout="constrained")
+    figure = Figure(figsize=(15 if has_course else 10, 4.6), dpi=130, layout="constrained")
     left, right, *further = figure.subplots(1, 2 + has_course)
     if course is not None and has_course:
         (draw_path if course.path is not None else draw_convergence)(further[0], course)
@@ -94,8 +93,7 @@ def draw(sample: Sample, target: str, path: pathlib.Path, course: Course | None 
         axes.grid(alpha=0.25)
     left.legend(markerscale=2.5, frameon=False, loc="upper left")
     figure.suptitle(f"{target}: {sample.observed.size:,} rows of the data")
-    with writing(path), replacing(path) as new:
-        figure.savefig(new, dpi=130)
+    save_picture(figure, path)
 
 
 def draw_convergence(axes: Any, course: Course) -> None:

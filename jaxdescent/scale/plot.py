@@ -11,9 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, ScalarFormatter
 
-from jaxdescent.data.errors import writing
+from jaxdescent.data.errors import save_picture
 from jaxdescent.display.figures import FAINT, INK, finish_loglog, new_figure, set_title
-from jaxdescent.fit.kept_folder import replacing
 from jaxdescent.machine import mesh_named
 from jaxdescent.scale.point import ScalingPoint
 from jaxdescent.scale.report import Line, efficiency, seconds_of
@@ -64,8 +63,7 @@ def draw(lines: list[Line], path: pathlib.Path) -> None:
     _draw_roofs(roof_axes, lines)
     if series:
         time_axes.legend(frameon=False, fontsize=8, loc="best")
-    with writing(path), replacing(path) as new:
-        figure.savefig(new)
+    save_picture(figure, path)
 
 
 def _plot(places: list[Any], axes: Axes, style: dict[str, Any]) -> None:

@@ -293,7 +293,7 @@ def test_other_numbers_of_processes_go_on_with_a_fit(folder, by_three, resumed_b
                 assert_same(model, exact, 1e-3)
     for each in resumed_by_two:
         said = each["kept 2-lsmr lsmr resume changed"]
-        assert "keeps a fit of other rows: the data have changed between the ends" in said
+        assert "keeps a fit of other rows: the data have changed. Give the data of then" in said
         said = each["kept 2-drop drop resume"]
         assert "keeps a fit of 3 processes, and shares from which rows were dropped" in said
 

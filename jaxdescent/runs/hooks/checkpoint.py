@@ -68,7 +68,7 @@ class Checkpoint(Hook):
         keep: int = 3,
         filled: tuple[int, int] | None = None,
     ) -> None:
-        if not isinstance(folder, str | os.PathLike):
+        if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
             raise TypeError(f"Checkpoint needs the path of a folder, got {folder!r}.")
         check_number("every", every, "at least 0 seconds", lambda seconds: seconds >= 0)
         check_count("keep", keep)
