@@ -334,7 +334,17 @@ def truncate_all(folder):
             truncate(path)
 
 
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[5] ^= 1
+    path.write_bytes(content)
+
+
 DAMAGES = {
+    "a bit flipped": lambda folder: flip_a_bit(folder / "loop" / "0"),
+    "zeros after a loss of power": lambda folder: (
+        os.truncate(folder / "loop" / "0", 0) or os.truncate(folder / "loop" / "0", 10_000)
+    ),
     "arrays truncated": truncate_all,
     "largest file truncated": lambda folder: truncate(largest_file(folder)),
     "data missing": lambda folder: (folder / "loop" / "0").unlink(),

@@ -17,6 +17,7 @@ import re
 import shutil
 import threading
 import warnings
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -31,7 +32,7 @@ import numpy as np
 from jaxdescent import processes
 from jaxdescent.runs.shards import Unreadable, pieces_in, restored, without_keys
 
-FORMAT = 3
+FORMAT = 4
 """The version of this layout; others are refused. Format 1 has its number in the same place."""
 
 PART_BYTES = 1 << 26
@@ -171,7 +172,7 @@ class Folder:
         follow.
 
         Raises:
-          Unreadable: if its files are missing, truncated, or hold something else.
+          Unreadable: if its files are missing, truncated, have changed, or hold something else.
         """
         leaves, structure = jax.tree.flatten(like)
         try:
@@ -266,12 +267,16 @@ class Folder:
                         at.indices(size)[0]
                         for at, size in zip(shard.index, leaf.shape, strict=True)
                     ]
-                    written.append([number, str(leaf.dtype), leaf.shape, starts, shard.data.shape])
                     content = np.ascontiguousarray(shard.data).reshape(-1).view(np.uint8)
+                    checksum = 0
                     for first in range(0, content.size, PART_BYTES):
                         if self._is_over:
                             raise NotKept("the run has ended before it was written")
-                        file.write(content[first : first + PART_BYTES])
+                        part = content[first : first + PART_BYTES]
+                        checksum = zlib.crc32(part, checksum)
+                        file.write(part)
+                    own = shard.data.shape
+                    written.append([number, str(leaf.dtype), leaf.shape, starts, own, checksum])
             file.flush()
             os.fsync(file.fileno())
         _write_json(place.with_suffix(".json"), written)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import math
 import pathlib
+import zlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +20,21 @@ class Unreadable(Exception):
     """A checkpoint that is not whole, or not of this package."""
 
 
-class Piece(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Piece:
     """A shard as it was written: elements from ``starts`` on, of an array of this shape."""
 
     shape: tuple[int, ...]
     starts: tuple[int, ...]
-    content: np.ndarray
+    stored: np.ndarray
+    checksum: int
+
+    @functools.cached_property
+    def content(self) -> np.ndarray:
+        """The elements, if they are those that were written: a disk may lose some, or all."""
+        if zlib.crc32(self.stored.reshape(-1).view(np.uint8)) != self.checksum:
+            raise Unreadable("its bytes have changed since they were written")
+        return self.stored
 
 
 def pieces_in(folder: pathlib.Path) -> Iterator[tuple[int, Piece]]:
@@ -33,12 +45,12 @@ def pieces_in(folder: pathlib.Path) -> Iterator[tuple[int, Piece]]:
         place, at = path.with_suffix(""), 0
         is_empty = place.stat().st_size == 0  # the process had copies alone; no map
         content = np.zeros(0, np.uint8) if is_empty else np.memmap(place, np.uint8, "r")
-        for number, name, shape, starts, own in json.loads(path.read_text()):
+        for number, name, shape, starts, own, checksum in json.loads(path.read_text()):
             dtype = jnp.dtype(name)
             size = math.prod(own) * dtype.itemsize
             piece = content[at : at + size].view(dtype).reshape(own)
             at += size
-            yield number, Piece(tuple(shape), tuple(starts), piece)
+            yield number, Piece(tuple(shape), tuple(starts), piece, checksum)
 
 
 def restored(name: str, pieces: list[Piece], like: Any, *, is_free: bool) -> jax.Array:
@@ -46,7 +58,7 @@ def restored(name: str, pieces: list[Piece], like: Any, *, is_free: bool) -> jax
     been written with another length.
     """
     expected = jax.eval_shape(without_keys, like)
-    shape, dtype = (pieces[0].shape, pieces[0].content.dtype) if pieces else ((), "absent")
+    shape, dtype = (pieces[0].shape, pieces[0].stored.dtype) if pieces else ((), "absent")
     is_fitting = shape[1:] == expected.shape[1:] if is_free else shape == expected.shape
     if dtype != expected.dtype or not is_fitting or len(shape) != len(expected.shape):
         raise Unreadable(
@@ -63,13 +75,14 @@ def restored(name: str, pieces: list[Piece], like: Any, *, is_free: bool) -> jax
         for piece in pieces:
             to, of = [], []
             for (start, stop, _), first, size in zip(
-                limits, piece.starts, piece.content.shape, strict=True
+                limits, piece.starts, piece.stored.shape, strict=True
             ):
                 begin, end = max(start, first), max(min(stop, first + size), start, first)
                 to.append(slice(begin - start, end - start))
                 of.append(slice(begin - first, end - first))
-            found[tuple(to)] = piece.content[tuple(of)]
-            missing -= found[tuple(to)].size
+            if size := found[tuple(to)].size:
+                found[tuple(to)] = piece.content[tuple(of)]
+                missing -= size
         if missing:
             raise Unreadable(f"{name} is not whole: {missing:,} of its elements are missing")
         return found
