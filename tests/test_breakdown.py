@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import errno
 import itertools
 import json
 import pathlib
@@ -35,6 +36,7 @@ from jaxdescent.breakdown import (
     tied_weights,
     tutorial,
 )
+from jaxdescent.data import DataError
 from jaxdescent.machine import Machine
 from tests.commands import run as jaxdescent
 from tests.commands import started
@@ -395,6 +397,18 @@ class TestRecord:
         assert written["settings"]["seed"] == 0
         assert written["machine"]["memory_bytes"] > 1e9
         assert [p.name for p in tmp_path.iterdir()] == ["breakdown.json"]
+
+    def test_a_full_disk_is_told_with_the_file_and_nothing_is_left(self, tmp_path, monkeypatch):
+        path = tmp_path / "breakdown.json"
+
+        def write_text(path, text):
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(pathlib.Path, "write_text", write_text)
+        with pytest.raises(DataError, match=r"breakdown\.json cannot be written: No space left"):
+            report.write_record(path, TINY, {}, [], 1.0)
+        assert list(tmp_path.iterdir()) == []
 
     def test_the_machine_names_no_folder_and_no_person(self):
         text = json.dumps(report.describe_machine())

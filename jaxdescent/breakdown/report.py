@@ -24,7 +24,7 @@ from rich.text import Text
 
 from jaxdescent import provenance
 from jaxdescent.breakdown.settings import Settings
-from jaxdescent.data.errors import replacing
+from jaxdescent.data.errors import replacing, writing
 from jaxdescent.display import Grid, readable_seconds
 from jaxdescent.machine import memory
 from jaxdescent.machine.memory import readable_bytes
@@ -224,5 +224,5 @@ def write_record(
         },
         "verdict": [sentence for report in reports for sentence in report.verdict],
     }
-    with replacing(path) as new:
+    with writing(path), replacing(path) as new:
         new.write_text(json.dumps(as_json(record), indent=2, allow_nan=False) + "\n")
