@@ -344,6 +344,31 @@ def test_features_far_from_zero_are_solved_as_well_as_their_float32_allow(rng, s
     np.testing.assert_allclose(result.params["weights"], weights, atol=bound)
 
 
+@pytest.mark.parametrize("intercept", [False, True])
+@pytest.mark.parametrize("l2", [[0.0, 1e-3, 1e-2], [1e-9, 1e-3, 1e-2]])
+def test_penalties_of_outputs_hide_no_column_in_other_units(l2, intercept):
+    rng = np.random.default_rng(5)
+    X = (rng.normal(size=(150, 7)) * 10.0 ** np.linspace(-4, 4, 7)).astype(np.float32)
+    y = X @ (rng.normal(size=(7, 3)) / np.abs(X).mean(axis=0)[:, None])
+    y = (y + 0.3 * rng.normal(size=y.shape)).astype(np.float32)
+    l2 = (np.asarray(l2) * np.mean(np.sum(np.square(X), axis=0))).astype(np.float32)
+    objective = jd.LinearRegression(X, y, l2=l2, intercept=intercept)
+    result = jd.minimize(objective)
+    assert status(result) == "CONVERGED"
+    A, targets = X.astype(np.float64), y.astype(np.float64)
+    if intercept:
+        A, targets = A - A.mean(axis=0), targets - targets.mean(axis=0)
+    lengths, least, value = np.linalg.norm(A, axis=0), 0.0, 0.0
+    for output, penalty in enumerate(l2.astype(np.float64)):
+        rows = np.vstack([A, np.sqrt(penalty) * np.eye(7)])
+        wanted = np.append(targets[:, output], np.zeros(7))
+        found = np.linalg.lstsq(rows / lengths, wanted)[0] / lengths
+        own = np.asarray(result.params["weights"], np.float64)[:, output]
+        least += 0.5 * np.sum(np.square(rows @ found - wanted))
+        value += 0.5 * np.sum(np.square(rows @ own - wanted))
+    assert value - least <= 1e-9 * least
+
+
 @pytest.mark.parametrize("kind", [list, tuple])
 def test_a_list_of_penalties_is_an_array_of_them(rng, kind):
     X, y = rng.normal(size=(40, 3)).astype(np.float32), rng.normal(size=(40, 2)).astype(np.float32)

@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxdescent.designs import Design
 from jaxdescent.kernels.double_length import Double, double
+from jaxdescent.regression.solve.factor import is_uneven, null_level
 from jaxdescent.regression.solve.lapack_factor import Inverse, factorised
 from jaxdescent.regression.solve.refinement import (
     DOUBLE_ENTRIES,
@@ -148,11 +149,45 @@ def solve(regression: StoredRegression) -> Minimiser:
     if (unit, other) != (1.0, 1.0):
         X, y, l2 = regression.X / unit, regression.y / other, regression.l2 / unit**2
         regression = dataclasses.replace(regression, X=X, y=y, l2=l2)
+    level = null_level(regression.digits, regression.X.shape[1])
+    weights_shape = regression.X.shape[1], regression.y.shape[1]
+    penalties = np.unique(regression.l2)
+    if penalties.size == 1 or not is_uneven(np.sqrt(regression.squares), level, np):
+        return _by_one_factor(regression, (unit, other))
+    # In one scale a long column hides short ones; several penalties have no factor in another.
+    exact, offset = (_zeros(shape) for shape in (weights_shape, weights_shape[1:]))
+    parts = list[Minimiser]()
+    for penalty in penalties:
+        own = regression.l2 == penalty
+        part = _by_one_factor(regression.of_outputs(own), (unit, other))
+        for into, of in ((exact, part.exact), (offset, part.offset)):
+            into.high[..., own], into.low[..., own] = of
+        parts.append(part)
+    judged = {
+        "curves_down": any(part.factor.curves_down for part in parts),
+        "hides": any(part.factor.hides for part in parts),
+    }
+    return Minimiser(
+        regression,
+        (unit, other),
+        exact,
+        offset,
+        parts[0].factor._replace(triangle=None, **judged),
+        uncertainty=sum(part.uncertainty for part in parts),
+        is_whole=all(part.is_whole for part in parts),
+    )
+
+
+def _by_one_factor(regression: StoredRegression, units: tuple[float, float]) -> Minimiser:
     factor = factorised(regression)
     exact, offset, uncertainty = _refined(regression, factor)
     features = regression.X.shape[1]
     is_whole = factor.basis.shape[1] >= min(regression.most_rank, features)
-    return Minimiser(regression, (unit, other), exact, offset, factor, uncertainty, is_whole)
+    return Minimiser(regression, units, exact, offset, factor, uncertainty, is_whole)
+
+
+def _zeros(shape: tuple[int, ...]) -> Double:
+    return Double(np.zeros(shape), np.zeros(shape))
 
 
 def _unit(array: Array) -> float:
@@ -176,7 +211,7 @@ def _refined(regression: StoredRegression, factor: Inverse) -> tuple[Double, Dou
     is_long = is_doubtful and entries * shape[1] <= DOUBLE_ENTRIES
     # Products with X itself would multiply the error by the condition number once more.
     AQ = regression.centred @ factor.basis if is_doubtful and not is_long else None
-    weights, energy = Double(np.zeros(shape), np.zeros(shape)), np.inf
+    weights, energy = _zeros(shape), np.inf
     offset = Double(regression.target_mean, np.zeros(shape[1]))
     for _ in range(MAX_REFINEMENTS):
         at = regression, weights, offset, factor

@@ -60,6 +60,13 @@ class StoredRegression:
             digits,
         )
 
+    def of_outputs(self, own: Array) -> StoredRegression:
+        """The regression of some outputs, which share one penalty; sums over X are kept."""
+        part = dataclasses.replace(self, y=self.y[:, own], l2=self.l2[own][:1])
+        of_targets = "X", "y", "l2", "_targets", "_pulled_targets"
+        part.__dict__.update({k: v for k, v in self.__dict__.items() if k not in of_targets})
+        return part
+
     @functools.cached_property
     def total(self) -> float:
         """The sum of the weights."""
