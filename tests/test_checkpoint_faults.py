@@ -236,6 +236,9 @@ SHAPES = {
     "numbers for texts": lambda content: changed(
         fingerprint=dict.fromkeys(content["fingerprint"], 1)
     )(content),
+    "another letter in a text": lambda content: changed(
+        fingerprint={**content["fingerprint"], "rounding": "Nearesu() e3b0c44298fc1c14"}
+    )(content),
     "a text for a computation": changed(computation="jax"),
     "no digest": lambda content: changed(
         computation={k: v for k, v in content["computation"].items() if k != "digest"}

@@ -30,7 +30,7 @@ import jax
 import numpy as np
 
 from jaxdescent import processes
-from jaxdescent.runs.shards import Unreadable, pieces_in, restored, without_keys
+from jaxdescent.runs.shards import Unreadable, checksum, pieces_in, restored, without_keys
 
 FORMAT = 4
 """The version of this layout; others are refused. Format 1 has its number in the same place."""
@@ -117,6 +117,7 @@ class Folder:
         self.newest = iteration
         self._attempt += 1  # a process may still remove its last attempt
         content = {"format": FORMAT, "iteration": iteration, **facts}
+        content["checksum"] = checksum(content)
         leaves = [without_keys(leaf) for leaf in jax.tree.leaves(tree)]
         self._begin(self._write, leaves, content, processes.is_alone())
 
@@ -160,6 +161,8 @@ class Folder:
             raise Unreadable(
                 f"it is not of format {FORMAT} of jaxdescent's runs, got {str(found)[:60]}"
             )
+        if content.pop("checksum", None) != checksum(content):
+            raise Unreadable("its description has changed since it was written")
         if content.get("iteration") != iteration:
             found = str(content.get("iteration"))[:60]
             raise Unreadable(f"it is of iteration {found}, under another name")
@@ -268,15 +271,15 @@ class Folder:
                         for at, size in zip(shard.index, leaf.shape, strict=True)
                     ]
                     content = np.ascontiguousarray(shard.data).reshape(-1).view(np.uint8)
-                    checksum = 0
+                    crc = 0
                     for first in range(0, content.size, PART_BYTES):
                         if self._is_over:
                             raise NotKept("the run has ended before it was written")
                         part = content[first : first + PART_BYTES]
-                        checksum = zlib.crc32(part, checksum)
+                        crc = zlib.crc32(part, crc)
                         file.write(part)
                     own = shard.data.shape
-                    written.append([number, str(leaf.dtype), leaf.shape, starts, own, checksum])
+                    written.append([number, str(leaf.dtype), leaf.shape, starts, own, crc])
             file.flush()
             os.fsync(file.fileno())
         _write_json(place.with_suffix(".json"), written)

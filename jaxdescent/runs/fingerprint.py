@@ -29,12 +29,6 @@ WHOLE = 4096
 MOST_SHOWN = 6
 """The most differences that an error lists."""
 
-LEAST = {
-    "fingerprint": {"objective", "method", "tolerance", "check_every"},
-    "computation": {"digest", "jax", "devices", "placement"},
-}
-"""The names of the texts that the facts of every run have."""
-
 
 def fingerprint(setup: Setup, filled: tuple[int, int] | None = None) -> dict[str, str]:
     """The problem as names and texts that are the same in another process.
@@ -78,16 +72,6 @@ def computation(setup: Setup, jaxpr: Any) -> dict[str, str]:
         "devices": f"{attached.count()} {jax.devices()[0].device_kind}",
         "placement": "; ".join(placements),
     }
-
-
-def are_whole(facts: dict[str, Any]) -> bool:
-    """Whether facts that were read have the texts of a fingerprint and a computation."""
-    return all(
-        isinstance(facts.get(name), dict)
-        and least <= facts[name].keys()
-        and all(isinstance(text, str) for text in facts[name].values())
-        for name, least in LEAST.items()
-    )
 
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:

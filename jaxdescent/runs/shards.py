@@ -94,6 +94,11 @@ def restored(name: str, pieces: list[Piece], like: Any, *, is_free: bool) -> jax
     return jax.device_put(keys, like.sharding)
 
 
+def checksum(content: dict[str, Any]) -> int:
+    """The checksum of a description, which JSON can hold."""
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
+
+
 def is_key(leaf: Any) -> bool:
     """Whether an array holds keys of random numbers, which are written as numbers."""
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
