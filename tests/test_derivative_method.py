@@ -1,6 +1,7 @@
 """The derivative method: every form of the solve against NumPy in double precision."""
 
 import itertools
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -342,6 +343,19 @@ def test_features_far_from_zero_are_solved_as_well_as_their_float32_allow(rng, s
     # Centring rounds each entry by eps * offset.
     bound = 100 * offset * np.finfo(np.float32).eps
     np.testing.assert_allclose(result.params["weights"], weights, atol=bound)
+
+
+def test_a_value_that_is_rounded_to_zero_is_no_bound(x64):
+    """More features than rows meet targets far from zero up to the rounding of the intercept."""
+    rng = np.random.default_rng(3)
+    for _ in range(8):
+        X, y = rng.normal(size=(24, 40)), 1e5 + rng.normal(size=24)
+        result = solve(X, y)
+        weights, offset = (np.asarray(result.params[name]) for name in ("weights", "intercept"))
+        exact = np.vectorize(Fraction, otypes=[object])
+        residuals = exact(X) @ exact(weights) + Fraction(float(offset)) - exact(y)
+        value = float(residuals @ residuals / 2)  # the minimum is zero
+        assert float(result.suboptimality) >= value / 10
 
 
 @pytest.mark.parametrize("intercept", [False, True])

@@ -232,8 +232,9 @@ def _judged(
         value, norm = seen
         left = float(solution.height(*(part.astype(np.float64) for part in point)))
         evidence = Evidence.FACTORISATION
-        if value < left and np.min(regression.l2) >= 0:  # no value is negative
-            left, evidence = float(value), Evidence.BOUND
+        if value < left and np.min(regression.l2) >= 0:  # no value is negative, but it is rounded
+            least = left - solution.rounding if solution.is_whole else 0.0
+            left, evidence = max(float(value), least), Evidence.BOUND
         height = max(float(value), float(floor))
         scale = max(reference, float(value) / (size or np.inf), solution.curvature * size)
         if left > 0:
