@@ -345,6 +345,22 @@ def test_features_far_from_zero_are_solved_as_well_as_their_float32_allow(rng, s
     np.testing.assert_allclose(result.params["weights"], weights, atol=bound)
 
 
+@pytest.mark.parametrize("intercept", [False, True])
+def test_features_that_meet_all_targets_meet_those_of_light_rows(intercept):
+    rng = np.random.default_rng(7)
+    for _ in range(8):
+        X, y = rng.normal(size=(24, 40)).astype(np.float32), rng.normal(size=24).astype(np.float32)
+        share = (10.0 ** rng.uniform(-6, 6, size=24)).astype(np.float32)
+        result = solve(X, y, sample_weight=share, intercept=intercept)
+        assert status(result) == "CONVERGED"
+        weights = np.asarray(result.params["weights"], np.float64)
+        offset = float(result.params["intercept"]) if intercept else 0.0
+        residuals = X.astype(np.float64) @ weights + offset - y
+        assert np.max(np.abs(residuals)) < 1e-5
+        value = 0.5 * np.sum(share.astype(np.float64) * np.square(residuals))
+        assert float(result.suboptimality) >= value / 10
+
+
 def test_a_value_that_is_rounded_to_zero_is_no_bound(x64):
     """More features than rows meet targets far from zero up to the rounding of the intercept."""
     rng = np.random.default_rng(3)

@@ -149,6 +149,15 @@ def solve(regression: StoredRegression) -> Minimiser:
     if (unit, other) != (1.0, 1.0):
         X, y, l2 = regression.X / unit, regression.y / other, regression.l2 / unit**2
         regression = dataclasses.replace(regression, X=X, y=y, l2=l2)
+    meets_all = regression.most_rank <= regression.X.shape[1] and not regression.l2.any()
+    if meets_all and regression.share.min() < regression.share.max():
+        # The weights of rows whose targets are met change nothing, but light rows would be lost.
+        even = dataclasses.replace(regression, share=np.sign(regression.share))
+        found = _by_one_factor(even, (unit, other))
+        if found.is_whole:
+            uncertainty = found.uncertainty * float(np.max(regression.share))
+            own = {"regression": regression, "triangle": None, "uncertainty": uncertainty}
+            return dataclasses.replace(found, **own)
     level = null_level(regression.digits, regression.X.shape[1])
     weights_shape = regression.X.shape[1], regression.y.shape[1]
     penalties = np.unique(regression.l2)
