@@ -375,7 +375,7 @@ def test_a_value_that_is_rounded_to_zero_is_no_bound(x64):
 
 
 @pytest.mark.parametrize("intercept", [False, True])
-@pytest.mark.parametrize("l2", [[0.0, 1e-3, 1e-2], [1e-9, 1e-3, 1e-2]])
+@pytest.mark.parametrize("l2", [[0.0, 1e-3, 1e-2], [1e-9, 1e-3, 1e-2], [1e-9] * 3])
 def test_penalties_of_outputs_hide_no_column_in_other_units(l2, intercept):
     rng = np.random.default_rng(5)
     X = (rng.normal(size=(150, 7)) * 10.0 ** np.linspace(-4, 4, 7)).astype(np.float32)

@@ -159,14 +159,12 @@ def solve(regression: StoredRegression) -> Minimiser:
             own = {"regression": regression, "triangle": None, "uncertainty": uncertainty}
             return dataclasses.replace(found, **own)
     level = null_level(regression.digits, regression.X.shape[1])
-    weights_shape = regression.X.shape[1], regression.y.shape[1]
-    penalties = np.unique(regression.l2)
-    if penalties.size == 1 or not is_uneven(np.sqrt(regression.squares), level, np):
+    if regression.l2.size == 1 or not is_uneven(np.sqrt(regression.squares), level, np):
         return _by_one_factor(regression, (unit, other))
     # In one scale a long column hides short ones; several penalties have no factor in another.
-    exact, offset = (_zeros(shape) for shape in (weights_shape, weights_shape[1:]))
-    parts = list[Minimiser]()
-    for penalty in penalties:
+    shape = regression.X.shape[1], regression.y.shape[1]
+    exact, offset, parts = _zeros(shape), _zeros(shape[1:]), list[Minimiser]()
+    for penalty in np.unique(regression.l2):
         own = regression.l2 == penalty
         part = _by_one_factor(regression.of_outputs(own), (unit, other))
         for into, of in ((exact, part.exact), (offset, part.offset)):
