@@ -156,7 +156,8 @@ def solve(regression: StoredRegression) -> Minimiser:
         found = _by_one_factor(even, (unit, other))
         if found.is_whole:
             uncertainty = found.uncertainty * float(np.max(regression.share))
-            own = {"regression": regression, "triangle": None, "uncertainty": uncertainty}
+            factor = found.factor._replace(triangle=None)
+            own = {"regression": regression, "factor": factor, "uncertainty": uncertainty}
             return dataclasses.replace(found, **own)
     level = null_level(regression.digits, regression.X.shape[1])
     if regression.l2.size == 1 or not is_uneven(np.sqrt(regression.squares), level, np):
