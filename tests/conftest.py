@@ -45,6 +45,7 @@ from hypothesis import HealthCheck, settings  # noqa: E402
 from jaxdescent import compilation_cache  # noqa: E402
 from jaxdescent.calls import programs  # noqa: E402
 from jaxdescent.cost import candidates  # noqa: E402
+from jaxdescent.kernels import platform  # noqa: E402
 from jaxdescent.machine import defaults, host, store  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -139,6 +140,18 @@ def several_devices():
     """For tests that lay arrays over devices, or ask for the forms that programs have then."""
     if AS_USERS:
         pytest.skip("is about eight devices, and nearly every user has one")
+
+
+@pytest.fixture
+def one_cpu(monkeypatch):
+    """Programs have the forms of one CPU, as nearly every user has it."""
+    monkeypatch.setattr(platform, "has_one_cpu", lambda: True)
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+    """Sums go through memory where there are several devices: here they are one CPU's."""
+    monkeypatch.setattr(jax, "device_count", lambda *_: 1)
 
 
 @pytest.fixture

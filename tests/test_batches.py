@@ -7,6 +7,7 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent import batches
+from jaxdescent.descent.looks import few_unknowns
 from jaxdescent.kernels.branches import seldom
 from tests.references import closed_form
 from tests.results import assert_trees_close
@@ -209,12 +210,8 @@ def decay(p, y):
 T = jnp.linspace(0, 3, 30)
 
 
-def test_members_that_close_over_data_claim_what_eager_calls_do(rng, monkeypatch):
+def test_members_that_close_over_data_claim_what_eager_calls_do(rng, one_cpu, monkeypatch):
     """Many fits of noise have no minimum, which float32 alone does not see."""
-    from jaxdescent.descent.looks import few_unknowns
-    from jaxdescent.kernels import platform
-
-    monkeypatch.setattr(platform, "has_one_cpu", lambda: True)  # as nearly every user has it
     sizes, judged = [], few_unknowns._judged
 
     def counted(is_asked, *given, **options):
@@ -236,11 +233,8 @@ def test_members_that_close_over_data_claim_what_eager_calls_do(rng, monkeypatch
 
 
 @pytest.mark.parametrize("far", [np.inf, 1e30])
-def test_a_member_that_fails_leaves_the_others_alone(far, monkeypatch):
+def test_a_member_that_fails_leaves_the_others_alone(far, one_cpu):
     """NumPy would warn of its numbers, and warnings are errors here."""
-    from jaxdescent.kernels import platform
-
-    monkeypatch.setattr(platform, "has_one_cpu", lambda: True)  # as nearly every user has it
     starts = np.ones((4, 3), np.float32)
     starts[2] = far
     ys = np.exp(-np.arange(1, 5, dtype=np.float32)[:, None] * np.asarray(T)[None])
@@ -251,11 +245,8 @@ def test_a_member_that_fails_leaves_the_others_alone(far, monkeypatch):
         assert not result.converged[2]
 
 
-def test_looks_at_many_members_take_no_more_memory_than_a_few(monkeypatch):
+def test_looks_at_many_members_take_no_more_memory_than_a_few(one_cpu):
     """The Hessian of 40 unknowns takes 40 copies of what the function computes."""
-    from jaxdescent.kernels import platform
-
-    monkeypatch.setattr(platform, "has_one_cpu", lambda: True)  # as nearly every user has it
 
     def walk(p, y):
         return jnp.sum(jnp.square(jnp.cumsum(jnp.resize(p, 20_000)) - y))
@@ -267,11 +258,8 @@ def test_looks_at_many_members_take_no_more_memory_than_a_few(monkeypatch):
     assert mapped.compile().memory_analysis().temp_size_in_bytes < 4e8
 
 
-def test_members_that_draw_from_typed_keys_are_solved(monkeypatch):
+def test_members_that_draw_from_typed_keys_are_solved(one_cpu):
     """JAX cannot lower such a function beside another precision."""
-    from jaxdescent.kernels import platform
-
-    monkeypatch.setattr(platform, "has_one_cpu", lambda: True)  # as nearly every user has it
     keys = jax.random.split(jax.random.key(0), 3)
 
     def squares(p, key):

@@ -75,14 +75,12 @@ def test_no_certificate_contradicts_a_fit_of_a_curve(model, unknowns, rng):
     assert converged >= 12
 
 
-def test_what_rounding_leaves_of_flat_directions_hides_no_minimum(rng, monkeypatch):
+def test_what_rounding_leaves_of_flat_directions_hides_no_minimum(rng, one_cpu):
     """Eigenvalues of zero become some 1e-8 of the largest where H is rounded."""
-    from jaxdescent.kernels import platform
 
     def bowl(p, H, b):
         return 0.5 * p @ H @ p - b @ p
 
-    monkeypatch.setattr(platform, "has_one_cpu", lambda: True)  # as nearly every user has it
     roots = rng.normal(size=(8, 6, 3))
     H = roots @ roots.transpose(0, 2, 1)
     known = rng.normal(size=(8, 6, 1))
@@ -97,10 +95,7 @@ def test_what_rounding_leaves_of_flat_directions_hides_no_minimum(rng, monkeypat
 
 
 @pytest.mark.slow
-def test_a_traced_descent_claims_what_an_eager_one_does(rng, monkeypatch):
-    from jaxdescent.kernels import platform
-
-    monkeypatch.setattr(platform, "has_one_cpu", lambda: True)  # as nearly every user has it
+def test_a_traced_descent_claims_what_an_eager_one_does(rng, one_cpu):
     starts = rng.uniform(-6, 6, size=(6, 2)).astype(np.float32)
     traced = jax.jit(lambda start: jd.minimize(beale, start, jd.LBFGS(), max_iterations=200))
     batch = jax.vmap(traced)(starts)

@@ -166,8 +166,7 @@ def test_far_from_zero_no_digits_are_lost_in_float32(rng):
 
 @pytest.mark.parametrize("size", [1, 256, 257, 700, 1090])
 @pytest.mark.parametrize("axis", [0, 1])
-def test_a_symmetric_product_is_the_product(rng, x64, size, axis, monkeypatch):
-    monkeypatch.setattr(jax, "device_count", lambda *_: 1)
+def test_a_symmetric_product_is_the_product(rng, x64, size, axis, one_device):
     X = rng.normal(size=(7, size))
     scaled = rng.uniform(size=7)[:, None] * X
     a, b = (jnp.asarray(M if axis == 0 else M.T) for M in (scaled, X))
@@ -175,8 +174,7 @@ def test_a_symmetric_product_is_the_product(rng, x64, size, axis, monkeypatch):
     np.testing.assert_allclose(product, scaled.T @ X, rtol=1e-12, atol=1e-12)
 
 
-def test_a_symmetric_product_takes_little_more_than_half_the_operations(monkeypatch):
-    monkeypatch.setattr(jax, "device_count", lambda *_: 1)
+def test_a_symmetric_product_takes_little_more_than_half_the_operations(one_device):
     X = jnp.ones((64, 2048))
     flops = [
         jax.jit(f).lower(X).compile().cost_analysis()["flops"]
@@ -186,8 +184,7 @@ def test_a_symmetric_product_takes_little_more_than_half_the_operations(monkeypa
 
 
 @pytest.mark.parametrize("block", [4096, 1024])
-def test_the_sums_of_several_outputs_on_one_cpu_are_numpys(rng, x64, block, monkeypatch):
-    monkeypatch.setattr(jax, "device_count", lambda *_: 1)
+def test_the_sums_of_several_outputs_on_one_cpu_are_numpys(rng, x64, block, one_device):
     objective = regression(rng, 4096, 300, (3,), far=2.0, is_weighted=True)
     form = made(objective, block=block)
     A, t = centred(objective)
@@ -196,9 +193,7 @@ def test_the_sums_of_several_outputs_on_one_cpu_are_numpys(rng, x64, block, monk
     np.testing.assert_allclose(form.squares, np.sum(t**2), rtol=1e-12)
 
 
-def test_on_one_cpu_a_product_with_several_outputs_goes_in_parts(rng, monkeypatch):
-    monkeypatch.setattr(jax, "device_count", lambda *_: 1)
-
+def test_on_one_cpu_a_product_with_several_outputs_goes_in_parts(rng, one_device):
     def ranks_in(jaxpr):
         found = set()
         for eqn in jaxpr.eqns:

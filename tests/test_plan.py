@@ -114,9 +114,7 @@ def written(value):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_predicted_bytes_are_those_of_the_compiled_program(case, monkeypatch):
-    # Sums go through memory where there are several devices: here they are one CPU's.
-    monkeypatch.setattr(jax, "device_count", lambda *_: 1)
+def test_predicted_bytes_are_those_of_the_compiled_program(case, one_device):
     objective, params, methods = CASES[case]
     plan = jd.plan(objective, params, device=MACHINE)
     for name in methods:
@@ -126,9 +124,8 @@ def test_predicted_bytes_are_those_of_the_compiled_program(case, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize(("objective", "name"), REGRESSIONS, ids=written)
 def test_predicted_bytes_of_a_regression_are_those_of_the_compiled_program(
-    objective, name, monkeypatch
+    objective, name, one_device
 ):
-    monkeypatch.setattr(jax, "device_count", lambda *_: 1)
     candidates = named(jd.plan(objective, device=MACHINE))
     assert_reserves_what_is_predicted(objective, None, candidates[name])
 
@@ -136,9 +133,8 @@ def test_predicted_bytes_of_a_regression_are_those_of_the_compiled_program(
 @pytest.mark.slow
 @pytest.mark.parametrize(("seed", "index"), DRAWN)
 def test_predicted_bytes_of_a_drawn_problem_are_those_of_the_compiled_program(
-    seed, index, monkeypatch
+    seed, index, one_device
 ):
-    monkeypatch.setattr(jax, "device_count", lambda *_: 1)
     problem = drawn.drawn(seed, index)
     with jax.enable_x64(problem.dtype == "float64"):
         assert_reserves_what_is_predicted(problem.objective, problem.params, problem.candidate())

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 import jaxdescent as jd
 from benchmarks.problems.classical import rosenbrock
-from jaxdescent.kernels import platform
 from jaxdescent.methods.gradient_descent import GradientDescent
 from jaxdescent.objectives import as_objective
 from tests.references import of_condition
@@ -285,9 +284,7 @@ def test_a_regressions_image_has_the_size_of_its_rows(rng):
     assert [leaf.shape for leaf in jax.tree.leaves(state)] == [(3,), ()]
 
 
-def test_the_temporaries_of_a_step_are_a_few_vectors(monkeypatch):
-    # Eight virtual devices sum in other ways than the one device of a real run.
-    monkeypatch.setattr(platform, "has_one_cpu", lambda: True)
+def test_the_temporaries_of_a_step_are_a_few_vectors(one_cpu):
     objective = as_objective(lambda p: jnp.sum(p * p * p * p))
     params = jax.ShapeDtypeStruct((1 << 18,), np.float32)
     for method, vectors in (
