@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxdescent as jd
-from benchmarks.problems.classical import himmelblau
+from benchmarks.problems.classical import himmelblau, rosenbrock
 
 
 def grid(low, high, count):
@@ -75,9 +75,6 @@ def test_eigenvalues_are_those_of_the_hessian_at_the_point(x64):
 
 
 def test_rosenbrocks_valley_has_one_point():
-    def rosenbrock(p):
-        return (1 - p[0]) ** 2 + 100 * (p[1] - p[0] ** 2) ** 2
-
     (point,) = jd.critical_points(rosenbrock, grid(-1.5, 2.0, 6))
     assert point.kind == "minimum"
     np.testing.assert_allclose(point.params, [1, 1], rtol=1e-4)

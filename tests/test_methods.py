@@ -78,8 +78,9 @@ def test_progress_belongs_to_the_params_the_step_began_from(method, relaxed_prom
     np.testing.assert_allclose(gradient_norm, np.hypot(np.sinh(1.0), np.sinh(0.5)), rtol=1e-6)
 
 
-def test_methods_count_by_their_structure_and_hyper_parameters_are_leaves():
-    one, two = jd.GradientDescent(0.1), jd.GradientDescent(0.2)
+@pytest.mark.parametrize("of", [lambda method: method, jd.Gram], ids=["alone", "in Gram"])
+def test_methods_count_by_their_structure_and_hyper_parameters_are_leaves(of):
+    one, two = (of(jd.GradientDescent(rate)) for rate in (0.1, 0.2))
     assert jax.tree.structure(one) == jax.tree.structure(two)
     assert jax.tree.leaves(two) == [0.2]
 

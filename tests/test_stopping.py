@@ -182,10 +182,15 @@ def test_a_warm_start_is_judged_by_the_scale_at_the_objectives_own_start(rng):
 
 
 def test_value_and_norm_belong_exactly_to_the_returned_params():
-    for objective, args in ((jd.SumOfSquares(center=1.0), ()), (moved_bowl, np.float32([1, 0]))):
+    half = np.arange(-1000, 1000, dtype=np.float32).astype(jnp.bfloat16)
+    for objective, args, start in (
+        (jd.SumOfSquares(center=1.0), (), START),
+        (jd.SumOfSquares(center=1.0), (), half),  # whose steps are rounded
+        (moved_bowl, np.float32([1, 0]), START),
+    ):
         for check_every in (1, 16):
             options = {"max_iterations": 21, "check_every": check_every}
-            result = descend(objective, rate=0.01, args=tuple(args), **options)
+            result = descend(objective, start, 0.01, args=tuple(args), **options)
             params = np.asarray(result.params, np.float64)
             np.testing.assert_allclose(result.value, np.sum((params - 1) ** 2), rtol=1e-6)
             norm = 2 * np.linalg.norm(params - 1)
