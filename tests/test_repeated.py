@@ -68,18 +68,6 @@ LOOKED_AT = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("change", LOOKED_AT.values(), ids=LOOKED_AT.keys())
-def test_a_call_that_differs_is_looked_at(change, looks):
-    call()
-    programs._compiled.cache_clear()  # what another test has called is new again
-    gc.collect()
-    call()
-    looks.clear()
-    call(**change)
-    assert looks
-
-
 BAD = {
     "negative rate": ({"method": jd.GradientDescent(jnp.float32(-1.0))}, ValueError, "positive"),
     "no iteration": ({"max_iterations": 0}, ValueError, "max_iterations"),
@@ -232,20 +220,24 @@ OTHER_REGRESSIONS = {
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("ask", "change"),
     [
-        pytest.param(change, marks=() if name in ("penalty", "a start") else pytest.mark.slow)
-        for name, change in OTHER_REGRESSIONS.items()
+        pytest.param(
+            *(ask, change),
+            id=name,
+            marks=() if name in ("penalty", "a start") else pytest.mark.slow,
+        )
+        for ask, others in ((call, LOOKED_AT), (fit, OTHER_REGRESSIONS))
+        for name, change in others.items()
     ],
-    ids=OTHER_REGRESSIONS.keys(),
 )
-def test_a_regression_that_differs_is_looked_at(change, looks):
-    fit()
-    programs._compiled.cache_clear()
+def test_a_call_that_differs_is_looked_at(ask, change, looks):
+    ask()
+    programs._compiled.cache_clear()  # what another test has called is new again
     gc.collect()
-    fit()
+    ask()
     looks.clear()
-    fit(**change)
+    ask(**change)
     assert looks
 
 
