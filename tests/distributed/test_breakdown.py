@@ -26,7 +26,7 @@ TOGETHER = AS_USUAL | SHARED  # where all come to the end
 FEW = (*CPU, "--params", "5000")
 
 
-def breakdown(*each, change="", environment=AS_USUAL):
+def breakdown(*each, change="", environment=PLAIN):
     told = {"TEST_BREAKDOWN": change} | environment
     return command("breakdown", *each, module=MODULE, environment=told)
 
@@ -104,9 +104,7 @@ def test_three_processes_that_cannot_share_an_array_each_have_a_copy(tmp_path):
 @pytest.mark.slow
 def test_the_first_process_runs_what_is_of_one_machine(tmp_path):
     arguments = [*FEW, "--quick", "--budget", "1", "--output", tmp_path]
-    first, other = ended(
-        breakdown(arguments, arguments, change="tiny", environment=PLAIN), timeout=300
-    )
+    first, other = ended(breakdown(arguments, arguments, change="tiny"), timeout=300)
     assert [first[2], other[2]] == [0, 0], (first, other)
     written = record(tmp_path)
     assert list(written["parts"]) == ["1", "2", "3", "4", "5"]
