@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxdescent as jd
+from benchmarks.problems.classical import rosenbrock
 from benchmarks.studies.passes import Counted, passes
 from jaxdescent.calls import programs
 from jaxdescent.descent.looks import singular_values
@@ -123,9 +124,6 @@ def test_a_function_goes_from_one_method_to_another():
 @pytest.mark.slow
 @pytest.mark.parametrize("method", [jd.LBFGS(), jd.Hedge(jd.LBFGS(), jd.DerivativeMethod(), 1000)])
 def test_an_estimate_that_forgets_older_moves_is_not_said_without_a_claim(method):
-    def rosenbrock(x):
-        return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
-
     result = jd.minimize(rosenbrock, np.full(60, -1, np.float32), method, max_iterations=60)
     assert result.status == jd.Status.MAX_ITERATIONS
     assert result.evidence == jd.Evidence.NONE
@@ -215,29 +213,6 @@ def test_where_the_first_gives_up_the_second_goes_on(rng):
     assert result.converged
     assert result.method == "DerivativeMethod()"
     np.testing.assert_allclose(result.value, closed_form(X, y)[2], rtol=5e-5)
-
-
-@pytest.mark.slow
-def test_a_minimum_that_a_measurement_does_not_confirm_is_not_the_end(rng, monkeypatch):
-    X, y = data(rng, 2.0)
-    regression = as_regression(X, y)
-    honest = jd.LSMR.measured
-    times = []
-
-    def worse(self, objective, params, state, always):
-        truth = honest(self, objective, params, state, always)
-        times.append(1)
-        return truth._replace(value=2 * truth.value, gradient_norm=truth.gradient_norm + 1.0)
-
-    monkeypatch.setattr(jd.LSMR, "measured", worse)
-    monkeypatch.setattr(singular_values, "is_small", lambda *_: False)  # LAPACK would confirm it
-    jax.clear_caches()  # traces of looks, some of which are by LAPACK
-    result = jd.minimize(regression, method=jd.Hedge(jd.LSMR(conlim=1e7), THENS["direct"], 60))
-    assert times
-    assert result.converged
-    assert result.method == "DerivativeMethod()"
-    np.testing.assert_allclose(result.value, closed_form(X, y)[2], rtol=5e-5)
-    jax.clear_caches()  # traces of this test
 
 
 @pytest.mark.slow
@@ -424,3 +399,27 @@ def test_the_steps_of_a_subclass_are_its_own():
     method = Told(jd.ConjugateGradient(), jd.DerivativeMethod(), 5)
     assert jd.minimize(jd.LinearRegression(X, X[:, 0]), method=method).converged
     assert seen
+
+
+# At the end: it forgets the programs of the tests before it, which would be compiled again.
+@pytest.mark.slow
+def test_a_minimum_that_a_measurement_does_not_confirm_is_not_the_end(rng, monkeypatch):
+    X, y = data(rng, 2.0)
+    regression = as_regression(X, y)
+    honest = jd.LSMR.measured
+    times = []
+
+    def worse(self, objective, params, state, always):
+        truth = honest(self, objective, params, state, always)
+        times.append(1)
+        return truth._replace(value=2 * truth.value, gradient_norm=truth.gradient_norm + 1.0)
+
+    monkeypatch.setattr(jd.LSMR, "measured", worse)
+    monkeypatch.setattr(singular_values, "is_small", lambda *_: False)  # LAPACK would confirm it
+    jax.clear_caches()  # traces of looks, some of which are by LAPACK
+    result = jd.minimize(regression, method=jd.Hedge(jd.LSMR(conlim=1e7), THENS["direct"], 60))
+    assert times
+    assert result.converged
+    assert result.method == "DerivativeMethod()"
+    np.testing.assert_allclose(result.value, closed_form(X, y)[2], rtol=5e-5)
+    jax.clear_caches()  # traces of this test

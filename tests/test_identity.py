@@ -286,16 +286,6 @@ class Counted(Model):
         return super().loss(p)
 
 
-def test_a_method_of_an_object_is_traced_in_each_call_but_compiled_once(traces):
-    programs._compiled.cache_clear()
-    for y in (HERE, THERE, np.array(HERE)):
-        before = len(traces)
-        assert_close(found(Counted(traces, y).loss), y)
-        assert len(traces) > before
-    # Of the descent, and of the expansion in float64 that its claim is held against.
-    assert programs._compiled.cache_info().currsize == 2
-
-
 FIXED = {
     "function": lambda function: function,
     "jitted": jax.jit,
@@ -508,3 +498,14 @@ def test_equal_computations_are_equal_and_others_are_not():
     structures = [content(*other) for other in others]
     for index, structure in enumerate(structures):
         assert structure not in structures[:index]
+
+
+# At the end: it forgets the programs of the tests before it, which would be compiled again.
+def test_a_method_of_an_object_is_traced_in_each_call_but_compiled_once(traces):
+    programs._compiled.cache_clear()
+    for y in (HERE, THERE, np.array(HERE)):
+        before = len(traces)
+        assert_close(found(Counted(traces, y).loss), y)
+        assert len(traces) > before
+    # Of the descent, and of the expansion in float64 that its claim is held against.
+    assert programs._compiled.cache_info().currsize == 2

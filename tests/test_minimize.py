@@ -63,34 +63,6 @@ def test_a_second_regression_of_the_same_shapes_compiles_nothing(rng):
     assert (after.misses, after.hits) == (before.misses, before.hits + 1)
 
 
-def functions_alive_after(count, *, clear=False):
-    """How many of ``count`` functions, each minimised once, are still in memory."""
-    functions = []
-    for index in range(count):
-        function = eval(f"lambda p: {index + 1}.0 * p**2")  # a new function object each time
-        functions.append(weakref.ref(function))
-        jd.minimize(function, 1.0, jd.GradientDescent(1e-4), max_iterations=1)
-        del function
-    if clear:
-        programs._compiled.cache_clear()
-    gc.collect()
-    return sum(reference() is not None for reference in functions)
-
-
-@pytest.mark.slow
-def test_a_function_is_freed_with_its_program():
-    assert functions_alive_after(3) == 3
-    assert functions_alive_after(3, clear=True) == 0
-
-
-@pytest.mark.slow
-def test_more_lambdas_than_programs_are_kept_do_not_leak(monkeypatch):
-    assert programs._compiled.cache_info().maxsize == programs.PROGRAMS
-    few = functools.lru_cache(maxsize=2)(programs._compiled.__wrapped__)
-    monkeypatch.setattr(programs, "_compiled", few)
-    assert functions_alive_after(6) <= 2
-
-
 def squares(p, w):
     return jnp.sum(w * (p["a"] - 1) ** 2) + jnp.cosh(p["b"])
 
@@ -216,3 +188,32 @@ def test_optax_counts_by_identity():
 def test_evaluations_count_gradients():
     result = jd.minimize(square, START, jd.GradientDescent(0.1), max_iterations=10, tolerance=0)
     assert int(result.evaluations) == 11
+
+
+def functions_alive_after(count, *, clear=False):
+    """How many of ``count`` functions, each minimised once, are still in memory."""
+    functions = []
+    for index in range(count):
+        function = eval(f"lambda p: {index + 1}.0 * p**2")  # a new function object each time
+        functions.append(weakref.ref(function))
+        jd.minimize(function, 1.0, jd.GradientDescent(1e-4), max_iterations=1)
+        del function
+    if clear:
+        programs._compiled.cache_clear()
+    gc.collect()
+    return sum(reference() is not None for reference in functions)
+
+
+# At the end: it forgets the programs of the tests before it, which would be compiled again.
+@pytest.mark.slow
+def test_a_function_is_freed_with_its_program():
+    assert functions_alive_after(3) == 3
+    assert functions_alive_after(3, clear=True) == 0
+
+
+@pytest.mark.slow
+def test_more_lambdas_than_programs_are_kept_do_not_leak(monkeypatch):
+    assert programs._compiled.cache_info().maxsize == programs.PROGRAMS
+    few = functools.lru_cache(maxsize=2)(programs._compiled.__wrapped__)
+    monkeypatch.setattr(programs, "_compiled", few)
+    assert functions_alive_after(6) <= 2

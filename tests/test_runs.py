@@ -64,43 +64,6 @@ def minimize(**options):
     return jd.minimize(valley, START, METHOD, **options)
 
 
-@pytest.mark.first
-@pytest.mark.parametrize("name", METHODS)
-def test_any_chunks_give_the_result_of_minimize(name):
-    equal_in_any_chunks(*METHODS[name])
-
-
-@pytest.fixture
-def as_everybody_compiles():
-    """LLVM's optimisation, which may contract what is rounded twice without it."""
-    before = jax.config.read("jax_disable_most_optimizations")
-
-    def set_to(value):
-        programs._compiled.cache_clear()
-        jax.clear_caches()
-        jax.config.update("jax_disable_most_optimizations", value)
-
-    set_to(False)
-    yield
-    set_to(before)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["function, LBFGS", "separable, fused steps"])
-def test_optimised_code_gives_the_same_in_any_chunks(name, as_everybody_compiles):
-    """Chunks of any length are one program; LLVM may contract that of minimize otherwise."""
-    objective, start, method = METHODS[name]
-    options = {"max_iterations": 40, "tolerance": 0}
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        want = jd.minimize(objective, start, method, **options)
-        first, *others = (
-            jd.run(objective, start, method, chunk=chunk, **options) for chunk in (1, 7, None)
-        )
-        for other in others:
-            assert_same(other, first)
-        assert_near(first, want)
-
-
 def assert_near(got, want):
     """The same params and value, but for the rounding of products that LLVM contracted."""
     for one, other in zip(leaves(got.params), leaves(want.params), strict=True):
@@ -108,20 +71,22 @@ def assert_near(got, want):
     np.testing.assert_allclose(got.value, want.value, rtol=1e-4, atol=1e-7)
 
 
-def equal_in_any_chunks(objective, start, method):
+@pytest.mark.first
+@pytest.mark.parametrize("name", METHODS)
+def test_any_chunks_give_the_result_of_minimize(name, relaxed_promotion):
+    objective, start, method = METHODS[name]
     # minimize compiles the methods of a hedge apart, and may round once otherwise.
     is_exact = jax.config.read("jax_disable_most_optimizations") and not isinstance(
         method, jd.Hedge
     )
     # With a history a small solve by default is XLA's too, and not the host's.
     options = {"max_iterations": 77, "history": 5 if method is None else 0}
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        want = jd.minimize(objective, start, method, **options)
-        got = [jd.run(objective, start, method, chunk=chunk, **options) for chunk in (7, None)]
-        assert_same(*got)
-        for one in got:
-            assert_same(one, want) if is_exact else assert_near(one, want)
-            assert jax.tree.structure(one) == jax.tree.structure(want)
+    want = jd.minimize(objective, start, method, **options)
+    got = [jd.run(objective, start, method, chunk=chunk, **options) for chunk in (7, None)]
+    assert_same(*got)
+    for one in got:
+        assert_same(one, want) if is_exact else assert_near(one, want)
+        assert jax.tree.structure(one) == jax.tree.structure(want)
 
 
 @pytest.mark.parametrize("check_every", [1, 3])
@@ -625,3 +590,31 @@ def test_16_bits_are_rounded_at_random_as_without_chunks():
     got = jd.run(jd.SumOfSquares(), start, METHOD, chunk=32, **options)
     assert got.params.dtype == jnp.bfloat16
     assert_same(got, want)
+
+
+@pytest.fixture
+def as_everybody_compiles():
+    """LLVM's optimisation, which may contract what is rounded twice without it."""
+    before = jax.config.read("jax_disable_most_optimizations")
+
+    def set_to(value):
+        programs._compiled.cache_clear()
+        jax.clear_caches()
+        jax.config.update("jax_disable_most_optimizations", value)
+
+    set_to(False)
+    yield
+    set_to(before)
+
+
+# At the end: it forgets the programs of the tests before it, which would be compiled again.
+@pytest.mark.slow
+def test_optimised_code_gives_the_same_in_any_chunks(as_everybody_compiles, relaxed_promotion):
+    """Chunks of any length are one program; LLVM may contract that of minimize otherwise."""
+    options = {"max_iterations": 40, "tolerance": 0}
+    for name in ("function, LBFGS", "separable, fused steps"):
+        want = jd.minimize(*METHODS[name], **options)
+        first, *others = (jd.run(*METHODS[name], chunk=chunk, **options) for chunk in (1, 7, None))
+        for other in others:
+            assert_same(other, first)
+        assert_near(first, want)
