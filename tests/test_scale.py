@@ -243,7 +243,7 @@ def test_a_full_disk_is_named_and_leaves_no_half_of_a_picture(tmp_path, monkeypa
     def full(*given):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    def half(self, path):
+    def half(self, path, **options):
         path.write_bytes(b"half")
         full()
 
