@@ -248,22 +248,6 @@ def test_labels_of_texts_in_all_their_forms(column):
     assert texts == ["a", None, "b", "a"]
 
 
-def test_a_dictionary_of_floats_is_numbers_as_in_parquet(tmp_path):
-    a = np.array([1.5, 2.5, 1.5, 3.0] * 5)
-    y = 2 * a + 1
-    tables = [
-        pa.table({"a": column, "y": y})
-        for column in (pa.array(a).dictionary_encode(), pa.chunked_array([a]).dictionary_encode())
-    ]
-    pq.write_table(tables[0], tmp_path / "d.parquet")
-    for source in (*tables, tmp_path / "d.parquet"):
-        model = jd.fit_model(source, "y")
-        np.testing.assert_allclose([dict(model.named_weights(1))["a"], model.intercept], [2, 1])
-        np.testing.assert_allclose(model.predict(source), y)
-    gap = pa.array([1.5, None, 2.5]).dictionary_encode()
-    assert as_numbers(gap, nan_is_missing=True).missing.tolist() == [False, True, False]
-
-
 def test_labels_of_numbers_booleans_and_dates_are_their_text():
     for order_of_bytes in "<>":
         assert labels_of(np.array([10, -1], f"{order_of_bytes}i8")).texts == ["10", "-1"]

@@ -21,9 +21,7 @@ def kind_of(arrow_type: Any) -> Kind:
     """The kind of a column of this type."""
     types = need_arrow().types
     if types.is_dictionary(arrow_type):
-        arrow_type = arrow_type.value_type
-        if not (types.is_floating(arrow_type) or types.is_decimal(arrow_type)):  # no levels
-            return Kind.TEXT if kind_of(arrow_type) is not Kind.OTHER else Kind.OTHER
+        return Kind.TEXT if kind_of(arrow_type.value_type) is not Kind.OTHER else Kind.OTHER
     if types.is_floating(arrow_type) or types.is_decimal(arrow_type) or types.is_null(arrow_type):
         return Kind.NUMBER
     if types.is_integer(arrow_type) or types.is_boolean(arrow_type):
