@@ -83,19 +83,20 @@ def test_resumed_is_uninterrupted(name, tmp_path):
 
 
 LIMITED = {
-    "LBFGS": (valley, START, jd.LBFGS(), {}),
-    "conjugate gradients": (jd.LinearRegression(X, Y), None, jd.ConjugateGradient(), {}),
-    "checks between steps": (valley, START, METHOD, {"check_every": 16}),
+    "LBFGS": (valley, START, jd.LBFGS(), 3, {}),
+    "conjugate gradients": (jd.LinearRegression(X, Y), None, jd.ConjugateGradient(), 3, {}),
+    "checks between steps": (valley, START, METHOD, 20, {"check_every": 16}),
 }
 
 
 @pytest.mark.parametrize("name", LIMITED)
 def test_a_run_that_is_over_answers_at_once_and_may_be_given_more(name, tmp_path):
-    objective, start, method, options = LIMITED[name]
+    objective, start, method, few, options = LIMITED[name]
     problem = {"objective": objective, "start": start, "method": method, "history": 3, **options}
-    first, whole = minimize(**problem, max_iterations=3), minimize(**problem, max_iterations=40)
-    assert_same(run(**problem, max_iterations=3, checkpoint=saved(tmp_path), chunk=10), first)
-    assert_same(resumed(tmp_path, **problem, max_iterations=3), first)
+    first, whole = minimize(**problem, max_iterations=few), minimize(**problem, max_iterations=40)
+    assert_same(run(**problem, max_iterations=few, checkpoint=saved(tmp_path), chunk=10), first)
+    assert len(names(tmp_path)) == 1
+    assert_same(resumed(tmp_path, **problem, max_iterations=few), first)
     assert_same(resumed(tmp_path, **problem, max_iterations=40), whole)
     assert_same(resumed(tmp_path, **problem, max_iterations=40), whole)
 

@@ -271,15 +271,15 @@ class Folder:
                         for at, size in zip(shard.index, leaf.shape, strict=True)
                     ]
                     content = np.ascontiguousarray(shard.data).reshape(-1).view(np.uint8)
-                    crc = 0
+                    entry = [number, str(leaf.dtype), leaf.shape, starts, shard.data.shape]
+                    crc = checksum(entry)
                     for first in range(0, content.size, PART_BYTES):
                         if self._is_over:
                             raise NotKept("the run has ended before it was written")
                         part = content[first : first + PART_BYTES]
                         crc = zlib.crc32(part, crc)
                         file.write(part)
-                    own = shard.data.shape
-                    written.append([number, str(leaf.dtype), leaf.shape, starts, own, crc])
+                    written.append([*entry, crc])
             file.flush()
             os.fsync(file.fileno())
         _write_json(place.with_suffix(".json"), written)

@@ -22,17 +22,20 @@ class Unreadable(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """A shard as it was written: elements from ``starts`` on, of an array of this shape."""
+    """A shard as it was written: elements from ``starts`` on, of an array of this shape; with the
+    checksums of its entry in the list of shards, and of this entry and the elements.
+    """
 
     shape: tuple[int, ...]
     starts: tuple[int, ...]
     stored: np.ndarray
+    entry: int
     checksum: int
 
     @functools.cached_property
     def content(self) -> np.ndarray:
         """The elements, if they are those that were written: a disk may lose some, or all."""
-        if zlib.crc32(self.stored.reshape(-1).view(np.uint8)) != self.checksum:
+        if zlib.crc32(self.stored.reshape(-1).view(np.uint8), self.entry) != self.checksum:
             raise Unreadable("its bytes have changed since they were written")
         return self.stored
 
@@ -45,12 +48,13 @@ def pieces_in(folder: pathlib.Path) -> Iterator[tuple[int, Piece]]:
         place, at = path.with_suffix(""), 0
         is_empty = place.stat().st_size == 0  # the process had copies alone; no map
         content = np.zeros(0, np.uint8) if is_empty else np.memmap(place, np.uint8, "r")
-        for number, name, shape, starts, own, checksum in json.loads(path.read_text()):
+        for *entry, told in json.loads(path.read_text()):
+            number, name, shape, starts, own = entry
             dtype = jnp.dtype(name)
             size = math.prod(own) * dtype.itemsize
             piece = content[at : at + size].view(dtype).reshape(own)
             at += size
-            yield number, Piece(tuple(shape), tuple(starts), piece, checksum)
+            yield number, Piece(tuple(shape), tuple(starts), piece, checksum(entry), told)
 
 
 def restored(name: str, pieces: list[Piece], like: Any, *, is_free: bool) -> jax.Array:
@@ -94,7 +98,7 @@ def restored(name: str, pieces: list[Piece], like: Any, *, is_free: bool) -> jax
     return jax.device_put(keys, like.sharding)
 
 
-def checksum(content: dict[str, Any]) -> int:
+def checksum(content: Any) -> int:
     """The checksum of a description, which JSON can hold."""
     return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
