@@ -76,16 +76,22 @@ def join(
             raise typer.BadParameter(str(error), param_hint="--distributed") from error
 
 
+_was_interrupted = threading.Event()
+
+
 def _interrupt(number: int, frame: Any) -> None:
     del number, frame
+    _was_interrupted.set()
     raise KeyboardInterrupt
 
 
 def _is_of_an_interrupt(error: BaseException | None) -> bool:
-    """Whether an error came of Ctrl-C: modules in C turn it into errors of their own."""
+    """Whether an error came of a signal: modules in C turn it into errors of their own, which may
+    have lost what they came of.
+    """
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
-    return error is not None
+    return error is not None or _was_interrupted.is_set()
 
 
 @contextlib.contextmanager
@@ -101,11 +107,13 @@ def _ended_by_signals(line: str, *, in_time: bool) -> Iterator[None]:
     # Ctrl-C called :func:`leave` until now; a caller's own handler is left in place.
     taken = [signal.SIGTERM, *[signal.SIGINT] * (signal.getsignal(signal.SIGINT) is leave)]
     hook = sys.unraisablehook
+    _was_interrupted.clear()
 
     def raise_again(lost: Any) -> None:
         # An error in a callback of the garbage collector, such as JAX has, is printed and dropped
         # by Python. The timer's thread interrupts the main one when that is out of the callback.
         if _is_of_an_interrupt(lost.exc_value):
+            _was_interrupted.clear()
             threading.Timer(0.01, _thread.interrupt_main, [signal.SIGTERM]).start()
         else:
             hook(lost)
