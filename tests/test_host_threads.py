@@ -4,6 +4,7 @@ many products have several of their own.
 
 import os
 import signal
+import textwrap
 import threading
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from jaxdescent.kernels import host_threads
 from jaxdescent.kernels.host_threads import on_one_thread, summed
+from tests.commands import printed
 
 
 @pytest.fixture
@@ -66,6 +68,21 @@ def test_a_sum_has_all_its_parts_and_the_errors_of_the_one_who_asked():
     np.testing.assert_array_equal(summed(lambda index: np.full(2, 10**index), 3), 111)
     with np.errstate(divide="raise"), pytest.raises(FloatingPointError):
         summed(lambda index: np.ones(1) / (1 if index == 0 else np.zeros(1)), 2)
+
+
+def test_a_sum_is_whole_where_no_thread_begins_any_more():
+    program = """
+        import threading
+        import numpy as np
+        from jaxdescent.kernels.host_threads import summed
+
+        def later():
+            threading.main_thread().join()
+            print(summed(lambda index: np.full(1, 10**index), 3))
+
+        threading.Thread(target=later).start()
+    """
+    assert printed(textwrap.dedent(program)) == "[111]\n"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

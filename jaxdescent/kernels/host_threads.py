@@ -15,7 +15,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import util
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,9 @@ def usable_cores() -> int:
 
 
 def summed(part: Callable[[int], np.ndarray], count: int) -> np.ndarray:
-    """``part(0) + part(1) + ... + part(count - 1)``, each computed by a thread of its own."""
+    """``part(0) + part(1) + ... + part(count - 1)``, computed by several threads, the calling one
+    among them.
+    """
     if count == 1:
         return part(0)
     context = contextvars.copy_context()  # how NumPy treats errors of floating point
@@ -46,11 +48,16 @@ def summed(part: Callable[[int], np.ndarray], count: int) -> np.ndarray:
     def one(index: int) -> np.ndarray:
         return context.copy().run(part, index)
 
-    # The calling thread computes a part too.
-    others = [_pool().submit(one, index) for index in range(1, count)]
+    others: list[Future[np.ndarray]] = []
+    # No thread begins where Python ends, or where there are as many as there may be.
+    with contextlib.suppress(RuntimeError):
+        for index in range(1, count):
+            others.append(_pool().submit(one, index))
     total = part(0)
     for other in others:
         total = total + other.result()
+    for index in range(1 + len(others), count):
+        total = total + part(index)
     return total
 
 
