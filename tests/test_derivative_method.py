@@ -207,6 +207,26 @@ def test_a_direction_that_is_taken_for_rounding_is_told_of(shape, rng):
     assert 0.2 * result.value < result.suboptimality < result.value - least
 
 
+@pytest.mark.parametrize("l2", [[1e-8], [1e-3], [1e-8, 1e-6]])
+@pytest.mark.parametrize("shape", [(20, 100), (5, 250)])
+def test_a_penalty_is_not_lost_beside_columns_of_a_wide_matrix_in_other_units(l2, shape):
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        X = rng.normal(size=shape) * 10.0 ** rng.uniform(-2, 2, shape[1])
+        X, y = np.float32(X), np.float32(rng.normal(size=(shape[0], len(l2))))
+        result = solve(X, y, l2=np.float32(l2), intercept=False)
+        kernel = X.astype(float) @ X.T.astype(float)
+        least = sum(
+            0.5 * penalty * own @ np.linalg.solve(kernel + penalty * np.eye(len(X)), own)
+            for penalty, own in zip(np.float32(l2).astype(float), y.T.astype(float), strict=True)
+        )
+        assert status(result) == "CONVERGED"
+        assert result.value < 1.005 * least  # float32 weights are no nearer
+        np.testing.assert_allclose(
+            result.suboptimality, result.value - least, rtol=0.01, atol=1e-7 * least
+        )
+
+
 @pytest.mark.parametrize("l2", [(10.0, 1000.0), (1000.0, 10.0), (1.0, 100.0)])
 def test_a_direction_that_is_taken_for_rounding_is_penalised_in_each_output_by_its_own(l2, rng):
     X = rng.normal(size=(200, 4)).astype(np.float32)

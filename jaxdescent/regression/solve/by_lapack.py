@@ -16,7 +16,7 @@ import numpy as np
 from jaxdescent.designs import Design
 from jaxdescent.kernels.double_length import Double, double
 from jaxdescent.regression.solve.factor import is_uneven, null_level
-from jaxdescent.regression.solve.lapack_factor import Inverse, factorised
+from jaxdescent.regression.solve.lapack_factor import Inverse, factorised, may_lose_a_penalty
 from jaxdescent.regression.solve.refinement import (
     DOUBLE_ENTRIES,
     MAX_REFINEMENTS,
@@ -85,7 +85,7 @@ class Minimiser:
       units: the units of X and of y.
       exact: the weights of the minimiser in these units, (features, outputs).
       offset: the intercept of the minimiser, (outputs,), zeros without an intercept.
-      factor: of the normal matrix in these units.
+      factor: of the normal matrix in these units; of several solves one, with the verdicts on all.
       uncertainty: by how much the value at the minimiser may be above the minimum, in units.
       is_whole: whether no direction was taken for rounding, so that the minimum is exact for the
         given numbers.
@@ -159,35 +159,65 @@ def solve(regression: StoredRegression) -> Minimiser:
             factor = found.factor._replace(triangle=None)
             own = {"regression": regression, "factor": factor, "uncertainty": uncertainty}
             return dataclasses.replace(found, **own)
-    level = null_level(regression.digits, regression.X.shape[1])
-    if regression.l2.size == 1 or not is_uneven(np.sqrt(regression.squares), level, np):
+    if may_lose_a_penalty(regression):
+        # By features the penalty has its place beside each column, and by rows none is divided by
+        # rounding: which one is nearer to the minimum depends on the columns.
+        both = (_by_one_factor(regression, (unit, other), by_rows=way) for way in (True, False))
+        return _lower(*both)
+    rows, features = regression.X.shape
+    level = null_level(regression.digits, features)
+    is_tall_and_uneven = rows >= features and is_uneven(np.sqrt(regression.squares), level, np)
+    if regression.l2.size == 1 or not is_tall_and_uneven:
         return _by_one_factor(regression, (unit, other))
     # In one scale a long column hides short ones; several penalties have no factor in another.
-    shape = regression.X.shape[1], regression.y.shape[1]
-    exact, offset, parts = _zeros(shape), _zeros(shape[1:]), list[Minimiser]()
+    shape = features, regression.y.shape[1]
+    exact, offset, found = _zeros(shape), _zeros(shape[1:]), None
     for penalty in np.unique(regression.l2):
         own = regression.l2 == penalty
         part = _by_one_factor(regression.of_outputs(own), (unit, other))
         for into, of in ((exact, part.exact), (offset, part.offset)):
             into.high[..., own], into.low[..., own] = of
-        parts.append(part)
-    judged = {
-        "curves_down": any(part.factor.curves_down for part in parts),
-        "hides": any(part.factor.hides for part in parts),
-    }
-    return Minimiser(
-        regression,
-        (unit, other),
-        exact,
-        offset,
-        parts[0].factor._replace(triangle=None, **judged),
-        uncertainty=sum(part.uncertainty for part in parts),
-        is_whole=all(part.is_whole for part in parts),
+        uncertainty = part.uncertainty + (found.uncertainty if found else 0.0)
+        found = dataclasses.replace(_beside(part, found), uncertainty=uncertainty)
+    assert found is not None  # there is at least one output
+    return dataclasses.replace(found, regression=regression, exact=exact, offset=offset)
+
+
+def _beside(first: Minimiser, second: Minimiser | None) -> Minimiser:
+    """The first minimiser with the verdicts on both, and without a triangle."""
+    factors = [each.factor for each in (first, second) if each is not None]
+    factor = factors[0]._replace(
+        triangle=None,
+        curves_down=any(each.curves_down for each in factors),
+        hides=any(each.hides for each in factors),
     )
+    is_whole = first.is_whole and (second is None or second.is_whole)
+    return dataclasses.replace(first, factor=factor, is_whole=is_whole)
 
 
-def _by_one_factor(regression: StoredRegression, units: tuple[float, float]) -> Minimiser:
-    factor = factorised(regression)
+def _lower(first: Minimiser, second: Minimiser) -> Minimiser:
+    """Of each output the minimiser with the lower value."""
+    own = first.regression
+
+    def values(of: Minimiser) -> Array:
+        residual, _ = own.residual(of.exact.high, of.offset.high)
+        squares = np.sum(own.share * np.square(residual), axis=0)
+        return squares + np.sum(own.l2 * np.square(of.exact.high), axis=0)
+
+    is_first = values(first) <= values(second)
+    parts = zip((first.exact, first.offset), (second.exact, second.offset), strict=True)
+    exact, offset = (
+        Double(*(np.where(is_first, a, b) for a, b in zip(*pair, strict=True))) for pair in parts
+    )
+    uncertainty = max(first.uncertainty, second.uncertainty)
+    taken = {"exact": exact, "offset": offset, "uncertainty": uncertainty}
+    return dataclasses.replace(_beside(first, second), **taken)
+
+
+def _by_one_factor(
+    regression: StoredRegression, units: tuple[float, float], *, by_rows: bool = True
+) -> Minimiser:
+    factor = factorised(regression, by_rows=by_rows)
     exact, offset, uncertainty = _refined(regression, factor)
     features = regression.X.shape[1]
     is_whole = factor.basis.shape[1] >= min(regression.most_rank, features)

@@ -48,9 +48,17 @@ class Inverse(NamedTuple):
         return regression.transposed_product(image, is_centred=True) / self.squared_units
 
 
-def factorised(regression: StoredRegression) -> Inverse:
+def may_lose_a_penalty(regression: StoredRegression) -> bool:
+    """Whether the penalty of a wide A may be lost in the rounding of its longest column."""
+    rows, features = regression.X.shape
+    l2, level = regression.l2, null_level(regression.digits, features)
+    is_within = rows < features <= MOST_UNKNOWNS and l2.size == 1 and l2[0] > 0
+    return is_within and bool(is_uneven(np.sqrt(regression.squares), level, np))
+
+
+def factorised(regression: StoredRegression, *, by_rows: bool) -> Inverse:
     """The inverse for one penalty by a triangle, or by singular values where that shows a deficient
-    rank, for several penalties, and for a wide A.
+    rank, for several penalties, and for a wide A if it is to be factorised ``by_rows``.
     """
     rows, features = regression.X.shape
     l2, is_long = regression.l2, regression.digits == np.float64
@@ -61,10 +69,8 @@ def factorised(regression: StoredRegression) -> Inverse:
     shown = ULPS * float(np.finfo(regression.digits).eps)
     hides = bool(np.any(is_noise & (squares > shown**2 * (squares + moved))))
     are_uneven = is_uneven(lengths, null_level(regression.digits, features), np)
-    # If columns have uneven lengths, a penalty must not be lost in the rounding of the longest one.
-    is_lost = are_uneven and l2.size == 1 and l2[0] > 0 and features <= MOST_UNKNOWNS
     spectral = functools.partial(_spectral, regression, null=null, hides=hides)
-    if (rows < features and not is_lost) or l2.size > 1:
+    if (rows < features and by_rows) or l2.size > 1:
         is_plain = l2.any() or not are_uneven
         units = np.ones(features) if is_plain else np.where(lengths > 0, lengths, np.inf)
         return spectral(units, l2, rank)
