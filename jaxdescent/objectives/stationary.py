@@ -169,7 +169,7 @@ def equilibrating(hessian: Any, xp: Any = jnp) -> Any:
     """
     magnitude = xp.abs(hessian)
     scale = xp.ones(hessian.shape[:-1], hessian.dtype)
-    for _ in range(3):
+    for _ in range(4):
         peaks = scale * xp.max(magnitude * scale[..., None, :], axis=-1)
         is_usable = (peaks > 0) & xp.isfinite(peaks)
         scale = scale / xp.sqrt(xp.where(is_usable, peaks, 1))

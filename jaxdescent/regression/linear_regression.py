@@ -52,6 +52,11 @@ class LinearRegression(LinearModel):
     def loss(self, predictions: jax.Array, targets: jax.Array) -> jax.Array:
         return 0.5 * jnp.square(predictions - targets)
 
+    def value(self, params: Params) -> jax.Array:
+        params = self.packed(params)
+        predictions = self.image(params)
+        return self._value(params, predictions - self.y.astype(predictions.dtype))
+
     def value_and_gradient(self, params: Params) -> tuple[jax.Array, Params]:
         given, params = params, self.packed(params)
         way = self._way(params, self.y)
