@@ -212,7 +212,9 @@ def test_rows_that_changed_between_the_ends_of_their_files_are_refused(tmp_path,
     changed = X.copy()
     changed[3000:3010] += 1
     np.save(data, changed)
-    with pytest.raises(DataError, match="a fit of other rows: the data have changed between"):
+    with pytest.raises(
+        DataError, match=r"a fit of other rows: the data have changed\. Give the data of then"
+    ):
         jd.fit_model(data, **kept, resume=True)
     np.save(data, X)
     assert jd.fit_model(data, **kept, resume=True).metrics["resumed_at"] > 0

@@ -158,7 +158,7 @@ def test_no_chunk_copies_the_params(objective):
     loop = chunks.compile(chunks.begin(setup.inputs[0]))
     place = loop.params.unsafe_buffer_pointer()
     for until in (16, 32):
-        loop, _ = chunks.advance(loop, until)
+        loop, _ = chunks.advance(loop, until, is_last=True)
         assert loop.params.unsafe_buffer_pointer() == place
     inputs = loop, chunks.problem, chunks.limit, chunks.limit
     memory = chunks._advance.lower(*inputs).compile().memory_analysis()
