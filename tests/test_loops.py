@@ -87,13 +87,6 @@ def test_one_turn_is_one_kernel_on_a_cpu():
     assert plain[plain.index("ENTRY") :].count(" fusion(") > 5
 
 
-def test_what_calls_a_library_stays_outside_a_loop():
-    X = jnp.ones((8, 8))
-    for function, is_in_loop in ((lambda: X @ X, False), (lambda: X @ X[0], True)):
-        text = jax.jit(lambda function=function: loops.one_turn(function)).lower().as_text()
-        assert ("while" in text) == is_in_loop
-
-
 def test_what_has_effects_or_returns_keys_is_called_as_it_is():
     said = []
 

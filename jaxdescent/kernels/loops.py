@@ -60,8 +60,12 @@ def calls_libraries(function: Callable[..., Any], *arguments: Any) -> bool:
     """Whether XLA for CPUs compiles the function to more than one kernel even in a loop, because
     it multiplies matrices or has another operation for which XLA calls a library.
     """
-    traced = jax.make_jaxpr(function)(*arguments)
-    return any(_is_by_library(equation) for equation in equations(traced.jaxpr))
+    return has_libraries(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def has_libraries(jaxpr: Jaxpr) -> bool:
+    """Whether XLA for CPUs calls a library in a program, as in :func:`calls_libraries`."""
+    return any(_is_by_library(equation) for equation in equations(jaxpr))
 
 
 def _is_by_library(equation: Any) -> bool:
@@ -92,17 +96,16 @@ def one_turn(function: Callable[[], Any]) -> Any:
     """``function()``, in programs for CPUs as a loop of one iteration.
 
     XLA for CPUs compiles such a loop as one kernel, instead of several kernels that take some
-    milliseconds each. It is meant for many operations on little data: one thread runs them. The
-    function may close over arrays. A function that calls a library, has effects, returns random
-    keys, or computes nothing is called without the loop.
+    milliseconds each. It is meant for many operations on little data, few of which need a library:
+    one thread runs them. The function may close over arrays. A function that has effects, returns
+    random keys, or computes nothing is called without the loop.
     """
     traced, shapes = jax.make_jaxpr(function, return_shape=True)()
     leaves, treedef = jax.tree.flatten(shapes)
     once = jaxpr_as_fun(traced)
     has_keys = any(jnp.issubdtype(leaf.dtype, jax.dtypes.extended) for leaf in leaves)
     computes = any(equation.primitive.name != "broadcast_in_dim" for equation in traced.jaxpr.eqns)
-    calls = any(_is_by_library(equation) for equation in equations(traced.jaxpr))
-    if has_keys or traced.effects or calls or not computes:
+    if has_keys or traced.effects or not computes:
         return treedef.unflatten(once())
 
     def looped() -> list[jax.Array]:

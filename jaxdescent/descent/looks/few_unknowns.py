@@ -254,14 +254,16 @@ class _Unsuitable(Exception):
     """
 
 
-def _largest(objective: Objective, params: Params) -> int:
-    """The size of the largest array that the function closes over or computes."""
+def _largest(objective: Objective, params: Params) -> tuple[int, bool]:
+    """The size of the largest array that the function closes over or computes, and whether XLA for
+    CPUs calls a library for it.
+    """
     closed = jax.make_jaxpr(anew(objective.value))(params)
     made = [each.aval for equation in equations(closed.jaxpr) for each in equation.outvars]
     arrays = [each for each in (*map(jax.typeof, closed.consts), *made) if hasattr(each, "dtype")]
     if any(jnp.issubdtype(array.dtype, jax.dtypes.extended) for array in arrays):
         raise _Unsuitable
-    return max((array.size for array in arrays), default=0)
+    return max((array.size for array in arrays), default=0), loops.has_libraries(closed.jaxpr)
 
 
 def _computed(jaxpr: Any) -> int:
@@ -277,7 +279,8 @@ def _computed(jaxpr: Any) -> int:
 def _expansion(objective: Objective, params: Params) -> tuple[jax.Array, ...]:
     objective, params = as_double((objective, params))
     flat = ravel_pytree(params)[0]
-    numbers = flat.size * _largest(objective, params)
+    largest, has_libraries = _largest(objective, params)
+    numbers = flat.size * largest
     if numbers > MOST_NUMBERS:
         raise _Unsuitable
 
@@ -287,7 +290,8 @@ def _expansion(objective: Objective, params: Params) -> tuple[jax.Array, ...]:
             raise _Unsuitable
         return value, flat, ravel_pytree(gradient)[0], dense_hessian(objective, params)
 
-    return loops.one_turn(expanded) if numbers <= FEW_NUMBERS else expanded()
+    is_one = numbers <= FEW_NUMBERS and not has_libraries
+    return loops.one_turn(expanded) if is_one else expanded()
 
 
 def _values(objective: Objective, params: Params, parts: jax.Array, step: jax.Array) -> jax.Array:
