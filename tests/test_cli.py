@@ -423,6 +423,22 @@ def test_ctrl_c_in_a_module_of_c_is_no_error_of_its_own(capsys):
     assert capsys.readouterr().err == "Interrupted: nothing was written.\n"
 
 
+def test_a_command_that_tells_of_its_interruption_is_not_told_of_again(capsys):
+    def work():
+        with failing_in_one_line("jaxdescent"):
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(10)
+            except KeyboardInterrupt:
+                print("Interrupted: what was measured has been kept.")
+                raise Exit(130) from None
+
+    with pytest.raises(Exit) as ended:
+        work()
+    assert ended.value.exit_code == 130
+    assert capsys.readouterr() == ("Interrupted: what was measured has been kept.\n", "")
+
+
 def test_an_interrupt_that_a_callback_turned_into_an_error_is_not_lost(capsys):
     class Callback:
         def __del__(self):

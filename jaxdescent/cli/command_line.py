@@ -198,6 +198,8 @@ def failing_in_one_line(
 
         typer.echo(f"Interrupted: {error}" if isinstance(error, Interrupted) else line, err=True)
         raise typer.Exit(INTERRUPTED) from None
+    except typer.Exit:  # the command has said how it ends
+        raise
     except Exception as error:
         if _is_of_an_interrupt(error):
             typer.echo(line, err=True)
