@@ -15,7 +15,7 @@ PROGRAMS ?= build/programs
 export JAXDESCENT_TEST_PROGRAMS = $(PROGRAMS)
 
 # As pip does for packages that it copies: where Python may not write bytecode
-# (PYTHONDONTWRITEBYTECODE), every process would compile the package's source, 0.1 to 0.5 s of it.
+# (PYTHONDONTWRITEBYTECODE), every process would compile the source of what it imports.
 BYTECODE = $(@D)/bin/python -m compileall -q jaxdescent tests benchmarks
 
 .DEFAULT_GOAL := help

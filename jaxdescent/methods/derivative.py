@@ -68,9 +68,8 @@ class DerivativeMethod(LookingAhead):
     On one CPU nothing is compiled for a stored X of up to 32 MiB as float32 (8 of float64; 4 if it
     is wide), with up to 2^30 products in its Gram matrix and factors, 64 outputs, and half as many
     targets and weights as entries: NumPy solves in float64, and refines float64 data as above; the
-    Gram matrix is computed by several cores. On two cores a well-conditioned X takes 1.2 to 3 times
-    the time of the compiled solve, an ill-conditioned one a third or less, and the first call a
-    hundredth.
+    Gram matrix is computed by several cores. A well-conditioned X takes somewhat longer than by the
+    compiled solve, which takes seconds to compile, and an ill-conditioned one less.
 
     On accelerators, and if rows lie on several devices, the R of an ill-conditioned X comes from
     Gram matrices (shifted Cholesky QR) instead of QR: it is as accurate, and no row leaves its
