@@ -4,7 +4,7 @@ XLA for CPUs multiplies and factorises each member of a batch by a library call,
 exceeds the arithmetic for a matrix of twenty columns. Under ``vmap`` these functions are loops over
 whole arrays instead, whose innermost loops use vector registers. A library call inside a loop keeps
 XLA from compiling the loop as one kernel, which takes less than half the seconds: so the triangle
-of a matrix with a few columns and its solutions are loops everywhere.
+of a matrix with a few columns, and solutions by it, are loops on CPUs, in a batch or not.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def triangle_beside(columns: jax.Array) -> jax.Array:
 
 
 def upper_solution(triangle: jax.Array) -> jax.Array:
-    """X of ``R x = c`` for ``[R, c]`` with an upper triangle R, (unknowns,)."""
+    """The solution x of ``R x = c`` for ``[R, c]`` with an upper triangle R, (unknowns,)."""
     unknowns = len(triangle)
 
     def by_library(triangle: jax.Array) -> jax.Array:
