@@ -201,7 +201,10 @@ def failing_in_one_line(
     except typer.Exit:  # the command has said how it ends
         raise
     except Exception as error:
-        if _is_of_an_interrupt(error):
+        from jaxdescent.processes import OtherProcessFailed
+
+        # The end of another process reaches this one by a signal, and is told as what it is.
+        if _is_of_an_interrupt(error) and not isinstance(error, OtherProcessFailed):
             typer.echo(line, err=True)
             raise typer.Exit(INTERRUPTED) from None
         line = _line_of(error)
