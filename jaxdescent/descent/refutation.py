@@ -17,6 +17,7 @@ a claim is examined ("looked at"), and how a refuted descent continues or ends.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -98,9 +99,12 @@ class Refutable(Measured):
     @property
     def _is_small(self) -> bool:
         """Whether the objective is a regression so small that its singular values are computed."""
-        regression = self.objective.linear_regression
-        estimates = self.method.estimates(self.objective)
-        return regression is not None and singular_values.is_small(regression, estimates)
+        if (regression := self.objective.linear_regression) is None:
+            return False
+        if singular_values.is_small(regression, self.method.estimates(self.objective)):
+            return True
+        is_direct = self.method.solves_at_once(self.objective)
+        return is_direct and singular_values.is_worth_another_solve(regression)
 
     def _is_seen_by_host(self, loop: Loop) -> bool:
         """Whether the host can look at a claim of a loop whose arrays are concrete."""
@@ -293,7 +297,8 @@ class Refutable(Measured):
             reached = loop.norm / jnp.sqrt(2 * asked.known).astype(loop.norm.dtype)
             seen = scaled_step.Resolved(caution(loop.norm.dtype), reached)
         regression, allowed = self.objective.linear_regression, asked.allowed
-        look, of = scaled_step.look_at_regression, regression
+        look = functools.partial(scaled_step.look_at_regression, is_small=self._is_small)
+        of = regression
         if regression is None:
             look, of = scaled_step.look_at_quadratic, self.objective
         inputs = of, params, seen, allowed.astype(jnp.result_type(*jax.tree.leaves(params)))

@@ -61,6 +61,8 @@ def look_at_regression(
     params: Params,
     seen: Resolved | None = None,
     allowed: Any = 0.0,
+    *,
+    is_small: bool = False,
 ) -> Look:
     """A look at a claim on a regression: by LAPACK if X is small and on a CPU, else by the certain
     decrease of one step of the weights.
@@ -76,6 +78,7 @@ def look_at_regression(
         curvatures, the decrease counts as zero after the first pass. None for a method that
         estimates none.
       allowed: by how much the value may be above the minimum.
+      is_small: whether LAPACK may look.
     """
 
     def by_one_step() -> Look:
@@ -84,7 +87,7 @@ def look_at_regression(
         falls = seldom(is_needed, _fall_of_regression, _nothing, regression, params, lengths)
         return Look.refuting(falls, allowed)
 
-    if singular_values.is_small(regression, seen is not None):
+    if is_small:
         look = on_cpu(lambda: singular_values.in_program(regression, params, allowed), by_one_step)
     else:
         look = by_one_step()

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxdescent.descent.looks import Look
 from jaxdescent.designs import as_design
@@ -35,12 +36,16 @@ from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.kernels.host_threads import on_one_thread
 from jaxdescent.regression import LinearRegression
 from jaxdescent.regression.solve import by_lapack
-from jaxdescent.regression.solve.lapack_factor import ULPS
+from jaxdescent.regression.solve.lapack_factor import rounding_of_terms
 from jaxdescent.regression.solve.stored_regression import StoredRegression
 
 INDEPENDENT = 1e-3
 """The smallest eigenvalue of the Gram matrix of unit columns below which the singular values are
 computed: products of float32 show it to four digits."""
+
+MOST_FEATURES = 1024
+"""The most features of a direct solve that is looked at, whatever its rows: eigenvectors of that
+many take half a second."""
 
 
 def is_small(regression: LinearRegression, estimates: bool = True) -> bool:
@@ -52,9 +57,32 @@ def is_small(regression: LinearRegression, estimates: bool = True) -> bool:
       estimates: whether the method has an estimate of its own. If it has none, a claim rests on the
         rate of many steps, compared with which singular vectors are cheap for larger X too.
     """
-    design, outputs = as_design(regression.X), int(np.prod(jnp.shape(regression.y)[1:]))
-    is_one = jnp.ndim(regression.l2) == 0 and design.is_stored and bool(design.is_whole)
-    return is_one and by_lapack.is_quick(*design.shape, outputs, estimates=estimates)
+    size = *as_design(regression.X).shape, _outputs_of(regression)
+    return by_lapack.is_quick(*size, estimates=estimates) and _is_one_problem(regression)
+
+
+def is_worth_another_solve(regression: LinearRegression) -> bool:
+    """Whether a look at a direct solve, which is made where X is ill-conditioned, takes no longer
+    than the solve: the Gram matrix in float64 beside a factorisation of X itself. A program would
+    copy X for the host: it does not for a larger one.
+    """
+    design, outputs = as_design(regression.X), _outputs_of(regression)
+    rows, features = design.shape
+    is_tall = features <= min(rows, MOST_FEATURES) and outputs <= by_lapack.MOST_OUTPUTS
+    is_copied = isinstance(jax.tree.leaves(design)[0], Tracer)
+    is_within = not is_copied or 4 * rows * features <= by_lapack.MOST_BYTES
+    is_as_it_is = jnp.dtype(design.reading.dtype) == jnp.float32  # others would be copied
+    return is_tall and is_within and is_as_it_is and _is_one_problem(regression)
+
+
+def _is_one_problem(regression: LinearRegression) -> bool:
+    """Whether X is stored on one device, and the outputs share one penalty."""
+    design = as_design(regression.X)
+    return jnp.ndim(regression.l2) == 0 and design.is_stored and bool(design.is_whole)
+
+
+def _outputs_of(regression: LinearRegression) -> int:
+    return int(np.prod(jnp.shape(regression.y)[1:]))
 
 
 def in_program(regression: LinearRegression, params: Any, allowed: Any) -> Look:
@@ -117,7 +145,7 @@ def largest_decrease(solution: by_lapack.Minimiser, weights: np.ndarray, allowed
       weights: (features,) or (features, outputs), in the dtype whose digits a step has.
       allowed: by how much the value may be above the minimum.
     """
-    eps, features = ULPS * float(np.finfo(weights.dtype).eps), solution.regression.X.shape[1]
+    eps, features = rounding_of_terms(weights.dtype), solution.regression.X.shape[1]
     if features > max(len(solution.regression.X), by_lapack.MOST_LOOKED_AT):
         return 0.0
     with np.errstate(all="ignore"):
@@ -139,7 +167,7 @@ def largest_decrease(solution: by_lapack.Minimiser, weights: np.ndarray, allowed
         else:
             U, sizes, Vt = np.linalg.svd(A / own, full_matrices=False)
             sought = U.T @ posed.residual
-        kept = sizes > _shares(weights.dtype)[:, None] * sizes[0]
+        kept = sizes > _shares(eps)[:, None] * sizes[0]
         inverse = np.where(kept, 1 / np.where(sizes > 0, sizes, 1), 0)
         steps = np.einsum("fk,sko->fso", Vt.T, inverse[:, :, None] * sought) / own[:, None, None]
         if A is None:
@@ -197,11 +225,10 @@ class _Posed(NamedTuple):
         return np.concatenate([regression.centred * self.scale, penalty * np.diag(self.scale)])
 
 
-def _shares(dtype: Any) -> np.ndarray:
+def _shares(least: float) -> np.ndarray:
     """The shares of the largest singular value down to which others are kept: a tenth, a hundredth,
-    and so on, as far as the dtype tells them from rounding; one step is taken for each.
+    and so on down to the least, what rounding makes; one step is taken for each.
     """
-    least = 16 * float(np.finfo(dtype).eps)
     return np.append(10.0 ** -np.arange(1, int(-np.log10(least)) + 1), least)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,6 +48,14 @@ class Inverse(NamedTuple):
         return regression.transposed_product(image, is_centred=True) / self.squared_units
 
 
+def rounding_of_terms(dtype: Any) -> float:
+    """The rounding of a sum of terms, relative to their sizes. For params that are narrower than
+    float64 it is that of the params alone: half an eps each for a step and for the end of the step.
+    """
+    eps = float(np.finfo(dtype).eps)
+    return ULPS * eps if dtype == np.float64 else eps
+
+
 def may_lose_a_penalty(regression: StoredRegression) -> bool:
     """Whether the penalty of a wide A may be lost in the rounding of its longest column."""
     rows, features = regression.X.shape
@@ -66,7 +74,7 @@ def factorised(regression: StoredRegression, *, by_rows: bool) -> Inverse:
     squares, moved = regression.squares, regression.total * np.square(regression.mean)
     is_noise = squares <= null**2 * (squares + moved)
     lengths = np.sqrt(np.where(is_noise, 0, squares))
-    shown = ULPS * float(np.finfo(regression.digits).eps)
+    shown = rounding_of_terms(regression.digits)
     hides = bool(np.any(is_noise & (squares > shown**2 * (squares + moved))))
     are_uneven = is_uneven(lengths, null_level(regression.digits, features), np)
     spectral = functools.partial(_spectral, regression, null=null, hides=hides)
@@ -156,7 +164,7 @@ def _spectral(
     beyond = np.sort(sizes)[: max(len(sizes) - rank, 0)]
     is_kept = sizes > max(null * np.max(sizes, initial=0), np.max(beyond, initial=0))
     own = np.sqrt(regression.squares + ridge) / units
-    shown = ULPS * float(np.finfo(regression.digits).eps) * np.min(own[own > 0], initial=np.inf)
+    shown = rounding_of_terms(regression.digits) * np.min(own[own > 0], initial=np.inf)
     hides = hides or bool(np.any(sizes[~is_kept] > shown))
     basis, sizes = vectors[:, is_kept], sizes[is_kept]
     curvature = np.square(sizes)[:, None] + l2
