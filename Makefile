@@ -44,9 +44,8 @@ demo: $(INSTALLED) ## a fit of a table, then the whole story: 3 to 5 minutes, AR
 test: $(INSTALLED) ## the tests of every day, and doctests, in some minutes on two cores
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-# Of two workers the cores were idle an eighth of the time, where processes wait for others.
 test-all: $(INSTALLED) ## these and the slow ones, which share their programs
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m "" $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "" $(ARGS)
 
 test-slow: $(INSTALLED) ## the other tests, some of which need minutes or gigabytes
 	$(BIN)/python -m pytest -q -m "slow and not core" $(ARGS)
