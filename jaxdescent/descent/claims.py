@@ -38,7 +38,8 @@ def descend_to_claim(
     if no claim of this descent can be refuted. The arguments are those of
     :func:`jaxdescent.descent.loop.descend`.
     """
-    descent = Descent(*problem, max_iterations, check_every, looks=False)
+    how = {"looks": False, "checks_in_loop": True}
+    descent = Descent(*problem, max_iterations, check_every, **how)
     begin = functools.partial(descent.begin, params, history=history, starts_at_own=starts_at_own)
     loop = _measured(descent, descent.advance(begun(begin, params, problem)))
     return loop if descent.is_doubtful(loop) else descent.result(loop)

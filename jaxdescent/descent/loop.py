@@ -78,7 +78,9 @@ class Descent(Refutable):
     """A descent; its methods begin, advance (any number of times) and finish it."""
 
     def begin(self, params: Params, *, history: int, starts_at_own: bool) -> Loop:
-        """The loop before its first check, or after it for a method that looks ahead."""
+        """The loop before its first check, or after it for a method that looks ahead, unless that
+        check is the first turn of the loop.
+        """
         value_dtype = checks.check_value(self.objective, params)
         if starts_at_own:
             params = self.objective.placed_start(params)
@@ -107,7 +109,8 @@ class Descent(Refutable):
             history=History(*[jnp.full((history,), jnp.nan, value_dtype)] * 3) if history else (),
             checks=zero,
         )
-        return self.check(loop, self.progress(loop)) if self.looks_ahead else loop
+        is_checked = self.looks_ahead and not self._checks_start_in(loop)
+        return self.check(loop, self.progress(loop)) if is_checked else loop
 
     def advance(self, loop: Loop, until: jax.Array | None = None) -> Loop:
         """The loop after steps until a rule ends the descent, or to before iteration ``until``."""
@@ -200,19 +203,32 @@ class Descent(Refutable):
         )
 
     def step_and_check(self, loop: Loop) -> Loop:
-        """One step, and the check of the params that it leads to."""
+        """One step, and the check of the params that it leads to; the first turn may be the check
+        alone.
+        """
+        if self._checks_start_in(loop):
+            loop = lax.cond(loop.checks > 0, self._stepped, lambda loop: loop, loop)
+        else:
+            loop = self._stepped(loop)
+        return self.check(loop, self.progress(loop))
+
+    def _checks_start_in(self, loop: Loop) -> bool:
+        # With a library in the loop XLA would copy what the branch returns in each turn.
+        is_small = self.checks_in_loop and loops.are_few((loop.params, self.objective))
+        return is_small and not self._calls_libraries(loop)
+
+    def _stepped(self, loop: Loop) -> Loop:
         wide, state = self.method.blind_step(
             self.objective, precision.widen(loop.params), loop.state
         )
         params, state = self.narrowed(wide, state, loop)
         is_small = self.tolerance.is_small_step(params, loop.params)
-        loop = loop._replace(
+        return loop._replace(
             params=params,
             state=state,
             iteration=loop.iteration + 1,
             watch=loop.watch._replace(is_small_step=is_small),
         )
-        return self.check(loop, self.progress(loop))
 
     def checked_steps(self, loop: Loop) -> Loop:
         """The steps between two checks, then a check; the first time only the check."""

@@ -34,6 +34,9 @@ class Measured(NamedTuple):
     check_every: int
     looks: bool = True
     """Whether claims are tested by the structure, or by the function, inside the program."""
+    checks_in_loop: bool = False
+    """Whether a small program that is compiled for one call may hold the rules once: a method that
+    looks ahead then checks the start in the first turn of the loop."""
 
     def measure(self, params: Params) -> Progress:
         return measure(self.objective, params, self.max_iterations >= 0)
