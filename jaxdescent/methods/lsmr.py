@@ -134,18 +134,21 @@ class LSMR(LookingAhead):
             slope = {"weights": -pulled.reshape(params["weights"].shape)}
             value = 0.5 * jnp.sum(jnp.square(beta))
             given = GivenIntercept.at(params, means, value, slope)
+        scalars = first_scalars(basis, beta, alpha, column_norms(targets))
+        rounding = _rounding(regression, factor)
         return _State(
             basis=basis,
             last=basis.direction,
             gradient=basis.pulled,
             search=correction if has_start else jnp.zeros_like(weights),
-            scalars=first_scalars(basis, beta, alpha, column_norms(targets)),
+            scalars=scalars,
+            meets=self._meets(scalars, rounding, weights, factor),
             is_restart=jnp.full(beta.shape, has_start),
             is_estimate=jnp.array(False),
             factor=factor,
             means=means,
             given=given,
-            rounding=_rounding(regression, factor),
+            rounding=rounding,
             is_unbounded=~objective.linear_regression.is_convex,
         )
 
@@ -155,7 +158,7 @@ class LSMR(LookingAhead):
         basis, scalars, is_restart = state.basis, state.scalars, state.is_restart
         regression = _regression(objective, state.means)
         weights = params["weights"].reshape(regression.size, -1)
-        is_done, _ = self._ends(state, weights)
+        is_done, _ = state.ends
 
         # An output that is restarted first moves and then computes its residual for the next u; the
         # others multiply by their last direction. One product with X serves both.
@@ -196,17 +199,19 @@ class LSMR(LookingAhead):
             last = new_basis.direction - jnp.where(is_restart, 0, of_last) * state.last
             # Where an output is done, its direction goes on and may overflow.
             new_weights = jnp.where(is_restart | is_done, moved, moved + of_move * search)
+            meets = self._meets(new_scalars, state.rounding, new_weights, state.factor)
             changes = {
                 "last": last,
                 "gradient": gradient,
                 "scalars": new_scalars,
+                "meets": meets,
                 "is_estimate": ~jnp.all(is_restart),
             }
             # An estimate that has fallen this far may be rounding: the residual must confirm it.
             eps = jnp.finfo(beta.dtype).eps
             fallen = new_scalars.normal * inverse(new_scalars.first)
-            new = state._replace(scalars=new_scalars, is_restart=jnp.zeros_like(is_restart))
-            has_ended, _ = self._ends(new, new_weights)
+            new = state._replace(meets=meets, is_restart=jnp.zeros_like(is_restart))
+            has_ended, _ = new.ends
             is_doubtful = (has_ended & (fallen < eps**0.25)) | (fallen < 8 * eps)
             is_doubtful = is_doubtful & ~is_restart & ~is_done & (new_scalars.first > 0)
             search = jnp.where(is_doubtful, 0, search)
@@ -225,8 +230,7 @@ class LSMR(LookingAhead):
 
     def progress(self, objective: Objective, params: Params, state: State) -> Progress:
         regression = _regression(objective, state.means)
-        weights = params["weights"].reshape(regression.size, -1)
-        is_done, is_singular = self._ends(state, weights)
+        is_done, is_singular = state.ends
         scalars = state.scalars
         # With the default tolerances the end is rounding; a given tolerance means convergence.
         is_asked = self.atol is not None or self.btol is not None
@@ -268,9 +272,12 @@ class LSMR(LookingAhead):
     def estimates(self, objective: Objective) -> bool:
         return True
 
-    def _ends(self, state: _State, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """For each output, whether it has converged, and whether its condition exceeds conlim."""
-        scalars = state.scalars
+    def _meets(
+        self, scalars: Scalars, rounding: jax.Array, weights: jax.Array, factor: Factor | None
+    ) -> tuple[jax.Array, jax.Array]:
+        """For each output, whether the scalars are those of a solution, and whether their condition
+        exceeds conlim.
+        """
         dtype = scalars.norm.dtype
         eps = jnp.finfo(dtype).eps
         atol = jnp.asarray(ULPS * eps if self.atol is None else self.atol, dtype)
@@ -278,17 +285,14 @@ class LSMR(LookingAhead):
         conlim = jnp.asarray(0.1 / eps if self.conlim is None else self.conlim, dtype)
         # |A w| <= |A N| |N^-1 w|, where N^-1 w is known only for N = I.
         size = jnp.maximum(scalars.target - scalars.residual, 0)
-        if state.factor is None:
+        if factor is None:
             size = jnp.maximum(size, scalars.norm * column_norms(weights))
-        least = jnp.maximum(atol * scalars.norm, state.rounding)
+        least = jnp.maximum(atol * scalars.norm, rounding)
         is_stationary = scalars.normal <= least * scalars.residual
         is_solved = scalars.residual <= btol * scalars.target + atol * size
-        is_current = ~state.is_restart
-        if state.given is not None:
-            is_current &= ~state.given.is_other
         is_asked = (atol > 0) | (btol > 0)
-        is_done = ((is_stationary & (atol > 0)) | (is_solved & is_asked)) & is_current
-        return is_done, (scalars.condition > conlim) & is_current
+        is_met = (is_stationary & (atol > 0)) | (is_solved & is_asked)
+        return is_met, scalars.condition > conlim
 
 
 class _State(NamedTuple):
@@ -297,6 +301,7 @@ class _State(NamedTuple):
     gradient: jax.Array | None  # the direction of A'r; None without a preconditioner
     search: jax.Array  # h_bar; for an output that is restarted, its move before the restart
     scalars: Scalars
+    meets: tuple[jax.Array, jax.Array]  # what LSMR._meets says of the scalars
     is_restart: jax.Array
     is_estimate: jax.Array  # whether the scalars come from the recurrences
     factor: Factor | None
@@ -304,6 +309,14 @@ class _State(NamedTuple):
     given: GivenIntercept | None  # for means
     rounding: jax.Array  # |N'A'u| of a unit vector u that may be rounding
     is_unbounded: jax.Array  # whether a penalty or a weight is negative
+
+    @property
+    def ends(self) -> tuple[jax.Array, jax.Array]:
+        """For each output, whether it has converged, and whether its condition exceeds conlim."""
+        is_current = ~self.is_restart
+        if self.given is not None:
+            is_current &= ~self.given.is_other
+        return self.meets[0] & is_current, self.meets[1] & is_current
 
 
 def _regression(objective: Objective, means: Means | None = None) -> CentredRegression:
