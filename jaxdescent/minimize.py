@@ -21,7 +21,12 @@ from jaxdescent.calls import programs, repeated
 from jaxdescent.calls.problem import Problem, is_small, posed
 from jaxdescent.cost import ALLOWED_ITERATIONS
 from jaxdescent.descent import at_once
-from jaxdescent.descent.claims import descend_to_claim, settled
+from jaxdescent.descent.claims import (
+    compile_with_look,
+    descend_to_claim,
+    is_looked_at,
+    settled,
+)
 from jaxdescent.descent.fused_steps import fuses
 from jaxdescent.descent.host_params import as_on_host, default_on_host
 from jaxdescent.descent.implicit import attach_derivatives
@@ -171,6 +176,8 @@ def minimize(
         staged = whole._replace(method=first)
         inputs_of_stage = start, staged, most
         program = programs.compiled(descend_to_claim, inputs_of_stage, donate=donated, **flags)
+        if is_looked_at(program, staged):
+            compile_with_look(program.lower(*inputs_of_stage), *inputs_of_stage)
         result = settled(program, program(*inputs_of_stage), staged, limit, flags)
     else:
         program = programs.compiled(descend, stopped, **flags)

@@ -11,8 +11,8 @@ def compiled_by(call, monkeypatch):
         names.append(function.__name__)
         return plain(function, *rest)
 
-    monkeypatch.setattr(programs, "_compiled", recorded)
-    programs._compiled.__wrapped__ = plain.__wrapped__
-    call()
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(programs, "_compiled", recorded)
+        programs._compiled.__wrapped__ = plain.__wrapped__
+        call()
     return names

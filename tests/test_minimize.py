@@ -2,6 +2,8 @@
 
 import functools
 import gc
+import importlib.util
+import types
 import weakref
 
 import jax
@@ -113,6 +115,16 @@ def test_vmap_equals_a_python_loop(over):
 
 def square(p):
     return jnp.sum(p**2)
+
+
+def test_a_program_without_jit_is_solved_too():
+    """As one that is debugged, where the package is imported there."""
+    name = "jaxdescent.inputs.traced_functions"
+    with jax.disable_jit():
+        importlib.util.find_spec(name).loader.exec_module(types.ModuleType(name))
+        result = jd.minimize(lambda x: jnp.sum((x - 1) ** 4 + (x - 1) ** 2), np.zeros(2, "f"))
+    assert result.status == jd.Status.CONVERGED
+    np.testing.assert_allclose(result.params, 1, atol=1e-2)
 
 
 @pytest.mark.parametrize("objective", [jd.SumOfSquares(), square], ids=["separable", "function"])

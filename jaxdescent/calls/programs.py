@@ -108,6 +108,11 @@ class Program:
         leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(inputs)]
         return functools.partial(self.of_leaves.lower(*leaves).compile(), *leaves)
 
+    @property
+    def is_new(self) -> bool:
+        """Whether the program has not been compiled for any shapes."""
+        return not self.of_leaves._cache_size()
+
     def lower(self, *inputs: Any) -> Any:
         """The lowered program, as ``jax.jit(...).lower`` returns it, to inspect without a run."""
         return self.of_leaves.lower(*jax.tree.leaves(inputs))

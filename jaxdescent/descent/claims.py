@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from jaxdescent.calls.problem import Problem
 from jaxdescent.calls.programs import Program
 from jaxdescent.descent.loop import Descent, Params, begun
 from jaxdescent.descent.watch import Loop
+from jaxdescent.kernels.host_threads import usable_cores
 from jaxdescent.result import Result
 from jaxdescent.status import RUNNING
 
@@ -43,6 +45,29 @@ def descend_to_claim(
     begin = functools.partial(descent.begin, params, history=history, starts_at_own=starts_at_own)
     loop = _measured(descent, descent.advance(begun(begin, params, problem)))
     return loop if descent.is_doubtful(loop) else descent.result(loop)
+
+
+def is_looked_at(program: Program, problem: Problem) -> bool:
+    """Whether a program of :func:`descend_to_claim` that is new is likely to end with a claim on a
+    function, and another core may compile the look at it.
+    """
+    is_function = problem.objective.linear_regression is None
+    is_likely = is_function and problem.method.estimates(problem.objective)
+    return is_likely and program.is_new and usable_cores() > 1
+
+
+def compile_with_look(lowered: Any, params: Params, problem: Problem, limit: Any) -> None:
+    """Compile the lowered program, and meanwhile the look by the host at a claim of a small
+    function, for which any params will do.
+    """
+    descent = Descent(*problem, limit, 1)
+    with ThreadPoolExecutor(1) as pool:
+        made = pool.submit(lowered.compile)
+        if descent.is_seen_by_host(params):
+            from jaxdescent.descent.looks import few_unknowns
+
+            few_unknowns.prepare(problem.objective, params)
+    made.result()
 
 
 def settled(

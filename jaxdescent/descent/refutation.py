@@ -106,28 +106,29 @@ class Refutable(Measured):
         is_direct = self.method.solves_at_once(self.objective)
         return is_direct and singular_values.is_worth_another_solve(regression)
 
-    def _is_seen_by_host(self, loop: Loop) -> bool:
-        """Whether the host can look at a claim of a loop whose arrays are concrete."""
-        is_possible = self.is_refutable(loop.params, is_tried=False)
-        is_possible &= loop.watch.looks is not None
-        if not (is_possible and at_once.is_at_hand((loop.params, self.objective))):
+    def is_seen_by_host(self, params: Params) -> bool:
+        """Whether the host can look at a claim that is made at these params, if all arrays are
+        concrete.
+        """
+        is_possible = self.is_refutable(params, is_tried=False)
+        if not (is_possible and at_once.is_at_hand((params, self.objective))):
             return False
         if self.objective.linear_regression is not None:
             return self._is_small
         from jaxdescent.descent.looks import few_unknowns  # regressions go without it
 
-        return few_unknowns.is_possible(self.objective, loop.params)
+        return few_unknowns.is_possible(self.objective, params)
 
     def is_known_to_host(self, loop: Loop) -> bool:
         """Whether the host knows the minimum at the end of this loop, so that there is something to
         say about a descent that claims nothing.
         """
         is_last = int(loop.status) == Status.MAX_ITERATIONS.value
-        return is_last and self._is_small and self._is_seen_by_host(loop)
+        return is_last and self._is_small and self.is_seen_by_host(loop.params)
 
     def _seen_by_host(self, loop: Loop) -> Look | None:
         """The host's look at the claim; None if a program must look instead."""
-        if not self._is_seen_by_host(loop):
+        if not self.is_seen_by_host(loop.params):
             return None
         tolerance, value = float(self.tolerance.suboptimality), float(loop.value)
         if self._is_small:

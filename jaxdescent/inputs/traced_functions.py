@@ -15,7 +15,9 @@ from jax.extend.linear_util import WrappedFun
 
 # The class of a traced function with its constants; in newer JAX it is Jaxpr itself.
 _CLOSED: Any = type(jax.make_jaxpr(lambda: None)())
-_UNSPECIFIED: type = type(jax.make_jaxpr(jax.jit(lambda x: x))(0).eqns[0].params["in_shardings"][0])
+with jax.disable_jit(False):  # a program that is debugged may have disabled it
+    _inner = jax.make_jaxpr(jax.jit(lambda x: x))(0).eqns[0]
+    _UNSPECIFIED: type = type(_inner.params["in_shardings"][0])
 
 
 class Form(NamedTuple):

@@ -91,6 +91,12 @@ class Curvature:
         """``function(objective, params, *extra)``, compiled and run in the products' dtype."""
         return self._called(function, self.objective, self.params, *extra, **flags)
 
+    def compile(self, function: Callable[..., Any]) -> None:
+        """Compile what ``run(function)`` runs."""
+        inputs = self.objective, self.params
+        with double() if self.is_double else contextlib.nullcontext():
+            programs.compiled(function, inputs).prepared(*inputs)
+
     def _called(self, function: Callable[..., Any], *inputs: Any, **flags: Any) -> Any:
         with double() if self.is_double else contextlib.nullcontext():
             return programs.compiled(function, inputs, **flags)(*inputs)

@@ -14,6 +14,7 @@ of the params is multiplied by powers of two.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import Any, NamedTuple
 
@@ -131,9 +132,7 @@ def at_hand(
       size: the params' norm, at the point or on the way to it.
       tolerance: the relative tolerance of the value.
     """
-    wide = precision.widen(params)
-    # The programs cast their inputs themselves; arrays that functions close over keep their dtype.
-    curvature = Curvature(objective, wide, True, precision.epsilon(wide))
+    curvature = _curvature(objective, params)
     try:
         numbers = jax.device_get(curvature.run(_expansion))
     except Exception:  # a function may raise any error in float64
@@ -145,6 +144,18 @@ def at_hand(
     if judged.is_flat or judged.is_far:
         there = np.asarray(curvature.run(_values, judged.parts, judged.step))
     return _look(judged, there, np)
+
+
+def prepare(objective: Objective, params: Params) -> None:
+    """Compile what :func:`at_hand` begins with, at any point."""
+    with contextlib.suppress(Exception):  # a function may raise any error in float64
+        _curvature(objective, params).compile(_expansion)
+
+
+def _curvature(objective: Objective, params: Params) -> Curvature:
+    # The programs cast their inputs themselves; arrays that functions close over keep their dtype.
+    wide = precision.widen(params)
+    return Curvature(objective, wide, True, precision.epsilon(wide))
 
 
 def in_program(
