@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.linalg
 
 import jaxdescent as jd
 from benchmarks.problems.classical import rosenbrock
@@ -371,8 +372,9 @@ def test_each_method_is_compiled_when_its_turn_comes(condition, more, rng, monke
 
 @pytest.mark.parametrize(("budget", "every"), [(4, 7), (2, 32)])
 def test_a_hedge_that_is_seldom_checked_takes_over_between_two_checks(budget, every, rng):
-    X = rng.normal(size=(80, 30)) * 10 ** np.linspace(0, -1, 30)
-    X, y = (part.astype(np.float32) for part in (X, rng.normal(size=80)))
+    # Orthogonal columns of eight lengths, powers of two: a solve is exact on every machine.
+    X = scipy.linalg.hadamard(64)[:, 1:31] * 2.0 ** -(np.arange(30) % 8)
+    X, y = (part.astype(np.float32) for part in (X, rng.integers(-8, 9, size=64)))
     method = jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), budget)
 
     def solve(X, y):
