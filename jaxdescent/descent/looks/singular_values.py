@@ -43,9 +43,9 @@ INDEPENDENT = 1e-3
 """The smallest eigenvalue of the Gram matrix of unit columns below which the singular values are
 computed: products of float32 show it to four digits."""
 
-MOST_FEATURES = 1024
-"""The most features of a direct solve that is looked at, whatever its rows: eigenvectors of that
-many take half a second."""
+MOST_FEATURES = 512
+"""The most features of a direct solve that is looked at, whatever its rows: the factors of a square
+matrix of twice as many take longer on one core than XLA's solve."""
 
 
 def is_small(regression: LinearRegression, estimates: bool = True) -> bool:
