@@ -1,5 +1,7 @@
 """What a result claims is true, and what is true is claimed, on problems drawn at random."""
 
+import collections
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -318,6 +320,26 @@ def test_of_a_small_regression_the_minimum_is_known_however_a_descent_ends(metho
     assert len(pairs) >= 10
     for said, true, value in pairs:
         assert said == pytest.approx(true, rel=1e-4, abs=1e-10 * value)
+
+
+@pytest.mark.parametrize(
+    "method", [jd.GradientDescent(jd.BarzilaiBorwein()), jd.LSMR(jd.Sketch())], ids=str
+)
+def test_the_rounding_of_params_of_16_bits_is_said(method, rng):
+    """Gradient methods claimed to be where bfloat16 does not lead, and a sketch told the value of
+    the params before they were rounded.
+    """
+    start = {"weights": jnp.zeros(7, jnp.bfloat16), "intercept": jnp.zeros((), jnp.bfloat16)}
+    seen = collections.Counter()
+    for X, y in uneven_regressions((60, 7), rng, count=20):
+        result = jd.minimize(jd.LinearRegression(X, y), start, method, max_iterations=500)
+        params = {name: np.asarray(leaf, np.float64) for name, leaf in result.params.items()}
+        true, least = above_minimum(X, y, params)
+        assert float(result.value) == pytest.approx(least + true, rel=1e-3)
+        said, is_bound = float(result.suboptimality), result.evidence == jd.Evidence.BOUND
+        assert said == pytest.approx(true, rel=1e-3) or (is_bound and said > true)
+        seen[status(result)] += 1
+    assert min(seen["CONVERGED"], seen["STAGNATED"]) >= 2, seen
 
 
 @pytest.mark.parametrize("method", [jd.ConjugateGradient(), jd.LSMR(), jd.LBFGS()], ids=str)

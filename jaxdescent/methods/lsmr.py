@@ -223,6 +223,10 @@ class LSMR(LookingAhead):
         new = state._replace(basis=new_basis, given=given, **changes)
         return regression.with_intercept(new_weights, params), new
 
+    def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
+        # A residual that was computed for the move belongs to the weights before they were rounded.
+        return state._replace(is_estimate=jnp.ones_like(state.is_estimate))
+
     def calls_libraries(self, objective: Objective, params: Params, state: _State) -> bool:
         del objective, params
         factor, direction = state.factor, state.basis.direction

@@ -32,6 +32,7 @@ from jax.core import Tracer
 
 from jaxdescent.descent.looks import Look
 from jaxdescent.designs import as_design
+from jaxdescent.kernels.dtypes import compute_dtype
 from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.kernels.host_threads import on_one_thread
 from jaxdescent.regression import LinearRegression
@@ -96,7 +97,9 @@ def in_program(regression: LinearRegression, params: Any, allowed: Any) -> Look:
 
 def at_hand(regression: LinearRegression, params: Any, allowed: float) -> Look:
     """The look for concrete arrays; the value may be above the minimum by ``allowed``."""
-    given = jax.tree.map(np.asarray, _given(regression, params, allowed))
+    params = jax.tree.map(np.asarray, params)
+    wide = {name: leaf.astype(compute_dtype(leaf.dtype)) for name, leaf in params.items()}
+    given = jax.tree.map(np.asarray, _given(regression, wide, allowed))
     return _seen(given, intercept=regression.intercept)
 
 
