@@ -322,6 +322,21 @@ def test_of_a_small_regression_the_minimum_is_known_however_a_descent_ends(metho
         assert said == pytest.approx(true, rel=1e-4, abs=1e-10 * value)
 
 
+def test_the_minimum_is_known_where_each_output_has_its_own_penalty(rng):
+    method, seen = jd.GradientDescent(), collections.Counter()
+    for X, target in uneven_regressions((60, 7), rng, count=12):
+        y = np.stack([target, rng.normal(size=60), target - 1], axis=1).astype(np.float32)
+        l2 = np.float32(np.square(X).sum() * 10 ** rng.uniform(-7, 0, 3))
+        objective = jd.LinearRegression(X, y, l2=l2)
+        result = jd.minimize(objective, method=method, max_iterations=int(rng.integers(1, 60)))
+        seen[status(result)] += 1
+        if result.evidence != jd.Evidence.BOUND:
+            value = references.value(objective, result.params)
+            said = pytest.approx(references.height(objective, result.params), rel=1e-3)
+            assert float(result.suboptimality) == said or said.expected < 1e-9 * value
+    assert seen["MAX_ITERATIONS"] >= 4, seen
+
+
 @pytest.mark.parametrize(
     "method", [jd.GradientDescent(jd.BarzilaiBorwein()), jd.LSMR(jd.Sketch())], ids=str
 )

@@ -44,7 +44,7 @@ def look_on_host(question: Question, *, estimates: bool) -> Work:
     structure = question.structure
     size = structure.rows, structure.features, structure.outputs
     is_quick_now = is_on_host(question) and is_quick(*size, estimates=estimates)
-    return _on_host(question).setup if is_quick_now and not structure.has_own_l2 else Work()
+    return _on_host(question).setup if is_quick_now else Work()
 
 
 def _on_host(question: Question) -> Price:

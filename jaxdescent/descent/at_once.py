@@ -252,9 +252,7 @@ def _judged(
     end = _Point(weights, solution.intercept.astype(dtype))
     is_near, rest, evidence = judged(end, measured(end), max(start.size, end.size))
     falls, allowed = 0.0, float(tolerance.allowed(rest["value"], floor, np))
-    is_looked_at = (
-        solution.factor.hides and regression.l2.size == 1 and not tolerance.off.suboptimality
-    )
+    is_looked_at = solution.factor.hides and not tolerance.off.suboptimality
     if is_near and is_looked_at:
         falls = singular_values.largest_decrease(solution, weights, allowed)
     if is_near and not falls > allowed:

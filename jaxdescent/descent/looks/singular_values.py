@@ -22,6 +22,7 @@ Nearly equal columns have large terms that cancel in A s: their directions then 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -51,7 +52,7 @@ matrix of twice as many take longer on one core than XLA's solve."""
 
 def is_small(regression: LinearRegression, estimates: bool = True) -> bool:
     """Whether X is stored on one device, and so small that its singular vectors, which can prove a
-    solution, cost next to nothing. The outputs must share one penalty.
+    solution, cost next to nothing.
 
     Args:
       regression: any regression.
@@ -59,7 +60,7 @@ def is_small(regression: LinearRegression, estimates: bool = True) -> bool:
         rate of many steps, compared with which singular vectors are cheap for larger X too.
     """
     size = *as_design(regression.X).shape, _outputs_of(regression)
-    return by_lapack.is_quick(*size, estimates=estimates) and _is_one_problem(regression)
+    return by_lapack.is_quick(*size, estimates=estimates) and _is_stored(regression)
 
 
 def is_worth_another_solve(regression: LinearRegression) -> bool:
@@ -73,13 +74,13 @@ def is_worth_another_solve(regression: LinearRegression) -> bool:
     is_copied = isinstance(jax.tree.leaves(design)[0], Tracer)
     is_within = not is_copied or 4 * rows * features <= by_lapack.MOST_BYTES
     is_as_it_is = jnp.dtype(design.reading.dtype) == jnp.float32  # others would be copied
-    return is_tall and is_within and is_as_it_is and _is_one_problem(regression)
+    return is_tall and is_within and is_as_it_is and _is_stored(regression)
 
 
-def _is_one_problem(regression: LinearRegression) -> bool:
-    """Whether X is stored on one device, and the outputs share one penalty."""
+def _is_stored(regression: LinearRegression) -> bool:
+    """Whether X is stored on one device."""
     design = as_design(regression.X)
-    return jnp.ndim(regression.l2) == 0 and design.is_stored and bool(design.is_whole)
+    return design.is_stored and bool(design.is_whole)
 
 
 def _outputs_of(regression: LinearRegression) -> int:
@@ -143,12 +144,17 @@ def largest_decrease(solution: by_lapack.Minimiser, weights: np.ndarray, allowed
     take too long.
 
     Args:
-      solution: the minimiser of the regression, whose outputs share one penalty; an intercept is at
-        its optimum.
+      solution: the minimiser of the regression; an intercept is at its optimum.
       weights: (features,) or (features, outputs), in the dtype whose digits a step has.
       allowed: by how much the value may be above the minimum.
     """
-    eps, features = rounding_of_terms(weights.dtype), solution.regression.X.shape[1]
+    given = solution.regression
+    if given.l2.size > 1:  # outputs with one penalty have one factor
+        some = [given.l2 == penalty for penalty in np.unique(given.l2)]
+        parts = [dataclasses.replace(solution, regression=given.of_outputs(own)) for own in some]
+        each = zip(parts, some, strict=True)
+        return sum(largest_decrease(part, weights[:, own], allowed) for part, own in each)
+    eps, features = rounding_of_terms(weights.dtype), given.X.shape[1]
     if features > max(len(solution.regression.X), by_lapack.MOST_LOOKED_AT):
         return 0.0
     with np.errstate(all="ignore"):
