@@ -508,6 +508,15 @@ def test_constant_targets_are_met_exactly(method, seed):
     assert float(result.suboptimality) <= 1e-12 * float(np.sum(np.square(y)))
 
 
+@pytest.mark.parametrize("method", [jd.LSMR(), jd.Gram()], ids=str)
+def test_a_start_that_a_bound_proves_to_be_the_minimum_is_claimed(method, rng):
+    """Of a factor of one level beside an intercept all gradients are rounding."""
+    X, y = jd.Categorical(np.zeros(60, int), 1), rng.normal(size=60).astype(np.float32)
+    for scale in np.float32([0.01, 0.3, 1, 7]):
+        objective = jd.LinearRegression(X, scale * y, l2=scale)
+        assert status(jd.minimize(objective, method=method)) == "CONVERGED"
+
+
 def test_a_methods_own_tolerance_says_no_estimate_that_a_traced_tolerance_does_not_say():
     rng = np.random.default_rng(0)
     left, _ = np.linalg.qr(rng.normal(size=(400, 90)))

@@ -243,10 +243,16 @@ class Refutable(Measured):
         # A claim with stronger evidence than the look keeps its own.
         is_stronger = (status == Status.CONVERGED.value) & (watch.evidence < known.value)
         is_exact = look.is_exact & asked.is_looked_at & ~is_stronger & (status != RUNNING)
-        is_near = look.falls <= asked.allowed
+        # Where the start is the minimum, its gradient is rounding, and no scale for a gradient: a
+        # bound proves it.
+        is_bounded = asked.is_looked_at & (loop.status == Status.STAGNATED.value)
+        is_bounded &= (watch.evidence <= Evidence.BOUND.value) & xp.logical_not(is_false)
+        is_bounded &= watch.suboptimality <= asked.allowed
+        is_near = is_bounded | (look.falls <= asked.allowed)
         is_level = self.tolerance.is_level(loop.norm, loop.watch.scale, is_near, xp)
-        is_proven = is_exact & xp.logical_not(look.is_false) & is_level
+        is_proven = is_exact & xp.logical_not(look.is_false)
         is_proven = is_proven & (status != Status.MAX_ITERATIONS.value)
+        is_proven = (is_proven | is_bounded) & is_level
         status = xp.where(is_proven, np.int32(Status.CONVERGED.value), status)
         above = xp.where(is_low, falls, watch.suboptimality)
         above = xp.where(is_exact, look.falls, above)
