@@ -87,6 +87,28 @@ def test_derivatives_are_batched_by_vmap(data):
     np.testing.assert_allclose(slopes, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(9, 2), (4, 6)], ids=str)
+def test_the_gradient_of_a_batch_is_that_of_its_members(shape, rng):
+    X = rng.normal(size=(3, *shape))
+    X[1] += 1e6  # the means of this member alone are far from zero
+    X[2, :, 0] *= 1e-8  # and only this one has an uneven column
+    y = rng.normal(size=(3, shape[0]))
+
+    def by_solving(X, y):
+        centred = X - jnp.mean(X, axis=0, keepdims=True)
+        gram = centred.T @ centred + 0.5 * jnp.eye(shape[1])
+        return jnp.sum(jnp.sin(jnp.linalg.solve(gram, centred.T @ (y - jnp.mean(y)))))
+
+    def by_descent(X, y):
+        result = jd.minimize(jd.LinearRegression(X, y, l2=0.5), method=jd.DerivativeMethod())
+        return jnp.sum(jnp.sin(result.params["weights"]))
+
+    def of_batch(loss):
+        return jax.jit(jax.grad(lambda *data: jnp.sum(jax.vmap(loss)(*data)), argnums=(0, 1)))(X, y)
+
+    assert_trees_close(of_batch(by_descent), of_batch(by_solving), rtol=1e-6, atol=1e-7)
+
+
 def coupled(p, a):
     # Its minimum has no closed form: finite differences are the reference.
     return jnp.sum(jnp.cosh(p - a)) + 0.5 * jnp.sum(p**2) + p[0] * p[1] * jnp.tanh(a[0])

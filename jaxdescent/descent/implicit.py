@@ -27,6 +27,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.flatten_util import ravel_pytree
 
+from jaxdescent.kernels.branches import of_any
 from jaxdescent.numerics import precision
 from jaxdescent.numerics.linear_systems import System, on_vectors, solve
 from jaxdescent.objectives import Objective, Params
@@ -106,7 +107,13 @@ def _moved_regression(regression: Any, root: Params, tangents: Any) -> Params:
     if by_features is None:
         moved = moved_by(weights)
     else:
-        moved = lax.cond(are_uneven, lambda: moved_by(by_features), lambda: moved_by(weights))
+
+        def if_any(is_needed: jax.Array, weights: Weights) -> Params:
+            still = functools.partial(jax.tree.map, jnp.zeros_like, root)
+            return lax.cond(of_any(is_needed), lambda: moved_by(weights), still)
+
+        ways = if_any(are_uneven, by_features), if_any(~are_uneven, weights)
+        moved = jax.tree.map(functools.partial(jnp.where, are_uneven), *ways)
     of_design = jax.tree.leaves(tangents.X, is_leaf=lambda leaf: isinstance(leaf, SymbolicZero))
     if weights.jumps is None or all(isinstance(leaf, SymbolicZero) for leaf in of_design):
         return moved

@@ -14,6 +14,7 @@ from jax import lax
 from jaxdescent.designs.operands import columns_of
 from jaxdescent.designs.protocol import Design
 from jaxdescent.kernels import loops
+from jaxdescent.kernels.branches import of_any
 
 SAMPLED_ROWS, SAMPLED_ENTRIES = 64, 1 << 13
 """The spread of the columns is estimated from SAMPLED_ROWS rows, to about a third. A wide X is
@@ -67,7 +68,7 @@ def _near(design: Design, mean: jax.Array, share: jax.Array) -> Center:
     # product would take longer to compile than it could save.
     if loops.are_few(design):
         return Center(corrected(design, mean, share), jnp.array(True))
-    is_far = _is_far(design, mean, share)
+    is_far = of_any(_is_far(design, mean, share))
     mean = lax.cond(is_far, corrected, lambda _, mean, __: mean, design, mean, share)
     return Center(mean, is_far)
 

@@ -28,9 +28,9 @@ class Standardised(Design):
 
     ``X w - mean.w`` costs next to nothing, but each of its rows has an error of
     ``eps |mean| |w|``. Where that is too much (``center.is_far``), or X is small, the means are
-    subtracted from X's entries before these are multiplied. Under ``vmap`` over X both are
-    computed. Of designs side by side each is centred by itself: most have no entries to read, or no
-    mean far from zero.
+    subtracted from X's entries before these are multiplied; under ``vmap`` over X from those of
+    all members, if the means of any are far. Of designs side by side each is centred by itself:
+    most have no entries to read, or no mean far from zero.
 
     A penalty on the weights u of this design is one on ``w / scale`` for the weights
     ``w = scale u`` of X. Its weights are an array.

@@ -122,3 +122,23 @@ def unless_batched(is_needed: jax.Array) -> jax.Array:
         return is_needed, in_batched[0]
 
     return alone(is_needed)
+
+
+def of_any(flag: jax.Array) -> jax.Array:
+    """The flag, and under ``vmap`` one flag for all members: whether it is true for any of them.
+
+    A ``lax.cond`` by this flag stays a branch under ``vmap``. A batched one becomes a select of its
+    operands and of these behind ``lax.stop_gradient``, which JAX cannot transpose: in the rule of a
+    custom derivative, the gradient of a ``vmap`` would be an error.
+    """
+
+    @custom_vmap
+    def alone(flag: jax.Array) -> jax.Array:
+        return flag
+
+    @alone.def_vmap
+    def batched(axis_size: int, in_batched: list[bool], flag: jax.Array) -> Any:
+        del axis_size
+        return of_any(jnp.any(flag)), False
+
+    return alone(lax.stop_gradient(flag))
