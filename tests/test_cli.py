@@ -463,6 +463,48 @@ def test_an_interrupt_that_a_callback_turned_into_an_error_is_not_lost(capsys):
     assert capsys.readouterr().err == "Interrupted: nothing was written.\n"
 
 
+def test_an_error_behind_an_interrupt_that_a_callback_lost_is_the_interrupts(capsys):
+    class Callback:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+
+    def work():
+        with failing_in_one_line("jaxdescent"):
+            Callback()
+            raise SystemError("returned a result with an exception set")
+
+    with pytest.raises(Exit) as ended:
+        work()
+    assert ended.value.exit_code == 130
+    assert capsys.readouterr().err == "Interrupted: nothing was written.\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_that_another_module_passes_over_is_not_lost(number):
+    """As pyarrow does, which goes on where its import of pandas fails, for whatever reason."""
+    program = f"""
+import contextlib, os, signal, sys, time
+from typer import Exit
+from jaxdescent.cli import leave
+from jaxdescent.cli.command_line import failing_in_one_line
+
+signal.signal({int(number)}, leave)
+try:
+    with failing_in_one_line("jaxdescent"):
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), {int(number)})
+            time.sleep(10)
+        for _ in range(100):
+            time.sleep(0.01)
+except Exit as end:
+    sys.exit(end.exit_code)
+"""
+    done = ran(program)
+    assert (done.returncode, done.stderr) == (130, "Interrupted: nothing was written.\n")
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_at_the_interpreters_end_does_not_change_how_a_command_ended(number):

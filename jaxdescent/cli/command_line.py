@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -20,6 +21,9 @@ from jaxdescent.cli import INTERRUPTED, is_of_the_extra, leave
 
 LONGEST = 1.5
 """Seconds from a signal to the end of the process where Python has not handled the signal."""
+
+LOOK = 0.2
+"""Seconds between two looks at whether a signal is on its way to the end of the process."""
 
 
 def echo_json(content: dict[str, Any]) -> None:
@@ -89,15 +93,30 @@ def _is_of_an_interrupt(error: BaseException | None) -> bool:
     """Whether an error came of a signal: modules in C turn it into errors of their own, which may
     have lost what they came of.
     """
+    return _was_interrupted.is_set() or _came_of_one(error)
+
+
+def _came_of_one(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
-    return error is not None or _was_interrupted.is_set()
+    return error is not None
+
+
+def _is_lost() -> bool:
+    """Whether the main thread has raised an interrupt, and neither cleans up after it nor tells of
+    it: pyarrow goes on without pandas where an interrupt made the import of pandas fail.
+    """
+    handled: Any = sys._current_exceptions().get(threading.main_thread().ident or 0)
+    if isinstance(handled, tuple):  # before Python 3.12
+        handled = handled[1]
+    return _was_interrupted.is_set() and not _came_of_one(handled)
 
 
 @contextlib.contextmanager
 def _ended_by_signals(line: str, *, in_time: bool) -> Iterator[None]:
     """A context in which SIGTERM ends a command as Ctrl-C does, so that nothing half-written stays;
-    a run of one process ends :data:`LONGEST` later at the latest, with this line.
+    a run of one process ends :data:`LONGEST` later at the latest, with this line, and is
+    interrupted again where the interrupt was lost.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -105,16 +124,17 @@ def _ended_by_signals(line: str, *, in_time: bool) -> Iterator[None]:
     from jaxdescent.processes.signals import handled_by
 
     # Ctrl-C called :func:`leave` until now; a caller's own handler is left in place.
+    is_left = leave in map(signal.getsignal, (signal.SIGINT, signal.SIGTERM))
     taken = [signal.SIGTERM, *[signal.SIGINT] * (signal.getsignal(signal.SIGINT) is leave)]
-    hook = sys.unraisablehook
+    hook, timers = sys.unraisablehook, list[threading.Timer]()
     _was_interrupted.clear()
 
     def raise_again(lost: Any) -> None:
         # An error in a callback of the garbage collector, such as JAX has, is printed and dropped
         # by Python. The timer's thread interrupts the main one when that is out of the callback.
         if _is_of_an_interrupt(lost.exc_value):
-            _was_interrupted.clear()
-            threading.Timer(0.01, _thread.interrupt_main, [signal.SIGTERM]).start()
+            timers.append(threading.Timer(0.01, _thread.interrupt_main, [signal.SIGTERM]))
+            timers[-1].start()
         else:
             hook(lost)
 
@@ -122,11 +142,13 @@ def _ended_by_signals(line: str, *, in_time: bool) -> Iterator[None]:
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(handled_by(_interrupt, taken))
-            if in_time and signal.SIGINT in taken:
+            if in_time and is_left:
                 stack.enter_context(_ended_in_time(line))
             yield
     finally:
         sys.unraisablehook = hook
+        for timer in timers:
+            timer.cancel()
 
 
 @contextlib.contextmanager
@@ -143,9 +165,13 @@ def _ended_in_time(line: str) -> Iterator[None]:
         while number := os.read(reader, 1):
             # A fit with checkpoints has its own handler, which saves its state.
             is_ours = signal.getsignal(number[0]) is _interrupt
-            if is_ours and not is_over.wait(LONGEST) and not is_one_of_several():
-                os.write(2, f"{line}\n".encode())
-                os._exit(INTERRUPTED)
+            end = time.monotonic() + LONGEST
+            while is_ours and not is_over.wait(LOOK) and not is_one_of_several():
+                if time.monotonic() >= end:
+                    os.write(2, f"{line}\n".encode())
+                    os._exit(INTERRUPTED)
+                if _is_lost():
+                    _thread.interrupt_main(signal.Signals(number[0]))
         os.close(reader)
 
     threading.Thread(target=watch, name="jaxdescent-signals", daemon=True).start()
