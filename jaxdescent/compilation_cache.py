@@ -52,7 +52,8 @@ def cache(folder: str | os.PathLike[str] | None = None) -> pathlib.Path | None:
     True
     >>> jax.config.update("jax_compilation_cache_dir", None)  # from here on nothing is kept
     """
-    if folder is not None and not isinstance(folder, (str, os.PathLike)):
+    is_path = isinstance(folder, (str, os.PathLike)) and bool(os.fspath(folder))
+    if folder is not None and not is_path:
         raise TypeError(
             f"folder must be a path, or None for the user's cache folder, got {folder!r}."
         )

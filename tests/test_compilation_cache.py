@@ -236,9 +236,10 @@ def test_what_was_not_used_for_longest_goes_beyond_the_bound(folder, tmp_path, m
     assert {path.name for path in folder.iterdir()} == {"new-cache", "older-cache", "notes"}
 
 
-def test_the_folder_must_be_a_path():
-    with pytest.raises(TypeError, match=r"folder must be a path, or None .*, got 3"):
-        jd.cache(3)
+@pytest.mark.parametrize("folder", [3, ""])
+def test_the_folder_must_be_a_path(folder):
+    with pytest.raises(TypeError, match=rf"folder must be a path, or None .*, got {folder!r}"):
+        jd.cache(folder)
 
 
 @pytest.mark.slow

@@ -455,6 +455,8 @@ def test_without_pyarrow_the_error_says_what_to_install(monkeypatch, tmp_path):
         ({0: np.ones(2)}, "must be text, got 0"),
         ((np.ones((2, 2)), np.ones(2)), "data must be a path"),
         ([1, 2], "data must be a path"),
+        ("", "a path is empty"),
+        (["d.csv", b""], "a path is empty"),
         (pl.Series([1.0, 2.0]), "the table cannot be read"),
         ({}, "as many rows each"),
         ([], "data must be a path"),

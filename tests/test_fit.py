@@ -555,6 +555,18 @@ class TestModels:
         with pytest.raises(DataError, match=message):
             jd.load_model(tmp_path / "m")
 
+    @pytest.mark.parametrize(
+        "ask",
+        [
+            lambda model: model.save(""),
+            lambda model: jd.load_model(""),
+            lambda model: jd.fit_model({"x": np.ones(3)}, "x", checkpoint=""),
+        ],
+    )
+    def test_an_empty_path_is_not_the_current_folder(self, model, ask):
+        with pytest.raises(DataError, match="a path is empty"):
+            ask(model)
+
     def test_files_that_are_cut_off_or_gone_are_refused(self, model, tmp_path):
         folder = model.save(tmp_path / "m")
         text = (folder / "model.json").read_text()

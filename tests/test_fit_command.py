@@ -530,6 +530,18 @@ class TestBadData:
             (["predict", "m", "d.parquet", "--out", "p.csv", "--missing", "drop"], "error or mean"),
             (["predict", "m", "d.parquet", "--out", "p.csv", "--memory", "9MB"], "needs"),
             (["inspect", "none"], "no such file or folder"),
+            # As a Path, an empty text is the current folder.
+            *[
+                (arguments, "is empty: name a path")
+                for arguments in (
+                    ["fit", ""],
+                    ["fit", "d.parquet", "--test-data", ""],
+                    ["fit", "d.parquet", "--checkpoint="],
+                    ["predict", "", "d.parquet", "--out", "p.csv"],
+                    ["inspect", "d.parquet", ""],
+                    ["plan", "--machine", "--plot", ""],
+                )
+            ],
             (["inspect", "m/weights.npy", "d.parquet"], "must be of one format"),
         ],
     )

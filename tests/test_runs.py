@@ -549,6 +549,7 @@ REFUSED = [
     ),
     (lambda: jd.hooks.StopWhen(0.5), TypeError, r"StopWhen needs a function of a record, got 0.5"),
     (lambda: jd.hooks.Profile(3), TypeError, r"Profile needs the path of a folder, got 3"),
+    (lambda: jd.hooks.Profile(""), TypeError, r"Profile needs the path of a folder, got ''"),
     (lambda: run(max_iterations=0), ValueError, r"max_iterations"),
 ]
 

@@ -5,7 +5,7 @@ groups, flags without a type, and two examples.
 from __future__ import annotations
 
 import importlib.metadata
-from typing import Any
+from typing import Any, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -64,6 +64,20 @@ class Command(TyperCommand):
     def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]
         left_out = () if self.name in ("fit", "predict") else OF_A_FIT
         return in_groups(super().get_params(ctx), left_out)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The rest of the arguments, of which no path may be empty: as a Path, an empty text is the
+        current folder.
+        """
+        parser: Any = self.make_parser(ctx)
+        values, _, params = parser.parse_args(list(args))
+        hints = get_type_hints(self.callback)
+        for param in params:
+            value = values.get(param.name)
+            texts = [value] if isinstance(value, str) else value or ()
+            if "Path" in str(hints.get(param.name)) and "" in texts:
+                raise typer.BadParameter("is empty: name a path.", ctx=ctx, param=param)
+        return super().parse_args(ctx, args)
 
 
 class Commands(TyperGroup):

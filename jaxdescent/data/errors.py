@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
+import os
 import pathlib
 import re
 import tokenize
@@ -26,6 +27,17 @@ DAMAGED = (ValueError, EOFError, SyntaxError, tokenize.TokenError, zlib.error)
 
 class DataError(ValueError):
     """The data, or what was asked of it, cannot be used; the message is one line."""
+
+
+def path_of(given: Any) -> pathlib.Path:
+    """A path that a caller names.
+
+    Raises:
+      DataError: for an empty text, which as a Path is the current folder.
+    """
+    if not os.fspath(given):
+        raise DataError("a path is empty: name a file or a folder.")
+    return pathlib.Path(os.fsdecode(given))
 
 
 def need_arrow() -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxdescent.data.arrays import Arrays, NpyFiles
-from jaxdescent.data.errors import DataError, listed
+from jaxdescent.data.errors import DataError, listed, path_of
 from jaxdescent.data.filters import Filtered
 from jaxdescent.data.protocol import Source, stamps_of
 from jaxdescent.data.tables import ArrowStream
@@ -82,7 +82,7 @@ def _opened(data: Any, target_file: Any) -> Source:
             "data must be a path, several of them, a table, a dictionary of arrays or a "
             f"jaxdescent.data.Source, got {type(data).__name__}."
         )
-    return _open_files([pathlib.Path(os.fsdecode(path)) for path in given], target_file)
+    return _open_files([path_of(path) for path in given], target_file)
 
 
 def _open_files(paths: list[pathlib.Path], target_file: Any) -> Source:
@@ -118,7 +118,7 @@ def _open_files(paths: list[pathlib.Path], target_file: Any) -> Source:
 
 
 def _open_npy(files: list[pathlib.Path], target_file: Any) -> Source:
-    target = None if target_file is None else pathlib.Path(target_file)
+    target = None if target_file is None else path_of(target_file)
     if target is not None and not target.is_file():
         raise DataError(f"{target}: there is no such file.")
     own = None if target is None else target.resolve()

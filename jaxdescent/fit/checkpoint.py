@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxdescent import processes
 from jaxdescent.data import DataError
-from jaxdescent.data.errors import reading, replacing, writing
+from jaxdescent.data.errors import path_of, reading, replacing, writing
 from jaxdescent.fit import shared_rows
 from jaxdescent.fit.kept_folder import KeptFolder
 from jaxdescent.processes.signals import Interruption
@@ -62,7 +62,7 @@ class FitCheckpoint:
     """
 
     def __init__(self, folder: Any, *, resume: bool) -> None:
-        self.folder = pathlib.Path(os.path.abspath(folder))
+        self.folder = pathlib.Path(os.path.abspath(path_of(folder)))
         self.summary = Summary()  # of all descents
         self.resumed_at = 0
         self._processes: tuple[int, int] = (1, 1)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxdescent.data import DataError
-from jaxdescent.data.errors import listed, reading
+from jaxdescent.data.errors import listed, path_of, reading
 from jaxdescent.fit.columns import MOST_BITS
 from jaxdescent.fit.dates import PARTS, TREND, Dates, is_zone
 from jaxdescent.fit.encoding import Encoding
@@ -101,7 +101,7 @@ def load_model(folder: Any) -> Model:
     ...     print(jd.load_model(saved).predict({"x": np.array([10.0])}).round(6))
     [21.]
     """
-    folder = pathlib.Path(folder)
+    folder = path_of(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder.")
     path = folder / DESCRIPTION

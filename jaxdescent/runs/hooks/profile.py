@@ -27,7 +27,7 @@ class Profile(Hook):
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, chunk: int = 8) -> None:
-        if not isinstance(folder, str | os.PathLike):
+        if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
             raise TypeError(f"Profile needs the path of a folder, got {folder!r}.")
         check_count("chunk", chunk, least=0)
         self.folder = str(folder)
