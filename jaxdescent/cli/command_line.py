@@ -133,7 +133,7 @@ def _ended_by_signals(line: str, *, in_time: bool) -> Iterator[None]:
         # An error in a callback of the garbage collector, such as JAX has, is printed and dropped
         # by Python. The timer's thread interrupts the main one when that is out of the callback.
         if _is_of_an_interrupt(lost.exc_value):
-            timers.append(threading.Timer(0.01, _thread.interrupt_main, [signal.SIGTERM]))
+            timers.append(threading.Timer(LOOK, _thread.interrupt_main, [signal.SIGTERM]))
             timers[-1].start()
         else:
             hook(lost)
