@@ -698,6 +698,17 @@ def test_values_of_several_lines_are_closed(tmp_path, last, end):
     assert sum(block.rows for block in located(source, ["a"], 5000)) == rows + 1
 
 
+def test_bits_of_parquet_that_have_flipped_are_noticed_where_pages_have_checksums(tmp_path, rng):
+    path, values = tmp_path / "d.parquet", rng.normal(size=50)
+    options = {"use_dictionary": False, "compression": "none", "write_page_checksum": True}
+    pq.write_table(pa.table({"a": values, "y": values}), path, **options)
+    whole = path.read_bytes()
+    at = whole.index(values[20:22].tobytes())
+    path.write_bytes(whole[:at] + bytes(8) + whole[at + 8 :])
+    with pytest.raises(DataError, match=r"d\.parquet cannot be read: .*CRC"):
+        list(located(open_source(path), ["a", "y"], 20))
+
+
 def test_folders_say_which_of_their_links_cannot_be_read(tmp_path):
     folder, other = tmp_path / "d", tmp_path / "other"
     folder.mkdir(), other.mkdir()

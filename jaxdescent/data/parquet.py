@@ -52,6 +52,7 @@ class ParquetFiles(GroupedFiles):
             pre_buffer=False,
             memory_map=False,
             read_dictionary=list(text),
+            page_checksum_verification=True,  # of pages that have one
         )
 
     def _looked_up(self, names: Sequence[str]) -> dict[str, ColumnExtent]:
