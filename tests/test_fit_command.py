@@ -408,6 +408,14 @@ BAD_DATA = {
         lambda f: text_in_csv(f, rows=200_000), [],
         "row 200,001, column 'a': 'oops' is not a number",
     ),
+    "text among true and false": (
+        lambda f: saved_text(f, "a,y\ntrue,1\nFalse,2\n,3\noops,4\n"), [],
+        "row 4 of e.csv holds 'oops'",
+    ),
+    "text below a megabyte of true and false": (
+        lambda f: saved_text(f, "a,y\n" + "true,1\nfalse,2\n" * 100_000 + "oops,3\n"), [],
+        "row 200,001, column 'a': 'oops' is neither true nor false",
+    ),
     "ragged CSV": (
         lambda f: text_in_csv(f, bad="1,2,3"), [],
         "row 3,001 has 5 columns, and the header 3: is a quotation mark missing?",

@@ -153,20 +153,23 @@ def _unpacked(path: pathlib.Path) -> Any:
 
 
 def first_text(source: Source, name: str) -> str:
-    """The place of the first value that is no number, in a column of CSV files that begins with
-    numbers; empty for other data.
+    """The place of the first value that is none, in a column of CSV files that begins with numbers,
+    or with true and false; empty for other data.
     """
     while isinstance(source, WrappedSource):
         source = source.base
     if not isinstance(source, CsvFiles):
         return ""
+    kind = None
     for index, block in enumerate(source.offering((), [name]).blocks([name], 1)):
         for row, value in enumerate(block.columns[name].to_pylist()):
-            if value is None or not isinstance(value, str):
+            if not isinstance(value, str) or value in ("0", "1"):  # these are of both kinds
                 continue
-            try:
-                float(value)
-            except ValueError:
+            own = bool if value.lower() in ("true", "false") else None
+            with contextlib.suppress(ValueError):
+                own = own or type(float(value))
+            kind = kind or own
+            if own is None or own is not kind:
                 place = f"row {block.start_in_file + row + 1:,} of {block.file}"
                 return f"{place} holds {value!r}" if index or row else ""
     return ""
@@ -241,8 +244,9 @@ def _in_plain_words(path: pathlib.Path, message: str, names: Sequence[str]) -> s
         row = f"row {int(found['row']) - 1:,}, " if found["row"] else ""
         number = int(found["column"])
         column = repr(names[number]) if number < len(names) else number + 1
+        wrong = "neither true nor false" if found["type"] == "bool" else "not a number"
         return (
-            f"{path}: {row}column {column}: {found['value']!r} is not a number, as the column's "
+            f"{path}: {row}column {column}: {found['value']!r} is {wrong}, as the column's "
             "first values are: correct it, or name the column in --categorical, --hash or "
             "--exclude."
         )
