@@ -177,6 +177,22 @@ class TestKeep:
         assert not out.exists()
 
 
+    @pytest.mark.parametrize(("value", "code"), [(0.5, 0), (0.1, 2)])
+    def test_no_number_is_rounded_to_the_type_of_the_first_file(self, model, tmp_path, value, code):
+        data, out = tmp_path / "d", tmp_path / "p.parquet"
+        data.mkdir()
+        for file, of_type in enumerate([pa.float32(), pa.float64()]):
+            columns = {"a": pa.array([1.0, 2.0]), "kept": pa.array([value, None], of_type)}
+            pq.write_table(pa.table(columns), data / f"{file}.parquet")
+        result = run("predict", model, data, "--keep", "kept", "--out", out)
+        assert result.exit_code == code, result.output
+        if code:
+            said = "'kept' is double in one file, and float in the first, which would round it"
+            assert said in result.stderr
+        else:
+            assert pq.read_table(out)["kept"].to_pylist() == [value, None] * 2
+
+
 def test_a_missing_target_lists_the_columns(path):
     result = run("fit", path)
     assert result.exit_code == 2

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxdescent.data import DataError
 from jaxdescent.data.arrow_types import decoded
+from jaxdescent.data.decoding import values_of
 from jaxdescent.data.errors import need_arrow, one_line
 
 COLUMN = "prediction"
@@ -55,7 +56,7 @@ def prediction_file(out: pathlib.Path, *, overwrite: bool) -> Iterator[Callable[
                         if writer is None:
                             schema = batch.schema
                             writer = stack.enter_context(_writer(path, schema, ending))
-                        writer.write_batch(batch.cast(schema))
+                        writer.write_batch(_cast(batch, schema))
                     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                         raise DataError(
                             f"{ending} takes no such columns of --keep: {one_line(error)}."
@@ -75,6 +76,26 @@ def _plain(column: Any) -> Any:
     """
     pa, column = need_arrow(), decoded(column)
     return column.cast(pa.string()) if pa.types.is_null(column.type) else column
+
+
+def _cast(batch: Any, schema: Any) -> Any:
+    """A batch in the types of the first one, in which another file may store its columns.
+
+    Raises:
+      ArrowInvalid: where a type cannot hold the values: Arrow itself rounds floating-point numbers.
+    """
+    pa = need_arrow()
+    found = batch.cast(schema)
+    for name, given, cast in zip(schema.names, batch.columns, found.columns, strict=True):
+        are_floats = pa.types.is_floating(given.type) and pa.types.is_floating(cast.type)
+        if are_floats and cast.type.bit_width < given.type.bit_width:
+            before, after = (values_of(each).values for each in (given, cast.cast(given.type)))
+            if not np.array_equal(before, after, equal_nan=True):
+                raise pa.ArrowInvalid(
+                    f"{name!r} is {given.type} in one file, and {cast.type} in the first, which "
+                    "would round it"
+                )
+    return found
 
 
 def _writer(path: pathlib.Path, schema: object, ending: str):
