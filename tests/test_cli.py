@@ -506,6 +506,42 @@ except Exit as end:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_what_is_cleaned_up_after_an_interrupt_is_not_interrupted():
+    program = """
+import os, signal, sys, time
+from typer import Exit
+from jaxdescent.cli import leave
+from jaxdescent.cli.command_line import failing_in_one_line
+
+def rows():
+    try:
+        yield from range(9)
+    finally:
+        time.sleep(0.5)
+        print("closed")
+
+def read():
+    for row in rows():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+signal.signal(signal.SIGTERM, leave)
+try:
+    with failing_in_one_line("jaxdescent"):
+        try:
+            read()
+        finally:
+            time.sleep(0.5)
+            print("cleaned")
+except Exit as end:
+    sys.exit(end.exit_code)
+"""
+    done = ran(program)
+    line = "Interrupted: nothing was written.\n"
+    assert (done.returncode, done.stdout, done.stderr) == (130, "closed\ncleaned\n", line)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_at_the_interpreters_end_does_not_change_how_a_command_ended(number):
     program = f"""

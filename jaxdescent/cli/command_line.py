@@ -109,7 +109,9 @@ def _is_lost() -> bool:
     handled: Any = sys._current_exceptions().get(threading.main_thread().ident or 0)
     if isinstance(handled, tuple):  # before Python 3.12
         handled = handled[1]
-    return _was_interrupted.is_set() and not _came_of_one(handled)
+    # An interrupt on its way closes the generators that it passes.
+    is_on_its_way = isinstance(handled, GeneratorExit) or _came_of_one(handled)
+    return _was_interrupted.is_set() and not is_on_its_way
 
 
 @contextlib.contextmanager
