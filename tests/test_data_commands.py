@@ -176,6 +176,16 @@ class TestKeep:
         assert said in result.stderr
         assert not out.exists()
 
+    @pytest.mark.parametrize("number", [2**53 - 1, 2**53 + 1])
+    def test_whole_numbers_of_csv_are_kept_as_they_are_or_refused(self, model, tmp_path, number):
+        (tmp_path / "d.csv").write_text(f"a\n1\n{number}\n")
+        out = tmp_path / "p.parquet"
+        result = run("predict", model, tmp_path / "d.csv", "--keep", "a", "--out", out)
+        if number < 2**53:
+            assert pq.read_table(out)["a"].to_pylist() == [1, number]
+        else:
+            assert result.exit_code == 2
+            assert "--keep a: the model reads it as a number, which in row 2" in result.stderr
 
     @pytest.mark.parametrize(("value", "code"), [(0.5, 0), (0.1, 2)])
     def test_no_number_is_rounded_to_the_type_of_the_first_file(self, model, tmp_path, value, code):
