@@ -210,3 +210,14 @@ def test_levels_for_nearly_every_row_are_noted(table):
     (note,) = [n for n in fitted(table, (), categorical="when").metrics["notes"] if "levels" in n]
     assert note.startswith("'when' has 900 levels in 900 training rows: nearly every row has")
     assert not any("900 training" in note for note in fitted(table).metrics["notes"])
+
+
+def test_a_day_that_is_two_levels_is_noted(tmp_path):
+    days = [datetime.date(2024, 1, 1 + i % 3) for i in range(12)]
+    y = np.arange(12.0) % 5
+    for name, rows, of_type in (("a", slice(0, 5), "date32"), ("b", slice(5, 12), "timestamp[s]")):
+        columns = {"day": pa.array(days[rows]).cast(of_type), "y": y[rows]}
+        pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
+        notes = jd.fit_model(tmp_path, "y", categorical="day").metrics["notes"]
+        told = [note for note in notes if "as two levels, and so of 3 days" in note]
+        assert len(told) == (name == "b")

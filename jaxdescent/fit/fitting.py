@@ -21,7 +21,7 @@ from jaxdescent.fit.by_descent import check_start
 from jaxdescent.fit.checkpoint import PROCESSES, FitCheckpoint
 from jaxdescent.fit.dates import asked_for, looked_at, with_columns
 from jaxdescent.fit.job import Job
-from jaxdescent.fit.levels import notes_of_many_levels, with_levels
+from jaxdescent.fit.levels import notes_of_levels, with_levels
 from jaxdescent.fit.loading import load_model
 from jaxdescent.fit.model import Model
 from jaxdescent.fit.progress import ProgressListener
@@ -183,7 +183,7 @@ def _fitted(job: Job, began: float) -> Model:
             "infinite: numbers that are very large or very small have to be divided, or say "
             "--dtype float64."
         )
-    fitted.notes.extend(notes_of_many_levels(fitted.encoding.levels, fitted.parts[0]["rows"]))
+    fitted.notes.extend(notes_of_levels(fitted.encoding.levels, fitted.parts[0]["rows"]))
     packages = ("numpy", "jax", "jaxdescent", "pyarrow")
     versions = {"python": platform.python_version()}
     versions |= {package: provenance.version(package) for package in packages}

@@ -155,8 +155,32 @@ def _check(
     return None
 
 
-def notes_of_many_levels(levels: Mapping[str, Sequence[str]], rows: int) -> list[str]:
-    """Notes on columns that have nearly as many levels as there are training rows."""
+MIDNIGHT = " 00:00:00"
+"""The end of the text of a timestamp on whose day a column of dates has a text without it."""
+
+
+def notes_of_levels(levels: Mapping[str, Sequence[str]], rows: int) -> list[str]:
+    """Notes on columns that have nearly as many levels as there are training rows, and on columns
+    in which a day is two levels.
+    """
+    return [*_notes_of_many(levels, rows), *_notes_of_days(levels)]
+
+
+def _notes_of_days(levels: Mapping[str, Sequence[str]]) -> list[str]:
+    notes = list[str]()
+    for name, own in levels.items():
+        days = {text.removesuffix(MIDNIGHT) for text in own if text.endswith(MIDNIGHT)}
+        twice = [text for text in own if text in days]
+        if twice:
+            notes.append(
+                f"{name!r} has {twice[0]!r} and '{twice[0]}{MIDNIGHT}' as two levels, and so of "
+                f"{len(twice):,} days: where some files hold dates and others dates with a time, "
+                "convert one of them, or name the column in --date."
+            )
+    return notes
+
+
+def _notes_of_many(levels: Mapping[str, Sequence[str]], rows: int) -> list[str]:
     many = [name for name, own in levels.items() if 2 * len(own) > rows]
     if not many:
         return []
