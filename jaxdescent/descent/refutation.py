@@ -18,17 +18,16 @@ a claim is examined ("looked at"), and how a refuted descent continues or ends.
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent.descent import at_once
-from jaxdescent.descent.looks import Look, newton_steps, scaled_step, singular_values
+from jaxdescent.descent.looks import Asked, Look, newton_steps, scaled_step, singular_values
 from jaxdescent.descent.measured import Measured
 from jaxdescent.descent.nearness import with_bound_alone
-from jaxdescent.descent.suboptimality import NOISE_ULPS
 from jaxdescent.descent.watch import Looks, Loop, Watch
 from jaxdescent.kernels import loops
 from jaxdescent.kernels.branches import seldom
@@ -38,9 +37,6 @@ from jaxdescent.numerics.ritz import caution
 from jaxdescent.objectives import Objective, Params
 from jaxdescent.status import RUNNING, Evidence, Status
 from jaxdescent.tolerance import ResolvedTolerance
-
-STEEP = 10.0
-"""The factor by which the gradient must exceed its tolerance to refute a claim."""
 
 PAUSE = 4
 """After a refuted claim the next one is made after a quarter more iterations, so that few looks are
@@ -53,22 +49,6 @@ which a descent has stagnated: rounding that its estimate leaves out stops its p
 CHANGED = ("suboptimality", "evidence", "looks")
 READ = (*CHANGED, "checks_without_progress", "floor", "scale")
 """The scalars of the watch that a look changes, and those that it reads."""
-
-
-class _Asked(NamedTuple):
-    """The question to a look where a descent ends; scalars.
-
-    Attributes:
-      is_claim: whether the descent claims to have converged by an estimated suboptimality.
-      is_looked_at: whether the structure or the function is examined.
-      allowed: by how much the value may be above the minimum.
-      known: the decrease that is allowed or estimated already; a smaller one says nothing new.
-    """
-
-    is_claim: jax.Array
-    is_looked_at: jax.Array
-    allowed: jax.Array
-    known: jax.Array
 
 
 class Refutable(Measured):
@@ -192,7 +172,7 @@ class Refutable(Measured):
         status, new = jax.tree.map(as_before, (status, new), (loop.status, old))
         return loop._replace(status=status, watch=loop.watch._replace(**new))
 
-    def _asked(self, loop: Loop, overlooks: Any, xp: Any = jnp) -> _Asked:
+    def _asked(self, loop: Loop, overlooks: Any, xp: Any = jnp) -> Asked:
         """Whether there is a claim, whether it is looked at, and the suboptimality it allows; a
         claim stands if its method ``overlooks`` nothing.
         """
@@ -210,10 +190,10 @@ class Refutable(Measured):
             is_stuck = is_stuck | (loop.status == Status.MAX_ITERATIONS.value)
         is_stuck = is_stuck & is_on
         known = xp.maximum(allowed, xp.where(is_stuck, watch.suboptimality, allowed))
-        return _Asked(is_claim, is_claim | is_stuck, allowed, known)
+        return Asked(is_claim, is_claim | is_stuck, allowed, known)
 
     def _answered(
-        self, loop: Loop, asked: _Asked, look: Look, xp: Any = jnp
+        self, loop: Loop, asked: Asked, look: Look, xp: Any = jnp
     ) -> tuple[jax.Array, Watch]:
         """The status and the watch after a look."""
         watch, looks = loop.watch, loop.watch.looks
@@ -273,7 +253,7 @@ class Refutable(Measured):
         again = xp.where(is_last, Status.MAX_ITERATIONS.value, RUNNING)
         return xp.where(is_stuck, Status.STAGNATED.value, again).astype(xp.int32)
 
-    def _look_at_function(self, loop: Loop, asked: _Asked) -> Look:
+    def _look_at_function(self, loop: Loop, asked: Asked) -> Look:
         """The look at the claim by the function: in float64 where its unknowns are few."""
         from jaxdescent.descent.looks import few_unknowns
 
@@ -294,10 +274,10 @@ class Refutable(Measured):
             )
 
         if not members:
-            return by(_look_in_own_dtype)
-        return on_one_cpu(lambda: by(_look_in_double, members), lambda: by(_look_in_own_dtype))
+            return by(newton_steps.look)
+        return on_one_cpu(lambda: by(_look_in_double, members), lambda: by(newton_steps.look))
 
-    def _look_at_structure(self, loop: Loop, asked: _Asked) -> Look:
+    def _look_at_structure(self, loop: Loop, asked: Asked) -> Look:
         """The look at the claim by the structure. Under ``vmap`` a plain branch would copy X for
         every member.
         """
@@ -316,7 +296,7 @@ class Refutable(Measured):
 
 
 def _look_in_double(
-    objective: Objective, tolerance: ResolvedTolerance, loop: Loop, asked: _Asked
+    objective: Objective, tolerance: ResolvedTolerance, loop: Loop, asked: Asked
 ) -> Look:
     """The look in a program for one CPU, by the rule of certificates."""
     from jaxdescent.descent.looks import few_unknowns
@@ -324,33 +304,3 @@ def _look_in_double(
     how = {"value": loop.value, "size": loop.watch.size.scale, "tolerance": tolerance.suboptimality}
     how["is_asked"] = asked.is_looked_at
     return few_unknowns.in_program(objective, loop.params, **how)
-
-
-def _look_in_own_dtype(
-    objective: Objective, tolerance: ResolvedTolerance, loop: Loop, asked: _Asked
-) -> Look:
-    """The look by how far a step lowers the value, beside what is allowed by the measured
-    curvature, which no kink enters. The decrease is infinite where the gradient is not small by
-    this curvature. Without a claim it is half the squared Newton decrement, if this is known.
-    """
-    watch, is_claim = loop.watch, asked.is_claim
-    how = {"is_claim": is_claim, "allowed": asked.allowed, "most": 2 * loop.iteration}
-    seen = newton_steps.seen_at(objective, loop.params, **how)
-    size, height = watch.size.scale, jnp.abs(loop.value)
-    worth = (0.5 * seen.curvature * size * size).astype(height.dtype)
-    floor = jnp.minimum(watch.floor, precision.epsilon(loop.params) * worth)
-    allowed = jnp.minimum(asked.allowed, tolerance.allowed(height, floor))
-    # The difference of two values has the rounding of both.
-    noise = NOISE_ULPS * float(jnp.finfo(height.dtype).eps) * height
-    falls = loop.value - seen.lowest
-    falls = jnp.where(falls > noise, falls, 0)
-    if tolerance.off.gradient is not True and not tolerance.is_by_leaf:
-        own = height.astype(size.dtype) / jnp.where(size > 0, size, 1)
-        own = jnp.maximum(own, seen.curvature * size)
-        scale = STEEP * jnp.maximum(watch.reference, own)
-        is_steep = jnp.logical_not(tolerance.is_small_gradient(loop.norm, scale))
-        falls = jnp.where(is_steep & (loop.status != Status.STAGNATED.value), jnp.inf, falls)
-    decrement = seen.decrement.astype(falls.dtype)
-    is_exact = jnp.isfinite(decrement) & jnp.logical_not(is_claim)
-    falls = jnp.where(is_exact, jnp.maximum(falls, decrement), falls)
-    return Look(falls, falls > allowed, is_exact)

@@ -153,7 +153,7 @@ class LSMR(LookingAhead):
         )
 
     def blind_step(
-        self, objective: Objective, params: Params, state: State
+        self, objective: Objective, params: Params, state: _State
     ) -> tuple[Params, State]:
         basis, scalars, is_restart = state.basis, state.scalars, state.is_restart
         regression = _regression(objective, state.means)
@@ -232,7 +232,7 @@ class LSMR(LookingAhead):
         factor, direction = state.factor, state.basis.direction
         return factor is not None and loops.calls_libraries(factor.apply, direction)
 
-    def progress(self, objective: Objective, params: Params, state: State) -> Progress:
+    def progress(self, objective: Objective, params: Params, state: _State) -> Progress:
         regression = _regression(objective, state.means)
         is_done, is_singular = state.ends
         scalars = state.scalars

@@ -29,3 +29,19 @@ class Look(NamedTuple):
     def refuting(cls, falls: Any, allowed: Any) -> Look:
         """A look that cannot prove a claim, and refutes it if the decrease exceeds ``allowed``."""
         return cls(falls, falls > allowed, jnp.zeros((), bool))
+
+
+class Asked(NamedTuple):
+    """The question to a look where a descent ends; scalars.
+
+    Attributes:
+      is_claim: whether the descent claims to have converged by an estimated suboptimality.
+      is_looked_at: whether the structure or the function is examined.
+      allowed: by how much the value may be above the minimum.
+      known: the decrease that is allowed or estimated already; a smaller one says nothing new.
+    """
+
+    is_claim: Any
+    is_looked_at: Any
+    allowed: Any
+    known: Any

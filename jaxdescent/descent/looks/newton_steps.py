@@ -29,9 +29,14 @@ import jax.numpy as jnp
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
+from jaxdescent.descent.looks import Asked, Look
+from jaxdescent.descent.suboptimality import NOISE_ULPS
+from jaxdescent.descent.watch import Loop
 from jaxdescent.inputs.functions import anew
-from jaxdescent.numerics import randomness
+from jaxdescent.numerics import precision, randomness
 from jaxdescent.objectives import Objective, Params
+from jaxdescent.status import Status
+from jaxdescent.tolerance import ResolvedTolerance
 
 MOST_UNKNOWNS = 1 << 16
 """The most unknowns for which the memory of a look's vectors does not matter."""
@@ -54,6 +59,9 @@ FRACTIONS = (1.0, 0.25)
 SHARE = 4.0
 """The bound on the largest curvature is this factor times the root of the number of unknowns, times
 the largest ratio of a product's norm to its vector's, in the maximum norm."""
+
+STEEP = 10.0
+"""The factor by which the gradient must exceed its tolerance to refute a claim."""
 
 
 class Seen(NamedTuple):
@@ -197,3 +205,31 @@ def _evaluated(
     """The value, the gradient, and the Hessian's product with a direction."""
     (value, gradient), (_, image) = jax.jvp(objective.value_and_gradient, (at,), (direction,))
     return jnp.asarray(value), gradient, image
+
+
+def look(objective: Objective, tolerance: ResolvedTolerance, loop: Loop, asked: Asked) -> Look:
+    """The look by how far a step lowers the value, beside what is allowed by the measured
+    curvature, which no kink enters. The decrease is infinite where the gradient is not small by
+    this curvature. Without a claim it is half the squared Newton decrement, if this is known.
+    """
+    watch, is_claim = loop.watch, asked.is_claim
+    how = {"is_claim": is_claim, "allowed": asked.allowed, "most": 2 * loop.iteration}
+    seen = seen_at(objective, loop.params, **how)
+    size, height = watch.size.scale, jnp.abs(loop.value)
+    worth = (0.5 * seen.curvature * size * size).astype(height.dtype)
+    floor = jnp.minimum(watch.floor, precision.epsilon(loop.params) * worth)
+    allowed = jnp.minimum(asked.allowed, tolerance.allowed(height, floor))
+    # The difference of two values has the rounding of both.
+    noise = NOISE_ULPS * float(jnp.finfo(height.dtype).eps) * height
+    falls = loop.value - seen.lowest
+    falls = jnp.where(falls > noise, falls, 0)
+    if tolerance.off.gradient is not True and not tolerance.is_by_leaf:
+        own = height.astype(size.dtype) / jnp.where(size > 0, size, 1)
+        own = jnp.maximum(own, seen.curvature * size)
+        scale = STEEP * jnp.maximum(watch.reference, own)
+        is_steep = jnp.logical_not(tolerance.is_small_gradient(loop.norm, scale))
+        falls = jnp.where(is_steep & (loop.status != Status.STAGNATED.value), jnp.inf, falls)
+    decrement = seen.decrement.astype(falls.dtype)
+    is_exact = jnp.isfinite(decrement) & jnp.logical_not(is_claim)
+    falls = jnp.where(is_exact, jnp.maximum(falls, decrement), falls)
+    return Look(falls, falls > allowed, is_exact)
