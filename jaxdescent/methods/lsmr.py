@@ -153,12 +153,12 @@ class LSMR(LookingAhead):
         )
 
     def blind_step(
-        self, objective: Objective, params: Params, state: _State
+        self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State]:
         basis, scalars, is_restart = state.basis, state.scalars, state.is_restart
         regression = _regression(objective, state.means)
         weights = params["weights"].reshape(regression.size, -1)
-        is_done, _ = state.ends
+        is_done: jax.Array = state.ends[0]
 
         # An output that is restarted first moves and then computes its residual for the next u; the
         # others multiply by their last direction. One product with X serves both.
