@@ -27,6 +27,20 @@ def regress(X=X, y=Y, params=None, **options):
     return jd.minimize(jd.LinearRegression(X, y, **options), params)
 
 
+def solve(method, objective=None):
+    return jd.minimize(jd.LinearRegression(X, Y) if objective is None else objective, method=method)
+
+
+def damped(damping):
+    return descend(jd.LeastSquares(lambda p: p), method=jd.LevenbergMarquardt(damping))
+
+
+def by_map():
+    """A quadratic that cannot say what its Hessian's entries are, and such a regression."""
+    design = jd.MatrixFree(lambda w: w, rows=3, features=3)
+    return jd.Quadratic(lambda x: 2 * x, linear=jnp.ones(3)), jd.LinearRegression(design, Y[:3])
+
+
 def donate_twice():
     start = jnp.ones(2)
     descend(params=start, donate=True)
@@ -100,6 +114,40 @@ WRONG_TYPES = [
         lambda: descend(method=jd.GradientDescent(jd.Backtracking)),
         r"learning_rate.*Backtracking\(\)",
     ),
+    (lambda: descend(method=jd.LBFGS(2.5)), r"must be a Python integer, got 2\.5"),
+    (lambda: descend(method=jd.LBFGS(True)), "must be a Python integer, got True"),
+    (lambda: damped("big"), "must be a number, positive and finite, got 'big'"),
+    (lambda: damped([1.0, 2.0]), "must be a number"),
+    (lambda: solve(jd.LSMR(), jd.Quadratic(np.eye(2))), r"LSMR needs a jd\.LinearRegression"),
+    (lambda: solve(jd.LSMR(atol="small")), r"LSMR\.atol must be a number"),
+    (lambda: solve(jd.Gram(), jd.Quadratic(np.eye(2))), r"LinearRegression, got Quadratic"),
+    (lambda: solve(jd.Gram(0.1)), r"method must be a jaxdescent method.*got 0\.1"),
+    (lambda: solve(jd.Gram(jd.LSMR())), r"LSMR needs a jd\.LinearRegression, got GramForm"),
+    (
+        lambda: descend(method=jd.ConjugateGradient(jd.Jacobi())),
+        r"quadratic objectives alone.*jd\.LBFGS\(\)",
+    ),
+    *(
+        (lambda given=given: solve(given), "preconditioner must be")
+        for wrong in (jd.Jacobi, 3.0, "jacobi")
+        for given in (jd.ConjugateGradient(wrong), jd.LSMR(wrong))
+    ),
+    (lambda: solve(jd.LSMR(jd.Nystrom(2.0))), r"Nystrom\.rank must be a Python integer"),
+    (lambda: solve(jd.LSMR(jd.Jacobi()), by_map()[1]), "norms of X's columns"),
+    (lambda: solve(jd.LSMR(jd.Sketch()), by_map()[1]), "needs the rows of X"),
+    (lambda: solve(jd.ConjugateGradient(jd.Jacobi()), by_map()[0]), "diagonal of the Hessian"),
+    (lambda: solve(jd.ConjugateGradient(jd.Sketch()), by_map()[0]), r"rows of a jd\.LinearReg"),
+    (lambda: solve(jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), 2.5)), "Python integer"),
+    (lambda: solve(jd.Hedge(jd.LSMR(), jd.Gram(), 5)), r"Hedge\.then must be .* Gram\(\)"),
+    (lambda: solve(jd.Hedge(jd.GradientDescent(), jd.LSMR(), 5)), r"Hedge\.first must be"),
+    (lambda: solve(jd.Hedge(0.1, jd.LSMR(), 5)), r"jd\.GradientDescent\(0\.1\)"),
+    (
+        lambda: descend(method=jd.MiniBatches(optax.sgd(0.1))),
+        "needs rows that can be read, and Function",
+    ),
+    (lambda: solve(jd.MiniBatches(), by_map()[1]), "LinearRegression has none"),
+    (lambda: solve(jd.MiniBatches(jd.LSMR())), r"transformation or None, got LSMR\(\)"),
+    (lambda: jd.MiniBatches(jd.Backtracking()), "It is a rule for the learning rate"),
     # options
     (lambda: descend(max_iterations=1.5), r"integer, got 1\.5"),
     (lambda: descend(max_iterations="many"), r"max_iterations.*integer, got 'many'"),
@@ -227,6 +275,23 @@ WRONG_VALUES = [
     (lambda: descend(method=jd.GradientDescent(-1.0)), r"positive.*got -1"),
     (lambda: descend(method=jd.GradientDescent(np.inf)), r"finite, got inf"),
     (lambda: descend(method=jd.GradientDescent(np.nan)), r"finite, got nan"),
+    (lambda: descend(method=jd.LBFGS(0)), "at least 1, got 0"),
+    (lambda: damped(0), "positive and finite, got 0"),
+    (lambda: damped(np.nan), "positive and finite, got nan"),
+    (lambda: solve(jd.LSMR(atol=-1.0)), r"LSMR\.atol must be at least 0"),
+    (lambda: solve(jd.LSMR(btol=np.nan)), r"LSMR\.btol must be at least 0"),
+    (lambda: solve(jd.LSMR(conlim=0)), r"LSMR\.conlim must be positive"),
+    (lambda: solve(jd.LSMR(jd.Nystrom(0))), r"Nystrom\.rank must be at least 1, got 0"),
+    (lambda: solve(jd.LSMR(jd.Sketch(1))), r"Sketch\.oversampling must be at least 2, got 1"),
+    (lambda: solve(jd.Gram(jd.GradientDescent(-1.0))), "learning_rate must be positive"),
+    (lambda: solve(jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), 0)), "at least 1, got 0"),
+    (lambda: solve(jd.Hedge(jd.LSMR(), jd.LSMR(atol=-1.0), 5)), r"LSMR\.atol"),
+    (
+        lambda: solve(jd.Hedge(jd.LSMR(), jd.LSMR(), 5, tolerance=-1.0)),
+        r"Hedge\.tolerance must be at least 0",
+    ),
+    (lambda: solve(jd.MiniBatches(rows=0)), r"MiniBatches\.rows"),
+    (lambda: solve(jd.MiniBatches(epochs=0)), r"MiniBatches\.epochs"),
     # options
     (lambda: descend(max_iterations=0), r"max_iterations.*at least 1.*got 0"),
     (lambda: descend(max_iterations=2**31), r"below 2\*\*31"),

@@ -130,21 +130,6 @@ def test_an_optimal_start_needs_no_iteration(rng):
 
 
 @pytest.mark.core
-def test_a_preconditioner_for_an_objective_that_is_not_quadratic_is_refused():
-    method = jd.ConjugateGradient(preconditioner=jd.Jacobi())
-    with pytest.raises(TypeError, match=r"quadratic objectives alone.*jd\.LBFGS\(\)"):
-        jd.minimize(lambda x: jnp.sum(jnp.cosh(x)), jnp.ones(2), method)
-
-
-@pytest.mark.core
-@pytest.mark.parametrize("wrong", [jd.Jacobi, 3.0, "jacobi"], ids=str)
-def test_what_is_no_preconditioner_is_refused(wrong):
-    for method in (jd.ConjugateGradient(wrong), jd.LSMR(wrong)):
-        with pytest.raises(TypeError, match="preconditioner must be"):
-            jd.minimize(jd.SumOfSquares(), jnp.ones(2), method)
-
-
-@pytest.mark.core
 def test_it_keeps_two_vectors_besides_params_and_image():
     objective = as_objective(jd.Quadratic(jnp.eye(7), jnp.ones(7)))
     state = jax.eval_shape(jd.ConjugateGradient().init, objective, jnp.zeros(7))

@@ -141,24 +141,6 @@ def test_bfloat16_data_and_params_are_computed_with_in_float32(rng):
     )
 
 
-@pytest.mark.core
-def test_other_objectives_are_refused():
-    bowl = jd.Quadratic(jnp.eye(2), jnp.ones(2))
-    with pytest.raises(TypeError, match=r"Gram needs a jd\.LinearRegression, got Quadratic"):
-        jd.minimize(bowl, method=jd.Gram())
-
-
-@pytest.mark.core
-def test_a_method_that_is_none_is_refused(rng):
-    objective = regression(rng, 9, 3, dtype=np.float32)
-    with pytest.raises(TypeError, match=r"method must be a jaxdescent method.*got 0\.1"):
-        jd.minimize(objective, method=jd.Gram(0.1))
-    with pytest.raises(ValueError, match="learning_rate must be positive"):
-        jd.minimize(objective, method=jd.Gram(jd.GradientDescent(-1.0)))
-    with pytest.raises(TypeError, match=r"LSMR needs a jd\.LinearRegression, got GramForm"):
-        jd.minimize(objective, method=jd.Gram(jd.LSMR()))
-
-
 def test_many_penalties_share_one_gram_matrix_through_the_whole_descent(rng):
     X, y = rng.normal(size=(200, 60)).astype(np.float32), rng.normal(size=200).astype(np.float32)
     penalties = jnp.linspace(1, 50, 50)

@@ -304,28 +304,6 @@ def test_new_numbers_compile_nothing(rng):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("make", "error", "message"),
-    [
-        (lambda: jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), 0), ValueError, "at least 1, got 0"),
-        (lambda: jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), 2.5), TypeError, "Python integer"),
-        (lambda: jd.Hedge(jd.LSMR(), jd.Gram(), 5), TypeError, r"Hedge.then must be .* Gram\(\)"),
-        (lambda: jd.Hedge(jd.GradientDescent(), jd.LSMR(), 5), TypeError, "Hedge.first must be"),
-        (lambda: jd.Hedge(0.1, jd.LSMR(), 5), TypeError, r"jd.GradientDescent\(0.1\)"),
-        (lambda: jd.Hedge(jd.LSMR(), jd.LSMR(atol=-1.0), 5), ValueError, "LSMR.atol"),
-        (
-            lambda: jd.Hedge(jd.LSMR(), jd.LSMR(), 5, tolerance=-1.0),
-            ValueError,
-            "Hedge.tolerance must be at least 0",
-        ),
-    ],
-)
-def test_what_is_wrong_is_said(make, error, message):
-    with pytest.raises(error, match=message):
-        jd.minimize(as_regression(np.eye(3), np.ones(3)), method=make())
-
-
-@pytest.mark.slow
 def test_regressions_of_a_batch_end_by_either_and_have_their_derivatives(rng):
     problems = [data(rng, condition) for condition in (2.0, 300.0)]
     X, y = (np.stack(each).astype(np.float32) for each in zip(*problems, strict=True))

@@ -335,17 +335,3 @@ def test_it_keeps_twice_its_memory_and_one_vector_and_needs_six_more():
         result = compiled(start)
         assert result.status == jd.Status.MAX_ITERATIONS
         assert result.value < 99_999
-
-
-@pytest.mark.core
-@pytest.mark.parametrize(
-    ("memory", "error", "message"),
-    [
-        (0, ValueError, "at least 1, got 0"),
-        (2.5, TypeError, "must be a Python integer, got 2.5"),
-        (True, TypeError, "must be a Python integer, got True"),
-    ],
-)
-def test_a_bad_memory_is_refused(memory, error, message):
-    with pytest.raises(error, match=message):
-        jd.minimize(lambda x: x * x, 1.0, jd.LBFGS(memory))

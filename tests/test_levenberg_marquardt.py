@@ -172,18 +172,3 @@ def test_an_objective_without_residuals_is_refused():
     with pytest.raises(TypeError, match=r"needs an objective with residuals, got Function.*LBFGS"):
         jd.minimize(lambda x: x * x, 1.0, jd.LevenbergMarquardt())
     assert as_objective(lambda x: x).residuals(1.0) is None
-
-
-@pytest.mark.core
-@pytest.mark.parametrize(
-    ("damping", "error", "message"),
-    [
-        (0, ValueError, "positive and finite, got 0"),
-        (float("nan"), ValueError, "positive and finite, got nan"),
-        ("big", TypeError, r"must be a number, positive and finite, got 'big'"),
-        ([1.0, 2.0], TypeError, "must be a number"),
-    ],
-)
-def test_a_bad_damping_is_refused(damping, error, message):
-    with pytest.raises(error, match=message):
-        jd.minimize(jd.LeastSquares(rosenbrock), jnp.ones(2), jd.LevenbergMarquardt(damping))

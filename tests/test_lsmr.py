@@ -170,22 +170,6 @@ def test_under_jit_and_vmap_each_has_its_exact_solution(rng, x64):
 
 
 @pytest.mark.core
-def test_other_objectives_and_bad_tolerances_are_refused():
-    with pytest.raises(TypeError, match=r"LSMR needs a jd\.LinearRegression"):
-        jd.minimize(jd.SumOfSquares(), jnp.ones(2), jd.LSMR())
-    objective = jd.LinearRegression(jnp.ones((3, 1)), jnp.ones(3))
-    for options, message in (
-        ({"atol": -1.0}, r"LSMR\.atol must be at least 0"),
-        ({"btol": float("nan")}, r"LSMR\.btol must be at least 0"),
-        ({"conlim": 0}, r"LSMR\.conlim must be positive"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            jd.minimize(objective, method=jd.LSMR(**options))
-    with pytest.raises(TypeError, match=r"LSMR\.atol must be a number"):
-        jd.minimize(objective, method=jd.LSMR(atol="small"))
-
-
-@pytest.mark.core
 def test_it_keeps_as_many_vectors_as_it_says():
     objective = jd.LinearRegression(jnp.ones((50, 7)), jnp.ones(50), intercept=False)
     params = {"weights": jnp.zeros(7)}

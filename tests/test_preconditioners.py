@@ -145,37 +145,6 @@ def test_hyper_parameters_are_leaves_and_sizes_are_structure():
     assert jax.tree.structure(jd.Nystrom(3)) != jax.tree.structure(jd.Nystrom(4))
 
 
-@pytest.mark.core
-@pytest.mark.parametrize(
-    ("preconditioner", "error", "message"),
-    [
-        (jd.Nystrom(0), ValueError, r"Nystrom\.rank must be at least 1, got 0"),
-        (jd.Nystrom(2.0), TypeError, "Nystrom.rank must be a Python integer"),
-        (jd.Sketch(1), ValueError, r"Sketch\.oversampling must be at least 2, got 1"),
-    ],
-)
-def test_senseless_sizes_are_refused(preconditioner, error, message):
-    objective = jd.LinearRegression(jnp.ones((3, 1)), jnp.ones(3))
-    with pytest.raises(error, match=message):
-        jd.minimize(objective, method=jd.LSMR(preconditioner))
-
-
-@pytest.mark.core
-def test_what_a_design_or_hessian_cannot_answer_is_refused():
-    free = jd.LinearRegression(jd.MatrixFree(lambda w: w, rows=3, features=3), jnp.ones(3))
-    for preconditioner, message in (
-        (jd.Jacobi(), "norms of X's columns"),
-        (jd.Sketch(), "needs the rows of X"),
-    ):
-        with pytest.raises(TypeError, match=message):
-            jd.minimize(free, method=jd.LSMR(preconditioner))
-    form = jd.Quadratic(lambda x: 2 * x, linear=jnp.ones(3))
-    with pytest.raises(TypeError, match="diagonal of the Hessian"):
-        jd.minimize(form, method=jd.ConjugateGradient(jd.Jacobi()))
-    with pytest.raises(TypeError, match=r"rows of a jd\.LinearRegression"):
-        jd.minimize(form, method=jd.ConjugateGradient(jd.Sketch()))
-
-
 @pytest.mark.parametrize(
     "preconditioner", [jd.Jacobi(), jd.Eliminate()], ids=["Jacobi", "Eliminate"]
 )
