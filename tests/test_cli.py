@@ -23,7 +23,7 @@ from typer import Exit
 from jaxdescent import breakdown
 from jaxdescent.cli.command_line import failing_in_one_line
 from jaxdescent.machine import Machine
-from tests.commands import ran, run
+from tests.commands import COMMAND, ran, run
 
 
 @pytest.fixture
@@ -57,17 +57,21 @@ class TestOptions:
         assert second.everything
         assert second.dtype is None
 
-    def test_quick_lowers_the_budget_unless_one_is_given(self, asked):
-        run("breakdown", "--quick")
-        run("breakdown", "--quick", "--budget", "5")
-        shorter = dataclasses.replace(breakdown.QUICK, budget=5)
-        assert [settings for settings, _, _ in asked] == [breakdown.QUICK, shorter]
-
-    def test_thorough_takes_the_largest_sizes(self, asked):
-        run("breakdown", "--thorough")
-        run("breakdown", "--part", "3", "--all", "--thorough")
-        assert [settings for settings, _, _ in asked] == [breakdown.THOROUGH] * 2
-        assert asked[0][0].budget == breakdown.THOROUGH.budget == 100
+    @pytest.mark.parametrize(
+        ("arguments", "expected"),
+        [
+            (["--quick"], breakdown.QUICK),
+            (["--quick", "--budget", "5"], dataclasses.replace(breakdown.QUICK, budget=5)),
+            (["--thorough"], breakdown.THOROUGH),
+            (["--part", "3", "--all", "--thorough"], breakdown.THOROUGH),
+        ],
+    )
+    def test_quick_and_thorough_set_sizes_and_the_budget_unless_one_is_given(
+        self, asked, arguments, expected
+    ):
+        run("breakdown", *arguments)
+        assert [settings for settings, _, _ in asked] == [expected]
+        assert breakdown.THOROUGH.budget == 100
 
     def test_the_output_folder_is_used(self, asked, tmp_path):
         run("breakdown", "--output", str(tmp_path / "here"))
@@ -157,15 +161,13 @@ class TestPlan:
         assert long == short
         assert long["data_bytes"] == 2 * 5 * 3
 
-    def test_the_machine_alone(self, machine):
+    def test_the_machine_alone_and_with_a_plan(self, machine):
         result = run("plan", "--machine", "--recalibrate")
         assert result.exit_code == 0
         for expected in ("abacus", "matrix products, float64", "GB/s", "Gflop/s", "not measured"):
             assert expected in result.output
         assert machine == [True]
         assert json.loads(run("plan", "--machine", "--json").output)["kind"] == "abacus"
-
-    def test_the_machine_with_a_plan(self, machine):
         result = run("plan", "--machine", "--rows", "100", "--features", "10")
         assert "abacus" in result.output
         assert "DerivativeMethod()" in result.output
@@ -346,9 +348,7 @@ class TestBeforeJAXIsImported:
         [("typer", ["fit"]), ("rich", ["plan", "--rows", "9", "--features", "2"])],
     )
     def test_without_the_extra_one_line_says_what_to_install(self, module, arguments):
-        program = f"import sys; sys.modules[{module!r}] = None; "
-        program += "from jaxdescent.cli import main; main()"
-        done = ran(program, *arguments)
+        done = ran(f"import sys; sys.modules[{module!r}] = None; {COMMAND}", *arguments)
         assert done.returncode == 2
         assert done.stdout == ""
         (line,) = done.stderr.splitlines()
@@ -409,58 +409,58 @@ main()
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
 
 
-def test_ctrl_c_in_a_module_of_c_is_no_error_of_its_own(capsys):
-    def work():
-        with failing_in_one_line("jaxdescent"):
-            with contextlib.suppress(KeyboardInterrupt):
-                os.kill(os.getpid(), signal.SIGTERM)
-                time.sleep(10)
-            raise SystemError("returned a result with an exception set")
+NOTHING_WRITTEN = "Interrupted: nothing was written.\n"
 
-    with pytest.raises(Exit) as ended:
+
+def assert_interrupted(work, capsys, printed="", said=NOTHING_WRITTEN):
+    """That a command is told to be interrupted, once, that does this work."""
+    with pytest.raises(Exit) as ended, failing_in_one_line("jaxdescent"):
         work()
     assert ended.value.exit_code == 130
-    assert capsys.readouterr().err == "Interrupted: nothing was written.\n"
+    assert capsys.readouterr() == (printed, said)
+
+
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(10)
+
+
+def terminated_in_c():
+    with contextlib.suppress(KeyboardInterrupt):
+        terminate()
+    raise SystemError("returned a result with an exception set")
+
+
+def test_ctrl_c_in_a_module_of_c_is_no_error_of_its_own(capsys):
+    assert_interrupted(terminated_in_c, capsys)
 
 
 def test_a_command_that_tells_of_its_interruption_is_not_told_of_again(capsys):
     def work():
-        with failing_in_one_line("jaxdescent"):
-            try:
-                os.kill(os.getpid(), signal.SIGTERM)
-                time.sleep(10)
-            except KeyboardInterrupt:
-                print("Interrupted: what was measured has been kept.")
-                raise Exit(130) from None
+        try:
+            terminate()
+        except KeyboardInterrupt:
+            print("Interrupted: what was measured has been kept.")
+            raise Exit(130) from None
 
-    with pytest.raises(Exit) as ended:
-        work()
-    assert ended.value.exit_code == 130
-    assert capsys.readouterr() == ("Interrupted: what was measured has been kept.\n", "")
+    assert_interrupted(work, capsys, "Interrupted: what was measured has been kept.\n", "")
 
 
 def test_an_interrupt_that_a_callback_turned_into_an_error_is_not_lost(capsys):
     class Callback:
         def __del__(self):
-            with contextlib.suppress(KeyboardInterrupt):
-                os.kill(os.getpid(), signal.SIGTERM)
-                time.sleep(10)
-            raise SystemError("returned a result with an exception set")
+            terminated_in_c()
 
     def work():
-        with failing_in_one_line("jaxdescent"):
-            Callback()
-            for _ in range(200):
-                time.sleep(0.01)
+        Callback()
+        for _ in range(200):
+            time.sleep(0.01)
 
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a shell's background job
     try:
-        with pytest.raises(Exit) as ended:
-            work()
+        assert_interrupted(work, capsys)
     finally:
         signal.signal(signal.SIGINT, before)
-    assert ended.value.exit_code == 130
-    assert capsys.readouterr().err == "Interrupted: nothing was written.\n"
 
 
 def test_an_error_behind_an_interrupt_that_a_callback_lost_is_the_interrupts(capsys):
@@ -562,8 +562,7 @@ main()
 
 def test_characters_that_the_output_lacks_are_escaped(tmp_path):
     (tmp_path / "d.csv").write_text("ä,y\n1,2\n", encoding="utf-8")
-    program = "from jaxdescent.cli import main; main()"
-    done = ran(program, "inspect", tmp_path / "d.csv", PYTHONIOENCODING="ascii")
+    done = ran(COMMAND, "inspect", tmp_path / "d.csv", PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")
     assert "\\xe4" in done.stdout
 
@@ -584,16 +583,12 @@ def test_ctrl_c_in_a_callback_of_the_garbage_collector_is_not_lost(capsys):
         raise KeyboardInterrupt
 
     def work():
-        with failing_in_one_line("jaxdescent"):
-            gc.callbacks.append(interrupt)
-            gc.collect()
-            for _ in range(600):
-                time.sleep(0.1)
+        gc.callbacks.append(interrupt)
+        gc.collect()
+        for _ in range(600):
+            time.sleep(0.1)
 
-    with pytest.raises(Exit) as ended:
-        work()
-    assert ended.value.exit_code == 130
-    assert capsys.readouterr().err == "Interrupted: nothing was written.\n"
+    assert_interrupted(work, capsys)
 
 
 class TestCommand:
