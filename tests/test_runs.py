@@ -71,38 +71,38 @@ def assert_near(got, want):
     np.testing.assert_allclose(got.value, want.value, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.first
-@pytest.mark.parametrize("name", METHODS)
-def test_any_chunks_give_the_result_of_minimize(name, relaxed_promotion):
-    objective, start, method = METHODS[name]
+def same_in_chunks(objective, start, method, *chunks, **options):
+    """The result of a run, which is that of minimize in chunks of any of these lengths."""
     # minimize compiles the methods of a hedge apart, and may round once otherwise.
     is_exact = jax.config.read("jax_disable_most_optimizations") and not isinstance(
         method, jd.Hedge
     )
-    # With a history a small solve by default is XLA's too, and not the host's.
-    options = {"max_iterations": 77, "history": 5 if method is None else 0}
     want = jd.minimize(objective, start, method, **options)
-    got = [jd.run(objective, start, method, chunk=chunk, **options) for chunk in (7, None)]
-    assert_same(*got)
-    for one in got:
-        assert_same(one, want) if is_exact else assert_near(one, want)
-        assert jax.tree.structure(one) == jax.tree.structure(want)
+    got, *others = (jd.run(objective, start, method, chunk=each, **options) for each in chunks)
+    for other in others:
+        assert_same(other, got)
+    assert_same(got, want) if is_exact else assert_near(got, want)
+    assert jax.tree.structure(got) == jax.tree.structure(want)
+    return got
+
+
+@pytest.mark.first
+@pytest.mark.parametrize("name", METHODS)
+def test_any_chunks_give_the_result_of_minimize(name, relaxed_promotion):
+    # With a history a small solve by default is XLA's too, and not the host's.
+    history = 5 if METHODS[name][2] is None else 0
+    same_in_chunks(*METHODS[name], 7, None, max_iterations=77, history=history)
 
 
 @pytest.mark.parametrize("check_every", [1, 3])
 def test_any_chunks_give_the_same_with_several_steps_between_checks(check_every):
     options = {"max_iterations": 50, "check_every": check_every, "history": 5, "tolerance": 0}
-    want = minimize(**options)
-    for chunk in (1, 4, 100):
-        assert_same(run(chunk=chunk, **options), want)
+    same_in_chunks(valley, START, METHOD, 1, 4, 100, **options)
 
 
 def test_double_precision(x64):
-    start = jnp.asarray(START, jnp.float64)
-    want = jd.minimize(valley, start, jd.LBFGS())
-    got = jd.run(valley, start, jd.LBFGS(), chunk=2)
+    got = same_in_chunks(valley, jnp.asarray(START, jnp.float64), jd.LBFGS(), 2)
     assert got.params.dtype == jnp.float64
-    assert_same(got, want)
 
 
 def test_tolerances_predicates_and_closures():
@@ -470,16 +470,10 @@ def test_a_second_signal_need_not_wait_for_the_device():
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    seen = Recorder()
+    seen, steps = Recorder(), {"max_iterations": 100, "chunk": 100, "tolerance": 0}
     with pytest.raises(KeyboardInterrupt, match="a second SIGINT"):
         jd.run(
-            valley,
-            jnp.ones(size) * 0.5,
-            jd.GradientDescent(1e-5),
-            max_iterations=100,
-            chunk=100,
-            tolerance=0,
-            hooks=[Begins(), seen],
+            valley, jnp.ones(size) * 0.5, jd.GradientDescent(1e-5), hooks=[Begins(), seen], **steps
         )
     thread.join()
     assert "report 0 at 100" not in seen.calls
@@ -487,15 +481,10 @@ def test_a_second_signal_need_not_wait_for_the_device():
 
 def test_other_threads_run_without_handlers():
     found = []
-
-    def target():
-        found.append(run(max_iterations=20, chunk=10))
-
-    thread = threading.Thread(target=target)
+    thread = threading.Thread(target=lambda: found.append(run(max_iterations=20, chunk=10)))
     thread.start()
     thread.join()
-    want = minimize(max_iterations=20)
-    assert_same(found[0], want)
+    assert_same(found[0], minimize(max_iterations=20))
 
 
 def test_a_signal_that_is_ignored_stays_so():
@@ -575,22 +564,17 @@ def test_values_that_are_nan_elsewhere_are_a_status():
 
 @pytest.mark.slow
 def test_sharded_params_stay_sharded():
-    sharding = rows_over(8)
-    start = jax.device_put(jnp.linspace(-1, 1, 64), sharding)
+    start = jax.device_put(jnp.linspace(-1, 1, 64), rows_over(8))
     method = jd.GradientDescent(1e-3, momentum=jd.Nesterov())  # whose state is sharded, too
-    want = jd.minimize(bowl, start, method, max_iterations=20)
-    got = jd.run(bowl, start, method, max_iterations=20, chunk=3)
-    assert got.params.sharding.is_equivalent_to(sharding, 1)
-    assert_same(got, want)
+    got = same_in_chunks(bowl, start, method, 3, max_iterations=20)
+    assert got.params.sharding.is_equivalent_to(start.sharding, 1)
 
 
 def test_16_bits_are_rounded_at_random_as_without_chunks():
     start = jnp.linspace(-3, 3, 64, dtype=jnp.bfloat16)
     options = {"max_iterations": 200, "rounding": jd.StochasticRounding(3), "tolerance": 0}
-    want = jd.minimize(jd.SumOfSquares(), start, METHOD, **options)
-    got = jd.run(jd.SumOfSquares(), start, METHOD, chunk=32, **options)
+    got = same_in_chunks(jd.SumOfSquares(), start, METHOD, 32, **options)
     assert got.params.dtype == jnp.bfloat16
-    assert_same(got, want)
 
 
 @pytest.fixture
