@@ -18,7 +18,7 @@ import pytest
 import jaxdescent as jd
 from jaxdescent.runs import checkpoints
 from tests.results import assert_same
-from tests.short_runs import METHOD, START, valley
+from tests.short_runs import METHOD, START, names, valley
 
 LARGE = jnp.linspace(-1, 1, 20_000)  # 80 kB, beside which nothing else counts
 NOT_WRITTEN = r"could not be written; the run goes on"
@@ -58,10 +58,6 @@ def plain(iterations=200, start=START):
 
 def count_large():
     return sum(array.size == LARGE.size for array in jax.live_arrays())
-
-
-def names(folder):
-    return sorted(entry.name for entry in folder.iterdir())
 
 
 def to_a_file(folder):

@@ -23,7 +23,7 @@ from jaxdescent.runs.chunks import Chunks
 from jaxdescent.runs.driver import SECONDS, Pace
 from tests.meshes import rows_over
 from tests.results import assert_same
-from tests.short_runs import METHOD, START, X, Y, valley
+from tests.short_runs import METHOD, START, Sends, X, Y, valley
 
 REGRESSION = jd.LinearRegression(X, Y)
 TREE = {"a": jnp.arange(7.0), "b": jnp.ones((3, 2))}
@@ -418,17 +418,6 @@ def test_a_trace_of_one_chunk(tmp_path):
     elsewhere = tmp_path / "none"
     run(max_iterations=10, hooks=[jd.hooks.Profile(elsewhere, chunk=99)])
     assert not elsewhere.exists()
-
-
-class Sends(jd.hooks.Hook):
-    """Sends this process a signal after some chunks."""
-
-    def __init__(self, *chunks, number=signal.SIGINT):
-        self.chunks, self.number = chunks, number
-
-    def report(self, record):
-        if record.chunk in self.chunks:
-            os.kill(os.getpid(), self.number)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
