@@ -51,6 +51,11 @@ def closed_form(data):
     }
 
 
+def weights_of(y, X, method=None, **options):
+    """Of a regression of y on X, to be differentiated by either."""
+    return jd.minimize(jd.LinearRegression(X, y, **options), method=method).params["weights"]
+
+
 def score(params):
     return jnp.sin(params["weights"][0]) + params["weights"][1] ** 2 + jnp.cos(params["intercept"])
 
@@ -130,12 +135,8 @@ def test_jacobians_by_args_equal_finite_differences():
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
 def test_closures_are_differentiated_like_args(wrap):
     def closing(a):
-        return jnp.sum(
-            jd.minimize(
-                lambda p: coupled(p, a), jnp.zeros(2), METHODS["descent"], tolerance=1e-13
-            ).params
-            ** 2
-        )
+        how = {"method": METHODS["descent"], "tolerance": 1e-13}
+        return jnp.sum(jd.minimize(lambda p: coupled(p, a), jnp.zeros(2), **how).params ** 2)
 
     a = np.array([0.3, -0.7])
     expected = jax.grad(lambda a: jnp.sum(minimum(a) ** 2))(a)
@@ -145,22 +146,16 @@ def test_closures_are_differentiated_like_args(wrap):
 
 def test_a_closure_in_a_residual_is_differentiated():
     def closing(a):
-        return jd.minimize(
-            jd.LeastSquares(lambda p: a * p - 1.0),
-            jnp.zeros(2),
-            METHODS["descent"],
-            tolerance=1e-13,
-        ).params[0]
+        squares = jd.LeastSquares(lambda p: a * p - 1.0)
+        return jd.minimize(squares, jnp.zeros(2), METHODS["descent"], tolerance=1e-13).params[0]
 
     np.testing.assert_allclose(jax.grad(closing)(2.0), -1 / 4, rtol=1e-8)
 
 
 def test_a_sum_of_squares_moves_with_its_center():
     def of(center):
-        return jnp.sum(
-            jd.minimize(jd.SumOfSquares(2.0, center), jnp.zeros(3), jd.DerivativeMethod()).params
-            ** 2
-        )
+        squares = jd.SumOfSquares(2.0, center)
+        return jnp.sum(jd.minimize(squares, jnp.zeros(3), jd.DerivativeMethod()).params ** 2)
 
     center = jnp.array([1.0, 2.0, 3.0])
     np.testing.assert_allclose(jax.grad(of)(center), 2 * center, rtol=1e-10)
@@ -183,9 +178,8 @@ def test_a_quadratics_solution_is_differentiated_by_its_hessian(rng):
 
 def test_start_and_learning_rate_have_no_influence():
     def of(start, rate):
-        return jnp.sum(
-            jd.minimize(lambda p: jnp.sum((p - 1) ** 2), start, jd.GradientDescent(rate)).params
-        )
+        method = jd.GradientDescent(rate)
+        return jnp.sum(jd.minimize(lambda p: jnp.sum((p - 1) ** 2), start, method).params)
 
     by_start, by_rate = jax.grad(of, (0, 1))(jnp.ones(2) * 3, 0.1)
     np.testing.assert_array_equal(by_start, 0)
@@ -210,9 +204,8 @@ def test_differentiating_traces_the_descent_once():
         return jnp.sum((p - a) ** 2)
 
     def of(a):
-        return jnp.sum(
-            jd.minimize(counted, jnp.zeros(2), jd.GradientDescent(0.1), args=(a,)).params
-        )
+        method = jd.GradientDescent(0.1)
+        return jnp.sum(jd.minimize(counted, jnp.zeros(2), method, args=(a,)).params)
 
     slope = jax.jit(jax.grad(of))
     slope(jnp.ones(2))
@@ -341,10 +334,7 @@ def test_weights_of_least_norm_move_so_by_lsmr_or_without_intercept(kind, method
     along, back = along / np.linalg.norm(along), back / np.linalg.norm(back)
     exact = of_least_norm(X, intercept)
 
-    def weights(y):
-        regression = jd.LinearRegression(X, y, intercept=intercept)
-        return jd.minimize(regression, method=method).params["weights"]
-
+    weights = functools.partial(weights_of, X=X, method=method, intercept=intercept)
     atol = 2e-5 * np.max(np.abs(exact))
     np.testing.assert_allclose(jax.jvp(weights, (y,), (along,))[1], exact @ along, atol=atol)
     np.testing.assert_allclose(jax.vjp(weights, y)[1](back)[0], exact.T @ back, atol=atol)
@@ -372,10 +362,7 @@ def test_weights_of_ill_conditioned_data_move_as_in_float64(shape, l2, intercept
     else:
         exact = np.linalg.pinv(A, rcond=1e-6)
 
-    def weights(y):
-        regression = jd.LinearRegression(X, y, l2=l2, intercept=intercept)
-        return jd.minimize(regression).params["weights"]
-
+    weights = functools.partial(weights_of, X=X, l2=l2, intercept=intercept)
     moved = np.asarray(jax.vjp(weights, y)[1](back.astype(np.float32))[0], float)
     assert np.linalg.norm(moved - exact.T @ back) < 1e-3 * np.linalg.norm(exact.T @ back)
 
@@ -387,7 +374,7 @@ def test_the_weight_of_a_constant_column_does_not_move(shape, rng):
     y = rng.normal(size=len(X)).astype(np.float32)
     A = X - X.mean(axis=0, dtype=float)
     A[:, 2] = 0
-    moved = jax.jacrev(lambda y: jd.minimize(jd.LinearRegression(X, y)).params["weights"])(y)
+    moved = jax.jacrev(functools.partial(weights_of, X=X))(y)
     np.testing.assert_allclose(moved, np.linalg.pinv(A, rcond=1e-6), atol=1e-5)
 
 
@@ -441,10 +428,7 @@ def test_second_derivatives_by_the_weights_of_rows_hold_where_these_are_zero(dat
 @pytest.mark.parametrize("scale", [1e-26, 1e-19])
 def test_weights_move_where_a_penalty_is_beyond_all_squares_of_the_data(shape, scale, rng):
     X, by = (scale * rng.normal(size=shape)).astype(np.float32), rng.normal(size=shape[0])
-
-    def weights(y):
-        return jd.minimize(jd.LinearRegression(X, y, l2=0.5, intercept=False)).params["weights"]
-
+    weights = functools.partial(weights_of, X=X, l2=0.5, intercept=False)
     y = rng.normal(size=shape[0]).astype(np.float32)
     moved = jax.jvp(weights, (y,), (by.astype(np.float32),))[1]
     exact = X.astype(float).T @ by / 0.5
@@ -471,8 +455,7 @@ def test_only_outputs_without_a_penalty_turn_with_a_wide_matrix(solver, rng, mon
     (X, by), y = rng.normal(size=(2, 5, 12)), rng.normal(size=(5, 2))
     l2 = np.array([0.0, 1.0])
 
-    def weights(X):
-        return jd.minimize(jd.LinearRegression(X, y, l2=l2, intercept=False)).params["weights"]
+    weights = functools.partial(weights_of, y, l2=l2, intercept=False)
 
     def exact(X):
         own = [
@@ -490,9 +473,7 @@ def test_columns_in_any_units_move_with_several_penalties(rng):
     X, y = (rng.normal(size=(20, 4)) * units).astype(np.float32), rng.normal(size=(20, 2))
     by, l2 = rng.normal(size=(20, 2)), np.array([0, 1e-8], np.float32)
 
-    def weights(y):
-        return jd.minimize(jd.LinearRegression(X, y, l2=l2)).params["weights"]
-
+    weights = functools.partial(weights_of, X=X, l2=l2)
     moved = jax.jvp(weights, (y.astype(np.float32),), (by.astype(np.float32),))[1]
     A = (X - X.mean(axis=0, dtype=float)) / units
     for index, each in enumerate(l2.astype(float)):
@@ -509,9 +490,7 @@ def test_short_columns_of_a_wide_matrix_move_where_the_penalty_is_smaller(
     X = (rng.normal(size=(6, 10)) * np.where(np.arange(10) < 3, 1, short)).astype(np.float32)
     y, by, back, l2 = *rng.normal(size=(2, 6)), rng.normal(size=10), short**2 / 10
 
-    def weights(y):
-        return jd.minimize(jd.LinearRegression(X, y, l2=l2, intercept=False)).params["weights"]
-
+    weights = functools.partial(weights_of, X=X, l2=l2, intercept=False)
     A = np.vstack([X.astype(float), np.sqrt(l2) * np.eye(10)])
     exact = np.linalg.lstsq(A, np.vstack([np.eye(6), np.zeros((10, 6))]), rcond=1e-15)[0]
     y, by, to = (each.astype(np.float32) for each in (y, by, back))
@@ -526,10 +505,7 @@ def test_weights_of_least_norm_turn_with_a_wide_matrix(intercept, rng):
     X, by = rng.normal(size=(2, 6, 15))
     y = rng.normal(size=6)
 
-    def weights(X):
-        regression = jd.LinearRegression(X, y.astype(X.dtype), intercept=intercept)
-        return jd.minimize(regression).params["weights"]
-
+    weights = functools.partial(weights_of, y.astype(np.float32), intercept=intercept)
     ends = [of_least_norm(X + step * by, intercept) @ y for step in (1e-6, -1e-6)]
     slope = (ends[0] - ends[1]) / 2e-6
     near, towards = X.astype(np.float32), by.astype(np.float32)
