@@ -1,4 +1,6 @@
-"""Sparse and categorical rows over eight devices: the same numbers, and no X on the way."""
+"""Sparse and categorical rows over eight devices, and several outputs over an axis of their own:
+the same numbers, and no X on the way.
+"""
 
 import functools
 import re
@@ -213,3 +215,76 @@ def test_two_axes_of_a_mesh_cut_rows(rng):
     rows = jnp.asarray(rng.normal(size=ROWS), jnp.float32)
     expected = jd.Categorical(codes, LEVELS).transposed_product(rows)
     np.testing.assert_allclose(cut.transposed_product(rows), expected, atol=1e-5)
+
+
+CASES, INPUTS, OUTPUTS = 96, 8, 6
+
+AXES = {
+    "rows and outputs": {"samples": "hosts", "outputs": "chips"},
+    "columns and outputs": {"features": "hosts", "outputs": "chips"},
+    "outputs alone": {"outputs": ("hosts", "chips")},
+}
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(CASES, INPUTS)).astype("f") + 3
+    y = X @ rng.normal(size=(INPUTS, OUTPUTS)).astype("f") + 5
+    return X, (y + rng.normal(size=y.shape)).astype("f")
+
+
+def solved(data, method, axes, shape=(4, 2)):
+    count = int(np.prod(shape))
+    devices = jax.devices()[:count]
+    mesh = jax.make_mesh(shape, ("hosts", "chips"), (AxisType.Auto,) * 2, devices=devices)
+
+    def placed(array, *names):
+        spec = P(*(axes.get(name) for name in names))
+        return jax.device_put(array, NamedSharding(mesh, spec))
+
+    X = placed(data[0], "samples", "features")
+    y = placed(data[1], "samples", "outputs")
+    return jd.minimize(jd.LinearRegression(X, y, l2=0.5), method=method), y
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "layout"),
+    [
+        (None, "outputs alone"),
+        (jd.ConjugateGradient(), "columns and outputs"),
+        (jd.LSMR(), "rows and outputs"),
+    ],
+    ids=repr,
+)
+def test_outputs_over_devices_are_solved_as_on_one(data, method, layout):
+    X, y = data
+    # Of six outputs two or three devices have as many each.
+    shape = (1, 2) if layout == "outputs alone" else (4, 2)
+    result, targets = solved(data, method, AXES[layout], shape)
+    assert len({shard.index for shard in targets.addressable_shards}) > 1
+    assert result.converged
+    weights, intercept, _ = closed_form(X, y, 0.5)
+    np.testing.assert_allclose(result.params["weights"], weights, rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(result.params["intercept"], intercept, rtol=1e-2, atol=2e-2)
+
+
+@pytest.mark.slow
+def test_what_is_sent_is_of_the_size_of_targets_and_weights(data):
+    """No row of X leaves its device; XLA does gather outputs of rows for one of CG's branches."""
+    mesh = jax.make_mesh((4, 2), ("hosts", "chips"), (AxisType.Auto,) * 2)
+
+    def shape(sizes, *spec):
+        place = NamedSharding(mesh, P(*spec))
+        return jax.ShapeDtypeStruct(sizes, "float32", sharding=place)
+
+    def solve(X, y):
+        return jd.minimize(jd.LinearRegression(X, y), method=jd.ConjugateGradient()).params
+
+    program = Compiled(
+        solve, shape((CASES, INPUTS), "hosts"), shape((CASES, OUTPUTS), "hosts", "chips")
+    )
+    sent = program.sent_in_an_iteration
+    assert sent
+    assert max(one.size for one in sent) <= 4 * (CASES // 4) * OUTPUTS < 4 * (CASES // 4) * INPUTS
