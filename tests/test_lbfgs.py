@@ -291,24 +291,6 @@ def test_a_stationary_start_converges_at_once():
     assert result.iterations == 0
 
 
-def test_vmap_over_100_starts_is_a_loop_and_jit_is_eager(x64):
-    starts = np.random.default_rng(0).uniform(-2, 2, (100, 2))
-
-    def solve(x):
-        return jd.minimize(rosenbrock, x, jd.LBFGS())
-
-    batch = jax.jit(jax.vmap(solve))(starts)
-    assert bool(batch.converged.all())
-    np.testing.assert_allclose(batch.params, 1, rtol=1e-6)
-    for index in range(100):
-        single = solve(starts[index])
-        assert single.status == batch.status[index]
-        assert abs(int(single.iterations) - int(batch.iterations[index])) <= 2
-        np.testing.assert_allclose(single.params, batch.params[index], rtol=1e-6)
-    jitted = jax.jit(solve)(starts[0])
-    np.testing.assert_array_equal(jitted.params, solve(starts[0]).params)
-
-
 def test_mixed_shapes_and_16_bit_storage():
     params = {"a": jnp.ones((2, 3)), "b": jnp.array(2.0), "c": jnp.ones((4,), jnp.bfloat16)}
 
@@ -318,20 +300,3 @@ def test_mixed_shapes_and_16_bit_storage():
     result = jd.minimize(function, params, jd.LBFGS(3))
     assert result.status == jd.Status.CONVERGED
     assert jax.tree.map(lambda x: x.dtype, result.params) == jax.tree.map(lambda x: x.dtype, params)
-
-
-def test_it_keeps_twice_its_memory_and_one_vector_and_needs_six_more():
-    start = np.zeros(100_000, np.float32)
-    for memory in (2, 10):
-        method = jd.LBFGS(memory)
-        descend = jax.jit(
-            functools.partial(jd.minimize, rosenbrock, method=method, max_iterations=5)
-        )
-        compiled = descend.lower(start).compile()
-        analysis = compiled.memory_analysis()
-        assert analysis.output_size_in_bytes <= (2 * memory + 1 + 1.1) * start.nbytes
-        # Scalars, and what XLA's partition of a pass over its threads needs, besides the vectors.
-        assert analysis.temp_size_in_bytes <= 6 * start.nbytes + 16_384
-        result = compiled(start)
-        assert result.status == jd.Status.MAX_ITERATIONS
-        assert result.value < 99_999

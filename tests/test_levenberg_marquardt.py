@@ -139,34 +139,6 @@ def test_a_regression_has_residuals(x64, rng):
     np.testing.assert_allclose(result.params["weights"], expected["weights"], rtol=1e-7)
 
 
-def test_vmap_is_a_loop_and_jit_is_eager(x64):
-    starts = jnp.asarray(np.random.default_rng(0).uniform(-2, 2, (6, 2)))
-    objective = jd.LeastSquares(rosenbrock)
-
-    def solve(x):
-        return jd.minimize(objective, x, jd.LevenbergMarquardt())
-
-    batch = jax.jit(jax.vmap(solve))(starts)
-    assert bool(batch.converged.all())
-    for index, start in enumerate(starts):
-        single = solve(start)
-        assert single.iterations == batch.iterations[index]
-        np.testing.assert_allclose(single.params, batch.params[index], rtol=1e-7)
-
-
-def test_matrix_free_it_needs_ten_vectors():
-    n = 100_000
-    objective = jd.LeastSquares(lambda x: 10 * (x[1:] - x[:-1] ** 2))
-    compiled = (
-        jax.jit(lambda x: jd.minimize(objective, x, jd.LevenbergMarquardt()))
-        .lower(jnp.zeros(n))
-        .compile()
-    )
-    analysis = compiled.memory_analysis()
-    assert analysis.output_size_in_bytes <= 1.1 * 4 * n
-    assert analysis.temp_size_in_bytes <= 10 * 4 * n
-
-
 @pytest.mark.core
 def test_an_objective_without_residuals_is_refused():
     with pytest.raises(TypeError, match=r"needs an objective with residuals, got Function.*LBFGS"):

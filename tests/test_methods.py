@@ -1,5 +1,6 @@
 """Methods: one signature for all, and their steps against loops written by hand."""
 
+import functools
 import inspect
 
 import jax
@@ -11,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxdescent as jd
-from benchmarks.problems.classical import rosenbrock
+from benchmarks.problems.classical import rosenbrock, rosenbrock_residuals
 from jaxdescent.methods import Method, as_method
+from jaxdescent.methods.nonlinear_conjugate_gradient import NonlinearConjugateGradient
 from jaxdescent.objectives import as_objective
 from tests.results import assert_trees_close
 
@@ -221,3 +223,61 @@ def test_optax_sgd_works_under_strict_promotion():
 def test_only_rates_known_ahead_are_elementwise():
     elementwise = {name for name, make in METHODS.items() if as_method(make()).is_elementwise}
     assert elementwise == {"constant", "schedule", "inverse Lipschitz"}
+
+
+# How many starts, by how many iterations a member may differ, and its params by what share.
+OF_STARTS = {
+    "LBFGS": (jd.LBFGS(), rosenbrock, 100, 2, 1e-6),
+    "conjugate gradients": (NonlinearConjugateGradient(), rosenbrock, 8, np.inf, 1e-6),
+    "LM": (jd.LevenbergMarquardt(), jd.LeastSquares(rosenbrock_residuals), 6, 0, 1e-7),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OF_STARTS)
+def test_vmap_over_starts_is_a_loop_and_jit_is_eager(name, x64):
+    method, objective, count, most, rtol = OF_STARTS[name]
+    starts = np.random.default_rng(0).uniform(-2, 2, (count, 2))
+
+    def solve(x):
+        return jd.minimize(objective, x, method)
+
+    batch = jax.jit(jax.vmap(solve))(starts)
+    assert bool(batch.converged.all())
+    np.testing.assert_allclose(batch.params, 1, rtol=1e-6)
+    if name == "conjugate gradients":
+        assert np.all(batch.value < 1e-20)
+    for index, start in enumerate(starts):
+        single = solve(start)
+        assert single.status == batch.status[index]
+        assert abs(int(single.iterations) - int(batch.iterations[index])) <= most
+        np.testing.assert_allclose(single.params, batch.params[index], rtol=rtol)
+    np.testing.assert_array_equal(jax.jit(solve)(start).params, single.params)
+
+
+CHAINED = jd.LeastSquares(lambda x: 10 * (x[1:] - x[:-1] ** 2))
+
+# The vectors of the result, the params among them, and those that are needed besides.
+VECTORS = {
+    "conjugate gradients": (NonlinearConjugateGradient(), rosenbrock, 3.1, 6),
+    "LBFGS(2)": (jd.LBFGS(2), rosenbrock, 6.1, 6),
+    "LBFGS(10)": (jd.LBFGS(10), rosenbrock, 22.1, 6),
+    "LM, matrix-free": (jd.LevenbergMarquardt(), CHAINED, 1.1, 9.95),
+}
+
+
+@pytest.mark.first
+@pytest.mark.parametrize("name", VECTORS)
+def test_methods_keep_and_need_so_many_vectors(name):
+    method, objective, kept, needed = VECTORS[name]
+    start = np.zeros(100_000, np.float32)
+    descend = functools.partial(jd.minimize, objective, method=method, max_iterations=5)
+    compiled = jax.jit(descend).lower(start).compile()
+    analysis = compiled.memory_analysis()
+    assert analysis.output_size_in_bytes <= kept * start.nbytes
+    # Scalars, and what XLA's partition of a pass over its threads needs, besides the vectors.
+    assert analysis.temp_size_in_bytes <= needed * start.nbytes + 16_384
+    if objective is rosenbrock:
+        result = compiled(start)
+        assert result.status == jd.Status.MAX_ITERATIONS
+        assert result.value < 99_999

@@ -101,29 +101,3 @@ def test_a_quadratic_without_a_minimum_diverges():
     saddle = jd.Quadratic(jnp.diag(jnp.array([1.0, -1.0])))
     result = jd.minimize(saddle, jnp.array([0.1, 1.0]), NonlinearConjugateGradient())
     assert result.status == jd.Status.DIVERGED
-
-
-def test_vmap_is_a_loop(x64):
-    starts = jnp.asarray(np.random.default_rng(0).uniform(-2, 2, (8, 2)))
-
-    def solve(x):
-        return jd.minimize(rosenbrock, x, NonlinearConjugateGradient())
-
-    batch = jax.jit(jax.vmap(solve))(starts)
-    assert np.all(batch.value < 1e-20)
-    for index, start in enumerate(starts):
-        np.testing.assert_allclose(solve(start).params, batch.params[index], rtol=1e-6)
-
-
-@pytest.mark.core
-def test_it_keeps_two_vectors_and_needs_five_or_six_more():
-    n = 100_000
-    compiled = (
-        jax.jit(lambda x: jd.minimize(rosenbrock, x, NonlinearConjugateGradient()))
-        .lower(jnp.zeros(n))
-        .compile()
-    )
-    analysis = compiled.memory_analysis()
-    assert analysis.output_size_in_bytes <= 3.1 * 4 * n
-    # Besides the vectors scalars, and what a pass over several threads needs.
-    assert analysis.temp_size_in_bytes <= 6 * 4 * n + 16_384
