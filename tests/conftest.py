@@ -73,7 +73,7 @@ store.keep(
 )
 
 # Tracing makes millions of objects that live on: to look through them for garbage as often as by
-# default took a fourteenth of the processor's time.
+# default took up to a tenth of a module's time.
 gc.set_threshold(100_000, 10, 10)
 
 # A compiled program takes about twenty mappings, of which Linux gives a process 65,530.
