@@ -18,7 +18,7 @@ from jaxdescent.runs.hooks import checkpoint as module
 from tests.commands import printed
 from tests.meshes import rows_over
 from tests.results import assert_same
-from tests.short_runs import METHOD, START, Sends, X, Y, names, valley
+from tests.short_runs import METHOD, RNG, START, Sends, X, Y, names, valley
 
 
 def saved(folder, **options):
@@ -387,6 +387,41 @@ def test_what_a_killed_process_left_unfinished_is_removed(tmp_path):
     got = resumed(tmp_path, max_iterations=100)
     assert_same(got, minimize(max_iterations=100))
     assert [name for name in names(tmp_path) if not checkpoints.NAME.match(name)] == others
+
+
+@pytest.mark.slow
+def test_when_the_disk_is_full_the_run_goes_on_and_keeps_the_last_good_one(tmp_path):
+    """The size that a file of this process may have is limited, as on a disk that is full."""
+    resource = pytest.importorskip("resource")
+    size = 1 << 18
+    start = jnp.asarray(RNG.normal(size=size), jnp.float32)  # nothing compresses it
+    options = {"start": start, "method": jd.GradientDescent(1e-4)}
+    options |= {"max_iterations": 60, "tolerance": 0}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    checkpoint = saved(tmp_path)
+
+    class Fills(jd.hooks.Hook):
+        def report(self, record):
+            checkpoint._folder.wait()
+            if record.chunk == 1:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with pytest.warns(
+            RuntimeWarning,
+            match=r"not be written; the run goes on, and the last good one is of iteration \d+",
+        ):
+            got = run(chunk=10, checkpoint=checkpoint, hooks=[Fills()], **options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    want = minimize(**options)
+    assert_same(got, want)
+    assert names(tmp_path)
+    assert not [name for name in names(tmp_path) if "tmp" in name]
+    assert int(names(tmp_path)[-1].removeprefix("iteration-")) < 60
+    assert_same(resumed(tmp_path, **options), want)
 
 
 @pytest.mark.slow
