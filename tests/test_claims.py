@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse
 
 import jaxdescent as jd
 from benchmarks.problems.classical import himmelblau
 from jaxdescent.descent.watch import Looks
+from jaxdescent.designs import Dense, Design
 from tests import references
 from tests.results import status
 
@@ -119,6 +121,40 @@ def test_what_is_solved_is_said_to_be(method, rng):
             assert status(result) == "CONVERGED", start
             assert float(result.suboptimality) < 1e-9
     assert solved >= 20
+
+
+@pytest.mark.parametrize("traced", [False, True], ids=["eager", "jit"])
+@pytest.mark.parametrize("kind", ["sparse", "categorical", "side by side"])
+def test_of_small_designs_of_any_kind_the_minimum_is_known(kind, traced, rng, one_cpu, monkeypatch):
+    monkeypatch.setattr(Design, "is_whole", True)
+    monkeypatch.setattr(Dense, "is_whole", True)
+    codes = rng.integers(0, 9, 120)
+    levels = np.eye(9, dtype=np.float32)[codes]
+    numbers = rng.normal(size=(120, 2)).astype(np.float32)
+    entries = np.where(rng.random((120, 9)) < 0.3, rng.normal(size=(120, 9)), 0).astype(np.float32)
+    factor = jd.Categorical(jnp.asarray(codes, jnp.int32), 9)
+    X, dense = {
+        "sparse": lambda: (scipy.sparse.csr_array(entries), entries),
+        "categorical": lambda: (factor, levels),
+        "side by side": lambda: (
+            jd.Concatenated({"numbers": numbers, "factor": factor}),
+            np.hstack([numbers, levels]),
+        ),
+    }[kind]()
+    y = rng.normal(size=120).astype(np.float32)
+
+    def solve(y):
+        regression = jd.LinearRegression(X, y, l2=0.1)
+        return jd.minimize(regression, method=jd.LBFGS(), max_iterations=50)
+
+    result = jax.jit(solve)(y) if traced else solve(y)
+    weights = result.params["weights"]
+    if kind == "side by side":
+        weights = np.concatenate([weights["numbers"], weights["factor"]])
+    params = {"weights": weights, "intercept": result.params["intercept"]}
+    above = references.height(jd.LinearRegression(dense, y, l2=0.1), params)
+    assert status(result) == "CONVERGED"
+    np.testing.assert_allclose(result.suboptimality, above, rtol=1e-3, atol=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(3))

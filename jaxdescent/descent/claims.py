@@ -2,8 +2,9 @@
 
 Inside a caller's ``jit``, ``vmap`` or ``grad`` the looks at claims are part of the descent's
 program. An eager call compiles less: its program ends with the first claim, which it measures
-(:func:`descend_to_claim`). The look at this claim is compiled when the claim is made, and the rest
-of the descent if the claim was refuted. Of a method that is made of several, the first alone is
+(:func:`descend_to_claim`). The look at this claim is compiled when the claim is made, or of
+a small function by another core meanwhile (:func:`compile_with_look`), and the rest of the descent
+if the claim was refuted. Of a method that is made of several, the first alone is
 compiled, and the next one where the first hands over. Both ways use the same functions.
 """
 

@@ -31,8 +31,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxdescent.calls import programs
 from jaxdescent.descent.looks import Look
-from jaxdescent.designs import as_design
+from jaxdescent.designs import Design, as_design
 from jaxdescent.kernels.dtypes import compute_dtype
 from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.kernels.host_threads import on_one_thread
@@ -51,8 +52,8 @@ matrix of twice as many take longer on one core than XLA's solve."""
 
 
 def is_small(regression: LinearRegression, estimates: bool = True) -> bool:
-    """Whether X is stored on one device, and so small that its singular vectors, which can prove a
-    solution, cost next to nothing.
+    """Whether X is in memory on one device, and so small that its singular vectors, which can prove
+    a solution, cost next to nothing.
 
     Args:
       regression: any regression.
@@ -60,7 +61,7 @@ def is_small(regression: LinearRegression, estimates: bool = True) -> bool:
         rate of many steps, compared with which singular vectors are cheap for larger X too.
     """
     size = *as_design(regression.X).shape, _outputs_of(regression)
-    return by_lapack.is_quick(*size, estimates=estimates) and _is_stored(regression)
+    return by_lapack.is_quick(*size, estimates=estimates) and _is_at_hand(regression)
 
 
 def is_worth_another_solve(regression: LinearRegression) -> bool:
@@ -74,13 +75,16 @@ def is_worth_another_solve(regression: LinearRegression) -> bool:
     is_copied = isinstance(jax.tree.leaves(design)[0], Tracer)
     is_within = not is_copied or 4 * rows * features <= by_lapack.MOST_BYTES
     is_as_it_is = jnp.dtype(design.reading.dtype) == jnp.float32  # others would be copied
-    return is_tall and is_within and is_as_it_is and _is_stored(regression)
+    is_array = design.is_stored and is_as_it_is
+    return is_tall and is_within and is_array and _is_at_hand(regression)
 
 
-def _is_stored(regression: LinearRegression) -> bool:
-    """Whether X is stored on one device."""
+def _is_at_hand(regression: LinearRegression) -> bool:
+    """Whether all entries of X, or all that are not zero, are in memory on one device."""
     design = as_design(regression.X)
-    return design.is_stored and bool(design.is_whole)
+    readings = [each.reading for each in design.side_by_side if not each.is_stored]
+    is_in_memory = all(own.bytes and not own.held_bytes for own in readings)
+    return is_in_memory and bool(design.is_whole)
 
 
 def _outputs_of(regression: LinearRegression) -> int:
@@ -110,8 +114,14 @@ def _given(regression: LinearRegression, params: Any, allowed: Any) -> dict[str,
 
 def data_of(regression: LinearRegression) -> tuple[Any, ...]:
     """The arrays of a regression that the host needs for a :class:`StoredRegression`."""
-    X = as_design(regression.X).to_dense()
+    design = as_design(regression.X)
+    is_array = design.is_stored
+    X = design.to_dense() if is_array else programs.compiled(_to_dense, (design,))(design)
     return X, regression.y, regression.l2, regression.sample_weight
+
+
+def _to_dense(design: Design) -> jax.Array:
+    return design.to_dense()
 
 
 @on_one_thread()
