@@ -92,9 +92,7 @@ def look_at_regression(
     else:
         look = by_one_step()
     # Traced penalties and weights may be negative, and then no term may be left out.
-    is_convex = jnp.all(jnp.asarray(regression.l2) >= 0)
-    if regression.sample_weight is not None:
-        is_convex &= jnp.all(regression.sample_weight >= 0)
+    is_convex = regression.is_convex
     return jax.tree.map(lambda leaf: jnp.where(is_convex, leaf, jnp.zeros_like(leaf)), look)
 
 
