@@ -85,6 +85,21 @@ def test_what_may_refute_a_claim_is_compiled_when_one_is_made(cores, monkeypatch
     assert names == ["descend_to_claim", "_expansion"]
 
 
+def test_where_no_thread_begins_any_more_a_first_call_compiles_by_itself(monkeypatch):
+    """As where Python ends."""
+    monkeypatch.setattr(claims, "usable_cores", lambda: 2)
+    asked = []
+
+    def refuse(self, work):
+        asked.append(work)
+        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    monkeypatch.setattr(claims.ThreadPoolExecutor, "submit", refuse)
+    result = jd.minimize(lambda x: bowl(x - 1), np.float32([1, -2]), jd.LBFGS())
+    np.testing.assert_allclose(result.params, 1, atol=1e-2)
+    assert len(asked) == 1
+
+
 @pytest.mark.parametrize("shape", [(300, 7), (20_000, 100), (60, 3000)])
 def test_a_stored_regression_of_some_megabytes_compiles_nothing(shape, rng, monkeypatch):
     X, y = (rng.normal(size=size).astype(np.float32) for size in (shape, shape[0]))
