@@ -74,8 +74,7 @@ def is_worth_another_solve(regression: LinearRegression) -> bool:
     is_tall = features <= min(rows, MOST_FEATURES) and outputs <= by_lapack.MOST_OUTPUTS
     is_copied = isinstance(jax.tree.leaves(design)[0], Tracer)
     is_within = not is_copied or 4 * rows * features <= by_lapack.MOST_BYTES
-    is_array = design.is_stored and len(design.side_by_side) == 1
-    is_array &= jnp.dtype(design.reading.dtype) == jnp.float32  # others would be copied
+    is_array = design.dtype == jnp.float32 and not design.dense_bytes()  # others would be copied
     return is_tall and is_within and is_array and _is_at_hand(regression)
 
 
