@@ -409,6 +409,24 @@ main()
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize(
+    ("closed", "end"),
+    [("stdout", "sys.exit(130)"), ("stderr", "os.kill(os.getpid(), signal.SIGTERM)")],
+)
+def test_a_signal_ends_a_command_whose_output_is_closed(closed, end):
+    program = f"""
+import os, signal, sys
+from jaxdescent.cli import commands, main
+os.close(sys.{closed}.fileno())
+sys.{closed} = None  # as Python has it after ">&-"
+commands.app = lambda: {end}
+main()
+"""
+    done = ran(program)
+    assert (done.returncode, done.stdout + done.stderr) == (130, "")
+
+
 NOTHING_WRITTEN = "Interrupted: nothing was written.\n"
 
 
@@ -513,10 +531,15 @@ from typer import Exit
 from jaxdescent.cli import leave
 from jaxdescent.cli.command_line import failing_in_one_line
 
+class Wrong:
+    def __del__(self):
+        raise ValueError
+
 def rows():
     try:
         yield from range(9)
     finally:
+        Wrong()  # an error that Python drops is no other interrupt
         time.sleep(0.5)
         print("closed")
 

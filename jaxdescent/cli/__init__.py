@@ -50,16 +50,17 @@ def main() -> None:
         if error.filename is not None:
             raise
         # The output's disk is full, and the interpreter would try to write the rest at its exit.
-        os.write(2, f"Error: the output cannot be written: {error.strerror}.\n".encode())
-        os._exit(2)
+        end_at_once(f"Error: the output cannot be written: {error.strerror}.", 2)
     except SystemExit as end:
         from jaxdescent.cli.command_line import is_one_of_several
 
         if end.code == INTERRUPTED and not is_one_of_several():
             # The interpreter would wait for programs that still run.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(INTERRUPTED)
+            try:
+                for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it is closed
+                    stream.flush()
+            finally:  # nobody may read it
+                os._exit(INTERRUPTED)
         raise
 
 
@@ -82,5 +83,13 @@ def leave(number: int, frame: Any) -> NoReturn:
     A KeyboardInterrupt could get lost among the imports, in a callback of the garbage collector.
     """
     del number, frame
-    os.write(2, b"Interrupted.\n")
-    os._exit(INTERRUPTED)
+    end_at_once("Interrupted.", INTERRUPTED)
+
+
+def end_at_once(line: str, code: int) -> NoReturn:
+    """End the process with a line on the error output, which may be closed, or read by nobody."""
+    try:
+        if sys.stderr is not None:  # else another file can have its number
+            os.write(2, f"{line}\n".encode())
+    finally:
+        os._exit(code)

@@ -17,7 +17,7 @@ from typing import Any
 
 import typer
 
-from jaxdescent.cli import INTERRUPTED, is_of_the_extra, leave
+from jaxdescent.cli import INTERRUPTED, end_at_once, is_of_the_extra, leave
 
 LONGEST = 1.5
 """Seconds from a signal to the end of the process where Python has not handled the signal."""
@@ -102,16 +102,17 @@ def _came_of_one(error: BaseException | None) -> bool:
     return error is not None
 
 
-def _is_lost() -> bool:
-    """Whether the main thread has raised an interrupt, and neither cleans up after it nor tells of
-    it: pyarrow goes on without pandas where an interrupt made the import of pandas fail.
+def _interrupt_where_lost(number: signal.Signals) -> None:
+    """Interrupt the main thread again where it has raised an interrupt, and neither cleans up after
+    it nor tells of it: pyarrow goes on without pandas where an interrupt made that import fail.
     """
     handled: Any = sys._current_exceptions().get(threading.main_thread().ident or 0)
     if isinstance(handled, tuple):  # before Python 3.12
         handled = handled[1]
     # An interrupt on its way closes the generators that it passes.
     is_on_its_way = isinstance(handled, GeneratorExit) or _came_of_one(handled)
-    return _was_interrupted.is_set() and not is_on_its_way
+    if _was_interrupted.is_set() and not is_on_its_way:
+        _thread.interrupt_main(number)
 
 
 @contextlib.contextmanager
@@ -135,7 +136,8 @@ def _ended_by_signals(line: str, *, in_time: bool) -> Iterator[None]:
         # An error in a callback of the garbage collector, such as JAX has, is printed and dropped
         # by Python. The timer's thread interrupts the main one when that is out of the callback.
         if _is_of_an_interrupt(lost.exc_value):
-            timers.append(threading.Timer(LOOK, _thread.interrupt_main, [signal.SIGTERM]))
+            _was_interrupted.set()
+            timers.append(threading.Timer(LOOK, _interrupt_where_lost, [signal.SIGTERM]))
             timers[-1].start()
         else:
             hook(lost)
@@ -170,10 +172,8 @@ def _ended_in_time(line: str) -> Iterator[None]:
             end = time.monotonic() + LONGEST
             while is_ours and not is_over.wait(LOOK) and not is_one_of_several():
                 if time.monotonic() >= end:
-                    os.write(2, f"{line}\n".encode())
-                    os._exit(INTERRUPTED)
-                if _is_lost():
-                    _thread.interrupt_main(signal.Signals(number[0]))
+                    end_at_once(line, INTERRUPTED)
+                _interrupt_where_lost(signal.Signals(number[0]))
         os.close(reader)
 
     threading.Thread(target=watch, name="jaxdescent-signals", daemon=True).start()
