@@ -1,6 +1,8 @@
 """Before and after a fit: what inspect shows of data, and columns that predict carries along."""
 
+import datetime
 import json
+from decimal import Decimal
 
 import numpy as np
 import polars as pl
@@ -13,6 +15,8 @@ import jaxdescent as jd
 from jaxdescent.data import DataError, located, open_source
 from jaxdescent.data.shares import Share
 from tests.commands import run
+
+DAY = datetime.datetime(2024, 1, 2)
 
 
 @pytest.fixture
@@ -187,20 +191,35 @@ class TestKeep:
             assert result.exit_code == 2
             assert "--keep a: the model reads it as a number, which in row 2" in result.stderr
 
-    @pytest.mark.parametrize(("value", "code"), [(0.5, 0), (0.1, 2)])
-    def test_no_number_is_rounded_to_the_type_of_the_first_file(self, model, tmp_path, value, code):
+    @pytest.mark.parametrize(
+        ("types", "values", "is_held"),
+        [
+            (("float", "double"), (0.5, 0.5), True),
+            (("float", "double"), (0.1, 0.1), False),
+            (("double", "float"), (0.1, 0.5), True),
+            (("bool", "int64"), (True, 1), True),
+            (("bool", "int64"), (True, 2), False),
+            ((pa.decimal128(3, 1), "double"), (Decimal("0.5"), 1.25), False),
+            (("date32", "timestamp[us]"), (DAY.date(), DAY), True),
+            (("date32", "timestamp[us]"), (DAY.date(), DAY.replace(hour=5)), False),
+        ],
+    )
+    def test_no_value_is_changed_to_one_of_the_first_files_type(
+        self, model, tmp_path, types, values, is_held
+    ):
         data, out = tmp_path / "d", tmp_path / "p.parquet"
         data.mkdir()
-        for file, of_type in enumerate([pa.float32(), pa.float64()]):
+        for file, (of_type, value) in enumerate(zip(types, values, strict=True)):
             columns = {"a": pa.array([1.0, 2.0]), "kept": pa.array([value, None], of_type)}
             pq.write_table(pa.table(columns), data / f"{file}.parquet")
         result = run("predict", model, data, "--keep", "kept", "--out", out)
-        assert result.exit_code == code, result.output
-        if code:
-            said = "'kept' is double in one file, and float in the first, which would round it"
-            assert said in result.stderr
+        if is_held:
+            kept = pq.read_table(out)["kept"]
+            assert kept.to_pylist()[:2] == [values[0], None]
+            assert kept.cast(of_type).to_pylist()[2:] == [values[1], None]
         else:
-            assert pq.read_table(out)["kept"].to_pylist() == [value, None] * 2
+            assert result.exit_code == 2
+            assert "in the first, which cannot hold its values" in result.stderr
 
 
 def test_a_missing_target_lists_the_columns(path):

@@ -264,8 +264,8 @@ def _refuse_rounded(block: Block, names: Sequence[str]) -> None:
         if is_long.any():
             raise DataError(
                 f"--keep {name}: the model reads it as a number, which in "
-                f"{block.place(int(np.argmax(is_long)))} has more digits than float64 holds: leave "
-                "it out, or write the data as Parquet."
+                f"{block.place(int(np.argmax(is_long)))} may have more digits than float64 holds: "
+                "leave it out, or write the data as Parquet."
             )
 
 

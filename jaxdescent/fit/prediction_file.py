@@ -82,19 +82,25 @@ def _cast(batch: Any, schema: Any) -> Any:
     """A batch in the types of the first one, in which another file may store its columns.
 
     Raises:
-      ArrowInvalid: where a type cannot hold the values: Arrow itself rounds floating-point numbers.
+      ArrowInvalid: where a type cannot hold the values: Arrow itself rounds floating-point numbers
+        and decimals, and leaves out the time of a date.
     """
     pa = need_arrow()
     found = batch.cast(schema)
     for name, given, cast in zip(schema.names, batch.columns, found.columns, strict=True):
-        are_floats = pa.types.is_floating(given.type) and pa.types.is_floating(cast.type)
-        if are_floats and cast.type.bit_width < given.type.bit_width:
-            before, after = (values_of(each).values for each in (given, cast.cast(given.type)))
-            if not np.array_equal(before, after, equal_nan=True):
-                raise pa.ArrowInvalid(
-                    f"{name!r} is {given.type} in one file, and {cast.type} in the first, which "
-                    "would round it"
-                )
+        if cast.type == given.type or pa.types.is_string(cast.type):  # text holds every value
+            continue
+        back = cast.cast(given.type)
+        if pa.types.is_floating(given.type):
+            before, after = (values_of(each).values for each in (given, back))
+            is_held = np.array_equal(before, after, equal_nan=True)
+        else:
+            is_held = given.equals(back)
+        if not is_held:
+            raise pa.ArrowInvalid(
+                f"{name!r} is {given.type} in one file, and {cast.type} in the first, which cannot "
+                "hold its values"
+            )
     return found
 
 
