@@ -299,6 +299,7 @@ class TestBeforeJAXIsImported:
             (["--help"], 0, "breakdown"),
             (["--version"], 0, f"jaxdescent {importlib.metadata.version('jaxdescent')}\n"),
             (["fit", "--help"], 0, "--target"),
+            (["fit", "", "--help"], 0, "--target"),
             (["fti"], 2, "No such command 'fti'"),
             (["scale", "--colour"], 2, "No such option: --colour"),
             (["plan", "--rows", "many"], 2, "a number such as 1000 or 1e9"),

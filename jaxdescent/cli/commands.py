@@ -75,7 +75,8 @@ class Command(TyperCommand):
         for param in params:
             value = values.get(param.name)
             texts = [value] if isinstance(value, str) else value or ()
-            if "Path" in str(hints.get(param.name)) and "" in texts:
+            is_empty = "Path" in str(hints.get(param.name)) and "" in texts
+            if is_empty and not values.get("help"):
                 raise typer.BadParameter("is empty: name a path.", ctx=ctx, param=param)
         return super().parse_args(ctx, args)
 
