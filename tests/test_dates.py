@@ -219,5 +219,8 @@ def test_a_day_that_is_two_levels_is_noted(tmp_path):
         columns = {"day": pa.array(days[rows]).cast(of_type), "y": y[rows]}
         pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
         notes = jd.fit_model(tmp_path, "y", categorical="day").metrics["notes"]
-        told = [note for note in notes if "as two levels, and so of 3 days" in note]
+        told = [note for note in notes if "has two levels for each of 3 days" in note]
         assert len(told) == (name == "b")
+    texts = [text + end for text in ("2024-01-01", "a") for end in ("", " 00:00:00")] * 3
+    *_, note = fitted(pa.table({"day": texts, "y": y}), (), categorical="day").metrics["notes"]
+    assert note.startswith("'day' has two levels for a day, '2024-01-01' and '2024-01-01 00:00:00'")

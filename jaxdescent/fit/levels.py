@@ -13,6 +13,7 @@ import numpy as np
 from jaxdescent import processes
 from jaxdescent.data import DataError, SparseColumn, located, read_ahead
 from jaxdescent.data.errors import listed, need_arrow
+from jaxdescent.data.times import time_of
 from jaxdescent.fit.budget import (
     FINDING_COPIES,
     INDEX_BYTES,
@@ -170,12 +171,13 @@ def _notes_of_days(levels: Mapping[str, Sequence[str]]) -> list[str]:
     notes = list[str]()
     for name, own in levels.items():
         days = {text.removesuffix(MIDNIGHT) for text in own if text.endswith(MIDNIGHT)}
-        twice = [text for text in own if text in days]
+        twice = [text for text in own if text in days and time_of(text)]
         if twice:
+            count = "a day" if len(twice) == 1 else f"each of {len(twice):,} days"
             notes.append(
-                f"{name!r} has {twice[0]!r} and '{twice[0]}{MIDNIGHT}' as two levels, and so of "
-                f"{len(twice):,} days: where some files hold dates and others dates with a time, "
-                "convert one of them, or name the column in --date."
+                f"{name!r} has two levels for {count}, {twice[0]!r} and '{twice[0]}{MIDNIGHT}': "
+                "where some files hold dates and others dates with a time, convert one of them, or "
+                "name the column in --date."
             )
     return notes
 
