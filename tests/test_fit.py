@@ -695,6 +695,24 @@ class TestModels:
         assert sorted(synced) == sorted(path.stat().st_ino for path in folder.iterdir())
         assert renamed == [len(synced)]
 
+    @pytest.mark.parametrize("last", [1, 2])
+    def test_an_interrupt_while_a_model_is_replaced_leaves_one(
+        self, model, tmp_path, last, monkeypatch
+    ):
+        place, rename, renamed = model.save(tmp_path / "m"), pathlib.Path.rename, []
+
+        def interrupted(path, to):
+            rename(path, to)
+            renamed.append(to)
+            if len(renamed) == last:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(pathlib.Path, "rename", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model.save(place, overwrite=True)
+        assert [path.name for path in tmp_path.iterdir()] == ["m"]
+        assert jd.load_model(place).weights == pytest.approx(model.weights)
+
     @pytest.mark.parametrize(
         ("change", "message"),
         [

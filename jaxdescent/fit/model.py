@@ -202,12 +202,12 @@ class Model(Displayed):
             new, old = pathlib.Path(place) / "new", pathlib.Path(place) / "old"
             new.mkdir()
             self._write(new)
-            if target.exists():
-                target.rename(old)
             try:
+                if target.exists():
+                    target.rename(old)
                 new.rename(target)
-            except BaseException:
-                if old.exists():
+            except BaseException:  # Ctrl-C can follow each of the two
+                if old.exists() and not target.exists():
                     old.rename(target)
                 raise
         return target
