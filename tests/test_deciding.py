@@ -2,6 +2,7 @@
 with false messages of the other one.
 """
 
+import atexit
 import functools
 import json
 import os
@@ -254,6 +255,18 @@ def test_processes_notice_within_45_seconds_that_one_gives_no_sign(monkeypatch):
     with pytest.raises(joining.NoCluster, match=r"not found \(nobody answers\): start this under"):
         joining.join("localhost:1", 2, 1)
     assert given == {"processes": ("localhost:1", 2, 1), "heartbeat_timeout_seconds": 45}
+
+
+def test_who_is_interrupted_while_it_joins_others_does_not_wait_for_them(monkeypatch):
+    def interrupted(*processes, **options):
+        raise KeyboardInterrupt
+
+    registered = []
+    monkeypatch.setattr(jax.distributed, "initialize", interrupted)
+    monkeypatch.setattr(atexit, "register", lambda *call: registered.append(call))
+    with pytest.raises(KeyboardInterrupt):
+        joining.join("localhost:1", 2, 0)
+    assert registered == [(os._exit, 130)]
 
 
 def test_what_names_the_processes_is_given_together():

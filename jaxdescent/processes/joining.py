@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import sys
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 
 import jax
 from jax.experimental import multihost_utils
+
+from jaxdescent.processes.ending import CODES, INTERRUPTED
 
 HEARTBEAT_SECONDS = 45
 """Seconds without a heartbeat of a process after which the others end, within a minute of its
@@ -50,6 +53,10 @@ def join(
             multihost_utils.sync_global_devices("all have joined")
         if jax.local_devices()[0].platform == "cpu":
             let_threads_finish()
+    except KeyboardInterrupt:
+        # JAX's shutdown would wait for the others, which wait for this process to join them.
+        atexit.register(os._exit, CODES[INTERRUPTED])
+        raise
     except (ValueError, RuntimeError) as error:
         raise NoCluster(
             f"the other processes were not found ({str(error).splitlines()[0]}): start this under "
