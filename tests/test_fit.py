@@ -57,25 +57,6 @@ def dummies(table, *names):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("of", ["int16", "uint64", "halffloat", "double", "bool", "decimal"])
-def test_a_dictionary_of_numbers_is_these_numbers(of, rng, tmp_path):
-    rows = 60
-    numbers = rng.integers(0, 2 if of == "bool" else 7, rows)
-    of_type = pa.decimal128(21, 2) if of == "decimal" else pa.type_for_alias(of)
-    values = pa.array(numbers.astype(np.float16) if of == "halffloat" else numbers).cast(of_type)
-    x, y = rng.normal(size=(2, rows))
-    columns = {"k": values.dictionary_encode(), "x": pa.array(x), "y": pa.array(y)}
-    with pa.OSFile(str(tmp_path / "d.arrow"), "wb") as file:
-        table = pa.table(columns)
-        with pa.ipc.new_file(file, table.schema) as written:
-            written.write_table(table)
-    model = jd.fit_model(tmp_path, "y", where="k >= 0" if of != "bool" else None)
-    design = np.column_stack([numbers, x, np.ones(rows)])
-    expected = np.linalg.lstsq(design, y)[0]
-    np.testing.assert_allclose([*model.weights, model.intercept], expected, rtol=1e-9)
-    np.testing.assert_allclose(model.predict(tmp_path), design @ expected, rtol=1e-9)
-
-
 class TestAgainstScikitLearn:
     def test_least_squares(self, X, y):
         model = jd.fit_model({"X": X, "y": y})

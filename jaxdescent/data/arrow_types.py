@@ -18,12 +18,10 @@ NAMELESS = re.compile(r"__index_level_\d+__")
 
 
 def kind_of(arrow_type: Any) -> Kind:
-    """The kind of a column of this type. A dictionary is a way to store a column: its kind is that
-    of its values.
-    """
+    """The kind of a column of this type."""
     types = need_arrow().types
     if types.is_dictionary(arrow_type):
-        return kind_of(arrow_type.value_type)
+        return Kind.TEXT if kind_of(arrow_type.value_type) is not Kind.OTHER else Kind.OTHER
     if types.is_floating(arrow_type) or types.is_decimal(arrow_type) or types.is_null(arrow_type):
         return Kind.NUMBER
     if types.is_integer(arrow_type) or types.is_boolean(arrow_type):

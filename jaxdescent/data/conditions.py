@@ -132,7 +132,7 @@ def _met(comparison: Comparison, column: _Column) -> Any:
     if op in (MISSING, THERE):
         return column.plain.is_null() if op == MISSING else column.plain.is_valid()
     values, of_type = column.plain, column.type
-    if isinstance(value, str) and kind_of(of_type).is_number:  # of a loader's own source
+    if isinstance(value, str) and kind_of(of_type).is_number:  # a dictionary of numbers
         value = value if number_of(value) is None else number_of(value)
     if isinstance(value, str):
         if not holds_times(of_type):

@@ -253,7 +253,7 @@ def values_of(column: Any) -> NumberColumn:
     """
     if isinstance(column, np.ndarray):
         return NumberColumn(column, None)
-    pa, column, missing = need_arrow(), decoded(column), None
+    pa, column, missing = need_arrow(), array_of(column), None
     types = pa.types
     if types.is_decimal(column.type) or types.is_null(column.type):
         column = column.cast(pa.float64())

@@ -50,7 +50,7 @@ class Kind(enum.StrEnum):
 
     NUMBER = "number"  # floating point or decimal: a feature
     WHOLE = "whole number"  # integers and booleans: a feature, or levels where that is asked for
-    TEXT = "text"  # text and dates: levels, or hashed
+    TEXT = "text"  # text, dictionaries and dates: levels, or hashed
     SPARSE = "sparse numbers"  # many features at once, by their indices
     OTHER = "other"  # lists and the like: to be left out
 
