@@ -373,6 +373,23 @@ def test_the_minimum_is_known_where_each_output_has_its_own_penalty(rng):
     assert seen["MAX_ITERATIONS"] >= 4, seen
 
 
+def test_what_is_said_after_a_refuted_claim_is_as_exact(rng):
+    """An earlier look's difference of two values has the rounding of the higher one."""
+    is_exact = 0
+    for _ in range(60):
+        X = rng.normal(size=(12, 3))
+        X[:, 1] = X[:, 0] + 10 ** rng.uniform(-6, -3) * rng.normal(size=12)
+        X = X.astype(np.float32)
+        objective = jd.LinearRegression(
+            X, X @ rng.normal(size=3).astype(np.float32), intercept=False
+        )
+        result = jd.minimize(objective, method=jd.LSMR())
+        if result.evidence == jd.Evidence.FACTORISATION:
+            is_exact += 1
+            assert result.suboptimality <= 1.05 * references.height(objective, result.params)
+    assert is_exact >= 10
+
+
 @pytest.mark.parametrize(
     "method", [jd.GradientDescent(jd.BarzilaiBorwein()), jd.LSMR(jd.Sketch())], ids=str
 )

@@ -201,7 +201,8 @@ class Refutable(Measured):
         falls = xp.where(asked.is_looked_at, look.falls, 0)
         seen = xp.where(asked.is_looked_at & xp.isfinite(falls), loop.value - falls, xp.inf)
         lowest = xp.minimum(looks.lowest, seen)
-        falls = xp.maximum(falls, loop.value - lowest)
+        # The difference of two values has the rounding of both, which an exact look has not.
+        falls = xp.where(look.is_exact, falls, xp.maximum(falls, loop.value - lowest))
         was_lower = (loop.value - looks.lowest > asked.allowed) & xp.logical_not(look.is_exact)
         is_false = (asked.is_looked_at & look.is_false) | was_lower
         is_refuted = asked.is_claim & is_false
