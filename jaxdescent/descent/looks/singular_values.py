@@ -50,6 +50,9 @@ MOST_FEATURES = 512
 """The most features of a direct solve that is looked at, whatever its rows: the factors of a square
 matrix of twice as many take longer on one core than XLA's solve."""
 
+MOST_PRODUCTS = 1 << 28
+"""The most products of the factors for several penalties, so that they take a tenth of a second."""
+
 
 def is_small(regression: LinearRegression, estimates: bool = True) -> bool:
     """Whether X is in memory on one device, and so small that its singular vectors, which can prove
@@ -158,8 +161,12 @@ def largest_decrease(solution: by_lapack.Minimiser, weights: np.ndarray, allowed
       allowed: by how much the value may be above the minimum.
     """
     given = solution.regression
-    if given.l2.size > 1:  # outputs with one penalty have one factor
-        some = [given.l2 == penalty for penalty in np.unique(given.l2)]
+    if given.l2.size > 1:
+        # Outputs with one penalty have one factor. The least penalties hide the most.
+        rows, features = given.X.shape
+        longer = features if _is_narrow(given, weights.dtype) else rows + features
+        most = max(MOST_PRODUCTS // max(longer * features**2, 1), 1)
+        some = [given.l2 == penalty for penalty in np.unique(given.l2)[:most]]
         parts = [dataclasses.replace(solution, regression=given.of_outputs(own)) for own in some]
         each = zip(parts, some, strict=True)
         return sum(largest_decrease(part, weights[:, own], allowed) for part, own in each)
@@ -176,8 +183,7 @@ def largest_decrease(solution: by_lapack.Minimiser, weights: np.ndarray, allowed
         if least >= INDEPENDENT and most <= float(allowed) / unit / unit:
             return 0.0
         own = np.sqrt(np.where(np.diagonal(gram) > 0, np.diagonal(gram), 1))
-        is_narrow = np.float64 not in (weights.dtype, solution.regression.digits)
-        A = None if is_narrow else posed.rows(solution.regression)
+        A = None if _is_narrow(given, weights.dtype) else posed.rows(given)
         if A is None:
             squares, vectors = np.linalg.eigh(gram / own / own[:, None])
             sizes, Vt = np.sqrt(np.maximum(squares, 0))[::-1], vectors.T[::-1]
@@ -197,6 +203,11 @@ def largest_decrease(solution: by_lapack.Minimiser, weights: np.ndarray, allowed
             squares = np.einsum("rso,rso->so", images, images)
         length = np.sqrt(np.maximum(squares, 0))
         return _certain(steps, inner, length, posed, eps) * unit * unit
+
+
+def _is_narrow(regression: StoredRegression, dtype: Any) -> bool:
+    """Whether the Gram matrix in float64 tells as much as the rows do."""
+    return np.float64 not in (dtype, regression.digits)
 
 
 class _Posed(NamedTuple):
