@@ -459,6 +459,14 @@ def test_a_matrix_free_design_is_solved_too(rng):
     np.testing.assert_allclose(result.params["weights"], np.linalg.pinv(matrix) @ target, atol=1e-5)
 
 
+def test_a_design_without_arrays_is_solved(rng):
+    target = rng.normal(size=6).astype(np.float32)
+    design = jd.MatrixFree(lambda w: jnp.cumsum(jnp.repeat(w, 3)), rows=6, features=2)
+    weights = solve(design, target, intercept=False).params["weights"]
+    matrix = np.cumsum(np.repeat(np.eye(2), 3, axis=0), axis=0)
+    np.testing.assert_allclose(weights, np.linalg.lstsq(matrix, target)[0], atol=1e-5)
+
+
 @given(
     st.lists(st.floats(0.125, 64, width=16), min_size=3, max_size=3),
     st.lists(st.floats(-64, 64, width=16), min_size=3, max_size=3),

@@ -75,7 +75,7 @@ def is_worth_another_solve(regression: LinearRegression) -> bool:
     design, outputs = as_design(regression.X), _outputs_of(regression)
     rows, features = design.shape
     is_tall = features <= min(rows, MOST_FEATURES) and outputs <= by_lapack.MOST_OUTPUTS
-    is_copied = isinstance(jax.tree.leaves(design)[0], Tracer)
+    is_copied = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(design))
     is_within = not is_copied or 4 * rows * features <= by_lapack.MOST_BYTES
     is_array = design.dtype == jnp.float32 and not design.dense_bytes()  # others would be copied
     return is_tall and is_within and is_array and _is_at_hand(regression)
