@@ -252,7 +252,9 @@ def test_vmap_over_starts_is_a_loop_and_jit_is_eager(name, x64):
         assert single.status == batch.status[index]
         assert abs(int(single.iterations) - int(batch.iterations[index])) <= most
         np.testing.assert_allclose(single.params, batch.params[index], rtol=rtol)
-    np.testing.assert_array_equal(jax.jit(solve)(start).params, single.params)
+    # Conjugate gradients have other roundings in a program that is compiled for one call.
+    own = {"rtol": 1e-12 if name == "conjugate gradients" else 0}
+    np.testing.assert_allclose(jax.jit(solve)(start).params, single.params, **own)
 
 
 CHAINED = jd.LeastSquares(lambda x: 10 * (x[1:] - x[:-1] ** 2))

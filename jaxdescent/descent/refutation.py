@@ -57,18 +57,18 @@ class Refutable(Measured):
     def is_refutable(self, params: Params, *, is_tried: bool = True) -> bool:
         """Whether a look can show more than the method knows.
 
-        Of a function with params stored in 16 bits a look would show only their rounding. Without
-        ``is_tried`` a function is assumed to be twice differentiable.
+        Of a function, or a quadratic form, with params stored in 16 bits a look would show only
+        their rounding. Without ``is_tried`` a function is assumed to be twice differentiable.
         """
         if self.tolerance.off.suboptimality is True or self.tolerance.has_changes:
             return False
         if self.objective.cuts is not None:
             return False
+        if precision.is_rounded(params) and self.objective.linear_regression is None:
+            return False
         if self.has_diagonal:
             return True
         if self.objective.is_quadratic or self.objective.is_separable:
-            return False
-        if precision.is_rounded(params):
             return False
         return newton_steps.is_possible(self.objective, params, is_tried=is_tried)
 
