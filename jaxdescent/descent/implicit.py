@@ -108,11 +108,11 @@ def _moved_regression(regression: Any, root: Params, tangents: Any) -> Params:
         moved = moved_by(weights)
     else:
 
-        def if_any(is_needed: jax.Array, weights: Weights) -> Params:
+        def moved_if(is_needed: jax.Array, weights: Weights) -> Params:
             still = functools.partial(jax.tree.map, jnp.zeros_like, root)
             return lax.cond(of_any(is_needed), lambda: moved_by(weights), still)
 
-        ways = if_any(are_uneven, by_features), if_any(~are_uneven, weights)
+        ways = moved_if(are_uneven, by_features), moved_if(~are_uneven, weights)
         moved = jax.tree.map(functools.partial(jnp.where, are_uneven), *ways)
     of_design = jax.tree.leaves(tangents.X, is_leaf=lambda leaf: isinstance(leaf, SymbolicZero))
     if weights.jumps is None or all(isinstance(leaf, SymbolicZero) for leaf in of_design):
