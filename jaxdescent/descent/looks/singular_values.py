@@ -1,4 +1,4 @@
-"""The look at a claim on a stored regression, by LAPACK in float64 on the host.
+"""The look at a claim on a regression in memory, by LAPACK in float64 on the host.
 
 Where no direction of X is lost in rounding, the minimum is known
 (:mod:`jaxdescent.regression.solve.by_lapack`), and with it how far the value is above it: a claim
@@ -12,7 +12,8 @@ that their vectors span. Any step s lowers the value by ``a^2 / 2`` with
     ``a = r.A s / |A s|``,
 
 so that errors of the singular vectors do not matter. The rounding of A s is bounded by e, ``4 eps``
-times the lengths of its terms, and that of r likewise by d; the decrease is certain with
+times the lengths of its terms (``eps`` times for float32, whose sums float64 holds), and that of r
+likewise by d; the decrease is certain with
 
     ``a = (r.A s - |r| e) / (|A s| + e) - d``.
 
