@@ -37,6 +37,26 @@ def test_the_floor_of_a_stiff_curved_valley_is_no_minimum(start, method):
     assert float(result.suboptimality) > 0 or float(result.value) < 1e-8
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_params_that_are_right_to_the_tolerance_may_be_far_above_a_minimum_of_zero(dtype, x64, rng):
+    """Brown's badly scaled function, with 1e6 and others in its place: at (a, 2 / a) a tolerance of
+    x alone allows (t a)^2.
+    """
+
+    def brown(p, a):
+        return (p[0] - a) ** 2 + (p[1] - 2 / a) ** 2 + (p[0] * p[1] - 2) ** 2
+
+    eps = float(np.finfo(dtype).eps)
+    for a in (1e6, *10 ** rng.uniform(4, 7, size=5)):
+        args = (dtype(a),)
+        result = jd.minimize(brown, rng.uniform(-3, 3, size=2).astype(dtype), args=args)
+        assert result.status == jd.Status.CONVERGED, a
+        worth = a**2 + 12  # F, at the minimum
+        x, y = np.asarray(result.params, np.float64)
+        value = (x - args[0]) ** 2 + (y - 2 / float(args[0])) ** 2 + (x * y - 2) ** 2
+        assert value <= 10 * eps ** (2 / 3) * eps * worth, a
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_no_certificate_contradicts_a_result(dtype, x64, rng):

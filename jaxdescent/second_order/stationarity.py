@@ -143,7 +143,7 @@ def judged(spectrum: Spectrum, tolerance: float) -> Verdict:
         return Verdict(norm <= bound, math.nan, None, size, norm, bound)
     point = _Point.of(params, value, gradient, step, decrement)
     worth = 0.5 * spectrum.size * np.where(point.is_short, point.size, length) ** 2
-    return point.judged(worth, 0.0, tolerance, eps)
+    return point.judged(worth, 0.0, tolerance, eps, tolerance)
 
 
 def by_newton(
@@ -154,9 +154,11 @@ def by_newton(
     *,
     tolerance: Any,
     eps: float,
+    floor: Any = None,
 ) -> tuple[Verdict, Any, Expected]:
     """The verdict by the rule of this module, if all eigenvalues of the Hessian are known; ``eps``
-    is the rounding of data and params. All arrays may have leading axes, for several points.
+    is the rounding of data and params, and ``floor`` the share of F that is a scale of the value,
+    by default t. All arrays may have leading axes, for several points.
 
     Returns:
       The verdict; whether Newton's step is long by eigenvalues alone that rounding of the data may
@@ -170,7 +172,8 @@ def by_newton(
         if np.any(point.is_at_zero):
             length = np.where(point.is_short, point.size, np.linalg.norm(params, axis=-1))
             scale = np.where(point.is_at_zero, 0.5 * newton.largest * length**2, worth)
-        return point.judged(scale, newton.flat_share(gradient, params), tolerance, eps)
+        flat = newton.flat_share(gradient, params)
+        return point.judged(scale, flat, tolerance, eps, tolerance if floor is None else floor)
 
     verdict = without = judged(newton)
     if not np.all(verdict.is_stationary):
@@ -222,15 +225,17 @@ class _Point(NamedTuple):
     def is_short(self) -> Any:
         return np.linalg.norm(self.step, axis=-1) <= SHORT_STEP * self.size
 
-    def judged(self, worth: Any, flat: Any, tolerance: Any, eps: float) -> Verdict:
-        """The verdict with this F, and this share of a gradient along flat directions."""
+    def judged(self, worth: Any, flat: Any, tolerance: Any, eps: float, floor: Any) -> Verdict:
+        """The verdict with this F, of which ``floor`` is the share that is a scale of the value,
+        and with this share of a gradient along flat directions.
+        """
         size = np.abs(self.value)
         height = np.where(self.is_short, size, 0.0)
         # The change of the value by rounding of data and params, at least the smallest number.
         least = np.maximum(eps**2 * np.maximum(size, worth), underflow(self.step, eps))
         is_high = self.decrement < ZERO * size
         worth = np.where(is_high, np.minimum(worth, size), worth)
-        bound = SLACK * tolerance * np.maximum(height, tolerance * worth)
+        bound = SLACK * tolerance * np.maximum(height, floor * worth)
         bound = np.maximum(bound, least)
         norm = np.linalg.norm(self.gradient, axis=-1)
         is_flat = flat <= tolerance

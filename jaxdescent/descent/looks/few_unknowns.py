@@ -61,8 +61,9 @@ class _Judged(NamedTuple):
 
     Attributes:
       is_known: whether the function is the same in float64; nothing else is known if it is not.
-      is_stationary: whether the gradient is zero by the point's own scales.
-      is_convex: whether no eigenvalue of the Hessian is negative.
+      is_near: whether the gradient is zero by the point's own scales, and the value as near to that
+        of the stationary point as a claim says.
+      is_minimum: whether a certificate would call the point a minimum.
       falls: how far the value may fall: half the squared Newton decrement; infinite if the gradient
         along flat directions is not zero.
       is_flat: whether there is a direction in which the expansion is flat.
@@ -76,8 +77,8 @@ class _Judged(NamedTuple):
     """
 
     is_known: Any
-    is_stationary: Any
-    is_convex: Any
+    is_near: Any
+    is_minimum: Any
     falls: Any
     is_flat: Any
     is_far: Any
@@ -222,7 +223,12 @@ def _judged_each(numbers: Any, value: Any, size: Any, tolerance: Any, *, eps: fl
     here, how = (flat, height, gradient), {"tolerance": tolerance, "eps": eps}
     verdict, is_far, end = stationarity.by_newton(newton, *here, **how)
     is_stationary = is_known & (verdict.is_stationary | is_far)
-    is_convex = is_known & (newton.ends[0] >= -newton.in_doubt(eps).margins[0])
+    is_minimum = is_stationary & (newton.ends[0] >= -newton.in_doubt(eps).margins[0])
+    # A claim allows the value t eps F, and a certificate t^2 F: an error of the params by t.
+    how["floor"] = np.minimum(tolerance, eps)
+    claim, is_further, _ = stationarity.by_newton(newton, *here, **how)
+    is_near = is_known & (claim.is_stationary | is_further)
+    is_far = is_known & (is_far | is_further)
     falls = np.where(is_known, np.where(verdict.is_flat, verdict.decrement, np.inf), 0.0)
     scale = stationarity.SLACK * np.maximum(np.abs(height), rounding)
     # Only stationary points are measured along flat directions.
@@ -239,24 +245,24 @@ def _judged_each(numbers: Any, value: Any, size: Any, tolerance: Any, *, eps: fl
         parts[:, : own.shape[1]] = own * np.take_along_axis(vectors.mT, order[..., None], 1)
     allowed = np.where(is_known, tolerance * scale, 0.0)
     is_flat = np.any(along, axis=-1)
-    point = is_known, is_stationary, is_convex, falls
-    return _Judged(*point, is_flat, is_known & is_far, parts, verdict.step, height, end, allowed)
+    point = is_known, is_near, is_minimum, falls
+    return _Judged(*point, is_flat, is_far, parts, verdict.step, height, end, allowed)
 
 
 def _look(judged: _Judged, there: Any, xp: Any) -> Look:
     """The look after the value has been measured along flat directions and at the end of Newton's
     step; None stands for values that need not be measured.
     """
-    falls, is_stationary = judged.falls, judged.is_stationary
+    falls, stands = judged.falls, True
     if there is not None:
         along, height = there[..., :-1], xp.expand_dims(judged.height, -1)
         lower = xp.max(xp.where(xp.isfinite(along), height - along, 0.0), axis=-1)
         is_lower = judged.is_flat & (lower > judged.allowed)
         falls = xp.where(is_lower, xp.maximum(falls, lower), falls)
         holds = judged.end.holds(there[..., -1])
-        is_stationary = is_stationary & ~is_lower & (holds | ~judged.is_far)
-    is_false = judged.is_known & xp.logical_not(is_stationary)
-    return Look(falls, is_false, is_stationary & judged.is_convex)
+        stands = ~is_lower & (holds | ~judged.is_far)
+    is_false = judged.is_known & xp.logical_not(judged.is_near & stands)
+    return Look(falls, is_false, judged.is_minimum & stands)
 
 
 class _Unsuitable(Exception):
