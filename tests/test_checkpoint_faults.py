@@ -1,6 +1,5 @@
 """What happens to a run whose checkpoints cannot be written, or are not what they were."""
 
-import contextlib
 import errno
 import json
 import os
@@ -8,7 +7,6 @@ import pathlib
 import random
 import shutil
 import threading
-import time
 import warnings
 
 import jax
@@ -330,36 +328,6 @@ def test_whatever_is_done_to_the_folder_the_run_ends_with_its_result(seed, tmp_p
                 raise
             return
     assert_same(again, plain(1000))
-
-
-@pytest.mark.parametrize("is_broken", [False, True])
-def test_the_search_for_memory_ends_with_the_run(is_broken, tmp_path, monkeypatch):
-    from jaxdescent.runs.hooks import checkpoint as module
-
-    begun, zeros = threading.Event(), jnp.zeros
-
-    def slow(*arguments, **options):
-        if threading.current_thread() is not threading.main_thread():  # the one that searches
-            begun.set()
-            time.sleep(0.3)
-        return zeros(*arguments, **options)
-
-    class Breaks(jd.hooks.Hook):
-        def report(self, record):
-            assert begun.wait(10)
-            if is_broken:
-                raise ZeroDivisionError
-
-    monkeypatch.setattr(module, "LARGE", 0)
-    monkeypatch.setattr(jnp, "zeros", slow)
-    checkpoint = jd.hooks.Checkpoint(tmp_path, every=1e-3)
-    before = threading.active_count()
-    with pytest.raises(ZeroDivisionError) if is_broken else contextlib.nullcontext():
-        jd.run(
-            valley, START, METHOD, max_iterations=20, chunk=10, tolerance=0,
-            checkpoint=checkpoint, hooks=[Breaks()],
-        )  # fmt: skip
-    assert threading.active_count() == before
 
 
 def test_an_error_in_the_run_leaves_no_writer_behind(tmp_path, monkeypatch):

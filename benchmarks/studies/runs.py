@@ -129,7 +129,7 @@ def saves(folder: pathlib.Path, gigabytes: float) -> None:
                 self.began = began
 
         def note_end(self) -> None:
-            if self.began and not self._opened.is_writing:
+            if self.began and not self._folder.is_writing:
                 self.writing.append(time.perf_counter() - self.began)
                 self.began = 0.0
 

@@ -16,7 +16,6 @@ from jaxdescent.inputs.numbers import check_count, check_number
 from jaxdescent.machine import memory
 from jaxdescent.minimize import Setup
 from jaxdescent.runs import checkpoints
-from jaxdescent.runs.chunks import SpareMemory
 from jaxdescent.runs.fingerprint import computation, differences, fingerprint
 from jaxdescent.runs.hooks.protocol import Hook, Pause, Record
 
@@ -26,27 +25,20 @@ POLL_SECONDS = 0.05
 ROOM = 1.2
 """The least ratio of available memory to a copy's bytes for a copy to be made."""
 
-LARGE = 2**26
-"""The bytes of a copy from which on its memory is allocated before the copy is due."""
-
-SLOWEST = 2e8
-"""The least bytes a second at which a system is expected to give new memory: a virtual machine
-whose host must find the memory first is far slower than writing to it."""
-
 
 class Checkpoint(Hook):
     """Save everything that a run goes on with, at times and at its end.
 
     Params, method state, the state of stopping rules, counts, and a fingerprint of the problem
     are written from a copy while the device goes on: the run waits for the copy alone, whose memory
-    is allocated beforehand and kept for the next one. Where memory has no room for a copy the run
-    waits until the checkpoint is written. One that cannot be written (the disk is full, the folder
-    has become read-only) is warned about; the run goes on, and the last good one is kept.
+    is kept for the next one. Where memory has no room for a copy the run waits until the checkpoint
+    is written. One that cannot be written (the disk is full, the folder has become read-only) is
+    warned about; the run goes on, and the last good one is kept.
 
     Args:
       folder: where checkpoints are kept, each in a folder ``iteration-...`` of its own.
       every: the seconds between two checkpoints, at least 0. One that is due while another is being
-        written, or memory is being allocated, waits for that.
+        written waits for it.
       keep: how many checkpoints are kept, at least 1; where the disk has no room for so many, the
         oldest are removed first, all but the newest.
       filled: for rows that are cut over processes, how many there are, and how many with those of
@@ -79,7 +71,6 @@ class Checkpoint(Hook):
         self._facts: dict[str, Any] = {}
         self._copy: Loop | None = None
         self._spare: Loop | None = None  # the copy before, written or being written
-        self._memory: SpareMemory | None = None  # for the first copy, allocated once
         self._at = 0.0
 
     def __repr__(self) -> str:
@@ -169,27 +160,19 @@ class Checkpoint(Hook):
         )
 
     def pause(self, pause: Pause) -> None:
-        is_searching = self._memory is not None and not self._memory.is_found
-        is_free = self._folder.is_free() and self._copy is None and not is_searching
-        waited = time.perf_counter() - self._at
-        is_due = waited >= self.every and pause.iteration != self._folder.newest
-        if not all(processes.told_by_all(is_due and is_free)):
-            if self._needs_memory(pause.loop, self.every - waited):
-                self._memory = SpareMemory(pause.loop)
+        is_free = self._folder.is_free() and self._copy is None
+        is_due = time.perf_counter() - self._at >= self.every
+        is_new = pause.iteration != self._folder.newest
+        if not all(processes.told_by_all(is_free and is_due and is_new)):
             return
         self._at = time.perf_counter()
         # All processes write together, now or after the chunk.
         spare, self._spare = self._spare, None
-        if spare is None and self._memory is not None:
-            spare = self._memory.taken()
-        told = processes.told_by_all([spare is not None, _has_room(pause.loop)])
-        if all(is_kept or is_free for is_kept, is_free in told):
-            spare = spare if all(is_kept for is_kept, _ in told) else None
+        if spare is not None or all(processes.told_by_all(_has_room(pause.loop))):
             self._copy = pause.copied(spare)
-            return
-        del spare
-        self._write(pause.loop)
-        self._wait()
+        else:
+            self._write(pause.loop)
+            self._wait()
 
     def report(self, record: Record) -> None:
         del record
@@ -211,16 +194,7 @@ class Checkpoint(Hook):
 
     def _forget(self) -> None:
         """Free all memory for copies."""
-        if self._memory is not None:
-            self._memory.leave()
-        self._copy = self._spare = self._memory = None
-
-    def _needs_memory(self, loop: Loop, left: float) -> bool:
-        """Whether memory for a copy that is due in ``left`` seconds must be allocated now."""
-        if (self._copy, self._spare, self._memory) != (None, None, None):
-            return False
-        held = sum(shard.nbytes for shard in _shards(loop))
-        return held >= LARGE and left <= held / SLOWEST and _has_room(loop)
+        self._copy = self._spare = None
 
     def _iterations(self) -> list[int]:
         """The iterations of all checkpoints, the newest first, as all processes see them."""
@@ -256,13 +230,9 @@ def _of_all(own: dict[str, str]) -> dict[str, str]:
 
 def _has_room(loop: Loop) -> bool:
     """Whether the devices of this process have room for a copy."""
-    shards = _shards(loop)
+    shards = [shard.data for leaf in jax.tree.leaves(loop) for shard in leaf.addressable_shards]
     (first, *_) = shards[0].devices()
     held = sum(
         shard.nbytes for shard in shards if first.platform == "cpu" or first in shard.devices()
     )
     return memory.available_bytes(first) >= ROOM * held
-
-
-def _shards(loop: Loop) -> list[jax.Array]:
-    return [shard.data for leaf in jax.tree.leaves(loop) for shard in leaf.addressable_shards]
