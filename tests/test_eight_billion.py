@@ -259,6 +259,18 @@ def test_tied_weights_come_to_their_optimum(part_three):
     assert numbers["distance_largest"] < 0.02
 
 
+def test_the_pace_is_that_of_segments_with_iterations():
+    """The segment that was dispatched before the descent was known to have ended has none."""
+    descent = large_problem.SegmentedDescent(lambda: None)
+    method = jd.GradientDescent(0.4)
+    jd.run(jd.SumOfSquares(), jnp.ones(8), method, chunk=4, hooks=[descent])
+    *walked, last = descent.segments
+    assert last.iterations == 0 < len(walked)
+    descent.segments[-1] = dataclasses.replace(last, chunk_seconds=1e-9)
+    fastest = min(each.chunk_seconds / each.iterations for each in walked)
+    assert descent.numbers["seconds_per_iteration"] == fastest
+
+
 def test_the_distance_is_numpys(rng):
     shapes = {"a": (20, 30), "b": (50,)}
     offsets = {name: rng.normal(size=shape) for name, shape in shapes.items()}

@@ -93,7 +93,8 @@ class SegmentedDescent(jd.hooks.Hook):
         """
         segments, norm = self.segments, float(self.result.gradient_norm)
         first_norm = segments[0].first_gradient_norm if segments else float(self.result.scale)
-        paces = [segment.chunk_seconds / max(segment.iterations, 1) for segment in segments]
+        walked = [segment for segment in segments if segment.iterations]
+        paces = [segment.chunk_seconds / segment.iterations for segment in walked]
         compiling = self.summary.seconds_compiling
         return {
             "iterations": int(self.result.iterations),
