@@ -240,6 +240,17 @@ def test_hooks_are_told_of_a_chunk_while_the_device_works_on_the_next():
     )
 
 
+def test_of_a_chunk_that_was_dispatched_after_the_end_nothing_is_told():
+    seen = Recorder()
+    result = jd.run(jd.SumOfSquares(), START, jd.GradientDescent(0.4), chunk=4, hooks=[seen])
+    assert int(result.status) == jd.Status.CONVERGED
+    *before, last = seen.records
+    assert last.status == jd.Status.CONVERGED
+    assert all(record.status is None for record in before)
+    assert all(record.iterations > 0 for record in seen.records)
+    assert seen.summary.iterations == int(result.iterations)
+
+
 @pytest.mark.slow
 def test_the_bandwidth_is_that_of_the_cost_model():
     seen = Recorder()

@@ -109,7 +109,8 @@ class Driver:
                 if save is not None:
                     self._save(save, loop)
                 return loop, Status(asked or Status.MAX_ITERATIONS.value)
-            under_way = following
+            # Nothing is told of a chunk that was dispatched after the end: it has no steps.
+            under_way = None if is_over else following
 
     def _to_the_limit(self, loop: Loop, last: _UnderWay, waited: float) -> Loop:
         """The loop after the check at the limit, which is told of as part of the last chunk."""
