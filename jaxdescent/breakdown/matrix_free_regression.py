@@ -156,8 +156,8 @@ def _wave(side: int, stride: int, axis: int) -> jax.Array:
     """Multiples of 1/32 between 0 and 7/32 along an axis of a square, whose period of 8 no shift by
     one repeats.
 
-    In both axes, though it varies along one: of a vector each device would compute a part, and the
-    parts would be gathered.
+    The wave is made in both axes, though it varies along one: each device would compute a part of a
+    vector, and the parts would be gathered.
     """
     place = lax.broadcasted_iota(jnp.int32, (side, side), axis)
     return ((place * stride) & 7).astype(jnp.float32) / 32

@@ -208,7 +208,8 @@ def _gradient(e: jax.Array) -> jax.Array:
 def _ties(length: int, stride: int, first: int) -> jax.Array:
     """The ties of the places from ``first`` on to the next ones, zero where there is none.
 
-    Those to the places before are computed too: shifted, they would be sent between devices.
+    The ties to the places before are computed in the same way: an array that is shifted would be
+    sent between devices.
     """
     place = jnp.arange(first, first + length)
     is_tied = (place >= 0) & (place < length - 1)

@@ -61,7 +61,7 @@ class Spectrum:
         return max(abs(self.smallest), abs(self.largest))
 
 
-def of_band(curvature: Curvature, ends: tuple[float, float], deadline: float) -> Spectrum | None:
+def of_band(curvature: Curvature, ends: tuple[float, float]) -> Spectrum | None:
     """The spectrum by factors of a banded Hessian; None if the Hessian is not banded."""
     band = hessian_matrix.banded(curvature) if curvature.is_double else None
     if band is None:

@@ -39,6 +39,10 @@ EXHAUSTED = 16
 STEPS = 64
 """The most steps that one run of the program makes."""
 
+Steps = tuple[Any, Any, Any]
+"""The most steps of a run of the program, the largest ``|alpha|`` before, and the weights of the
+steps' vectors in the state's sum, (``STEPS``,)."""
+
 
 class State(NamedTuple):
     """The state of the process: its last two vectors, the coefficient between them, and a weighted
@@ -189,16 +193,9 @@ class Process:
 
 
 def continued(
-    objective: Objective,
-    params: Params,
-    scale: Params | None,
-    state: State,
-    steps: tuple[Any, Any, jax.Array],
+    objective: Objective, params: Params, scale: Params | None, state: State, steps: Steps
 ) -> tuple[State, jax.Array, jax.Array, jax.Array]:
     """The state after more steps, their coefficients, and their number.
-
-    ``steps`` are the most steps, the largest ``|alpha|`` before, and the weights of the steps'
-    vectors in the state's sum, (``STEPS``,).
 
     The three-term recurrence is used without reorthogonalisation. Rounding then produces copies of
     extreme eigenvalues, but does not move the extremes.

@@ -60,11 +60,8 @@ def spectrum_at(objective: Objective, params: Params, *, seconds: float = SECOND
     found = _of_process(process)
     if found.kind != "undetermined":
         return found
-    for attempt in (of_band, of_cholesky):
-        further = attempt(curvature, ends, deadline)
-        if further is not None:
-            return further
-    return _of_longer_process(curvature, ends, deadline)
+    by_factors = of_band(curvature, ends) or of_cholesky(curvature, ends, deadline)
+    return by_factors or _of_longer_process(curvature, ends, deadline)
 
 
 def _by_structure(objective: Objective, params: Params) -> tuple[str, str, float] | None:
