@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from jaxdescent.data.arrow import pa
 from jaxdescent.data.errors import DataError
 from jaxdescent.data.grouped_files import GroupedFiles
 from jaxdescent.data.parquet_pages import Page
@@ -23,8 +24,6 @@ class ArrowFiles(GroupedFiles):
     form = "Arrow"
 
     def _looked_at(self, path: pathlib.Path) -> tuple[Any, list[int]]:
-        import pyarrow as pa
-
         # A memory map that is closed again holds no memory, and uncompressed batches are not read
         # at all.
         with pa.memory_map(str(path)) as file:
@@ -48,8 +47,6 @@ class ArrowFiles(GroupedFiles):
     def _blocks(
         self, path: pathlib.Path, groups: Mapping[int, int], names: Sequence[str], rows: int
     ) -> Iterator[Block]:
-        import pyarrow as pa
-
         with contextlib.closing(pa.OSFile(str(path))) as file:
             schema = _opened(file, path).schema
             reader = _opened(file, path, [schema.get_field_index(name) for name in names])
@@ -58,8 +55,6 @@ class ArrowFiles(GroupedFiles):
 
 
 def _opened(file: Any, path: pathlib.Path, fields: Sequence[int] = ()) -> Any:
-    import pyarrow as pa
-
     try:
         options = pa.ipc.IpcReadOptions(included_fields=sorted(fields))
         return pa.ipc.open_file(file, options=options)

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxdescent.data.errors import DataError, listed, need_arrow
+from jaxdescent.data.arrow import pa
+from jaxdescent.data.errors import DataError, listed
 from jaxdescent.data.protocol import Kind
 from jaxdescent.data.times import holds_times, plain
 
@@ -19,7 +20,7 @@ NAMELESS = re.compile(r"__index_level_\d+__")
 
 def kind_of(arrow_type: Any) -> Kind:
     """The kind of a column of this type."""
-    types = need_arrow().types
+    types = pa.types
     if types.is_dictionary(arrow_type):
         return Kind.TEXT if kind_of(arrow_type.value_type) is not Kind.OTHER else Kind.OTHER
     if types.is_floating(arrow_type) or types.is_decimal(arrow_type) or types.is_null(arrow_type):
@@ -33,7 +34,6 @@ def kind_of(arrow_type: Any) -> Kind:
 
 def array_of(column: Any) -> Any:
     """A column as one array of Arrow; text is plain text, and dictionaries stay."""
-    pa = need_arrow()
     if isinstance(column, np.ndarray):
         # Arrow takes the machine's byte order alone.
         column = pa.array(column.astype(column.dtype.newbyteorder("="), copy=False))
@@ -45,7 +45,7 @@ def array_of(column: Any) -> Any:
 def decoded(column: Any) -> Any:
     """A column as one array of Arrow without a dictionary."""
     column = array_of(column)
-    if need_arrow().types.is_dictionary(column.type):
+    if pa.types.is_dictionary(column.type):
         column = array_of(column.dictionary).take(column.indices)
     return column
 
@@ -56,7 +56,6 @@ def text_of(column: Any, name: object) -> Any:
     Raises:
       DataError: for bytes that are not UTF-8, which some writers of Parquet pass for text.
     """
-    pa = need_arrow()
     texts = column.cast(pa.string())
     try:
         texts.validate(full=True)

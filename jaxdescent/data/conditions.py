@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxdescent.data.arrow import pa, pc
 from jaxdescent.data.arrow_types import decoded, kind_of, text_of
-from jaxdescent.data.errors import DataError, arrow_functions, need_arrow, one_line
+from jaxdescent.data.errors import DataError, one_line
 from jaxdescent.data.protocol import Kind
 from jaxdescent.data.times import holds_times, time_of, units_of
 
@@ -87,7 +88,7 @@ class Condition(NamedTuple):
 
     def _joined(self, of: Callable[[Comparison], Any]) -> Any:
         """``of`` all comparisons, arrays of Arrow, joined as these are."""
-        join = arrow_functions().and_ if self.is_all else arrow_functions().or_
+        join = pc.and_ if self.is_all else pc.or_
         each = (p._joined(of) if isinstance(p, Condition) else of(p) for p in self.parts)
         return functools.reduce(join, each)
 
@@ -99,7 +100,7 @@ class _Column:
         self.name = name
         self.plain = decoded(given)
         self.type = self.plain.type
-        if need_arrow().types.is_floating(self.type):
+        if pa.types.is_floating(self.type):
             self.plain = _without_nan(self.plain)
 
     @functools.cached_property
@@ -110,7 +111,6 @@ class _Column:
     @functools.cached_property
     def numbers(self) -> Any:
         """The values of a column of texts, which CSV has of levels, or of nothing as numbers."""
-        pa = need_arrow()
         try:
             return _without_nan(self.plain.cast(pa.float64()))
         except pa.ArrowInvalid as error:
@@ -119,11 +119,10 @@ class _Column:
 
 def _without_nan(numbers: Any) -> Any:
     """Floating-point numbers, none of them NaN, which counts as a missing value."""
-    pa = need_arrow()
     if pa.types.is_float16(numbers.type):
         numbers = numbers.cast(pa.float32())  # pyarrow compares no shorter ones
-    is_nan = arrow_functions().is_nan(numbers)
-    return arrow_functions().if_else(is_nan, None, numbers) if is_nan.true_count else numbers
+    is_nan = pc.is_nan(numbers)
+    return pc.if_else(is_nan, None, numbers) if is_nan.true_count else numbers
 
 
 def _met(comparison: Comparison, column: _Column) -> Any:
@@ -137,17 +136,17 @@ def _met(comparison: Comparison, column: _Column) -> Any:
     if isinstance(value, str):
         if not holds_times(of_type):
             return _text_met(op, column.texts, value).fill_null(False)
-    elif not kind_of(of_type).is_number or need_arrow().types.is_null(of_type):
+    elif not kind_of(of_type).is_number or pa.types.is_null(of_type):
         values, of_type = column.numbers, column.numbers.type
     op, scalar = scalar_of(op, value, of_type, column.name)
-    return getattr(arrow_functions(), OPERATORS[op])(values, scalar).fill_null(False)
+    return getattr(pc, OPERATORS[op])(values, scalar).fill_null(False)
 
 
 def _text_met(op: str, texts: Any, value: str) -> Any:
     """Which texts meet a condition: by code points, or as times where both are times."""
-    pa, point = need_arrow(), time_of(value)
+    point = time_of(value)
     if point is None:
-        return getattr(arrow_functions(), OPERATORS[op])(texts, pa.scalar(value, texts.type))
+        return getattr(pc, OPERATORS[op])(texts, pa.scalar(value, texts.type))
     encoded, pairs = texts.dictionary_encode(), list[tuple[Any, Any]]()
     for text in encoded.dictionary.to_pylist():
         own = time_of(text)
@@ -162,7 +161,7 @@ def _text_met(op: str, texts: Any, value: str) -> Any:
 
 def _is_possible(comparison: Comparison, bounds: ColumnBounds) -> Any:
     """Which parts can have rows that meet a comparison with a column of these bounds."""
-    both, either = arrow_functions().and_, arrow_functions().or_
+    both, either = pc.and_, pc.or_
     name, op, value = comparison
     if op in (MISSING, THERE):
         return bounds.can_lack if op == MISSING else bounds.has_values
@@ -182,7 +181,6 @@ def _is_possible(comparison: Comparison, bounds: ColumnBounds) -> Any:
 @functools.lru_cache(1 << 16, typed=True)  # a whole number and a float are rounded otherwise
 def scalar_of(op: str, value: float | Decimal | str, of_type: Any, name: str) -> tuple[str, Any]:
     """A comparison as one with a value of a column's type: the operator and a scalar of Arrow."""
-    pa = need_arrow()
     types = pa.types
     exact: Any = value
     if holds_times(of_type):
@@ -215,7 +213,7 @@ def _float_near(value: float | Decimal, dtype: Any) -> float:
 
 def _counts_of(of_type: Any) -> tuple[int, int]:
     """The least and the largest number that a type which counts units can hold."""
-    types = need_arrow().types
+    types = pa.types
     if types.is_decimal(of_type):
         return 1 - 10**of_type.precision, 10**of_type.precision - 1
     if types.is_boolean(of_type) or types.is_unsigned_integer(of_type):

@@ -10,8 +10,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from jaxdescent.data.arrow import csv, pa
 from jaxdescent.data.arrow_types import common_kinds, kinds_of
-from jaxdescent.data.errors import DataError, need_arrow, one_line, reading
+from jaxdescent.data.errors import DataError, one_line, reading
 from jaxdescent.data.protocol import Block, Kind, Source, blocks_of
 from jaxdescent.data.wrapped import WrappedSource
 
@@ -42,7 +43,6 @@ class CsvFiles(Source):
     form = "CSV"
 
     def __init__(self, paths: Sequence[pathlib.Path]) -> None:
-        need_arrow()
         self.files, self.kinds = list(paths), {}
         self._schemas: list[Any] = []  # of each file
         kinds, has_rows = list[dict[str, Kind]](), False
@@ -101,8 +101,6 @@ class CsvFiles(Source):
         )
 
     def _of_file(self, index: int, names: Sequence[str]) -> Iterator[Block]:
-        import pyarrow as pa
-
         path, schema = self.files[index], self._schemas[index]
         types = {
             name: pa.string()
@@ -124,8 +122,6 @@ class CsvFiles(Source):
 
 def _opened(path: pathlib.Path, types: dict[str, Any] | None = None) -> Any:
     """A reader of a file's columns with these types, or of all columns with types of their own."""
-    from pyarrow import csv
-
     return csv.open_csv(
         _unpacked(path),
         # Only a reader without threads tells the row of what it cannot convert.
@@ -149,7 +145,7 @@ def _unpacked(path: pathlib.Path) -> Any:
         raise DataError(f"{path} is empty.")
     if first in UTF_16:
         raise DataError(NOT_UTF_8.format(path))
-    return need_arrow().input_stream(str(path), compression=PACKED.get(first, "detect"))
+    return pa.input_stream(str(path), compression=PACKED.get(first, "detect"))
 
 
 def first_text(source: Source, name: str) -> str:

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxdescent.data.arrow import pa
 from jaxdescent.data.arrow_types import array_of, decoded
 from jaxdescent.data.chunk import Chunk, placed
 from jaxdescent.data.entries import NONE, Coded, RowEntries, SparseColumn, entries_of, sparse_pieces
-from jaxdescent.data.errors import DataError, check_columns, listed, need_arrow
+from jaxdescent.data.errors import DataError, check_columns, listed
 from jaxdescent.data.hashing import bytes_of, places_of_numbers, places_of_texts
 from jaxdescent.data.protocol import Block, Kind, Source, located
 
@@ -204,7 +205,7 @@ def hashed(block: Block, name: str, bits: int, *, are_words: bool) -> SparseColu
         return dataclasses.replace(column, index=places_of_numbers(column.index, **key))
     is_repeated = False
     if not isinstance(column, np.ndarray) or column.dtype.kind not in "biuf":
-        pa, column = need_arrow(), array_of(column)
+        column = array_of(column)
         if pa.types.is_dictionary(column.type):
             texts = column.dictionary
             is_repeated = len(texts) * REPEATED <= len(column) and not texts.null_count
@@ -218,7 +219,7 @@ def hashed(block: Block, name: str, bits: int, *, are_words: bool) -> SparseColu
     if isinstance(column, np.ndarray):
         places = places_of_numbers(column, **key)
         return SparseColumn(np.arange(len(column) + 1), places, None)
-    texts = (column.dictionary if is_repeated else column).cast(need_arrow().large_string())
+    texts = (column.dictionary if is_repeated else column).cast(pa.large_string())
     starts, places = places_of_texts(*bytes_of(texts), **key, are_words=are_words)
     found = SparseColumn(starts, places, None)
     return found[column.indices.to_numpy(zero_copy_only=False)] if is_repeated else found
@@ -253,7 +254,7 @@ def values_of(column: Any) -> NumberColumn:
     """
     if isinstance(column, np.ndarray):
         return NumberColumn(column, None)
-    pa, column, missing = need_arrow(), array_of(column), None
+    column, missing = array_of(column), None
     types = pa.types
     if types.is_decimal(column.type) or types.is_null(column.type):
         column = column.cast(pa.float64())

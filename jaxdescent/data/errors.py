@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import importlib
 import os
 import pathlib
 import re
@@ -38,28 +37,6 @@ def path_of(given: Any) -> pathlib.Path:
     if not os.fspath(given):
         raise DataError("a path is empty: name a file or a folder.")
     return pathlib.Path(os.fsdecode(given))
-
-
-def need_arrow() -> Any:
-    """The pyarrow module, which reads everything but ``.npy`` and NumPy's arrays, and compares the
-    values of conditions.
-
-    Raises:
-      ImportError: where it is not installed, with the command that installs it.
-    """
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise ImportError(
-            "Parquet, CSV, text columns, tables and conditions on rows need pyarrow, which is not "
-            "installed: pip install 'jaxdescent[data]'"
-        ) from error
-    return pyarrow
-
-
-def arrow_functions() -> Any:
-    """The module pyarrow.compute, which makes its functions when it is imported."""
-    return importlib.import_module("pyarrow.compute")
 
 
 @contextlib.contextmanager

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from jaxdescent.data.arrow import pa
 from jaxdescent.data.arrow_types import array_of
 from jaxdescent.data.conditions import MISSING, THERE, Comparison, Condition, number_of
 from jaxdescent.data.entries import SparseColumn
-from jaxdescent.data.errors import DataError, check_columns, need_arrow
+from jaxdescent.data.errors import DataError, check_columns
 from jaxdescent.data.protocol import Block, Kind, Source, located
 from jaxdescent.data.read_ahead import read_ahead
 from jaxdescent.data.shares import Share
@@ -236,4 +237,4 @@ def rows_of(block: Block, names: Sequence[str], met: np.ndarray) -> Block:
 def _kept(column: Any, met: np.ndarray) -> Any:
     if isinstance(column, (np.ndarray, SparseColumn)):
         return column[np.flatnonzero(met)]
-    return array_of(column).filter(need_arrow().array(met))  # pyarrow filters no views of text
+    return array_of(column).filter(pa.array(met))  # pyarrow filters no views of text

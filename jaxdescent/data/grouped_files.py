@@ -8,8 +8,9 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from jaxdescent.data.arrow import pa
 from jaxdescent.data.arrow_types import common_kinds, kinds_of
-from jaxdescent.data.errors import DataError, need_arrow, reading
+from jaxdescent.data.errors import DataError, reading
 from jaxdescent.data.parquet_pages import Page
 from jaxdescent.data.protocol import Block, Kind, Source
 
@@ -57,7 +58,6 @@ class GroupedFiles(Source):
     """Some files, one after another; only the columns asked for are read."""
 
     def __init__(self, paths: Sequence[pathlib.Path]) -> None:
-        pa = need_arrow()
         self.files = list(paths)
         rows = 0
         self._groups: list[list[int]] = []  # of each file the numbers of its groups' first rows

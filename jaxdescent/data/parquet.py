@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxdescent.data.arrow import pa, pq
 from jaxdescent.data.conditions import ColumnBounds, Condition
-from jaxdescent.data.errors import need_arrow, reading
+from jaxdescent.data.errors import reading
 from jaxdescent.data.grouped_files import SMALL_BYTES, ColumnExtent, GroupedFiles
 from jaxdescent.data.parquet_pages import Page, pages_of
 from jaxdescent.data.protocol import Block, Kind, blocks_of
@@ -44,8 +45,6 @@ class ParquetFiles(GroupedFiles):
             return file.schema_arrow, [metadata.row_group(group).num_rows for group in groups]
 
     def _opened(self, path: pathlib.Path, text: Sequence[str] = ()) -> Any:
-        import pyarrow.parquet as pq
-
         return pq.ParquetFile(
             path,
             buffer_size=BUFFER_BYTES,
@@ -121,7 +120,6 @@ class ParquetFiles(GroupedFiles):
 
 def _bounds_of(columns: Sequence[Any], of_type: Any) -> ColumnBounds:
     """The bounds of a column in some row groups, from its metadata in each."""
-    pa = need_arrow()
     known = [None if column is None else column.statistics for column in columns]
     nulls = [None if own is None or not own.has_null_count else own.null_count for own in known]
     can_lack = [count != 0 or pa.types.is_floating(of_type) for count in nulls]  # NaN is missing

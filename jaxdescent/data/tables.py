@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from jaxdescent.data.arrow import pa
 from jaxdescent.data.arrow_types import kinds_of
-from jaxdescent.data.errors import DataError, need_arrow, one_line, reading
+from jaxdescent.data.errors import DataError, one_line, reading
 from jaxdescent.data.protocol import Block, Source, blocks_of
 
 NAME = "the table"
@@ -20,9 +21,8 @@ class ArrowStream(Source):
     """
 
     def __init__(self, table: Any) -> None:
-        self._arrow = need_arrow()
         self._table = table
-        self.can_restart = not isinstance(table, self._arrow.RecordBatchReader)
+        self.can_restart = not isinstance(table, pa.RecordBatchReader)
         self._is_read = False
         self.kinds = kinds_of((self._reader() if self.can_restart else table).schema, NAME)
         self.form = f"a table of {type(table).__module__.split('.')[0]}"
@@ -34,7 +34,7 @@ class ArrowStream(Source):
     def _reader(self) -> Any:
         with reading(NAME):
             try:
-                return self._arrow.RecordBatchReader.from_stream(self._table)
+                return pa.RecordBatchReader.from_stream(self._table)
             except TypeError as error:  # pandas raises it for columns that Arrow has no type for
                 raise DataError(f"{NAME} cannot be read: {one_line(error)}.") from error
 

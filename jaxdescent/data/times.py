@@ -8,7 +8,8 @@ import functools
 import re
 from typing import Any, NamedTuple
 
-from jaxdescent.data.errors import DataError, arrow_functions, need_arrow
+from jaxdescent.data.arrow import pa, pc
+from jaxdescent.data.errors import DataError
 
 SECOND = 10**9
 """A second in nanoseconds, the unit of all times here."""
@@ -68,7 +69,7 @@ def time_of(text: str) -> TimePoint | None:
 
 def holds_times(arrow_type: Any) -> bool:
     """Whether a type holds dates, timestamps or times of the day."""
-    types = need_arrow().types
+    types = pa.types
     return types.is_date(arrow_type) or types.is_timestamp(arrow_type) or types.is_time(arrow_type)
 
 
@@ -83,7 +84,7 @@ def plain(texts: Any) -> Any:
     >>> plain(pa.array(["12:00:05.500000", "2020-01-01 00:00:00.000Z"])).to_pylist()
     ['12:00:05.5', '2020-01-01 00:00:00Z']
     """
-    return arrow_functions().replace_substring_regex(texts, FRACTION, r"\1\2\3")
+    return pc.replace_substring_regex(texts, FRACTION, r"\1\2\3")
 
 
 def units_of(text: str, arrow_type: Any, name: str) -> fractions.Fraction:
@@ -92,7 +93,7 @@ def units_of(text: str, arrow_type: Any, name: str) -> fractions.Fraction:
     Raises:
       DataError: where the text cannot be compared with such a column.
     """
-    types = need_arrow().types
+    types = pa.types
     point = time_of(text)
     is_time = types.is_time(arrow_type)
     if point is None or point.is_time != is_time:
@@ -116,8 +117,8 @@ def _in_zone(count: int, zone: str) -> int:
     midnight = time_of(f"1970-01-01T00:00{zone}")  # None but for an offset or Z
     if midnight is not None:
         return count + midnight.utc
-    pa, (whole, rest) = need_arrow(), divmod(count, UNITS["us"])
+    whole, rest = divmod(count, UNITS["us"])
     local = pa.scalar(whole, pa.timestamp("us"))
     options = {"ambiguous": "earliest", "nonexistent": "earliest"}
-    there = arrow_functions().assume_timezone(local, zone, **options)
+    there = pc.assume_timezone(local, zone, **options)
     return there.value * UNITS["us"] + rest

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdescent.data import Block
+from jaxdescent.data.arrow import pa, pc
 from jaxdescent.data.arrow_types import array_of, decoded, text_of
 from jaxdescent.data.decoding import NumberColumn, values_of
-from jaxdescent.data.errors import arrow_functions, need_arrow
 
 MOST_BITS = 28
 """The most bits of a bucket's number."""
@@ -47,14 +47,14 @@ class Labels:
 
         Arrow looks them up: a dictionary of Python takes ten times as long for 100,000 of them.
         """
-        found = arrow_functions().index_in(self.array, value_set=levels)
+        found = pc.index_in(self.array, value_set=levels)
         return found.fill_null(-1).to_numpy(zero_copy_only=False)
 
     def used(self, rows: np.ndarray | None = None) -> Any:
         """The texts that occur in these rows, as an array of Arrow."""
         codes = self.codes if rows is None else self.codes[rows]
         counts = np.bincount(codes[codes >= 0], minlength=len(self.array))
-        return self.array.take(need_arrow().array(np.flatnonzero(counts)))
+        return self.array.take(pa.array(np.flatnonzero(counts)))
 
 
 def as_numbers(column: Any, *, nan_is_missing: bool) -> NumberColumn:
@@ -78,7 +78,7 @@ def missing_in(column: Any, *, is_number: bool) -> np.ndarray | None:
     if is_number:
         return as_numbers(column, nan_is_missing=True).missing
     column = array_of(column)
-    if need_arrow().types.is_dictionary(column.type) and column.dictionary.null_count:
+    if pa.types.is_dictionary(column.type) and column.dictionary.null_count:
         column = decoded(column)
     return column.is_null().to_numpy(zero_copy_only=False) if column.null_count else None
 
@@ -89,7 +89,6 @@ def labels_of(column: Any, name: object = "a column") -> Labels:
     Raises:
       DataError: for bytes that are no text, with the column's name.
     """
-    pa = need_arrow()
     column = array_of(column)
     is_encoded = pa.types.is_dictionary(column.type)
     if is_encoded and (len(column.dictionary) > len(column) or column.dictionary.null_count):
@@ -155,7 +154,7 @@ def crossed(parts: Sequence[Labels]) -> Labels:
     """
     if len(parts) == 1:
         return parts[0]
-    pa, pc, written = need_arrow(), arrow_functions(), list[Any]()
+    written = list[Any]()
     for part in parts:
         texts = part.array
         for special in ("\\", SEPARATOR):

@@ -14,8 +14,9 @@ import numpy as np
 
 from jaxdescent import processes
 from jaxdescent.data import Block, DataError, Kind, Source, located, read_ahead
+from jaxdescent.data.arrow import pa, pc
 from jaxdescent.data.arrow_types import decoded
-from jaxdescent.data.errors import arrow_functions, check_columns, need_arrow, one_line
+from jaxdescent.data.errors import check_columns, one_line
 from jaxdescent.data.times import holds_times
 from jaxdescent.data.wrapped import WrappedSource
 
@@ -110,7 +111,7 @@ def looked_at(source: Source, dates: Mapping[str, Dates]) -> dict[str, Dates]:
                 continue
             zone = own[name][0] if name in own else _zone_of(column)
             instants, _ = _times(block, name, zone)
-            least, most = arrow_functions().min_max(instants.cast("int64")).as_py().values()
+            least, most = pc.min_max(instants.cast("int64")).as_py().values()
             _, first, last = own.get(name, [zone, least, most])
             own[name] = [zone, min(first, least), max(last, most)]
     found: dict[str, Dates] = {}
@@ -180,10 +181,9 @@ class Dated(WrappedSource):
 
     def _part(self, name: str, part: str, instants: Any, clock: Any) -> Any:
         """A part of a column of dates, from its times."""
-        pa = need_arrow()
         if part != TREND:
             function, texts = PARTS[part]
-            numbers = getattr(arrow_functions(), function)(clock).cast("int8")
+            numbers = getattr(pc, function)(clock).cast("int8")
             return pa.DictionaryArray.from_arrays(numbers, pa.array(texts, pa.string()))
         first, last = self.dates[name].first, self.dates[name].last
         counts = instants.cast("int64").fill_null(first).to_numpy()
@@ -220,9 +220,8 @@ def with_columns(
 
 def is_zone(name: str) -> bool:
     """Whether the clock of a zone of this name is known."""
-    pa = need_arrow()
     try:
-        arrow_functions().local_timestamp(pa.scalar(0, pa.timestamp("us", name)))
+        pc.local_timestamp(pa.scalar(0, pa.timestamp("us", name)))
     except pa.ArrowInvalid:
         return name == AS_WRITTEN
     return True
@@ -230,7 +229,7 @@ def is_zone(name: str) -> bool:
 
 def _zone_of(column: Any) -> str | None:
     """The time zone of a column of Arrow that has at least one value."""
-    types = need_arrow().types
+    types = pa.types
     if types.is_timestamp(column.type):
         return column.type.tz
     if types.is_date(column.type) or types.is_time(column.type):
@@ -247,7 +246,7 @@ def _times(block: Block, name: str, zone: str | None) -> tuple[Any, Any]:
     Raises:
       DataError: for a value that is no date, and for a zone where the fit has none, or the reverse.
     """
-    pa, pc, column = need_arrow(), arrow_functions(), decoded(block.columns[name])
+    column = decoded(block.columns[name])
     plain, kind = pa.timestamp("us"), column.type
     if column.null_count == len(column):
         return pa.nulls(len(column), plain), pa.nulls(len(column), plain)
@@ -282,7 +281,6 @@ def _times(block: Block, name: str, zone: str | None) -> tuple[Any, Any]:
 
 
 def _parsed(block: Block, name: str, texts: Any, target: Any) -> Any:
-    pa = need_arrow()
     try:
         return texts.cast(target)
     except pa.ArrowInvalid:

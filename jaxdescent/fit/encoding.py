@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from jaxdescent.data import Block, DataError, SparseColumn
+from jaxdescent.data.arrow import pa
 from jaxdescent.data.chunk import Chunk
 from jaxdescent.data.decoding import refuse_missing
 from jaxdescent.data.entries import NONE, Coded, RowEntries, sparse_pieces
-from jaxdescent.data.errors import need_arrow
 from jaxdescent.fit.columns import Interaction, NumberColumn, View, bucket_of
 
 ADVICE = "--missing drop leaves such rows out, --missing mean puts the column's mean there"
@@ -188,7 +188,6 @@ class Encoding:
     @functools.cached_property
     def _known(self) -> dict[str, Any]:
         """The levels as arrays of Arrow, which looks texts up."""
-        pa = need_arrow()
         return {name: pa.array(levels, pa.string()) for name, levels in self.levels.items()}
 
     def encode(

@@ -12,7 +12,8 @@ import numpy as np
 
 from jaxdescent import processes
 from jaxdescent.data import DataError, SparseColumn, located, read_ahead
-from jaxdescent.data.errors import listed, need_arrow
+from jaxdescent.data.arrow import pa
+from jaxdescent.data.errors import listed
 from jaxdescent.data.times import time_of
 from jaxdescent.fit.budget import (
     FINDING_COPIES,
@@ -52,7 +53,6 @@ def with_levels(job: Job) -> Job:
     base = resident_bytes() + SLACK_BYTES
     plan = memory.reading(source, columns, 32 * len(names), "finding the levels")
     freely = reading_of([source], columns, 32 * len(names), math.inf)
-    pa: Any = need_arrow() if encoding.levels else None
     found = {name: pa.chunked_array([], pa.string()) for name in encoding.levels}
     rows = 0
     job.watch.begin("finding levels", source.rows)
@@ -99,7 +99,6 @@ def _joined(known: Any, texts: Any) -> Any:
     times as long. Equal texts become one once the new ones outnumber the known, so that all joins
     together take a few passes.
     """
-    pa = need_arrow()
     joined = pa.chunked_array([*known.chunks, texts])
     return pa.chunked_array([joined.unique()]) if len(joined) > 2 * len(joined.chunk(0)) else joined
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from jaxdescent.data import DataError
+from jaxdescent.data.arrow import csv, pa, pq
 from jaxdescent.data.arrow_types import decoded
 from jaxdescent.data.decoding import values_of
-from jaxdescent.data.errors import need_arrow, one_line
+from jaxdescent.data.errors import one_line
 
 COLUMN = "prediction"
 
@@ -39,7 +40,6 @@ def prediction_file(out: pathlib.Path, *, overwrite: bool) -> Iterator[Callable[
         raise DataError(f"{out} is no file, and is not replaced by one: name another.")
     if not os.access(out.parent, os.W_OK | os.X_OK):
         raise DataError(f"{out.parent}: no permission to write in it.")
-    pa = need_arrow()
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as room:
         path = pathlib.Path(room) / out.name
         try:
@@ -74,7 +74,7 @@ def _plain(column: Any) -> Any:
     """A column of a block as an array of Arrow without a dictionary, since each block would have
     its own; a column without any value becomes text.
     """
-    pa, column = need_arrow(), decoded(column)
+    column = decoded(column)
     return column.cast(pa.string()) if pa.types.is_null(column.type) else column
 
 
@@ -85,7 +85,6 @@ def _cast(batch: Any, schema: Any) -> Any:
       ArrowInvalid: where a type cannot hold the values: Arrow itself rounds floating-point numbers
         and decimals, and leaves out the time of a date.
     """
-    pa = need_arrow()
     found = batch.cast(schema)
     for name, given, cast in zip(schema.names, batch.columns, found.columns, strict=True):
         if cast.type == given.type or pa.types.is_string(cast.type):  # text holds every value
@@ -106,9 +105,5 @@ def _cast(batch: Any, schema: Any) -> Any:
 
 def _writer(path: pathlib.Path, schema: object, ending: str):
     if ending == ".csv":
-        from pyarrow import csv
-
         return csv.CSVWriter(path, schema)
-    import pyarrow.parquet as pq
-
     return pq.ParquetWriter(path, schema)
