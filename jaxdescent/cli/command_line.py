@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
 import typer
@@ -41,28 +41,20 @@ def penalty(text: str) -> float | str:
         return text
 
 
-def split_names(given: Sequence[str] | None, known: Mapping[str, Any] | None = None) -> list[str]:
-    """Names from options that were repeated or hold several with commas between them.
+def split_names(
+    given: Sequence[str] | None, known: Container[str] = (), *, stripped: bool = True
+) -> tuple[str, ...]:
+    """Names from options that were repeated or hold several with commas between them; where they
+    are not ``stripped``, with the spaces around them, which can belong to the name of a column.
 
-    >>> split_names(["a, b", "c"])
-    ['a', 'b', 'c']
+    >>> split_names(["a, b", "c"]), split_names(["a, b"], stripped=False)
+    (('a', 'b', 'c'), ('a', ' b'))
     """
-    found = (name.strip() for name in split_at_commas(given, known))
-    return list(dict.fromkeys(name for name in found if name))
-
-
-def split_at_commas(
-    given: Sequence[str] | None, known: Mapping[str, Any] | None = None
-) -> list[str]:
-    """Names with the spaces around them, which can belong to the name of a column.
-
-    >>> split_at_commas(["a, b", "c"])
-    ['a', ' b', 'c']
-    """
-    found: list[str] = []
-    for text in given or ():
-        found.extend([text] if known and text in known else text.split(","))
-    return list(dict.fromkeys(name for name in found if name))
+    found = [
+        name for text in given or () for name in ([text] if text in known else text.split(","))
+    ]
+    found = [name.strip() for name in found] if stripped else found
+    return tuple(dict.fromkeys(filter(None, found)))
 
 
 def join(

@@ -13,7 +13,6 @@ from jaxdescent.cli.command_line import (
     failing_in_one_line,
     join,
     penalty,
-    split_at_commas,
     split_names,
 )
 from jaxdescent.cli.options import (
@@ -126,7 +125,7 @@ def fit(
             # accelerators work together.
             compilation_cache.cache()
         is_first = deciding.is_first()
-        if features is not None and not split_at_commas(features):
+        if features is not None and not split_names(features, stripped=False):
             raise DataError("--features names no column: leave it out to take all others.")
         if out is not None and is_first:
             check_output(out, overwrite=overwrite)
@@ -150,12 +149,12 @@ def fit(
                 checkpoint=checkpoint,
                 resume=resume,
                 distributed=distributed,
-                features=tuple(split_at_commas(features)),
-                exclude=tuple(split_at_commas(exclude)),
-                categorical=tuple(split_at_commas(categorical)),
-                hashed=tuple(split_at_commas(hashed)),
+                features=split_names(features, stripped=False),
+                exclude=split_names(exclude, stripped=False),
+                categorical=split_names(categorical, stripped=False),
+                hashed=split_names(hashed, stripped=False),
                 bits=bits,
-                interact=tuple(split_names(interact)),
+                interact=split_names(interact),
                 date=tuple(date or ()),
                 weights=weights,
                 where=where,

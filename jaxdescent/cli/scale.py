@@ -89,7 +89,7 @@ def scale(
             names |= {"layouts": layout, "rehearse": rehearse}
             counts = {"rows": rows, "features": features, "outputs": outputs, "devices": devices}
             given: dict[str, Any] = {"iterations": iterations, "repeats": repeats, "seed": seed}
-            given |= {name: tuple(split_names(texts)) for name, texts in names.items()}
+            given |= {name: split_names(texts) for name, texts in names.items()}
             given |= {name: _counts(texts, f"--{name}") for name, texts in counts.items()}
             given["scaling"] = None if weak is None else "weak" if weak else "strong"
             given = {name: value for name, value in given.items() if value not in (None, ())}

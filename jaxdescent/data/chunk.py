@@ -235,7 +235,7 @@ class Chunk:
             for j, name in enumerate(whole.names):
                 check_finite(whole.numbers[rows, j], repr(name), block)
             for name, column in block.columns.items():
-                if isinstance(column, SparseColumn):
+                if isinstance(column, SparseColumn) and column.values is not None:
                     with np.errstate(over="ignore"):
                         values = column.values.astype(whole.numbers.dtype)
                     check_finite(values, f"{name!r} has an entry that", block, column.row)

@@ -185,15 +185,13 @@ def scalar_of(op: str, value: float | Decimal | str, of_type: Any, name: str) ->
     exact: Any = value
     if holds_times(of_type):
         exact = units_of(str(value), of_type, name)
-    elif isinstance(value, str):
-        return op, pa.scalar(value, of_type)
     elif types.is_floating(of_type):
-        near = _float_near(value, of_type.to_pandas_dtype())
+        near = _float_near(exact, of_type.to_pandas_dtype())
         # A fraction is rounded as the column's own numbers are, and a whole number is not.
-        op, near = nearest(op, near, value if isinstance(value, int) else near, -math.inf)
+        op, near = nearest(op, near, exact if isinstance(exact, int) else near, -math.inf)
         return op, pa.scalar(near, pa.float32() if types.is_float16(of_type) else of_type)
     elif types.is_decimal(of_type):
-        exact = value if abs(value) == math.inf else Fraction(str(value))
+        exact = exact if abs(exact) == math.inf else Fraction(str(exact))
         exact *= Fraction(10) ** of_type.scale
     least, most = _counts_of(of_type)
     op, count = nearest(op, math.floor(min(max(exact, least), most)), exact, least)

@@ -173,21 +173,15 @@ class Decoding:
                     f"{name!r} has the index {column.index[at]} in {block.place(column.row[at])}: "
                     f"those of {size:,} features are from 0 to {size - 1:,}."
                 )
-            entries = RowEntries(column.starts, column.index, column.values, name, first, size)
-            yield entries.in_dtype(self.dtype)
+            yield RowEntries(column.starts, column.index, column.values, name, first, size)
             first += size
         for name in (*self.hashed, *self.words):
             own = hashed(block, name, self.bits, are_words=name in self.words)
-            entries = RowEntries(own.starts, own.index, own.values, name, first, 1 << self.bits)
-            yield entries.in_dtype(self.dtype)
+            yield RowEntries(own.starts, own.index, own.values, name, first, 1 << self.bits)
 
 
 def complete_numbers(block: Block, name: str) -> np.ndarray:
-    """A column as an array of numbers, without a copy where it can be had so.
-
-    Raises:
-      DataError: for a missing value, with its row.
-    """
+    """A column as an array of numbers, without a copy where it can be had so."""
     values, missing = values_of(block.columns[name])
     refuse_missing(missing, name, block)
     return values
@@ -196,9 +190,6 @@ def complete_numbers(block: Block, name: str) -> np.ndarray:
 def hashed(block: Block, name: str, bits: int, *, are_words: bool) -> SparseColumn:
     """The hashed features of each row, of ``2**bits``: one of its text or whole number, those of
     its words, or those of its sparse numbers, which have their values.
-
-    Raises:
-      DataError: for a missing value, with its row.
     """
     column, key = block.columns[name], {"column": name, "bits": bits}
     if isinstance(column, SparseColumn):

@@ -65,6 +65,14 @@ def writing(name: Any) -> Iterator[None]:
         raise DataError(f"{name} cannot be written: {error.strerror or error}.") from error
 
 
+def check_room(path: pathlib.Path) -> None:
+    """Refuse a path to write to whose folder is not there, or cannot be written in."""
+    if not path.parent.is_dir():
+        raise DataError(f"{path.parent}: there is no such folder to write {path.name} in.")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise DataError(f"{path.parent}: no permission to write in it.")
+
+
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A temporary path to write to, which is renamed to ``path`` at the end."""

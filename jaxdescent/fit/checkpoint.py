@@ -56,9 +56,9 @@ class FitCheckpoint:
       folder: where the fit is kept; the folder is made when a descent begins.
       resume: whether to go on with the fit that the folder keeps.
 
-    Raises:
-      DataError: where the folder holds a fit that is not to be resumed, or other things, or cannot
-        be made.
+    Attributes:
+      kept: the description of the fit that is resumed, with its way and how many penalties it tries
+        at a time; empty where a new one begins.
     """
 
     def __init__(self, folder: Any, *, resume: bool) -> None:
@@ -67,30 +67,19 @@ class FitCheckpoint:
         self.resumed_at = 0
         self._processes: tuple[int, int] = (1, 1)
         self._facts: dict[str, Any] = {}
-        self._content: dict[str, Any] = {}
         self._lock: checkpoints.Folder | None = None
         self._interruption: Interruption | None = None
         own = KEPT.content(self.folder, resume=resume) if processes.is_first() else {}
-        self._content = processes.told_by_first(own)
-
-    @property
-    def way(self) -> str | None:
-        """The way of the fit that is resumed, such as "files"."""
-        return self._content.get("way")
-
-    @property
-    def width(self) -> int | None:
-        """How many penalties the fit that is resumed tries at a time."""
-        return self._content.get("width")
+        self.kept: dict[str, Any] = processes.told_by_first(own)
 
     def compare(self, facts: Mapping[str, Any]) -> None:
         """Refuse to go on with a fit of which something differs. The number of several processes
         may differ, as long as :meth:`check_rows` finds nothing.
         """
         self._facts = json.loads(json.dumps(dict(facts)))
-        if not self._content:
+        if not self.kept:
             return
-        then = {PROCESSES: 1} | self._content["facts"]
+        then = {PROCESSES: 1} | self.kept["facts"]
         counts = then[PROCESSES], self._facts.get(PROCESSES, 1)
         if min(counts) > 1:
             self._processes = counts
@@ -161,12 +150,12 @@ class FitCheckpoint:
                         f"another process keeps its fit in {self.folder}: wait for its end, or "
                         "name another folder."
                     )
-                if not self._content:
+                if not self.kept:
                     content = {"facts": self._facts, "way": way, "width": width}
-                    self._content = KEPT.write(self.folder, content)
-        self._content = processes.told_by_first(self._content)
+                    self.kept = KEPT.write(self.folder, content)
+        self.kept = processes.told_by_first(self.kept)
         is_there = (self.folder / KEPT.name).exists()
-        if not processes.is_first() and (not is_there or KEPT.read(self.folder) != self._content):
+        if not processes.is_first() and (not is_there or KEPT.read(self.folder) != self.kept):
             raise DataError(
                 f"process {jax.process_index()} does not see the fit that the first one keeps in "
                 f"{self.folder}: name a folder that all processes share."
@@ -238,7 +227,7 @@ class FitCheckpoint:
     def _kept(self, name: str, advice: str) -> dict[str, np.ndarray]:
         """The arrays of a file by name, in all processes; empty where there is no such file."""
         path, content = self.folder / name, b""
-        if processes.is_first() and self._content and path.exists():
+        if processes.is_first() and self.kept and path.exists():
             with reading(path):
                 content = path.read_bytes()
         content = processes.told_bytes_by_all(content)[0]

@@ -69,9 +69,6 @@ class Dates(NamedTuple):
 def asked_for(wanted: Iterable[str]) -> dict[str, Dates]:
     """The columns of dates, and which parts of each are taken.
 
-    Raises:
-      DataError: for an entry that names no column, or a part that does not exist.
-
     >>> asked_for(["when:hour,trend"])["when"].parts
     ('hour', 'trend')
     """
@@ -94,9 +91,6 @@ def columns_made(dates: Mapping[str, Dates]) -> dict[str, tuple[str, str]]:
 def looked_at(source: Source, dates: Mapping[str, Dates]) -> dict[str, Dates]:
     """The columns of dates with their zones, and the first and the last date that the rows of all
     processes have.
-
-    Raises:
-      DataError: where a column has no date, or its rows can be read only once.
     """
     if not source.can_restart:
         raise DataError(

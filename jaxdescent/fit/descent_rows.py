@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent import processes
-from jaxdescent.data import Block, Kind, SparseColumn, located
+from jaxdescent.data import Block, Kind, located
 from jaxdescent.data.entries import RowEntries, entries_of
 from jaxdescent.data.freeing import Passing, return_what_is_freed
 from jaxdescent.data.wrapped import WrappedSource
@@ -311,15 +311,8 @@ class EncodedRows(WrappedSource):
 
     def _others(self, encoded: Encoded) -> dict[str, Any]:
         """Codes and entries by name."""
-        found = dict[str, Any]()
-        entries = {each.name: each for each in encoded.entries}
+        found = dict[str, Any]((each.name, each) for each in encoded.entries)
         for name, columns in self._groups.items():
             own = encoded.coded[columns]
-            if name in self.categorical:
-                found[name] = own[0].codes
-            else:
-                entries[name] = entries_of(own)
-        for name, each in entries.items():
-            values = np.ones(each.index.size) if each.values is None else each.values
-            found[name] = SparseColumn(each.starts, each.index, values)
+            found[name] = own[0].codes if name in self.categorical else entries_of(own)
         return found

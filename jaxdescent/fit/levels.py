@@ -35,10 +35,6 @@ def with_levels(job: Job) -> Job:
     """The job with the levels, buckets and indices of its features.
 
     Levels are those of training rows: one that occurs in held-out rows alone has no weight.
-
-    Raises:
-      DataError: where a column has no level, or the source can be read only once.
-      ProblemTooLarge: where reading does not fit, or there are too many levels.
     """
     source, encoding, request, memory = job.source, job.encoding, job.request, job.memory
     names, sparse = encoding.one_hot, encoding.sparse
@@ -134,7 +130,8 @@ def _check(
     }
     total = max(reading + sum(needed.values()), resident_bytes())
     if not needed:
-        return job.memory.check()
+        job.memory.check()
+        return
     worst = max(needed, key=lambda name: needed[name])
     count, size = levels[worst]
     if size > MOST_TEXT:
@@ -152,7 +149,6 @@ def _check(
             1.02 * (freely + sum(needed.values())),  # shown with three digits
             advice,
         )
-    return None
 
 
 MIDNIGHT = " 00:00:00"
@@ -163,11 +159,15 @@ def notes_of_levels(levels: Mapping[str, Sequence[str]], rows: int) -> list[str]
     """Notes on columns that have nearly as many levels as there are training rows, and on columns
     in which a day is two levels.
     """
-    return [*_notes_of_many(levels, rows), *_notes_of_days(levels)]
-
-
-def _notes_of_days(levels: Mapping[str, Sequence[str]]) -> list[str]:
     notes = list[str]()
+    many = [name for name, own in levels.items() if 2 * len(own) > rows]
+    if many:
+        counts = listed(f"{name!r} has {len(levels[name]):,} levels" for name in many)
+        notes.append(
+            f"{counts} in {rows:,} training rows: nearly every row has a weight of its own, which "
+            "says nothing of other rows. Leave such columns out; of dates take --date "
+            "COLUMN:month,weekday,hour,trend."
+        )
     for name, own in levels.items():
         days = {text.removesuffix(MIDNIGHT) for text in own if text.endswith(MIDNIGHT)}
         twice = [text for text in own if text in days and time_of(text)]
@@ -179,15 +179,3 @@ def _notes_of_days(levels: Mapping[str, Sequence[str]]) -> list[str]:
                 "name the column in --date."
             )
     return notes
-
-
-def _notes_of_many(levels: Mapping[str, Sequence[str]], rows: int) -> list[str]:
-    many = [name for name, own in levels.items() if 2 * len(own) > rows]
-    if not many:
-        return []
-    counts = listed(f"{name!r} has {len(levels[name]):,} levels" for name in many)
-    return [
-        f"{counts} in {rows:,} training rows: nearly every row has a weight of its own, which says "
-        "nothing of other rows. Leave such columns out; of dates take --date COLUMN:month,weekday,"
-        "hour,trend."
-    ]

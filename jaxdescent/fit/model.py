@@ -16,7 +16,7 @@ import numpy as np
 from jaxdescent.data import DataError, Kind, Source, located, open_source, read_ahead
 from jaxdescent.data.chunk import check_finite
 from jaxdescent.data.decoding import values_of
-from jaxdescent.data.errors import check_columns, listed, path_of, printable, writing
+from jaxdescent.data.errors import check_columns, check_room, listed, path_of, printable, writing
 from jaxdescent.data.protocol import Block, unchanged
 from jaxdescent.display import Displayed
 from jaxdescent.fit.budget import Memory
@@ -276,10 +276,7 @@ def check_output(folder: Any, *, overwrite: bool) -> pathlib.Path:
       DataError: where it is there and is no model, or may not be replaced, or cannot be made.
     """
     target = pathlib.Path(os.path.abspath(path_of(folder)))
-    if not target.parent.is_dir():
-        raise DataError(f"{target.parent}: there is no such folder to write {target.name} in.")
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise DataError(f"{target.parent}: no permission to write in it.")
+    check_room(target)
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise DataError(f"{target} is no folder: name another.")
     if not target.exists():

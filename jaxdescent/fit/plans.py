@@ -125,8 +125,8 @@ def plan_in_files(job: Job, rows: int) -> ReadingPlan:
         vectors = _vector_bytes(job, rows, COLUMN_ROW_BYTES, COLUMN_FEATURE_BYTES)
         of_penalty = wider * targets * (vectors + COLUMN_BLOCK_BYTES * block)
         width = max(min(int((job.memory.limit - needed) // of_penalty), MOST_WIDTH), 1)
-        if job.checkpoint is not None and job.checkpoint.width is not None:
-            width = job.checkpoint.width  # the width of the fit that is resumed
+        if job.checkpoint is not None:
+            width = job.checkpoint.kept.get("width", width)
         needed += width * of_penalty
     return ReadingPlan(needed, at_once, rows, width)
 

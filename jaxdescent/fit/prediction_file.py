@@ -15,7 +15,7 @@ from jaxdescent.data import DataError
 from jaxdescent.data.arrow import csv, pa, pq
 from jaxdescent.data.arrow_types import decoded
 from jaxdescent.data.decoding import values_of
-from jaxdescent.data.errors import one_line
+from jaxdescent.data.errors import check_room, one_line
 
 COLUMN = "prediction"
 
@@ -32,14 +32,11 @@ def prediction_file(out: pathlib.Path, *, overwrite: bool) -> Iterator[Callable[
     ending = out.suffix.lower()
     if ending not in (".parquet", ".csv"):
         raise DataError(f"{out} must end in .parquet or .csv.")
-    if not out.parent.is_dir():
-        raise DataError(f"{out.parent}: there is no such folder to write {out.name} in.")
+    check_room(out)
     if out.is_dir() or (out.exists() and not overwrite):
         raise DataError(f"{out} exists: name another file, or say --overwrite.")
     if out.exists() and not out.is_file():
         raise DataError(f"{out} is no file, and is not replaced by one: name another.")
-    if not os.access(out.parent, os.W_OK | os.X_OK):
-        raise DataError(f"{out.parent}: no permission to write in it.")
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as room:
         path = pathlib.Path(room) / out.name
         try:

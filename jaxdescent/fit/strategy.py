@@ -23,12 +23,7 @@ MOST_COLUMNS = 2000
 
 
 def fit_within_memory(job: Job) -> tuple[Fitted, bool]:
-    """The fit, and whether the rows were read to be counted before.
-
-    Raises:
-      DataError: where the data or the options cannot be used.
-      ProblemTooLarge: where no way fits the memory.
-    """
+    """The fit, and whether the rows were read to be counted before."""
     encoding, memory, method = job.encoding, job.memory, job.request.method
     sums, is_counted = plans.plan_sums(job), False
     is_small, is_alone = memory.fits(sums.bytes), processes.is_alone()
@@ -41,7 +36,7 @@ def fit_within_memory(job: Job) -> tuple[Fitted, bool]:
         what = f"--method direct with {encoding.size:,} features"
         raise memory.refuse(what, sums.bytes, _read_so_far(encoding))
     # A fit that is resumed goes on in its way, whatever the memory has room for today.
-    way = None if job.checkpoint is None else job.checkpoint.way
+    way = None if job.checkpoint is None else job.checkpoint.kept.get("way")
     needs_rows = not is_small or encoding.sparse is not None or method in ITERATIVE or bool(way)
     # A spectrum takes longer than descents on rows of which most entries are zeros.
     is_long = bool(encoding.labelled) and encoding.size > MOST_COLUMNS
@@ -84,7 +79,7 @@ def _in_files(job: Job, sums: ReadingPlan, in_memory: ReadingPlan) -> Fitted:
             "--distributed searches for l2 by sums alone, and these features need iterations: say "
             f"--l2 with a number, or fit in one process: {read}."
         )
-    is_kept = job.checkpoint is not None and job.checkpoint.way == RowsInMemory.way
+    is_kept = job.checkpoint is not None and job.checkpoint.kept.get("way") == RowsInMemory.way
     if not memory.fits(plan.bytes) or not job.source.can_restart or is_kept:
         least = [in_memory.bytes]
         if is_kept:
