@@ -82,10 +82,7 @@ class Chunk:
         with self._finite(made, weights):
             for rows in self._slices():
                 Z = self._centred(rows, center).astype(weights.dtype, copy=False)
-                if weights.shape[1] == 1:  # BLAS has a product of its own for one column
-                    np.dot(Z, weights[:n, 0], out=made[rows, 0])
-                else:
-                    np.matmul(Z, weights[:n], out=made[rows])
+                np.matmul(Z, weights[:n], out=made[rows])
             for S in self.sparse:
                 made += S @ weights[n:]
             if center is not None:
@@ -97,10 +94,7 @@ class Chunk:
         with self._finite(total, residual):
             for rows in self._slices():
                 Z = self._centred(rows, center).astype(residual.dtype, copy=False)
-                if residual.shape[1] == 1:
-                    total[:n, 0] += np.dot(residual[rows, 0], Z)
-                else:
-                    total[:n] += Z.T @ residual[rows]
+                total[:n] += Z.T @ residual[rows]
             for S in self.sparse:
                 _add_entries(S, residual, total[n:])
             if center is not None:
