@@ -216,7 +216,7 @@ def predict(
             if out.resolve() in (path.resolve() for path in source.files):
                 raise DataError(f"{out} is one of the files that are read: name another.")
             screen.begin("predicting", source.rows)
-            rows, unknown = 0, list[int]()
+            rows = unseen_values = 0
             kept = split_names(keep, source.kinds)
             if COLUMN in kept:
                 raise DataError(f"--keep {COLUMN}: the predictions have this name: rename it.")
@@ -226,17 +226,16 @@ def predict(
                 missing=missing,
                 unseen=unseen,
                 memory=Memory.of(memory),
-                note=unknown.append,
             )
             for part in parts:
-                write(*part)
-                rows += len(part.values)
+                write(part.values, part.kept)
+                rows, unseen_values = rows + len(part.values), unseen_values + part.unseen
                 screen.advance(rows)
         screen.say(f"{rows:,} predictions of {model.target} in {out}.")
-        if any(unknown):
+        if unseen_values:
             screen.say(
                 "Values that are levels or indices of no training row, and count nothing: "
-                f"{sum(unknown):,}."
+                f"{unseen_values:,}."
             )
 
 

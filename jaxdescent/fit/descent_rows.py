@@ -34,8 +34,8 @@ from jaxdescent.runs.driver import timed
 from jaxdescent.runs.hooks import Summary
 from jaxdescent.status import Status
 
-BUCKETS = "the buckets of {}"
-"""The name of the column that holds the codes or entries of all hashed columns."""
+LEVELS = "the levels of {}"
+"""The name of the column that holds the entries of all one-hot columns."""
 
 
 class Tried(NamedTuple):
@@ -265,17 +265,12 @@ class EncodedRows(WrappedSource):
         self._job, self._vectors, self._at_once = job, vectors, at_once
         self._passing, self.rows_read = Passing(), 0
         encoding, self.categorical, self.sparse = job.encoding, dict[str, int](), dict[str, int]()
-        # The places of the columns that share their features, by name.
-        self._groups = {name: slice(k, k + 1) for k, name in enumerate(encoding.levels)}
-        sizes = [len(levels) for levels in encoding.levels.values()]
-        if encoding.hashed:
-            is_code = len(encoding.hashed) == 1 and not encoding.sloped
-            name = encoding.hashed[0] if is_code else BUCKETS.format(", ".join(encoding.hashed))
-            self._groups[name] = slice(len(encoding.levels), None)
-            sizes.append(len(encoding.buckets))
-        for name, size in zip(self._groups, sizes, strict=True):
-            is_code = not encoding.sloped and name in encoding.one_hot
-            (self.categorical if is_code else self.sparse)[name] = size
+        self._in_one = LEVELS.format(", ".join(encoding.one_hot))
+        if not encoding.sloped and len(encoding.hashed) <= 1:
+            self.categorical = {name: size for name, _, size in encoding.spans}
+        else:
+            others = len(encoding.numbers) + len(encoding.indices)
+            self.sparse[self._in_one] = encoding.size - others
         if encoding.sparse is not None:
             self.sparse[encoding.sparse] = len(encoding.indices)
         super().__init__(job.source)
@@ -286,7 +281,7 @@ class EncodedRows(WrappedSource):
 
     def row_bytes(self, names: Sequence[str]) -> int:
         kinds, itemsize = self.kinds, self._job.dtype.itemsize
-        entries = ENTRY_BYTES * max(len(self._job.encoding.hashed), 1)
+        entries = ENTRY_BYTES * max(len(self._job.encoding.one_hot), 1)
         sizes = {Kind.NUMBER: itemsize, Kind.WHOLE: 8, Kind.SPARSE: entries}
         return sum(sizes[kinds[name]] for name in names)
 
@@ -312,7 +307,7 @@ class EncodedRows(WrappedSource):
     def _others(self, encoded: Encoded) -> dict[str, Any]:
         """Codes and entries by name."""
         found = dict[str, Any]((each.name, each) for each in encoded.entries)
-        for name, columns in self._groups.items():
-            own = encoded.coded[columns]
-            found[name] = own[0].codes if name in self.categorical else entries_of(own)
-        return found
+        if self._in_one in self.sparse:
+            return found | {self._in_one: entries_of(encoded.coded)}
+        each = zip(self.categorical, encoded.coded, strict=True)
+        return found | {name: own.codes for name, own in each}

@@ -8,7 +8,7 @@ import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,10 +43,13 @@ ADVICE = "fit with --missing mean to have means for such rows"
 
 
 class Predicted(NamedTuple):
-    """The predictions of a block, (rows,), and the columns that are kept with them."""
+    """The predictions of a block, (rows,), the columns that are kept with them, and how many values
+    are levels or indices that no training row had.
+    """
 
     values: np.ndarray
     kept: dict[str, Any]
+    unseen: int = 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -115,12 +118,9 @@ class Model(Displayed):
         missing: str | None = None,
         unseen: str = "error",
         memory: Memory | None = None,
-        note: Callable[[int], None] = lambda unseen: None,
         keep: Sequence[str] = (),
     ) -> Iterator[Predicted]:
-        """Predictions block by block; ``note`` is told how many values of each block are levels or
-        indices that no training row had, and ``keep`` names columns that come along.
-        """
+        """Predictions block by block; ``keep`` names columns that come along."""
         encoding = self.encoding
         if not missing:
             missing = "mean" if self.options.get("missing") == "mean" else "error"
@@ -156,8 +156,8 @@ class Model(Displayed):
                         f"the prediction is NaN or infinite in {place}: correct the data."
                     )
                 _refuse_rounded(block, whole)
-                note(encoded.unseen)
-                yield Predicted(predicted, {name: block.columns[name] for name in keep})
+                kept = {name: block.columns[name] for name in keep}
+                yield Predicted(predicted, kept, encoded.unseen)
                 memory.check()
         if isinstance(source, Dated):
             source.warn_of_rows_outside()
