@@ -144,18 +144,18 @@ class StreamedShares(ReadRows):
         Raises:
           DataError: as for :meth:`jaxdescent.Streamed.column`.
         """
-        return self._of_rows(lambda stream: stream.column(name))
+        return self.vector_of(lambda stream: stream.column(name))
 
     @property
     def row_weight(self) -> jax.Array:
         """The row weights: one for rows of the data, zero for rows that fill the last shares."""
-        return self._of_rows(lambda stream: np.ones(stream.rows, self.dtype))
+        return self.vector_of(lambda stream: np.ones(stream.rows, self.dtype))
 
     @property
     def is_whole(self) -> bool:
         return False
 
-    def _of_rows(self, read: Callable[[RowStream], np.ndarray]) -> jax.Array:
+    def vector_of(self, read: Callable[[RowStream], np.ndarray]) -> jax.Array:
         """A vector over all rows, to which each process contributes its own rows."""
         shares, over = self.shares, self.over
         assert over.mesh is not None  # a NamedSharding has one

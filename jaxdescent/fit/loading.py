@@ -21,40 +21,36 @@ MOST_DIGITS = 30
 """The most digits of a whole number: no model has longer ones."""
 
 
-class Number(float):
-    """A schema's word for any finite number; a text that holds others is refused as it is read."""
-
-
 OPTIONAL = "?"
 """The end of a key that may be missing, or null."""
 
 NAMES = [str]
-SCORE = {"r2?": Number, "rmse": Number, "rows": int}
+SCORE = {"r2?": float, "rmse": float, "rows": int}
 METRICS = {
     "train": SCORE,
     "held_out?": SCORE,
     "status": {status.name for status in Status},
-    "l2": Number,
+    "l2": float,
     "l2_chosen_by?": str,
     "method": str,
     "iterations": int,
-    "suboptimality?": Number,
-    "value": Number,
+    "suboptimality?": float,
+    "value": float,
     "evidence": str,
     "passes": int,
     "bytes_read": int,
     "rows_read": int,
-    "seconds": Number,
-    "rows_per_second": Number,
+    "seconds": float,
+    "rows_per_second": float,
     "peak_bytes": int,
     "notes": NAMES,
     "processes?": int,
-    "goodput?": Number,
+    "goodput?": float,
     "resumed_at?": int,
 }
 ENCODING = {
     "numbers": NAMES,
-    "means_for_missing": {...: Number},
+    "means_for_missing": {...: float},
     "levels": {...: NAMES},
     "hashed": NAMES,
     "bits": range(MOST_BITS + 1),
@@ -68,7 +64,7 @@ DATES = {"parts": [{*PARTS, TREND}], "zone?": str, "first": TIMES, "last": TIMES
 MODEL = {
     "target": str,
     "features": int,
-    "intercept": Number,
+    "intercept": float,
     "encoding": ENCODING,
     "options": {...: object},
     "metrics": {...: object},
@@ -77,8 +73,9 @@ MODEL = {
     "dates?": {...: DATES},
     "arrays?": str,
 }
-"""Keys with the type of their value: a type, a list of a type, one of a set or of a range of whole
-numbers, or keys again, where ``...`` stands for any names."""
+"""Keys with the type of their value: a type (float for any finite number, others of which are
+refused as they are read), a list of a type, one of a set or of a range of whole numbers, or keys
+again, where ``...`` stands for any names."""
 
 
 def load_model(folder: Any) -> Model:
@@ -235,7 +232,7 @@ def _check(value: Any, schema: Any, where: str) -> None:
         is_one = type(value) is int and value in schema
         what = f"a whole number from {schema.start} to {schema.stop - 1}"
         _expect(is_one, where, what, value)
-    elif schema is Number:
+    elif schema is float:
         _expect(type(value) in (int, float), where, "a number", value)
     elif schema is int:
         _expect(type(value) is int and value >= 0, where, "a whole number", value)

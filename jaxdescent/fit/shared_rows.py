@@ -79,14 +79,7 @@ def streamed(source: Source, numbers: tuple[str, ...], **options: Any) -> Stream
 
 def placed(design: Any, own: np.ndarray) -> jax.Array:
     """A vector over the rows of a design, (rows,), of which each process gives its own part."""
-    if processes.is_alone():
-        return jnp.asarray(own)
-    share = np.zeros(design.shares.rows, own.dtype)
-    share[: own.size] = own
-    over = design.over
-    assert over.mesh is not None
-    rows = NamedSharding(over.mesh, PartitionSpec(over.axes))
-    return jax.make_array_from_process_local_data(rows, share, (over.rows,))
+    return jnp.asarray(own) if processes.is_alone() else design.vector_of(lambda stream: own)
 
 
 def filled(design: Any, dropped: int) -> tuple[int, int] | None:
