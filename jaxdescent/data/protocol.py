@@ -216,6 +216,11 @@ class Source(abc.ABC):
         del condition
         return self
 
+    def check_restart(self, why: str) -> None:
+        """Refuse a source that can be read only once, for a reason in words."""
+        if not self.can_restart:
+            raise DataError(f"{why}, and this reader gives its rows only once: pass a table.")
+
     def row_bytes(self, names: Sequence[str]) -> int:
         """The most bytes that a row of these columns takes in a block."""
         return sum(64 if self.kinds[name] is Kind.TEXT else 8 for name in names)

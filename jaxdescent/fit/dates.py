@@ -92,11 +92,7 @@ def looked_at(source: Source, dates: Mapping[str, Dates]) -> dict[str, Dates]:
     """The columns of dates with their zones, and the first and the last date that the rows of all
     processes have.
     """
-    if not source.can_restart:
-        raise DataError(
-            "--date reads the rows once for the first date and once to fit, and this reader gives "
-            "its rows only once: pass a table."
-        )
+    source.check_restart("--date reads the rows once for the first date and once to fit")
     own: dict[str, list[Any]] = {}
     for block in read_ahead(lambda: located(source, list(dates), READ_ROWS)):
         for name in dates:

@@ -40,11 +40,9 @@ def with_levels(job: Job) -> Job:
     names, sparse = encoding.one_hot, encoding.sparse
     columns = encoding.labelled + ([] if sparse is None else [sparse])
     indices = np.zeros(0, np.int64)
-    if not source.can_restart:
-        raise DataError(
-            "categorical and hashed columns are read once for their levels and once to fit, and "
-            "this reader gives its rows only once: pass a table."
-        )
+    source.check_restart(
+        "categorical and hashed columns are read once for their levels and once to fit"
+    )
     touched = np.zeros(1 << request.bits if encoding.hashed else 0, bool)
     base = resident_bytes() + SLACK_BYTES
     plan = memory.reading(source, columns, 32 * len(names), "finding the levels")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxdescent.data import DataError, located, row_stream
+from jaxdescent.data import located, row_stream
 from jaxdescent.data.chunk import product_rows
 from jaxdescent.data.read_ahead import BLOCKS_HELD
 from jaxdescent.fit import checkpoint
@@ -74,11 +74,7 @@ def counted_rows(job: Job) -> tuple[int, bool]:
         if source.rows is not None:
             rows += source.rows
             continue
-        if not source.can_restart:
-            raise DataError(
-                "a fit of so many features has to know how many rows there are, and this reader "
-                "gives its rows only once: pass a table."
-            )
+        source.check_restart("a fit of so many features has to know how many rows there are")
         rows += sum(block.rows for block in located(source, [job.roles.target], MOST_ROWS))
         is_counted = True
     return rows, is_counted
