@@ -64,7 +64,7 @@ class RowsInMemory:
         self._numbers = np.empty((plan.rows, len(encoding.numbers)), job.dtype)
         plain = [name for name in encoding.levels if name not in encoding.sloped]
         self._codes = {name: list[np.ndarray]() for name in plain}
-        # Of each sparse design, block by block.
+        # Of each sparse design by the name of its column, block by block; of one-hot ones no name.
         self._entries: dict[str, list[RowEntries]] = collections.defaultdict(list)
         self.vectors = Vectors(job, plan, self.add)
         self.design = self._design()
@@ -78,21 +78,19 @@ class RowsInMemory:
         for column, number in zip(self._numbers.T, encoded.numbers, strict=True):
             if number.missing is not None:
                 column[place][number.missing] = np.nan
-        levels, coded = self._job.encoding.levels, encoded.coded
-        for name, each in zip(levels, coded, strict=False):
+        for name, each in zip(self._job.encoding.levels, encoded.coded, strict=False):
             if name in self._codes:
                 self._codes[name].append(each.codes.astype(np.int32))
-        found = {"levels": coded[: len(levels)], "buckets": coded[len(levels) :]}
-        entries = [(name, entries_of(own)) for name, own in found.items() if own]
-        for name, each in (*entries, *(("sparse", each) for each in encoded.entries)):
-            self._entries[name].append(each.in_dtype(self._job.dtype))
+        one_hot = [entries_of(encoded.coded)] if encoded.coded else []
+        for each in (*one_hot, *encoded.entries):
+            self._entries[each.name].append(each.in_dtype(self._job.dtype))
 
     def _design(self) -> Concatenated:
         """The features side by side, one-hot columns in sparse form, without the places that
         dropped rows left, and with means for missing numbers.
 
-        The levels of all columns are one sparse design: a program for each of them would take
-        seconds to compile.
+        The levels and buckets of all columns are one sparse design: a program for each of them
+        would take seconds to compile.
         """
         rows, parts = self.vectors.filled, dict[str, Any]()
         if self._job.request.missing == "mean":
@@ -104,7 +102,7 @@ class RowsInMemory:
             first, *others = self._entries.pop(name)
             each = first.followed_by(others)
             del first, others  # entries take much memory
-            parts[name] = Sparse.from_indices(
+            parts[f"sparse {name}"] = Sparse.from_indices(
                 each.row.astype(np.int32),
                 each.index,
                 each.values,
