@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import itertools
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -16,29 +15,25 @@ from jaxdescent.data.protocol import Source, stamps_of
 from jaxdescent.data.tables import ArrowStream
 
 FORMATS = {
-    "Parquet": (".parquet", ".pq"),
-    "Arrow": (".arrow", ".feather"),
-    "CSV": (".csv", ".csv.gz", ".csv.zst"),
-    ".npy": (".npy",),
-    "svmlight": (".svm", ".svm.gz", ".libsvm", ".libsvm.gz", ".svmlight", ".svmlight.gz"),
+    "Parquet": ("parquet.ParquetFiles", ".parquet .pq"),
+    "Arrow": ("arrow_files.ArrowFiles", ".arrow .feather"),
+    "CSV": ("csv_files.CsvFiles", ".csv .csv.gz .csv.zst"),
+    ".npy": ("arrays.NpyFiles", ".npy"),
+    "svmlight": (
+        "svmlight.SvmlightFiles",
+        ".svm .svm.gz .libsvm .libsvm.gz .svmlight .svmlight.gz",
+    ),
 }
-"""The endings of the names of each format's files."""
+"""The class that reads a format's files, and the endings of their names. A module is imported for
+files of its format: every program that descends loads this one."""
 
-ENDINGS = tuple(itertools.chain(*FORMATS.values()))
+ENDINGS = {end: form for form, (_, endings) in FORMATS.items() for end in endings.split()}
+"""The format of each ending."""
 
 PACKED = (".gz", ".zst", ".bz2", ".xz", ".lz4", ".br", ".zip", ".7z")
 """Endings of packed files. Behind the ending of a format they hold rows, which must not be lost."""
 
 PATH_TYPES = (str, bytes, os.PathLike)
-
-READERS = {
-    "Parquet": ("parquet", "ParquetFiles"),
-    "Arrow": ("arrow_files", "ArrowFiles"),
-    "CSV": ("csv_files", "CsvFiles"),
-    "svmlight": ("svmlight", "SvmlightFiles"),
-}
-"""The module and class that read a format, imported for files of it: every program that descends
-loads this module."""
 
 
 def open_source(data: Any, target_file: Any = None, where: str | None = None) -> Source:
@@ -107,7 +102,7 @@ def _open_files(paths: list[pathlib.Path], target_file: Any) -> Source:
     if form == ".npy":
         source = _open_npy(files, target_file)
     elif target_file is None:
-        module, name = READERS[form]
+        module, name = FORMATS[form][0].split(".")
         source = getattr(importlib.import_module(f"jaxdescent.data.{module}"), name)(files)
     else:
         raise DataError(
@@ -137,7 +132,7 @@ def _open_npy(files: list[pathlib.Path], target_file: Any) -> Source:
 def _form(path: pathlib.Path) -> str:
     """The format of a file by its name, which may say none."""
     name = path.name.lower()
-    return next((form for form, endings in FORMATS.items() if name.endswith(endings)), "")
+    return next((form for ending, form in ENDINGS.items() if name.endswith(ending)), "")
 
 
 def _files_below(path: pathlib.Path) -> list[pathlib.Path]:
