@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxdescent.data.arrow import pa
 from jaxdescent.data.errors import DataError
-from jaxdescent.data.grouped_files import GroupedFiles
+from jaxdescent.data.grouped_files import ColumnExtent, GroupedFiles
 from jaxdescent.data.parquet_pages import Page
 from jaxdescent.data.protocol import Block, blocks_of
 
@@ -40,7 +40,7 @@ class ArrowFiles(GroupedFiles):
                     for field, column in zip(batch.schema, batch, strict=True):
                         points = pa.types.is_dictionary(field.type)
                         page = Page(column.nbytes, len(column), False, points)
-                        known = self._extent(field.name).including(page)
+                        known = self._extents.get(field.name, ColumnExtent()).including(page)
                         self._extents[field.name] = known._replace(bytes=known.bytes + page.bytes)
         return schema, sizes
 

@@ -107,20 +107,18 @@ class GroupedFiles(Source):
             self._extents |= self._looked_up(unknown)
         return [self._extents[name] for name in names]
 
-    def _extent(self, name: str) -> ColumnExtent:
-        return self._extents_of([name])[0]
-
     def row_bytes(self, names: Sequence[str]) -> int:
         own = super().row_bytes(names)
-        return own + sum(int(self._extent(name).value) for name in self._long(names))
+        return own + sum(int(extent.value) for extent in self._extents_of(self._long(names)))
 
     def reading_bytes(self, names: Sequence[str], rows: int) -> int:
         pages = sum(extent.page + extent.dictionary for extent in self._extents_of(names))
-        texts = sum(int(TEXT_COPIES * rows * self._extent(n).value) for n in self._long(names))
+        long = self._extents_of(self._long(names))
+        texts = sum(int(TEXT_COPIES * rows * extent.value) for extent in long)
         return PAGES_HELD * pages + texts
 
     def text_bytes(self, name: str) -> int:
-        return self._extent(name).bytes
+        return self._extents_of([name])[0].bytes
 
     def _long(self, names: Sequence[str]) -> list[str]:
         """Those columns that are text which blocks hold in full rather than as dictionary

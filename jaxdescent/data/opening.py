@@ -91,6 +91,8 @@ def _open_files(paths: list[pathlib.Path], target_file: Any) -> Source:
             str(path).encode()
         except UnicodeError as error:
             raise DataError(f"{path}: the name is not UTF-8: rename it.") from error
+        if not os.access(path, os.R_OK):
+            raise DataError(f"{path}: no permission to read it.")
         # A file under two names, such as a link, is listed once, or its rows would count twice.
         status = path.stat()
         before = seen.setdefault((status.st_dev, status.st_ino), path)
@@ -146,8 +148,6 @@ def _files_below(path: pathlib.Path) -> list[pathlib.Path]:
             )
         if not path.is_file():  # a pipe gives its rows once, and files are read more than once
             raise DataError(f"{path} is no file: write its rows to one.")
-        if not os.access(path, os.R_OK):
-            raise DataError(f"{path}: no permission to read it.")
         return [path]
     if not os.access(path, os.R_OK | os.X_OK):
         raise DataError(f"{path}: no permission to read it.")
@@ -174,7 +174,4 @@ def _files_below(path: pathlib.Path) -> list[pathlib.Path]:
             found.append(file)
     if not found:
         raise DataError(f"{path}: the folder holds no file that can be read: {listed(ENDINGS)}.")
-    unreadable = [file for file in found if not os.access(file, os.R_OK)]
-    if unreadable:
-        raise DataError(f"{unreadable[0]}: no permission to read it.")
     return found
