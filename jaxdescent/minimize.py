@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from jaxdescent import processes
+from jaxdescent import placement, processes
 from jaxdescent.calls import programs, repeated
 from jaxdescent.calls.problem import Problem, is_small, posed
 from jaxdescent.cost import ALLOWED_ITERATIONS
@@ -188,7 +188,7 @@ def minimize(
         result = programs.compiled(attach_derivatives, solved, known=known)(*solved)
     elif call is not None and not setup.is_fleeting and is_small(problem.objective, params):
         repeated.remember(call, program, inputs)
-    return as_given(result, problem.objective)
+    return as_given(result, problem.objective, placement.places_of(params))
 
 
 class Setup(NamedTuple):
@@ -266,9 +266,10 @@ def set_up(
         return Setup((params, problem, limit), flags, is_fleeting)
 
 
-def as_given(result: Result, objective: Objective) -> Result:
-    """The result with its params in the form of the caller's."""
-    params = objective.unpacked(result.params)
+def as_given(result: Result, objective: Objective, places: Any = None) -> Result:
+    """The result with its params in the form of the caller's, and where ``places`` says."""
+    params = result.params if places is None else placement.placed_like(result.params, places)
+    params = objective.unpacked(params)
     return result if params is result.params else result._replace(params=params)
 
 

@@ -35,21 +35,45 @@ def automatic_mesh(devices: Any, axes: tuple[str, ...]) -> Mesh:
 
 
 def check_one_placement(named_trees: dict[str, Any]) -> None:
-    """Raise a ValueError if two committed arrays live on different sets of devices."""
-    seen: dict[frozenset[Any], str] = {}
+    """Raise a ValueError if two committed arrays live on different devices, or on the same ones in
+    another order: a program has one order for all of its arrays.
+    """
+    seen: dict[tuple[Any, ...], str] = {}
     for name, tree in named_trees.items():
         for path, leaf in jax.tree.leaves_with_path(tree):
             if is_concrete(leaf) and leaf.committed:
                 label = f"{name}{jax.tree_util.keystr(path)}"
-                seen.setdefault(frozenset(leaf.sharding.device_set), label)
+                seen.setdefault(tuple(leaf.sharding.devices_indices_map(leaf.shape)), label)
     if len(seen) > 1:
         places = "; ".join(
-            f"{label} on {sorted(str(d) for d in devices)}" for devices, label in seen.items()
+            f"{label} on {[str(d) for d in devices]}" for devices, label in seen.items()
         )
         raise ValueError(
-            f"all arrays must live on the same devices, got {places}: move them with "
-            "jax.device_put(array, sharding)."
+            f"all arrays must live on the same devices in the same order, got {places}: move them "
+            "with jax.device_put(array, sharding)."
         )
+
+
+def placed_like(tree: Any, places: Any) -> Any:
+    """The concrete arrays where ``places``, of :func:`places_of`, says; XLA chooses the shardings
+    of what a program returns, and may have split an array over more devices than the input that it
+    came from.
+    """
+
+    def placed(place: Any, leaf: Any) -> Any:
+        is_free = place is None or not is_concrete(leaf)
+        if is_free or leaf.sharding.is_equivalent_to(place, leaf.ndim):
+            return leaf
+        return jax.device_put(leaf, place)
+
+    return jax.tree.map(placed, places, tree, is_leaf=lambda place: place is None)
+
+
+def places_of(tree: Any) -> Any:
+    """The shardings of the arrays that a caller has placed; None for all others."""
+    return jax.tree.map(
+        lambda leaf: leaf.sharding if is_concrete(leaf) and leaf.committed else None, tree
+    )
 
 
 def is_concrete(leaf: Any) -> bool:

@@ -10,7 +10,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxdescent as jd
-from jaxdescent.placement import with_automatic_axes
+from jaxdescent.placement import automatic_mesh, with_automatic_axes
 
 
 def mesh(axis_type=AxisType.Auto):
@@ -91,11 +91,31 @@ def test_sharded_params_of_a_sum_of_squares_stay_sharded(axis_type):
     assert {shard.data.shape for shard in result.params.addressable_shards} == {(2, 4)}
 
 
+@pytest.mark.parametrize("descend", [jd.minimize, jd.run])
+def test_params_end_where_they_were_placed_whatever_the_data_lie_over(descend):
+    center = np.arange(8, dtype=np.float32)
+    spread = jax.device_put(center, NamedSharding(mesh(), P(("samples", "features"))))
+    start = jax.device_put(np.zeros_like(center), NamedSharding(mesh(), P()))
+    rate = jd.GradientDescent(0.25)
+    result = descend(jd.SumOfSquares(center=spread), start, rate, max_iterations=3, tolerance=0)
+    np.testing.assert_allclose(result.params, center * 7 / 8)
+    assert result.params.sharding.is_equivalent_to(start.sharding, 1)
+
+
 def test_sharded_params_can_be_donated():
     start = jax.device_put(jnp.ones((8, 8)), NamedSharding(mesh(), P("samples")))
     result = jd.minimize(jd.SumOfSquares(), start, jd.GradientDescent(0.1), donate=True)
     assert start.is_deleted()
     assert result.params.sharding.spec == P("samples")
+
+
+def test_devices_in_another_order_are_refused_by_name():
+    two = jax.devices()[:2]
+    meshes = (automatic_mesh(devices, ("samples",)) for devices in (two, two[::-1]))
+    one, other = (NamedSharding(each, P()) for each in meshes)
+    center, start = jax.device_put(jnp.ones(2), one), jax.device_put(jnp.zeros(2), other)
+    with pytest.raises(ValueError, match=r"same order, got params on.*objective\.center on"):
+        jd.minimize(jd.SumOfSquares(center=center), start)
 
 
 def test_relabelling_axes_moves_no_data():

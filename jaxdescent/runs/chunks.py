@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxdescent import placement
 from jaxdescent.calls import programs
 from jaxdescent.calls.problem import Problem
 from jaxdescent.descent.loop import Descent, begun
@@ -46,7 +47,8 @@ class Chunks:
     """
 
     def __init__(self, setup: Setup, *, donate: bool) -> None:
-        _, self.problem, self.limit = setup.inputs
+        params, self.problem, self.limit = setup.inputs
+        self._places = placement.places_of(params)
         self.check_every: int = setup.flags["check_every"]
         donated = (0,) if donate else ()
         self._begin = programs.compiled(_begin, setup.inputs, donate=donated, **setup.flags)
@@ -110,7 +112,7 @@ class Chunks:
         large, rest = (loop.params, loop.state), loop._replace(params=None, state=None)
         inputs = (large, rest, self.problem, self.limit, np.int32(status.value))
         result = self._compiled(_end, inputs)(*inputs)
-        return as_given(result, self.problem.objective)
+        return as_given(result, self.problem.objective, self._places)
 
     def _compiled(self, function: Any, inputs: Any) -> programs.Program:
         """A program that takes the memory of the first of its inputs, and is the same one whether
