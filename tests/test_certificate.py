@@ -94,6 +94,26 @@ def test_near_a_degenerate_point_no_minimum_is_claimed(x):
     assert found.kind == "degenerate"
 
 
+@pytest.mark.parametrize("far", [0, 300])
+def test_a_minimum_with_features_far_from_zero_is_one(far, rng):
+    # The weights' rounding changes all curvatures alike, by far more than the smallest eigenvalue.
+    X = rng.normal(far, 1, (100, 2)).astype(np.float32)
+    y = (rng.random(100) < 0.3).astype(np.float32)
+    centred = np.column_stack([np.ones(100), X.astype(np.float64) - far])
+    w = np.zeros(3)
+    for _ in range(20):
+        p = 1 / (1 + np.exp(-centred @ w))
+        w -= np.linalg.solve((centred.T * (p * (1 - p))) @ centred, centred.T @ (p - y))
+    params = {"b": np.float32(w[0] - far * w[1:].sum()), "w": w[1:].astype(np.float32)}
+    found = jd.certify(logistic, params, args=(X, y))
+    assert found.kind == "minimum"
+
+
+def logistic(params, X, y):
+    p = jnp.matmul(X, params["w"], precision="highest") + params["b"]
+    return jnp.sum(jnp.logaddexp(0, p) - y * p)
+
+
 def test_a_slope_is_no_stationary_point():
     found = polynomial_at([1, 0], [1, 1, 1, 0, 0, 0, 0])
     assert found.kind == "not stationary"

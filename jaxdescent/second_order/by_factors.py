@@ -33,8 +33,8 @@ class Spectrum:
       curvature: the Hessian's products that the eigenvalues were computed from.
       newton: solves with the Hessian, if all its eigenvalues were computed, else None.
       lowest: a unit vector of the least curvature that was seen; None if none was computed.
-      holds: whether the kind would still hold if ``S = D H D`` changed by a matrix of this norm;
-        None if that is not known.
+      holds: whether the kind would still hold if ``S = D H D`` changed by a matrix of this norm, or
+        by this share of itself if ``newton`` is known; None if that is not known.
       scale: D, as one vector.
     """
 

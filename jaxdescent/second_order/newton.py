@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -59,12 +60,31 @@ class Newton:
         hessian = self.matrix / self.scale[..., None, :] / self.scale[..., :, None]
         return np.linalg.norm(hessian, 2, axis=(-2, -1))
 
-    def kind(self, less: float = 0.0) -> str:
-        """The kind of one point by the second-derivative test, if S may change by ``less`` in
-        addition.
+    def kind(self, share: float = 0.0) -> str:
+        """The kind of one point by the second-derivative test, if S may change by this share of
+        itself (:meth:`share`) in addition.
         """
         below, above = self.margins
-        return kind_of(*self.ends, below + less, above + less)
+        smallest, largest = (end * max(1 - share, 0.0) for end in self.ends)
+        return kind_of(smallest, largest, below, above)
+
+    def share(self, hessian: np.ndarray) -> float:
+        """The change from H to another Hessian as a share of H: below one it keeps the signs of the
+        smallest and the largest eigenvalue.
+
+        A definite S is compared along each of its eigenvectors, by the norm of
+        ``|S|^-1/2 (S' - S) |S|^-1/2``: where one term rules all entries, as that of features far
+        from zero does, its change says nothing about the smallest eigenvalue. Of other S the norm
+        of the change is compared with the smaller of both ends.
+        """
+        change = hessian * self.scale * self.scale[:, None] - self.matrix
+        sizes = np.abs(self.values)
+        if self.values[0] * self.values[-1] <= 0:
+            sizes = np.full_like(sizes, min(sizes[0], sizes[-1]))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            basis = self.vectors / np.sqrt(sizes)
+            change = basis.T @ change @ basis
+        return float(np.linalg.norm(change, 2)) if np.all(np.isfinite(change)) else math.inf
 
     def product(self, vector: np.ndarray) -> np.ndarray:
         """``H v``."""

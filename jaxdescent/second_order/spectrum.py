@@ -102,8 +102,8 @@ def _of_all(
     at_least = max(at_least, float(values[0]))
     lowest = curvature.as_params(_negative(values, vectors) if values[0] < 0 else vectors[:, 0])
 
-    def holds(change: float) -> bool:
-        return newton.kind(change) == kind
+    def holds(share: float) -> bool:
+        return newton.kind(share) == kind
 
     doubted = {"newton": newton, "lowest": lowest, "holds": holds, "scale": newton.scale}
     ends = float(values[0]), float(values[-1])

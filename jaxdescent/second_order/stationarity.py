@@ -250,16 +250,23 @@ def is_beyond_doubt(spectrum: Spectrum, step: np.ndarray) -> bool:
     curvature = spectrum.curvature
     if curvature.objective.is_quadratic or spectrum.holds is None:
         return True
-    scale = np.broadcast_to(spectrum.scale, step.shape)
-    change = hessian_matrix.change(curvature, step, scale)
-    if spectrum.newton is not None:
-        change += _hidden_change(curvature, spectrum.newton)
-    return spectrum.holds(2 * change)
+    newton = spectrum.newton
+    if newton is None:
+        scale = np.broadcast_to(spectrum.scale, step.shape)
+        return spectrum.holds(2 * hessian_matrix.change(curvature, step, scale))
+    share = 0.0
+    for each in (step, _hidden_step(curvature, newton)):
+        if np.any(each):
+            beyond = curvature.shifted(curvature.as_params(2 * each))
+            hessian = hessian_matrix.formed(beyond, math.inf)
+            assert hessian is not None
+            share += newton.share(hessian)
+    return spectrum.holds(2 * share)
 
 
-def _hidden_change(curvature: Curvature, newton: Newton) -> float:
-    """The norm of the change of S within twice Newton's step for the rounding of the gradient,
-    measured at params with other rounding errors; the longest step of several.
+def _hidden_step(curvature: Curvature, newton: Newton) -> np.ndarray:
+    """Newton's step for the rounding of the gradient, measured at params with other rounding
+    errors; the longest step of several.
     """
     assert curvature.point is not None  # Curvature.at has computed it
     here, gradient = curvature.as_column(curvature.params), curvature.point[1]
@@ -272,12 +279,7 @@ def _hidden_change(curvature: Curvature, newton: Newton) -> float:
         scaled = float(np.linalg.norm(step / newton.scale))
         if length < scaled < math.inf:
             longest, length = step, scaled
-    if length == 0:
-        return 0.0
-    beyond = hessian_matrix.formed(curvature.shifted(curvature.as_params(2 * longest)), math.inf)
-    assert beyond is not None
-    change = beyond * newton.scale * newton.scale[:, None] - newton.matrix
-    return float(np.linalg.norm(change, 2)) if np.all(np.isfinite(change)) else math.inf
+    return longest
 
 
 def _value_after(objective: Objective, params: Params, step: Params) -> jax.Array:
