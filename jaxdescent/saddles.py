@@ -27,7 +27,11 @@ DEPARTURES = 10
 """The most saddles that a descent leaves."""
 
 LENGTHS = 40
-"""The number of times that the longest step, which is the params' norm or 1, is halved."""
+"""The number of times that the longest step is halved."""
+
+VISIBLE = 256
+"""The decrease by the longest step, in roundings of the value, that the curvature predicts at
+least."""
 
 LEAST_SHARE = 0.1
 """The share of the decrease predicted by the negative curvature that a step must bring."""
@@ -38,9 +42,10 @@ def leave_saddle(objective: Any, params: Params, args: tuple[Any, ...] = ()) -> 
 
     A descent that starts at an exact saddle or maximum stays there, because the gradient is zero.
     If the Hessian has a unit eigenvector v with an eigenvalue that is negative beyond rounding,
-    steps ``x + r v`` and ``x - r v`` are tried, with r from ``|x|`` (or 1 if that is larger)
-    downwards, until the value falls by a tenth of the predicted ``r g.v + r^2 v.Hv / 2``; of both
-    signs the one with the lower value is taken. If no negative curvature is found, at a minimum or
+    steps ``x + r v`` and ``x - r v`` are tried, until the value falls by a tenth of the predicted
+    ``r g.v + r^2 v.Hv / 2``; of both signs the one with the lower value is taken. The lengths r go
+    down from ``|x|``, or 1 if that is larger, or the length whose decrease is clear of the value's
+    rounding. If no direction of negative curvature is found, at a minimum or
     a degenerate point, the same params are returned; ``jd.certify`` tells these apart.
 
     Args:
@@ -67,7 +72,7 @@ def leave_saddle(objective: Any, params: Params, args: tuple[Any, ...] = ()) -> 
     given = params
     with processes.among("leave_saddle", objective, params, args):
         objective, params = posed_at(objective, params, args)
-        spectrum = spectrum_at(objective, params)
+        spectrum = spectrum_at(objective, params, is_to_leave=True)
     if math.isnan(spectrum.curvature.own_norm):
         raise ValueError(
             "leave_saddle got params where the gradient is NaN: pass the point where a descent "
@@ -123,7 +128,11 @@ def _lower(objective: Objective, params: Params, direction: Params) -> tuple[Par
     value, gradient = objective.value_and_gradient(wide)
     slope = precision.inner(gradient, direction)
     curvature = objective.curvature(wide, direction)
-    longest = jnp.maximum(precision.norm(wide), 1)
+    # In large units a step of one is lost in the rounding of the value.
+    rounding = VISIBLE * jnp.finfo(value.dtype).eps * jnp.abs(value)
+    visible = jnp.sqrt(2 * rounding.astype(curvature.dtype) / jnp.abs(curvature))
+    visible = jnp.where(jnp.isfinite(visible), visible, 0)
+    longest = jnp.maximum(jnp.maximum(precision.norm(wide), 1), visible)
 
     def moved(distance: jax.Array) -> Params:
         new = add_scaled(wide, distance, direction)

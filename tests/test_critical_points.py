@@ -7,6 +7,7 @@ import pytest
 
 import jaxdescent as jd
 from benchmarks.problems.classical import himmelblau, rosenbrock
+from tests import known_points
 
 
 def grid(low, high, count):
@@ -268,6 +269,30 @@ def test_a_degenerate_point_is_not_left_and_says_so():
     assert jd.leave_saddle(monkey, start) is start
     result = jd.minimize(monkey, start, leave_saddles=True)
     assert jd.certify(monkey, result).kind == "degenerate"
+
+
+def test_a_saddle_in_large_units_is_left():
+    def function(x):
+        return wells(x / 1e4) + 10  # a step of one is lost in rounding
+
+    left = jd.leave_saddle(function, jnp.zeros(2))
+    assert wells(np.asarray(left, np.float64) / 1e4) < -1e-5
+
+
+@pytest.mark.parametrize(
+    ("kind", "pose"),
+    [
+        ("saddle", lambda: known_points.chain(600, -1e-4)),
+        ("maximum", lambda: known_points.turned(*known_points.rotated(600, 1))),
+    ],
+)
+def test_what_factors_have_shown_is_left(kind, pose):
+    function, params, args = pose()
+    found = jd.certify(function, params, args=args)
+    assert found.kind == kind
+    assert "probability" not in found.evidence
+    left = jd.leave_saddle(function, params, args)
+    assert function(left, *args) < function(params, *args)
 
 
 def test_a_minimum_is_not_left():

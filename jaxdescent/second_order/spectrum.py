@@ -29,6 +29,9 @@ EIGENVALUES_LIMIT = 512
 FIRST_STEPS = 64
 """The number of Hessian-vector products that are spent on the extreme eigenvalues in any case."""
 
+MOST_STEPS = 1024
+"""The most steps for a direction of negative curvature that factors of the Hessian have proven."""
+
 SECONDS = 50.0
 """The time that all evidence together may take, in seconds."""
 
@@ -39,8 +42,12 @@ ROW_PROBES = 16
 """The number of products from which the sizes of the Hessian's rows are estimated."""
 
 
-def spectrum_at(objective: Objective, params: Params, *, seconds: float = SECONDS) -> Spectrum:
-    """The known facts about the eigenvalues of the Hessian at ``params``."""
+def spectrum_at(
+    objective: Objective, params: Params, *, seconds: float = SECONDS, is_to_leave: bool = False
+) -> Spectrum:
+    """The known facts about the eigenvalues of the Hessian at ``params``; with a direction of
+    negative curvature, if there is one and the point is to be left.
+    """
     deadline = processes.clock() + seconds
     curvature = Curvature.at(objective, params)
     if objective.is_separable:
@@ -61,7 +68,9 @@ def spectrum_at(objective: Objective, params: Params, *, seconds: float = SECOND
     if found.kind != "undetermined":
         return found
     by_factors = of_band(curvature, ends) or of_cholesky(curvature, ends, deadline)
-    return by_factors or _of_longer_process(curvature, ends, deadline)
+    if by_factors is None:
+        return _of_longer_process(curvature, ends, deadline)
+    return _with_direction(by_factors, process, deadline) if is_to_leave else by_factors
 
 
 def _by_structure(objective: Objective, params: Params) -> tuple[str, str, float] | None:
@@ -156,6 +165,18 @@ def _of_process(process: lanczos.Process) -> Spectrum:
     scale = 1.0 if process.scale is None else curvature.as_column(process.scale)
     doubted = {"holds": holds if kind == "minimum" else None, "scale": scale}
     return Spectrum(*ends, kind, evidence, at_least, curvature, lowest=lowest, **doubted)
+
+
+def _with_direction(found: Spectrum, process: lanczos.Process, deadline: float) -> Spectrum:
+    """The spectrum of factors, which show no direction, with the lowest that Lanczos steps see."""
+    if found.kind not in ("saddle", "maximum"):
+        return found
+    while not (process.ends()[0] < 0 or process.is_exhausted):
+        if process.steps >= MOST_STEPS or processes.clock() > deadline:
+            return found
+        process.advance(process.steps)
+    lowest, measured = process.lowest_direction()
+    return dataclasses.replace(found, lowest=lowest) if measured < 0 else found
 
 
 def _highest_proven(process: lanczos.Process, margin: float, smallest: float) -> float:
