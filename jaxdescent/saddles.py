@@ -45,8 +45,8 @@ def leave_saddle(objective: Any, params: Params, args: tuple[Any, ...] = ()) -> 
     steps ``x + r v`` and ``x - r v`` are tried, until the value falls by a tenth of the predicted
     ``r g.v + r^2 v.Hv / 2``; of both signs the one with the lower value is taken. The lengths r go
     down from ``|x|``, or 1 if that is larger, or the length whose decrease is clear of the value's
-    rounding. If no direction of negative curvature is found, at a minimum or
-    a degenerate point, the same params are returned; ``jd.certify`` tells these apart.
+    rounding. If no direction of negative curvature is found, at a minimum or a degenerate point,
+    the same params are returned; ``jd.certify`` tells these apart.
 
     Args:
       objective: as for ``minimize``.

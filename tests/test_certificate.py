@@ -347,6 +347,16 @@ def test_bfloat16_params_are_judged_in_float32():
     assert found.smallest_eigenvalue == found.largest_eigenvalue == 2.5
 
 
+@pytest.mark.parametrize(("sign", "kind"), [(1, "minimum"), (-1, "maximum")])
+def test_the_kind_of_coarse_params_is_that_of_the_stationary_point(sign, kind):
+    # Half an ulp of bfloat16 from its well: the Hessian changes sixfold on the way.
+    def function(x):
+        return sign * (jnp.square(jnp.square(x - 100.2) - 1) + 40)
+
+    found = jd.certify(function, jnp.array(101.0, jnp.bfloat16))
+    assert found.kind == kind
+
+
 @pytest.mark.parametrize("transform", [jax.jit, jax.grad, jax.vmap], ids=["jit", "grad", "vmap"])
 def test_certify_inside_a_transformation_is_refused(transform):
     def inside(x):

@@ -64,7 +64,7 @@ class Curvature:
         """
         wide = precision.widen(params)
         eps = precision.epsilon(wide)
-        own, rough = cls(objective.hoisted(wide, always=True), wide, eps < 1e-12, eps)._expanded()
+        own, rough = cls(objective.hoisted(wide, always=True), wide, eps < 1e-12, eps).expanded()
         if own.is_double or not _fits((own.objective, wide)):
             return own
         try:
@@ -72,7 +72,7 @@ class Curvature:
                 in_double = as_double(wide)
                 hoisted = as_double(objective).hoisted(in_double, always=True)
                 wider = cls(hoisted, in_double, True, eps)
-            wider, exact = wider._expanded()
+            wider, exact = wider.expanded()
         except Exception:  # a function may raise anything in a dtype that it was not written for
             return own
         if not np.all(np.isfinite(rough)):
@@ -127,6 +127,14 @@ class Curvature:
             draw = randomness.normal((self.size,), randomness.fold(seed, xp=np), np.float64, np)
         return self.as_params(draw / np.linalg.norm(draw))
 
+    def expanded(self) -> tuple[Curvature, np.ndarray]:
+        """The Hessian with the point's value and gradient, and a product with it."""
+        value, gradient, product = map(np.asarray, self.run(_expansion, self.direction(7)))
+        peak = float(np.max(np.abs(gradient)))  # squares of numbers in float64 may overflow
+        scaled = gradient / peak if 0 < peak < np.inf else gradient
+        norm = peak * math.sqrt(np.sum(np.square(scaled, dtype=np.float64)))
+        return dataclasses.replace(self, own_norm=norm, point=(float(value), gradient)), product
+
     def products(self, rows: np.ndarray, at_once: int = 0) -> np.ndarray:
         """The Hessian times each row of (k, n), in float64 on the host, by a program for at least
         ``at_once`` rows: one program serves fewer of them too.
@@ -139,14 +147,6 @@ class Curvature:
     def gradient(self) -> np.ndarray:
         """The gradient as a vector on the host, by the program that expands the point."""
         return np.asarray(self.run(_expansion, self.direction(7))[1], np.float64)
-
-    def _expanded(self) -> tuple[Curvature, np.ndarray]:
-        """The Hessian with the point's value and gradient, and a product with it."""
-        value, gradient, product = map(np.asarray, self.run(_expansion, self.direction(7)))
-        peak = float(np.max(np.abs(gradient)))  # squares of numbers in float64 may overflow
-        scaled = gradient / peak if 0 < peak < np.inf else gradient
-        norm = peak * math.sqrt(np.sum(np.square(scaled, dtype=np.float64)))
-        return dataclasses.replace(self, own_norm=norm, point=(float(value), gradient)), product
 
     def as_column(self, tree: Params) -> np.ndarray:
         """A tree with the structure of the params as a vector of all unknowns, in float64."""

@@ -53,9 +53,7 @@ def spectrum_at(
     if objective.is_separable:
         return _of_diagonal(curvature)
     if curvature.size <= EIGENVALUES_LIMIT:
-        matrix = hessian_matrix.formed(curvature, math.inf)
-        assert matrix is not None
-        return _of_all(curvature, matrix, _by_structure(objective, params))
+        return spectrum_of_all(curvature, _by_structure(objective, params))
     process = lanczos.Process(curvature)
     process.advance(FIRST_STEPS)
     known = _by_structure(objective, params)
@@ -99,9 +97,12 @@ def _of_diagonal(curvature: Curvature) -> Spectrum:
     return Spectrum(smallest, largest, kind, evidence, smallest, curvature, lowest=lowest)
 
 
-def _of_all(
-    curvature: Curvature, matrix: np.ndarray, known: tuple[str, str, float] | None
-) -> Spectrum:
+def spectrum_of_all(curvature: Curvature, known: tuple[str, str, float] | None = None) -> Spectrum:
+    """The spectrum by all eigenvalues of the formed Hessian; ``known`` is what the structure says
+    of the kind.
+    """
+    matrix = hessian_matrix.formed(curvature, math.inf)
+    assert matrix is not None
     if not np.all(np.isfinite(matrix)):
         return Spectrum.unknown(curvature)
     values, vectors = np.linalg.eigh(matrix)
