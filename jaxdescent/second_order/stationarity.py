@@ -25,6 +25,7 @@ values, is stationary, and a valley to infinity, which bends away from its expan
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -289,10 +290,7 @@ def _value_after(objective: Objective, params: Params, step: Params) -> jax.Arra
 def _newton_step(objective: Objective, params: Params) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Newton's step, half its squared decrement, and whether no curvature is negative."""
     downhill = jax.tree.map(jnp.negative, objective.gradient(params))
-
-    def product(direction: Params) -> Params:
-        return objective.hessian_product(params, direction)
-
+    product = functools.partial(objective.hessian_product, params)
     step, is_convex = conjugate_gradient(product, downhill, 0.0, most_steps=SOLVE_STEPS)
     return ravel_pytree(step)[0], 0.5 * precision.inner(downhill, step), is_convex
 
