@@ -24,6 +24,7 @@ import jaxdescent as jd
 from jaxdescent.data import DataError, chunk
 from jaxdescent.fit import fitting, strategy
 from jaxdescent.fit.columns import bucket_of
+from jaxdescent.fit.penalty_path import penalties_from
 from jaxdescent.fit.report import contents
 from jaxdescent.fit.rows import is_held_out
 
@@ -212,6 +213,24 @@ class TestPenaltyBySearch:
         hat = centred @ np.linalg.solve(centred.T @ centred + chosen * np.eye(20), centred.T)
         assert model.metrics["degrees_of_freedom"] == pytest.approx(np.trace(hat))
         assert model.metrics["l2_chosen_by"] == "generalised cross-validation"
+
+    @pytest.mark.parametrize("seed", [8, 15, 45])
+    def test_of_rows_that_can_be_met_it_is_as_exact(self, seed):
+        """Rows minus degrees of freedom cancel there, and so do the squares of the residual."""
+        rng = np.random.default_rng(seed)
+        X = np.column_stack([rng.normal(size=(30, 39)), np.full(30, 3.0)])
+        y = X @ rng.normal(size=40) + 10 ** rng.uniform(-2, 1) * rng.normal(size=30)
+        chosen = jd.fit_model({"X": X, "y": y}, l2="auto").metrics["l2"]
+        centred, target = X - X.mean(axis=0), y - y.mean()
+        left, lengths, _ = np.linalg.svd(centred, full_matrices=False)
+        along = (left.T @ target)[:29]
+
+        def score(l2):
+            kept = l2 / (lengths[:29] ** 2 + l2)
+            return 30 * np.sum((kept * along) ** 2) / np.sum(kept) ** 2
+
+        scores = [score(l2) for l2 in penalties_from(np.sum(centred**2, axis=0))]
+        assert score(chosen) <= min(scores) * (1 + 1e-6)
 
 
 class TestHardNumbers:

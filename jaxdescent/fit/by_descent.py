@@ -227,7 +227,7 @@ def _cross_validation(
         traces.append(float(once @ (own * targets[:, place])))
     degrees = float(np.mean(traces))
     error = np.square(np.asarray(predicted(0), np.float64) - targets[:, 0])
-    return generalised(rows, float(train @ error), max(degrees, 0.0)), degrees
+    return generalised(rows, float(train @ error), rows - 1 - max(degrees, 0.0)), degrees
 
 
 def check_start(model: Model, roles: Roles) -> None:

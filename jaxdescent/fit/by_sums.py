@@ -159,9 +159,15 @@ def path_by_sums(job: Job, sums: ProductSums, data: NormalSums) -> Path:
     """
     scales, matrix, cross = penalised_sums(data, standardize=job.request.standardize)
     values, vectors = np.linalg.eigh(matrix)
-    values = np.maximum(values, 0)
+    values, along = np.maximum(values, 0), vectors.T @ cross
     penalties = penalties_from(matrix.diagonal())
-    along = vectors.T @ cross
+    # The rows can be met: their squares and degrees of freedom are no differences of rounded sums.
+    rows = sums.counts.weighed
+    most = rows - 1
+    is_met = 0 < most <= values.size and values[-most] > _cutoff(values)
+    if is_met:
+        values, along = values[-most:], along[-most:]
+        vectors = vectors[:, -most:]
     scores = np.empty(penalties.size)
     for index, l2 in enumerate(penalties):
         coordinates = along / (values + l2)
@@ -169,10 +175,14 @@ def path_by_sums(job: Job, sums: ProductSums, data: NormalSums) -> Path:
             weights = vectors @ coordinates / scales
             intercept = float(data.target_mean[0] - weights @ data.feature_mean)
             scores[index] = sums.squared_error(TEST, weights, intercept)
+            continue
+        if is_met:
+            free = np.sum(l2 / (values + l2))
+            squares = np.sum(np.square(l2 * coordinates) / values)
         else:
-            residual = data.squares - np.sum((2 * along - values * coordinates) * coordinates)
-            degrees = np.sum(values / (values + l2))
-            scores[index] = generalised(sums.counts.weighed, max(residual, 0.0), degrees)
+            free = most - np.sum(values / (values + l2))
+            squares = data.squares - np.sum((2 * along - values * coordinates) * coordinates)
+        scores[index] = generalised(rows, max(float(squares), 0.0), float(free))
     rule = HELD_OUT if job.is_tested else "generalised cross-validation"
     return Path(penalties, scores, rule, int(np.nanargmin(scores)))
 
@@ -188,6 +198,11 @@ def penalised_sums(
         spread = np.sqrt(data.gram.diagonal() / data.weight_total)
         scales = np.where(spread > 0, spread, 1.0)
     return scales, data.gram / np.multiply.outer(scales, scales), data.cross[:, 0] / scales
+
+
+def _cutoff(values: np.ndarray) -> float:
+    """The largest of the ascending eigenvalues of sums that may be rounding."""
+    return max(RANK, 16 * values.size * np.finfo(np.float64).eps) * max(values[-1], 0)
 
 
 def solve(
@@ -212,8 +227,8 @@ def solve(
     hessian /= lengths[None, :]
     cross = cross / lengths
     values, vectors = np.linalg.eigh(hessian)
-    cutoff = max(RANK, 16 * values.size * np.finfo(np.float64).eps) * max(values[-1], 0)
-    gain = np.where(values > cutoff, 1 / np.where(values > cutoff, values, 1), 0)
+    is_seen = values > _cutoff(values)
+    gain = np.where(is_seen, 1 / np.where(is_seen, values, 1), 0)
 
     def step(gradient: np.ndarray) -> np.ndarray:
         return vectors @ (gain * (vectors.T @ gradient))

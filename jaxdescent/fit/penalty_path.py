@@ -144,7 +144,8 @@ class SearchState:
         return SearchState(params, best=best, **{name: found[name].tolist() for name in NUMBERS})
 
 
-def generalised(rows: int, squares: float, degrees: float) -> float:
-    """The score of generalised cross-validation: ``rows * RSS / (rows - degrees - 1)^2``."""
-    free = rows - 1 - degrees
+def generalised(rows: int, squares: float, free: float) -> float:
+    """The score of generalised cross-validation, ``rows * RSS / free^2``: ``free`` is the number
+    of rows less the degrees of freedom, one for the intercept among them.
+    """
     return rows * squares / free**2 if free > 0 else np.inf
