@@ -441,6 +441,15 @@ def test_without_pyarrow_the_error_says_what_to_install(monkeypatch, tmp_path):
     assert open_source({"X": np.ones((3, 2)), "y": np.ones(3)}).rows == 3
 
 
+def test_a_build_of_pyarrow_that_lacks_a_format_says_so(monkeypatch, tmp_path):
+    pq.write_table(pa.table({"a": [1.0], "y": [2.0]}), tmp_path / "d.parquet")
+    for name in ("pyarrow.parquet", "pyarrow.parquet.core", "pyarrow._parquet"):
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pyarrow._parquet", None)
+    with pytest.raises(ImportError, match="not built with support for the Parquet file format"):
+        open_source(tmp_path / "d.parquet")
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

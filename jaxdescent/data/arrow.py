@@ -17,7 +17,7 @@ class _Module:
             raise AttributeError(name)
         try:
             return getattr(importlib.import_module(self._name), name)
-        except ImportError as error:
+        except ModuleNotFoundError as error:  # a damaged one tells what it lacks
             raise ImportError(
                 "Parquet, CSV, text columns, tables and conditions on rows need pyarrow, which is "
                 "not installed: pip install 'jaxdescent[data]'"
