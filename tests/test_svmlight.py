@@ -268,6 +268,21 @@ def test_rows_of_a_sparse_column_are_cut_and_taken():
     assert column.row.tolist() == [0, 0, 2]
 
 
+def test_a_sparse_column_of_ones_needs_no_values(rng):
+    starts = np.arange(0, 81, 2)
+    index = rng.permuted(np.tile(np.arange(5), (40, 1)), axis=1)[:, :2].ravel()
+    y = rng.normal(size=40)
+    data = {"x": SparseColumn(starts, index, None), "y": y}
+    model = jd.fit_model(data, "y", l2=0.1, dtype="float64")
+    dense = np.zeros((40, 5))
+    dense[np.repeat(np.arange(40), 2), index] = 1
+    expected = Ridge(0.1, solver="svd").fit(dense, y)
+    np.testing.assert_allclose(model.predict(data), expected.predict(dense), rtol=1e-6, atol=1e-8)
+    others = {"x": SparseColumn(starts, index + 1, None), "y": y}
+    predicted, moved = model.predict(others, unseen="zero"), dense @ np.eye(5, k=1)
+    np.testing.assert_allclose(predicted, expected.predict(moved), rtol=1e-6, atol=1e-8)
+
+
 def test_indices_beyond_a_limit_are_refused_with_the_bytes_that_they_take(tmp_path, monkeypatch):
     """Of 8,000 indices, two new ones in each row: the bytes of the file do not count."""
     pairs = (np.arange(8000) * 1001).reshape(-1, 2)

@@ -241,7 +241,8 @@ class Encoding:
             return [], 0
         first, size = self.size - len(self.indices), len(self.indices)
         given: SparseColumn = block.columns[self.sparse]
-        if wrong := _first_wrong(given.values):
+        values = np.ones(given.index.size) if given.values is None else given.values
+        if wrong := _first_wrong(values):
             at, what = wrong
             raise DataError(
                 f"'{self.sparse}{given.index[at]}' is {what} in {block.place(given.row[at])}: "
@@ -250,8 +251,8 @@ class Encoding:
         place = _places_among(self.indices, given.index)
         here = place != NONE
         if here.all():
-            return [RowEntries(given.starts, place, given.values, self.sparse, first, size)], 0
-        unknown = ~here & (given.values != 0)
+            return [RowEntries(given.starts, place, values, self.sparse, first, size)], 0
+        unknown = ~here & (values != 0)
         if unseen == "error" and unknown.any():
             at = int(np.argmax(unknown))
             raise DataError(
@@ -260,7 +261,7 @@ class Encoding:
                 "weight zero."
             )
         starts = np.concatenate([[0], np.cumsum(here)])[given.starts]
-        kept = RowEntries(starts, place[here], given.values[here], self.sparse, first, size)
+        kept = RowEntries(starts, place[here], values[here], self.sparse, first, size)
         return [kept], int(unknown.sum())
 
     def _multiplier(self, name: str, view: View, block: Block) -> np.ndarray | None:
