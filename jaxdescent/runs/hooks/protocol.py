@@ -134,7 +134,8 @@ class Hook(Displayed):
 
     ``begin`` is called once; then ``pause`` before each chunk is dispatched, and ``report`` with
     each chunk's numbers while the device works on the next; ``end`` with the result; and ``close``
-    always, after an error too. An error in a hook ends the run.
+    always, after an error too. A chunk that was dispatched before the end was known has no steps,
+    and no report. An error in a hook ends the run.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> class Count(jd.hooks.Hook):
