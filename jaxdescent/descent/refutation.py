@@ -231,9 +231,8 @@ class Refutable(Measured):
         is_bounded &= watch.suboptimality <= asked.allowed
         is_near = is_bounded | (look.falls <= asked.allowed)
         is_level = self.tolerance.is_level(loop.norm, loop.watch.scale, is_near, xp)
-        is_true = xp.logical_not(look.is_false)
-        if not self.has_diagonal:  # a certificate's rule is enough where a descent gets no further
-            is_true = is_true | (status == Status.STAGNATED.value)
+        is_enough = look.is_minimum & (status == Status.STAGNATED.value)
+        is_true = xp.logical_not(look.is_false) | is_enough
         is_proven = is_exact & is_true & (status != Status.MAX_ITERATIONS.value)
         is_proven = (is_proven | is_bounded) & is_level
         status = xp.where(is_proven, np.int32(Status.CONVERGED.value), status)

@@ -14,11 +14,14 @@ class Look(NamedTuple):
       falls: by how much the value can certainly be lowered.
       is_false: whether the claim is refuted: the descent has not converged.
       is_exact: whether ``falls`` is how far the value is above the minimum, and no lower bound.
+      is_minimum: whether a certificate would call the point a minimum, which is enough for a
+        descent that makes no more progress.
     """
 
     falls: Any
     is_false: Any
     is_exact: Any
+    is_minimum: Any
 
     @classmethod
     def nothing(cls, dtype: Any) -> Look:
@@ -28,7 +31,8 @@ class Look(NamedTuple):
     @classmethod
     def refuting(cls, falls: Any, allowed: Any) -> Look:
         """A look that cannot prove a claim, and refutes it if the decrease exceeds ``allowed``."""
-        return cls(falls, falls > allowed, jnp.zeros((), bool))
+        never = jnp.zeros((), bool)
+        return cls(falls, falls > allowed, never, never)
 
 
 class Asked(NamedTuple):

@@ -262,7 +262,8 @@ def _look(judged: _Judged, there: Any, xp: Any) -> Look:
         holds = judged.end.holds(there[..., -1])
         stands = ~is_lower & (holds | ~judged.is_far)
     is_false = judged.is_known & xp.logical_not(judged.is_near & stands)
-    return Look(falls, is_false, judged.is_minimum & stands)
+    is_minimum = judged.is_minimum & stands
+    return Look(falls, is_false, is_minimum, is_minimum)
 
 
 class _Unsuitable(Exception):

@@ -232,4 +232,4 @@ def look(objective: Objective, tolerance: ResolvedTolerance, loop: Loop, asked: 
     decrement = seen.decrement.astype(falls.dtype)
     is_exact = jnp.isfinite(decrement) & jnp.logical_not(is_claim)
     falls = jnp.where(is_exact, jnp.maximum(falls, decrement), falls)
-    return Look(falls, falls > allowed, is_exact)
+    return Look(falls, falls > allowed, is_exact, jnp.zeros_like(is_exact))

@@ -100,7 +100,7 @@ def in_program(regression: LinearRegression, params: Any, allowed: Any) -> Look:
     given = _given(regression, params, jnp.asarray(allowed, dtype))
     of = functools.partial(_seen, intercept=regression.intercept)
     scalar, flag = jax.ShapeDtypeStruct((), dtype), jax.ShapeDtypeStruct((), bool)
-    return host_call(of, Look(scalar, flag, flag), given, vmap_method="sequential")
+    return host_call(of, Look(scalar, flag, flag, flag), given, vmap_method="sequential")
 
 
 def at_hand(regression: LinearRegression, params: Any, allowed: float) -> Look:
@@ -145,7 +145,8 @@ def _seen(given: dict[str, Any], *, intercept: bool) -> Look:
         else:
             falls = least = largest_decrease(solution, weights, allowed)
         falls = np.asarray(falls, np.asarray(weights).dtype)
-    return Look(falls, np.asarray(least > allowed), np.asarray(is_exact))
+    is_false, never = np.asarray(least > allowed), np.asarray(False)
+    return Look(falls, is_false, np.asarray(is_exact), never)
 
 
 def largest_decrease(solution: by_lapack.Minimiser, weights: np.ndarray, allowed: float) -> float:
