@@ -5,42 +5,56 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 import jaxdescent as jd
 from jaxdescent.machine.resident import begin_peak, peak_beyond
 
+
+class Measurement(NamedTuple):
+    """The measurements of one call.
+
+    Attributes:
+      result: the value that the call returned, fully computed.
+      seconds: the wall clock time.
+      peak_bytes: the most memory in use during the call beyond that before it; None if the system
+        does not report it.
+    """
+
+    result: Any
+    seconds: float
+    peak_bytes: int | None
+
+
 SHORT_SECONDS = 1.0
 RELEASE_SECONDS = 0.1
 
 
-def measure(function: Callable[..., Any], *args: Any) -> tuple[Any, float, int | None]:
-    """The measurements of a compiled function, as those of :func:`measure_once`.
+def measure(function: Callable[..., Any], *args: Any) -> Measurement:
+    """Call a compiled function and wait for its result.
 
     A short first call includes loading libraries and starting threads: it is repeated, and the
     second call counts.
     """
-    measured = measure_once(function, *args)
-    if measured[1] >= SHORT_SECONDS:
-        return measured
-    del measured
+    measurement = measure_once(function, *args)
+    if measurement.seconds >= SHORT_SECONDS:
+        return measurement
+    del measurement
     # XLA returns a result's memory a moment after its last reference is gone.
     gc.collect()
     time.sleep(RELEASE_SECONDS)
     return measure_once(function, *args)
 
 
-def measure_once(function: Callable[..., Any], *args: Any) -> tuple[Any, float, int | None]:
-    """Call a function, which may have to be compiled: its result, fully computed, the seconds, and
-    the most memory in use beyond that before; None if the system does not report it.
-    """
+def measure_once(function: Callable[..., Any], *args: Any) -> Measurement:
+    """Call a function, which may have to be compiled, and wait for its result."""
     begin = begin_peak()
     started = time.perf_counter()
     result = jax.block_until_ready(function(*args))
     seconds = time.perf_counter() - started
-    return result, seconds, peak_beyond(begin)
+    return Measurement(result, seconds, peak_beyond(begin))
 
 
 def ended(result: jd.Result) -> dict[str, Any]:

@@ -156,8 +156,8 @@ class Folder:
             content = json.loads((self.at(iteration) / "facts" / "metadata").read_text())
         except (OSError, ValueError, RecursionError) as error:
             raise Unreadable(f"its description cannot be read: {error}") from error
-        found = content.get("format") if isinstance(content, dict) else type(content).__name__
-        if found != FORMAT:
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            found = content.get("format") if isinstance(content, dict) else type(content).__name__
             raise Unreadable(
                 f"it is not of format {FORMAT} of jaxdescent's runs, got {str(found)[:60]}"
             )

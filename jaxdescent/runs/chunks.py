@@ -9,7 +9,7 @@ and none changes a result.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,9 +33,18 @@ UNLIMITED = np.int32(2**31 - 1)
 """The most iterations of a descent whose limit does not count yet."""
 
 
-Numbers = tuple[jax.Array, jax.Array, jax.Array]
-"""The numbers of a loop that the host reads, in few arrays with memory of their own: counts, values
-and norms."""
+class Numbers(NamedTuple):
+    """The numbers of a loop that the host reads, in few arrays with memory of their own.
+
+    Attributes:
+      counts: iteration, evaluations, status and evidence, int32 (4,).
+      values: value, suboptimality and the first value, (3,).
+      norms: the gradient's norm, the first one and the scale of the tolerance, (3,).
+    """
+
+    counts: jax.Array
+    values: jax.Array
+    norms: jax.Array
 
 
 class Chunks:
@@ -146,10 +155,12 @@ def _advance(
 ) -> tuple[Loop, Numbers]:
     loop = Descent(*problem, limit, check_every).advance(loop, until)
     watch = loop.watch
-    counts = jnp.stack([loop.iteration, loop.evaluations, loop.status, watch.evidence])
-    values = jnp.stack([loop.value, watch.suboptimality, watch.first_value])
-    norms = jnp.stack([loop.norm, watch.first_norm, watch.scale])
-    return loop, (counts, values, norms)
+    numbers = Numbers(
+        jnp.stack([loop.iteration, loop.evaluations, loop.status, watch.evidence]),
+        jnp.stack([loop.value, watch.suboptimality, watch.first_value]),
+        jnp.stack([loop.norm, watch.first_norm, watch.scale]),
+    )
+    return loop, numbers
 
 
 def _end(

@@ -34,22 +34,27 @@ GROWTH = 8
 """A chunk has at most this many times the steps of the one before."""
 
 
-@dataclasses.dataclass
 class Driver:
     """Dispatches chunks, reads the numbers of the one before, and tells the hooks."""
 
-    chunks: Chunks
-    hooks: tuple[Hook, ...]
-    facts: Facts
-    summary: Summary
-    _: dataclasses.KW_ONLY
-    began: float
-    patience: float
-
-    def __post_init__(self) -> None:
-        self.patience = math.inf if processes.is_alone() else self.patience
+    def __init__(
+        self,
+        chunks: Chunks,
+        hooks: tuple[Hook, ...],
+        facts: Facts,
+        summary: Summary,
+        *,
+        began: float,
+        patience: float,
+    ) -> None:
+        self.chunks = chunks
+        self.hooks = hooks
+        self.facts = facts
+        self.summary = summary
+        self.began = began
+        self.patience = math.inf if processes.is_alone() else patience
         self.longest = math.inf  # the seconds of the longest chunk so far
-        self.iteration = self.facts.iteration
+        self.iteration = facts.iteration
         self.completed = time.perf_counter()
 
     def drive(
@@ -153,10 +158,9 @@ class Driver:
     def _read(self, chunk: _UnderWay) -> Record:
         """The numbers of a chunk, as soon as it is done."""
         now = self._wait(chunk)
-        counts, values, norms = map(np.asarray, chunk.numbers)
-        iteration, evaluations, status, evidence = map(int, counts)
-        value, suboptimality, first_value = map(float, values)
-        norm, first_norm, scale = map(float, norms)
+        iteration, evaluations, status, evidence = map(int, np.asarray(chunk.numbers.counts))
+        value, suboptimality, first_value = map(float, np.asarray(chunk.numbers.values))
+        norm, first_norm, scale = map(float, np.asarray(chunk.numbers.norms))
         seconds = now - max(chunk.dispatched, self.completed)
         iterations = iteration - self.iteration
         self.longest = seconds if math.isinf(self.longest) else max(self.longest, seconds)

@@ -39,10 +39,6 @@ EXHAUSTED = 16
 STEPS = 64
 """The most steps that one run of the program makes."""
 
-Steps = tuple[Any, Any, Any]
-"""The most steps of a run of the program, the largest ``|alpha|`` before, and the weights of the
-steps' vectors in the state's sum, (``STEPS``,)."""
-
 
 class State(NamedTuple):
     """The state of the process: its last two vectors, the coefficient between them, and a weighted
@@ -60,6 +56,20 @@ class State(NamedTuple):
         """The state of a process that begins with a unit vector."""
         dtype = np.result_type(*(leaf.dtype for leaf in jax.tree.leaves(start)))
         return cls(start, start, np.zeros((), dtype), start if is_summed else None)
+
+
+class LanczosSteps(NamedTuple):
+    """The steps that a run of the program is to make.
+
+    Attributes:
+      count: the most steps.
+      largest: the largest ``|alpha|`` before.
+      weights: of the steps' vectors in the state's sum, (``STEPS``,).
+    """
+
+    count: Any
+    largest: Any
+    weights: Any
 
 
 @dataclasses.dataclass(eq=False)
@@ -184,7 +194,7 @@ class Process:
     ) -> tuple[State, list[float], list[float]]:
         filled = np.zeros(STEPS, state.beta.dtype)
         filled[: len(weights)] = weights
-        steps = len(weights), largest, filled
+        steps = LanczosSteps(len(weights), largest, filled)
         state, *coefficients, count = self.curvature.run(continued, self.scale, state, steps)
         diagonal, off_diagonal = (
             np.asarray(each, np.float64)[: int(count)].tolist() for each in coefficients
@@ -193,15 +203,15 @@ class Process:
 
 
 def continued(
-    objective: Objective, params: Params, scale: Params | None, state: State, steps: Steps
+    objective: Objective, params: Params, scale: Params | None, state: State, steps: LanczosSteps
 ) -> tuple[State, jax.Array, jax.Array, jax.Array]:
     """The state after more steps, their coefficients, and their number.
 
     The three-term recurrence is used without reorthogonalisation. Rounding then produces copies of
     extreme eigenvalues, but does not move the extremes.
     """
-    (most, largest, weights), dtype = steps, state.beta.dtype
-    zeros = jnp.zeros_like(weights)
+    dtype = state.beta.dtype
+    zeros = jnp.zeros_like(steps.weights)
 
     def times(tree: Params) -> Params:
         return tree if scale is None else jax.tree.map(jnp.multiply, scale, tree)
@@ -213,7 +223,7 @@ def continued(
         image = add_scaled(image, -alpha, state.current)
         image = add_scaled(image, -state.beta, state.previous)
         length = precision.norm(image)
-        weight, is_begun = weights[index], state.beta > 0
+        weight, is_begun = steps.weights[index], state.beta > 0
         total = state.total
         if total is not None:
             total = jax.tree.map(
@@ -232,11 +242,11 @@ def continued(
         state,
         zeros,
         zeros,
-        jnp.asarray(largest, dtype),
+        jnp.asarray(steps.largest, dtype),
         jnp.zeros((), jnp.int32),
         jnp.array(True),
     )
-    carry = lax.while_loop(lambda carry: carry[-1] & (carry[-2] < most), iterate, carry)
+    carry = lax.while_loop(lambda carry: carry[-1] & (carry[-2] < steps.count), iterate, carry)
     return carry[0], carry[1], carry[2], carry[4]
 
 
