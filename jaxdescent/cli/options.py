@@ -117,7 +117,11 @@ def check_resume(checkpoint: File, *, resume: bool) -> None:
 
 
 def choose_device(device: Platform | None) -> None:
-    """Let JAX run on this device alone, or on the best one if it is None."""
+    """Let JAX run on this device alone, or on the best one if it is None.
+
+    Raises:
+      typer.BadParameter: if JAX does not find it.
+    """
     if device is None:
         return
     import jax

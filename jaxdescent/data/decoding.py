@@ -181,7 +181,11 @@ class Decoding:
 
 
 def complete_numbers(block: Block, name: str) -> np.ndarray:
-    """A column as an array of numbers, without a copy where it can be had so."""
+    """A column as an array of numbers, without a copy where it can be had so.
+
+    Raises:
+      DataError: for a missing value, with its row.
+    """
     values, missing = values_of(block.columns[name])
     refuse_missing(missing, name, block)
     return values
@@ -190,6 +194,9 @@ def complete_numbers(block: Block, name: str) -> np.ndarray:
 def hashed(block: Block, name: str, bits: int, *, are_words: bool) -> SparseColumn:
     """The hashed features of each row, of ``2**bits``: one of its text or whole number, those of
     its words, or those of its sparse numbers, which have their values.
+
+    Raises:
+      DataError: for a missing value, with its row.
     """
     column, key = block.columns[name], {"column": name, "bits": bits}
     if isinstance(column, SparseColumn):

@@ -171,7 +171,11 @@ def row_ranges(starts: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
 
 
 def sparse_column(given: Any, name: str) -> SparseColumn:
-    """A sparse column from a sparse matrix of SciPy, or from a sparse column."""
+    """A sparse column from a sparse matrix of SciPy, or from a sparse column.
+
+    Raises:
+      DataError: for values that are no real numbers.
+    """
     if isinstance(given, SparseColumn):
         return given
     matrix = given.tocsr()

@@ -59,6 +59,10 @@ class FitCheckpoint:
     Attributes:
       kept: the description of the fit that is resumed, with its way and how many penalties it tries
         at a time; empty where a new one begins.
+
+    Raises:
+      DataError: where the folder holds a fit that is not to be resumed, or other things, or cannot
+        be made.
     """
 
     def __init__(self, folder: Any, *, resume: bool) -> None:

@@ -69,6 +69,9 @@ class Dates(NamedTuple):
 def asked_for(wanted: Iterable[str]) -> dict[str, Dates]:
     """The columns of dates, and which parts of each are taken.
 
+    Raises:
+      DataError: for an entry that names no column, or a part that does not exist.
+
     >>> asked_for(["when:hour,trend"])["when"].parts
     ('hour', 'trend')
     """
@@ -91,6 +94,9 @@ def columns_made(dates: Mapping[str, Dates]) -> dict[str, tuple[str, str]]:
 def looked_at(source: Source, dates: Mapping[str, Dates]) -> dict[str, Dates]:
     """The columns of dates with their zones, and the first and the last date that the rows of all
     processes have.
+
+    Raises:
+      DataError: where a column has no date, or its rows can be read only once.
     """
     source.check_restart("--date reads the rows once for the first date and once to fit")
     own: dict[str, list[Any]] = {}

@@ -39,7 +39,11 @@ class DataLook(NamedTuple):
 
 
 def look_at(source: Source, memory: Memory, watch: ProgressListener) -> DataLook:
-    """Look at all columns in one pass."""
+    """Look at all columns in one pass.
+
+    Raises:
+      ProblemTooLarge: where reading does not fit.
+    """
     names = list(source.kinds)
     plan = memory.reading(source, names, 8, "reading all columns")
     watch.begin("looking", source.rows)

@@ -23,7 +23,12 @@ MOST_COLUMNS = 2000
 
 
 def fit_within_memory(job: Job) -> tuple[Fitted, bool]:
-    """The fit, and whether the rows were read to be counted before."""
+    """The fit, and whether the rows were read to be counted before.
+
+    Raises:
+      DataError: where the data or the options cannot be used.
+      ProblemTooLarge: where no way fits the memory.
+    """
     encoding, memory, method = job.encoding, job.memory, job.request.method
     sums, is_counted = plans.plan_sums(job), False
     is_small, is_alone = memory.fits(sums.bytes), processes.is_alone()
