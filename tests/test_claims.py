@@ -99,6 +99,29 @@ def test_no_certificate_contradicts_a_fit_of_a_curve(model, unknowns, rng):
     assert converged >= 12
 
 
+@pytest.mark.slow
+def test_no_certificate_contradicts_a_claim_by_a_bound(rng):
+    """The value itself bounds a sum of squares. The floor ``eps L |x|^2 / 2`` is far above it where
+    L is the curvature of one unknown, and another one has the size.
+    """
+    x, kinds = jnp.linspace(0.1, 3, 40), []
+
+    def power(p, x):
+        return p[0] * (x + p[2] ** 2) ** p[1]
+
+    residuals = jd.LeastSquares(lambda p, y: power(p, x) - y)
+    for _ in range(40):
+        true = 10 ** rng.uniform(-1, 1, size=3) * [10 ** rng.uniform(-3, 3), 1, 1]
+        start = np.float32(true * 10 ** rng.uniform(-0.6, 0.6, size=3))
+        data = (jnp.float32(power(true, x) * (1 + 1e-3 * rng.normal(size=40))),)
+        if np.all(np.isfinite(data)):
+            result = jd.minimize(residuals, start, jd.LBFGS(), args=data)
+            if result.converged:
+                kinds.append(jd.certify(residuals, result, args=data).kind)
+    assert len(kinds) >= 15
+    assert "not stationary" not in kinds
+
+
 def test_what_rounding_leaves_of_flat_directions_hides_no_minimum(rng, one_cpu):
     """Eigenvalues of zero become some 1e-8 of the largest where H is rounded."""
 

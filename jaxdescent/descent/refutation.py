@@ -178,13 +178,15 @@ class Refutable(Measured):
         """
         watch = loop.watch
         # A claim that rests on a bound is no estimate, but for the rounding of the gradient in it;
-        # and a claim by a method's own rules is not one by the tolerance. A factorisation may have
+        # unless it is small beside the floor alone, which a flat unknown of large size may raise.
+        # A claim by a method's own rules is not one by the tolerance. A factorisation may have
         # mistaken a short column for rounding.
         least = Evidence.BOUND if self._is_small else Evidence.FACTORISATION
         is_on = xp.logical_not(self.tolerance.off.suboptimality)
         allowed = self.tolerance.allowed(loop.value, watch.floor, xp)
         is_claim = (loop.status == Status.CONVERGED.value) & (watch.suboptimality <= allowed)
-        is_claim = is_claim & (watch.evidence >= least.value) & is_on & overlooks
+        is_by_floor = watch.suboptimality > self.tolerance.allowed(loop.value, 0, xp)
+        is_claim = is_claim & (is_by_floor | (watch.evidence >= least.value)) & is_on & overlooks
         is_stuck = loop.status == Status.STAGNATED.value
         if self._is_small:
             is_stuck = is_stuck | (loop.status == Status.MAX_ITERATIONS.value)

@@ -67,7 +67,9 @@ class _Judged(NamedTuple):
       falls: how far the value may fall: half the squared Newton decrement; infinite if the gradient
         along flat directions is not zero.
       is_flat: whether there is a direction in which the expansion is flat.
-      is_far: whether Newton's step is long by eigenvalues that rounding of the data may change.
+      is_doubtful: whether the point stands only if the expansion holds to the end of Newton's step,
+        which is long by eigenvalues that rounding of the data may change, or longer than a claim
+        allows.
       parts: the parts of the params along flat directions, (..., FLAT_PARTS, unknowns), filled up
         with zeros.
       step: Newton's step.
@@ -81,7 +83,7 @@ class _Judged(NamedTuple):
     is_minimum: Any
     falls: Any
     is_flat: Any
-    is_far: Any
+    is_doubtful: Any
     parts: Any
     step: Any
     height: Any
@@ -142,7 +144,7 @@ def at_hand(
     if not judged.is_known:
         return None
     there = None
-    if judged.is_flat or judged.is_far:
+    if judged.is_flat or judged.is_doubtful:
         there = np.asarray(curvature.run(_values, judged.parts, judged.step))
     return _look(judged, there, np)
 
@@ -187,7 +189,7 @@ def in_program(
         def unmeasured(*leaves: jax.Array) -> jax.Array:
             return jnp.full(FLAT_PARTS * len(POWERS) + 1, jnp.inf)
 
-        there = seldom(judged.is_flat | judged.is_far, measured, unmeasured, *leaves)
+        there = seldom(judged.is_flat | judged.is_doubtful, measured, unmeasured, *leaves)
         look = _look(judged, there, jnp)
         return look._replace(falls=look.falls.astype(dtype))
 
@@ -228,7 +230,7 @@ def _judged_each(numbers: Any, value: Any, size: Any, tolerance: Any, *, eps: fl
     how["floor"] = np.minimum(tolerance, eps)
     claim, is_further, _ = stationarity.by_newton(newton, *here, **how)
     is_near = is_known & (claim.is_stationary | is_further)
-    is_far = is_known & (is_far | is_further)
+    is_doubtful = is_known & (is_far | is_further | (is_minimum & ~is_near))
     falls = np.where(is_known, np.where(verdict.is_flat, verdict.decrement, np.inf), 0.0)
     scale = stationarity.SLACK * np.maximum(np.abs(height), rounding)
     # Only stationary points are measured along flat directions.
@@ -246,7 +248,7 @@ def _judged_each(numbers: Any, value: Any, size: Any, tolerance: Any, *, eps: fl
     allowed = np.where(is_known, tolerance * scale, 0.0)
     is_flat = np.any(along, axis=-1)
     point = is_known, is_near, is_minimum, falls
-    return _Judged(*point, is_flat, is_far, parts, verdict.step, height, end, allowed)
+    return _Judged(*point, is_flat, is_doubtful, parts, verdict.step, height, end, allowed)
 
 
 def _look(judged: _Judged, there: Any, xp: Any) -> Look:
@@ -260,7 +262,7 @@ def _look(judged: _Judged, there: Any, xp: Any) -> Look:
         is_lower = judged.is_flat & (lower > judged.allowed)
         falls = xp.where(is_lower, xp.maximum(falls, lower), falls)
         holds = judged.end.holds(there[..., -1])
-        stands = ~is_lower & (holds | ~judged.is_far)
+        stands = ~is_lower & (holds | ~judged.is_doubtful)
     is_false = judged.is_known & xp.logical_not(judged.is_near & stands)
     is_minimum = judged.is_minimum & stands
     return Look(falls, is_false, is_minimum, is_minimum)
