@@ -95,6 +95,11 @@ def minimize_batch(
             "grad call jax.vmap(minimize)."
         )
     check_count("max_iterations", max_iterations)
+    if not isinstance(members, (tuple, list)):
+        raise TypeError(
+            "members must be a tuple of the arguments of problem, got "
+            f"{type(members).__name__}: write (data,) for a single one."
+        )
     check_tree("members", members)
     members = jax.tree.map(jnp.asarray, tuple(members))
     hint = "repeat for each member what they share, or bind it in the problem"

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent import display, processes
-from jaxdescent.calls.problem import checked
+from jaxdescent.calls.problem import check_params, checked
 from jaxdescent.inputs import tracing
-from jaxdescent.inputs.trees import check_tree
+from jaxdescent.inputs.numbers import check_number
 from jaxdescent.kernels import host_memory
 from jaxdescent.objectives import Objective, Params, as_objective, checks
 from jaxdescent.result import Result
@@ -135,6 +135,8 @@ def certify(
     """
     if not tracing.is_top_level():
         raise ValueError("certify reads values: call it outside jit, vmap and grad.")
+    for name, number in (("tolerance", tolerance), ("scale", scale)):
+        check_number(name, number, "at least 0", lambda given: given >= 0, may_be_none=True)
     if isinstance(params, Result):
         if jnp.ndim(params.status):
             raise ValueError(
@@ -185,7 +187,7 @@ def _certified(
 def posed_at(objective: Any, params: Params, args: tuple[Any, ...]) -> tuple[Objective, Params]:
     """The checked objective and point, for a certificate."""
     objective = as_objective(objective, args)
-    check_tree("params", params)
+    check_params(params)
     host_memory.refuse(params, "jd.certify")
     return checked(objective, params)
 

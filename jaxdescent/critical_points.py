@@ -13,8 +13,9 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from jaxdescent.calls import programs
+from jaxdescent.calls.problem import check_params
 from jaxdescent.display import Displayed, argument, number
-from jaxdescent.inputs.trees import check_floats, check_tree, leading_axis
+from jaxdescent.inputs.trees import check_floats, leading_axis
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.methods.derivative import halved
 from jaxdescent.methods.protocol import measure
@@ -105,7 +106,7 @@ def critical_points(
     """
     objective = as_objective(fun, args).checked()
     checks.check_leaves(objective)
-    check_tree("starts", starts)
+    check_params(starts, "starts")
     starts = jax.tree.map(jnp.asarray, starts)
     hint = "stack them, for example with x[None] for a single start"
     leading_axis("starts", starts, "a leading axis over the starts", hint)

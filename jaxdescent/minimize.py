@@ -18,7 +18,7 @@ from jax.core import Tracer
 
 from jaxdescent import placement, processes
 from jaxdescent.calls import programs, repeated
-from jaxdescent.calls.problem import Problem, is_small, posed
+from jaxdescent.calls.problem import Problem, check_params, is_small, posed
 from jaxdescent.cost import ALLOWED_ITERATIONS
 from jaxdescent.descent import at_once
 from jaxdescent.descent.claims import (
@@ -33,7 +33,6 @@ from jaxdescent.descent.implicit import attach_derivatives
 from jaxdescent.descent.loop import CHECK_EVERY, descend
 from jaxdescent.inputs import functions, tracing
 from jaxdescent.inputs.numbers import check_count
-from jaxdescent.inputs.trees import check_tree
 from jaxdescent.kernels.platform import known_of
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective, Params, as_objective
@@ -228,7 +227,7 @@ def set_up(
     given |= {"max_iterations": max_iterations, "tolerance": tolerance}
     given |= {"check_every": check_every, "history": history, "rounding": rounding}
     with processes.among(call, objective, params, alike=given):
-        check_tree("params", params)
+        check_params(params)
         starts_at_own = params is None
         if method is None:
             method = default_on_host(params)

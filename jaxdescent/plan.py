@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxdescent import placement, processes
-from jaxdescent.calls.problem import posed
+from jaxdescent.calls.problem import check_params, posed
 from jaxdescent.cost.candidates import Candidate
 from jaxdescent.cost.plan import Plan
 from jaxdescent.cost.planning import plan_of, tolerance_number
@@ -34,7 +34,6 @@ from jaxdescent.cost.work import ALLOWED_ITERATIONS
 from jaxdescent.descent.fused_steps import fuses
 from jaxdescent.descent.loop import CHECK_EVERY, descend
 from jaxdescent.inputs.tracing import is_top_level
-from jaxdescent.inputs.trees import check_tree
 from jaxdescent.machine import Machine, topologies
 from jaxdescent.machine.memory import ProblemTooLarge
 from jaxdescent.methods import GradientDescent, Method
@@ -113,7 +112,7 @@ def plan(
     ('LSMR()', 7.99)
     """
     objective = as_objective(objective, args)
-    check_tree("params", params)
+    check_params(params)
     with processes.among("plan", objective, params):
         machine, local = _machine(device, (params, objective))
     structure = structure_from_shapes(objective, params)

@@ -84,6 +84,22 @@ WRONG_TYPES = [
         r"complex64: minimise over its real and imaginary parts",
     ),
     (lambda: descend(params="start"), r"got str"),
+    *(
+        (lambda call=call, given=given: call(bowl, given), f"must be arrays, got {got}: .* method=")
+        for call in (jd.minimize, jd.run, jd.certify, jd.plan, jd.leave_saddle, jd.critical_points)
+        for given, got in (
+            (jd.LBFGS(), r"LBFGS\(\)"),
+            (optax.sgd(0.1), r"OptaxMethod\(chain\)"),
+            (jd.LBFGS, "the class LBFGS"),
+        )
+    ),
+    (lambda: jd.minimize(bowl, jd.Backtracking()), r"jd\.GradientDescent\(jd\.Backtracking"),
+    (lambda: jd.plan(bowl, descend()), r"params.*got a Result: pass result\.params"),
+    (lambda: jd.minimize_batch(lambda p: (bowl, p), START[None]), r"members.*tuple.*\(data,\)"),
+    # numbers
+    (lambda: descend(tolerance=True), "tolerance must be a number or None.*got True"),
+    (lambda: jd.certify(bowl, START, tolerance="1e-3"), "tolerance must be a number.*'1e-3'"),
+    (lambda: regress(intercept="no"), "intercept must be True or False, got 'no'"),
     # methods
     (lambda: descend(method=0.1), r"write jd\.GradientDescent\(0\.1\)"),
     (lambda: descend(method=jd.GradientDescent), r"Call it first"),

@@ -508,6 +508,8 @@ class TestModels:
         ("options", "message"),
         [
             ({"target": 3}, "--target must be text, got 3"),
+            ({"target": np.ones(99)}, "--target must be text, got ndarray"),
+            ({"standardize": "no"}, "--standardize must be True or False, got 'no'"),
             ({"target": ["pay"]}, r"--target must be text, got \['pay'\]"),
             ({"weights": 1}, "--weights must be text"),
             ({"features": [0]}, "--features must list names of columns, got 0 among them"),
@@ -527,6 +529,12 @@ class TestModels:
         options = {"target": "pay", "exclude": ("w", "city")} | options
         with pytest.raises(DataError, match=message):
             jd.fit_model(people, **options)
+
+    def test_a_mask_is_no_condition_and_a_text_no_memory(self, model, people):
+        with pytest.raises(DataError, match="--where must be a condition as text, got ndarray"):
+            model.predict(people, where=np.ones(len(people), bool))
+        with pytest.raises(TypeError, match=r"memory must be a number.*'600MB'.*600e6"):
+            jd.fit_model(people, "pay", memory="600MB")
 
     def test_it_is_replaced_only_where_that_is_said(self, model, tmp_path):
         model.save(tmp_path / "m")

@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
+import optax
 
 from jaxdescent import placement, processes
 from jaxdescent.cost import default_plan
 from jaxdescent.cost.structure import tree_bytes
+from jaxdescent.inputs.trees import check_tree
 from jaxdescent.machine import memory
 from jaxdescent.methods import Method, as_method
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective, Params, checks
+from jaxdescent.result import Result
 from jaxdescent.tolerance import ResolvedTolerance, Tolerance, as_tolerance
 
 
@@ -76,6 +79,28 @@ def posed(
             )
         rounding.check()
         return Problem(objective, method, tolerance.resolved(params), rounding), params
+
+
+def check_params(params: Params, name: str = "params") -> None:
+    """Raise where something else stands in the place of the params, or JAX cannot take the pytree.
+
+    Raises:
+      TypeError: saying what to write.
+
+    >>> check_params(Method)
+    Traceback (most recent call last):
+    TypeError: params must be arrays, got the class Method: minimize and run take a method as
+    method=.
+    """
+    if isinstance(params, Result):
+        raise TypeError(f"{name} must be arrays, got a Result: pass result.params.")
+    is_method = isinstance(params, (Method, optax.GradientTransformation))
+    if is_method or isinstance(params, type):
+        got = as_method(params) if is_method else f"the class {params.__name__}"
+        raise TypeError(
+            f"{name} must be arrays, got {got}: minimize and run take a method as method=."
+        )
+    check_tree(name, params)
 
 
 def checked(objective: Objective, params: Params) -> tuple[Objective, Params]:

@@ -52,6 +52,8 @@ def open_source(data: Any, target_file: Any = None, where: str | None = None) ->
       TypeError: where a source does not say the kinds of its columns.
     """
     source = _opened(data, target_file)
+    if not isinstance(where, str | None):
+        raise DataError(f"--where must be a condition as text, got {type(where).__name__}.")
     return source if where is None else Filtered(source, where)
 
 

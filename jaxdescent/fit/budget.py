@@ -9,6 +9,7 @@ from jaxdescent import processes
 from jaxdescent.data import Source
 from jaxdescent.data.freeing import allocate_arrow_by_system
 from jaxdescent.data.read_ahead import BLOCKS_HELD
+from jaxdescent.inputs.numbers import check_number
 from jaxdescent.machine.memory import ProblemTooLarge, host_bytes, readable_bytes
 from jaxdescent.machine.resident import resident_bytes
 
@@ -57,6 +58,8 @@ class Memory(NamedTuple):
         most = host_bytes() + resident_bytes()
         if limit is None:
             return cls(resident_bytes() + int(SHARE * (most - resident_bytes())), False)
+        hint = "it counts bytes, 600e6 for 600MB"
+        check_number("memory", limit, "positive", lambda given: given > 0, hint=hint)
         if limit > most:
             raise ProblemTooLarge(
                 f"a limit of {readable_bytes(limit)} is more than the {readable_bytes(most)} that "

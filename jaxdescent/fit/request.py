@@ -33,6 +33,9 @@ iteration of LSMR is one pass, one of conjugate gradients two."""
 
 NAMES = (AUTO, DIRECT, *ITERATIVE)
 
+LONGEST = 80
+"""The longest text of a value that a message shows."""
+
 LISTS = ("features", "exclude", "categorical", "hashed", "interact", "date")
 
 
@@ -52,7 +55,7 @@ def settled(name: str, value: Any) -> Any:
     if name in ("bits", "seed"):
         convert, expected = operator.index, "a whole number"
     elif name == "standardize":
-        convert, expected = bool, "True or False"
+        convert, expected = lambda given: bool((False, True).index(given)), "True or False"
     elif name == "test" or (name == "l2" and not isinstance(value, str)):
         convert, expected = float, "a number"
     elif name == "dtype":
@@ -62,11 +65,17 @@ def settled(name: str, value: Any) -> Any:
     elif value is None or isinstance(value, str):
         return value
     else:
-        raise DataError(f"{option} must be text, got {value!r}.")
+        raise DataError(f"{option} must be text, got {_shown(value)}.")
     try:
         return convert(value)
     except (TypeError, ValueError) as error:
-        raise DataError(f"{option} must be {expected}, got {value!r}.") from error
+        raise DataError(f"{option} must be {expected}, got {_shown(value)}.") from error
+
+
+def _shown(value: Any) -> str:
+    """A value in a message of one line, which an array of numbers is too long for."""
+    text = repr(value)
+    return text if len(text) <= LONGEST and "\n" not in text else type(value).__name__
 
 
 def _listed(option: str, value: Any, *, pairs: bool) -> tuple[Any, ...]:
@@ -75,7 +84,7 @@ def _listed(option: str, value: Any, *, pairs: bool) -> tuple[Any, ...]:
     try:
         found = tuple(each if isinstance(each, str) or not pairs else tuple(each) for each in value)
     except TypeError as error:
-        raise DataError(f"{option} must list names of columns, got {value!r}.") from error
+        raise DataError(f"{option} must list names of columns, got {_shown(value)}.") from error
     for each in found:
         for column in each if isinstance(each, tuple) else (each,):
             if not isinstance(column, str):

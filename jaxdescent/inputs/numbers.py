@@ -59,7 +59,13 @@ def check_number(
         return
     hint = f": {hint}" if hint else ""
     numbers = (int, float, np.ndarray, np.generic, jax.Array)
-    if not isinstance(value, numbers) or np.ndim(value) or np.iscomplexobj(value):
+    flags = (bool, np.bool_)
+    if (
+        isinstance(value, flags)
+        or not isinstance(value, numbers)
+        or np.ndim(value)
+        or np.iscomplexobj(value)
+    ):
         kind = "a number or None" if may_be_none else "a number"
         raise TypeError(f"{name} must be {kind}, {expected}, got {value!r}{hint}.")
     if not isinstance(value, Tracer) and not holds(value):

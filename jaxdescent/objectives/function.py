@@ -52,9 +52,11 @@ def as_objective(objective: Any, args: tuple[Any, ...] = ()) -> Objective:
     if isinstance(objective, Objective):
         return objective.bound(_held(args)) if args else objective
     if isinstance(objective, type) or not callable(objective):
+        is_short = isinstance(objective, (type, str, int, float, dict, type(None)))
+        got = repr(objective) if is_short else type(objective).__name__
         raise TypeError(
             "objective must be a function of params or an objective such as jd.SumOfSquares(), "
-            f"got {objective!r}."
+            f"got {got}."
         )
     return Function(objective, _held(args))
 

@@ -220,6 +220,8 @@ class LinearModel(Objective):
             if is_zero(sample_weight):
                 raise ValueError("sample_weight must be positive somewhere, got all zero.")
         outputs = y.shape[1:]
+        if not isinstance(self.intercept, (int, np.bool_)):
+            raise TypeError(f"intercept must be True or False, got {self.intercept!r}.")
         if isinstance(self.l2, (str, complex)) or self.l2 is None:
             raise TypeError(f"l2 must be a number, got {self.l2!r}.")
         # A list would be as many leaves of the pytree.
