@@ -330,6 +330,8 @@ def test_numbers_whose_squares_underflow_are_named_for_their_size(people, column
     table, small = people.select("age", "pay"), pl.col(column)
     with pytest.raises(DataError, match=f"the numbers of '{column}' are up to .e-16. from"):
         jd.fit_model(table.with_columns(small * 1e-170), "pay")
+    with pytest.raises(DataError, match=r"multiply them by 1e\+300\."):
+        jd.fit_model(table.with_columns(small * 1e-320), "pay")
     r2 = jd.fit_model(table.with_columns(small * 1e-130), "pay").metrics["train"]["r2"]
     assert r2 == pytest.approx(jd.fit_model(table, "pay").metrics["train"]["r2"], rel=1e-9)
 

@@ -335,8 +335,9 @@ class Lengths:
         for name, own, noise in zip(self._names, self._most, rounding, strict=True):
             if own > noise and not least <= own <= most:
                 advice = " or say --dtype float64" if self._dtype == "float32" else ""
+                factor = min(1 / float(own), 1e300)  # subnormal numbers have no finite inverse
                 raise DataError(
                     f"the numbers of {name!r} are up to {own:.1g} from their mean, and "
-                    f"{self._dtype} cannot hold their squares: multiply them by {1 / own:.0e}"
+                    f"{self._dtype} cannot hold their squares: multiply them by {factor:.0e}"
                     f"{advice}."
                 )
