@@ -482,6 +482,24 @@ def test_an_interrupt_that_a_callback_turned_into_an_error_is_not_lost(capsys):
         signal.signal(signal.SIGINT, before)
 
 
+def test_a_signal_while_a_lost_interrupt_is_told_of_prints_no_traceback(capsys):
+    class Lost(Exception):
+        @property
+        def __cause__(self):  # looked at by the hook for errors that Python drops
+            os.kill(os.getpid(), signal.SIGTERM)
+            return KeyboardInterrupt()
+
+    class Callback:
+        def __del__(self):
+            raise Lost
+
+    def work():
+        Callback()
+        time.sleep(10)
+
+    assert_interrupted(work, capsys)
+
+
 def test_an_error_behind_an_interrupt_that_a_callback_lost_is_the_interrupts(capsys):
     class Callback:
         def __del__(self):

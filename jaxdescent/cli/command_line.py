@@ -72,13 +72,19 @@ def join(
             raise typer.BadParameter(str(error), param_hint="--distributed") from error
 
 
+RAISES_AGAIN = "raise_again"
+"""The function that tells of errors which Python drops, and interrupts the main thread itself."""
+
 _was_interrupted = threading.Event()
 
 
 def _interrupt(number: int, frame: Any) -> None:
-    del number, frame
+    del number
     _was_interrupted.set()
-    raise KeyboardInterrupt
+    while frame is not None and frame.f_code.co_name != RAISES_AGAIN:
+        frame = frame.f_back
+    if frame is None:  # Python would print and drop an error of that function
+        raise KeyboardInterrupt
 
 
 def _is_of_an_interrupt(error: BaseException | None) -> bool:
@@ -127,12 +133,12 @@ def _ended_by_signals(line: str, *, in_time: bool) -> Iterator[None]:
     def raise_again(lost: Any) -> None:
         # An error in a callback of the garbage collector, such as JAX has, is printed and dropped
         # by Python. The timer's thread interrupts the main one when that is out of the callback.
-        if _is_of_an_interrupt(lost.exc_value):
+        if not _is_of_an_interrupt(lost.exc_value):
+            hook(lost)
+        if _is_of_an_interrupt(lost.exc_value):  # a signal may have come meanwhile
             _was_interrupted.set()
             timers.append(threading.Timer(LOOK, _interrupt_where_lost, [signal.SIGTERM]))
             timers[-1].start()
-        else:
-            hook(lost)
 
     sys.unraisablehook = raise_again
     try:
