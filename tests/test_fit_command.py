@@ -20,6 +20,7 @@ pytest.importorskip("pyarrow")
 pytest.importorskip("typer")
 
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 from sklearn.linear_model import LinearRegression
 
@@ -109,9 +110,29 @@ class TestFit:
         for options in (("--features", "a, b"), ("--categorical", " b"), ("--hash", " b")):
             result = run("fit", tmp_path / "d.csv", "--target", "y", "--json", *options)
             assert json.loads(result.stdout)["features"] == 1 + (5 if "a, b" not in options else 1)
+        for crosses, expected in ((" b:a", [" b:a"]), ("a: b, a:a", ["a: b", "a:a"])):
+            fit = ("fit", tmp_path / "d.csv", "--target", "y", "--json", "--interact", crosses)
+            weights = json.loads(run(*fit).stdout)["largest_weights"]
+            assert {*weights} == {"a", " b", *expected}
+        fit = ("fit", tmp_path / "d.csv", "--target", "y", "--json", "--categorical", "a, b")
+        weights = json.loads(run(*fit, "--hash", " a: b", "--interact", "a: b").stdout)
+        assert weights["features"] >= 8 + 1
         result = run("fit", tmp_path / "d.csv", "--target", "y", "--json", "--exclude", "b, b")
         assert result.exit_code == 2
         assert "no column 'b'" in result.stderr
+
+    def test_of_names_with_and_without_spaces_the_exact_one_is_meant(self, tmp_path):
+        columns = {"b": np.arange(9.0) % 4, " b": np.arange(9.0) % 5, "y": np.arange(9.0)}
+        path, out = put(tmp_path, pa.table(columns)), tmp_path / "p.csv"
+        run("fit", path, "--target", "y", "--out", tmp_path / "m")
+        for names, expected in ((" b", [" b"]), ("b, b", ["b", " b"]), (" b ,y", ["b", "y"])):
+            options = "--keep", names, "--out", out, "--overwrite"
+            done = run("predict", tmp_path / "m", path, *options)
+            assert done.exit_code == 0, done.stderr
+            kept = pa.csv.read_csv(out)
+            assert kept.column_names == [*expected, "prediction"]
+            for name in expected:
+                np.testing.assert_array_equal(kept[name], columns[name])
 
     def test_the_target_of_npy_files_has_one_of_its_own(self, tmp_path, rng):
         X = rng.normal(size=(30, 2))

@@ -44,8 +44,8 @@ def penalty(text: str) -> float | str:
 def split_names(
     given: Sequence[str] | None, known: Container[str] = (), *, stripped: bool = True
 ) -> tuple[str, ...]:
-    """Names from options that were repeated or hold several with commas between them; where they
-    are not ``stripped``, with the spaces around them, which can belong to the name of a column.
+    """Names from options that were repeated or hold several with commas between them, without the
+    spaces around names that are not ``known``; with all spaces where they are not ``stripped``.
 
     >>> split_names(["a, b", "c"]), split_names(["a, b"], stripped=False)
     (('a', 'b', 'c'), ('a', ' b'))
@@ -53,7 +53,7 @@ def split_names(
     found = [
         name for text in given or () for name in ([text] if text in known else text.split(","))
     ]
-    found = [name.strip() for name in found] if stripped else found
+    found = [name if name in known else name.strip() for name in found] if stripped else found
     return tuple(dict.fromkeys(filter(None, found)))
 
 

@@ -154,7 +154,7 @@ def fit(
                 categorical=split_names(categorical, stripped=False),
                 hashed=split_names(hashed, stripped=False),
                 bits=bits,
-                interact=split_names(interact),
+                interact=split_names(interact, stripped=False),
                 date=tuple(date or ()),
                 weights=weights,
                 where=where,

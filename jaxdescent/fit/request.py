@@ -137,8 +137,7 @@ class Request:
         own: dict[str, Any] = {}
         for option in ("features", "exclude", "categorical", "hashed"):
             names = getattr(self, option)
-            stripped = (n.strip() if n not in known and n.strip() in known else n for n in names)
-            own[option] = tuple(dict.fromkeys(stripped))
+            own[option] = tuple(dict.fromkeys(n if n in known else n.strip() or n for n in names))
         return dataclasses.replace(self, **own)
 
     def as_json(self) -> dict[str, Any]:

@@ -205,7 +205,7 @@ def asked_interactions(
     seen: dict[frozenset[tuple[str, int]], str] = {}
     for each in wanted:
         columns = _split(each, kinds) if isinstance(each, str) else list(each)
-        name = each if isinstance(each, str) else SEPARATOR.join(columns)
+        name = SEPARATOR.join(columns)
         if len(columns) < 2:
             raise DataError(
                 f"--interact must name two columns or more with colons between them, got {name!r}."
@@ -245,7 +245,7 @@ def _split(text: str, kinds: Mapping[str, Kind]) -> list[str]:
             f"--interact {text} can be read in {len(several)} ways, since some columns' names hold "
             "colons: rename them, or use Python, where interactions are tuples."
         )
-    return several[0] if several else [part.strip() for part in parts]
+    return several[0] if several else [part if part in kinds else part.strip() for part in parts]
 
 
 def _ways(parts: Sequence[str], kinds: Mapping[str, Kind]) -> list[list[str]]:
