@@ -399,9 +399,19 @@ class TestMissingValues:
         level = np.full(300, "known", object)
         level[out[:2]] = "unknown"
         a[out[0]], a[out[1]], b[out[1]] = np.nan, 0.0, 0.0
+        dropped = np.setdiff1d(np.flatnonzero(np.isnan(a)), out)[0]
+        level[[dropped, out[2]]], a[out[2]], b[out[2]] = "dropped", 0.0, 0.0
         table = self.table(a, b, y).append_column("level", pa.array(level))
         model = jd.fit_model(table, "y", categorical="level", missing="drop", test=0.3)
-        assert model.metrics["unseen_values"] == 1
+        assert model.encoding.levels["level"] == ("known",)
+        assert model.metrics["unseen_values"] == 2
+        with pytest.raises(DataError, match=r"'dropped' in row 1, which is none of the 1 levels"):
+            model.predict(pa.table({"a": [0.0], "b": [0.0], "level": ["dropped"]}))
+        model = jd.fit_model(table, "y", hashed="level", missing="drop", test=0.3)
+        assert model.encoding.size == 2 + 1
+        table = table.set_column(0, "a", pa.nulls(300, pa.float64()))
+        with pytest.raises(DataError, match=r"no training row is complete: .* --missing mean"):
+            jd.fit_model(table, "y", categorical="level", missing="drop")
         (row,) = np.flatnonzero(~np.isnan(a + b))[-1:]
         for value, what in ((np.inf, f"'a' is infinite in row {row + 1} "), (1e200, "too large")):
             a[row] = value

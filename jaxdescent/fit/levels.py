@@ -24,7 +24,7 @@ from jaxdescent.fit.budget import (
 )
 from jaxdescent.fit.columns import View, bucket_of
 from jaxdescent.fit.job import Job
-from jaxdescent.fit.rows import is_held_out
+from jaxdescent.fit.rows import complete_rows, is_held_out
 from jaxdescent.machine.resident import resident_bytes
 
 MOST_TEXT = 2**31 - 2**26
@@ -34,15 +34,19 @@ MOST_TEXT = 2**31 - 2**26
 def with_levels(job: Job) -> Job:
     """The job with the levels, buckets and indices of its features.
 
-    Levels are those of training rows: one that occurs in held-out rows alone has no weight.
+    Levels are those of training rows: one that occurs in held-out or dropped rows alone has no
+    weight.
 
     Raises:
-      DataError: where a column has no level, or the source can be read only once.
+      DataError: where a column has no level, no training row is complete, or the source can be
+        read only once.
       ProblemTooLarge: where reading does not fit, or there are too many levels.
     """
     source, encoding, request, memory = job.source, job.encoding, job.request, job.memory
     names, sparse = encoding.one_hot, encoding.sparse
+    drops = request.missing == "drop"
     columns = encoding.labelled + ([] if sparse is None else [sparse])
+    columns = job.roles.columns if drops else columns
     indices = np.zeros(0, np.int64)
     source.check_restart(
         "categorical and hashed columns are read once for their levels and once to fit"
@@ -55,10 +59,11 @@ def with_levels(job: Job) -> Job:
     rows = 0
     job.watch.begin("finding levels", source.rows)
     for block in read_ahead(lambda: located(source, columns, plan.at_once, number=job.first_row)):
-        train = None
+        is_used = complete_rows(block, job.roles) if drops else None
         if request.test:
             out = is_held_out(block.start, block.rows, request.test, request.seed)
-            train = np.flatnonzero(~out)
+            is_used = ~out if is_used is None else is_used & ~out
+        train = None if is_used is None else np.flatnonzero(is_used)
         view = View(block)
         for name in names:
             texts = view.labels_of(encoding.made_of[name]).used(train)
@@ -86,6 +91,11 @@ def with_levels(job: Job) -> Job:
         raise DataError("no training row has any feature: there is nothing to fit.")
     levels = {name: _sorted(texts) for name, texts in found.items()}
     empty = [name for name, texts in levels.items() if not texts]
+    if empty and drops:
+        raise DataError(
+            "no training row is complete: leave out columns whose values are missing (inspect "
+            "counts them), or say --missing mean."
+        )
     if empty:
         raise DataError(f"{empty[0]!r} has no value in any training row: name it in --exclude.")
     encoding = dataclasses.replace(encoding, levels=levels, buckets=buckets, indices=indices)

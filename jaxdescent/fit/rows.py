@@ -105,15 +105,8 @@ def prepared(
     is_test = np.full(read, is_other)
     if share and not is_other:
         is_test = is_held_out(block.start, read, share, seed)
-    if missing == "drop":
-        numbers = {*roles.own, *roles.features.numeric}
-        found = (
-            missing_in(block.columns[name], is_number=name in numbers)
-            for name in (*numbers, *roles.features.labelled)
-        )
-        if lacking := [each for each in found if each is not None]:
-            there = ~np.logical_or.reduce(lacking)
-            kept, block = np.flatnonzero(there), rows_of(block, roles.columns, there)
+    if missing == "drop" and (there := complete_rows(block, roles)) is not None:
+        kept, block = np.flatnonzero(there), rows_of(block, roles.columns, there)
     own = [as_numbers(block.columns[name], nan_is_missing=False) for name in roles.own]
     for given, _ in own[1:]:
         wrong = (given < 0) | ~np.isfinite(given)
@@ -130,6 +123,17 @@ def prepared(
     encoded = roles.features.encode(block, missing, unseen="zero")
     weights = weight[0] if weight else None
     return Rows(block, kept, read, encoded, target, weights, is_test[kept], is_other)
+
+
+def complete_rows(block: Block, roles: Roles) -> np.ndarray | None:
+    """Which rows of a block lack nothing that a fit reads, (rows,); None where all are complete."""
+    numbers = {*roles.own, *roles.features.numeric}
+    found = (
+        missing_in(block.columns[name], is_number=name in numbers)
+        for name in (*numbers, *roles.features.labelled)
+    )
+    lacking = [each for each in found if each is not None]
+    return ~np.logical_or.reduce(lacking) if lacking else None
 
 
 def read_rows(job: Job, at_once: int) -> Iterator[Rows]:
