@@ -454,6 +454,7 @@ def test_a_build_of_pyarrow_that_lacks_a_format_says_so(monkeypatch, tmp_path):
     ("data", "message"),
     [
         ({"X": np.ones((2, 2, 2))}, "one or two dimensions"),
+        ({"a": np.array(["p", "q"])}, "got dtype <U1: .*text and dates come in a table"),
         ({"a": np.ones(2), "b": np.ones(3)}, "as many rows each"),
         ({"a": np.zeros(0)}, "no rows"),
         ({"a": np.array(["x"])}, "real numbers"),

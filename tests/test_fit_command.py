@@ -495,6 +495,7 @@ BAD_DATA = {
     "wrong bits": (good, ["--bits", "64"], "--bits must be"),
     "wrong seed": (good, ["--seed", "-1"], "--seed must be"),
     "wrong memory": (good, ["--memory", "much"], "such as 600MB"),
+    "no byte of memory": (good, ["--memory", "0.5"], "such as 600MB"),
     "too little memory": (good, ["--memory", "50MB"], "nothing was read"),
     "too much memory": (good, ["--memory", "900TB"], "more than the"),
     "wrong method": (

@@ -74,7 +74,7 @@ def byte_count(text: str) -> int:
     try:
         number = decimal.Decimal(digits)
         unit = UNITS[word[len(digits) :]]
-        if not number.is_finite() or number <= 0:
+        if not number.is_finite() or min(number, MOST_BYTES) * unit < 1:
             raise ValueError
     except (decimal.InvalidOperation, KeyError, ValueError):
         raise typer.BadParameter(f"must be such as 600MB, 4GB or 1.5GiB, got {text!r}.") from None

@@ -23,7 +23,10 @@ def _kind(dtype: np.dtype[Any], name: object) -> Kind:
     is_span = np.issubdtype(dtype, np.timedelta64)
     if (np.issubdtype(dtype, np.integer) and not is_span) or dtype == np.bool_:
         return Kind.WHOLE
-    raise DataError(f"{name} must hold real numbers, got dtype {dtype}: convert it.")
+    raise DataError(
+        f"{name} must hold real numbers, got dtype {dtype}: convert it; text and dates come in a "
+        "table, such as pandas.DataFrame(arrays)."
+    )
 
 
 class Arrays(Source):
