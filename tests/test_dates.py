@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import jaxdescent as jd
 from jaxdescent.data import DataError, open_source
 from jaxdescent.fit.dates import Dated, asked_for
+from tests.commands import run
 
 ROWS = 900
 START = datetime.datetime(2024, 3, 28, 5)
@@ -224,3 +225,15 @@ def test_a_day_that_is_two_levels_is_noted(tmp_path):
     texts = [text + end for text in ("2024-01-01", "a") for end in ("", " 00:00:00")] * 3
     *_, note = fitted(pa.table({"day": texts, "y": y}), (), categorical="day").metrics["notes"]
     assert note.startswith("'day' has two levels for a day, '2024-01-01' and '2024-01-01 00:00:00'")
+
+
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+def test_dates_are_kept_beside_predictions_of_their_parts(table, zone, tmp_path):
+    table = table if zone is None else in_zone(table, zone)
+    pq.write_table(table, tmp_path / "d.parquet")
+    model, out = fitted(table).save(tmp_path / "m"), tmp_path / "p.parquet"
+    done = run("predict", model, tmp_path / "d.parquet", "--keep", "a,when", "--out", out)
+    assert done.exit_code == 0, done.output
+    kept = pq.read_table(out)
+    assert kept["when"].equals(table["when"])
+    np.testing.assert_allclose(kept["prediction"], jd.load_model(model).predict(table))

@@ -136,13 +136,13 @@ class Model(Displayed):
         check_columns(keep, source.kinds)
         # A column that the model does not read as a number is carried as it stands in the file.
         source = source.offering((), [name for name in keep if name not in encoding.numeric])
+        whole = [name for name in keep if source.kinds[name] is Kind.WHOLE]
         source = with_columns(source, dict(self.dates), encoding.columns, encoding.labelled)
         self._check_columns(source.kinds)
         # Without columns nothing would tell how many rows there are.
         names = list(dict.fromkeys([*encoding.columns, *keep])) or list(source.kinds)[:1]
         memory = memory or Memory.of(None)
         width = 8 * (len(names) + 4)
-        whole = [name for name in keep if source.kinds[name] is Kind.WHOLE]
         plan = memory.reading(source, names, width, "predicting", encoding.level_bytes)
         with unchanged([source], "predict again"):
             for block in read_ahead(lambda: located(source, names, plan.at_once)):
