@@ -109,6 +109,9 @@ class TestManyIndices:
         predicted = model.predict(tmp_path / "e.svm", unseen="zero")
         np.testing.assert_allclose(predicted, expected)
         arguments = ("predict", tmp_path / "m", tmp_path / "e.svm", "--out", tmp_path / "p.csv")
+        result = run(*arguments, "--keep", "y,x")
+        assert result.exit_code == 2
+        assert "--keep x: sparse numbers are no column" in result.stderr
         result = run(*arguments, "--unseen", "zero")
         assert "3 predictions of y" in result.stdout
         assert "indices of no training row, and count nothing: 1." in result.stdout

@@ -134,6 +134,9 @@ class Model(Displayed):
                 "the model knows no means for missing values: fit it with --missing mean."
             )
         check_columns(keep, source.kinds)
+        for name in keep:
+            if source.kinds[name] is Kind.SPARSE:
+                raise DataError(f"--keep {name}: sparse numbers are no column: leave it out.")
         # A column that the model does not read as a number is carried as it stands in the file.
         source = source.offering((), [name for name in keep if name not in encoding.numeric])
         whole = [name for name in keep if source.kinds[name] is Kind.WHOLE]
