@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
 import numpy as np
+from jax import lax
 from jax.core import Tracer
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 
 def with_automatic_axes(tree: Any) -> Any:
@@ -32,6 +34,45 @@ def with_automatic_axes(tree: Any) -> Any:
 def automatic_mesh(devices: Any, axes: tuple[str, ...]) -> Mesh:
     """The mesh of an array of devices, with axes that XLA's partitioner handles."""
     return Mesh(np.asarray(devices), axes, axis_types=(AxisType.Auto,) * len(axes))
+
+
+def with_rows_of(X: Any, rows: int, *arrays: Any) -> list[Any]:
+    """Arrays whose first axis are X's rows, such as targets and row weights, in an order of
+    precedence, with their rows where X has its rows; X stays.
+
+    A mesh axis then cuts one axis of the data alone: the rows, X's columns or the outputs. XLA
+    would have to move rows in every program otherwise, and aborts the process where one of two
+    shardings cuts outputs by an axis that the other cuts rows by, beside an axis of another size.
+    Arrays without values, and those on another mesh, stay where they are.
+    """
+    mesh, along, across = None, (), ()
+    for leaf in jax.tree.leaves(X):
+        if (place := _named_sharding(leaf)) is None or not leaf.ndim:
+            continue
+        mesh = mesh or place.mesh
+        own, *others = _axes(place, leaf.ndim)
+        # Rows that are no array have an entry of each array for each of their parts.
+        if leaf.shape[0] in (rows, math.prod(place.mesh.shape[name] for name in own)):
+            along = along or own
+            across += sum(others, ())
+    laid = []
+    for array in arrays:
+        laid.append(array)
+        if (place := _named_sharding(array)) is None:
+            continue
+        mesh = mesh or place.mesh
+        if place.mesh.update(axis_types=mesh.axis_types) != mesh:
+            continue
+        own, *others = _axes(place, array.ndim)
+        along = along or tuple(name for name in own if name not in across)
+        used = {*along, *across}
+        others = [tuple(name for name in each if name not in used) for each in others]
+        across += sum(others, ())
+        spec = PartitionSpec(along, *others)
+        there = NamedSharding(place.mesh, spec, memory_kind=place.memory_kind)
+        if not there.is_equivalent_to(place, array.ndim):
+            laid[-1] = jax.device_put(array, there)
+    return laid
 
 
 def check_one_placement(named_trees: dict[str, Any]) -> None:
@@ -101,6 +142,20 @@ def visible_parts(value: Any) -> list[np.ndarray]:
     if isinstance(value, jax.Array) and not value.is_fully_addressable:
         return [np.asarray(shard.data) for shard in value.addressable_shards]
     return [np.asarray(value)]
+
+
+def _named_sharding(array: Any) -> NamedSharding | None:
+    """The place of an array on a mesh; None for another array, and for one without values."""
+    if isinstance(array, Tracer):
+        array = lax.stop_gradient(array)  # under ``grad`` alone its values exist
+    is_on_mesh = is_concrete(array) and isinstance(array.sharding, NamedSharding)
+    return array.sharding if is_on_mesh else None
+
+
+def _axes(place: NamedSharding, ndim: int) -> list[tuple[str, ...]]:
+    """The mesh axes that cut each axis of an array."""
+    spec = *place.spec, *[None] * (ndim - len(place.spec))
+    return [axes if isinstance(axes, tuple) else () if axes is None else (axes,) for axes in spec]
 
 
 def _with_automatic_axes(leaf: Any) -> Any:

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxdescent as jd
 from jaxdescent.placement import automatic_mesh, with_automatic_axes
+from tests.references import closed_form
 
 
 def mesh(axis_type=AxisType.Auto):
@@ -116,6 +118,63 @@ def test_devices_in_another_order_are_refused_by_name():
     center, start = jax.device_put(jnp.ones(2), one), jax.device_put(jnp.zeros(2), other)
     with pytest.raises(ValueError, match=r"same order, got params on.*objective\.center on"):
         jd.minimize(jd.SumOfSquares(center=center), start)
+
+
+BOTH = ("a", "b")
+PLACES = {
+    "rows go with X": (P("a"), P(None, "a"), P(BOTH), P("a"), P("a")),
+    "outputs keep their own axis": (P("a"), P("a", "b"), P("a"), P("a", "b"), P("a")),
+    "columns keep theirs": (P(None, BOTH), P("a", "b"), P("a"), P(), P()),
+    "an axis is left for rows": (P(None, "a"), P(BOTH), P("a"), P("b"), P("b")),
+    "X is whole": (P(), P(None, "a"), P(BOTH), P(None, "a"), P("b")),
+    "sparse": ("sparse", P(None, BOTH), P("a"), P("b", "a"), P("b")),
+}
+
+
+def on_six(array, spec):
+    """The array in float32 on a mesh of 2 x 3 devices."""
+    six = automatic_mesh(np.array(jax.devices()[:6]).reshape(2, 3), ("a", "b"))
+    return jax.device_put(jnp.asarray(array, jnp.float32), NamedSharding(six, spec))
+
+
+@pytest.mark.parametrize("layout", PLACES)
+def test_a_mesh_axis_cuts_one_axis_of_a_regression_alone(layout, rng):
+    of_X, *given, targets, weights = PLACES[layout]
+    X, y, weight = rng.normal(size=(12, 6)), rng.normal(size=(12, 6)), rng.uniform(1, 2, 12)
+    y, weight = map(on_six, (y, weight), given)
+    if of_X == "sparse":
+        rows = on_six(np.zeros(12), P("b")).sharding
+        X = jd.Sparse(scipy.sparse.csr_array(X, dtype="f"), sharding=rows)
+    else:
+        X = on_six(X, of_X)
+    checked = jd.LinearRegression(X, y, sample_weight=weight).checked()
+    for array, spec, own in (checked.y, targets, y), (checked.sample_weight, weights, weight):
+        np.testing.assert_array_equal(array, own)
+        assert array.sharding.is_equivalent_to(on_six(own, spec).sharding, own.ndim)
+        assert (array is own) == own.sharding.is_equivalent_to(array.sharding, own.ndim)
+
+
+@pytest.mark.first
+@pytest.mark.parametrize("is_differentiated", [False, True])
+def test_targets_cut_by_the_axis_of_the_rows_are_solved(is_differentiated, rng):
+    """XLA aborted the process."""
+    X, y = rng.normal(size=(66, 2)), rng.normal(size=(66, 6))
+    weight = rng.uniform(0.5, 1, 66)
+    given = list(map(on_six, (X, y, weight), (P("a"), P(None, "a"), P(BOTH))))
+
+    def weights(y):
+        regression = jd.LinearRegression(given[0], y, l2=1.0, sample_weight=given[2])
+        return jd.minimize(regression, method=jd.ConjugateGradient()).params["weights"]
+
+    if not is_differentiated:
+        expected, _, _ = closed_form(X, y, 1.0, weight)
+        np.testing.assert_allclose(weights(given[1]), expected, atol=1e-5)
+        return
+    slope = jax.grad(lambda y: jnp.sum(weights(y)))(given[1])
+    center = X - np.average(X, axis=0, weights=weight)
+    inverse = np.linalg.inv(center.T @ (weight[:, None] * center) + np.eye(2))
+    expected = weight * (center @ inverse.sum(axis=0))
+    np.testing.assert_allclose(slope, np.tile(expected[:, None], 6), atol=1e-5)
 
 
 def test_relabelling_axes_moves_no_data():

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdescent import display
+from jaxdescent import display, placement
 from jaxdescent.designs import Design, as_design, is_converted_once
 from jaxdescent.inputs.arrays import as_array, zeros
 from jaxdescent.kernels import dtypes
@@ -219,6 +219,7 @@ class LinearModel(Objective):
             refuse_negative("sample_weight", sample_weight)
             if is_zero(sample_weight):
                 raise ValueError("sample_weight must be positive somewhere, got all zero.")
+        y, sample_weight = placement.with_rows_of(design, rows, y, sample_weight)
         outputs = y.shape[1:]
         if not isinstance(self.intercept, (int, np.bool_)):
             raise TypeError(f"intercept must be True or False, got {self.intercept!r}.")
