@@ -122,6 +122,14 @@ def is_concrete(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer)
 
 
+def is_at_hand(tree: Any) -> bool:
+    """Whether all arrays exist now, in the memory of CPUs of this process."""
+    for leaf in jax.tree.leaves(tree):
+        if isinstance(leaf, Tracer) or not getattr(leaf, "is_fully_addressable", True):
+            return False
+    return (device_of(tree) or jax.local_devices()[0]).platform == "cpu"
+
+
 def device_of(tree: Any) -> Any:
     """The first device of the first concrete array, if possible one of this process.
 

@@ -13,6 +13,7 @@ from benchmarks.problems.classical import himmelblau
 from jaxdescent.descent.watch import Looks
 from jaxdescent.designs import Dense, Design
 from tests import references
+from tests.meshes import rows_over
 from tests.results import status
 
 
@@ -380,11 +381,12 @@ def uneven_regressions(shape, rng, count=40):
         yield X.astype(np.float32), y.astype(np.float32)
 
 
-def unfinished_regressions(method, shape, rng):
+def unfinished_regressions(method, shape, rng, sharding=None):
     """Of descents that end at a random iteration, what they say and what is true."""
     for X, y in uneven_regressions(shape, rng):
         limit = int(np.ceil(10 ** rng.uniform(0, 2.5)))
-        result = jd.minimize(jd.LinearRegression(X, y), method=method, max_iterations=limit)
+        objective = jd.LinearRegression(*jax.device_put((X, y), sharding))
+        result = jd.minimize(objective, method=method, max_iterations=limit)
         if status(result) != "MAX_ITERATIONS":
             continue
         true, _ = above_minimum(X, y, result.params)
@@ -392,10 +394,19 @@ def unfinished_regressions(method, shape, rng):
 
 
 @pytest.mark.parametrize(
-    "method", [jd.ConjugateGradient(), jd.LSMR(), jd.LBFGS(), jd.GradientDescent()], ids=str
+    ("method", "devices"),
+    [
+        (jd.ConjugateGradient(), 1),
+        (jd.ConjugateGradient(), 4),
+        (jd.LSMR(), 1),
+        (jd.LBFGS(), 1),
+        (jd.GradientDescent(), 1),
+    ],
+    ids=str,
 )
-def test_of_a_small_regression_the_minimum_is_known_however_a_descent_ends(method, rng):
-    pairs = list(unfinished_regressions(method, (300, 7), rng))
+def test_of_a_small_regression_the_minimum_is_known_however_a_descent_ends(method, devices, rng):
+    sharding = rows_over(devices) if devices > 1 else None
+    pairs = list(unfinished_regressions(method, (300, 7), rng, sharding))
     assert len(pairs) >= 10
     for said, true, value in pairs:
         assert said == pytest.approx(true, rel=1e-4, abs=1e-10 * value)

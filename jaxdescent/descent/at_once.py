@@ -62,14 +62,11 @@ def is_possible(params: Params, problem: Problem, flags: dict[str, Any]) -> bool
 
 
 def is_at_hand(inputs: Any) -> bool:
-    """Whether all arrays exist now, in the memory of a CPU."""
-    for leaf in jax.tree.leaves(inputs):
-        if isinstance(leaf, Tracer):
-            return False
-        if isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1:
-            return False
-    device = placement.device_of(inputs)
-    return (device or jax.local_devices()[0]).platform == "cpu"
+    """Whether all arrays exist now, in the memory of one CPU of this process."""
+    if not placement.is_at_hand(inputs):
+        return False
+    arrays = [leaf for leaf in jax.tree.leaves(inputs) if isinstance(leaf, jax.Array)]
+    return all(len(array.sharding.device_set) == 1 for array in arrays)
 
 
 def solved(params: Params, problem: Problem, limit: Any, **flags: Any) -> Result:

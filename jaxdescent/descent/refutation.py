@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdescent import placement
 from jaxdescent.descent import at_once
 from jaxdescent.descent.looks import Asked, Look, newton_steps, scaled_step, singular_values
 from jaxdescent.descent.measured import Measured
@@ -93,10 +94,12 @@ class Refutable(Measured):
         concrete.
         """
         is_possible = self.is_refutable(params, is_tried=False)
-        if not (is_possible and at_once.is_at_hand((params, self.objective))):
+        if not (is_possible and placement.is_at_hand((params, self.objective))):
             return False
         if self.objective.linear_regression is not None:
             return self._is_small
+        if not at_once.is_at_hand((params, self.objective)):
+            return False
         from jaxdescent.descent.looks import few_unknowns  # regressions go without it
 
         return few_unknowns.is_possible(self.objective, params)

@@ -32,9 +32,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxdescent import placement
 from jaxdescent.calls import programs
 from jaxdescent.descent.looks import Look
 from jaxdescent.designs import Design, as_design
+from jaxdescent.inputs import tracing
 from jaxdescent.kernels.dtypes import compute_dtype
 from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.kernels.host_threads import on_one_thread
@@ -56,8 +58,8 @@ MOST_PRODUCTS = 1 << 28
 
 
 def is_small(regression: LinearRegression, estimates: bool = True) -> bool:
-    """Whether X is in memory on one device, and so small that its singular vectors, which can prove
-    a solution, cost next to nothing.
+    """Whether X is at hand, and so small that its singular vectors, which can prove a solution,
+    cost next to nothing.
 
     Args:
       regression: any regression.
@@ -71,23 +73,28 @@ def is_small(regression: LinearRegression, estimates: bool = True) -> bool:
 def is_worth_another_solve(regression: LinearRegression) -> bool:
     """Whether a look at a direct solve, which is made where X is ill-conditioned, takes no longer
     than the solve: the Gram matrix in float64 beside a factorisation of X itself. A program would
-    copy X for the host: it does not for a larger one.
+    copy X for the host, as the host copies one over several devices: not a larger one.
     """
     design, outputs = as_design(regression.X), _outputs_of(regression)
     rows, features = design.shape
     is_tall = features <= min(rows, MOST_FEATURES) and outputs <= by_lapack.MOST_OUTPUTS
-    is_copied = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(design))
+    is_traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(design))
+    is_copied = is_traced or not design.is_whole
     is_within = not is_copied or 4 * rows * features <= by_lapack.MOST_BYTES
     is_array = design.dtype == jnp.float32 and not design.dense_bytes()  # others would be copied
     return is_tall and is_within and is_array and _is_at_hand(regression)
 
 
 def _is_at_hand(regression: LinearRegression) -> bool:
-    """Whether all entries of X, or all that are not zero, are in memory on one device."""
+    """Whether all entries of X, or all that are not zero, are in memory: on one device, or for a
+    look by the host as arrays over CPUs of this process. A program would gather their rows.
+    """
     design = as_design(regression.X)
     readings = [each.reading for each in design.side_by_side if not each.is_stored]
     is_in_memory = all(own.bytes and not own.held_bytes for own in readings)
-    return is_in_memory and bool(design.is_whole)
+    if design.is_whole or not is_in_memory:
+        return is_in_memory
+    return design.is_stored and tracing.is_there(design) and placement.is_at_hand(design)
 
 
 def _outputs_of(regression: LinearRegression) -> int:
@@ -107,6 +114,8 @@ def at_hand(regression: LinearRegression, params: Any, allowed: float) -> Look:
     """The look for concrete arrays; the value may be above the minimum by ``allowed``."""
     params = jax.tree.map(np.asarray, params)
     wide = {name: leaf.astype(compute_dtype(leaf.dtype)) for name, leaf in params.items()}
+    if as_design(regression.X).is_stored:  # a program would gather rows of several devices
+        regression = jax.tree.map(np.asarray, regression)
     given = jax.tree.map(np.asarray, _given(regression, wide, allowed))
     return _seen(given, intercept=regression.intercept)
 
