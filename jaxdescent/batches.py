@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxdescent import placement
 from jaxdescent.calls import programs
 from jaxdescent.calls.problem import Problem, posed
 from jaxdescent.descent.loop import Descent
@@ -101,7 +102,7 @@ def minimize_batch(
             f"{type(members).__name__}: write (data,) for a single one."
         )
     check_tree("members", members)
-    members = jax.tree.map(jnp.asarray, tuple(members))
+    members = placement.with_automatic_axes(jax.tree.map(jnp.asarray, tuple(members)))
     hint = "repeat for each member what they share, or bind it in the problem"
     size = leading_axis("members", members, "one leading axis over the members", hint)
     one = jax.tree.map(lambda leaf: leaf[0], members)

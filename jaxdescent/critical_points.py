@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
+from jaxdescent import placement
 from jaxdescent.calls import programs
 from jaxdescent.calls.problem import check_params
 from jaxdescent.display import Displayed, argument, number
@@ -104,10 +105,10 @@ def critical_points(
     minimum 1.0
     maximum 0.0
     """
-    objective = as_objective(fun, args).checked()
+    objective = placement.with_automatic_axes(as_objective(fun, args).checked())
     checks.check_leaves(objective)
     check_params(starts, "starts")
-    starts = jax.tree.map(jnp.asarray, starts)
+    starts = placement.with_automatic_axes(jax.tree.map(jnp.asarray, starts))
     hint = "stack them, for example with x[None] for a single start"
     leading_axis("starts", starts, "a leading axis over the starts", hint)
     for leaf in jax.tree.leaves(starts):

@@ -115,6 +115,7 @@ def plan(
     check_params(params)
     with processes.among("plan", objective, params):
         machine, local = _machine(device, (params, objective))
+    objective, params = placement.with_automatic_axes((objective, params))
     structure = structure_from_shapes(objective, params)
     tolerance = as_tolerance(tolerance)
     if params is not None and not any(map(is_shape, jax.tree.leaves(params))):

@@ -187,6 +187,31 @@ def test_relabelling_axes_moves_no_data():
     assert before == after
 
 
+def test_explicit_axes_are_taken_by_calls_for_many_starts_and_by_plans(rng):
+    """Those are the axes that ``jax.make_mesh`` makes by default."""
+
+    def placed(array, *axes, on=AxisType.Explicit):
+        return jax.device_put(jnp.asarray(array, jnp.float32), NamedSharding(mesh(on), P(*axes)))
+
+    starts = placed(rng.uniform(-2, 2, (8, 2)), "samples", "features")
+    center = placed(np.ones(2), "features")
+    problem = jd.SumOfSquares(center=center)
+    batch = jd.minimize_batch(lambda start: (problem, start), (starts,), jd.DerivativeMethod())
+    np.testing.assert_allclose(batch.params, 1, atol=1e-4)
+    (point,) = jd.critical_points(lambda p, c: jnp.sum(jnp.cosh(p - c)), starts, args=(center,))
+    np.testing.assert_allclose(point.params, 1, atol=1e-4)
+    X, y = np.ones((16, 4)), np.ones(16)
+    plans = [
+        str(
+            jd.plan(
+                jd.LinearRegression(placed(X, "samples", "features", on=on), placed(y, over, on=on))
+            )
+        )
+        for on, over in ((AxisType.Auto, "samples"), (AxisType.Explicit, "features"))
+    ]
+    assert plans[0] == plans[1]
+
+
 def test_explicit_axes_under_jit_are_refused_with_the_way_out():
     start = jax.device_put(jnp.ones(8), NamedSharding(mesh(AxisType.Explicit), P("samples")))
     with pytest.raises(ValueError, match=r"Auto axes.*axis_types"):
