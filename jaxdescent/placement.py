@@ -43,7 +43,8 @@ def with_rows_of(X: Any, rows: int, *arrays: Any) -> list[Any]:
     A mesh axis then cuts one axis of the data alone: the rows, X's columns or the outputs. XLA
     would have to move rows in every program otherwise, and aborts the process where one of two
     shardings cuts outputs by an axis that the other cuts rows by, beside an axis of another size.
-    Arrays without values, and those on another mesh, stay where they are.
+    Arrays without values, and those on another mesh, stay where they are; so do those of several
+    processes, because a move is a program, in which they would wait for one that fails its checks.
     """
     mesh, along, across = None, (), ()
     for leaf in jax.tree.leaves(X):
@@ -153,11 +154,12 @@ def visible_parts(value: Any) -> list[np.ndarray]:
 
 
 def _named_sharding(array: Any) -> NamedSharding | None:
-    """The place of an array on a mesh; None for another array, and for one without values."""
+    """The place of an array whose values exist on a mesh of this process; None for any other."""
     if isinstance(array, Tracer):
         array = lax.stop_gradient(array)  # under ``grad`` alone its values exist
-    is_on_mesh = is_concrete(array) and isinstance(array.sharding, NamedSharding)
-    return array.sharding if is_on_mesh else None
+    if not is_concrete(array) or not array.is_fully_addressable:
+        return None
+    return array.sharding if isinstance(array.sharding, NamedSharding) else None
 
 
 def _axes(place: NamedSharding, ndim: int) -> list[tuple[str, ...]]:
