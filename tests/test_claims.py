@@ -225,6 +225,40 @@ def test_a_regression_of_features_far_from_zero_that_is_solved_is_said_to_be(see
     assert solved >= 8
 
 
+def held_to_the_minimum(result, X, y):
+    """By columns of unit length, as SciPy solves them in float64."""
+    A = np.column_stack([X, np.ones(len(X))]).astype(float)
+    A /= np.linalg.norm(A, axis=0)
+    left = A @ np.linalg.lstsq(A, y.astype(float), rcond=1e-13)[0] - y
+    own = X.astype(float) @ np.asarray(result.params["weights"], float)
+    off = own + float(result.params["intercept"]) - y
+    above = 0.5 * (off @ off - left @ left)
+    allowed = float(np.finfo(np.float32).eps) ** (2 / 3) * float(result.value)
+    assert status(result) == ("CONVERGED" if above < allowed else "STAGNATED"), above / allowed
+    assert float(result.suboptimality) == pytest.approx(above, rel=0.01, abs=1e-3 * allowed)
+
+
+@pytest.mark.parametrize("kind", ["equal", "all levels", "far", "nearly equal"])
+@pytest.mark.parametrize("method", [jd.ConjugateGradient(), jd.LBFGS()], ids=str)
+def test_larger_regressions_are_held_to_the_minimum(method, kind, rng, one_cpu, monkeypatch):
+    """The gradient hides the difference of nearly equal columns, and means far from zero."""
+    monkeypatch.setattr(Dense, "is_whole", True)
+    for _ in range(2):
+        X = rng.normal(size=(20_000, 20)).astype(np.float32)
+        own = rng.normal(size=len(X))
+        if kind == "all levels":
+            X[:, :3] = np.eye(3)[rng.integers(0, 3, len(X))]
+        elif kind == "far":
+            X = X + 300 * rng.normal(size=20).astype(np.float32)
+        else:
+            X[:, 4] = X[:, 5] * 2 if kind == "equal" else X[:, 5] + 2e-5 * own
+        y = X @ rng.normal(size=20) + 10 ** rng.uniform(-2, 1) * rng.normal(size=len(X))
+        if kind == "nearly equal":
+            y = y + 0.1 * y.std() * own
+        y = y.astype(np.float32)
+        held_to_the_minimum(jd.minimize(jd.LinearRegression(X, y), method=method), X, y)
+
+
 def saturated(top, rate, rng):
     x = np.arange(1.0, 11.0)
     return x, top * (1 - np.exp(-rate * x)) + 0.02 * top * rng.normal(size=10)

@@ -26,7 +26,14 @@ import numpy as np
 
 from jaxdescent import placement
 from jaxdescent.descent import at_once
-from jaxdescent.descent.looks import Asked, Look, newton_steps, scaled_step, singular_values
+from jaxdescent.descent.looks import (
+    Asked,
+    Look,
+    newton_steps,
+    scaled_step,
+    singular_values,
+    sketched,
+)
 from jaxdescent.descent.measured import Measured
 from jaxdescent.descent.nearness import with_bound_alone
 from jaxdescent.descent.watch import Looks, Loop, Watch
@@ -111,15 +118,24 @@ class Refutable(Measured):
         is_last = int(loop.status) == Status.MAX_ITERATIONS.value
         return is_last and self._is_small and self.is_seen_by_host(loop.params)
 
-    def _seen_by_host(self, loop: Loop) -> Look | None:
+    def _seen_by_host(self, loop: Loop, asked: Asked) -> Look | None:
         """The host's look at the claim; None if a program must look instead."""
+        tolerance, value = float(self.tolerance.suboptimality), float(loop.value)
+        regression = self.objective.linear_regression
+        if regression is not None:
+            if not at_once.is_at_hand((loop.params, self.objective)):
+                return None
+            if not self._is_small:
+                if not sketched.is_possible(regression, int(loop.iteration)):
+                    return None
+                known = value, float(loop.norm), float(asked.allowed)
+                if not asked.is_looked_at or (
+                    asked.is_claim and sketched.proves(regression, *known)
+                ):
+                    return Look(np.zeros(()), *3 * [np.zeros((), bool)])
+            return singular_values.at_hand(regression, loop.params, float(asked.allowed))
         if not self.is_seen_by_host(loop.params):
             return None
-        tolerance, value = float(self.tolerance.suboptimality), float(loop.value)
-        if self._is_small:
-            regression = self.objective.linear_regression
-            allowed = tolerance * max(abs(value), float(loop.watch.floor))
-            return singular_values.at_hand(regression, loop.params, allowed)
         from jaxdescent.descent.looks import few_unknowns  # regressions go without it
 
         size = loop.watch.size
@@ -158,14 +174,17 @@ class Refutable(Measured):
         """:meth:`looked_at` for a loop whose arrays are concrete, by the host; None if a program
         must look instead.
         """
-        if (seen := self._seen_by_host(loop)) is None:
+        if not self.is_refutable(loop.params, is_tried=False):
             return None
         read = {name: getattr(loop.watch, name) for name in READ}
         numbers = loop._replace(params=(), state=(), history=(), watch=read)
         before, limit = jax.tree.map(np.asarray, (numbers, self.max_iterations))
         before = before._replace(watch=loop.watch._replace(**before.watch))
         host = self._replace(max_iterations=limit)
-        status, watch = host._answered(before, host._asked(before, True, np), seen, np)
+        asked = host._asked(before, True, np)
+        if (seen := self._seen_by_host(loop, asked)) is None:
+            return None
+        status, watch = host._answered(before, asked, seen, np)
 
         def as_before(new: Any, old: jax.Array) -> jax.Array:
             new = np.asarray(new, old.dtype)

@@ -1,0 +1,69 @@
+"""Whether the gradient alone proves a claim on a tall stored regression, by a sketch of X.
+
+With the least eigenvalue m of the Hessian no value is further than ``|g|^2 / (2 m)`` above the
+minimum. The rows with random signs, added up to a few times as many as there are features, have
+about the same Gram matrix, so that one pass over X tells m to a factor of two: its least eigenvalue
+is no larger than that of X, but for chance. Where it does not prove the claim, two columns may be
+nearly equal, and LAPACK finds the minimum (:mod:`~jaxdescent.descent.looks.singular_values`).
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdescent.descent.looks import singular_values
+from jaxdescent.designs import as_design
+from jaxdescent.kernels.host_threads import on_one_thread
+from jaxdescent.regression import LinearRegression
+from jaxdescent.regression.solve.lapack_factor import ULPS
+
+ROWS = 4
+"""The number of rows of a sketch for each column: the least eigenvalue is then a quarter too small
+at worst, and seldom a tenth too large."""
+
+CERTAIN = 2
+"""The factor by which chance may make the least eigenvalue of a sketch too large."""
+
+PRODUCTS, FEATURES = 32, 16
+"""The most products for each entry of X and iteration, and the most features for each iteration, so
+that a sketch takes a fraction of the descent's time, and the minimum no longer than it."""
+
+
+def is_possible(regression: LinearRegression, iterations: int) -> bool:
+    """Whether sketch and minimum cost little beside a descent of so many iterations."""
+    if not singular_values.is_worth_another_solve(regression):
+        return False
+    rows, features = as_design(regression.X).shape
+    is_cheap = PRODUCTS * features**2 <= rows * iterations and features <= FEATURES * iterations
+    return is_cheap and rows >= 2 * ROWS * features
+
+
+@on_one_thread()
+def proves(regression: LinearRegression, value: float, norm: float, allowed: float) -> bool:
+    """Whether a point of this value and gradient norm, with its rounding, is no more than
+    ``allowed`` above the minimum.
+    """
+    X = np.asarray(as_design(regression.X).to_dense())
+    rows, features = X.shape
+    count = ROWS * features + 64
+    signs = np.random.default_rng(0).choice(np.array([-1, 1], X.dtype), rows)
+    unit = 1.0
+    if regression.sample_weight is not None:
+        share = np.asarray(regression.sample_weight, np.float64)
+        unit = float(np.max(share))
+        signs *= np.sqrt(share / unit)
+    sketch = np.empty((count, features + regression.intercept))  # in float64
+    with np.errstate(all="ignore"):
+        for row in range(count):
+            own = signs[row::count]
+            sketch[row, :features] = own @ X[row::count]
+            sketch[row, features:] = np.sum(own)
+        gram = sketch.T @ sketch * unit
+        gram[np.arange(features), np.arange(features)] += np.min(np.asarray(regression.l2))
+        if not (np.isfinite(gram).all() and allowed > 0):
+            return False
+        eps = float(jnp.finfo(X.dtype).eps)
+        rounding = ULPS * eps * np.sqrt(np.trace(gram) * 2 * value)
+        least = np.linalg.eigvalsh(gram)[0]
+        return bool(CERTAIN * (norm + rounding) ** 2 <= 2 * allowed * least)
