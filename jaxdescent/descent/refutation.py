@@ -120,20 +120,21 @@ class Refutable(Measured):
 
     def _seen_by_host(self, loop: Loop, asked: Asked) -> Look | None:
         """The host's look at the claim; None if a program must look instead."""
-        tolerance, value = float(self.tolerance.suboptimality), float(loop.value)
-        regression = self.objective.linear_regression
-        if regression is not None:
-            if not at_once.is_at_hand((loop.params, self.objective)):
+        if (regression := self.objective.linear_regression) is None:
+            return self._function_seen_by_host(loop)
+        if not placement.is_at_hand((loop.params, self.objective)):
+            return None
+        allowed = float(asked.allowed)
+        if not self._is_small:
+            if not sketched.is_possible(regression, int(loop.iteration)):
                 return None
-            if not self._is_small:
-                if not sketched.is_possible(regression, int(loop.iteration)):
-                    return None
-                known = value, float(loop.norm), float(asked.allowed)
-                if not asked.is_looked_at or (
-                    asked.is_claim and sketched.proves(regression, *known)
-                ):
-                    return Look(np.zeros(()), *3 * [np.zeros((), bool)])
-            return singular_values.at_hand(regression, loop.params, float(asked.allowed))
+            known = float(loop.value), float(loop.norm), allowed
+            is_proven = asked.is_claim and sketched.proves(regression, *known)
+            if is_proven or not asked.is_looked_at:
+                return Look(np.zeros(()), *3 * [np.zeros((), bool)])
+        return singular_values.at_hand(regression, loop.params, allowed)
+
+    def _function_seen_by_host(self, loop: Loop) -> Look | None:
         if not self.is_seen_by_host(loop.params):
             return None
         from jaxdescent.descent.looks import few_unknowns  # regressions go without it
@@ -142,9 +143,9 @@ class Refutable(Measured):
         look = few_unknowns.at_hand(
             self.objective,
             loop.params,
-            value=value,
+            value=float(loop.value),
             size=float(np.maximum(size.now, size.before)),
-            tolerance=tolerance,
+            tolerance=float(self.tolerance.suboptimality),
         )
         if look is None:
             return None
