@@ -9,6 +9,8 @@ nearly equal, and LAPACK finds the minimum (:mod:`~jaxdescent.descent.looks.sing
 
 from __future__ import annotations
 
+import itertools
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -21,6 +23,9 @@ from jaxdescent.regression.solve.lapack_factor import ULPS
 ROWS = 4
 """The number of rows of a sketch for each column: the least eigenvalue is then a quarter too small
 at worst, and seldom a tenth too large."""
+
+TURNS = 1024
+"""The most rows that are added to one in the dtype of X; their sums are added in float64."""
 
 CERTAIN = 2
 """The factor by which chance may make the least eigenvalue of a sketch too large."""
@@ -47,18 +52,26 @@ def proves(regression: LinearRegression, value: float, norm: float, allowed: flo
     X = np.asarray(as_design(regression.X).to_dense())
     rows, features = X.shape
     count = ROWS * features + 64
-    signs = np.random.default_rng(0).choice(np.array([-1, 1], X.dtype), rows)
+    bits = np.frombuffer(np.random.default_rng(0).bytes(-(-rows // 8)), np.uint8)
+    signs = 1 - 2 * np.unpackbits(bits, count=rows).astype(X.dtype)
     unit = 1.0
     if regression.sample_weight is not None:
         share = np.asarray(regression.sample_weight, np.float64)
         unit = float(np.max(share))
         signs *= np.sqrt(share / unit)
-    sketch = np.empty((count, features + regression.intercept))  # in float64
+    sketch = np.zeros((count, features + regression.intercept))  # in float64
+    # Every ``count``-th row is added to the same one: rows that lie together are often alike.
+    whole = rows // count * count
+    ends = [*range(0, whole, count * TURNS), whole, rows]
     with np.errstate(all="ignore"):
-        for row in range(count):
-            own = signs[row::count]
-            sketch[row, :features] = own @ X[row::count]
-            sketch[row, features:] = np.sum(own)
+        for own in itertools.starmap(slice, itertools.pairwise(ends)):
+            if not (size := len(signs[own])):
+                continue
+            turns = signs[own].reshape(-1, min(size, count))
+            block = X[own].reshape(*turns.shape, features)
+            into = sketch[: turns.shape[1]]
+            into[:, :features] += np.einsum("kc,kcp->cp", turns, block)
+            into[:, features:] += np.sum(turns, axis=0)[:, None]
         gram = sketch.T @ sketch * unit
         gram[np.arange(features), np.arange(features)] += np.min(np.asarray(regression.l2))
         if not (np.isfinite(gram).all() and allowed > 0):
