@@ -10,6 +10,7 @@ import scipy.sparse
 
 import jaxdescent as jd
 from benchmarks.problems.classical import himmelblau
+from jaxdescent.descent.looks import sketched
 from jaxdescent.descent.watch import Looks
 from jaxdescent.designs import Dense, Design
 from tests import references
@@ -238,25 +239,47 @@ def held_to_the_minimum(result, X, y):
     assert float(result.suboptimality) == pytest.approx(above, rel=0.01, abs=1e-3 * allowed)
 
 
-@pytest.mark.parametrize("kind", ["equal", "all levels", "far", "nearly equal"])
+@pytest.mark.parametrize("kind", ["equal", "all levels", "far", "far targets", "nearly equal"])
 @pytest.mark.parametrize("method", [jd.ConjugateGradient(), jd.LBFGS()], ids=str)
 def test_larger_regressions_are_held_to_the_minimum(method, kind, rng, one_cpu, monkeypatch):
-    """The gradient hides the difference of nearly equal columns, and means far from zero."""
+    """The gradient hides the difference of nearly equal columns, and means far from zero; its own
+    rounding hides what a residual of large terms leaves.
+    """
     monkeypatch.setattr(Dense, "is_whole", True)
-    for _ in range(2):
+    for _ in range(6 if kind == "far targets" else 2):
         X = rng.normal(size=(20_000, 20)).astype(np.float32)
         own = rng.normal(size=len(X))
         if kind == "all levels":
             X[:, :3] = np.eye(3)[rng.integers(0, 3, len(X))]
         elif kind == "far":
             X = X + 300 * rng.normal(size=20).astype(np.float32)
-        else:
+        elif kind != "far targets":
             X[:, 4] = X[:, 5] * 2 if kind == "equal" else X[:, 5] + 2e-5 * own
         y = X @ rng.normal(size=20) + 10 ** rng.uniform(-2, 1) * rng.normal(size=len(X))
+        if kind == "far targets":
+            y = 1e5 + X.sum(axis=1) + own
         if kind == "nearly equal":
             y = y + 0.1 * y.std() * own
         y = y.astype(np.float32)
         held_to_the_minimum(jd.minimize(jd.LinearRegression(X, y), method=method), X, y)
+
+
+def test_a_sketch_proves_nothing_above_the_minimum_of_rows_that_repeat(rng):
+    """An indicator of every hundredth row, where a sketch had hundred rows."""
+    X = rng.normal(size=(3000, 9)).astype(np.float32).astype(float)
+    X[:, 0] = 0
+    for first in range(100):
+        X[first::100, 0] = 1
+        left = rng.normal(size=len(X))
+        left -= X @ np.linalg.lstsq(X, left)[0]
+        least = 0.5 * left @ left
+        allowed = 1e-4 * least
+        sizes, vectors = np.linalg.eigh(X.T @ X)
+        length = np.sqrt(2 * 1.05 * allowed / sizes[0])
+        regression = jd.LinearRegression(X, left, intercept=False).checked()
+        at = least + 1.05 * allowed, sizes[0] * length, allowed
+        assert not sketched.proves(regression, length * vectors[:, 0], *at)
+        X[first::100, 0] = 0
 
 
 def saturated(top, rate, rng):

@@ -128,7 +128,7 @@ class Refutable(Measured):
         if not self._is_small:
             if not sketched.is_possible(regression, int(loop.iteration)):
                 return None
-            known = float(loop.value), float(loop.norm), allowed
+            known = loop.params["weights"], float(loop.value), float(loop.norm), allowed
             is_proven = asked.is_claim and sketched.proves(regression, *known)
             if is_proven or not asked.is_looked_at:
                 return Look(np.zeros(()), *3 * [np.zeros((), bool)])

@@ -3,13 +3,17 @@
 With the least eigenvalue m of the Hessian no value is further than ``|g|^2 / (2 m)`` above the
 minimum. The rows with random signs, added up to a few times as many as there are features, have
 about the same Gram matrix, so that one pass over X tells m to a factor of two: its least eigenvalue
-is no larger than that of X, but for chance. Where it does not prove the claim, two columns may be
-nearly equal, and LAPACK finds the minimum (:mod:`~jaxdescent.descent.looks.singular_values`).
+is no larger than that of X, but for chance. An error e of the residual, which is the difference of
+larger terms, hides at most ``|e|^2 / 2`` of the value, however small m is: the square roots of both
+add up. Where that does not prove the claim, two columns may be nearly equal, and LAPACK finds the
+minimum (:mod:`~jaxdescent.descent.looks.singular_values`).
 """
 
 from __future__ import annotations
 
 import itertools
+import math
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -45,13 +49,17 @@ def is_possible(regression: LinearRegression, iterations: int) -> bool:
 
 
 @on_one_thread()
-def proves(regression: LinearRegression, value: float, norm: float, allowed: float) -> bool:
-    """Whether a point of this value and gradient norm, with its rounding, is no more than
-    ``allowed`` above the minimum.
+def proves(
+    regression: LinearRegression, weights: Any, value: float, norm: float, allowed: float
+) -> bool:
+    """Whether the value, at weights where the gradient has this norm, is no more than ``allowed``
+    above the minimum, with the rounding of both.
     """
     X = np.asarray(as_design(regression.X).to_dense())
     rows, features = X.shape
-    count = ROWS * features + 64
+    y = np.asarray(regression.y, np.float64).reshape(rows, -1)
+    weights = np.asarray(weights, np.float64).reshape(features, -1)
+    count = _prime_from(ROWS * features + 64)
     bits = np.frombuffer(np.random.default_rng(0).bytes(-(-rows // 8)), np.uint8)
     signs = 1 - 2 * np.unpackbits(bits, count=rows).astype(X.dtype)
     unit = 1.0
@@ -59,6 +67,7 @@ def proves(regression: LinearRegression, value: float, norm: float, allowed: flo
         share = np.asarray(regression.sample_weight, np.float64)
         unit = float(np.max(share))
         signs *= np.sqrt(share / unit)
+        y = np.sqrt(share)[:, None] * y
     sketch = np.zeros((count, features + regression.intercept))  # in float64
     # Every ``count``-th row is added to the same one: rows that lie together are often alike.
     whole = rows // count * count
@@ -78,5 +87,16 @@ def proves(regression: LinearRegression, value: float, norm: float, allowed: flo
             return False
         eps = float(jnp.finfo(X.dtype).eps)
         rounding = ULPS * eps * np.sqrt(np.trace(gram) * 2 * value)
-        least = np.linalg.eigvalsh(gram)[0]
-        return bool(CERTAIN * (norm + rounding) ** 2 <= 2 * allowed * least)
+        lengths = np.sqrt(np.diagonal(gram)[:features])
+        terms = lengths @ np.linalg.norm(weights, axis=1) + np.linalg.norm(y)
+        certain = np.linalg.eigvalsh(gram)[0] / CERTAIN
+        root = (norm + rounding) / np.sqrt(certain) + ULPS * eps * terms
+        return bool(root**2 <= 2 * allowed)
+
+
+def _prime_from(least: int) -> int:
+    """The least prime that is no smaller: rows of a certain hour, or of a certain place in a panel,
+    then meet all remainders of a division by it.
+    """
+    numbers = itertools.count(least)
+    return next(n for n in numbers if all(n % k for k in range(2, math.isqrt(n) + 1)))
