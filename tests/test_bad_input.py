@@ -97,9 +97,15 @@ WRONG_TYPES = [
     (lambda: jd.plan(bowl, descend()), r"params.*got a Result: pass result\.params"),
     (lambda: jd.minimize_batch(lambda p: (bowl, p), START[None]), r"members.*tuple.*\(data,\)"),
     # numbers
-    (lambda: descend(tolerance=True), "tolerance must be a number or None.*got True"),
+    *(
+        (lambda flag=flag: descend(tolerance=flag), "tolerance must be a number or None.*True")
+        for flag in (True, np.True_, np.array(True), jnp.array(True))
+    ),
     (lambda: jd.certify(bowl, START, tolerance="1e-3"), "tolerance must be a number.*'1e-3'"),
-    (lambda: regress(intercept="no"), "intercept must be True or False, got 'no'"),
+    *(
+        (lambda given=given: regress(intercept=given), "intercept must be True or False, got ")
+        for given in ("no", 2, None, jnp.array(True))
+    ),
     # methods
     (lambda: descend(method=0.1), r"write jd\.GradientDescent\(0\.1\)"),
     (lambda: descend(method=jd.GradientDescent), r"Call it first"),
@@ -469,3 +475,9 @@ def test_no_mask_is_ignored_by_predictions():
     fitted = regress()
     with pytest.raises(TypeError, match="X is a masked array"):
         jd.LinearRegression(X, Y).predict(fitted.params, MASKED_X)
+
+
+@pytest.mark.parametrize("flag", [1, 0, np.True_, np.int64(1), np.int64(0)])
+def test_whole_numbers_are_flags(flag):
+    start = jd.LinearRegression(np.eye(3), np.ones(3), intercept=flag).checked().start()
+    assert ("intercept" in start) == bool(flag)

@@ -59,9 +59,9 @@ def check_number(
         return
     hint = f": {hint}" if hint else ""
     numbers = (int, float, np.ndarray, np.generic, jax.Array)
-    flags = (bool, np.bool_)
     if (
-        isinstance(value, flags)
+        isinstance(value, bool)
+        or getattr(value, "dtype", None) == np.bool_
         or not isinstance(value, numbers)
         or np.ndim(value)
         or np.iscomplexobj(value)

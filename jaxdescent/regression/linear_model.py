@@ -221,7 +221,9 @@ class LinearModel(Objective):
                 raise ValueError("sample_weight must be positive somewhere, got all zero.")
         y, sample_weight = placement.with_rows_of(design, rows, y, sample_weight)
         outputs = y.shape[1:]
-        if not isinstance(self.intercept, (int, np.bool_)):
+        # A float would make shapes of floats.
+        is_whole = isinstance(self.intercept, (int, np.integer, np.bool_))
+        if not (is_whole and self.intercept in (False, True)):
             raise TypeError(f"intercept must be True or False, got {self.intercept!r}.")
         if isinstance(self.l2, (str, complex)) or self.l2 is None:
             raise TypeError(f"l2 must be a number, got {self.l2!r}.")
