@@ -142,12 +142,12 @@ def test_an_iteration_makes_two_passes_and_a_start_at_zeros_one(rng):
     objective = jd.LinearRegression(Counted(jnp.asarray(X)), y, intercept=False)
     method = jd.ConjugateGradient()
     count, result = passes(lambda: jd.minimize(objective, method=method))
-    assert count == 2 * int(result.iterations) + 1 + 1  # the claim is held against the lengths
+    assert count == 2 * int(result.iterations) + 1  # the host's sketch makes no product with X
     count, halted = passes(lambda: jd.minimize(objective, method=method, max_iterations=2))
     assert int(halted.iterations) == 2
     assert count == 5  # no claim, no look
     start = {"weights": jnp.full(20, 0.5)}
     count, again = passes(lambda: jd.minimize(objective, start, method))
     at_zeros = 1  # the gradient, which sets the tolerance's scale
-    assert count == 2 * int(again.iterations) + 2 + at_zeros + 1
+    assert count == 2 * int(again.iterations) + 2 + at_zeros
     np.testing.assert_allclose(again.params["weights"], result.params["weights"], atol=1e-4)
