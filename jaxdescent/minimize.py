@@ -165,7 +165,7 @@ def minimize(
         start, hoisted, most = stopped
         result = attach_derivatives(problem.objective, descend(start, hoisted, most, **flags))
         return as_given(result, problem.objective)
-    if is_there and at_once.is_possible(params, problem, flags) and at_once.is_at_hand(stopped):
+    if is_there and at_once.is_possible(params, problem, flags) and at_once.lies_on_a_cpu(stopped):
         program = programs.on_host(at_once.solved, stopped, **flags)
         result = program(*stopped)
     elif is_there:

@@ -61,7 +61,7 @@ def is_possible(params: Params, problem: Problem, flags: dict[str, Any]) -> bool
     return by_lapack.is_possible(as_design(regression.X), outputs)
 
 
-def is_at_hand(inputs: Any) -> bool:
+def lies_on_a_cpu(inputs: Any) -> bool:
     """Whether all arrays exist now, in the memory of one CPU of this process."""
     if not placement.is_at_hand(inputs):
         return False

@@ -105,7 +105,7 @@ class Refutable(Measured):
             return False
         if self.objective.linear_regression is not None:
             return self._is_small
-        if not at_once.is_at_hand((params, self.objective)):
+        if not at_once.lies_on_a_cpu((params, self.objective)):
             return False
         from jaxdescent.descent.looks import few_unknowns  # regressions go without it
 
