@@ -57,26 +57,28 @@ def proves(
     """
     X = np.asarray(as_design(regression.X).to_dense())
     rows, features = X.shape
-    y = np.asarray(regression.y, np.float64).reshape(rows, -1)
+    y = np.asarray(regression.y).reshape(rows, -1)
     weights = np.asarray(weights, np.float64).reshape(features, -1)
-    count = _prime_from(ROWS * features + 64)
-    bits = np.frombuffer(np.random.default_rng(0).bytes(-(-rows // 8)), np.uint8)
-    signs = 1 - 2 * np.unpackbits(bits, count=rows).astype(X.dtype)
-    unit = 1.0
-    if regression.sample_weight is not None:
-        share = np.asarray(regression.sample_weight, np.float64)
+    count, random = _prime_from(ROWS * features + 64), np.random.default_rng(0)
+    share, unit = regression.sample_weight, 1.0
+    if share is not None:
+        share = np.asarray(share)
         unit = float(np.max(share))
-        signs *= np.sqrt(share / unit)
-        y = np.sqrt(share)[:, None] * y
-    sketch = np.zeros((count, features + regression.intercept))  # in float64
+    sketch, targets = np.zeros((count, features + regression.intercept)), 0.0  # in float64
     # Every ``count``-th row is added to the same one: rows that lie together are often alike.
     whole = rows // count * count
     ends = [*range(0, whole, count * TURNS), whole, rows]
     with np.errstate(all="ignore"):
-        for own in itertools.starmap(slice, itertools.pairwise(ends)):
-            if not (size := len(signs[own])):
+        for first, last in itertools.pairwise(ends):
+            if not (size := last - first):
                 continue
-            turns = signs[own].reshape(-1, min(size, count))
+            own, signs = slice(first, last), random.choice(np.array([-1, 1], X.dtype), size)
+            squares = np.sum(np.square(y[own], dtype=np.float64), axis=1)
+            if share is not None:
+                signs *= np.sqrt(share[own] / unit)
+                squares *= share[own]
+            targets += float(np.sum(squares))
+            turns = signs.reshape(-1, min(size, count))
             block = X[own].reshape(*turns.shape, features)
             into = sketch[: turns.shape[1]]
             into[:, :features] += np.einsum("kc,kcp->cp", turns, block)
@@ -88,7 +90,7 @@ def proves(
         eps = float(jnp.finfo(X.dtype).eps)
         rounding = ULPS * eps * np.sqrt(np.trace(gram) * 2 * value)
         lengths = np.sqrt(np.diagonal(gram)[:features])
-        terms = lengths @ np.linalg.norm(weights, axis=1) + np.linalg.norm(y)
+        terms = lengths @ np.linalg.norm(weights, axis=1) + np.sqrt(targets)
         certain = np.linalg.eigvalsh(gram)[0] / CERTAIN
         root = (norm + rounding) / np.sqrt(certain) + ULPS * eps * terms
         return bool(root**2 <= 2 * allowed)
