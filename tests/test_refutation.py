@@ -2,6 +2,7 @@
 
 import collections
 import json
+import tracemalloc
 
 import jax
 import jax.numpy as jnp
@@ -291,6 +292,25 @@ def test_only_small_regressions_are_taken_apart(what, monkeypatch):
     assert not singular_values.is_small(regression)
     # A rate is looked at in larger ones too, if not in others.
     assert singular_values.is_small(regression, estimates=False) == (what != "not in memory")
+
+
+@pytest.mark.parametrize("is_weighted", [False, True])
+@pytest.mark.parametrize("apart", [1e-5, 0.0], ids=["nearly equal columns", "equal columns"])
+def test_a_look_holds_no_more_than_the_descent_beside_the_data(apart, is_weighted, rng):
+    rows, X = 400_000, rng.normal(size=(400_000, 4)).astype(np.float32)
+    X[:, 1] = X[:, 0] + np.float32(apart) * X[:, 1]
+    y = rng.normal(3, 1, rows).astype(np.float32)
+    weight = rng.uniform(0.5, 2, rows).astype(np.float32) if is_weighted else None
+    regression = jd.LinearRegression(X, y, sample_weight=weight)
+    named = {each.name: each for each in jd.plan(regression).candidates}
+    params = {"weights": np.zeros(4, np.float32), "intercept": np.float32(3)}
+    tracemalloc.start()
+    look = singular_values.at_hand(regression, params, 1.0)
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert bool(look.is_exact) == (apart > 0)
+    roots = 8 * rows if is_weighted and not apart else 0  # of the weights, for the singular values
+    assert held < named["ConjugateGradient()"].working_bytes + roots
 
 
 @pytest.mark.parametrize("l2", [0.0, 1e-7], ids=["no penalty", "a small penalty"])

@@ -108,7 +108,7 @@ class Dense(Design):
         return dataclasses.replace(self, center=sum_of_centers(self.center, center))
 
     def to_dense(self) -> jax.Array:
-        return _less(self.array.astype(self.dtype), self.center)
+        return _less(self.array.astype(self.dtype, copy=False), self.center)
 
     def dense_bytes(self) -> int:
         is_copied = self.array.dtype != self.dtype or self.center is not None

@@ -201,7 +201,7 @@ def largest_decrease(solution: by_lapack.Minimiser, weights: np.ndarray, allowed
             sought = Vt @ (slope / own[:, None]) / np.where(sizes > 0, sizes, 1)[:, None]
         else:
             U, sizes, Vt = np.linalg.svd(A / own, full_matrices=False)
-            sought = U.T @ posed.residual
+            sought = U.T @ posed.whole
         kept = sizes > _shares(eps)[:, None] * sizes[0]
         inverse = np.where(kept, 1 / np.where(sizes > 0, sizes, 1), 0)
         steps = np.einsum("fk,sko->fso", Vt.T, inverse[:, :, None] * sought) / own[:, None, None]
@@ -210,7 +210,7 @@ def largest_decrease(solution: by_lapack.Minimiser, weights: np.ndarray, allowed
             squares = np.einsum("fso,fso->so", steps, np.tensordot(gram, steps, axes=1))
         else:
             images = np.tensordot(A, steps, axes=1)
-            inner = np.einsum("rso,ro->so", images, posed.residual)
+            inner = np.einsum("rso,ro->so", images, posed.whole)
             squares = np.einsum("rso,rso->so", images, images)
         length = np.sqrt(np.maximum(squares, 0))
         return _certain(steps, inner, length, posed, eps) * unit * unit
@@ -230,7 +230,8 @@ class _Posed(NamedTuple):
       scale: one over these lengths, (features,); zero for a column of zeros.
       gram: ``A'A``, (features, features).
       slope: ``A'r``, (features, outputs).
-      residual: r, (rows + features, outputs).
+      residual: the rows of r that have targets, (rows, outputs).
+      penalised: the penalty's rows of r, (features, outputs).
       moved: the size of the terms of r, (outputs,).
     """
 
@@ -238,6 +239,7 @@ class _Posed(NamedTuple):
     gram: np.ndarray
     slope: np.ndarray
     residual: np.ndarray
+    penalised: np.ndarray
     moved: np.ndarray
 
     @classmethod
@@ -249,15 +251,22 @@ class _Posed(NamedTuple):
         lengths, weighed = np.sqrt(squares), functools.partial(regression.weighed, of=np.sqrt)
         moved = lengths @ np.abs(weights) + np.linalg.norm(weighed(regression.y), axis=0)
         scale = np.where(lengths > 0, 1 / np.where(lengths > 0, lengths, 1), 0)
-        residual = regression.product(weights) - regression.y
+        residual = regression.product(weights)
+        residual -= regression.y
         # Centred twice, because the first mean is rounded.
         for _ in range(2 * regression.intercept):
-            residual = residual - np.sum(regression.share * residual, axis=0) / regression.total
-        rooted = weighed(residual)
-        slope = regression.transposed_product(rooted, is_centred=True) + l2 * weights
+            residual -= regression.sums(residual) / regression.total
+        residual = weighed(residual)
+        slope = regression.transposed_product(residual, is_centred=True) + l2 * weights
+        penalised = np.sqrt(l2) * weights
         gram = regression.gram + l2 * np.eye(len(scale))
-        residual = np.concatenate([rooted, np.sqrt(l2) * weights])
-        return cls(scale, gram * scale * scale[:, None], scale[:, None] * slope, residual, moved)
+        gram, slope = gram * scale * scale[:, None], scale[:, None] * slope
+        return cls(scale, gram, slope, residual, penalised, moved)
+
+    @property
+    def whole(self) -> np.ndarray:
+        """r, (rows + features, outputs)."""
+        return np.concatenate([self.residual, self.penalised])
 
     def rows(self, regression: StoredRegression) -> np.ndarray:
         """A, (rows + features, features)."""
@@ -286,8 +295,9 @@ def _certain(
     """
     # The columns of A were divided by their lengths: each is one, means included.
     rounding = eps * np.sum(np.abs(steps), axis=0)
-    sizes = np.sqrt(np.sum(np.square(posed.residual), axis=0))
-    lost = sizes * (rounding + eps * len(posed.residual) ** 0.5 * length)
+    parts = posed.residual, posed.penalised
+    sizes = np.sqrt(sum(np.einsum("ro,ro->o", part, part) for part in parts))
+    lost = sizes * (rounding + eps * sum(map(len, parts)) ** 0.5 * length)
     shares = (inner - lost) / (length + rounding) - eps * posed.moved
     falls = np.where(np.isfinite(shares), np.maximum(shares, 0), 0)
     return 0.5 * float(np.sum(np.square(np.max(falls, axis=0, initial=0))))

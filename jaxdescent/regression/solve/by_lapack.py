@@ -126,7 +126,7 @@ class Minimiser:
         moved = (weights * self.ratio - self.exact.high) - self.exact.low
         if self.factor.triangle is None:
             image = own.product(moved, is_centred=True)
-            squares = np.sum(np.square(image)) + np.sum(own.l2 * np.square(moved))
+            squares = np.sum(np.square(image, out=image)) + np.sum(own.l2 * np.square(moved))
         else:
             squares = np.sum(np.square(self.factor.triangle @ moved))
         if own.intercept:
@@ -201,7 +201,7 @@ def _lower(first: Minimiser, second: Minimiser) -> Minimiser:
 
     def values(of: Minimiser) -> Array:
         residual, _ = own.residual(of.exact.high, of.offset.high)
-        squares = np.sum(own.share * np.square(residual), axis=0)
+        squares = own.sums(np.square(residual, out=residual))
         return squares + np.sum(own.l2 * np.square(of.exact.high), axis=0)
 
     is_first = values(first) <= values(second)
@@ -275,7 +275,7 @@ def _turned(
     product of A and Q, if it is given.
     """
     residual, pulled = regression.residual(weights.high, offset.high)
-    sums = np.sum(regression.weighed(residual), axis=0)
+    sums = regression.sums(residual)
     penalty = regression.l2 * weights.high
     if AQ is not None:
         rotated = AQ.T @ regression.weighed(residual, np.sqrt)

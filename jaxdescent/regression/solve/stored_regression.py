@@ -24,8 +24,8 @@ Array = np.ndarray
 class StoredRegression:
     """The arrays of a regression in float64, and sums that a solve needs, computed once.
 
-    An X of up to 32 bits and more than :data:`BLOCK` entries is kept in float32: each pass converts
-    it block by block, which is faster than to read a copy.
+    An X of up to 32 bits and more than :data:`BLOCK` entries is kept in float32, and its targets
+    too: each pass converts X block by block, which is faster than to read a copy.
 
     Attributes:
       X: (rows, features), not centred.
@@ -50,12 +50,13 @@ class StoredRegression:
         """The regression from arrays of any float dtype."""
         X = np.asarray(X)
         digits = np.promote_types(X.dtype, np.float32)
-        share = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight)
+        kept = digits if X.size > BLOCK else np.dtype(np.float64)
+        one = np.ones(1) if sample_weight is None else np.asarray(sample_weight, np.float64)
         return cls(
-            np.asarray(X, digits if X.size > BLOCK else np.float64),
-            np.asarray(y, np.float64).reshape(len(X), -1),
+            np.asarray(X, kept),
+            np.asarray(y, np.promote_types(kept, np.asarray(y).dtype)).reshape(len(X), -1),
             np.atleast_1d(np.asarray(l2, np.float64)),
-            np.asarray(share, np.float64)[:, None],
+            np.broadcast_to(one, len(X))[:, None],
             intercept,
             digits,
         )
@@ -83,7 +84,8 @@ class StoredRegression:
         if not self.intercept:
             return np.zeros(self.X.shape[1])
         if self._is_in_blocks:
-            return self.transposed_product(self.share)[:, 0] / self.total
+            # BLAS takes no array that repeats one number.
+            return self.transposed_product(np.array(self.share))[:, 0] / self.total
         return self._columns[0]
 
     @property
@@ -194,6 +196,10 @@ class StoredRegression:
         """The rows times a function of their weights, by default the weights themselves."""
         return of(self.share) * rows if self._is_weighted else rows
 
+    def sums(self, rows: Array) -> Array:
+        """The sums of the rows times their weights, (outputs,)."""
+        return self.share[:, 0] @ rows if self._is_weighted else np.sum(rows, axis=0)
+
     @functools.cached_property
     def _columns(self) -> tuple[Array, Array]:
         # The mean's rounding is far below the digits of narrow data.
@@ -219,7 +225,7 @@ class StoredRegression:
         ``is_exact`` subtracts what rounding leaves of the means too.
         """
         if not self.intercept:
-            return np.zeros(columns.shape[1]), columns
+            return np.zeros(columns.shape[1]), np.asarray(columns, np.float64)
         share = self.share[:, 0] / self.total
         mean = share @ columns
         moved = columns - mean
@@ -231,12 +237,11 @@ class StoredRegression:
 
     def value_at_constant(self) -> float:
         """The value at the best constant model."""
-        moved = self._targets[1]
-        return 0.5 * float(np.sum(self.weighed(moved) * moved))
+        return 0.5 * float(np.sum(self.sums(np.square(self._targets[1]))))
 
     def slope_at_constant(self) -> float:
         """The norm of the gradient by the weights at the best constant model."""
-        sums = np.sum(self.weighed(self._targets[1]), axis=0)
+        sums = self.sums(self._targets[1])
         return float(np.linalg.norm(self._pulled_targets - np.outer(self.mean, sums)))
 
     @functools.cached_property
@@ -250,8 +255,9 @@ class StoredRegression:
         They take one pass over X, of a wide X two, and none where w is zero.
         """
         if self._is_constant(weights):
-            residual, moved = self.y - offset, self.total * (offset - self.target_mean)
+            moved = self.total * (offset - self.target_mean)
             slope = self._pulled_targets - np.outer(self.mean, moved)
+            residual = self.y - offset
             # Targets that equal the constant have no gradient, although rounding leaves some.
             return residual, np.where(residual.any(axis=0), slope, 0)
         if self._is_wide:
@@ -271,9 +277,9 @@ class StoredRegression:
     def at(self, weights: Array, offset: Array) -> tuple[float, float]:
         """The value and the gradient's norm."""
         residual, pulled = self.residual(weights, offset)
-        weighted, slope = self.weighed(residual), self.l2 * weights - pulled
-        squares = np.sum(np.square(slope))
+        squares = np.sum(np.square(self.l2 * weights - pulled))
         if self.intercept:
-            squares = squares + np.sum(np.square(np.sum(weighted, axis=0)))
-        penalty = np.sum(self.l2 * np.square(weights))
-        return 0.5 * float(np.sum(weighted * residual) + penalty), float(np.sqrt(squares))
+            squares = squares + np.sum(np.square(self.sums(residual)))
+        value = np.sum(self.sums(np.square(residual, out=residual)))
+        value = value + np.sum(self.l2 * np.square(weights))
+        return 0.5 * float(value), float(np.sqrt(squares))
