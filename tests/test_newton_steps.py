@@ -170,6 +170,32 @@ def test_a_flat_direction_beside_steep_ones_refutes_claims(rng):
     assert np.sum(np.array(above) > FACTOR) >= 4  # the descent does end in the valley
 
 
+def effort(pushes, start):
+    """The cost of pushes that hold a pendulum upright, from which it falls."""
+
+    def moved(state, push):
+        turn, speed = state[0] + 0.1 * state[1], state[1]
+        state = jnp.stack([turn, speed + 0.1 * (jnp.sin(turn) + push)])
+        return state, 1.5 - jnp.cos(turn) + 0.1 * state[1] ** 2
+
+    last, costs = jax.lax.scan(moved, start, pushes)
+    return jnp.sum(costs) + 1e-2 * jnp.sum(pushes**2) + 10 * jnp.sum(last**2)
+
+
+def test_claims_on_an_unstable_path_are_true():
+    rng = np.random.default_rng(1)
+    for _ in range(3):
+        pushes, start = (np.float32(rng.normal(size=size)) for size in (160, 2))
+        result = jd.minimize(effort, 0.1 * pushes, args=(start,))
+        with jax.enable_x64(True):
+            at = np.asarray(result.params, float), np.asarray(start, float)
+            slope, matrix = (np.asarray(of(effort)(*at)) for of in (jax.grad, jax.hessian))
+        values, vectors = np.linalg.eigh(matrix)
+        left = 0.5 * np.sum((vectors.T @ slope) ** 2 / np.abs(values))
+        is_near = left <= FACTOR * TOLERANCE * float(result.value)
+        assert is_near or status(result) == "STAGNATED"
+
+
 def test_a_kink_has_no_curvature():
     objective = as_objective(lambda x: jnp.sum(jnp.abs(x)), ())
     assert seen_at(objective, np.float32([1e-6, 2])).curvature == 0

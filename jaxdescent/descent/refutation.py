@@ -37,6 +37,7 @@ from jaxdescent.descent.looks import (
 from jaxdescent.descent.measured import Measured
 from jaxdescent.descent.nearness import with_bound_alone
 from jaxdescent.descent.watch import Looks, Loop, Watch
+from jaxdescent.inputs.functions import MOST_IN_DOUBLE
 from jaxdescent.kernels import loops
 from jaxdescent.kernels.branches import seldom
 from jaxdescent.kernels.platform import on_one_cpu
@@ -96,9 +97,9 @@ class Refutable(Measured):
         is_direct = self.method.solves_at_once(self.objective)
         return is_direct and singular_values.is_worth_another_solve(regression)
 
-    def is_seen_by_host(self, params: Params) -> bool:
+    def is_seen_by_host(self, params: Params, *, is_blurred: bool = False) -> bool:
         """Whether the host can look at a claim that is made at these params, if all arrays are
-        concrete.
+        concrete; ``is_blurred`` as in :class:`Asked`.
         """
         is_possible = self.is_refutable(params, is_tried=False)
         if not (is_possible and placement.is_at_hand((params, self.objective))):
@@ -109,7 +110,8 @@ class Refutable(Measured):
             return False
         from jaxdescent.descent.looks import few_unknowns  # regressions go without it
 
-        return few_unknowns.is_possible(self.objective, params)
+        most = MOST_IN_DOUBLE if is_blurred else few_unknowns.MOST_ALWAYS
+        return few_unknowns.is_possible(self.objective, params, most)
 
     def is_known_to_host(self, loop: Loop) -> bool:
         """Whether the host knows the minimum at the end of this loop, so that there is something to
@@ -121,7 +123,7 @@ class Refutable(Measured):
     def _seen_by_host(self, loop: Loop, asked: Asked) -> Look | None:
         """The host's look at the claim; None if a program must look instead."""
         if (regression := self.objective.linear_regression) is None:
-            return self._function_seen_by_host(loop)
+            return self._function_seen_by_host(loop, asked)
         if not placement.is_at_hand((loop.params, self.objective)):
             return None
         allowed = float(asked.allowed)
@@ -134,8 +136,9 @@ class Refutable(Measured):
                 return Look(np.zeros(()), *3 * [np.zeros((), bool)])
         return singular_values.at_hand(regression, loop.params, allowed)
 
-    def _function_seen_by_host(self, loop: Loop) -> Look | None:
-        if not self.is_seen_by_host(loop.params):
+    def _function_seen_by_host(self, loop: Loop, asked: Asked) -> Look | None:
+        is_blurred = bool(asked.is_looked_at & asked.is_blurred)
+        if not self.is_seen_by_host(loop.params, is_blurred=is_blurred):
             return None
         from jaxdescent.descent.looks import few_unknowns  # regressions go without it
 
@@ -215,7 +218,8 @@ class Refutable(Measured):
             is_stuck = is_stuck | (loop.status == Status.MAX_ITERATIONS.value)
         is_stuck = is_stuck & is_on
         known = xp.maximum(allowed, xp.where(is_stuck, watch.suboptimality, allowed))
-        return Asked(is_claim, is_claim | is_stuck, allowed, known)
+        is_blurred = watch.floor > self.tolerance.allowed(loop.value, 0, xp)
+        return Asked(is_claim, is_claim | is_stuck, allowed, known, is_blurred)
 
     def _answered(
         self, loop: Loop, asked: Asked, look: Look, xp: Any = jnp

@@ -50,8 +50,9 @@ def is_fleeting(tree: Any) -> bool:
     return False
 
 
-MOST_IN_DOUBLE = 128
-"""The most unknowns of an objective's function for which a claim is examined in float64."""
+MOST_IN_DOUBLE = 512
+"""The most unknowns for which a Hessian is formed and every eigenvalue computed: for a certificate,
+and in float64 for a claim on a function, which its certificate must not contradict."""
 
 
 def hoist(function: Any, *example: Any, always: bool = False, in_double: bool = False) -> Any:

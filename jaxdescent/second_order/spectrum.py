@@ -16,15 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent import processes
+from jaxdescent.inputs.functions import MOST_IN_DOUBLE
 from jaxdescent.objectives import Objective, Params
 from jaxdescent.second_order import hessian_matrix, lanczos
 from jaxdescent.second_order.by_factors import Spectrum, of_band, of_cholesky
 from jaxdescent.second_order.curvature import Curvature
 from jaxdescent.second_order.hessian_matrix import kind_of
 from jaxdescent.second_order.newton import newton_of
-
-EIGENVALUES_LIMIT = 512
-"""The most unknowns for which the Hessian is formed and every eigenvalue computed."""
 
 FIRST_STEPS = 64
 """The number of Hessian-vector products that are spent on the extreme eigenvalues in any case."""
@@ -52,7 +50,7 @@ def spectrum_at(
     curvature = Curvature.at(objective, params)
     if objective.is_separable:
         return _of_diagonal(curvature)
-    if curvature.size <= EIGENVALUES_LIMIT:
+    if curvature.size <= MOST_IN_DOUBLE:
         return spectrum_of_all(curvature, _by_structure(objective, params))
     process = lanczos.Process(curvature)
     process.advance(FIRST_STEPS)

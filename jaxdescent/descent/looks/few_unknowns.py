@@ -24,7 +24,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from jaxdescent.descent.looks import Look
-from jaxdescent.inputs.functions import MOST_IN_DOUBLE, anew
+from jaxdescent.inputs.functions import anew
 from jaxdescent.kernels import loops
 from jaxdescent.kernels.branches import seldom
 from jaxdescent.kernels.host_calls import host_call
@@ -35,6 +35,10 @@ from jaxdescent.objectives.stationary import dense_hessian
 from jaxdescent.second_order import stationarity
 from jaxdescent.second_order.curvature import AGREEMENT, Curvature, as_double, double
 from jaxdescent.second_order.newton import Newton
+
+MOST_ALWAYS = 128
+"""The most unknowns for which every claim is looked at. With more, the eigenvalues take longer than
+most descents: only a claim is that the params' own dtype cannot show, and of an eager call."""
 
 MOST_NUMBERS = 1 << 22
 """The largest product of the number of unknowns and the numbers in the data, or in an array that
@@ -91,10 +95,10 @@ class _Judged(NamedTuple):
     allowed: Any
 
 
-def is_possible(objective: Objective, params: Params) -> bool:
-    """Whether the Hessian's columns are few and the data small."""
+def is_possible(objective: Objective, params: Params, most: int = MOST_ALWAYS) -> bool:
+    """Whether the Hessian has at ``most`` so many columns, and the data are small."""
     size, data = _sizes(objective, params)
-    return size <= MOST_IN_DOUBLE and size * max(data, size) <= MOST_NUMBERS
+    return size <= most and size * max(data, size) <= MOST_NUMBERS
 
 
 def members_at_once(objective: Objective, params: Params) -> int:
