@@ -530,6 +530,34 @@ def weights_in_float64(X, y, l2, sample_weight, intercept):
     return A.T @ jnp.linalg.solve(A @ A.T + l2 * jnp.eye(len(A)), t)
 
 
+def derivatives(function, data, ways):
+    """The first derivatives by all data, and how they change along these ways."""
+    return jax.jvp(jax.grad(function), (data,), (ways,))
+
+
+@functools.cache
+def in_float64(shape, l2):
+    """Data, ways, their condition number, a covector, and the derivatives in float64, which are
+    those of every solver: they are compiled once.
+    """
+    rng = np.random.default_rng(0)
+    rows, condition = shape[0], 10 ** rng.uniform(1, 2.5)
+    X = of_condition(condition, rng, *shape) * rows**0.5
+    data = X, rng.normal(size=rows), l2, rng.uniform(0.5, 2, rows)
+    ways = *(rng.normal(size=np.shape(part)) for part in data[:2]), l2, data[3] * (l2 > 0)
+    data, ways = jax.tree.map(np.float32, (data, ways))
+    # The weights themselves, whose product with their derivative by the penalty does not cancel.
+    own = jax.jit(lambda data: weights_in_float64(*data, 1))(jax.tree.map(np.float64, data))
+    back = np.asarray(own, np.float32)
+
+    def exact(data):
+        return jnp.sum(back.astype(float) * weights_in_float64(*data, 1))
+
+    wide = jax.tree.map(np.float64, (data, ways))
+    expected = jax.jit(functools.partial(derivatives, exact))(*wide)
+    return data, ways, condition, back, jax.tree.map(np.asarray, expected)
+
+
 @pytest.mark.parametrize(
     ("shape", "l2", "solver"),
     [
@@ -546,34 +574,17 @@ def weights_in_float64(X, y, l2, sample_weight, intercept):
     ids=str,
 )
 def test_first_and_second_derivatives_of_ill_conditioned_data_are_those_in_float64(
-    shape, l2, solver, rng, monkeypatch
+    shape, l2, solver, monkeypatch
 ):
     """Up to eps times the condition number, by all data of weighted rows with an intercept."""
+    data, ways, condition, back, expected = in_float64(shape, l2)
     take(solver, monkeypatch)
-    rows, condition = shape[0], 10 ** rng.uniform(1, 2.5)
-    X = of_condition(condition, rng, *shape) * rows**0.5
-    data = X, rng.normal(size=rows), l2, rng.uniform(0.5, 2, rows)
-    ways = *(rng.normal(size=np.shape(part)) for part in data[:2]), l2, data[3] * (l2 > 0)
-    of_float32 = functools.partial(jax.tree.map, np.float32)
-    data, ways = of_float32(data), of_float32(ways)
-    # The weights themselves, whose product with their derivative by the penalty does not cancel.
-    own = jax.jit(lambda data: weights_in_float64(*data, 1))(jax.tree.map(np.float64, data))
-    back = np.asarray(own, np.float32)
 
     def found(data):
         X, y, l2, weight = data
         regression = jd.LinearRegression(X, y, l2=l2, sample_weight=weight)
         return jnp.sum(back * jd.minimize(regression).params["weights"])
 
-    def exact(data):
-        return jnp.sum(back.astype(float) * weights_in_float64(*data, 1))
-
-    def derivatives(function, data, ways):
-        return jax.jvp(jax.grad(function), (data,), (ways,))
-
-    expected = jax.jit(functools.partial(derivatives, exact))(
-        *jax.tree.map(np.float64, (data, ways))
-    )
     which = slice(None) if l2 else slice(2)  # without a penalty the others may be zero
     for got, right in zip(derivatives(found, data, ways), expected, strict=True):
         for own, other in zip(got[which], right[which], strict=True):
