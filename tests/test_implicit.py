@@ -410,6 +410,32 @@ def test_a_ridge_with_more_features_than_rows_moves_with_all_its_data(intercept,
         np.testing.assert_allclose(np.sum(slope * along), exact, atol=2e-3 * size)
 
 
+def test_the_weights_of_equal_rows_decide_which_target_a_wide_regression_meets(rng):
+    """First derivatives, and second ones by the targets and the weights of the rows."""
+    X, y, weight, along = rng.normal(size=(5, 9)), *rng.uniform(1, 2, (3, 5))
+    X[4], y = X[0], np.stack([y, -y], axis=1)
+    l2, back = np.array([0, 0.5]), rng.normal(size=(9, 2))
+
+    def found(y, weight):
+        regression = jd.LinearRegression(X, y, l2=l2, sample_weight=weight)
+        return jnp.sum(back * jd.minimize(regression).params["weights"])
+
+    def by_targets(weight):
+        """The derivative by the targets, whose product with them is the function."""
+        A = np.sqrt(weight)[:, None] * (X - weight @ X / np.sum(weight))
+        roots = [np.vstack([A, np.sqrt(each) * np.eye(9)]) for each in l2]
+        free = [np.linalg.pinv(root, rcond=1e-9)[:, :5] * np.sqrt(weight) for root in roots]
+        own = np.stack([column @ each for column, each in zip(back.T, free, strict=True)], axis=1)
+        return own - np.outer(weight, np.sum(own, axis=0)) / np.sum(weight)
+
+    moved = (by_targets(weight + 1e-5 * along) - by_targets(weight - 1e-5 * along)) / 2e-5
+    slopes = jax.jit(jax.grad(found, (0, 1)))
+    (own, of_weight), (second, _) = jax.jvp(lambda weight: slopes(y, weight), (weight,), (along,))
+    np.testing.assert_allclose(own, by_targets(weight), atol=1e-9)
+    np.testing.assert_allclose(of_weight @ along, np.sum(y * moved), rtol=1e-6)
+    np.testing.assert_allclose(second, moved, atol=1e-7)
+
+
 @pytest.mark.core
 def test_second_derivatives_by_the_weights_of_rows_hold_where_these_are_zero(data):
     weight = np.where(np.arange(7) < 3, 0.0, data["sample_weight"])
@@ -718,9 +744,11 @@ def test_where_a_solution_jumps_it_has_no_derivative(solver, rng, monkeypatch):
     def first(X, y):
         return jd.minimize(jd.LinearRegression(X, y)).params["weights"][0]
 
+    slope = jax.grad(first, 1)
     assert np.all(np.isnan(jax.grad(first)(X, y)))
+    assert np.all(np.isnan(jax.jvp(lambda X: slope(X, y), (X,), (X,))[1]))
     exact = np.linalg.pinv((X - X.mean(axis=0)).astype(float), rcond=1e-5)[0]
-    np.testing.assert_allclose(jax.grad(first, 1)(X, y), exact, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(slope(X, y), exact, rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -93,7 +93,7 @@ def _moved_regression(regression: Any, root: Params, tangents: Any) -> Params:
     """The change of a regression's params. If there are several solutions, the weights have least
     norm, and determine the intercept.
     """
-    weights, by_features, are_uneven = Weights.near(regression, root["weights"])
+    weights, others = Weights.near(regression, root["weights"])
 
     def moved_by(weights: Weights) -> Params:
         def params(regression: Any) -> Params:
@@ -104,23 +104,42 @@ def _moved_regression(regression: Any, root: Params, tangents: Any) -> Params:
 
         return _change(params, regression, tangents)
 
-    if by_features is None:
-        moved = moved_by(weights)
-    else:
+    def moved_if(is_needed: jax.Array, weights: Weights) -> Params:
+        still = functools.partial(jax.tree.map, jnp.zeros_like, root)
+        return lax.cond(of_any(jnp.any(is_needed)), lambda: moved_by(weights), still)
 
-        def moved_if(is_needed: jax.Array, weights: Weights) -> Params:
-            still = functools.partial(jax.tree.map, jnp.zeros_like, root)
-            return lax.cond(of_any(is_needed), lambda: moved_by(weights), still)
-
-        ways = moved_if(are_uneven, by_features), moved_if(~are_uneven, weights)
-        moved = jax.tree.map(functools.partial(jnp.where, are_uneven), *ways)
-    of_design = jax.tree.leaves(tangents.X, is_leaf=lambda leaf: isinstance(leaf, SymbolicZero))
-    if weights.jumps is None or all(isinstance(leaf, SymbolicZero) for leaf in of_design):
+    usual = functools.reduce(jnp.logical_and, (~serves for _, serves in others), jnp.array(True))
+    moved = moved_if(usual, weights) if others else moved_by(weights)
+    for other, serves in others:
+        moved = jax.tree.map(functools.partial(jnp.where, serves), moved_if(serves, other), moved)
+    if weights.jumps is None:
         return moved
+    jumps = weights.jumps & (jnp.asarray(regression.l2) <= 0)
     # A product with NaN makes cotangents NaN too.
-    is_free = jnp.asarray(regression.l2) <= 0
-    one = jnp.where(is_free & weights.jumps, jnp.nan, 1)
+    one = jnp.where(jumps, jnp.nan, 1) if _moves(tangents.X) else _one(regression.X, jumps)
     return jax.tree.map(lambda x: x * jnp.broadcast_to(one.astype(x.dtype), x.shape), moved)
+
+
+@jax.custom_jvp
+def _one(design: Any, jumps: jax.Array) -> jax.Array:
+    """One, whose derivative by the design is NaN where the weights jump: so is the second
+    derivative of the weights by their targets and then by the design.
+    """
+    del design
+    return jnp.ones(jumps.shape)
+
+
+@functools.partial(_one.defjvp, symbolic_zeros=True)
+def _one_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    one, moving = _one(*primals), _moves(tangents[0])
+    total = sum((jnp.sum(leaf).astype(one.dtype) for leaf in moving), start=jnp.zeros_like(one))
+    return one, jnp.where(primals[1], jnp.nan, 0).astype(one.dtype) * total
+
+
+def _moves(tangents: Any) -> list[jax.Array]:
+    """The tangents that are no symbolic zeros."""
+    leaves = jax.tree.leaves(tangents, is_leaf=lambda leaf: isinstance(leaf, SymbolicZero))
+    return [leaf for leaf in leaves if not isinstance(leaf, SymbolicZero)]
 
 
 @jax.custom_jvp

@@ -33,6 +33,7 @@ from jaxdescent.regression.solve.centred import columns
 from jaxdescent.regression.solve.factor import is_uneven
 from jaxdescent.regression.solve.least_squares import by_conjugate_gradients
 from jaxdescent.regression.solve.pseudo_inverse import (
+    OfTranspose,
     OnOneCPU,
     Solver,
     is_possible,
@@ -42,6 +43,7 @@ from jaxdescent.regression.solve.pseudo_inverse import (
 )
 
 Pair = tuple[jax.Array, jax.Array]
+Other = tuple["Weights", jax.Array]
 
 
 class Weights(NamedTuple):
@@ -63,7 +65,7 @@ class Weights(NamedTuple):
     jumps: jax.Array | None
 
     @classmethod
-    def near(cls, regression: Any, like: jax.Array) -> tuple[Weights, Weights | None, Any]:
+    def near(cls, regression: Any, like: jax.Array) -> tuple[Weights, list[Other]]:
         """The weights near those of a regression, which may have an intercept.
 
         Up to the size of :func:`~jaxdescent.regression.solve.pseudo_inverse.is_possible` X is
@@ -76,10 +78,12 @@ class Weights(NamedTuple):
           like: an array with the weights' shape and dtype.
 
         Returns:
-          The weights; the weights by a system with the features in units of their own, which needs
-          a penalty; and whether the second serve better, because X is wide and its columns are
-          uneven: in the space of the rows short columns are lost beside long ones. The last two are
-          None where NumPy factorises X, because float64 loses no column.
+          The weights, and for a wide X other systems for the same weights, each with where it
+          serves instead. One has the features in units of their own and needs a penalty: in the
+          space of the rows short columns are lost beside long ones, but not in float64, where NumPy
+          factorises X. The other has residuals, for rows with weights that depend on each other:
+          then the weights of the rows decide which of their targets are met, and without a penalty
+          the system of a wide X says that all are.
         """
         regression = lax.stop_gradient(regression)
         alone = regression.eliminated().objective if regression.intercept else regression
@@ -87,7 +91,7 @@ class Weights(NamedTuple):
         rows, features = design.shape
         most = min(rows - (design.uncentred is not None), features)
         is_wide = most < features and rows <= features
-        is_factorised, jumps = is_possible_on_host(regression), None
+        is_factorised, jumps, others = is_possible_on_host(regression), None, list[Other]()
         by_turns = functools.partial(by_conjugate_gradients, alone, dtype=dtype)
         if is_factorised:
             solver = of_regression(regression, alone, dtype=dtype, is_wide=is_wide)
@@ -95,6 +99,9 @@ class Weights(NamedTuple):
                 weighty = jnp.sum(regression.sample_weight != 0, dtype=jnp.int32)
                 most = jnp.minimum(most, weighty - int(regression.intercept))
             jumps = solver.rank < most
+            if is_wide and regression.sample_weight is not None:
+                of_rows = cls(shape, dtype, OfTranspose(solver), False, None)
+                others.append((of_rows, jumps & (jnp.asarray(regression.l2) == 0)))
             if not is_possible(regression):
                 solver = OnOneCPU(solver, by_turns(is_wide=is_wide), design.is_whole)
         else:
@@ -102,10 +109,11 @@ class Weights(NamedTuple):
         own = cls(shape, dtype, solver, is_wide, jumps)
         lengths = lengths_of(design, regression.sample_weight)
         if not is_wide or lengths is None or (is_factorised and is_on_one_cpu()):
-            return own, None, None
+            return own, others
         solver = by_turns(is_wide=False)
         is_penalised = jnp.min(jnp.asarray(regression.l2)) > 0
-        return own, cls(shape, dtype, solver, False, None), is_uneven(lengths) & is_penalised
+        others.append((cls(shape, dtype, solver, False, None), is_uneven(lengths) & is_penalised))
+        return own, others
 
     def __call__(self, regression: Any) -> jax.Array:
         """The weights, in ``self.shape``, of a regression without an intercept whose data have the

@@ -68,6 +68,19 @@ class PseudoInverse(NamedTuple):
         return _product(self.basis, shares), _product(self.image, shares)
 
 
+class OfTranspose(NamedTuple):
+    """Solutions without a penalty for the transpose of the matrix that was factorised."""
+
+    inverse: PseudoInverse
+
+    def solve(self, f: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """As in :class:`Solver`, with the part of g that the transpose has in its range."""
+        basis, image, gain, _ = self.inverse
+        rows = f - _product(basis, gain * _product(image.T, g))
+        shares = jnp.where(gain == 0, 0, _product(basis.T, rows))
+        return _product(image, gain * shares), _product(basis, shares)
+
+
 class OnOneCPU(NamedTuple):
     """Solutions by factors on one CPU, and by another solver elsewhere."""
 
