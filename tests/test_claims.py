@@ -364,6 +364,18 @@ def test_targets_whose_squares_are_no_numbers_are_no_solution(method, rng):
     assert float(jd.minimize(constant, method=method).value) == 0
 
 
+@pytest.mark.parametrize("units", [(1e-13, 1e-13), (1e-9, 1e-15)], ids=str)
+def test_a_gradient_whose_square_underflows_is_not_zero(units, rng):
+    X = (units[0] * rng.normal(size=(200, 70))).astype(np.float32)
+    y = (units[1] * (2 + rng.normal(size=200))).astype(np.float32)
+    result = jd.minimize(jd.LinearRegression(X, y, intercept=False), method=jd.LSMR())
+    A, t = X.astype(float) / units[0], y.astype(float) / units[1]
+    residual = A @ (np.asarray(result.params["weights"], float) * (units[0] / units[1])) - t
+    least = np.linalg.lstsq(A, t)[1][0]
+    assert status(result) == "CONVERGED"
+    assert residual @ residual < 1.0001 * least
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_a_wide_ridge_that_is_solved_has_converged(seed):

@@ -173,7 +173,6 @@ class ConjugateGradient(KeepingProgress):
         # the last one.
         share = slope / jnp.where(own.norm > 0, own.norm, 1)
         share = norm * (share / jnp.where(own.norm > 0, own.norm, 1))
-        squared_norm = norm * (norm if own.factor is None else share)
         own = own._replace(
             **at,
             direction=direction,
@@ -181,7 +180,7 @@ class ConjugateGradient(KeepingProgress):
             largest=largest,
             step=step,
             ritz=ritz,
-            height=ritz.height(squared_norm),
+            height=ritz.height(norm, norm if own.factor is None else share),
             iteration=iteration,
         )
         return params, own, 2, jnp.where(is_unbounded, lost, RUNNING)

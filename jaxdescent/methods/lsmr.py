@@ -30,6 +30,7 @@ from jaxdescent.methods.protocol import (
     implied_curvature,
     measure_at_best_intercept,
 )
+from jaxdescent.numerics import precision
 from jaxdescent.numerics.linear_systems import inverse
 from jaxdescent.numerics.ritz import caution
 from jaxdescent.objectives import Objective
@@ -241,13 +242,12 @@ class LSMR(LookingAhead):
         is_ended = jnp.all(is_done | is_singular)
         verdict = jnp.where(is_ended, Status.STAGNATED.value, RUNNING)
         verdict = jnp.where(jnp.all(is_done) & is_asked, Status.CONVERGED.value, verdict)
-        norm = jnp.sqrt(jnp.sum(jnp.square(scalars.gradient)))
-        height = jnp.sum(scalars.ritz.height(jnp.square(scalars.normal)))
+        norm = precision.norm(scalars.gradient)
+        height = jnp.sum(scalars.ritz.height(scalars.normal, scalars.normal))
         curvature = jnp.square(jnp.max(scalars.largest))
         if state.factor is not None:
             curvature = implied_curvature(norm, height)
-        code = Evidence.RITZ_VALUES.value
-        estimate = Estimate(height, curvature, code, caution(height.dtype))
+        estimate = Estimate(height, curvature, Evidence.RITZ_VALUES.value, caution(height.dtype))
         if state.means is not None:
             estimate = estimate.with_means(state.means, params["weights"])
         if state.factor is None:

@@ -66,10 +66,12 @@ class SmallestRitz(NamedTuple):
         other = jnp.where(length > 0, other / safe_length, 1)
         return SmallestRitz(largest, one * along + other * unit, diagonal)
 
-    def height(self, squared: jax.Array) -> jax.Array:
-        """``squared / (2 smallest Ritz value)``; infinite before the first step."""
+    def height(self, first: jax.Array, second: jax.Array) -> jax.Array:
+        """``first second / (2 smallest Ritz value)`` of two lengths, whose product may underflow;
+        infinite before the first step.
+        """
         is_known = self.inverse > 0
-        return jnp.where(is_known, 0.5 * squared * self.inverse, jnp.inf)
+        return jnp.where(is_known, 0.5 * first * self.inverse * second, jnp.inf)
 
 
 class ConjugateSteps(NamedTuple):

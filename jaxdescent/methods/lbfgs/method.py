@@ -79,7 +79,7 @@ class LBFGS(LineSearching):
         estimate = Estimate(left, curvature, caution=caution(left.dtype), forgets=forgets)
         if own.krylov is not None:
             # Unlike the pairs, the smallest Ritz value is never forgotten.
-            height = own.krylov.ritz.height(jnp.square(own.norm)).astype(left.dtype)
+            height = own.krylov.ritz.height(own.norm, own.norm).astype(left.dtype)
             left = jnp.where(height < jnp.inf, jnp.maximum(left, height), left)
             estimate = estimate._replace(suboptimality=left, rounding=curvature)
         return Progress(own.value, own.norm, estimate=estimate)
