@@ -9,6 +9,7 @@ problems". The names are those of the paper.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -87,7 +88,7 @@ def bidiagonalise(
       pulled: ``A'`` times that u.
       old: the last vectors; None in the first step.
     """
-    beta = column_norms(rows, penalty)
+    beta = (start_norms if old is None else column_norms)(rows, penalty)
     rows, penalty = rows * inverse(beta), penalty * inverse(beta)
     pulled = pulled * inverse(beta)
     direction = pulled if factor is None else factor.apply_transpose(pulled)
@@ -196,3 +197,12 @@ def column_norms(*parts: jax.Array) -> jax.Array:
     """The Euclidean norm of each output over all arrays, (1, outputs)."""
     norms = [jnp.linalg.norm(part, axis=0, keepdims=True) for part in parts]
     return jnp.linalg.norm(jnp.concatenate(norms), axis=0, keepdims=True)
+
+
+def start_norms(*parts: jax.Array) -> jax.Array:
+    """As :func:`column_norms`, also where squares underflow: residuals that are small numbers at
+    the start are no residuals of zero, which would end the descent there.
+    """
+    peaks = [jnp.max(jnp.abs(part), axis=0, keepdims=True, initial=0) for part in parts]
+    unit = functools.reduce(jnp.maximum, peaks)
+    return unit * column_norms(*(part * inverse(unit) for part in parts))

@@ -19,6 +19,7 @@ from jaxdescent.methods.golub_kahan import (
     column_norms,
     first_scalars,
     rotated,
+    start_norms,
 )
 from jaxdescent.methods.keeping_progress import GivenIntercept
 from jaxdescent.methods.protocol import (
@@ -135,7 +136,7 @@ class LSMR(LookingAhead):
             slope = {"weights": -pulled.reshape(params["weights"].shape)}
             value = 0.5 * jnp.sum(jnp.square(beta))
             given = GivenIntercept.at(params, means, value, slope)
-        scalars = first_scalars(basis, beta, alpha, column_norms(targets))
+        scalars = first_scalars(basis, beta, alpha, start_norms(targets))
         rounding = _rounding(regression, factor)
         return _State(
             basis=basis,
@@ -235,8 +236,7 @@ class LSMR(LookingAhead):
 
     def progress(self, objective: Objective, params: Params, state: _State) -> Progress:
         regression = _regression(objective, state.means)
-        is_done, is_singular = state.ends
-        scalars = state.scalars
+        (is_done, is_singular), scalars = state.ends, state.scalars
         # With the default tolerances the end is rounding; a given tolerance means convergence.
         is_asked = self.atol is not None or self.btol is not None
         is_ended = jnp.all(is_done | is_singular)
