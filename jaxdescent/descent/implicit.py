@@ -6,7 +6,9 @@ of the gradient at fixed x; no iteration of the descent is differentiated. The s
 Hessian-vector products, in which few unknowns are scaled by their own curvatures: otherwise an
 unknown in small units would have a small share of the residual however wrong it is. Where H is
 singular there are many minimisers, and ``dx = -H^+ dg``: the minimiser that was returned does not
-move along a flat direction.
+move along a flat direction. Where the curvatures of few unknowns differ by more than
+:func:`~jaxdescent.regression.solve.factor.is_uneven` allows, directions and norms are those in
+units of these curvatures.
 
 A regression's weights have an augmented system of their own
 (:mod:`jaxdescent.regression.solve.augmented`). If there are several solutions they are those of
