@@ -696,9 +696,33 @@ def test_a_quotation_mark_that_is_not_closed_up_to_the_end_is_refused(
             sum(block.rows for block in located(open_source(path), columns, 1000))
 
 
+@pytest.mark.parametrize("is_read", [True, False])
+@pytest.mark.parametrize(
+    "last", ['"', '"word', '"a, b', '"say ""hi""', '"a\nb', '"""', '"\n', '"12', '"true']
+)
+def test_a_file_that_ends_within_quotation_marks_is_refused(tmp_path, last, is_read):
+    known = last[1:] if last[1:] in ("12", "true") else "word"
+    for before, row in (("a,t\n1,{}\n2,", 2), ("t\n{}\n{}\n", 3), ('a,t\n"x\ny",{}\n"b",', 2)):
+        (tmp_path / "d.csv").write_text(before.replace("{}", known) + last, newline="")
+        source = open_source(tmp_path / "d.csv")
+        with pytest.raises(DataError, match=f"row {row} has a quotation mark that is not closed"):
+            list(located(source, ["t"] if is_read else list(source.kinds)[:1], 1000))
+
+
 @pytest.mark.parametrize("end", ["", "\n", "\r\n\r\n"])
 @pytest.mark.parametrize(
-    "last", ['"two\nlines"', '"two\nlines "" "', '"two\nlines with """', '"x"', '"\n"', '5" pipe']
+    "last",
+    [
+        '"two\nlines"',
+        '"two\nlines "" "',
+        '"two\nlines with """',
+        '"x"',
+        '"\n"',
+        '5" pipe',
+        '""',
+        '"x,"',
+        '"x,"""',
+    ],
 )
 def test_values_of_several_lines_are_closed(tmp_path, last, end):
     rows = 150_000
@@ -731,6 +755,8 @@ def test_folders_say_which_of_their_links_cannot_be_read(tmp_path):
         (os.mkfifo, "x.csv is no file: remove it"),
         (lambda path: os.link(folder / "a.csv", path), "x.csv is named twice, as .*a.csv too"),
         (lambda path: path.with_suffix(".csv.bz2").touch(), "x.csv.bz2 is packed in a way that"),
+        (lambda path: path.with_suffix(".csv.Z").touch(), "x.csv.Z is packed in a way that"),
+        (lambda path: path.with_suffix(".csv.lzma").touch(), "x.csv.lzma is packed in a way that"),
     ):
         make(folder / "x.csv")
         with pytest.raises(DataError, match=said):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,8 +23,8 @@ CHUNK_BYTES = 1 << 20
 CHUNKS_HELD = 48
 """Bytes that parsing holds, in chunks: the text, its places, the columns, and chunks read ahead."""
 
-END_BYTES = 1 << 12
-"""The bytes of a file's end in which its last quotation mark is looked for."""
+NUMBER_BYTES = 1 << 9
+"""The bytes of a file's end in which a number's quotation mark is looked for."""
 
 NOT_UTF_8 = "{} holds text that is not UTF-8: convert the file."
 
@@ -172,22 +173,43 @@ def first_text(source: Source, name: str) -> str:
 
 
 def _check_closed(path: pathlib.Path, last: Any, row: int) -> None:
-    """Refuse a last value whose quotation mark is never closed, so that it reaches from its line to
-    the file's end: pyarrow closes the mark there.
+    """Refuse a last value whose quotation mark is never closed, so that it reaches to the file's
+    end: pyarrow closes the mark there.
     """
     value = last[0] if last else None
-    if not isinstance(value, str) or not re.search("[\r\n]", value):
-        return
-    end = b""
-    with _unpacked(path) as file:  # its length is unknown
-        while more := file.read(CHUNK_BYTES):
-            end = (end + more)[-END_BYTES:]
-    marks = value.rstrip("\r\n").endswith('"') * 2 + 1  # one within a value is doubled
-    if not end.rstrip(b"\r\n").endswith(b'"' * marks):
+    if isinstance(value, str):
+        # A mark within a value is doubled, and behind a value that is closed stands one more. A
+        # value of nothing but line ends, closed before as many of them, looks open from its end.
+        written = f'"{value}'.encode().replace(b'"', b'""')[1:]
+        is_long = re.search("[\r\n]", value) is not None
+        end = _end_of(path, 1 + 2 * len(written), is_long=is_long)
+        opened = [mark + written for mark in (b",", b"\r", b"\n")]
+        closed = [mark + written for mark in opened]
+        is_open = end.endswith(tuple(opened)) and not end.endswith(tuple(closed))
+    else:
+        end = _end_of(path, NUMBER_BYTES, is_long=False)
+        is_open = re.search(rb'[,\r\n]"[^",\r\n]*\Z', end) is not None
+    if is_open:
         raise DataError(
             f"{path}: row {row:,} has a quotation mark that is not closed up to the file's end: "
             "close it, or double it where it is part of the value."
         )
+
+
+def _end_of(path: pathlib.Path, length: int, *, is_long: bool) -> bytes:
+    """The last bytes of a file's text. A packed file is unpacked for them a second time, which is
+    done for a value that ``is_long``: rows may be lost in it. Otherwise there are none.
+    """
+    end = b""
+    with path.open("rb") as plain:
+        if plain.read(2) not in PACKED:
+            plain.seek(max(plain.seek(0, os.SEEK_END) - length, 0))
+            return plain.read()
+    if is_long:
+        with _unpacked(path) as file:  # its length is unknown
+            while more := file.read(CHUNK_BYTES):
+                end = (end + more)[-length:]
+    return end
 
 
 WRONG_VALUE = re.compile(

@@ -30,7 +30,10 @@ files of its format: every program that descends loads this one."""
 ENDINGS = {end: form for form, (_, endings) in FORMATS.items() for end in endings.split()}
 """The format of each ending."""
 
-PACKED = (".gz", ".zst", ".bz2", ".xz", ".lz4", ".br", ".zip", ".7z")
+PACKED = (
+    *(".gz", ".gzip", ".zst", ".zstd", ".bz2", ".bzip2", ".xz", ".lzma", ".lz", ".lz4", ".lzo"),
+    *(".sz", ".snappy", ".br", ".z", ".zip", ".7z", ".rar"),
+)
 """Endings of packed files. Behind the ending of a format they hold rows, which must not be lost."""
 
 PATH_TYPES = (str, bytes, os.PathLike)
