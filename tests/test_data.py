@@ -678,6 +678,22 @@ class TestParquetPages:
         # A page of texts has their bytes, here nine or fewer, and four for the length of each.
         assert source.row_bytes(["many"]) == 64 + 9 + 4
 
+    def test_text_in_small_row_groups_has_its_width(self, tmp_path):
+        texts = [f"{i:01000}" for i in range(4000)]
+        for name, width in (("plain", 1000 + 4), ("levels", 0), ("mixed", 3000)):
+            table = pa.table({"t": ["x" * 3000] * 4000 if name == "mixed" else texts})
+            path = tmp_path / name
+            path.mkdir()
+            pq.write_table(
+                table, path / "a.parquet", row_group_size=100, use_dictionary=name != "plain"
+            )
+            if name == "mixed":
+                pq.write_table(
+                    pa.table({"t": ["y"] * 10}), path / "b.parquet", use_dictionary=False
+                )
+            beyond = open_source(path).row_bytes(["t"]) - 64
+            assert width <= beyond < 1.05 * width + 1
+
 
 @pytest.mark.parametrize("ending", ["csv", "csv.gz"])
 @pytest.mark.parametrize("columns", [["a"], ["t"], ["a", "t"]])

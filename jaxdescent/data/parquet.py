@@ -23,6 +23,9 @@ take longer than reading the groups."""
 
 BUFFER_BYTES = 1 << 16
 
+DICTIONARIES = {"PLAIN_DICTIONARY", "RLE_DICTIONARY"}
+"""The encodings of a column some of whose pages point to a dictionary."""
+
 
 class ParquetFiles(GroupedFiles):
     """Some Parquet files, one after another; only the columns asked for are read.
@@ -74,11 +77,13 @@ class ParquetFiles(GroupedFiles):
         """The extent with a column's pages in one more row group, of which pyarrow's metadata are
         given.
         """
-        size = column.total_uncompressed_size
-        pages = iter([Page(size, column.num_values, False, True)])
-        if size > SMALL_BYTES:
-            most = None if self.kinds[name] is Kind.TEXT else 2
-            pages = itertools.islice(pages_of(file, column), most)
+        size, is_text = column.total_uncompressed_size, self.kinds[name] is Kind.TEXT
+        # A block takes the rows of many small groups. Text without a dictionary is all in its pages
+        # then, and of one with a dictionary the headers tell how long it is.
+        points = is_text and not DICTIONARIES.isdisjoint(column.encodings)
+        pages = iter([Page(size, column.num_values, False, not is_text)])
+        if size > SMALL_BYTES or points:
+            pages = itertools.islice(pages_of(file, column), None if is_text else 2)
         for page in pages:
             extent = extent.including(page)
         return extent._replace(bytes=extent.bytes + size)
