@@ -196,7 +196,8 @@ WRONG_TYPES = [
     (lambda: regress(np.ones((4, 2), int)), r"X .*int64.*astype"),
     (lambda: regress(np.full((4, 2), "a")), r"X must be real.*<U1"),
     (lambda: regress([[1.0], [1.0, 2.0]]), r"X must be an array"),
-    (lambda: regress(y=Y * 1j), r"y must be real.*complex64"),
+    (lambda: regress(y=Y * 1j), r"y must be real.*complex64: pass y\.real and y\.imag apart\.$"),
+    (lambda: regress(np.ones((4, 2), complex)), r"complex128: pass X\.real and X\.imag apart"),
     (two_dtypes, r"one dtype.*float64.*float32"),
     (lambda: regress(l2="strong"), r"l2 must be a number.*'strong'"),
     # the other objectives
@@ -340,6 +341,7 @@ WRONG_VALUES = [
         r"Sketch\.seed must be at least 0, got -1",
     ),
     # regressions
+    (lambda: regress(np.ones((2, 4, 2), np.float32)), r"X .*got \(2, 4, 2\): reshape it, such as"),
     (lambda: regress(np.ones((0, 2), np.float32)), r"\(0, 2\).*empty"),
     (lambda: regress(np.ones((4, 0), np.float32)), r"\(4, 0\).*empty"),
     (lambda: regress(Y), r"\(rows, features\).*X\[:, None\]"),

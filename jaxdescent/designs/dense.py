@@ -56,10 +56,10 @@ class Dense(Design):
                 ) from error
         check_floats("X", X.dtype)
         if X.ndim != 2:
-            raise ValueError(
-                f"X must have shape (rows, features), got {X.shape}: for a single feature pass "
-                "X[:, None]."
-            )
+            way_out = "for a single feature pass X[:, None]"
+            if X.ndim != 1:
+                way_out = "reshape it, such as by X.reshape(rows, -1)"
+            raise ValueError(f"X must have shape (rows, features), got {X.shape}: {way_out}.")
         if 0 in X.shape:
             raise ValueError(
                 f"X must have at least one row and one feature, got shape {X.shape}: the data is "

@@ -64,9 +64,11 @@ def check_floats(name: str, dtype: Any, hint: str = "") -> None:
     is_foreign = isinstance(dtype, np.dtype) and not _is_known(dtype)
     if is_foreign or not jnp.issubdtype(dtype, jnp.floating):
         of_jax = " of a dtype that JAX has" if is_foreign and dtype.kind == "f" else ""
+        way_out = f"convert it, for example with {name}.astype('float32'){hint}"
+        if jnp.issubdtype(dtype, jnp.complexfloating):  # a conversion would drop half of it
+            way_out = f"pass {name}.real and {name}.imag apart"
         raise TypeError(
-            f"{name} must be real floating-point{of_jax}, got dtype {dtype}: convert it, for "
-            f"example with {name}.astype('float32'){hint}."
+            f"{name} must be real floating-point{of_jax}, got dtype {dtype}: {way_out}."
         )
 
 
