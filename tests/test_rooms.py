@@ -2,6 +2,7 @@
 
 import ast
 import collections
+import functools
 import pathlib
 import re
 
@@ -254,9 +255,11 @@ def test_no_trace_outlives_a_call(rng):
     """What a branch closes over would: arrays of traces that have ended."""
     X, y = rng.normal(size=(60, 5)).astype(np.float32), rng.normal(size=60).astype(np.float32)
 
-    def solve(y):
-        return jaxdescent.minimize(jaxdescent.LinearRegression(X, y), method=jaxdescent.LSMR())
+    def solve(y, method):
+        return jaxdescent.minimize(jaxdescent.LinearRegression(X, y), method=method)
 
     with jax.checking_leaks():
-        solve(y)
-        jax.eval_shape(jax.jit(jax.vmap(solve)), np.stack([y, 2 * y]))
+        solve(y, jaxdescent.LSMR())
+        for method in (jaxdescent.LSMR(), jaxdescent.DerivativeMethod()):
+            of_one = functools.partial(solve, method=method)
+            jax.eval_shape(jax.jit(jax.vmap(of_one)), np.stack([y, 2 * y]))

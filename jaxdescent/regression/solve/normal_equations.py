@@ -70,12 +70,14 @@ class GramSolver:
         if data.X.size * data.X.shape[1] <= SMALL:
             is_ill = unless_batched(is_ill)
         is_ill &= ~is_signed
+        # JAX keeps the function of a branch beyond the program: it must not hold the regression.
+        is_whole = as_design(regression.X).is_whole
         factor = seldom(
             is_ill,
             lambda factor, X, weight, raw, l2: on_one_cpu(
                 *(orthogonal_factor, factor_by_gram),
                 *(X, weight, factor.feature_mean, raw, l2),
-                is_whole=as_design(regression.X).is_whole,
+                is_whole=is_whole,
             ),
             lambda factor, *_: factor,
             *(factor, data.X, data.weight, jnp.sqrt(raw_diagonal), l2),
