@@ -16,6 +16,8 @@ import jaxdescent as jd
 from jaxdescent.calls import programs
 from jaxdescent.cost.structure import structure_of
 from jaxdescent.inputs import functions
+from jaxdescent.objectives import as_objective
+from jaxdescent.second_order.curvature import Curvature
 
 START = jnp.zeros(2)
 HERE, THERE = jnp.array([1.0, 2.0]), jnp.array([5.0, -3.0])
@@ -498,6 +500,28 @@ def test_equal_computations_are_equal_and_others_are_not():
     structures = [content(*other) for other in others]
     for index, structure in enumerate(structures):
         assert structure not in structures[:index]
+
+
+def test_float64_data_are_those_of_each_precision(rng):
+    X = rng.normal(size=(300, 3))
+    y = X @ np.array([1.0, -2.0, 3.0]) + rng.normal(size=300)
+
+    def loss(p):
+        return jnp.sum(jnp.square(X @ p - y))
+
+    start, least = np.zeros(3, np.float32), np.linalg.lstsq(X, y)[1][0]
+    in_single = jd.minimize(loss, start, jd.GradientDescent(1e-4), max_iterations=2)
+    assert in_single.value.dtype == np.float32
+    exact = Curvature.at(as_objective(loss), start)
+    np.testing.assert_allclose(exact.point[0], np.sum(y**2), rtol=1e-13)
+    starts = rng.normal(size=(2, 3)).astype(np.float32)
+    batch = jd.minimize_batch(lambda start: (loss, start), (starts,))
+    for result in (jd.minimize(loss, start), batch):
+        assert np.all(result.converged)
+        np.testing.assert_allclose(result.value, np.full_like(result.value, least), rtol=1e-5)
+    assert jax.jit(lambda x: x)(X).dtype == np.float32  # and the caller's next program
+    y[:] = 2.0
+    assert jnp.sum(y) == 600
 
 
 # At the end: it forgets the programs of the tests before it, which would be compiled again.

@@ -19,7 +19,10 @@ import numpy as np
 from jax.core import Tracer
 from jax.tree_util import Partial
 
+from jaxdescent.inputs import numpy_constants
 from jaxdescent.inputs.traced_functions import ByIdentity, Form, Traced, without_constants
+
+numpy_constants.keep_precisions_apart()
 
 
 def as_pytree(function: Any) -> Any:
