@@ -36,7 +36,8 @@ class Categorical(Design):
 
     The product with the weights picks one of them for each row, and that with the transpose adds up
     the rows of each level, always in the same order: the codes are sorted once, when the design is
-    made.
+    made. A design whose levels have other numbers of rows compiles anew: weights of the rows, which
+    compile nothing, take rows out or repeat them.
 
     Args:
       codes: (rows,), integers from 0 to ``levels - 1``, on the host or on a device; -1 for a row
