@@ -160,6 +160,13 @@ class TestKinks:
             assert "the value has a kink there, as |x| has at 0" in result.message
             assert "Rounding hides" not in repr(result)
 
+    def test_it_is_named_where_nothing_else_is_known(self, rng):
+        A, y = rng.normal(size=(20, 4)).astype(np.float32), rng.normal(size=20).astype(np.float32)
+        start = rng.normal(size=4).astype(np.float32)
+        result = jd.minimize(lambda x: jnp.sum(jnp.abs(A @ x - y)), start)
+        assert result.status == STAGNATED
+        assert "kink there, as |x| has at 0" in result.message
+
     @pytest.mark.slow
     def test_so_are_the_members_of_a_batch(self):
         def distance(x):

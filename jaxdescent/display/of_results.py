@@ -33,6 +33,11 @@ _AT_A_KINK = (
     "a wider dtype of the params helps."
 )
 
+_OR_A_KINK = (
+    " A value that is not smooth may have a kink there, as |x| has at 0: then smooth it, such as "
+    "|x| by sqrt(x**2 + c**2)."
+)
+
 MOST_LINES = 12
 """The most lines of a printed result."""
 
@@ -67,9 +72,14 @@ def advice(result: Result) -> str:
 
 def _advice_for(result: Result, code: int) -> str:
     """The advice for descents that ended with this code."""
-    if code == Status.STAGNATED and _is_kinked(result)[np.asarray(result.status) == code].all():
+    usual = _advice(code, result.ended_by.names)
+    if code != Status.STAGNATED:
+        return usual
+    of_code = np.asarray(result.status) == code
+    if _is_kinked(result)[of_code].all():
         return _AT_A_KINK
-    return _advice(code, result.ended_by.names)
+    is_unknown = (np.asarray(result.evidence)[of_code] == Evidence.NONE).all()
+    return usual + _OR_A_KINK * bool(is_unknown)
 
 
 def _is_kinked(result: Result) -> np.ndarray:
