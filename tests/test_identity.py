@@ -522,6 +522,16 @@ def test_float64_data_are_those_of_each_precision(rng):
     assert jax.jit(lambda x: x)(X).dtype == np.float32  # and the caller's next program
     y[:] = 2.0
     assert jnp.sum(y) == 600
+    exact = Curvature.at(as_objective(loss), start)
+    np.testing.assert_allclose(exact.point[0], np.sum(y**2), rtol=1e-13)
+
+
+def test_arrays_of_the_callers_own_programs_are_converted_once():
+    for dtype in (np.float32, np.float64):
+        array = np.full(3, np.nan, dtype)
+        kept = jax.make_jaxpr(lambda x, array=array: x * array + array)(1.0)
+        other = jax.make_jaxpr(lambda x, array=array: x * array)(1.0)
+        assert {id(each) for each in kept.consts + other.consts} == {id(kept.consts[0])}
 
 
 # At the end: it forgets the programs of the tests before it, which would be compiled again.

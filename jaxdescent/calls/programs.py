@@ -22,6 +22,7 @@ from jaxdescent import processes
 from jaxdescent.calls.reading import run_reading, streams_in
 from jaxdescent.data import RowStream
 from jaxdescent.inputs.functions import is_fleeting
+from jaxdescent.inputs.numpy_constants import kept_apart
 from jaxdescent.kernels.platform import Known, compiled_for, known_of
 
 PROGRAMS = 128
@@ -143,7 +144,7 @@ def _compiled(
         return Program(lambda *leaves: of(*jax.tree.unflatten(structure, leaves)), key)
 
     def program(*leaves: Any) -> Any:
-        with compiled_for(known):
+        with compiled_for(known), kept_apart():
             return function(*jax.tree.unflatten(structure, leaves), **dict(flags))
 
     # A donated array is kept even if its numbers are unused, because its memory is reused.

@@ -19,10 +19,8 @@ import numpy as np
 from jax.core import Tracer
 from jax.tree_util import Partial
 
-from jaxdescent.inputs import numpy_constants
+from jaxdescent.inputs.numpy_constants import kept_apart
 from jaxdescent.inputs.traced_functions import ByIdentity, Form, Traced, without_constants
-
-numpy_constants.keep_precisions_apart()
 
 
 def as_pytree(function: Any) -> Any:
@@ -75,7 +73,7 @@ def hoist(function: Any, *example: Any, always: bool = False, in_double: bool = 
       in_double: whether the result also accepts floating point arguments in float64, if the
         function does, and ``example`` begins with at most ``MOST_IN_DOUBLE`` numbers.
     """
-    with hinting("the function"):
+    with hinting("the function"), kept_apart():
         closed, shapes = jax.make_jaxpr(anew(function), return_shape=True)(*example)
     has_tracers = any(isinstance(constant, Tracer) for constant in closed.consts)
     if not always and not has_tracers and not is_fleeting(function):
@@ -112,7 +110,7 @@ def _made_in_double(function: Any, example: tuple[Any, ...]) -> list[tuple[Any, 
         dtype = np.float64 if jax.numpy.issubdtype(dtype, np.floating) else dtype
         return jax.ShapeDtypeStruct(np.shape(leaf), dtype)
 
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), kept_apart():
         given = jax.tree.map(wide, example)
         same = [jax.numpy.result_type(leaf) for leaf in jax.tree.leaves(example)]
         if [leaf.dtype for leaf in jax.tree.leaves(given)] == same:

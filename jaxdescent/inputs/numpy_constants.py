@@ -4,49 +4,71 @@ A claim is examined in float64 where the caller's own programs have float32. jax
 by its identity what a NumPy array was converted to, for as long as a program holds the result,
 whether or not 64-bit numbers are enabled: a float64 array that a program in float32 closes over is
 float32 in a program in float64 too, and the other way round, and XLA refuses both. So does whatever
-else the caller computes from that array. Here each dtype has a conversion of its own.
+else the caller computes from that array. Here each precision has a conversion of its own.
 """
 
 from __future__ import annotations
 
-import functools
-import weakref
+import contextlib
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 from jax._src import dtypes
 
-_converted: dict[tuple[int, np.dtype], tuple[Any, Any]] = {}
-"""An array, and what it was converted to, by the array's ``id`` and the dtype; weak references."""
+WIDE = frozenset(map(np.dtype, ("float64", "int64", "uint64", "complex128")))
+"""The dtypes that are others where 64-bit numbers are not enabled."""
 
 
-def keep_precisions_apart() -> None:
-    """Give each dtype a conversion of its own, where JAX confuses them."""
-    if not hasattr(dtypes, "register_canonicalize_value_handler"):
-        return  # no public name of JAX's tells of its conversions; another JAX may have others
-    array = np.zeros(1)
-    with jax.enable_x64(False):
-        single = dtypes.canonicalize_value(array)
-    with jax.enable_x64(True):
-        double = dtypes.canonicalize_value(array)
-    if single.dtype == double.dtype:
-        handler = functools.partial(_as_constant, type(single))
-        dtypes.register_canonicalize_value_handler(np.ndarray, handler)
-
-
-def _as_constant(kind: type[np.ndarray], array: np.ndarray) -> np.ndarray:
-    """The array in the dtype that JAX computes in, of the kind that JAX holds as constants.
-
-    While a program holds the result, it is one object for equal numbers of one array: each object
-    is an input of its own of a program, and takes memory of its own on the device.
+class _Views(threading.local):
+    """An array and a view of it, by the array's ``id`` and the dtype of the conversion; None where
+    no such trace is.
     """
-    dtypes.check_valid_dtype(array.dtype)
-    dtype = dtypes.canonicalize_dtype(array.dtype)
-    made, key = np.asarray(array, dtype).view(kind), (id(array), dtype)
-    if known := _converted.get(key):
-        of, kept = (each() for each in known)
-        if of is array and kept is not None and np.array_equal(kept, made):
-            return kept
-    _converted[key] = weakref.ref(array), weakref.ref(made, lambda _: _converted.pop(key, None))
-    return made
+
+    of: dict[tuple[int, Any], tuple[Any, Any]] | None = None
+
+
+_views = _Views()
+_lock = threading.Lock()
+_tracing: set[int] = set()
+"""The threads that trace."""
+
+_convert: Any = getattr(dtypes, "canonicalize_value", None)  # no public name of JAX's tells of it
+
+
+@contextlib.contextmanager
+def kept_apart() -> Iterator[None]:
+    """A context for tracing, in which a view of an array is converted in the array's place: a view
+    has an identity of its own, and takes no memory.
+
+    So the caller's programs find nothing that this package has converted, and traces here nothing
+    older, such as numbers from before the array was changed. JAX's function is replaced while a
+    thread is in such a context, and does what it did in all other threads.
+    """
+    if _convert is None or _views.of is not None:
+        yield
+        return
+    thread, _views.of = threading.get_ident(), {}
+    try:
+        with _lock:
+            _tracing.add(thread)
+            dtypes.canonicalize_value = _converted
+        yield
+    finally:
+        _views.of = None
+        with _lock:
+            _tracing.discard(thread)
+            if not _tracing:
+                dtypes.canonicalize_value = _convert
+
+
+def _converted(value: Any) -> Any:
+    """The value as JAX computes with it."""
+    views = _views.of
+    is_wide = isinstance(value, np.ndarray) and value.dtype in WIDE
+    if views is None or not is_wide or hasattr(value, "aval"):  # JAX made what has one
+        return _convert(value)
+    key = id(value), jax.dtypes.canonicalize_dtype(value.dtype)
+    return _convert(views.setdefault(key, (value, value.view()))[1])

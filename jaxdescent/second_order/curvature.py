@@ -24,6 +24,7 @@ from jax.flatten_util import ravel_pytree
 from jaxdescent import placement, processes
 from jaxdescent.calls import programs
 from jaxdescent.inputs.arrays import MOST_COPIED_BYTES, as_array
+from jaxdescent.inputs.numpy_constants import kept_apart
 from jaxdescent.machine import memory
 from jaxdescent.numerics import precision, randomness
 from jaxdescent.numerics.linear_systems import inverse, on_vectors, scaled
@@ -170,7 +171,7 @@ class Curvature:
 def double() -> Iterator[None]:
     """A context in which JAX has 64-bit numbers, and promotes dtypes by default."""
     # Arrays that a function closes over keep their own dtype, and must be promoted.
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), kept_apart():
         yield
 
 
