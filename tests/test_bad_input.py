@@ -196,8 +196,8 @@ WRONG_TYPES = [
     (lambda: regress(np.ones((4, 2), int)), r"X .*int64.*astype"),
     (lambda: regress(np.full((4, 2), "a")), r"X must be real.*<U1"),
     (lambda: regress([[1.0], [1.0, 2.0]]), r"X must be an array"),
-    (lambda: regress(y=Y * 1j), r"y must be real.*complex64: pass y\.real and y\.imag apart\.$"),
-    (lambda: regress(np.ones((4, 2), complex)), r"complex128: pass X\.real and X\.imag apart"),
+    (lambda: regress(y=Y * 1j), r"y must be real.*complex64: state .* by y\.real and y\.imag\.$"),
+    (lambda: regress(np.ones((4, 2), complex)), r"complex128: state .*, by X\.real and X\.imag\.$"),
     (two_dtypes, r"one dtype.*float64.*float32"),
     (lambda: regress(l2="strong"), r"l2 must be a number.*'strong'"),
     # the other objectives

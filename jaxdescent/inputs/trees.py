@@ -66,7 +66,7 @@ def check_floats(name: str, dtype: Any, hint: str = "") -> None:
         of_jax = " of a dtype that JAX has" if is_foreign and dtype.kind == "f" else ""
         way_out = f"convert it, for example with {name}.astype('float32'){hint}"
         if jnp.issubdtype(dtype, jnp.complexfloating):  # a conversion would drop half of it
-            way_out = f"pass {name}.real and {name}.imag apart"
+            way_out = f"state the problem in real numbers, by {name}.real and {name}.imag"
         raise TypeError(
             f"{name} must be real floating-point{of_jax}, got dtype {dtype}: {way_out}."
         )
