@@ -33,6 +33,7 @@ class ColumnExtent(NamedTuple):
       page: the bytes of a page, unpacked: the part that is read at once.
       dictionary: the bytes of the values that pages point to.
       value: the mean bytes of a value in a page.
+      levels: the bytes of a dictionary for each row of its group of rows.
       points: whether all pages point to small dictionaries.
       bytes: the bytes of all pages.
     """
@@ -40,6 +41,7 @@ class ColumnExtent(NamedTuple):
     page: int = 0
     dictionary: int = 0
     value: float = 0.0
+    levels: float = 0.0
     points: bool = True
     bytes: int = 0
 
@@ -112,7 +114,11 @@ class GroupedFiles(Source):
         return own + sum(int(extent.value) for extent in self._extents_of(self._long(names)))
 
     def reading_bytes(self, names: Sequence[str], rows: int) -> int:
-        pages = sum(extent.page + extent.dictionary for extent in self._extents_of(names))
+        # At once are read the dictionaries of all groups that these rows are in.
+        pages = sum(
+            extent.page + max(extent.dictionary, int(rows * extent.levels))
+            for extent in self._extents_of(names)
+        )
         long = self._extents_of(self._long(names))
         texts = sum(int(TEXT_COPIES * rows * extent.value) for extent in long)
         return PAGES_HELD * pages + texts

@@ -86,6 +86,9 @@ class ParquetFiles(GroupedFiles):
             pages = itertools.islice(pages_of(file, column), None if is_text else 2)
         for page in pages:
             extent = extent.including(page)
+            if page.is_dictionary and is_text:
+                levels = max(extent.levels, page.bytes / column.num_values)
+                extent = extent._replace(levels=levels)
         return extent._replace(bytes=extent.bytes + size)
 
     def _blocks(
