@@ -532,6 +532,12 @@ def test_arrays_of_the_callers_own_programs_are_converted_once():
         kept = jax.make_jaxpr(lambda x, array=array: x * array + array)(1.0)
         other = jax.make_jaxpr(lambda x, array=array: x * array)(1.0)
         assert {id(each) for each in kept.consts + other.consts} == {id(kept.consts[0])}
+    data = np.array([1.0, 2.0])
+    with jax.enable_x64(True):
+        kept = jax.make_jaxpr(lambda x: x * data)(1.0)
+    result = jd.minimize(lambda p: jnp.sum(jnp.square(p - data)), START)
+    np.testing.assert_allclose(result.params, HERE)
+    assert kept.consts[0].dtype == data.dtype
 
 
 # At the end: it forgets the programs of the tests before it, which would be compiled again.
