@@ -313,6 +313,17 @@ def test_a_look_holds_no_more_than_the_descent_beside_the_data(apart, is_weighte
     assert held < named["ConjugateGradient()"].working_bytes + roots
 
 
+def test_targets_whose_squares_overflow_do_not_hide_how_far_the_minimum_is(rng):
+    X = rng.normal(size=(40_000, 4)).astype(np.float32)
+    X[:, 1], best = X[:, 0], 1e20 * np.array([1, 1, -2, 0.5])
+    y = (X @ best).astype(np.float32)
+    params = {"weights": np.float32(best * [1, 1, 1, 1.001]), "intercept": np.float32(0)}
+    left = 0.5 * np.sum((y - X.astype(float) @ params["weights"].astype(float)) ** 2)
+    look = singular_values.at_hand(jd.LinearRegression(X, y), params, 1e-6 * left)
+    np.testing.assert_allclose(float(look.falls), left, rtol=0.01)
+    assert bool(look.is_false)
+
+
 @pytest.mark.parametrize("l2", [0.0, 1e-7], ids=["no penalty", "a small penalty"])
 def test_no_factor_of_a_wide_regression_is_larger_than_its_rows(l2, rng, monkeypatch):
     """Rows of which some depend on others: the minimum is not the exact one of the numbers."""

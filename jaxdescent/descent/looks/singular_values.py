@@ -248,15 +248,17 @@ class _Posed(NamedTuple):
         regression, weights = solution.regression, weights * solution.ratio
         l2 = max(float(regression.l2[0]), 0.0)
         squares = regression.squares + regression.total * np.square(regression.mean) + l2
-        lengths, weighed = np.sqrt(squares), functools.partial(regression.weighed, of=np.sqrt)
-        moved = lengths @ np.abs(weights) + np.linalg.norm(weighed(regression.y), axis=0)
+        lengths, y = np.sqrt(squares), regression.y
+        # In float64, whatever the dtype of y: its squares may be beyond the range of float32.
+        own = np.einsum("r,ro,ro->o", regression.share[:, 0], y, y)
+        moved = lengths @ np.abs(weights) + np.sqrt(own)
         scale = np.where(lengths > 0, 1 / np.where(lengths > 0, lengths, 1), 0)
         residual = regression.product(weights)
-        residual -= regression.y
+        residual -= y
         # Centred twice, because the first mean is rounded.
         for _ in range(2 * regression.intercept):
             residual -= regression.sums(residual) / regression.total
-        residual = weighed(residual)
+        residual = regression.weighed(residual, np.sqrt)
         slope = regression.transposed_product(residual, is_centred=True) + l2 * weights
         penalised = np.sqrt(l2) * weights
         gram = regression.gram + l2 * np.eye(len(scale))

@@ -85,7 +85,7 @@ class StoredRegression:
             return np.zeros(self.X.shape[1])
         if self._is_in_blocks:
             # BLAS takes no array that repeats one number.
-            return self.transposed_product(np.array(self.share))[:, 0] / self.total
+            return self.transposed_product(np.ascontiguousarray(self.share))[:, 0] / self.total
         return self._columns[0]
 
     @property
