@@ -436,6 +436,25 @@ def test_the_weights_of_equal_rows_decide_which_target_a_wide_regression_meets(r
     np.testing.assert_allclose(second, moved, atol=1e-7)
 
 
+def test_light_rows_beside_equal_ones_of_a_wide_regression_move_or_are_lost(rng):
+    X, back = rng.normal(size=(5, 9)), rng.normal(size=9)
+    X[4], weight = X[0], np.array([1, 1, 1e-10, 1, 3])
+
+    @jax.jit
+    def by_targets(y, weight):
+        def weights(y):
+            regression = jd.LinearRegression(X, y, sample_weight=weight, intercept=False)
+            return jd.minimize(regression).params["weights"]
+
+        return jax.vjp(weights, y)[1](back)[0]
+
+    y, each = rng.normal(size=5), back @ np.linalg.pinv(X[:4])
+    exact = each[[0, 1, 2, 3, 0]] * [1 / 4, 1, 1, 1, 3 / 4]
+    np.testing.assert_allclose(by_targets(y, weight), exact, rtol=1e-5)
+    for weight[2] in (1e-15, 1e-20):  # lost in products, and in columns in units of their own
+        assert np.all(np.isnan(by_targets(y, weight)))
+
+
 @pytest.mark.core
 def test_second_derivatives_by_the_weights_of_rows_hold_where_these_are_zero(data):
     weight = np.where(np.arange(7) < 3, 0.0, data["sample_weight"])

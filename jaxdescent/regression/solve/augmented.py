@@ -100,8 +100,9 @@ class Weights(NamedTuple):
                 most = jnp.minimum(most, weighty - int(regression.intercept))
             jumps = solver.rank < most
             if is_wide and regression.sample_weight is not None:
-                of_rows = cls(shape, dtype, OfTranspose(solver), False, None)
-                others.append((of_rows, jumps & (jnp.asarray(regression.l2) == 0)))
+                serves = jumps & (jnp.asarray(regression.l2) == 0)
+                of_rows = OfTranspose.where(serves, solver)
+                others.append((cls(shape, dtype, of_rows, False, None), serves))
             if not is_possible(regression):
                 solver = OnOneCPU(solver, by_turns(is_wide=is_wide), design.is_whole)
         else:
@@ -206,8 +207,9 @@ class _Tall(_System):
     def solve_transposed(self, top: jax.Array, bottom: jax.Array) -> Pair:
         if self.regression.sample_weight is not None:
             bottom = bottom - self.pulled(self.without_weight(top))
-        w, _ = self.solver.solve(self.unrooted(top), bottom)
-        return top - self.weighed(self.predicted(w)), w
+        # A product of X and w would have the rounding of w.
+        w, image = self.solver.solve(self.unrooted(top), bottom)
+        return top - self.rooted(image), w
 
 
 class _Wide(_System):

@@ -22,7 +22,7 @@ from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.kernels.host_threads import on_one_thread
 from jaxdescent.kernels.platform import on_one_cpu
 from jaxdescent.regression.linear_model import scaled_rows
-from jaxdescent.regression.solve.factor import certain_lengths, in_units, null_level
+from jaxdescent.regression.solve.factor import certain_lengths, in_units, is_uneven, null_level
 
 MOST_SIDE, MOST_ENTRIES, MOST_OPERATIONS = 512, 1 << 24, 1 << 30
 """The largest smaller side of X, the most of its entries, and the most of its entries times this
@@ -73,12 +73,32 @@ class OfTranspose(NamedTuple):
 
     inverse: PseudoInverse
 
+    @classmethod
+    def where(cls, serves: jax.Array, inverse: PseudoInverse) -> OfTranspose:
+        """The solutions where the rank is deficient. They are NaN where the columns were in units
+        of their own: these are the rows of a regression, whose weights count as they are.
+        """
+        _, _, lengths = cls(inverse)._scaled()
+        are_lost = serves & is_uneven(lengths, null_level(lengths.dtype, lengths.size))
+        return cls(inverse._replace(gain=jnp.where(are_lost, jnp.nan, inverse.gain)))
+
     def solve(self, f: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
         """As in :class:`Solver`, with the part of g that the transpose has in its range."""
-        basis, image, gain, _ = self.inverse
-        rows = f - _product(basis, gain * _product(image.T, g))
-        shares = jnp.where(gain == 0, 0, _product(basis.T, rows))
-        return _product(image, gain * shares), _product(basis, shares)
+        (basis, unit, lengths), (_, image, gain, _) = self._scaled(), self.inverse
+        rows = f - unit * _product(basis, gain * _product(image.T, g))
+        shares = _product(basis.T, rows)
+        # Vectors beyond the range are there only if the basis is orthogonal.
+        beyond = _product(basis, jnp.where(gain == 0, shares, 0)) / jnp.square(jnp.max(lengths))
+        is_there = lengths[:, None] > 0
+        return _product(image, gain * unit * shares), jnp.where(is_there, rows - beyond, 0)
+
+    def _scaled(self) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The basis in units of its largest entry, the unit, and the lengths of the rows of this
+        basis, which are equal unless the columns had units of their own or the rank is full.
+        """
+        unit = jnp.max(jnp.abs(self.inverse.basis))
+        basis = self.inverse.basis / unit
+        return basis, unit, jnp.linalg.norm(basis, axis=1)
 
 
 class OnOneCPU(NamedTuple):
