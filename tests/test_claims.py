@@ -282,6 +282,29 @@ def test_a_sketch_proves_nothing_above_the_minimum_of_rows_that_repeat(rng):
         X[first::100, 0] = 0
 
 
+def test_a_sketch_of_weighted_rows_proves_what_is_near_the_minimum_and_nothing_else(rng):
+    proven = 0
+    for _ in range(20):
+        X = rng.normal(size=(3000, 9)).astype(np.float32)
+        X[:, 1] = X[:, 0] + 10 ** rng.uniform(-2, 0) * X[:, 1]
+        share = (10 ** rng.uniform(-2, 2, len(X))).astype(np.float32)
+        A = np.sqrt(share.astype(float))[:, None] * X
+        left = rng.normal(size=len(X))
+        left -= A @ np.linalg.lstsq(A, left)[0]
+        y = (left / np.sqrt(share.astype(float))).astype(np.float32)
+        least = 0.5 * left @ left
+        sizes, vectors = np.linalg.eigh(A.T @ A)
+        regression = jd.LinearRegression(X, y, intercept=False, sample_weight=share).checked()
+        for factor in (0.1, 1.05):
+            allowed = 1e-2 * least
+            length = np.sqrt(2 * factor * allowed / sizes[0])
+            at = least + factor * allowed, sizes[0] * length, allowed
+            is_proven = sketched.proves(regression, length * vectors[:, 0], *at)
+            assert not is_proven or factor < 1
+            proven += is_proven
+    assert proven >= 18
+
+
 def saturated(top, rate, rng):
     x = np.arange(1.0, 11.0)
     return x, top * (1 - np.exp(-rate * x)) + 0.02 * top * rng.normal(size=10)

@@ -71,6 +71,13 @@ def exact_loss(data):
 exact_gradient = jax.jit(jax.grad(exact_loss))
 
 
+def test_a_triangle_is_inverted_by_halves(rng):
+    triangle = np.triu(rng.normal(size=(150, 150))) + 20 * np.eye(150)
+    inverse = pseudo_inverse._inverse_triangle(triangle.T @ triangle)
+    np.testing.assert_allclose(inverse @ triangle, np.eye(150), atol=1e-12)
+    assert not np.tril(inverse, -1).any()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
 def test_gradients_by_all_data_equal_the_closed_forms(data, method):
