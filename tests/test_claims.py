@@ -264,6 +264,30 @@ def test_larger_regressions_are_held_to_the_minimum(method, kind, rng, one_cpu, 
         held_to_the_minimum(jd.minimize(jd.LinearRegression(X, y), method=method), X, y)
 
 
+@pytest.mark.parametrize("over", ["jit", "vmap", "run"])
+def test_a_claim_at_the_start_is_examined(over, rng, one_cpu, monkeypatch):
+    """The squares of the gradient underflow: there seems to be none."""
+    monkeypatch.setattr(Dense, "is_whole", True)
+    X = (1e-22 * rng.normal(size=(60, 7))).astype(np.float32)
+    y = rng.normal(3, 1, 60).astype(np.float32)
+
+    def descended(X):
+        regression = jd.LinearRegression(X, y)
+        descend = jd.run if over == "run" else jd.minimize
+        result = descend(regression, method=jd.LSMR())
+        return result.value, result.status
+
+    if over == "run":
+        value, code = descended(X)
+    elif over == "jit":
+        value, code = jax.jit(descended)(X)
+    else:
+        value, code = (each[0] for each in jax.vmap(descended)(np.stack([X, X])))
+    A = np.column_stack([1e22 * X.astype(float), np.ones(60)])
+    least = 0.5 * np.linalg.lstsq(A, y.astype(float))[1][0]
+    assert jd.Status(int(code)).name == "STAGNATED" or value < 1.0001 * least
+
+
 def test_a_sketch_proves_nothing_above_the_minimum_of_rows_that_repeat(rng):
     """An indicator of every hundredth row, where a sketch had hundred rows."""
     X = rng.normal(size=(3000, 9)).astype(np.float32).astype(float)

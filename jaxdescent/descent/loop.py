@@ -109,8 +109,7 @@ class Descent(Refutable):
             history=History(*[jnp.full((history,), jnp.nan, value_dtype)] * 3) if history else (),
             checks=zero,
         )
-        is_checked = self.looks_ahead and not self._checks_start_in(loop)
-        return self.check(loop, self.progress(loop)) if is_checked else loop
+        return self.check(loop, self.progress(loop)) if self._begins_checked(loop) else loop
 
     def advance(self, loop: Loop, until: jax.Array | None = None) -> Loop:
         """The loop after steps until a rule ends the descent, or to before iteration ``until``."""
@@ -136,7 +135,15 @@ class Descent(Refutable):
                 loop = lax.while_loop(goes_on, step, loop)
             return self.confirmed(loop)
 
-        return lax.while_loop(goes_on, to_a_claim, loop)
+        if not self._begins_checked(loop):
+            return lax.while_loop(goes_on, to_a_claim, loop)
+        # A claim at the start has been made before the first turn.
+        is_claimed = (loop.iteration == 0) & (loop.status != RUNNING)
+        return lax.while_loop(
+            lambda both: both[1] | goes_on(both[0]),
+            lambda both: (to_a_claim(both[0]), jnp.zeros_like(both[1])),
+            (loop, is_claimed),
+        )[0]
 
     def confirmed(self, loop: Loop) -> Loop:
         """The loop after its claim has been examined: ended, or running again if the claim was
@@ -211,6 +218,10 @@ class Descent(Refutable):
         else:
             loop = self._stepped(loop)
         return self.check(loop, self.progress(loop))
+
+    def _begins_checked(self, loop: Loop) -> bool:
+        """Whether the start is checked before the loop."""
+        return self.looks_ahead and not self._checks_start_in(loop)
 
     def _checks_start_in(self, loop: Loop) -> bool:
         # With a library in the loop XLA would copy what the branch returns in each turn.
