@@ -99,7 +99,8 @@ class Refutable(Measured):
 
     def is_seen_by_host(self, params: Params, *, is_blurred: bool = False) -> bool:
         """Whether the host can look at a claim that is made at these params, if all arrays are
-        concrete; ``is_blurred`` as in :class:`Asked`.
+        concrete; ``is_blurred`` if the rounding of the Hessian in the params' own dtype hides more
+        of the value than is allowed, within the size of the params.
         """
         is_possible = self.is_refutable(params, is_tried=False)
         if not (is_possible and placement.is_at_hand((params, self.objective))):
@@ -137,7 +138,11 @@ class Refutable(Measured):
         return singular_values.at_hand(regression, loop.params, allowed)
 
     def _function_seen_by_host(self, loop: Loop, asked: Asked) -> Look | None:
-        is_blurred = bool(asked.is_looked_at & asked.is_blurred)
+        floor, least = (
+            float(loop.watch.floor),
+            self.tolerance.allowed(np.asarray(loop.value), 0, np),
+        )
+        is_blurred = bool(asked.is_looked_at) and floor > float(least)
         if not self.is_seen_by_host(loop.params, is_blurred=is_blurred):
             return None
         from jaxdescent.descent.looks import few_unknowns  # regressions go without it
@@ -218,8 +223,7 @@ class Refutable(Measured):
             is_stuck = is_stuck | (loop.status == Status.MAX_ITERATIONS.value)
         is_stuck = is_stuck & is_on
         known = xp.maximum(allowed, xp.where(is_stuck, watch.suboptimality, allowed))
-        is_blurred = watch.floor > self.tolerance.allowed(loop.value, 0, xp)
-        return Asked(is_claim, is_claim | is_stuck, allowed, known, is_blurred)
+        return Asked(is_claim, is_claim | is_stuck, allowed, known)
 
     def _answered(
         self, loop: Loop, asked: Asked, look: Look, xp: Any = jnp

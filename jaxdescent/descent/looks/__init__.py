@@ -43,12 +43,9 @@ class Asked(NamedTuple):
       is_looked_at: whether the structure or the function is examined.
       allowed: by how much the value may be above the minimum.
       known: the decrease that is allowed or estimated already; a smaller one says nothing new.
-      is_blurred: whether the rounding of the Hessian in the params' own dtype hides more of the
-        value than is allowed, within the size of the params.
     """
 
     is_claim: Any
     is_looked_at: Any
     allowed: Any
     known: Any
-    is_blurred: Any
