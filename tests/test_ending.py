@@ -164,6 +164,24 @@ def test_ctrl_c_while_the_others_are_waited_for_leaves_them(notes, left):
     assert notes.ended(0)[0] == FOLLOWED
 
 
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_second_ctrl_c_here_leaves_the_others_with_the_first(second, left, monkeypatch, is_told):
+    """Also where it comes before the first one has been told."""
+    tell, waits = ending._tell, [] if is_told else [True]
+
+    def told(end):
+        if waits:
+            waits.pop()
+            time.sleep(30)
+        tell(end)
+
+    monkeypatch.setattr(ending, "_tell", told)
+    with after(0.2, ending._interrupt), CommonEnd() as others:
+        others.stops()
+    assert second.ended(1)[0] == INTERRUPTED
+    assert left == [130]
+
+
 def test_a_first_process_that_cannot_be_reached_is_named(second, left, capsys):
     def gone():
         second.is_reached = False

@@ -199,7 +199,8 @@ class CommonEnd:
             are_done = self._all_are_done()
         except KeyboardInterrupt:  # no process is waited for
             with contextlib.suppress(OtherProcessFailed):
-                _tell(End(FOLLOWED))
+                # An early end is what the others have to hear of: they would go on otherwise.
+                _tell(End(FOLLOWED) if self._own.kind == DONE else self._own)
         except OtherProcessFailed:  # no process can be reached
             pass
         is_ours = error is not None and not isinstance(
