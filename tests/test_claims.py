@@ -264,6 +264,34 @@ def test_larger_regressions_are_held_to_the_minimum(method, kind, rng, one_cpu, 
         held_to_the_minimum(jd.minimize(jd.LinearRegression(X, y), method=method), X, y)
 
 
+@pytest.mark.parametrize(
+    ("method", "shape", "l2"),
+    [
+        (jd.LSMR(), (500, 80), 0.0),
+        (jd.LSMR(), (400, 260), 1e-3),
+        (jd.Gram(jd.LBFGS()), (90, 500), 0.3),
+    ],
+    ids=str,
+)
+def test_what_stagnated_at_the_minimum_has_converged(method, shape, l2, rng, one_cpu, monkeypatch):
+    """The rows are too few for a sketch, or the features for a look at every claim."""
+    monkeypatch.setattr(Dense, "is_whole", True)
+    spread = np.logspace(0, -1.5, shape[1])
+    for _ in range(3):
+        X = (rng.normal(size=shape) * spread + rng.normal(size=shape[1])).astype(np.float32)
+        y = (X @ rng.normal(size=shape[1]) + rng.normal(size=len(X))).astype(np.float32)
+        result = jd.minimize(jd.LinearRegression(X, y, l2=l2), method=method)
+        penalty = np.sqrt(l2) * np.eye(shape[1], shape[1] + 1)
+        A = np.concatenate([np.column_stack([X, np.ones(len(X))]).astype(float), penalty])
+        targets = np.append(y.astype(float), np.zeros(shape[1]))
+        least = 0.5 * np.sum(np.square(A @ np.linalg.lstsq(A, targets)[0] - targets))
+        at = np.append(*(np.float64(result.params[name]) for name in ("weights", "intercept")))
+        above = 0.5 * np.sum(np.square(A @ at - targets)) - least
+        assert above < 1e-6 * least
+        assert status(result) == "CONVERGED"
+        assert float(result.suboptimality) < 2.5e-5 * least
+
+
 @pytest.mark.parametrize("over", ["jit", "vmap", "run"])
 def test_a_claim_at_the_start_is_examined(over, rng, one_cpu, monkeypatch):
     """The squares of the gradient underflow: there seems to be none."""

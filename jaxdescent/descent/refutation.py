@@ -128,8 +128,11 @@ class Refutable(Measured):
         if not placement.is_at_hand((loop.params, self.objective)):
             return None
         allowed = float(asked.allowed)
+        iterations = int(loop.iteration)
         if not self._is_small:
-            if not sketched.is_possible(regression, int(loop.iteration)):
+            if not singular_values.is_worth_a_solve(regression, iterations):
+                return None
+            if asked.is_claim and not sketched.is_possible(regression, iterations):
                 return None
             known = loop.params["weights"], float(loop.value), float(loop.norm), allowed
             is_proven = asked.is_claim and sketched.proves(regression, *known)

@@ -53,8 +53,13 @@ MOST_FEATURES = 512
 """The most features of a direct solve that is looked at, whatever its rows: the factors of a square
 matrix of twice as many take longer on one core than XLA's solve."""
 
+MOST_FOR_AN_ITERATION = 16
+"""The most features for each iteration of a descent beside which the minimum takes no longer: it
+has as many products for each entry of X."""
+
 MOST_PRODUCTS = 1 << 28
-"""The most products of the factors for several penalties, so that they take a tenth of a second."""
+"""The most products of a minimum, or of the factors for several penalties, so that they take a
+tenth of a second."""
 
 
 def is_small(regression: LinearRegression, estimates: bool = True) -> bool:
@@ -72,17 +77,35 @@ def is_small(regression: LinearRegression, estimates: bool = True) -> bool:
 
 def is_worth_another_solve(regression: LinearRegression) -> bool:
     """Whether a look at a direct solve, which is made where X is ill-conditioned, takes no longer
-    than the solve: the Gram matrix in float64 beside a factorisation of X itself. A program would
-    copy X for the host, as the host copies one over several devices: not a larger one.
+    than the solve: the Gram matrix in float64 beside a factorisation of X itself.
+    """
+    rows, features = as_design(regression.X).shape
+    return features <= rows and _is_solved_by_host(regression)
+
+
+def is_worth_a_solve(regression: LinearRegression, iterations: int) -> bool:
+    """Whether the minimum takes less than a tenth of a second, or no longer than a descent of so
+    many iterations did.
+    """
+    rows, features = as_design(regression.X).shape
+    side = min(rows, features)
+    is_short = rows * features * side <= MOST_PRODUCTS or side <= MOST_FOR_AN_ITERATION * iterations
+    return is_short and _is_solved_by_host(regression)
+
+
+def _is_solved_by_host(regression: LinearRegression) -> bool:
+    """Whether X is an array in float32 whose smaller side LAPACK factorises quickly. A program
+    would copy X for the host, as the host copies one over several devices, and a wide one: not a
+    larger one.
     """
     design, outputs = as_design(regression.X), _outputs_of(regression)
     rows, features = design.shape
-    is_tall = features <= min(rows, MOST_FEATURES) and outputs <= by_lapack.MOST_OUTPUTS
+    is_narrow = min(rows, features) <= MOST_FEATURES and outputs <= by_lapack.MOST_OUTPUTS
     is_traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(design))
-    is_copied = is_traced or not design.is_whole
+    is_copied = is_traced or not design.is_whole or rows < features
     is_within = not is_copied or 4 * rows * features <= by_lapack.MOST_BYTES
     is_array = design.dtype == jnp.float32 and not design.dense_bytes()  # others would be copied
-    return is_tall and is_within and is_array and _is_at_hand(regression)
+    return is_narrow and is_within and is_array and _is_at_hand(regression)
 
 
 def _is_at_hand(regression: LinearRegression) -> bool:

@@ -18,7 +18,6 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdescent.descent.looks import singular_values
 from jaxdescent.designs import as_design
 from jaxdescent.kernels.host_threads import on_one_thread
 from jaxdescent.regression import LinearRegression
@@ -34,18 +33,15 @@ TURNS = 1024
 CERTAIN = 2
 """The factor by which chance may make the least eigenvalue of a sketch too large."""
 
-PRODUCTS, FEATURES = 32, 16
-"""The most products for each entry of X and iteration, and the most features for each iteration, so
-that a sketch takes a fraction of the descent's time, and the minimum no longer than it."""
+PRODUCTS = 32
+"""The most products for each entry of X and iteration, so that a sketch takes a fraction of the
+descent's time."""
 
 
 def is_possible(regression: LinearRegression, iterations: int) -> bool:
-    """Whether sketch and minimum cost little beside a descent of so many iterations."""
-    if not singular_values.is_worth_another_solve(regression):
-        return False
+    """Whether X has the rows for a sketch, which costs little beside so many iterations."""
     rows, features = as_design(regression.X).shape
-    is_cheap = PRODUCTS * features**2 <= rows * iterations and features <= FEATURES * iterations
-    return is_cheap and rows >= 2 * ROWS * features
+    return PRODUCTS * features**2 <= rows * iterations and rows >= 2 * ROWS * features
 
 
 @on_one_thread()
