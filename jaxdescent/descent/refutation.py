@@ -128,15 +128,17 @@ class Refutable(Measured):
         if not placement.is_at_hand((loop.params, self.objective)):
             return None
         allowed = float(asked.allowed)
-        iterations = int(loop.iteration)
         if not self._is_small:
-            if not singular_values.is_worth_a_solve(regression, iterations):
+            iterations, is_claim = int(loop.iteration), bool(asked.is_claim)
+            is_sketched = is_claim and sketched.is_possible(regression, iterations)
+            is_seldom = is_sketched or not is_claim
+            if not singular_values.is_worth_a_solve(regression, iterations, is_seldom=is_seldom):
                 return None
-            if asked.is_claim and not sketched.is_possible(regression, iterations):
-                return None
-            known = loop.params["weights"], float(loop.value), float(loop.norm), allowed
-            is_proven = asked.is_claim and sketched.proves(regression, *known)
-            if is_proven or not asked.is_looked_at:
+            is_proven = not asked.is_looked_at
+            if is_sketched:
+                known = loop.params["weights"], float(loop.value), float(loop.norm), allowed
+                is_proven = sketched.proves(regression, *known)
+            if is_proven:
                 return Look(np.zeros(()), *3 * [np.zeros((), bool)])
         return singular_values.at_hand(regression, loop.params, allowed)
 

@@ -53,13 +53,17 @@ MOST_FEATURES = 512
 """The most features of a direct solve that is looked at, whatever its rows: the factors of a square
 matrix of twice as many take longer on one core than XLA's solve."""
 
+MOST_PRODUCTS = 1 << 28
+"""The most products of a minimum, or of the factors for several penalties, so that they take a
+tenth of a second."""
+
 MOST_FOR_AN_ITERATION = 16
 """The most features for each iteration of a descent beside which the minimum takes no longer: it
 has as many products for each entry of X."""
 
-MOST_PRODUCTS = 1 << 28
-"""The most products of a minimum, or of the factors for several penalties, so that they take a
-tenth of a second."""
+OFTEN = 1 / 4
+"""The part of a descent's time for a look that is made beside each one; its square is that of a
+tenth of a second: some milliseconds."""
 
 
 def is_small(regression: LinearRegression, estimates: bool = True) -> bool:
@@ -83,14 +87,15 @@ def is_worth_another_solve(regression: LinearRegression) -> bool:
     return features <= rows and _is_solved_by_host(regression)
 
 
-def is_worth_a_solve(regression: LinearRegression, iterations: int) -> bool:
-    """Whether the minimum takes less than a tenth of a second, or no longer than a descent of so
-    many iterations did.
+def is_worth_a_solve(regression: LinearRegression, iterations: int, *, is_seldom: bool) -> bool:
+    """Whether the minimum takes a tenth of a second, or no longer than a descent of so many
+    iterations did; beside most descents, if it is not ``is_seldom`` needed, a part of both.
     """
     rows, features = as_design(regression.X).shape
-    side = min(rows, features)
-    is_short = rows * features * side <= MOST_PRODUCTS or side <= MOST_FOR_AN_ITERATION * iterations
-    return is_short and _is_solved_by_host(regression)
+    side, part = min(rows, features), 1 if is_seldom else OFTEN
+    is_short = rows * features * side <= MOST_PRODUCTS * part**2
+    is_shorter = side <= MOST_FOR_AN_ITERATION * iterations * part
+    return (is_short or is_shorter) and _is_solved_by_host(regression)
 
 
 def _is_solved_by_host(regression: LinearRegression) -> bool:
