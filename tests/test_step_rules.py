@@ -468,6 +468,28 @@ def test_line_searches_do_not_stall_near_a_float32_optimum(offset, scale):
         assert status(result) == "CONVERGED"
 
 
+SEARCHING = {
+    "backtracking": GradientDescent(),
+    "exact line search": GradientDescent(jd.ExactLineSearch()),
+    "Barzilai-Borwein": GradientDescent(jd.BarzilaiBorwein()),
+    "momentum": RESTARTED,
+}
+
+
+@pytest.mark.parametrize("name", SEARCHING)
+def test_values_in_any_units_take_as_many_steps(name):
+    """Products of two gradients would underflow and overflow in these units."""
+    start = np.zeros(3, np.float32)
+    result = jd.minimize(bowl_in_offset, start, SEARCHING[name], args=(2.0, 1.0))
+    assert status(result) == "CONVERGED"
+    np.testing.assert_allclose(result.params, 1, atol=1e-3)
+    for scale in np.exp2(np.float32([-97, -40, 40, 97])):
+        scaled = jd.minimize(bowl_in_offset, start, SEARCHING[name], args=(2 * scale, scale))
+        assert status(scaled) == "CONVERGED"
+        assert abs(int(scaled.iterations) / int(result.iterations) - 1) < 0.2
+        np.testing.assert_allclose(scaled.params, 1, atol=1e-3)
+
+
 # --- adaptive step
 
 

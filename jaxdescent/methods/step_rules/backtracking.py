@@ -106,17 +106,18 @@ class Backtracking(SearchingRule):
 
     def move(self, objective: Objective, at: Point, state: State) -> Move:
         is_quadratic = objective.is_quadratic
-        slope = precision.inner(at.gradient, at.direction)
         rate = trials.known_or_first(state.rate, at)
+        # Slopes are those along ``rate * direction``.
+        slope = trials.change(at.gradient, at.direction, rate)
         start = trials.start_of_search(at)
 
         def accepts(trial: FoundStep) -> jax.Array:
-            end_slope = precision.inner(at.direction, trial.point.gradient)
+            end_slope = trials.change(trial.point.gradient, at.direction, rate)
             is_gentle = end_slope >= -(1 - 2 * self.decrease) * slope
             if is_quadratic:
                 return is_gentle
             value, room = trial.point.value, noise(start.value)
-            decrease = jnp.asarray(self.decrease * trial.step * slope, start.value.dtype)
+            decrease = jnp.asarray(self.decrease * (trial.step / rate) * slope, start.value.dtype)
             is_lower = (value <= start.value - decrease) & (value < start.value - room)
             return is_lower | ((value <= start.value + room) & is_gentle)
 
@@ -132,7 +133,7 @@ class Backtracking(SearchingRule):
         (params, value, gradient), step, accepted, count = trial
         # If the rate is so small that nothing changes, it grows faster than by doubling.
         is_idle = (count == 1) & (jnp.abs(value - start.value) <= noise(start.value))
-        end_slope = precision.inner(at.direction, gradient)
+        end_slope = trials.change(gradient, at.direction, rate)
         is_idle &= end_slope >= 0.9 * slope
         growth = jnp.where(is_idle, jnp.minimum(jnp.square(state.growth), FASTEST), self.grow)
         state = _BacktrackingState(
@@ -142,7 +143,7 @@ class Backtracking(SearchingRule):
             jnp.maximum(growth, self.grow).astype(rate.dtype),
         )
         verdict = jnp.where(accepted, RUNNING, Status.STAGNATED.value)
-        length = step * precision.squared_norm(at.direction)
+        length = step / rate * jnp.square(rate * precision.norm(at.direction).astype(rate.dtype))
         is_bent = accepted & (end_slope < slope) & (length > 0)
         curvature = jnp.where(is_bent, (slope - end_slope) / jnp.where(is_bent, length, 1), 0)
         return Move(params, jnp.where(accepted, step, 0), state, count, verdict, curvature)
@@ -163,16 +164,16 @@ class Backtracking(SearchingRule):
         The rounding is taken as large as that of the value at the start, because terms of the value
         may have kept that size.
         """
-        squared = precision.squared_norm(at.gradient)
+        norm = precision.norm(at.gradient)
         last = trials.known_or_first(state.rate, at)
         first = last * jnp.where(has_restarted, self.grow, GROWTH).astype(last.dtype)
         if objective.is_quadratic:
-            length = jnp.where(squared > 0, jnp.sqrt(squared), 1)
+            length = jnp.where(norm > 0, norm, 1)
             unit = jax.tree.map(lambda g: g / length.astype(g.dtype), at.gradient)
             curvature = objective.curvature(at.params, unit)
             bound = 1 / jnp.where(curvature > 0, curvature, 1)
             rate = jnp.where(curvature > 0, jnp.minimum(first, bound), first)
-            is_unbounded = (curvature < 0) & (squared > 0)
+            is_unbounded = (curvature < 0) & (norm > 0)
             verdict = jnp.where(is_unbounded, Status.DIVERGED.value, RUNNING)
             one = jnp.array(1, jnp.int32)
             return rate, state._replace(rate=rate), one, verdict
@@ -182,10 +183,10 @@ class Backtracking(SearchingRule):
         def is_accepted(rate: jax.Array) -> jax.Array:
             trial = moved(at.params, at.gradient, rate)
             lower = jnp.asarray(objective.value(trial), value.dtype)
-            decrease = jnp.asarray(rate * squared / 2, value.dtype)
+            decrease = jnp.asarray(rate * norm * norm / 2, value.dtype)
 
             def by_slope() -> jax.Array:
-                return precision.inner(at.gradient, objective.gradient(trial)) >= 0
+                return trials.change(objective.gradient(trial), at.gradient, last) >= 0
 
             is_hidden = jnp.abs(lower - value) <= room
             return lax.cond(is_hidden, by_slope, lambda: lower <= value - decrease)

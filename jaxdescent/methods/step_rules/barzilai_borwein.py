@@ -15,6 +15,7 @@ from jaxdescent.methods.step_rules import trials
 from jaxdescent.methods.step_rules.transformation import Move, Point, scalar
 from jaxdescent.methods.step_rules.trials import SearchingRule, noise
 from jaxdescent.numerics import precision
+from jaxdescent.numerics.linear_systems import scaled
 from jaxdescent.objectives import Objective
 from jaxdescent.status import RUNNING, Status
 
@@ -108,8 +109,9 @@ class BarzilaiBorwein(SearchingRule):
         )
 
     def move(self, objective: Objective, at: Point, state: State) -> Move:
-        slope = precision.inner(at.gradient, at.direction)
         rate = trials.known_or_first(state.rate, at)
+        # Slopes are those along ``rate * direction``.
+        slope = trials.change(at.gradient, at.direction, rate)
         start = trials.start_of_search(at)
         height = start.value
         if objective.is_quadratic:
@@ -121,16 +123,17 @@ class BarzilaiBorwein(SearchingRule):
             if not objective.is_quadratic:
                 return trial.point.value - start.value
             # The mean of the slopes at both ends, whose digits do not cancel.
-            end_slope = precision.inner(at.direction, trial.point.gradient)
-            return jnp.asarray(-trial.step * (slope + end_slope) / 2, height.dtype)
+            end_slope = trials.change(trial.point.gradient, at.direction, rate)
+            return jnp.asarray(-(trial.step / rate) * (slope + end_slope) / 2, height.dtype)
 
         def accepts(trial: FoundStep) -> jax.Array:
-            decrease = jnp.asarray(self.decrease * trial.step * slope, height.dtype)
+            decrease = jnp.asarray(self.decrease * (trial.step / rate) * slope, height.dtype)
             return (rise(trial) <= highest - decrease) | (jnp.abs(rise(trial)) <= room)
 
         def shrunk(trial: FoundStep) -> jax.Array:
-            above_tangent = rise(trial).astype(slope.dtype) + trial.step * slope
-            minimum = jnp.square(trial.step) * slope / (2 * above_tangent)
+            fall = trial.step / rate * slope
+            above_tangent = rise(trial).astype(slope.dtype) + fall
+            minimum = trial.step * (fall / (2 * above_tangent))
             # A trial that is infinite or NaN says nothing about the parabola.
             minimum = jnp.where(jnp.isfinite(above_tangent), minimum, 0)
             return jnp.clip(minimum, trial.step / 10, trial.step / 2)
@@ -145,12 +148,14 @@ class BarzilaiBorwein(SearchingRule):
             max_trials=self.max_trials,
         )
         (params, value, gradient), step, accepted, count = trial
-        change = jax.tree.map(jnp.subtract, gradient, at.gradient)
-        # With s = -t d but without the factor t, so that short steps do not underflow; y = change.
-        bend = -precision.inner(at.direction, change)
+        change = scaled(rate, jax.tree.map(jnp.subtract, gradient, at.gradient))
+        # For the ratios of s = -t d and y, d and y are multiplied by a rate: so they have the units
+        # of the params.
+        way = scaled(rate, at.direction)
+        bend = -precision.inner(way, change)
         squared_change = precision.squared_norm(change)
         is_convex = (bend > 0) & (squared_change > 0)
-        squared = precision.squared_norm(at.direction)
+        squared = precision.squared_norm(way)
         long = step * squared / jnp.where(is_convex, bend, 1)
         short = step * bend / jnp.where(is_convex, squared_change, 1)
         shorts = state.short.at[state.steps % SHORT_RATES].set(jnp.where(is_convex, short, jnp.inf))
@@ -174,11 +179,11 @@ class BarzilaiBorwein(SearchingRule):
         is_unbounded = objective.is_quadratic & (concave >= CONCAVE_STEPS)
         verdict = jnp.where(accepted, RUNNING, Status.STAGNATED.value)
         verdict = jnp.where(is_unbounded, Status.DIVERGED.value, verdict)
-        rate = jnp.where(accepted, step, 0)
-        length = rate * jnp.sqrt(squared)
+        taken = jnp.where(accepted, step, 0)
+        length = taken * jnp.sqrt(squared)
         is_long = length > 0
         curvature = jnp.where(is_long, jnp.sqrt(squared_change) / jnp.where(is_long, length, 1), 0)
-        return Move(params, rate, new_state, count, verdict, curvature)
+        return Move(params, taken, new_state, count, verdict, curvature)
 
     def check(self) -> None:
         name = "BarzilaiBorwein"

@@ -63,22 +63,23 @@ class ExactLineSearch(StepRule):
         return self.start(params, objective)
 
     def move(self, objective: Objective, at: Point, state: State) -> Move:
-        squared = precision.squared_norm(at.direction)
-        # A unit direction is used, whose curvature does not underflow before the gradient does.
-        length = jnp.where(squared > 0, jnp.sqrt(squared), 1)
+        norm = precision.norm(at.direction)
+        # A unit direction is used: its slope and curvature are in range wherever the gradient is.
+        length = jnp.where(norm > 0, norm, 1)
         unit = jax.tree.map(lambda d: d / length.astype(d.dtype), at.direction)
         image = objective.image(unit)
         curvature = objective.curvature_along(at.params, unit, image)
-        slope = precision.inner(at.gradient, at.direction) / jnp.square(length)
+        slope = precision.inner(at.gradient, unit)
         is_curved = jnp.abs(curvature) > 0
-        rate = jnp.where(is_curved, slope / jnp.where(is_curved, jnp.abs(curvature), 1), 0)
+        step = jnp.where(is_curved, slope / jnp.where(is_curved, jnp.abs(curvature), 1), 0)
+        rate = step / length
         new = moved(at.params, at.direction, rate)
         if state.image is not None:
             state = lax.cond(
                 state.age + 1 < REFRESH,
-                lambda: _Carried(moved(state.image, image, rate * length), state.age + 1),
+                lambda: _Carried(moved(state.image, image, step), state.age + 1),
                 lambda: _Carried(objective.image(new), jnp.zeros_like(state.age)),
             )
-        is_unbounded = objective.is_quadratic & (curvature < 0) & (squared > 0)
+        is_unbounded = objective.is_quadratic & (curvature < 0) & (norm > 0)
         verdict = jnp.where(is_unbounded, Status.DIVERGED.value, RUNNING)
         return Move(new, rate, state, 2, verdict, jnp.abs(curvature))

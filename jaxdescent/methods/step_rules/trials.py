@@ -12,6 +12,8 @@ from jax import lax
 from jaxdescent.methods.line_search import FoundStep, LinePoint
 from jaxdescent.methods.protocol import Params, State
 from jaxdescent.methods.step_rules.transformation import Point, StepRule, first_rate, moved, scalar
+from jaxdescent.numerics import precision
+from jaxdescent.numerics.linear_systems import scaled
 from jaxdescent.objectives import Objective
 
 NOISE = 32
@@ -77,6 +79,13 @@ def start_of_search(at: Point) -> LinePoint:
 def known_or_first(rate: jax.Array, at: Point) -> jax.Array:
     """The rate of the last step, or a first rate if there was no step."""
     return lax.cond(rate > 0, lambda: rate, lambda: first_rate(at.params, at.direction))
+
+
+def change(gradient: Params, direction: Params, rate: jax.Array) -> jax.Array:
+    """``rate * gradient . direction``, by which the value changes: it is in range wherever the
+    value is, while the product of two gradients may underflow or overflow.
+    """
+    return precision.inner(scaled(rate, gradient), direction)
 
 
 def noise(value: jax.Array) -> jax.Array:
