@@ -233,6 +233,35 @@ def test_a_function_that_only_knows_its_gradient_is_minimised_as_before():
     assert float(jd.minimize(function, x, jd.GradientDescent()).value) < 1e-6
 
 
+def test_a_function_with_a_reverse_rule_alone_is_looked_at_and_certified():
+    """The forward rule calls the function itself, so that JAX refuses derivatives along it."""
+
+    @jax.custom_vjp
+    def away(x, center):
+        return jnp.sum(jnp.cosh(x - center))
+
+    def forward(x, center):
+        return away(x, center), x - center
+
+    away.defvjp(forward, lambda gap, share: (share * jnp.sinh(gap), -share * jnp.sinh(gap)))
+
+    def function(x, center):
+        return away(x, center) + jnp.sum(x**2)
+
+    start, center = np.zeros(2, np.float32), np.float32([1.0, 2.0])
+    assert newton_steps.is_possible(as_objective(function, (center,)), start)
+    result = jd.minimize(function, start, args=(center,))
+    assert result.converged
+    gap = np.float64(result.params) - center
+    np.testing.assert_allclose(np.sinh(gap) + 2 * np.float64(result.params), 0, atol=1e-5)
+    found = jd.certify(function, result, args=(center,))
+    assert found.kind == "minimum"
+    ends = found.smallest_eigenvalue, found.largest_eigenvalue
+    np.testing.assert_allclose(ends, np.sort(np.cosh(gap) + 2), rtol=1e-5)
+    moved = jax.grad(lambda c: jnp.sum(jd.minimize(function, start, args=(c,)).params))(center)
+    np.testing.assert_allclose(moved, np.cosh(gap) / (np.cosh(gap) + 2), rtol=1e-4)
+
+
 def test_many_unknowns_are_not_looked_at():
     objective = as_objective(lambda x: jnp.sum(jnp.cosh(x)), ())
     shape = jax.ShapeDtypeStruct((newton_steps.MOST_UNKNOWNS + 1,), jnp.float32)

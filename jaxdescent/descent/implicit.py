@@ -33,6 +33,7 @@ from jaxdescent.kernels.branches import of_any
 from jaxdescent.numerics import precision
 from jaxdescent.numerics.linear_systems import System, on_vectors, solve
 from jaxdescent.objectives import Objective, Params
+from jaxdescent.objectives.forward import pushed
 from jaxdescent.regression.solve.augmented import Weights
 from jaxdescent.regression.solve.factor import is_uneven
 from jaxdescent.result import Result
@@ -77,7 +78,7 @@ def _root_jvp(primals: Any, tangents: Any) -> tuple[Params, Params]:
         return root, _moved_regression(regression, root, tangents[0])
 
     def product(direction: Params) -> Params:
-        return jax.jvp(objective.gradient, (root,), (direction,))[1]
+        return pushed(objective.gradient, (root,), (direction,))[1]
 
     known = _system(objective, root, product)
     system = known._replace(units=lax.stop_gradient(known.units))
@@ -175,7 +176,7 @@ def _change(function: Callable[[Any], Any], objective: Objective, tangents: Any)
         return function(treedef.unflatten(both.values()))
 
     at = [leaves[index] for index in moving]
-    return jax.jvp(of_moving, at, [directions[index] for index in moving])[1]
+    return pushed(of_moving, tuple(at), tuple(directions[index] for index in moving))[1]
 
 
 def _system(objective: Objective, params: Params, product: Callable[[Params], Params]) -> System:

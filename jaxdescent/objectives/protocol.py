@@ -17,6 +17,7 @@ from jaxdescent.kernels.host_memory import Cut
 from jaxdescent.numerics import precision
 from jaxdescent.objectives.answers import Bounds, Params, Parts, RowBlocks, StationarySolver
 from jaxdescent.objectives.elimination import Elimination, Means
+from jaxdescent.objectives.forward import pushed
 from jaxdescent.objectives.leaves import Scalars, sum_over_leaves
 
 PartFunction = Callable[["Objective", Params], Scalars]
@@ -45,7 +46,7 @@ class Objective(Displayed, abc.ABC):
 
     def hessian_product(self, params: Params, direction: Params) -> Params:
         """The Hessian at ``params`` times ``direction``, without forming the Hessian."""
-        return jax.jvp(self.gradient, (params,), (direction,))[1]
+        return pushed(self.gradient, (params,), (direction,))[1]
 
     def curvature(self, params: Params, direction: Params) -> jax.Array:
         """``direction . H . direction`` at ``params``; for a regression one pass over X."""

@@ -35,6 +35,7 @@ from jaxdescent.descent.watch import Loop
 from jaxdescent.inputs.functions import anew
 from jaxdescent.numerics import precision, randomness
 from jaxdescent.objectives import Objective, Params
+from jaxdescent.objectives.forward import pushed
 from jaxdescent.status import Status
 from jaxdescent.tolerance import ResolvedTolerance
 
@@ -203,7 +204,7 @@ def _evaluated(
     objective: Objective, at: Params, direction: Params
 ) -> tuple[jax.Array, Params, Params]:
     """The value, the gradient, and the Hessian's product with a direction."""
-    (value, gradient), (_, image) = jax.jvp(objective.value_and_gradient, (at,), (direction,))
+    (value, gradient), (_, image) = pushed(objective.value_and_gradient, (at,), (direction,))
     return jnp.asarray(value), gradient, image
 
 
