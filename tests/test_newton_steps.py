@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.optimize
 
 import jaxdescent as jd
 from jaxdescent.descent.looks import newton_steps
@@ -231,6 +232,34 @@ def test_a_function_that_only_knows_its_gradient_is_minimised_as_before():
     x = jnp.ones(2)
     assert not newton_steps.is_possible(as_objective(function, ()), x)
     assert float(jd.minimize(function, x, jd.GradientDescent()).value) < 1e-6
+
+
+def huber(x, A, b, delta):
+    gap = jnp.abs(A @ x - b)
+    return jnp.sum(jnp.where(gap < delta, gap**2 / 2, delta * (gap - delta / 2)))
+
+
+@pytest.mark.parametrize("name", ["gradient descent", "Barzilai-Borwein"])
+def test_a_slope_along_directions_without_curvature_is_left_to_fall(name):
+    """Where fewer residuals than unknowns are below Huber's delta, the Hessian is singular."""
+    for seed in (9, 12):
+        rng = np.random.default_rng(seed)
+        A = rng.normal(size=(40, 5)).astype(np.float32)
+        b = (A @ rng.normal(size=5) + 0.3 * rng.standard_cauchy(40)).astype(np.float32)
+        args, start = (A, b, np.float32(1e-3)), np.zeros(5, np.float32)
+        result = jd.minimize(huber, start, METHODS[name], args=args, max_iterations=5000)
+        A, b, delta = map(np.float64, args)
+
+        def reference(x, A=A, b=b, delta=delta):
+            slopes = np.clip(A @ x - b, -delta, delta)
+            return slopes @ (A @ x - b) - slopes @ slopes / 2, A.T @ slopes
+
+        x, how = np.float64(result.params), {"jac": True, "options": {"gtol": 1e-10}}
+        found = scipy.optimize.minimize(reference, x, **how)
+        found = scipy.optimize.minimize(reference, found.x, **how)
+        assert result.converged
+        above = reference(x)[0] - found.fun
+        assert above <= 10 * (float(result.suboptimality) + 1e-7 * found.fun)
 
 
 def test_a_function_with_a_reverse_rule_alone_is_looked_at_and_certified():

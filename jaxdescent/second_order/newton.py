@@ -114,6 +114,14 @@ class Newton:
         of_nothing = np.where(flat > 0, np.inf, 0.0)
         return np.where(worth > 0, flat / np.where(worth > 0, worth, 1), of_nothing)
 
+    def flat_change(self, gradient: np.ndarray, params: np.ndarray) -> Any:
+        """The change of the value where the parts of the params along directions of zero curvature
+        change by their own size.
+        """
+        parts = _times(np.swapaxes(self.vectors, -1, -2), params / self.scale)
+        changes = np.where(self._is_seen, 0, np.abs(self._along(gradient) * parts))
+        return np.sum(changes, axis=-1)
+
     @property
     def _is_seen(self) -> np.ndarray:
         return np.abs(self.values) > np.asarray(self.cutoff)[..., None]

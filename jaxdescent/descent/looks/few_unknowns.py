@@ -235,7 +235,12 @@ def _judged_each(numbers: Any, value: Any, size: Any, tolerance: Any, *, eps: fl
     claim, is_further, _ = stationarity.by_newton(newton, *here, **how)
     is_near = is_known & (claim.is_stationary | is_further)
     is_doubtful = is_known & (is_far | is_further | (is_minimum & ~is_near))
-    falls = np.where(is_known, np.where(verdict.is_flat, verdict.decrement, np.inf), 0.0)
+    # Along directions of zero curvature the expansion has no minimum: its slope is what is left.
+    sloping = newton.flat_change(gradient, flat)
+    noise = stationarity.NOISE * np.maximum(np.abs(height), newton.worth(flat))
+    is_near &= sloping <= np.maximum(claim.bound, noise)
+    left = verdict.decrement + np.where(sloping > noise, sloping, 0)
+    falls = np.where(is_known, np.where(verdict.is_flat, left, np.inf), 0.0)
     scale = stationarity.SLACK * np.maximum(np.abs(height), rounding)
     # Only stationary points are measured along flat directions.
     values, vectors = np.linalg.eigh(np.where(is_stationary[:, None, None], matrix, 0))
