@@ -218,22 +218,28 @@ def _in_rounds(common: Any, most: jax.Array, members: Any, *, block: int) -> Res
     def look(member: Any, loop: Loop) -> Loop:
         return _descent(common, most, member)[0].looked_at(loop)
 
-    def follow(loop: Loop) -> Loop:
-        was_running = loop.status == RUNNING
+    def kept(is_on: jax.Array, new: Loop, old: Loop) -> Loop:
+        return jax.tree.map(lambda new, old: jnp.where(is_on, new, old), new, old)
+
+    def follow(both: tuple[Loop, jax.Array]) -> tuple[Loop, jax.Array]:
+        loop, is_open = both
 
         def to_next(given: tuple[Any, ...]) -> Loop:
             is_on, member, own = given
             return lax.cond(is_on, to_claim, lambda member, own: own, member, own)
 
-        reached = lax.map(to_next, (was_running, members, loop))
+        reached = lax.map(to_next, (is_open, members, loop))
         # A claim is looked at once: a member that had ended before has no claim now.
         none = jnp.int32(Status.NON_FINITE.value)
-        asked = reached._replace(status=jnp.where(was_running, reached.status, none))
+        asked = reached._replace(status=jnp.where(is_open, reached.status, none))
         seen = loops.by_blocks(jax.vmap(look), (members, asked), block)
-        return seen._replace(status=jnp.where(was_running, seen.status, loop.status))
+        loop = jax.vmap(kept)(is_open, seen, loop)
+        return loop, loop.status == RUNNING
 
     first = lax.map(lambda member: _begun(common, most, member)[1], members)
-    last = lax.while_loop(lambda loop: jnp.any(loop.status == RUNNING), follow, first)
+    # All members are open at first: a start that is checked may have ended with a claim already.
+    open_at_first = first, jnp.ones_like(first.status, bool)
+    last = lax.while_loop(lambda both: jnp.any(both[1]), follow, open_at_first)[0]
 
     def result(given: tuple[Any, Loop]) -> Result:
         return _descent(common, most, given[0])[0].result(given[1])

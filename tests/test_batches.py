@@ -295,3 +295,28 @@ def test_costly_branches_are_taken_for_those_who_need_them(at_once, expected_cal
     # Blocks without a member that needs the branch do not take it.
     assert len(calls) <= expected_calls
     np.testing.assert_allclose(one(numbers[1]), expected[1], rtol=1e-6)
+
+
+def test_a_claim_at_the_start_of_a_member_is_looked_at(one_cpu):
+    """A rate of a thousand beside a height of a millionth: by the size of the params alone any
+    value near zero is small.
+    """
+    times = np.geomspace(1e-5, 5e-3, 12).astype(np.float32)
+
+    def residual(p, height):
+        return p["height"] * jnp.exp(-p["rate"] * times) - height * jnp.exp(-900 * times)
+
+    def member(height, start):
+        return jd.LeastSquares(lambda p: residual(p, height)), start
+
+    heights = np.float32([1e-6, 2e-7, 3.0])
+    starts = {"height": 1.2 * heights, "rate": np.float32([950, 950, 800])}
+    method = jd.ConjugateGradient()
+    result = jd.minimize_batch(member, (heights, starts), method)
+    for k, height in enumerate(heights):
+        objective, start = member(height, jax.tree.map(lambda leaf, k=k: leaf[k], starts))
+        alone = jd.minimize(objective, start, method)
+        assert int(result.iterations[k]) > 0
+        assert int(result.status[k]) == int(alone.status)
+        for name in ("value", "suboptimality", "evidence"):
+            np.testing.assert_allclose(getattr(result, name)[k], getattr(alone, name), rtol=0.01)
