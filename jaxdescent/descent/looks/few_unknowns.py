@@ -239,7 +239,8 @@ def _judged_each(numbers: Any, value: Any, size: Any, tolerance: Any, *, eps: fl
     sloping = newton.flat_change(gradient, flat)
     noise = stationarity.NOISE * np.maximum(np.abs(height), newton.worth(flat))
     is_near &= sloping <= np.maximum(claim.bound, noise)
-    left = verdict.decrement + np.where(sloping > noise, sloping, 0)
+    # It is no decrease that a step brings, so that points that are no minimum have their own alone.
+    left = verdict.decrement + np.where(is_minimum & (sloping > noise), sloping, 0)
     falls = np.where(is_known, np.where(verdict.is_flat, left, np.inf), 0.0)
     scale = stationarity.SLACK * np.maximum(np.abs(height), rounding)
     # Only stationary points are measured along flat directions.
