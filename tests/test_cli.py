@@ -559,6 +559,7 @@ def rows():
         yield from range(9)
     finally:
         Wrong()  # an error that Python drops is no other interrupt
+        os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.5)
         print("closed")
 
@@ -573,6 +574,7 @@ try:
         try:
             read()
         finally:
+            os.kill(os.getpid(), signal.SIGTERM)  # another thread may ask for an end as well
             time.sleep(0.5)
             print("cleaned")
 except Exit as end:

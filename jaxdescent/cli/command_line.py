@@ -87,6 +87,15 @@ def _interrupt(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
 
+def _interrupt_in_time(number: int, frame: Any) -> None:
+    """Interrupt the main thread, unless an earlier interrupt is on its way: what that cleans up
+    would be left behind, and the process ends in time.
+    """
+    is_again = _was_interrupted.is_set() and _is_on_its_way(sys.exc_info()[1])
+    if not is_again or is_one_of_several():
+        _interrupt(number, frame)
+
+
 def _is_of_an_interrupt(error: BaseException | None) -> bool:
     """Whether an error came of a signal: modules in C turn it into errors of their own, which may
     have lost what they came of.
@@ -107,10 +116,13 @@ def _interrupt_where_lost(number: signal.Signals) -> None:
     handled: Any = sys._current_exceptions().get(threading.main_thread().ident or 0)
     if isinstance(handled, tuple):  # before Python 3.12
         handled = handled[1]
-    # An interrupt on its way closes the generators that it passes.
-    is_on_its_way = isinstance(handled, GeneratorExit) or _came_of_one(handled)
-    if _was_interrupted.is_set() and not is_on_its_way:
+    if _was_interrupted.is_set() and not _is_on_its_way(handled):
         _thread.interrupt_main(number)
+
+
+def _is_on_its_way(handled: BaseException | None) -> bool:
+    """Whether an interrupt is, by the error being handled: it closes generators that it passes."""
+    return isinstance(handled, GeneratorExit) or _came_of_one(handled)
 
 
 @contextlib.contextmanager
@@ -127,6 +139,7 @@ def _ended_by_signals(line: str, *, in_time: bool) -> Iterator[None]:
     # Ctrl-C called :func:`leave` until now; a caller's own handler is left in place.
     is_left = leave in map(signal.getsignal, (signal.SIGINT, signal.SIGTERM))
     taken = [signal.SIGTERM, *[signal.SIGINT] * (signal.getsignal(signal.SIGINT) is leave)]
+    in_time = in_time and is_left
     hook, timers = sys.unraisablehook, list[threading.Timer]()
     _was_interrupted.clear()
 
@@ -143,8 +156,8 @@ def _ended_by_signals(line: str, *, in_time: bool) -> Iterator[None]:
     sys.unraisablehook = raise_again
     try:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(handled_by(_interrupt, taken))
-            if in_time and is_left:
+            stack.enter_context(handled_by(_interrupt_in_time if in_time else _interrupt, taken))
+            if in_time:
                 stack.enter_context(_ended_in_time(line))
             yield
     finally:
@@ -166,7 +179,7 @@ def _ended_in_time(line: str) -> Iterator[None]:
     def watch() -> None:
         while number := os.read(reader, 1):
             # A fit with checkpoints has its own handler, which saves its state.
-            is_ours = signal.getsignal(number[0]) is _interrupt
+            is_ours = signal.getsignal(number[0]) is _interrupt_in_time
             end = time.monotonic() + LONGEST
             while is_ours and not is_over.wait(LOOK) and not is_one_of_several():
                 if time.monotonic() >= end:
