@@ -19,8 +19,9 @@ class KeptMessages:
         self.is_reached = True
 
     def key_value_set(self, key, text, *, allow_overwrite):
-        assert allow_overwrite
         self._reach()
+        if not allow_overwrite and key in self.texts:
+            raise jax.errors.JaxRuntimeError(f"ALREADY_EXISTS: Config key {key} already exists.")
         self.texts[key] = text
 
     def key_value_delete(self, key):

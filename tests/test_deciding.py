@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -267,6 +268,26 @@ def test_who_is_interrupted_while_it_joins_others_does_not_wait_for_them(monkeyp
     with pytest.raises(KeyboardInterrupt):
         joining.join("localhost:1", 2, 0)
     assert registered == [(os._exit, 130)]
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_who_is_interrupted_while_it_meets_the_others_tells_them(service, monkeypatch, process):
+    """One process is interrupted while it waits for the other, which hears of it, and ends too."""
+    registered = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *processes, **options: None)
+    monkeypatch.setattr(joining.multihost_utils, "sync_global_devices", lambda name: time.sleep(3))
+    monkeypatch.setattr(atexit, "register", lambda *call: registered.append(call))
+    monkeypatch.setattr(distributed.global_state, "process_id", process)
+    with pytest.raises(KeyboardInterrupt), after(0.2, ending._interrupt):
+        joining.join("localhost:1", 2, process)
+    waits = [(time.sleep, ending.PARTING)] * (process == 0)
+    assert registered == [(os._exit, 130), *waits]
+    monkeypatch.setattr(distributed.global_state, "process_id", 1)
+    registered.clear()
+    said = rf"another process has ended, .* see what it said \(process {process} was interrupted\)"
+    with pytest.raises(processes.OtherProcessFailed, match=said):
+        joining.join("localhost:1", 2, 1)
+    assert registered == [(os._exit, 2)]
 
 
 def test_what_names_the_processes_is_given_together():

@@ -164,6 +164,23 @@ def test_ctrl_c_while_the_others_are_waited_for_leaves_them(notes, left):
     assert notes.ended(0)[0] == FOLLOWED
 
 
+@pytest.mark.parametrize("has_seen", [True, False])
+def test_ctrl_c_after_all_are_done_leaves_nobody_in_jaxs_shutdown(second, left, has_seen):
+    """The first process sees that all are done before this one is interrupted, or after."""
+
+    def first_sees_and_ctrl_c():
+        second.end(0, DONE)
+        assert not has_seen or ending._agreed(ending.TOGETHER) == ending.TOGETHER
+        ending._interrupt()
+
+    with after(0.1, first_sees_and_ctrl_c), CommonEnd():
+        ending.LOOK_SECONDS = 30.0
+    assert left == ([] if has_seen else [0])
+    assert second.ended(1)[0] == (DONE if has_seen else FOLLOWED)
+    seen_now = ending._agreed(ending.TOGETHER)
+    assert seen_now == (ending.TOGETHER if has_seen else ending.ALONE)
+
+
 @pytest.mark.parametrize("is_told", [True, False])
 def test_a_second_ctrl_c_here_leaves_the_others_with_the_first(second, left, monkeypatch, is_told):
     """Also where it comes before the first one has been told."""

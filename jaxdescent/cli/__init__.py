@@ -54,7 +54,10 @@ def main() -> None:
     except SystemExit as end:
         from jaxdescent.cli.command_line import is_one_of_several
 
-        if end.code == INTERRUPTED and not is_one_of_several():
+        if is_one_of_several():
+            # This process has told its end: the others wait for it in JAX's shutdown, or leave.
+            end_in_peace()
+        elif end.code == INTERRUPTED:
             # The interpreter would wait for programs that still run.
             try:
                 for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it is closed

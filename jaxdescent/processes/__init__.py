@@ -23,5 +23,6 @@ from jaxdescent.processes.deciding import members as members
 from jaxdescent.processes.deciding import patience as patience
 from jaxdescent.processes.deciding import told_by_all as told_by_all
 from jaxdescent.processes.deciding import told_by_first as told_by_first
+from jaxdescent.processes.ending import follow_early_end as follow_early_end
 from jaxdescent.processes.ending import leave_without_others as leave_without_others
 from jaxdescent.processes.messages import OtherProcessFailed as OtherProcessFailed

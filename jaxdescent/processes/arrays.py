@@ -14,8 +14,14 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxdescent.processes.deciding import is_alone, members, told_by_all
-from jaxdescent.processes.ending import FOLLOWED, leave_without_others
+from jaxdescent.processes.ending import (
+    FOLLOWED,
+    follow_early_end,
+    has_ended,
+    leave_without_others,
+)
 from jaxdescent.processes.messages import OtherProcessFailed
+from jaxdescent.processes.signals import on_a_thread
 
 CHUNK_BYTES = 1 << 22
 """Bytes that a process sends at a time."""
@@ -76,13 +82,13 @@ def _moved(own: np.ndarray, there: PartitionSpec) -> np.ndarray:
     shape = (len(members()), own.size)
     try:
         array = jax.make_array_from_process_local_data(rows, own[None, :], shape)
-        return np.asarray(move(array).addressable_data(0))
+        # On a thread, so that Ctrl-C works here, and is heard of where it ends another process.
+        return on_a_thread(
+            lambda: np.asarray(move(array).addressable_data(0)), look=follow_early_end
+        )
     except (ValueError, jax.errors.JaxRuntimeError) as error:
         leave_without_others(1, FOLLOWED)
-        raise OtherProcessFailed(
-            "another process has ended, or cannot be reached: see what it said "
-            f"({str(error).splitlines()[0]})."
-        ) from error
+        raise has_ended(str(error).splitlines()[0]) from error
 
 
 @functools.cache

@@ -27,7 +27,14 @@ from jax.core import Tracer
 from jaxdescent.data.errors import DataError
 from jaxdescent.inputs import tracing
 from jaxdescent.processes import messages
-from jaxdescent.processes.ending import FOLLOWED, early_end, has_waited, leave_without_others
+from jaxdescent.processes.ending import (
+    FOLLOWED,
+    early_end,
+    follow_early_end,
+    has_ended,
+    has_waited,
+    leave_without_others,
+)
 from jaxdescent.processes.messages import OtherProcessFailed, in_words
 from jaxdescent.processes.same_call import differing, texts
 from jaxdescent.processes.signals import on_a_thread
@@ -232,8 +239,10 @@ def attempted(
     found, failed = None, None
     try:
         # On a thread, so that Ctrl-C works while a program waits for a process that hangs.
-        found = on_a_thread(work) if is_shared else work()
+        found = on_a_thread(work, look=follow_early_end) if is_shared else work()
     except Exception as error:
+        if is_shared and isinstance(error, OtherProcessFailed):
+            raise  # another process has ended, and this one leaves
         failed = error
     said = failed and in_words(failed)
     is_inside = is_shared and failed is not None
@@ -298,9 +307,7 @@ def _heard(name: str, process: int) -> str:
     while (text := messages.awaited(name)) is None:
         if end is not None:  # a message that was left before the end would be there
             leave_without_others(1, FOLLOWED)
-            raise OtherProcessFailed(
-                f"another process has ended, or cannot be reached: see what it said ({end})."
-            )
+            raise has_ended(end)
         if time.monotonic() > deadline:
             raise has_waited(seconds)
         end = early_end(process)

@@ -49,6 +49,8 @@ FOLLOWED = "ended with another"
 CODES = {DONE: 0, INTERRUPTED: 130}
 FAILURE = 2
 
+TOGETHER, ALONE = "together", "alone"
+
 Found = TypeVar("Found")
 
 
@@ -118,8 +120,47 @@ def early_end(process: int) -> str | None:
     return f"process {process} is gone" if messages.is_gone(process) else None
 
 
+def tell(end: End, process: int) -> None:
+    """Leave word of the end of this process, which has this number."""
+    messages.leave(f"end/{process}", json.dumps(end))
+
+
 def _tell(end: End) -> None:
-    messages.leave(f"end/{jax.process_index()}", json.dumps(end))
+    tell(end, jax.process_index())
+
+
+def raise_early_end() -> None:
+    """Raise an error if another process has ended early, for one that waits for it in a program.
+
+    Raises:
+      OtherProcessFailed: naming it.
+    """
+    for process, end in _ends().items():
+        if end.kind != DONE and not _common_ends:  # such a context hears of the end itself
+            raise has_ended(end.of(process))
+
+
+def follow_early_end() -> None:
+    """Leave too, with :func:`raise_early_end`, if another process has ended early."""
+    try:
+        raise_early_end()
+    except OtherProcessFailed:
+        leave_without_others(1, FOLLOWED)
+        raise
+
+
+def has_ended(said: str) -> OtherProcessFailed:
+    """The error of a process that waits for another one, of which this is said."""
+    return OtherProcessFailed(
+        f"another process has ended, or cannot be reached: see what it said ({said})."
+    )
+
+
+def _agreed(how: str) -> str:
+    """How the processes that are done end: TOGETHER, in JAX's shutdown, or each ALONE, because one
+    did not wait for the others. The first one that says so decides.
+    """
+    return messages.settled("common end", how)
 
 
 def _ends() -> dict[int, End]:
@@ -199,8 +240,11 @@ class CommonEnd:
             are_done = self._all_are_done()
         except KeyboardInterrupt:  # no process is waited for
             with contextlib.suppress(OtherProcessFailed):
-                # An early end is what the others have to hear of: they would go on otherwise.
-                _tell(End(FOLLOWED) if self._own.kind == DONE else self._own)
+                # Another process may have gone to JAX's common end, where it waits for this one.
+                are_done = self._own.kind == DONE and _agreed(ALONE) == TOGETHER
+                if not are_done:
+                    # An early end is what the others have to hear of: they would go on otherwise.
+                    _tell(End(FOLLOWED) if self._own.kind == DONE else self._own)
         except OtherProcessFailed:  # no process can be reached
             pass
         is_ours = error is not None and not isinstance(
@@ -228,7 +272,7 @@ class CommonEnd:
                 break
             time.sleep(LOOK_SECONDS)
         self._see(ends)
-        return all(end.kind == DONE for end in ends.values())
+        return all(end.kind == DONE for end in ends.values()) and _agreed(TOGETHER) == TOGETHER
 
     def _watch(self) -> None:
         """Interrupt the main thread when another process has ended early."""

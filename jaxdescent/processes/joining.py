@@ -6,12 +6,16 @@ import atexit
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Iterator
 
 import jax
 from jax.experimental import multihost_utils
 
-from jaxdescent.processes.ending import CODES, INTERRUPTED
+from jaxdescent.processes import ending
+from jaxdescent.processes.ending import CODES, FAILED, FAILURE, FOLLOWED, INTERRUPTED, End
+from jaxdescent.processes.messages import OtherProcessFailed
+from jaxdescent.processes.signals import on_a_thread
 
 HEARTBEAT_SECONDS = 45
 """Seconds without a heartbeat of a process after which the others end, within a minute of its
@@ -37,6 +41,7 @@ def join(
 
     Raises:
       NoCluster: if only some arguments are given, or none and JAX finds no cluster.
+      OtherProcessFailed: if another process has ended meanwhile.
     """
     given = (coordinator, processes, process)
     if any(value is None for value in given) and any(value is not None for value in given):
@@ -46,23 +51,46 @@ def join(
         )
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
-        jax.distributed.initialize(
-            coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
+        # On threads, so that Ctrl-C works while others are waited for.
+        on_a_thread(
+            lambda: jax.distributed.initialize(
+                coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
+            )
         )
         with _standard_output_as_error():
-            multihost_utils.sync_global_devices("all have joined")
+            on_a_thread(
+                lambda: multihost_utils.sync_global_devices("all have joined"),
+                look=ending.raise_early_end,
+            )
         if jax.local_devices()[0].platform == "cpu":
             let_threads_finish()
     except KeyboardInterrupt:
-        # JAX's shutdown would wait for the others, which wait for this process to join them.
-        atexit.register(os._exit, CODES[INTERRUPTED])
+        _leave(End(INTERRUPTED))
+        raise
+    except OtherProcessFailed:
+        _leave(End(FOLLOWED))
         raise
     except (ValueError, RuntimeError) as error:
+        _leave(End(FAILED))
         raise NoCluster(
             f"the other processes were not found ({str(error).splitlines()[0]}): start this under "
             "Slurm, Open MPI or Kubernetes, or say who they are by --coordinator HOST:PORT "
             "--processes N --process I."
         ) from error
+
+
+def _leave(end: End) -> None:
+    """Exit this process at its end without JAX's shutdown, which would wait for the others, which
+    wait for this process to join them. They are told its end, as far as they can be reached.
+    """
+    from jax._src import distributed  # JAX's own function would wait for its devices
+
+    atexit.register(os._exit, CODES.get(end.kind, FAILURE))
+    process = distributed.global_state.process_id
+    with contextlib.suppress(OtherProcessFailed):
+        ending.tell(end, process)
+        if process == 0:  # it keeps the messages
+            atexit.register(time.sleep, ending.PARTING)
 
 
 @contextlib.contextmanager

@@ -44,6 +44,18 @@ def leave(name: str, text: str) -> None:
         service.key_value_set(f"{ROOM}/{name}", text, allow_overwrite=True)
 
 
+def settled(name: str, text: str) -> str:
+    """The text of this name that was left first, in any process: this one, if there is none yet."""
+    with _reaching() as service:
+        try:
+            service.key_value_set(f"{ROOM}/{name}", text, allow_overwrite=False)
+        except jax.errors.JaxRuntimeError as error:
+            if not str(error).startswith("ALREADY_EXISTS"):
+                raise
+            return service.blocking_key_value_get(f"{ROOM}/{name}", int(1000 * LOOK_SECONDS))
+    return text
+
+
 def remove(name: str) -> None:
     """Remove a text that no process looks for any more."""
     with _reaching() as service:

@@ -94,6 +94,7 @@ def on_a_thread(
     work: Callable[[], Any],
     seconds: float = math.inf,
     give_up: Callable[[BaseException], None] | None = None,
+    look: Callable[[], None] = lambda: None,
 ) -> Any:
     """The value of ``work``, which runs on a thread, so that this one can be interrupted.
 
@@ -101,6 +102,7 @@ def on_a_thread(
       work: a function that may wait for another process.
       seconds: the longest time to wait for it.
       give_up: is called where this thread is interrupted, and makes ``work`` end.
+      look: is called again and again while it takes longer; its errors end the wait.
 
     Raises:
       OtherProcessFailed: if ``work`` takes longer, because it waits for another process.
@@ -120,6 +122,8 @@ def on_a_thread(
     try:
         while thread.is_alive() and time.monotonic() < deadline:
             thread.join(LOOK_SECONDS)
+            if thread.is_alive():
+                look()
     except BaseException as error:
         if give_up is not None:
             give_up(error)

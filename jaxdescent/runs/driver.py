@@ -151,7 +151,8 @@ class Driver:
         """The time when a chunk was done, as soon as it is; signals are handled meanwhile."""
         if not chunk.is_there:
             longest = self.patience + 10 * self.longest
-            on_a_thread(lambda: jax.block_until_ready(chunk.numbers), longest)
+            look = (lambda: None) if processes.is_alone() else processes.follow_early_end
+            on_a_thread(lambda: jax.block_until_ready(chunk.numbers), longest, look=look)
         chunk.completed = chunk.completed or time.perf_counter()
         return chunk.completed
 
