@@ -216,12 +216,25 @@ def test_who_fails_while_the_others_compute_says_what_it_waits_for(service, caps
     assert capsys.readouterr().err == said
 
 
-def test_who_is_interrupted_while_it_tells_an_error_does_not_wait_on(service, left):
+@pytest.mark.parametrize("has_heard", [False, True])
+def test_who_is_interrupted_while_it_tells_an_error_does_not_wait_on(service, left, has_heard):
+    """But for another that has heard of the error, and waits for this one in JAX's shutdown."""
     other_leaves(BEGUN)
     expected = pytest.raises(KeyboardInterrupt)
+    if has_heard:
+        messages.leave(f"group/{deciding._digest([0, 1])}/2/error", ending.TOGETHER)
     with after(0.1, ending._interrupt), expected, processes.among_all("call"):
         raise ZeroDivisionError
-    assert left == [()]
+    assert left == [()] * (not has_heard)
+
+
+def test_who_hears_of_an_error_behind_an_interruption_leaves_too(service, left):
+    other_leaves(BEGUN, ["error", "SystemError: bad"])
+    messages.leave(f"group/{deciding._digest([0, 1])}/2/error", ending.ALONE)
+    expected = pytest.raises(processes.OtherProcessFailed, match="1 failed with SystemError: bad")
+    with expected, processes.among_all("call"):
+        pass
+    assert left == [(1,)]
 
 
 def test_the_first_reason_to_leave_is_the_one_that_the_others_are_told(service, monkeypatch):

@@ -28,7 +28,10 @@ from jaxdescent.data.errors import DataError
 from jaxdescent.inputs import tracing
 from jaxdescent.processes import messages
 from jaxdescent.processes.ending import (
+    ALONE,
     FOLLOWED,
+    TOGETHER,
+    agreed,
     early_end,
     follow_early_end,
     has_ended,
@@ -129,10 +132,23 @@ def _tell_of(error: BaseException) -> None:
     except OtherProcessFailed:
         pass  # this process's own error must be raised
     except KeyboardInterrupt:
-        leave_without_others()
+        # Who has heard of the error may wait for this process in JAX's shutdown already.
+        if _are_alone(ALONE):
+            leave_without_others()
         raise
     finally:
         late.cancel()
+
+
+def _are_alone(how: str) -> bool:
+    """Whether the processes end alone after the error in the group's last message, for one that
+    would end as ``how`` says.
+    """
+    group = _group.get()
+    try:
+        return agreed(how, f"group/{_digest(group)}/{_sent[group]}/error") == ALONE
+    except OtherProcessFailed:  # none can be reached
+        return True
 
 
 def processes_of(tree: Any) -> tuple[int, ...]:
@@ -165,6 +181,8 @@ def told_by_all(value: Any, kind: str = "all") -> list[Any]:
     told = _send(kind, value)
     for process, (other, content) in told.items():
         if other == "error":
+            if _are_alone(TOGETHER):
+                leave_without_others(1, FOLLOWED)
             raise OtherProcessFailed(f"process {process} failed with {content}")
     if any(other != kind for other, _ in told.values()):
         calls = {process: other for process, (other, _) in told.items()}

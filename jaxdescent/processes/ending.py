@@ -50,6 +50,7 @@ CODES = {DONE: 0, INTERRUPTED: 130}
 FAILURE = 2
 
 TOGETHER, ALONE = "together", "alone"
+COMMON_END = "common end"
 
 Found = TypeVar("Found")
 
@@ -156,11 +157,11 @@ def has_ended(said: str) -> OtherProcessFailed:
     )
 
 
-def _agreed(how: str) -> str:
-    """How the processes that are done end: TOGETHER, in JAX's shutdown, or each ALONE, because one
-    did not wait for the others. The first one that says so decides.
+def agreed(how: str, end: str) -> str:
+    """How the processes end: TOGETHER, in JAX's shutdown, or each ALONE, because one of them was
+    interrupted while it waited. Who says so first decides about an ``end`` of this name.
     """
-    return messages.settled("common end", how)
+    return messages.settled(end, how)
 
 
 def _ends() -> dict[int, End]:
@@ -241,7 +242,7 @@ class CommonEnd:
         except KeyboardInterrupt:  # no process is waited for
             with contextlib.suppress(OtherProcessFailed):
                 # Another process may have gone to JAX's common end, where it waits for this one.
-                are_done = self._own.kind == DONE and _agreed(ALONE) == TOGETHER
+                are_done = self._own.kind == DONE and agreed(ALONE, COMMON_END) == TOGETHER
                 if not are_done:
                     # An early end is what the others have to hear of: they would go on otherwise.
                     _tell(End(FOLLOWED) if self._own.kind == DONE else self._own)
@@ -272,7 +273,8 @@ class CommonEnd:
                 break
             time.sleep(LOOK_SECONDS)
         self._see(ends)
-        return all(end.kind == DONE for end in ends.values()) and _agreed(TOGETHER) == TOGETHER
+        are_done = all(end.kind == DONE for end in ends.values())
+        return are_done and agreed(TOGETHER, COMMON_END) == TOGETHER
 
     def _watch(self) -> None:
         """Interrupt the main thread when another process has ended early."""
