@@ -202,6 +202,15 @@ class TestNextSteps:
         np.testing.assert_array_equal(found[:, :-1], study.X)
         np.testing.assert_array_equal(found[:, -1], study.y)
 
+    def test_of_a_table_that_a_full_disk_cuts_off_nothing_stays(self, tmp_path, monkeypatch):
+        def full(arrays):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(np, "column_stack", full)
+        with pytest.raises(DataError, match=r"table\.csv cannot be written: No space left"):
+            real_data.write_table(tmp_path / "table.csv")
+        assert not list(tmp_path.iterdir())
+
     @pytest.mark.parametrize("is_in_checkout", [True, False])
     def test_they_are_three_commands_that_work(self, tmp_path, monkeypatch, is_in_checkout):
         pytest.importorskip("typer")

@@ -21,6 +21,7 @@ import jaxdescent as jd
 from jaxdescent.breakdown.measure import certified, ended, measure_once
 from jaxdescent.breakdown.report import PartReport, busy, said, table_of
 from jaxdescent.breakdown.settings import Settings
+from jaxdescent.data.errors import replacing, writing
 
 OPTIONS = {"tolerance": 1e-6, "max_iterations": 20_000}
 HELD_OUT_SHARE = 0.2
@@ -104,7 +105,11 @@ def write_table(path: pathlib.Path) -> None:
     from sklearn.datasets import load_diabetes
 
     data: Any = load_diabetes(scaled=False)
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with (
+        writing(path),
+        replacing(path) as new,
+        new.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow([*data.feature_names, "progression"])
         writer.writerows(np.column_stack([data.data, data.target]).tolist())
