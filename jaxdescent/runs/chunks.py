@@ -118,6 +118,11 @@ class Chunks:
 
     def end(self, loop: Loop, status: Status) -> Result:
         """The result, with ``status`` if no rule has ended the descent; in the loop's memory."""
+        has_rows = self.problem.objective.linear_regression is not None
+        if has_rows and int(loop.status) == Status.STAGNATED.value:
+            # A chunk's program has looked, but the host may see more, as it does in ``minimize``.
+            descent = Descent(*self.problem, self.limit, self.check_every)
+            loop = descent.answered_by_host(loop) or loop
         large, rest = (loop.params, loop.state), loop._replace(params=None, state=None)
         inputs = (large, rest, self.problem, self.limit, np.int32(status.value))
         result = self._compiled(_end, inputs)(*inputs)
