@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdescent.numerics.linear_systems import hypotenuse, inverse
 from jaxdescent.numerics.ritz import SmallestRitz
-from jaxdescent.preconditioners import Factor
+from jaxdescent.preconditioners import CentredRegression, Factor
 
 
 class Basis(NamedTuple):
@@ -206,3 +207,23 @@ def start_norms(*parts: jax.Array) -> jax.Array:
     peaks = [jnp.max(jnp.abs(part), axis=0, keepdims=True, initial=0) for part in parts]
     unit = functools.reduce(jnp.maximum, peaks)
     return unit * column_norms(*(part * inverse(unit) for part in parts))
+
+
+def rounding_of_means(
+    regression: CentredRegression, factor: Factor | None, ulps: float
+) -> jax.Array:
+    """The rounding of ``N'A'u`` for a unit vector u where means are subtracted after products.
+
+    It is ``ulps`` eps times ``sqrt(S) |N'x_bar|``, and all that A has of constant columns:
+    directions that it alone makes would move their weights without bound.
+    """
+    if regression.means is None:
+        return jnp.zeros((1, 1), regression.dtype)
+    mean, is_far = regression.means.features
+    if is_far is not None:  # from those that are far the means are subtracted before products
+        widths = np.array([part.shape[1] for part in regression.design.side_by_side])
+        flags = jnp.repeat(is_far.reshape(-1), widths, total_repeat_length=regression.size)
+        mean = jnp.where(flags, 0, mean)
+    pulled = mean[:, None] if factor is None else factor.apply_transpose(mean[:, None])
+    eps = ulps * jnp.finfo(pulled.dtype).eps
+    return eps * jnp.sqrt(regression.means.weight_total) * column_norms(pulled)

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from jaxdescent.inputs.numbers import check_number
@@ -19,6 +18,7 @@ from jaxdescent.methods.golub_kahan import (
     column_norms,
     first_scalars,
     rotated,
+    rounding_of_means,
     start_norms,
 )
 from jaxdescent.methods.keeping_progress import GivenIntercept
@@ -40,8 +40,9 @@ from jaxdescent.preconditioners import CentredRegression, Factor
 from jaxdescent.preconditioners.protocol import check_preconditioner
 from jaxdescent.status import RUNNING, Evidence, Status
 
-ULPS = 2.0
-"""The backward error, in eps, at which rounding ends the process."""
+ULPS, LEAST = 2.0, 1 / 8
+"""The backward error, in eps, at which rounding ends the process, and its part for ``N'A'r``, which
+falls further while the residual stays: in float32 few claims can be made before."""
 
 
 @jax.tree_util.register_dataclass
@@ -89,7 +90,8 @@ class LSMR(LookingAhead):
 
     Args:
       preconditioner: None, or for example ``jd.Jacobi()``, ``jd.Nystrom(rank)``, ``jd.Sketch()``.
-      atol: the relative error of X, at least 0. None stands for ``2 eps``, and 0 for no test.
+      atol: the relative error of X, at least 0. None stands for ``2 eps``, of which ``N'A'r`` falls
+        to an eighth, and 0 for no test.
       btol: the relative error of y, at least 0. None stands for ``2 eps``, and 0 for no test.
       conlim: the largest condition number, positive. None stands for ``1 / (10 eps)``.
 
@@ -137,7 +139,7 @@ class LSMR(LookingAhead):
             value = 0.5 * jnp.sum(jnp.square(beta))
             given = GivenIntercept.at(params, means, value, slope)
         scalars = first_scalars(basis, beta, alpha, start_norms(targets))
-        rounding = _rounding(regression, factor)
+        rounding = rounding_of_means(regression, factor, 4 * ULPS)
         return _State(
             basis=basis,
             last=basis.direction,
@@ -291,7 +293,8 @@ class LSMR(LookingAhead):
         size = jnp.maximum(scalars.target - scalars.residual, 0)
         if factor is None:
             size = jnp.maximum(size, scalars.norm * column_norms(weights))
-        least = jnp.maximum(atol * scalars.norm, rounding)
+        least = LEAST * atol if self.atol is None else atol
+        least = jnp.maximum(least * scalars.norm, rounding)
         is_stationary = scalars.normal <= least * scalars.residual
         is_solved = scalars.residual <= btol * scalars.target + atol * size
         is_asked = (atol > 0) | (btol > 0)
@@ -330,21 +333,3 @@ def _regression(objective: Objective, means: Means | None = None) -> CentredRegr
             "jd.ConjugateGradient() for another quadratic objective."
         )
     return CentredRegression.from_objective(objective.linear_regression, means)
-
-
-def _rounding(regression: CentredRegression, factor: Factor | None) -> jax.Array:
-    """The rounding of ``N'A'u`` for a unit vector u where means are subtracted after products.
-
-    It is a few eps times ``sqrt(S) |N'x_bar|``, and all that A has of constant columns: directions
-    that it alone makes would move their weights without bound.
-    """
-    if regression.means is None:
-        return jnp.zeros((1, 1), regression.dtype)
-    mean, is_far = regression.means.features
-    if is_far is not None:  # from those that are far the means are subtracted before products
-        widths = np.array([part.shape[1] for part in regression.design.side_by_side])
-        flags = jnp.repeat(is_far.reshape(-1), widths, total_repeat_length=regression.size)
-        mean = jnp.where(flags, 0, mean)
-    pulled = mean[:, None] if factor is None else factor.apply_transpose(mean[:, None])
-    few = 4 * ULPS * jnp.finfo(pulled.dtype).eps
-    return few * jnp.sqrt(regression.means.weight_total) * column_norms(pulled)
