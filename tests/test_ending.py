@@ -238,6 +238,20 @@ def test_a_process_that_cannot_be_interrupted_is_ended(second, left, monkeypatch
     assert capsys.readouterr().err == said
 
 
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_who_leaves_with_an_output_that_nobody_reads_waits_for_no_other(monkeypatch, is_closed):
+    class Unread:
+        def flush(self):
+            raise BrokenPipeError
+
+    codes, slept = [], []
+    monkeypatch.setattr(ending.sys, "stdout", None if is_closed else Unread())
+    monkeypatch.setattr(ending.time, "sleep", slept.append)
+    monkeypatch.setattr(ending.os, "_exit", codes.append)
+    ending.leave_now(130, True)
+    assert (codes, slept) == ([130], [ending.PARTING])
+
+
 def test_of_one_process_nothing_is_told(monkeypatch, capsys):
     monkeypatch.setattr(distributed.global_state, "client", None)
     with contextlib.suppress(ZeroDivisionError), CommonEnd() as others:

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar
 
 import jax
 
@@ -86,17 +86,21 @@ def leave_without_others(code: int = CODES[INTERRUPTED], kind: str = INTERRUPTED
     if jax.process_count() == 1 or _codes:
         return
     _codes.append(code)
-    atexit.register(_leave, code)
+    atexit.register(leave_now, code, jax.process_index() == 0)
     if not _common_ends:
         with contextlib.suppress(OtherProcessFailed):
             _tell(End(kind))
 
 
-def _leave(code: int) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
+def leave_now(code: int, is_first: bool) -> NoReturn:
+    """Exit this process at once, but for the first one: it keeps the messages, and stays until the
+    others have read them.
+    """
     try:
-        time.sleep(PARTING if jax.process_index() == 0 else 0.0)
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it is closed
+            with contextlib.suppress(OSError, ValueError):  # nobody may read it
+                stream.flush()
+        time.sleep(PARTING if is_first else 0.0)
     finally:
         os._exit(code)
 
@@ -301,7 +305,7 @@ class CommonEnd:
         try:
             _tell(End(FOLLOWED))
         finally:
-            _leave(CODES.get(self._seen.kind, FAILURE))
+            leave_now(CODES.get(self._seen.kind, FAILURE), self.is_first)
 
     def _see(self, ends: dict[int, End]) -> None:
         """Note another process that has ended early by itself, preferably one that failed."""

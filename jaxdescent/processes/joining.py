@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import os
 import sys
-import time
 from collections.abc import Iterator
 
 import jax
@@ -50,6 +49,7 @@ def join(
             f"{coordinator}, {processes} and {process}."
         )
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    have_met = False
     try:
         # On threads, so that Ctrl-C works while others are waited for.
         on_a_thread(
@@ -57,6 +57,7 @@ def join(
                 coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
             )
         )
+        have_met = True
         with _standard_output_as_error():
             on_a_thread(
                 lambda: multihost_utils.sync_global_devices("all have joined"),
@@ -65,13 +66,14 @@ def join(
         if jax.local_devices()[0].platform == "cpu":
             let_threads_finish()
     except KeyboardInterrupt:
-        _leave(End(INTERRUPTED))
+        _leave(End(INTERRUPTED), have_met)
         raise
     except OtherProcessFailed:
-        _leave(End(FOLLOWED))
+        _leave(End(FOLLOWED), have_met)
         raise
     except (ValueError, RuntimeError) as error:
-        _leave(End(FAILED))
+        if jax.distributed.is_initialized():
+            _leave(End(FAILED), have_met)
         raise NoCluster(
             f"the other processes were not found ({str(error).splitlines()[0]}): start this under "
             "Slurm, Open MPI or Kubernetes, or say who they are by --coordinator HOST:PORT "
@@ -79,18 +81,18 @@ def join(
         ) from error
 
 
-def _leave(end: End) -> None:
+def _leave(end: End, have_met: bool) -> None:
     """Exit this process at its end without JAX's shutdown, which would wait for the others, which
-    wait for this process to join them. They are told its end, as far as they can be reached.
+    wait for this process to join them. They are told its end if they have met: JAX aborts a process
+    that leaves a message before.
     """
     from jax._src import distributed  # JAX's own function would wait for its devices
 
-    atexit.register(os._exit, CODES.get(end.kind, FAILURE))
     process = distributed.global_state.process_id
-    with contextlib.suppress(OtherProcessFailed):
-        ending.tell(end, process)
-        if process == 0:  # it keeps the messages
-            atexit.register(time.sleep, ending.PARTING)
+    atexit.register(ending.leave_now, CODES.get(end.kind, FAILURE), have_met and process == 0)
+    if have_met:
+        with contextlib.suppress(OtherProcessFailed):
+            ending.tell(end, process)
 
 
 @contextlib.contextmanager
