@@ -167,18 +167,18 @@ def test_ctrl_c_while_the_others_are_waited_for_leaves_them(notes, left):
 @pytest.mark.parametrize("has_seen", [True, False])
 def test_ctrl_c_after_all_are_done_leaves_nobody_in_jaxs_shutdown(second, left, has_seen):
     """The first process sees that all are done before this one is interrupted, or after."""
+    common = ending.COMMON_END, ending.TOGETHER
 
     def first_sees_and_ctrl_c():
         second.end(0, DONE)
-        assert not has_seen or ending.agreed(ending.TOGETHER, ending.COMMON_END) == ending.TOGETHER
+        assert not has_seen or messages.settled(*common) == ending.TOGETHER
         ending._interrupt()
 
     with after(0.1, first_sees_and_ctrl_c), CommonEnd():
         ending.LOOK_SECONDS = 30.0
     assert left == ([] if has_seen else [0])
     assert second.ended(1)[0] == (DONE if has_seen else FOLLOWED)
-    seen_now = ending.agreed(ending.TOGETHER, ending.COMMON_END)
-    assert seen_now == (ending.TOGETHER if has_seen else ending.ALONE)
+    assert messages.settled(*common) == (ending.TOGETHER if has_seen else ending.ALONE)
 
 
 @pytest.mark.parametrize("is_told", [True, False])

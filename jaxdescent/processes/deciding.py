@@ -31,7 +31,6 @@ from jaxdescent.processes.ending import (
     ALONE,
     FOLLOWED,
     TOGETHER,
-    agreed,
     early_end,
     follow_early_end,
     has_ended,
@@ -131,10 +130,11 @@ def _tell_of(error: BaseException) -> None:
         _send("error", said)
     except OtherProcessFailed:
         pass  # this process's own error must be raised
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         # Who has heard of the error may wait for this process in JAX's shutdown already.
-        if _are_alone(ALONE):
-            leave_without_others()
+        if not _are_alone(ALONE):
+            raise Stopped(*interrupt.args) from error
+        leave_without_others()
         raise
     finally:
         late.cancel()
@@ -146,7 +146,8 @@ def _are_alone(how: str) -> bool:
     """
     group = _group.get()
     try:
-        return agreed(how, f"group/{_digest(group)}/{_sent[group]}/error") == ALONE
+        name = f"group/{_digest(group)}/{_sent.get(group, 0)}/error"
+        return messages.settled(name, how) == ALONE
     except OtherProcessFailed:  # none can be reached
         return True
 

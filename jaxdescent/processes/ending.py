@@ -50,6 +50,9 @@ CODES = {DONE: 0, INTERRUPTED: 130}
 FAILURE = 2
 
 TOGETHER, ALONE = "together", "alone"
+"""How processes end: in JAX's shutdown, which waits for all, or each by itself, because one of them
+was interrupted while it waited. Who says so first decides (:func:`messages.settled`)."""
+
 COMMON_END = "common end"
 
 Found = TypeVar("Found")
@@ -161,13 +164,6 @@ def has_ended(said: str) -> OtherProcessFailed:
     )
 
 
-def agreed(how: str, end: str) -> str:
-    """How the processes end: TOGETHER, in JAX's shutdown, or each ALONE, because one of them was
-    interrupted while it waited. Who says so first decides about an ``end`` of this name.
-    """
-    return messages.settled(end, how)
-
-
 def _ends() -> dict[int, End]:
     found = messages.found("end")
     return {int(process): End(*json.loads(text)) for process, text in found.items()}
@@ -246,7 +242,8 @@ class CommonEnd:
         except KeyboardInterrupt:  # no process is waited for
             with contextlib.suppress(OtherProcessFailed):
                 # Another process may have gone to JAX's common end, where it waits for this one.
-                are_done = self._own.kind == DONE and agreed(ALONE, COMMON_END) == TOGETHER
+                if self._own.kind == DONE:
+                    are_done = messages.settled(COMMON_END, ALONE) == TOGETHER
                 if not are_done:
                     # An early end is what the others have to hear of: they would go on otherwise.
                     _tell(End(FOLLOWED) if self._own.kind == DONE else self._own)
@@ -278,7 +275,7 @@ class CommonEnd:
             time.sleep(LOOK_SECONDS)
         self._see(ends)
         are_done = all(end.kind == DONE for end in ends.values())
-        return are_done and agreed(TOGETHER, COMMON_END) == TOGETHER
+        return are_done and messages.settled(COMMON_END, TOGETHER) == TOGETHER
 
     def _watch(self) -> None:
         """Interrupt the main thread when another process has ended early."""
