@@ -143,8 +143,10 @@ def raise_early_end() -> None:
     Raises:
       OtherProcessFailed: naming it.
     """
+    if _common_ends:
+        return  # the context hears of the end itself
     for process, end in _ends().items():
-        if end.kind != DONE and not _common_ends:  # such a context hears of the end itself
+        if end.kind != DONE:
             raise has_ended(end.of(process))
 
 
