@@ -135,6 +135,14 @@ def test_every_weight_equals_a_replay_of_our_own(dtype):
     np.testing.assert_array_equal(independent_weights.replay(drawn, 1000, dtype), ends)
 
 
+def test_weights_that_have_come_to_zero_have_no_relative_error():
+    """As after so many steps that their closed form underflows."""
+    zeros = np.zeros(3, np.float32)
+    checks = independent_weights._checks(zeros, zeros, 10)
+    assert checks["largest_error_against_closed_form"] == 0
+    assert checks["bit_equal_to_replay"] == 3
+
+
 def test_the_replay_would_notice_a_single_step_too_many():
     starts = np.arange(1, 1000, dtype=np.float32)
     for dtype in (np.float32, ml_dtypes.bfloat16):
