@@ -441,8 +441,10 @@ def test_barzilai_borwein_descends_the_rosenbrock_valley(size):
 
 
 def test_with_a_memory_of_one_every_step_descends():
-    method = GradientDescent(jd.BarzilaiBorwein(memory=1))
-    result = jd.minimize(rosenbrock, np.float32([-1.2, 1.0]), method, history=1000)
+    method, start = GradientDescent(jd.BarzilaiBorwein(memory=1)), np.float32([-1.2, 1.0])
+    # Nearer than this, rounding of the start decides whether it takes 150 steps or 1,500.
+    stop = jd.Tolerance(gradient=2.4e-5)
+    result = jd.minimize(rosenbrock, start, method, tolerance=stop, history=1000)
     values = np.asarray(result.history.value)
     values = values[~np.isnan(values)]
     assert status(result) == "CONVERGED"
@@ -488,6 +490,26 @@ def test_values_in_any_units_take_as_many_steps(name):
         assert status(scaled) == "CONVERGED"
         assert abs(int(scaled.iterations) / int(result.iterations) - 1) < 0.2
         np.testing.assert_allclose(scaled.params, 1, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", SEARCHING)
+@pytest.mark.parametrize("unit", [2.0**-45, 2.0**45])
+def test_params_in_any_units_take_no_more_than_twice_the_steps(name, unit):
+    """Products of two steps would underflow and overflow in these units, products of two gradients
+    would not.
+    """
+
+    def steps(unit):
+        def function(p, unit):
+            return bowl_in_offset(p / unit, 2.0, 1.0) / jnp.sqrt(unit)
+
+        start, args = np.float32([2, 0, 3]) * np.float32(unit), (np.float32(unit),)
+        result = jd.minimize(function, start, SEARCHING[name], args=args)
+        assert status(result) == "CONVERGED"
+        np.testing.assert_allclose(result.params / unit, 1, atol=1e-3)
+        return int(result.iterations)
+
+    assert steps(unit) <= 2 * steps(1.0)
 
 
 # --- adaptive step

@@ -143,9 +143,11 @@ class Backtracking(SearchingRule):
             jnp.maximum(growth, self.grow).astype(rate.dtype),
         )
         verdict = jnp.where(accepted, RUNNING, Status.STAGNATED.value)
-        length = step / rate * jnp.square(rate * precision.norm(at.direction).astype(rate.dtype))
-        is_bent = accepted & (end_slope < slope) & (length > 0)
-        curvature = jnp.where(is_bent, (slope - end_slope) / jnp.where(is_bent, length, 1), 0)
+        norm = precision.norm(at.direction).astype(rate.dtype)
+        is_bent = accepted & (end_slope < slope) & (rate * norm > 0) & (step * norm > 0)
+        # The square of a length need not be in range.
+        curvature = (slope - end_slope) / jnp.where(is_bent, rate * norm, 1)
+        curvature = jnp.where(is_bent, curvature / jnp.where(is_bent, step * norm, 1), 0)
         return Move(params, jnp.where(accepted, step, 0), state, count, verdict, curvature)
 
     def start_under_momentum(self, state: _BacktrackingState) -> _MomentumState:

@@ -148,16 +148,16 @@ class BarzilaiBorwein(SearchingRule):
             max_trials=self.max_trials,
         )
         (params, value, gradient), step, accepted, count = trial
-        change = scaled(rate, jax.tree.map(jnp.subtract, gradient, at.gradient))
-        # For the ratios of s = -t d and y, d and y are multiplied by a rate: so they have the units
-        # of the params.
-        way = scaled(rate, at.direction)
-        bend = -precision.inner(way, change)
-        squared_change = precision.squared_norm(change)
-        is_convex = (bend > 0) & (squared_change > 0)
-        squared = precision.squared_norm(way)
-        long = step * squared / jnp.where(is_convex, bend, 1)
-        short = step * bend / jnp.where(is_convex, squared_change, 1)
+        change = jax.tree.map(jnp.subtract, gradient, at.gradient)
+        norm = precision.norm(at.direction)
+        # With s = -t d. Both d and y are divided by the length of d, so that products have no
+        # units: neither those of two gradients nor those of two steps need be in range.
+        per = 1 / jnp.where(norm > 0, norm, 1)
+        unit, turn = (scaled(per, precision.widen(of)) for of in (at.direction, change))
+        bend, squared_turn = -precision.inner(unit, turn), precision.squared_norm(turn)
+        is_convex = (bend > 0) & (squared_turn > 0)
+        long = step / jnp.where(is_convex, bend, 1)
+        short = step * bend / jnp.where(is_convex, squared_turn, 1)
         shorts = state.short.at[state.steps % SHORT_RATES].set(jnp.where(is_convex, short, jnp.inf))
         # Rounding in y shortens the short rate, which would make the next y even less accurate.
         is_hidden = jnp.abs(rise(trial)) <= room
@@ -180,9 +180,8 @@ class BarzilaiBorwein(SearchingRule):
         verdict = jnp.where(accepted, RUNNING, Status.STAGNATED.value)
         verdict = jnp.where(is_unbounded, Status.DIVERGED.value, verdict)
         taken = jnp.where(accepted, step, 0)
-        length = taken * jnp.sqrt(squared)
-        is_long = length > 0
-        curvature = jnp.where(is_long, jnp.sqrt(squared_change) / jnp.where(is_long, length, 1), 0)
+        is_long = taken * norm > 0
+        curvature = jnp.where(is_long, jnp.sqrt(squared_turn) / jnp.where(is_long, taken, 1), 0)
         return Move(params, taken, new_state, count, verdict, curvature)
 
     def check(self) -> None:
