@@ -290,6 +290,16 @@ def test_a_function_with_a_reverse_rule_alone_is_looked_at_and_certified():
     moved = jax.grad(lambda c: jnp.sum(jd.minimize(function, start, args=(c,)).params))(center)
     np.testing.assert_allclose(moved, np.cosh(gap) / (np.cosh(gap) + 2), rtol=1e-4)
 
+    def of_another(x):
+        # In a program JAX refuses only what the result depends on, and when the program is lowered.
+        return jnp.log(away(x, center)) + jnp.sum(x**2)
+
+    found = jax.jit(lambda x: jd.minimize(of_another, x))(start)
+    x = np.float64(found.params)
+    share = np.sinh(x - center) / np.sum(np.cosh(x - center))
+    np.testing.assert_allclose(share + 2 * x, 0, atol=1e-5)
+    assert found.converged
+
 
 def test_many_unknowns_are_not_looked_at():
     objective = as_objective(lambda x: jnp.sum(jnp.cosh(x)), ())
