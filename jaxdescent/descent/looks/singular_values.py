@@ -62,8 +62,7 @@ MOST_FOR_AN_ITERATION = 16
 has as many products for each entry of X."""
 
 OFTEN = 1 / 4
-"""The part of a descent's time for a look that is made beside each one; its square is that of a
-tenth of a second: some milliseconds."""
+"""The part of both for a look that is made beside each descent."""
 
 
 def is_small(regression: LinearRegression, estimates: bool = True) -> bool:
@@ -93,7 +92,7 @@ def is_worth_a_solve(regression: LinearRegression, iterations: int, *, is_seldom
     """
     rows, features = as_design(regression.X).shape
     side, part = min(rows, features), 1 if is_seldom else OFTEN
-    is_short = rows * features * side <= MOST_PRODUCTS * part**2
+    is_short = rows * features * side <= MOST_PRODUCTS * part
     is_shorter = side <= MOST_FOR_AN_ITERATION * iterations * part
     return (is_short or is_shorter) and _is_solved_by_host(regression)
 
