@@ -125,6 +125,24 @@ def test_rescaling_an_unknown_changes_nothing(x64):
     np.testing.assert_allclose(scaled.params * scale, plain.params, rtol=1e-6)
 
 
+def test_residuals_with_a_reverse_rule_alone(solve):
+    """The forward rule calls the function itself, so that JAX refuses derivatives along it."""
+
+    @jax.custom_vjp
+    def residual(p):
+        return jnp.concatenate([jnp.exp(p) - 1.5, p[:1] * p[1:] - 0.2])
+
+    def backward(p, share):
+        return (share[:2] * jnp.exp(p) + share[2] * p[::-1],)
+
+    residual.defvjp(lambda p: (residual(p), p), backward)
+    result = solve(residual, jnp.zeros(2))
+    assert result.converged
+    x = np.float64(result.params)
+    slope = np.exp(x) * (np.exp(x) - 1.5) + x[::-1] * (x[0] * x[1] - 0.2)
+    np.testing.assert_allclose(slope, 0, atol=1e-5)
+
+
 def test_a_regression_has_residuals(x64, rng):
     X, y = rng.normal(size=(20, 3)), rng.normal(size=(20, 2))
     weight = rng.uniform(1, 2, 20)

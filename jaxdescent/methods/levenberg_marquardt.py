@@ -30,6 +30,7 @@ from jaxdescent.methods.protocol import Estimate, Method, Params, Progress, Stat
 from jaxdescent.numerics import precision
 from jaxdescent.numerics.linear_systems import add_scaled, conjugate_gradient
 from jaxdescent.objectives import Objective
+from jaxdescent.objectives.forward import linearized
 from jaxdescent.status import RUNNING, Status
 
 DENSE_PARAMS = 256
@@ -127,7 +128,7 @@ class LevenbergMarquardt(Method):
     def step(
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State, Progress]:
-        residuals, push = jax.linearize(objective.residuals, params)
+        residuals, push = linearized(objective.residuals, params)
         transpose = jax.linear_transpose(push, params)
 
         def pull(residuals: Any) -> Params:

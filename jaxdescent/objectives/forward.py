@@ -21,8 +21,27 @@ def pushed(function: Callable[..., Any], at: tuple[Any, ...], along: tuple[Any, 
     """
     given = at, along
     made, like = jax.make_jaxpr(lambda *given: jax.jvp(function, *given), return_shape=True)(*given)
-    if any(equation.primitive.name == "custom_lin" for equation in equations(made.jaxpr)):
-        value, pull = jax.vjp(function, *at)
-        return value, jax.linear_transpose(pull, value)(along)[0]
+    if _is_refused(made):
+        value, push = _transposed(function, *at)
+        return value, push(*along)
     leaves = jaxpr_as_fun(made)(*jax.tree.leaves(given))
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def linearized(function: Callable[[Any], Any], at: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """The value of ``function`` and its derivative along directions, like ``jax.linearize``; of one
+    that has only a reverse rule as :func:`pushed` has it.
+    """
+    value, push = jax.linearize(function, at)
+    return _transposed(function, at) if _is_refused(jax.make_jaxpr(push)(at)) else (value, push)
+
+
+def _is_refused(made: Any) -> bool:
+    """Whether the equations have a derivative along a direction that JAX will refuse."""
+    return any(equation.primitive.name == "custom_lin" for equation in equations(made.jaxpr))
+
+
+def _transposed(function: Callable[..., Any], *at: Any) -> tuple[Any, Callable[..., Any]]:
+    value, pull = jax.vjp(function, *at)
+    transpose = jax.linear_transpose(pull, value)
+    return value, lambda *along: transpose(along)[0]
