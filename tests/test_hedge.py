@@ -205,7 +205,7 @@ def test_it_is_not_given_up_where_the_budget_will_do(rng, outliers, widest):
 @pytest.mark.slow
 def test_where_the_first_gives_up_the_second_goes_on(rng):
     """Of a condition that float32 cannot iterate away conjugate gradients stagnate."""
-    X, y = data(rng, 3e4)
+    X, y = data(rng, 1e5)
     alone = jd.minimize(as_regression(X, y), method=jd.LSMR(), max_iterations=5000)
     assert int(alone.status) != jd.Status.CONVERGED
     result = jd.minimize(
