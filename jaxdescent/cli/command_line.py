@@ -88,8 +88,8 @@ def _interrupt(number: int, frame: Any) -> None:
 
 
 def _interrupt_in_time(number: int, frame: Any) -> None:
-    """Interrupt the main thread, unless an earlier interrupt is on its way: what that cleans up
-    would be left behind, and the process ends in time.
+    """Interrupt the main thread, unless an earlier interrupt is on its way, whose cleaning up
+    another one would cut off: the process ends in time without it.
     """
     is_again = _was_interrupted.is_set() and _is_on_its_way(sys.exc_info()[1])
     if not is_again or is_one_of_several():

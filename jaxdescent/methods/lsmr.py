@@ -41,8 +41,8 @@ from jaxdescent.preconditioners.protocol import check_preconditioner
 from jaxdescent.status import RUNNING, Evidence, Status
 
 ULPS, LEAST = 2.0, 1 / 8
-"""The backward error, in eps, at which rounding ends the process, and its part for ``N'A'r``, which
-falls further while the residual stays: in float32 few claims can be made before."""
+"""The backward error, in eps, at which rounding ends the process, and the part of it to which
+``N'A'r`` falls: in float32 few suboptimalities are small enough for a claim before."""
 
 
 @jax.tree_util.register_dataclass
@@ -90,8 +90,8 @@ class LSMR(LookingAhead):
 
     Args:
       preconditioner: None, or for example ``jd.Jacobi()``, ``jd.Nystrom(rank)``, ``jd.Sketch()``.
-      atol: the relative error of X, at least 0. None stands for ``2 eps``, of which ``N'A'r`` falls
-        to an eighth, and 0 for no test.
+      atol: the relative error of X, at least 0. None stands for ``2 eps``, and an eighth
+        of it in the test of ``N'A'r``; 0 for no test.
       btol: the relative error of y, at least 0. None stands for ``2 eps``, and 0 for no test.
       conlim: the largest condition number, positive. None stands for ``1 / (10 eps)``.
 

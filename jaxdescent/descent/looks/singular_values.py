@@ -62,7 +62,7 @@ MOST_FOR_AN_ITERATION = 16
 has as many products for each entry of X."""
 
 OFTEN = 1 / 4
-"""The part of both for a look that is made beside each descent."""
+"""The part of a tenth of a second, and of a descent's time, for a look that each descent has."""
 
 
 def is_small(regression: LinearRegression, estimates: bool = True) -> bool:
@@ -88,7 +88,7 @@ def is_worth_another_solve(regression: LinearRegression) -> bool:
 
 def is_worth_a_solve(regression: LinearRegression, iterations: int, *, is_seldom: bool) -> bool:
     """Whether the minimum takes a tenth of a second, or no longer than a descent of so many
-    iterations did; beside most descents, if it is not ``is_seldom`` needed, a part of both.
+    iterations did; if it is not needed seldom, but for each descent, the part OFTEN of either.
     """
     rows, features = as_design(regression.X).shape
     side, part = min(rows, features), 1 if is_seldom else OFTEN
