@@ -11,6 +11,7 @@ from jax._src import distributed
 from jaxdescent.processes import OtherProcessFailed, ending, messages
 from jaxdescent.processes.ending import DONE, FAILED, FOLLOWED, INTERRUPTED, CommonEnd
 from jaxdescent.processes.joining import HEARTBEAT_SECONDS
+from jaxdescent.processes.signals import on_a_thread
 from tests.kept_messages import KeptMessages, after
 
 COMPLETE, CUT = "complete", ""
@@ -197,6 +198,18 @@ def test_a_second_ctrl_c_here_leaves_the_others_with_the_first(second, left, mon
         others.stops()
     assert second.ended(1)[0] == INTERRUPTED
     assert left == [130]
+
+
+def test_who_waits_in_a_program_follows_an_early_end(notes, monkeypatch):
+    left, over = [], threading.Event()
+    monkeypatch.setattr(ending, "leave_without_others", lambda *how: left.append(how))
+    notes.end(1, DONE)
+    assert on_a_thread(lambda: time.sleep(0.2) or 3, look=ending.follow_early_end) == 3
+    expected = pytest.raises(OtherProcessFailed, match="process 1 was interrupted")
+    with expected, after(0.1, notes.end, 1, INTERRUPTED):
+        on_a_thread(lambda: over.wait(20), look=ending.follow_early_end)
+    over.set()
+    assert left == [(1, FOLLOWED)]
 
 
 def test_a_first_process_that_cannot_be_reached_is_named(second, left, capsys):
