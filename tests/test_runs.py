@@ -1,6 +1,7 @@
 """Long descents in chunks: equal to minimize, watched by hooks, ended by signals."""
 
 import dataclasses
+import errno
 import io
 import json
 import os
@@ -429,6 +430,60 @@ def test_a_trace_of_one_chunk(tmp_path):
     elsewhere = tmp_path / "none"
     run(max_iterations=10, hooks=[jd.hooks.Profile(elsewhere, chunk=99)])
     assert not elsewhere.exists()
+
+
+class FullDisk(io.StringIO):
+    """A console's file on which nothing can be written."""
+
+    def write(self, text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+class FillsTheDisk(jd.hooks.Hook):
+    """Gives a history whose file is open one on a device that is always full."""
+
+    def __init__(self, history):
+        self.history = history
+
+    def begin(self, facts):
+        self.history._file.close()
+        self.history._file = os.fdopen(os.open("/dev/full", os.O_WRONLY), "w")
+
+
+class RemovesFolder(jd.hooks.Hook):
+    def __init__(self, folder):
+        self.folder = folder
+
+    def begin(self, facts):
+        self.folder.rmdir()
+
+
+def hooks_that_cannot_write(kind, folder):
+    place = folder / "place"
+    if kind == "lines":
+        history = jd.hooks.History(place / "run.jsonl")
+        return [history, FillsTheDisk(history)]
+    if kind == "table":
+        pytest.importorskip("pyarrow")
+        return [jd.hooks.History(place / "run.parquet"), RemovesFolder(place)]
+    if kind == "trace":
+        place.write_text("no folder")
+        return [jd.hooks.Profile(place / "trace", chunk=1)]
+    console = pytest.importorskip("rich.console").Console(file=FullDisk(), width=150)
+    return [jd.hooks.Progress(every=0, console=console)]
+
+
+@pytest.mark.parametrize("kind", ["lines", "table", "trace", "console"])
+def test_a_hook_that_cannot_write_does_not_cost_the_result(kind, tmp_path):
+    hooks = hooks_that_cannot_write(kind, tmp_path)
+    told = f"{hooks[0]!r} could not write; the run goes on without it ("
+    with pytest.warns(RuntimeWarning) as warned:
+        result = run(max_iterations=40, chunk=10, hooks=hooks)
+    (warning,) = warned
+    assert str(warning.message).startswith(told)
+    want = minimize(max_iterations=40)
+    np.testing.assert_array_equal(result.params, want.params)
+    assert not list(tmp_path.rglob("*.new"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

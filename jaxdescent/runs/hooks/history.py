@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import json
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any, TextIO
 
-from jaxdescent.runs.hooks.protocol import Facts, Hook, Record, as_json
+from jaxdescent.runs.hooks.protocol import Facts, Record, Telling, as_json
 
 
-class History(Hook):
+class History(Telling):
     """Write each chunk's :class:`jaxdescent.hooks.Record` to a file, by the file's name.
 
     ``.jsonl``: a line for each chunk, written at once, and appended to where the run resumes; the
@@ -35,47 +37,54 @@ class History(Hook):
             _pyarrow()
         self._rows: list[dict[str, Any]] = []
         self._file: TextIO | None = None
-        self._writes = False
 
     def __repr__(self) -> str:
         return f"History({str(self.path)!r})"
 
     def begin(self, facts: Facts) -> None:
         self._rows = []
-        self._writes = facts.is_first_process
-        if not self._writes:
+        self.is_telling = facts.is_first_process
+        if not self.is_telling:
             return
         if facts.iteration and self.path.exists():
             self._rows = [row for row in self._read() if row["iteration"] <= facts.iteration]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.suffix == ".jsonl":
-            # A new file is written first and then renamed, so that one is always there.
-            new = self.path.with_name(f"{self.path.name}.new")
-            new.write_text("".join(f"{json.dumps(row)}\n" for row in self._rows))
-            new.replace(self.path)
+            with self._replacing() as new:
+                new.write_text("".join(f"{json.dumps(row)}\n" for row in self._rows))
             self._file = self.path.open("a")
 
     def report(self, record: Record) -> None:
-        if not self._writes:
+        if not self.is_telling:
             return
         row = as_json(dataclasses.asdict(record))
-        if self._file is not None:
+        if self._file is None:
+            self._rows.append(row)
+            return
+        with self.telling():
             self._file.write(f"{json.dumps(row)}\n")
             self._file.flush()
-        else:
-            self._rows.append(row)
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-        elif self._writes and self._rows:
-            arrow, parquet = _pyarrow()
-            table = arrow.Table.from_pylist(self._rows)
-            new = self.path.with_name(f"{self.path.name}.new")
-            parquet.write_table(table, new)
+        file, self._file = self._file, None
+        if file is not None:
+            with self.telling() if self.is_telling else contextlib.suppress(OSError):
+                file.close()  # which writes again what could not be written
+        elif self.is_telling and self._rows:
+            with self.telling(), self._replacing() as new:
+                arrow, parquet = _pyarrow()
+                parquet.write_table(arrow.Table.from_pylist(self._rows), new)
+        self.is_telling = False
+
+    @contextlib.contextmanager
+    def _replacing(self) -> Iterator[pathlib.Path]:
+        """A path to write the file at, which then takes the place of the one that is there."""
+        new = self.path.with_name(f"{self.path.name}.new")
+        try:
+            yield new
             new.replace(self.path)
-        self._writes = False
+        finally:
+            new.unlink(missing_ok=True)
 
     def _read(self) -> list[dict[str, Any]]:
         if self.path.suffix == ".parquet":

@@ -7,10 +7,10 @@ import os
 import jax
 
 from jaxdescent.inputs.numbers import check_count
-from jaxdescent.runs.hooks.protocol import Hook, Pause, Record
+from jaxdescent.runs.hooks.protocol import Pause, Record, Telling
 
 
-class Profile(Hook):
+class Profile(Telling):
     """Write a trace of one chunk by ``jax.profiler``, for TensorBoard, XProf or Perfetto.
 
     The trace begins before the chunk is dispatched, and ends when its numbers are read: it shows
@@ -32,21 +32,22 @@ class Profile(Hook):
         check_count("chunk", chunk, least=0)
         self.folder = str(folder)
         self.chunk = chunk
-        self._is_on = False
 
     def __repr__(self) -> str:
         return f"Profile({self.folder!r}, chunk={self.chunk})"
 
     def pause(self, pause: Pause) -> None:
         if pause.chunk == self.chunk:
-            jax.profiler.start_trace(self.folder)
-            self._is_on = True
+            with self.telling():
+                jax.profiler.start_trace(self.folder)
+                self.is_telling = True
 
     def report(self, record: Record) -> None:
         if record.chunk >= self.chunk:
             self.close()
 
     def close(self) -> None:
-        if self._is_on:
-            self._is_on = False
-            jax.profiler.stop_trace()
+        if self.is_telling:
+            self.is_telling = False
+            with self.telling():
+                jax.profiler.stop_trace()

@@ -11,11 +11,11 @@ from typing import Any
 from jaxdescent.display import readable_seconds
 from jaxdescent.machine.memory import readable_bytes
 from jaxdescent.result import Result
-from jaxdescent.runs.hooks.protocol import Facts, Hook, Record, Summary
+from jaxdescent.runs.hooks.protocol import Facts, Record, Summary, Telling
 from jaxdescent.status import Status
 
 
-class Progress(Hook):
+class Progress(Telling):
     """A bar in a terminal, by rich if it is installed; elsewhere a line at times.
 
     Value, suboptimality, iterations a second, the bandwidth that the iterations reach (where the
@@ -43,17 +43,16 @@ class Progress(Hook):
         self.is_quiet_at_end = is_quiet_at_end
         self._bar: Any = None
         self._task: Any = None
-        self._is_shown = False
 
     def __repr__(self) -> str:
         return "Progress()"
 
     def begin(self, facts: Facts) -> None:
-        self._is_shown = facts.is_first_process
+        self.is_telling = facts.is_first_process
         self._facts = facts
         self._label = self.label or f"{facts.method}, {facts.unknowns:,} unknowns"
         self._shown = -math.inf
-        if not self._is_shown:
+        if not self.is_telling:
             return
         self._bar = self._rich_bar()
         if self._bar is not None:
@@ -65,7 +64,7 @@ class Progress(Hook):
     def report(self, record: Record) -> None:
         now = time.perf_counter()
         least = self.every if self.every is not None else (0.1 if self._bar is not None else 10.0)
-        if not self._is_shown or (now - self._shown < least and record.status is None):
+        if not self.is_telling or (now - self._shown < least and record.status is None):
             return
         self._shown = now
         if self._bar is not None:
@@ -76,7 +75,7 @@ class Progress(Hook):
 
     def end(self, result: Result, summary: Summary) -> None:
         self.close()
-        if not self._is_shown or self.is_quiet_at_end:
+        if not self.is_telling or self.is_quiet_at_end:
             return
         pace = summary.iterations / summary.seconds_in_steps if summary.seconds_in_steps else 0.0
         self._print(
@@ -110,10 +109,11 @@ class Progress(Hook):
         )
 
     def _print(self, line: str) -> None:
-        if self.console is not None:
-            self.console.print(line, highlight=False, soft_wrap=True)
-        else:
-            print(line, file=sys.stderr, flush=True)
+        with self.telling():
+            if self.console is not None:
+                self.console.print(line, highlight=False, soft_wrap=True)
+            else:
+                print(line, file=sys.stderr, flush=True)
 
 
 def numbers_of(record: Record) -> str:

@@ -4,11 +4,15 @@ its beginning, after each chunk, and at its end.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import math
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
+
+import jax
 
 from jaxdescent.descent.loop import Loop
 from jaxdescent.display import Displayed
@@ -166,6 +170,31 @@ class Hook(Displayed):
 
     def close(self) -> None:
         """The run is over; open files and displays are closed, after an error too."""
+
+
+class Telling(Hook):
+    """A hook that only tells of the run. Where it cannot write, on a full disk for example, it
+    warns and is silent from then on; the run goes on and keeps its result.
+
+    Attributes:
+      is_telling: whether this process writes or prints.
+    """
+
+    is_telling = False
+
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[None]:
+        """Warn of what the file system, or JAX's profiler, refuses in this block."""
+        try:
+            yield
+        except (OSError, jax.errors.JaxRuntimeError) as error:
+            self.is_telling = False
+            warnings.warn(
+                f"{self!r} could not write; the run goes on without it "
+                f"({type(error).__name__}: {str(error)[:300]})",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
 
 def check_hooks(hooks: Any) -> tuple[Hook, ...]:
