@@ -1,5 +1,6 @@
 """The commands fit, predict and inspect: what they print, refuse, promise and leave behind."""
 
+import errno
 import functools
 import gzip
 import json
@@ -188,6 +189,29 @@ class TestFit:
         result = run("fit", path, *options)
         assert result.exit_code == 2
         assert "was changed while it was read: fit again" in result.stderr
+
+    @pytest.mark.parametrize("is_full", [True, False])
+    def test_a_picture_that_is_not_drawn_does_not_cost_the_model(
+        self, tmp_path, monkeypatch, is_full
+    ):
+        pytest.importorskip("matplotlib")
+        from matplotlib.figure import Figure
+
+        def refuses(figure, path, **settings):
+            path.write_bytes(b"part")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) if is_full else KeyboardInterrupt
+
+        monkeypatch.setattr(Figure, "savefig", refuses)
+        path, out = put(tmp_path, small(rows=300)), tmp_path / "model"
+        picture = tmp_path / "p.png"
+        result = run("fit", path, "--target", "y", "--out", out, "--plot", picture)
+        assert result.exit_code == (2 if is_full else 130)
+        full = f"Error: {picture} cannot be written: No space left on device.\n"
+        assert result.stderr == (full if is_full else "Interrupted: no picture was drawn.\n")
+        assert "Kept in" in result.stdout
+        want = dict(jd.fit_model(path, "y").named_weights(2))
+        assert dict(jd.load_model(out).named_weights(2)) == pytest.approx(want, rel=1e-6)
+        assert {entry.name for entry in tmp_path.iterdir()} == {path.name, "model"}
 
     @pytest.mark.first
     @pytest.mark.parametrize(

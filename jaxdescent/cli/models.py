@@ -166,9 +166,6 @@ def fit(
                 test=test,
                 seed=seed,
             )
-        if plot is not None and picture is not None and source is not None:
-            sample = picture.sample_of(model, source, Memory.of(memory))
-            picture.draw(sample, model.target, plot, screen.course)
         if not is_first:
             return
         if out is not None:
@@ -182,6 +179,11 @@ def fit(
             screen.show(summary(model))
             kept = f"Kept in {out}." if out is not None else "Not kept: --out FOLDER keeps it."
             screen.say(kept)
+        # Last: a picture that cannot be drawn costs neither the model nor what is said of it.
+        if plot is not None and picture is not None and source is not None:
+            with failing_in_one_line("jaxdescent.fit.plot", "no picture was drawn"):
+                sample = picture.sample_of(model, source, Memory.of(memory))
+                picture.draw(sample, model.target, plot, screen.course)
 
 
 def predict(

@@ -8,9 +8,9 @@ import importlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator
 from typing import Any, TextIO
 
+from jaxdescent.data.errors import replacing
 from jaxdescent.runs.hooks.protocol import Facts, Record, Telling, as_json
 
 
@@ -50,7 +50,7 @@ class History(Telling):
             self._rows = [row for row in self._read() if row["iteration"] <= facts.iteration]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.suffix == ".jsonl":
-            with self._replacing() as new:
+            with replacing(self.path) as new:
                 new.write_text("".join(f"{json.dumps(row)}\n" for row in self._rows))
             self._file = self.path.open("a")
 
@@ -71,20 +71,10 @@ class History(Telling):
             with self.telling() if self.is_telling else contextlib.suppress(OSError):
                 file.close()  # which writes again what could not be written
         elif self.is_telling and self._rows:
-            with self.telling(), self._replacing() as new:
+            with self.telling(), replacing(self.path) as new:
                 arrow, parquet = _pyarrow()
                 parquet.write_table(arrow.Table.from_pylist(self._rows), new)
         self.is_telling = False
-
-    @contextlib.contextmanager
-    def _replacing(self) -> Iterator[pathlib.Path]:
-        """A path to write the file at, which then takes the place of the one that is there."""
-        new = self.path.with_name(f"{self.path.name}.new")
-        try:
-            yield new
-            new.replace(self.path)
-        finally:
-            new.unlink(missing_ok=True)
 
     def _read(self) -> list[dict[str, Any]]:
         if self.path.suffix == ".parquet":
