@@ -19,8 +19,8 @@ def with_automatic_axes(tree: Any) -> Any:
     axis raises unless its output sharding is given; for Auto axes the partitioner finds it.
 
     Raises:
-      ValueError: if an array on an Explicit mesh is traced, so that its mesh cannot be changed, or
-        if such a mesh is set as the context.
+      ValueError: if an array on an Explicit mesh is traced, so that its mesh cannot be changed; if
+        such a mesh is set as the context; or in a ``jax.shard_map`` that checks what varies.
     """
     context = jax.sharding.get_abstract_mesh()
     if not context.empty and AxisType.Explicit in context.axis_types:
@@ -172,7 +172,14 @@ def _with_automatic_axes(leaf: Any) -> Any:
     if not isinstance(leaf, jax.Array):
         return leaf
     if isinstance(leaf, Tracer):
-        sharding = jax.typeof(leaf).sharding
+        of_leaf = jax.typeof(leaf)
+        if varying := of_leaf.manual_axis_type.varying:
+            raise ValueError(
+                "in jax.shard_map a descent begins its loops with numbers that all devices share, "
+                f"got an array that varies over {sorted(varying)}: write "
+                "jax.shard_map(..., check_vma=False)."
+            )
+        sharding = of_leaf.sharding
         if AxisType.Explicit in sharding.mesh.axis_types:
             raise ValueError(
                 f"under jit, arrays must be on a mesh with Auto axes, got {sharding.mesh}: make it "

@@ -226,6 +226,39 @@ def test_automatic_axes_work_under_jit():
     np.testing.assert_allclose(params, 0, atol=1e-3)
 
 
+def in_shard_map(function, **options):
+    """The function of an array whose rows one device each has, by ``jax.shard_map``."""
+    return jax.jit(
+        jax.shard_map(
+            function, mesh=mesh(), in_specs=P("samples"), out_specs=P("samples"), **options
+        )
+    )
+
+
+@pytest.mark.parametrize("method", [None, jd.LSMR(), jd.GradientDescent(jd.ExactLineSearch())])
+def test_each_device_fits_its_own_in_a_shard_map(method):
+    rng = np.random.default_rng(1)
+    X, y = rng.normal(size=(4, 20, 3)), rng.normal(size=(4, 20))
+    data = jnp.asarray(np.concatenate([X, y[..., None]], axis=2))
+
+    def weights(data, l2=0.5):
+        regression = jd.LinearRegression(data[0, :, :3], data[0, :, 3], l2=l2)
+        return jd.minimize(regression, method=method).params["weights"][None]
+
+    def by_penalty(data):
+        return jax.jacrev(lambda l2: weights(data, l2))(0.5)
+
+    want = [closed_form(X[i], y[i], 0.5)[0] for i in range(4)]
+    found = in_shard_map(weights, check_vma=False)(data)
+    np.testing.assert_allclose(found, want, rtol=1e-3, atol=1e-4)
+    moved = [closed_form(X[i], y[i], 0.5 + 1e-4)[0] for i in range(4)]
+    slopes = (np.array(moved) - np.array(want)) / 1e-4
+    found = in_shard_map(by_penalty, check_vma=False)(data)
+    np.testing.assert_allclose(found, slopes, rtol=2e-3, atol=1e-5)
+    with pytest.raises(ValueError, match=r"varies over \['samples'\]: write .*check_vma=False"):
+        in_shard_map(weights)(data)
+
+
 @pytest.mark.slow
 def test_a_stochastic_descent_does_not_depend_on_the_sharding():
     values = jnp.linspace(-3, 3, 64).reshape(8, 8).astype(jnp.bfloat16)
