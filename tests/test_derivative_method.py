@@ -637,6 +637,30 @@ def test_one_solve_reads_x_at_both_ends_and_for_a_correction_where_one_is_due(
     assert count == 1 + 2 * corrections + 2
 
 
+@pytest.mark.parametrize(("condition", "intercept"), [(100, True), (1e4, False)])
+def test_what_rounding_ends_of_a_wide_solve_the_host_solves_again(rng, condition, intercept):
+    """With more features than XLA's solve and the loop's values have digits for."""
+    X = of_condition(condition, rng, 20, 60_000).astype(np.float32)
+    X = X + intercept * rng.normal(size=60_000).astype(np.float32) / 250
+    y = rng.normal(size=20).astype(np.float32)
+    result = solve(X, y, intercept=intercept)
+    assert status(result) == "CONVERGED"
+    mean, target = intercept * X.mean(0, dtype=float), intercept * y.mean(dtype=float)
+    weights = np.linalg.lstsq(X - mean, y - target, rcond=1e-9)[0]
+    offset = target - mean @ weights
+    found = np.asarray(result.params["weights"], float)
+    np.testing.assert_allclose(found, weights, atol=1e-6 * np.abs(weights).max())
+    # No params of these digits have a value far below that of the rounded minimiser.
+    best = weights.astype(np.float32).astype(float)
+    own = X.astype(float) @ found - y + float(result.params.get("intercept", 0.0))
+    least = X.astype(float) @ best - y + np.float32(offset)
+    value = 0.5 * own @ own
+    assert value <= 5 * (0.5 * least @ least)
+    assert float(result.value) == pytest.approx(value, rel=1e-3)
+    assert float(result.suboptimality) == pytest.approx(value, rel=1e-3)
+    assert int(result.iterations) == 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("skew", [0, 30])
 def test_a_wide_solve_goes_back_once_and_for_its_correction(rng, skew):

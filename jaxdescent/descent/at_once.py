@@ -37,7 +37,9 @@ MOST_MEMBERS = 16
 once compiles for seconds."""
 
 
-def is_possible(params: Params, problem: Problem, flags: dict[str, Any]) -> bool:
+def is_possible(
+    params: Params, problem: Problem, flags: dict[str, Any], *, is_seldom: bool = False
+) -> bool:
     """Whether the host can solve the problem, whatever the device of the program that calls it.
 
     Such a descent has one iteration. Tolerances for changes or by leaf, predicates and a history
@@ -58,7 +60,7 @@ def is_possible(params: Params, problem: Problem, flags: dict[str, Any]) -> bool
     if isinstance(regression.sample_weight, Tracer):  # it may be negative
         return False
     outputs = int(np.prod(np.shape(regression.y)[1:]))
-    return by_lapack.is_possible(as_design(regression.X), outputs)
+    return by_lapack.is_possible(as_design(regression.X), outputs, is_seldom=is_seldom)
 
 
 def lies_on_a_cpu(inputs: Any) -> bool:
@@ -78,6 +80,22 @@ def solved(params: Params, problem: Problem, limit: Any, **flags: Any) -> Result
     if isinstance(where, NamedSharding):  # its specification has another array's dimensions
         where = NamedSharding(where.mesh, PartitionSpec())
     return _result(jax.device_put(numbers, where), problem)
+
+
+def solved_again(result: Result, problem: Problem, limit: Any, **flags: Any) -> Result:
+    """The result of a solve, or where rounding ended the solve, and the host gets further, the
+    host's: without a penalty the value of a wide X falls as far as its residual is exact.
+    """
+    params, is_ended = result.params, result.status == Status.STAGNATED.value
+    if not is_possible(params, problem, flags, is_seldom=True) or not is_ended:
+        return result
+    if not lies_on_a_cpu((params, problem)):
+        return result
+    again = solved(params, problem, limit, **flags | {"starts_at_own": False})
+    if again.status != Status.CONVERGED.value:
+        return result
+    counts = {"iterations": result.iterations, "state": result.state}
+    return again._replace(evaluations=result.evaluations + again.evaluations, **counts)
 
 
 def in_program(

@@ -19,6 +19,7 @@ import jax
 
 from jaxdescent.calls.problem import Problem
 from jaxdescent.calls.programs import Program
+from jaxdescent.descent import at_once
 from jaxdescent.descent.loop import Descent, Params, begun
 from jaxdescent.descent.watch import Loop
 from jaxdescent.kernels.host_threads import usable_cores
@@ -106,7 +107,9 @@ def settled(
         loop = run(_confirmed, loop, problem, limit) if answered is None else answered
         if int(loop.status) != RUNNING:
             break
-    return run(_finished, loop, problem, limit) if loop.history else descent.result(loop)
+    if loop.history:
+        return run(_finished, loop, problem, limit)
+    return at_once.solved_again(descent.result(loop), problem, limit, **flags)
 
 
 def _measured(descent: Descent, loop: Loop) -> Loop:

@@ -48,18 +48,22 @@ that they stay in the cache."""
 Array = np.ndarray
 
 
-def is_possible(design: Design, outputs: int) -> bool:
+def is_possible(design: Design, outputs: int, *, is_seldom: bool = False) -> bool:
     """Whether X lies on one device as an array, and is small enough."""
     size = *design.shape, outputs, jnp.dtype(design.dtype).itemsize
-    return is_small(*size) and design.is_stored and bool(design.is_whole)
+    return is_small(*size, is_seldom=is_seldom) and design.is_stored and bool(design.is_whole)
 
 
-def is_small(rows: int, features: int, outputs: int, itemsize: int) -> bool:
-    """Whether NumPy solves a regression of this size in some milliseconds."""
+def is_small(
+    rows: int, features: int, outputs: int, itemsize: int, *, is_seldom: bool = False
+) -> bool:
+    """Whether NumPy solves a regression of this size in some milliseconds; where the solve is
+    needed seldom, a wide X may be as large as a tall one.
+    """
     # NumPy passes over a wide X, the targets and the weights more often than over a tall X.
     side, most = min(rows, features), MOST_COPIED_BYTES
     numbers = max(rows * features, 2 * (rows + features) * outputs)
-    if rows < features:
+    if rows < features and not (is_seldom and itemsize <= 4):
         numbers = max(2 * rows * features, numbers)
     elif itemsize <= 4:  # 16 bits become 32
         itemsize, most = 4, MOST_BYTES
@@ -274,14 +278,20 @@ def _turned(
     """``Q' (A'D r - l2 w)`` and the sums of ``S r``, for ``r = y - X w - b``, by the
     product of A and Q, if it is given.
     """
+    if factor.kernel is not None:
+        # In the space of the rows ``A w`` takes the only pass over X.
+        image = regression.product(weights.high, is_centred=True)
+        targets = regression.weighed(regression.centred_targets, np.sqrt)
+        slope = factor.kernel @ (targets - image) - regression.l2 * image
+        moved = regression.target_mean - offset.high - regression.mean @ weights.high
+        return factor.basis.T @ slope, regression.total * moved
     residual, pulled = regression.residual(weights.high, offset.high)
     sums = regression.sums(residual)
     penalty = regression.l2 * weights.high
     if AQ is not None:
-        rotated = AQ.T @ regression.weighed(residual, np.sqrt)
-        return rotated - factor.turned(regression, penalty), sums
+        return AQ.T @ regression.weighed(residual, np.sqrt) - factor.basis.T @ penalty, sums
     slope = pulled - penalty - np.outer(regression.mean, sums)
-    return factor.turned(regression, slope), sums
+    return factor.basis.T @ slope, sums
 
 
 def _turned_in_double_length(
@@ -301,4 +311,4 @@ def _turned_in_double_length(
     every = (slice(start, start + at_once) for start in range(0, outputs, at_once))
     slopes, sums = zip(*map(of_some, every), strict=True)
     slope, total = np.concatenate(slopes, axis=1), np.concatenate(sums)
-    return factor.turned(regression, slope - np.outer(regression.mean, total)), total
+    return factor.basis.T @ (slope - np.outer(regression.mean, total)), total

@@ -23,7 +23,7 @@ class Inverse(NamedTuple):
     """``(A'A + l2 I)^-1 = Q diag(gain) Q'``, or its pseudo-inverse.
 
     Q is ``basis``, or for a wide A that is factorised by its rows ``D^-2 A' basis``, with D the
-    units of the columns.
+    units of the columns, and the kernel ``A D^-2 A'``.
     """
 
     basis: Array  # (features, rank), or (rows, rank)
@@ -31,19 +31,14 @@ class Inverse(NamedTuple):
     triangle: Array | None  # R with R'R = A'A + l2 I; None for singular values, or dropped columns
     curves_down: bool  # whether there is no minimum
     is_ill: bool  # whether float64 must be refined in double length
-    squared_units: Array | None  # of the columns of a wide A, (features, 1)
+    kernel: Array | None  # of a wide A, (rows, rows)
+    squared_units: Array | float  # of the columns of a wide A, (features, 1)
     hides: bool  # whether a dropped direction is longer than its terms' rounding: it may lead down
-
-    def turned(self, regression: StoredRegression, columns: Array) -> Array:
-        """``Q'c``, (rank, outputs)."""
-        if self.squared_units is not None:
-            columns = regression.product(columns / self.squared_units, is_centred=True)
-        return self.basis.T @ columns
 
     def turned_back(self, regression: StoredRegression, columns: Array) -> Array:
         """``Q c``, (features, outputs)."""
         image = self.basis @ columns
-        if self.squared_units is None:
+        if self.kernel is None:
             return image
         return regression.transposed_product(image, is_centred=True) / self.squared_units
 
@@ -91,7 +86,7 @@ def factorised(regression: StoredRegression, *, by_rows: bool) -> Inverse:
         triangle, inverse = found
         whole = None if is_noise.any() else triangle * units
         gain, is_ill = np.ones((features, 1)), size > most
-        return Inverse(inverse / units[:, None], gain, whole, False, is_ill, None, hides)
+        return Inverse(inverse / units[:, None], gain, whole, False, is_ill, None, 1.0, hides)
     if is_uneven(own, null, np) and l2[0] >= 0:
         units = np.where(is_noise, np.inf, units)
         most_rank = rank + features if l2[0] else rank
@@ -145,7 +140,7 @@ def _spectral(
     its own, and ``hides`` tells of dropped columns.
     """
     rows, features = regression.X.shape
-    is_by_rows = False
+    kernel = None
     if regression.digits == np.float64:
         A = regression.centred / units
         A = np.vstack([A, np.diag(np.sqrt(ridge) / units)]) if ridge else A
@@ -153,9 +148,8 @@ def _spectral(
         A = np.linalg.qr(A, mode="r").T if len(A) >= features else A.T
         vectors, sizes, _ = np.linalg.svd(A, full_matrices=False)
     else:
-        is_by_rows = rows < features and not ridge
-        if is_by_rows:
-            matrix = regression.kernel(units)
+        if rows < features and not ridge:
+            matrix = kernel = regression.kernel(units)
         else:
             matrix = regression.gram / np.outer(units, units)
             matrix[np.diag_indices_from(matrix)] += ridge / np.square(units)
@@ -173,6 +167,5 @@ def _spectral(
     gain = 1 / np.where(curvature > 0, curvature, np.inf)
     least = least_singular_value(np.float64) ** 2 * np.max(curvature, initial=0)
     is_ill = bool(np.min(curvature, initial=np.inf) < least)
-    basis = basis / (sizes if is_by_rows else units[:, None])
-    squared = np.square(units)[:, None] if is_by_rows else None
-    return Inverse(basis, gain, None, curves_down, is_ill, squared, hides)
+    basis = basis / (units[:, None] if kernel is None else sizes)
+    return Inverse(basis, gain, None, curves_down, is_ill, kernel, np.square(units)[:, None], hides)

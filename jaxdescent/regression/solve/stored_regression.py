@@ -93,6 +93,11 @@ class StoredRegression:
         """``y_bar``, (outputs,); zeros without an intercept."""
         return self._targets[0]
 
+    @property
+    def centred_targets(self) -> Array:
+        """``y - y_bar``, (rows, outputs)."""
+        return self._targets[1]
+
     @functools.cached_property
     def centred(self) -> Array:
         """``A = D (X - 1 x_bar')``, with ``D = diag(sqrt(s))``."""
@@ -237,17 +242,17 @@ class StoredRegression:
 
     def value_at_constant(self) -> float:
         """The value at the best constant model."""
-        return 0.5 * float(np.sum(self.sums(np.square(self._targets[1]))))
+        return 0.5 * float(np.sum(self.sums(np.square(self.centred_targets))))
 
     def slope_at_constant(self) -> float:
         """The norm of the gradient by the weights at the best constant model."""
-        sums = self.sums(self._targets[1])
+        sums = self.sums(self.centred_targets)
         return float(np.linalg.norm(self._pulled_targets - np.outer(self.mean, sums)))
 
     @functools.cached_property
     def _pulled_targets(self) -> Array:
         """``X'S (y - y_bar)``, (features, outputs)."""
-        return self.transposed_product(self.weighed(self._targets[1]))
+        return self.transposed_product(self.weighed(self.centred_targets))
 
     def residual(self, weights: Array, offset: Array) -> tuple[Array, Array]:
         """``r = y - X w - b``, (rows, outputs), and ``X'S r``, (features, outputs).
