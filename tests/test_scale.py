@@ -17,9 +17,8 @@ from jaxdescent.data import DataError
 from jaxdescent.machine import memory
 from jaxdescent.scale import record, report, run
 from jaxdescent.scale.compiled import Compiled, Sent, _computations, _moved, _sent_by
-from jaxdescent.scale.experiment import BadExperiment, Experiment
+from jaxdescent.scale.experiment import BadExperiment, Experiment, ScalingPoint
 from jaxdescent.scale.plot import _roofline, draw
-from jaxdescent.scale.point import ScalingPoint
 from jaxdescent.scale.problems import PROBLEMS, NotDivisible, bytes_of_a_device, mesh_of
 from tests import commands
 

@@ -143,11 +143,9 @@ def child(
 
     if count != "1":
         joining.join(f"127.0.0.1:{port}", int(count), int(index))
-    from jaxdescent.scale.experiment import Experiment
+    from jaxdescent.scale.experiment import Experiment, ScalingPoint
     from jaxdescent.scale.figures import measured
-    from jaxdescent.scale.point import ScalingPoint
-    from jaxdescent.scale.problems import PROBLEMS
-    from jaxdescent.scale.problems.arrays import Llama
+    from jaxdescent.scale.problems import PROBLEMS, Llama
 
     class Squares(Llama):
         def arrays(self, point):

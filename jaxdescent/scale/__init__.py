@@ -17,9 +17,8 @@ from jaxdescent import processes
 from jaxdescent.processes.messages import in_words
 from jaxdescent.processes.signals import Interruption
 from jaxdescent.scale import record
-from jaxdescent.scale.experiment import Experiment
+from jaxdescent.scale.experiment import Experiment, ScalingPoint
 from jaxdescent.scale.figures import EXPECTED, measured, rehearsed
-from jaxdescent.scale.point import ScalingPoint
 
 
 def run(

@@ -24,8 +24,7 @@ from jaxdescent.machine.memory import bytes_of_each, readable_bytes
 from jaxdescent.machine.topologies import topology
 from jaxdescent.processes import attempted
 from jaxdescent.scale.compiled import Compiled, Sent
-from jaxdescent.scale.experiment import Experiment
-from jaxdescent.scale.point import AT_ONCE, METHODS, ScalingPoint
+from jaxdescent.scale.experiment import AT_ONCE, METHODS, Experiment, ScalingPoint
 from jaxdescent.scale.problems import (
     PROBLEMS,
     NotDivisible,

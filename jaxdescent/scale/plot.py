@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, Scala
 from jaxdescent.data.errors import save_picture
 from jaxdescent.display.figures import FAINT, INK, finish_loglog, new_figure, set_title
 from jaxdescent.machine import mesh_named
-from jaxdescent.scale.point import ScalingPoint
+from jaxdescent.scale.experiment import ScalingPoint
 from jaxdescent.scale.report import Line, efficiency, seconds_of
 
 COLOURS = ("#1f5fa8", "#c4411f", "#2e8b57", "#7b4fa3", "#b8860b", "#4a4a4a")

@@ -17,8 +17,7 @@ from jaxdescent import provenance
 from jaxdescent.data import DataError
 from jaxdescent.data.errors import writing
 from jaxdescent.fit.kept_folder import KeptFolder
-from jaxdescent.scale.experiment import BadExperiment, Experiment
-from jaxdescent.scale.point import ScalingPoint
+from jaxdescent.scale.experiment import BadExperiment, Experiment, ScalingPoint
 
 PACKAGES = ("jaxdescent", "jax", "jaxlib", "libtpu")
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from jaxdescent.display import aligned, broken, readable_seconds
 from jaxdescent.machine.memory import readable_bytes
-from jaxdescent.scale.point import ScalingPoint
+from jaxdescent.scale.experiment import ScalingPoint
 
 Line = dict[str, Any]
 

@@ -4,9 +4,8 @@ import pytest
 
 from jaxdescent.machine import Machine
 from jaxdescent.scale import run
-from jaxdescent.scale.experiment import Experiment
+from jaxdescent.scale.experiment import Experiment, ScalingPoint
 from jaxdescent.scale.figures import rehearsed
-from jaxdescent.scale.point import ScalingPoint
 from tests.accelerators import MARKS
 
 pytestmark = MARKS

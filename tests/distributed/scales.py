@@ -7,7 +7,7 @@ import sys
 import jax
 
 import jaxdescent as jd
-from jaxdescent.scale.point import ScalingPoint
+from jaxdescent.scale.experiment import ScalingPoint
 from jaxdescent.scale.problems import PROBLEMS, mesh_of
 from tests.distributed.processes import join
 
