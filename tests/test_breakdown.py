@@ -21,7 +21,6 @@ from jaxdescent import breakdown
 from jaxdescent.breakdown import (
     child,
     coupled,
-    coupled_story,
     estimates,
     hashed_text,
     independent_weights,
@@ -53,8 +52,7 @@ EXTENTS = [settings.QUICK, settings.USUAL, settings.THOROUGH]
 def in_this_process():
     """Measure without child processes, at sizes that take no time."""
 
-    def ask(request, tick):
-        tick(0.1)
+    def ask(request):
         if request["problem"] == "separable":
             request = {**request, "sizes": [1000, 3000]}
         return child.Answer(list(child.answer(request)))
@@ -73,7 +71,7 @@ def coupled_report(in_this_process):
 def recorded(coupled_report, monkeypatch):
     """Measure by looking up what has been measured before."""
 
-    def ask(request, tick):
+    def ask(request):
         rows = coupled_report.numbers
         if request["problem"] == "separable":
             return child.Answer(rows["separable"])
@@ -299,10 +297,8 @@ class TestCoupled:
 
     def test_computed_times_scale_with_the_operations(self):
         row = {"method": "derivative", "unknowns": 100, "seconds": 2.0}
-        assert coupled_story.predicted_seconds(row, 1000) == pytest.approx(2000)
-        assert coupled_story.predicted_seconds({**row, "method": "descent"}, 1000) == pytest.approx(
-            200
-        )
+        assert coupled.predicted_seconds(row, 1000) == pytest.approx(2000)
+        assert coupled.predicted_seconds({**row, "method": "descent"}, 1000) == pytest.approx(200)
 
     def test_a_size_that_does_not_fit_is_not_measured(self, recorded, monkeypatch):
         monkeypatch.setattr(coupled.memory, "available_bytes", lambda device=None: 15_000)
@@ -311,8 +307,8 @@ class TestCoupled:
         assert found.numbers["stopped_because"] == {"descent": "memory", "derivative": "memory"}
 
     def test_a_child_that_fails_after_its_last_row_has_measured_all(self, recorded, monkeypatch):
-        def ask(request, tick):
-            answer = recorded(request, tick)
+        def ask(request):
+            answer = recorded(request)
             return answer._replace(failure="code -11") if answer.rows else answer
 
         monkeypatch.setattr(child, "ask", ask)
@@ -331,12 +327,10 @@ class TestCoupled:
 class TestChild:
     @pytest.mark.slow
     def test_rows_come_back_from_a_process_of_their_own(self):
-        ticks = []
         request = {"problem": "separable", "sizes": [3_000_000], "seed": 0}
-        answer = REAL_ASK(request, ticks.append)
+        answer = REAL_ASK(request)
         assert answer.failure is None
         assert not answer.is_interrupted
-        assert ticks
         (row,) = answer.rows
         assert row["error"] < 1e-5
         if row["peak_bytes"] is not None:
@@ -345,7 +339,7 @@ class TestChild:
 
     def test_a_failure_is_told_in_words(self):
         request = {"problem": "separable", "sizes": [-5], "seed": 0}
-        answer = REAL_ASK(request, lambda seconds: None)
+        answer = REAL_ASK(request)
         assert answer.rows == []
         assert "Error" in answer.failure
 
@@ -432,9 +426,9 @@ from jaxdescent.breakdown import child
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 ask = child.ask
-def announced(request, tick):
+def announced(request):
     print("measuring", flush=True)
-    return ask(request, tick)
+    return ask(request)
 child.ask = announced
 cli.main()
 """
@@ -466,11 +460,11 @@ class TestWhole:
     ):
         asked, ask = [], recorded
 
-        def interrupted(request, tick):
+        def interrupted(request):
             if asked:
                 return child.Answer([], is_interrupted=True)
             asked.append(request)
-            return ask(request, tick)
+            return ask(request)
 
         monkeypatch.setattr(child, "ask", interrupted)
         assert breakdown.run(TINY, [2, 4], tmp_path, QUIET) == 130

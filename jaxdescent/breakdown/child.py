@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -27,8 +27,6 @@ from jaxdescent.data.freeing import return_what_is_freed
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.machine.resident import resident_bytes
 from jaxdescent.numerics import randomness
-
-POLL_SECONDS = 0.1
 
 PROGRAM = "from jaxdescent.breakdown.child import main; main()"
 
@@ -58,8 +56,8 @@ class Answer(NamedTuple):
     is_interrupted: bool = False
 
 
-def ask(request: dict[str, Any], tick: Callable[[float], None]) -> Answer:
-    """Measure what ``request`` asks for, calling ``tick(seconds)`` while waiting."""
+def ask(request: dict[str, Any]) -> Answer:
+    """Measure what ``request`` asks for."""
     if jax.local_devices()[0].platform == "tpu":  # not verified: a TPU belongs to one process
         return Answer(list(answer(request)))
     child = subprocess.Popen(
@@ -71,12 +69,7 @@ def ask(request: dict[str, Any], tick: Callable[[float], None]) -> Answer:
         start_new_session=True,  # so that Ctrl-C in a terminal reaches only this process
     )
     try:
-        while True:
-            try:
-                output, errors = child.communicate(timeout=POLL_SECONDS)
-                break
-            except subprocess.TimeoutExpired:
-                tick(POLL_SECONDS)
+        output, errors = child.communicate()
     except KeyboardInterrupt:
         child.kill()
         output, _ = child.communicate()

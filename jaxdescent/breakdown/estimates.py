@@ -13,8 +13,12 @@ import jax
 
 from jaxdescent.breakdown import independent_weights, matrix_free_regression, tied_weights
 from jaxdescent.breakdown.child import ROWS_PER_FEATURE
-from jaxdescent.breakdown.coupled import LEAST_SIZES, SEPARABLE_SHARE
-from jaxdescent.breakdown.coupled_story import data_bytes, working_bytes
+from jaxdescent.breakdown.coupled import (
+    LEAST_SIZES,
+    SEPARABLE_SHARE,
+    data_bytes,
+    working_bytes,
+)
 from jaxdescent.breakdown.independent_weights import IndependentWeights
 from jaxdescent.breakdown.measure import SHORT_SECONDS
 from jaxdescent.breakdown.settings import Settings

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogFormatterMathtext
 
-from jaxdescent.breakdown.coupled_story import LLAMA_SIZE
+from jaxdescent.breakdown.coupled import LLAMA_SIZE
 from jaxdescent.breakdown.report import PlottedPoint
 from jaxdescent.data.errors import save_picture
 from jaxdescent.display import figures

@@ -18,7 +18,6 @@ from typing import Any, ClassVar
 import jax
 from rich.console import Console
 from rich.panel import Panel
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.status import Status
 from rich.text import Text
 
@@ -165,19 +164,6 @@ def show_line(console: Console, doing: str) -> None:
     """Print the name of a step that begins, where no terminal shows a moving display."""
     if not console.is_terminal:
         console.print(Text(f"... {doing}", "dim"))
-
-
-def progress_bar(console: Console) -> Progress:
-    """A bar with the time left, which disappears at the end; nothing outside a terminal."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
 
 
 def describe_machine() -> dict[str, Any]:
