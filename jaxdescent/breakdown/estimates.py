@@ -1,8 +1,8 @@
 """About how long each part will take, from the machine's rates, before anything runs.
 
 The seconds of Python and of compilers, which no rate tells, are constants of an ordinary core.
-Those of arithmetic follow from the cost model. Arithmetic that it does not know is given as the
-work of a known kind that takes as long. The constants are from the run of docs/breakdown.json.
+Arithmetic is given as work of a known kind that takes as long. The constants are from the run of
+docs/breakdown.json.
 """
 
 from __future__ import annotations
@@ -12,29 +12,16 @@ from collections.abc import Sequence
 import jax
 
 from jaxdescent.breakdown import independent_weights, matrix_free_regression, tied_weights
-from jaxdescent.breakdown.child import ROWS_PER_FEATURE
-from jaxdescent.breakdown.coupled import (
-    LEAST_SIZES,
-    SEPARABLE_SHARE,
-    data_bytes,
-    working_bytes,
-)
 from jaxdescent.breakdown.independent_weights import IndependentWeights
-from jaxdescent.breakdown.measure import SHORT_SECONDS
 from jaxdescent.breakdown.settings import Settings
-from jaxdescent.cost import plan_of
-from jaxdescent.cost.structure import regression_structure
 from jaxdescent.machine import Machine
 
 SMALL_PART = 2.0
 """Seconds of part 1, which are those of its compilation."""
 
-CHILD, SEPARABLE_CHILD, SEPARABLE_SIZE = 4.5, 2.0, 0.8
-"""Seconds of a child process of part 2 besides arithmetic: for a size of the coupled case, for the
-separable case, and for each size of that one."""
-
-DESCENT_ITERATIONS = 145
-"""The iterations of descent in part 2, whose condition number is the same for each n."""
+PART_TWO, SHARE_OF_BUDGET = 20.0, 0.4
+"""Seconds of part 2, and the share of its budget that comes to them: sizes grow by steps, of which
+the next one seldom fits. The rates of one to 32 cores say 0.6 to 1.25 times as much."""
 
 DRAWING = 200.0
 """The operations of a matrix product that take as long as drawing a number."""
@@ -70,42 +57,12 @@ def seconds_of_parts(
     """
     known = {
         1: lambda: SMALL_PART,
-        2: lambda: (
-            _coupled(settings, machine)
-            + SEPARABLE_CHILD
-            + SEPARABLE_SIZE * len(settings.separable_sizes)
-            + _drawing(sum(settings.separable_sizes), machine)
-        ),
+        2: lambda: PART_TWO + SHARE_OF_BUDGET * settings.budget,
         3: lambda: _large(settings, machine),
         4: lambda: STUDY * settings.studies,
         5: lambda: TEXT + LINE * settings.most_lines,
     }
     return {number: known[number]() for number in parts}
-
-
-def _coupled(settings: Settings, machine: Machine) -> float:
-    """The sizes that are measured, until the next one exceeds the memory or the budget."""
-    ends = settings.budget * (1 - SEPARABLE_SHARE)
-    spent, size, count = 0.0, settings.first_size, 0
-    while True:
-        needed = data_bytes(size) + working_bytes("derivative", size)
-        seconds = CHILD + sum(
-            2 * each if each < SHORT_SECONDS else each for each in _seconds_of_both(size, machine)
-        )
-        if needed > machine.memory_bytes or (count >= LEAST_SIZES and spent + seconds > ends):
-            return spent
-        spent, size, count = spent + seconds, size * settings.growth, count + 1
-
-
-def _seconds_of_both(size: int, machine: Machine) -> tuple[float, float]:
-    """The arithmetic of the derivative method, and of descent."""
-    plan = plan_of(regression_structure(ROWS_PER_FEATURE * size, size), machine)
-    prices = {candidate.name: candidate for candidate in plan.candidates}
-    descent = prices["GradientDescent(Backtracking())"]
-    return (
-        prices["DerivativeMethod()"].seconds,
-        DESCENT_ITERATIONS * descent.seconds_per_iteration,
-    )
 
 
 def _large(settings: Settings, machine: Machine) -> float:
