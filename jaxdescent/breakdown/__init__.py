@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 import pathlib
+import shlex
+import shutil
 import signal
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +22,7 @@ from rich.console import Console
 from rich.rule import Rule
 from rich.text import Text
 
-from jaxdescent.breakdown import next_steps, report
+from jaxdescent.breakdown import report
 from jaxdescent.breakdown.report import PartReport as PartReport
 from jaxdescent.breakdown.settings import QUICK as QUICK
 from jaxdescent.breakdown.settings import THOROUGH as THOROUGH
@@ -56,6 +60,10 @@ OTHER_EXTENTS = {
 
 AROUND = 3.0
 """Seconds for imports, the plot and the files."""
+
+EXAMPLE = pathlib.Path("examples/many_starts.py")
+
+SNIPPET = "import jaxdescent as jd; print(jd.minimize(lambda x: (x - 3) ** 2, 0.0))"
 
 
 def run(settings: Settings, parts: Sequence[int], output: pathlib.Path, console: Console) -> int:
@@ -130,8 +138,9 @@ def run(settings: Settings, parts: Sequence[int], output: pathlib.Path, console:
     if is_interrupted:
         console.print(Text("Interrupted: what was measured until then has been kept.", "yellow"))
     else:
-        console.print()
-        console.print(Text(next_steps.shown(next_steps.next_steps(table))), soft_wrap=True)
+        console.print(Text("\nThree things to try next:"))
+        for command, shows in next_steps(table).items():
+            console.print(Text(f"\n  {command}\n    {shows}"), soft_wrap=True)
     return CODES[INTERRUPTED] if is_interrupted else 0
 
 
@@ -186,3 +195,35 @@ def show_machine(machine: dict[str, Any], console: Console) -> None:
             f"JAX {machine['packages']['jax']}"
         )
     )
+
+
+def next_steps(table: pathlib.Path | None) -> dict[str, str]:
+    """A plan, a fit of ``table`` if there is one, and Python: commands as a shell takes them, and
+    for each a sentence on its output.
+
+    Args:
+      table: a CSV file of part 4, whose target is the column ``progression``.
+    """
+    script, python = pathlib.Path(sys.executable).with_name("jaxdescent"), _typed(sys.executable)
+    program = (_typed(f"{script}"),) if script.exists() else (python, "-m", "jaxdescent")
+    plan = (*program, "plan", "--rows", "1e6", "--features", "1000")
+    steps: dict[tuple[str, ...], str]
+    steps = {plan: "what each method would need for a regression of these sizes here"}
+    if table:
+        fit = *program, "fit", str(table), "--target", "progression", "--test", "0.2"
+        steps[fit] = "a model of a file, checked on held-out rows; your file goes the same way"
+    else:
+        part = *program, "breakdown", "--part", "4", "--quick"
+        steps[part] = "a regression on real data by both methods"
+    if EXAMPLE.exists():
+        shows = "minima of a function with many, from a thousand starts in one program"
+        steps[python, str(EXAMPLE)] = shows
+    else:
+        steps[python, "-c", SNIPPET] = "the minimum of a function of yours"
+    return {shlex.join(words): shows for words, shows in steps.items()}
+
+
+def _typed(path: str) -> str:
+    """A program by its name if the shell finds it, else by its path."""
+    name = os.path.basename(path)
+    return name if shutil.which(name) == path else path
