@@ -30,7 +30,6 @@ from jaxdescent.breakdown import (
     real_data,
     report,
     settings,
-    source_text,
     tied_weights,
     tutorial,
 )
@@ -518,18 +517,18 @@ class TestHashedText:
         return sorted(tmp_path.iterdir())
 
     def test_each_line_asks_for_the_indentation_of_the_next_of_its_file(self, files):
-        lines = source_text.read(files, 100)
+        lines = hashed_text.read(files, 100)
         assert lines.files == 4
         np.testing.assert_array_equal(lines.file, [0, 0, 0, 1])
         np.testing.assert_array_equal(lines.indent, [0, 4, 8, 0])
         np.testing.assert_array_equal(lines.next_indent, [4, 8, 4, 8])
         assert lines.text[3] == "class A:"
-        assert source_text.read(files, 1).files == 1  # whole files, until there are enough lines
-        assert lines.digest == source_text.read(files, 100).digest
-        assert lines.digest != source_text.read(files[1:], 100).digest
+        assert hashed_text.read(files, 1).files == 1  # whole files, until there are enough lines
+        assert lines.digest == hashed_text.read(files, 100).digest
+        assert lines.digest != hashed_text.read(files[1:], 100).digest
 
     def test_rows_have_the_ngrams_of_three_lines_of_their_file(self, files):
-        lines = source_text.read(files, 100)
+        lines = hashed_text.read(files, 100)
         # Of 6, 3 and 4 words: singles, pairs and triples; singles and pairs of the line above,
         # singles of the one above that; four of the line itself, and three for each above it.
         words = [6, 3, 4]
@@ -543,7 +542,7 @@ class TestHashedText:
         np.testing.assert_array_equal(np.bincount(lines.row), expected)
         assert np.all(lines.column < 2**33)
         # "return" of the third and of the fifth line is the same word, "x" as another is not.
-        again = source_text.read(files[:1] * 2, 100)
+        again = hashed_text.read(files[:1] * 2, 100)
         first, second = (set(again.ngram[again.file[again.row] == n].tolist()) for n in (0, 1))
         assert first == second
 
@@ -558,7 +557,7 @@ class TestHashedText:
         assert row["status"] == "CONVERGED"
         assert row["certificate_kind"] == "minimum"
         assert row["r2"] > row["r2_held_out"]
-        lines = hashed_text._read(0, 1200)
+        lines = hashed_text.read(hashed_text.library_files(0), 1200)
         kept = lines.where(lines.file >= row["held_out_files"])
         names, place = np.unique(kept.column, return_inverse=True)
         assert names.size == row["touched_weights"]
@@ -579,7 +578,7 @@ class TestHashedText:
         assert max(map(len, cells)) <= 40
 
     def test_a_library_without_source_code_is_told(self, monkeypatch):
-        monkeypatch.setattr(source_text, "library_files", list)
+        monkeypatch.setattr(hashed_text, "library_files", lambda seed: [])
         found = hashed_text.run(TINY, QUIET)
         assert found.numbers == {"lines": 0}
         assert "left out" in found.shown[0]

@@ -1,26 +1,31 @@
 """Part 5: a regression on real rows with 2^33 weights, of which some are touched.
 
 It predicts what an editor guesses after each line of source code: how far the next line is
-indented. Each row has about fifty n-grams of words, each hashed to one of 2^33 columns. A weight
-whose column no row touches is zero at the minimum, so that the regression on the touched columns is
-the whole one: no work is done for the others, and none is claimed.
+indented. The lines are those of Python's own standard library, which every machine with Python has.
+Each row has about fifty n-grams of the words of three lines, each hashed to one of 2^33 columns. A
+weight whose column no row touches is zero at the minimum, so that the regression on the touched
+columns is the whole one: no work is done for the others, and none is claimed.
 """
 
 from __future__ import annotations
 
+import hashlib
+import pathlib
+import re
+import sysconfig
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
 import jaxdescent as jd
-from jaxdescent.breakdown import report, source_text
+from jaxdescent.breakdown import report
 from jaxdescent.breakdown.measure import certified, ended, measure_once
 from jaxdescent.breakdown.real_data import r_squared
 from jaxdescent.breakdown.settings import Settings
-from jaxdescent.breakdown.source_text import BITS, FEATURES, Lines
+from jaxdescent.data.hashing import finalised, seed_of
 from jaxdescent.display import Grid
 
 HELD_OUT_SHARE = 0.2
@@ -51,11 +56,23 @@ FIGURES = {
     "status": "{status:words}",
 }
 
+BITS = 33
+FEATURES = 2**BITS
+
+WORD = re.compile(r"\w+|[^\w\s]")
+MOST_WORDS = 16
+"""The most words of a line that are used, from its start on."""
+
+LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
+"""Folders of a standard library that hold other packages, or are not installed everywhere."""
+
+LARGEST_INDENT = 40
+
 
 def run(settings: Settings, console: Console) -> report.PartReport:
     """Read the text, fit, certify, and predict the lines of files that were held out."""
     with report.busy(console, "reading source code"):
-        lines = _read(settings.seed, settings.most_lines)
+        lines = read(library_files(settings.seed), settings.most_lines)
     if lines.files < 2 or not lines.file.size:
         return report.PartReport(
             shown=("The standard library's source code is not on this machine: left out.",),
@@ -112,13 +129,6 @@ def run(settings: Settings, console: Console) -> report.PartReport:
     return _report(numbers, _examples(held_out, predicted))
 
 
-def _read(seed: int, most: int) -> Lines:
-    """Lines of files in random order."""
-    files = source_text.library_files()
-    order = np.random.default_rng(seed).permutation(len(files))
-    return source_text.read([files[place] for place in order], most)
-
-
 def _examples(held_out: Lines, predicted: np.ndarray) -> Grid:
     places = np.linspace(0, held_out.file.size - 1, SHOWN_ROWS + 2, dtype=np.int64)[1:-1]
     records = [
@@ -172,3 +182,127 @@ def _report(numbers: dict[str, Any], examples: Grid) -> report.PartReport:
         numbers=numbers,
         points=(point,),
     )
+
+
+class Lines(NamedTuple):
+    """Lines of source code, those of a file one after another.
+
+    Attributes:
+      file: (lines,), the number of the file that a line is of.
+      indent: (lines,), columns before the first word.
+      next_indent: (lines,), columns before the first word of the next line.
+      row: (entries,), the line that an n-gram belongs to.
+      ngram: (entries,), uint64: its hash, of 64 bits.
+      text: the lines themselves.
+      files: how many files there are.
+      digest: a hash of the whole text: the same text gives the same numbers.
+    """
+
+    file: np.ndarray
+    indent: np.ndarray
+    next_indent: np.ndarray
+    row: np.ndarray
+    ngram: np.ndarray
+    text: list[str]
+    files: int
+    digest: str
+
+    @property
+    def column(self) -> np.ndarray:
+        """(entries,), uint64: the hashed column of each n-gram, below 2^33."""
+        return self.ngram >> np.uint64(64 - BITS)
+
+    def where(self, is_in: np.ndarray) -> Lines:
+        """Some of the lines, with their n-grams."""
+        place, mine = np.cumsum(is_in) - 1, is_in[self.row]
+        return self._replace(
+            file=self.file[is_in],
+            indent=self.indent[is_in],
+            next_indent=self.next_indent[is_in],
+            row=place[self.row[mine]],
+            ngram=self.ngram[mine],
+            text=[self.text[index] for index in np.flatnonzero(is_in)],
+        )
+
+
+def library_files(seed: int) -> list[pathlib.Path]:
+    """The files of the standard library, in random order."""
+    root = pathlib.Path(sysconfig.get_paths()["stdlib"])
+    below = (path.relative_to(root) for path in root.rglob("*.py"))
+    found = sorted(path.as_posix() for path in below if not LEFT_OUT & set(path.parts))
+    return [root / found[place] for place in np.random.default_rng(seed).permutation(len(found))]
+
+
+def read(files: list[pathlib.Path], most_lines: int) -> Lines:
+    """Lines of these files, whole files until there are ``most_lines``."""
+    digest = hashlib.sha256()
+    known: dict[str, int] = {}  # the number of each word
+    kept: list[tuple[int, int, list[int], str]] = []  # file, indentation, words and text
+    count = 0
+    for path in files:
+        if len(kept) >= most_lines:
+            break
+        text = path.read_text(encoding="utf-8", errors="replace")
+        digest.update(text.encode())
+        for line in text.expandtabs(8).splitlines():
+            if words := WORD.findall(line)[:MOST_WORDS]:
+                indent = min(len(line) - len(line.lstrip()), LARGEST_INDENT)
+                numbers = [known.setdefault(word, len(known)) for word in words]
+                kept.append((count, indent, numbers, line))
+        count += 1
+    file = np.array([file for file, _, _, _ in kept], np.int64)
+    indents = np.array([indent for _, indent, _, _ in kept], np.uint64)
+    length = np.array([len(words) for _, _, words, _ in kept], np.int64)
+    flat = np.array([word for _, _, words, _ in kept for word in words], np.int64)
+    hashes = np.array([seed_of(word) for word in known], np.uint64)
+    row, ngram = _ngrams(hashes[flat], length, indents, file)
+    indent, texts = indents.astype(np.float32), [text for _, _, _, text in kept]
+    found = Lines(file, indent, np.roll(indent, -1), row, ngram, texts, count, digest.hexdigest())
+    # The last line of a file has none after it.
+    return found.where(np.append(file[1:] == file[:-1], False)[: file.size])
+
+
+def _ngrams(
+    word: np.ndarray, length: np.ndarray, indent: np.ndarray, file: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The line and the hash of every n-gram, about fifty a line."""
+    lines = length.size
+    line = np.repeat(np.arange(lines), length)
+    start = np.cumsum(length) - length
+    rows: list[np.ndarray] = []
+    hashes: list[np.ndarray] = []
+
+    def add(kind: int, row: np.ndarray, *parts: np.ndarray) -> None:
+        value = np.full(row.size, kind, np.uint64)
+        for part in parts:
+            value = finalised((value ^ part) + np.uint64(0x9E3779B97F4A7C15))
+        rows.append(row)
+        hashes.append(value)
+
+    def of_lag(lag: int, row: np.ndarray) -> np.ndarray:
+        """Whether the line ``lag`` lines below these is one of the same file."""
+        later = np.minimum(row + lag, lines - 1)
+        return (row + lag < lines) & (file[later] == file[row])
+
+    # Words of this line and of the two above: alone, in pairs and in triples.
+    for lag, most in ((0, 3), (1, 2), (2, 1)):
+        for size in range(1, most + 1):
+            first = np.arange(word.size - size + 1)
+            first = first[line[first] == line[first + size - 1]]
+            first = first[of_lag(lag, line[first])]
+            parts = [word[first + place] for place in range(size)]
+            add(10 * size + lag, line[first] + lag, *parts)
+    # Indentations, and the first and the last word with them.
+    every = np.arange(lines)
+    first, last = word[start], word[start + length - 1]
+    add(101, every, indent)
+    add(102, every, indent, first)
+    add(103, every, indent, last)
+    add(104, every, first, last)
+    for lag in (1, 2):
+        above = every[of_lag(lag, every)]
+        below = above + lag
+        add(110 + lag, below, indent[above], indent[below])
+        add(120 + lag, below, indent[above], indent[below], last[below])
+        add(130 + lag, below, indent[above], indent[below], last[above], first[below])
+    return np.concatenate(rows), np.concatenate(hashes)
