@@ -332,21 +332,6 @@ def test_sharded_arrays_are_read_shard_by_shard():
         assert numbers.values(sharded) == "-3 .. 76"
 
 
-def test_large_arrays_of_an_accelerator_are_reduced_there(monkeypatch):
-    monkeypatch.setattr(numbers, "_is_on_cpus", lambda array: False)
-    monkeypatch.setattr(numbers, "LARGEST_COPY", 50)
-    assert numbers.values(jnp.arange(60.0)) == "0 .. 59"
-    assert numbers.values(jnp.arange(40.0)) == "0 .. 39"
-    assert numbers.values(jnp.ones(60, jnp.bfloat16)) == "all 1"
-
-    @jax.jit
-    def show(x):
-        assert numbers.values(np.arange(60.0)) == "0 .. 59"
-        return x
-
-    show(1.0)
-
-
 def test_huge_arrays_have_no_range(monkeypatch):
     monkeypatch.setattr(numbers, "LARGEST_RANGE", 10)
     assert lines(repr(result_with(jnp.ones(11))))[-1] == "  params         float32[11]"

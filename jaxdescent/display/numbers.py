@@ -15,13 +15,11 @@ LONGEST = 60
 """The most characters that are shown of an object of a foreign class."""
 
 LARGEST_RANGE = 10_000_000
-"""The most elements of an array whose smallest and largest one are searched."""
+"""The most elements of an array whose smallest and largest one are searched, on the host: to copy
+so many from an accelerator takes no longer than to compile the search there."""
 
 FEW = 6
 """The most elements of an array that are shown one by one."""
-
-LARGEST_COPY = 1 << 16
-"""The most elements that are copied from an accelerator, which takes less time than to compile."""
 
 YEAR = 365.25 * 86400
 """Seconds of a year."""
@@ -103,32 +101,19 @@ def entries(thing: Any) -> np.ndarray | None:
 
 
 def _ends(array: Any) -> tuple[Any, Any] | None:
-    """The smallest and the largest element; None if finding them would copy the array."""
+    """The smallest and the largest element; None of arrays that are large or have no order."""
     is_ordered = not jnp.issubdtype(array.dtype, jnp.complexfloating)
     if not is_ordered or not is_readable(array) or not 0 < array.size <= LARGEST_RANGE:
         return None
     parts = [array]
     if isinstance(array, jax.Array):
         # NumPy reads a CPU's memory in place, and nothing is compiled.
-        if not _is_on_cpus(array) and array.size > LARGEST_COPY:
-            with jax.ensure_compile_time_eval():
-                low, high = _least_and_largest(array)
-            return np.asarray(low)[()], np.asarray(high)[()]
         shards = [shard.data for shard in array.addressable_shards if shard.replica_id == 0]
         parts = [np.asarray(part) for part in shards or [array]]
     parts = [part for part in parts if part.size]
     with np.errstate(all="ignore"):
         lows, highs = [np.min(part) for part in parts], [np.max(part) for part in parts]
         return np.min(np.asarray(lows)), np.max(np.asarray(highs))
-
-
-def _is_on_cpus(array: jax.Array) -> bool:
-    return all(device.platform == "cpu" for device in array.sharding.device_set)
-
-
-@jax.jit
-def _least_and_largest(array: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return jnp.min(array), jnp.max(array)
 
 
 def values(thing: Any) -> str:
