@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from jaxdescent.machine import attached, host
+from jaxdescent.machine import host
 
 
 def machine(packages: Iterable[str]) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def machine(packages: Iterable[str]) -> dict[str, Any]:
         "processor": host.processor(),
         "cores": host.usable_cores(),
         "device": jax.local_devices()[0].device_kind,
-        "devices": attached.count(),
+        "devices": host.attached_devices(),
         "processes": jax.process_count(),
         "python": platform.python_version(),
         "packages": {package: version(package) for package in packages},

@@ -405,7 +405,7 @@ class TestPlaced:
 
         def of(count, **room):
             monkeypatch.setattr(jax, "process_count", lambda: 2)
-            monkeypatch.setattr(placed.attached, "count", lambda: count)
+            monkeypatch.setattr(placed.host, "attached_devices", lambda: count)
             if room:
                 monkeypatch.setattr(memory, "bytes_of_all", lambda: room["room"])
 

@@ -205,14 +205,14 @@ class TestRuns:
         assert next(seconds) == 99.0
 
     def test_others_are_what_the_processor_did_besides_this_process(self):
-        before = host.Load(clock=10.0, busy=100.0, own=5.0, cores=4)
-        after = host.Load(clock=20.0, busy=130.0, own=15.0, cores=4)
+        before = calibration.Load(clock=10.0, busy=100.0, own=5.0, cores=4)
+        after = calibration.Load(clock=20.0, busy=130.0, own=15.0, cores=4)
         assert after.others_since(before) == 0.5
         assert after.others_since(after) == 0.0
 
     @pytest.mark.skipif(not os.path.exists("/proc/stat"), reason="only Linux counts")
     def test_the_systems_count_is_read(self):
-        load = host.Load.now()
+        load = calibration.Load.now()
         assert load.cores >= 1
         assert load.busy > 0
 

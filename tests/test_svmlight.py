@@ -19,7 +19,7 @@ from sklearn.linear_model import Ridge
 import jaxdescent as jd
 from jaxdescent.data import DataError, Kind, SparseColumn, located, open_source, svmlight
 from jaxdescent.fit import levels
-from jaxdescent.machine.resident import resident_bytes
+from jaxdescent.machine.memory import resident_bytes
 from tests.commands import run
 
 ROWS, WIDE = 400, 4000

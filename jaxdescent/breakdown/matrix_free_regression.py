@@ -18,7 +18,7 @@ from jaxdescent.breakdown.report import busy
 from jaxdescent.breakdown.settings import Settings
 from jaxdescent.breakdown.tied_weights import SERIES, shift
 from jaxdescent.machine import memory
-from jaxdescent.machine.resident import begin_peak, peak_beyond
+from jaxdescent.machine.memory import begin_peak, peak_beyond
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 

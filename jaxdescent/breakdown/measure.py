@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 
 import jaxdescent as jd
-from jaxdescent.machine.resident import begin_peak, peak_beyond
+from jaxdescent.machine.memory import begin_peak, peak_beyond
 
 
 class Measurement(NamedTuple):

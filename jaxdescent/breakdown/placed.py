@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxdescent.machine import attached, memory
+from jaxdescent.machine import host, memory
 
 Shape = tuple[int, ...]
 
@@ -29,7 +29,7 @@ def over_all(shape: Shape, axis: int | None = None) -> NamedSharding | None:
 
 def devices() -> int:
     """How many devices arrays lie over."""
-    return 1 if jax.process_count() == 1 else attached.count()
+    return 1 if jax.process_count() == 1 else host.attached_devices()
 
 
 def room(shapes: Iterable[Shape], axis: int | None = None) -> float:

@@ -29,7 +29,7 @@ from jaxdescent.breakdown.llama_tree import Tree, tree
 from jaxdescent.breakdown.measure import measure_once
 from jaxdescent.breakdown.report import busy
 from jaxdescent.breakdown.settings import Settings
-from jaxdescent.machine.resident import begin_peak, peak_beyond
+from jaxdescent.machine.memory import begin_peak, peak_beyond
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Bounds, Objective
 

@@ -70,7 +70,7 @@ def scale(
         from rich.console import Console
 
         from jaxdescent import scale as room
-        from jaxdescent.machine import attached
+        from jaxdescent.machine import host
         from jaxdescent.processes import Stopped, among_all, check_alike, leave_without_others
         from jaxdescent.scale import figures, record, report
         from jaxdescent.scale import plot as picture
@@ -123,7 +123,7 @@ def scale(
                 if wrong is not None:
                     raise wrong
                 if "devices" not in wanted:
-                    wanted["devices"] = () if is_elsewhere else (attached.count(),)
+                    wanted["devices"] = () if is_elsewhere else (host.attached_devices(),)
                 chosen = Experiment.of(wanted, "the command line")
                 chosen.points()  # before a folder is made for an experiment that cannot be run
                 check_alike({"the experiments": dataclasses.asdict(chosen)})

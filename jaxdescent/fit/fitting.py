@@ -28,7 +28,7 @@ from jaxdescent.fit.progress import ProgressListener
 from jaxdescent.fit.request import Request, settled
 from jaxdescent.fit.roles import roles_of
 from jaxdescent.fit.strategy import fit_within_memory
-from jaxdescent.machine.resident import peak_resident_bytes
+from jaxdescent.machine.memory import peak_resident_bytes
 
 
 def fit_model(

@@ -6,11 +6,12 @@ is kept with the rates; it shows whether the machine was busy.
 
 from __future__ import annotations
 
+import os
 import pathlib
 import time
 import timeit
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,6 @@ import jax.numpy as jnp
 from jaxdescent.designs.dense import Dense
 from jaxdescent.kernels import loops
 from jaxdescent.kernels.dtypes import HIGHEST
-from jaxdescent.machine import host
 from jaxdescent.machine.defaults import DEFAULTS, DTYPES, ratios_of
 
 READ_BYTES, COLUMNS = 1 << 26, 512
@@ -51,10 +51,10 @@ def least_seconds(function: Callable[..., Any], *inputs: Any, repeats: int = REP
 
 def measure(device: Any) -> dict[str, Any]:
     """Every rate of :class:`jaxdescent.machine.Machine`, measured now on this device."""
-    before = host.Load.now()
+    before = Load.now()
     with jax.default_device(device):
         rates = _rates(device)
-    after = host.Load.now()
+    after = Load.now()
     others = 0.0 if before is None or after is None else after.others_since(before)
     return {
         **rates,
@@ -157,3 +157,34 @@ def _cache_bytes(device: Any) -> int:
         )
     except (OSError, ValueError, KeyError):
         return default
+
+
+class Load(NamedTuple):
+    """Seconds so far: of the wall clock, of busy time on all cores, and of this process."""
+
+    clock: float
+    busy: float
+    own: float
+    cores: int
+
+    @classmethod
+    def now(cls) -> Load | None:
+        """The current counts of the system; None if it provides none."""
+        try:
+            lines = pathlib.Path("/proc/stat").read_text().splitlines()
+            ticks = [int(word) for word in lines[0].split()[1:9]]
+        except (OSError, ValueError, IndexError):
+            return None
+        idle, waiting = ticks[3:5]
+        busy = (sum(ticks) - idle - waiting) / os.sysconf("SC_CLK_TCK")
+        own = time.process_time()
+        cores = sum(line[:3] == "cpu" and line[3:4].isdigit() for line in lines)
+        return cls(time.perf_counter(), busy, own, max(cores, 1))
+
+    def others_since(self, before: Load) -> float:
+        """The share of all cores, 0 to 1, that other processes have used since ``before``."""
+        clock = self.clock - before.clock
+        if clock <= 0:
+            return 0.0
+        others = (self.busy - before.busy) - (self.own - before.own)
+        return min(max(others / (clock * self.cores), 0.0), 1.0)

@@ -1,16 +1,21 @@
-"""How many bytes this process may use on a device, and the error if a problem does not fit."""
+"""The bytes that this process may use on a device, and those that it holds; the error of a problem
+that does not fit.
+"""
 
 from __future__ import annotations
 
 import os
 import pathlib
 import platform
+import sys
 from typing import Any
 
 import jax
 
 from jaxdescent import processes
-from jaxdescent.machine import attached, host
+from jaxdescent.machine import host
+
+STATUS = "/proc/self/status"
 
 SLACK_BYTES = 1 << 20
 """The uncertainty of the available memory: a problem with fewer bytes is taken to fit."""
@@ -56,8 +61,8 @@ def bytes_of_all() -> float:
     least = float(min(available for available, _ in told))
     if len(told) == 1:
         return least
-    hosts = len({host for _, host in told})
-    return least * (hosts if device.platform == "cpu" else attached.count())
+    hosts = len({node for _, node in told})
+    return least * (hosts if device.platform == "cpu" else host.attached_devices())
 
 
 def bytes_of_each(devices: int) -> int:
@@ -163,4 +168,50 @@ def _address_space_bytes() -> list[int]:
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     if soft == resource.RLIM_INFINITY:
         return []
-    return [max(soft - (host.told_bytes("/proc/self/status", "VmSize") or 0), 0)]
+    return [max(soft - (host.told_bytes(STATUS, "VmSize") or 0), 0)]
+
+
+def resident_bytes() -> int:
+    """What the process holds now; the most so far where the system does not tell."""
+    now = host.told_bytes(STATUS, "VmRSS")
+    return peak_resident_bytes() if now is None else now
+
+
+def peak_resident_bytes() -> int:
+    """The most that it has held since it began, or since :func:`begin_peak`."""
+    peak = host.told_bytes(STATUS, "VmHWM")
+    if peak is not None:
+        return peak
+    if os.name != "posix":
+        return 0
+    import resource  # not on Windows
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def begin_peak() -> int | None:
+    """The memory in use, from which on the peak counts; None if that is not possible.
+
+    On an accelerator it is that of its own statistics, whose peak cannot be reset: it is exact if
+    each computation needs more than the last.
+    """
+    device = jax.local_devices()[0]
+    if device.platform != "cpu":
+        return (device.memory_stats() or {}).get("bytes_in_use")
+    try:
+        # Writing 5 resets VmHWM to the resident memory (Linux, proc_pid_clear_refs).
+        pathlib.Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return None
+    return host.told_bytes(STATUS, "VmRSS")
+
+
+def peak_beyond(begin: int | None) -> int | None:
+    """The most memory in use beyond what :func:`begin_peak` returned."""
+    if begin is None:
+        return None
+    device = jax.local_devices()[0]
+    if device.platform == "cpu":
+        return max(peak_resident_bytes() - begin, 0)
+    return max((device.memory_stats() or {})["peak_bytes_in_use"] - begin, 0)

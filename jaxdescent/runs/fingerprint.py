@@ -16,7 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxdescent.calls import programs
 from jaxdescent.calls.reading import static_parts
 from jaxdescent.display import structure_name
-from jaxdescent.machine import attached
+from jaxdescent.machine import host
 from jaxdescent.minimize import Setup
 from jaxdescent.processes.same_call import without_addresses
 
@@ -69,7 +69,7 @@ def computation(setup: Setup, jaxpr: Any) -> dict[str, str]:
     return {
         "digest": _digest(np.frombuffer(text.encode(), np.uint8), *constants),
         "jax": jax.__version__,
-        "devices": f"{attached.count()} {jax.devices()[0].device_kind}",
+        "devices": f"{host.attached_devices()} {jax.devices()[0].device_kind}",
         "placement": "; ".join(placements),
     }
 
