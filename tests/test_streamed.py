@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import jaxdescent as jd
-from jaxdescent.calls.reading import run_reading
+from jaxdescent.calls.programs import run_reading
 from jaxdescent.data import (
     DataError,
     Kind,

@@ -4,14 +4,19 @@ A program is compiled for a structure: functions, classes and flags. Arrays and 
 are its inputs. JAX's own cache would keep every function ever passed alive. On a CPU a call of a
 program of a thousand operations or more (``cost_analysis()["flops"]``) takes 20 to 50 us more,
 because it is handed to another thread; plain descent on a few unknowns has fewer.
+
+A program that reads rows while it runs has a thread of its own: Python handles Ctrl-C in the main
+thread alone, and not while this thread waits for XLA. XLA turns an exception of a callback into a
+text; the stream of rows keeps it (its products are NaN from then on, which ends the descent).
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -19,11 +24,11 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from jaxdescent import processes
-from jaxdescent.calls.reading import run_reading, streams_in
 from jaxdescent.data import RowStream
 from jaxdescent.inputs.functions import is_fleeting
 from jaxdescent.inputs.numpy_constants import kept_apart
 from jaxdescent.kernels.platform import Known, compiled_for, known_of
+from jaxdescent.processes.signals import on_a_thread
 
 PROGRAMS = 128
 """The number of compiled programs that are kept; the least recently used one is dropped."""
@@ -153,3 +158,42 @@ def _compiled(
         program, donate_argnums=donated, keep_unused=bool(donated), compiler_options=options
     )
     return Program(jitted, key, streams_in(structure))
+
+
+def streams_in(structure: Any) -> tuple[RowStream, ...]:
+    """The streams of rows in a tree's structure, each of them once."""
+    return tuple(
+        dict.fromkeys(each for each in static_parts(structure) if isinstance(each, RowStream))
+    )
+
+
+def static_parts(structure: Any) -> Iterator[Any]:
+    """The objects that belong to a tree's structure, those of its subtrees included."""
+    data = structure.node_data()
+    if data is None:  # a leaf
+        return
+    for part in jax.tree.leaves(data[1]):
+        if isinstance(part, jax.tree_util.PyTreeDef):
+            yield from static_parts(part)
+        else:
+            yield part
+    for child in structure.children():
+        yield from static_parts(child)
+
+
+def run_reading(streams: tuple[RowStream, ...], call: Callable[[], Any]) -> Any:
+    """The result of ``call``, computed before it is returned.
+
+    Raises:
+      DataError: if rows could not be read; the error of the stream.
+      KeyboardInterrupt: soon after Ctrl-C.
+    """
+
+    def give_up(error: BaseException) -> None:
+        for stream in streams:
+            stream.give_up(error)
+
+    with contextlib.ExitStack() as watched:
+        for stream in streams:
+            watched.enter_context(stream.watched())
+        return on_a_thread(lambda: jax.block_until_ready(call()), give_up=give_up)

@@ -14,7 +14,6 @@ from jax.extend.core import Literal
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxdescent.calls import programs
-from jaxdescent.calls.reading import static_parts
 from jaxdescent.display import structure_name
 from jaxdescent.machine import host
 from jaxdescent.minimize import Setup
@@ -45,7 +44,7 @@ def fingerprint(setup: Setup, filled: tuple[int, int] | None = None) -> dict[str
     for path, leaf in _named(problem.objective):
         rows = filled[0] if filled is not None and np.shape(leaf)[:1] == filled[1:] else None
         found[f"objective{path}"] = f"{_signature(leaf, rows)} {_digest(_sampled(leaf, rows))}"
-    held = static_parts(jax.tree.structure(problem.objective))
+    held = programs.static_parts(jax.tree.structure(problem.objective))
     data = [part.fingerprint() for part in held if hasattr(part, "fingerprint")]
     for number, text in enumerate(dict.fromkeys(data)):
         found[f"data {number}"] = text
