@@ -190,12 +190,8 @@ def _program(method: Method, tolerance: Any) -> Callable[[Objective, Params], An
 
 @dataclasses.dataclass(frozen=True)
 class _Compiler:
-    """Compiles for one device, or for a mesh of devices over which a problem's arrays are sharded.
-
-    Attributes:
-      structure: the structure of the whole problem.
-      devices: the devices of a topology; empty for an attached device.
-      local: the attached device, or None.
+    """Compiles for one attached device, ``local``, or for the mesh of a topology's devices, over
+    which a problem's arrays are sharded.
     """
 
     structure: Structure

@@ -198,11 +198,8 @@ def show_machine(machine: dict[str, Any], console: Console) -> None:
 
 
 def next_steps(table: pathlib.Path | None) -> dict[str, str]:
-    """A plan, a fit of ``table`` if there is one, and Python: commands as a shell takes them, and
-    for each a sentence on its output.
-
-    Args:
-      table: a CSV file of part 4, whose target is the column ``progression``.
+    """A plan, a fit of part 4's ``table`` if there is one, and Python: commands as a shell takes
+    them, and for each a sentence on its output.
     """
     script, python = pathlib.Path(sys.executable).with_name("jaxdescent"), _typed(sys.executable)
     program = (_typed(f"{script}"),) if script.exists() else (python, "-m", "jaxdescent")

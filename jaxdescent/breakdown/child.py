@@ -43,12 +43,8 @@ METHODS = {"descent": jd.GradientDescent(), "derivative": jd.DerivativeMethod()}
 
 
 class Answer(NamedTuple):
-    """The rows that a child finished, and how it ended.
-
-    Attributes:
-      rows: the rows, as made by :func:`answer`.
-      failure: what went wrong, in words; None if nothing did.
-      is_interrupted: whether Ctrl-C ended it.
+    """The rows of :func:`answer` that a child finished, what went wrong, in words, and whether
+    Ctrl-C ended it.
     """
 
     rows: list[dict[str, Any]]

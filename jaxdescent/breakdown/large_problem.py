@@ -55,13 +55,7 @@ class LargeProblem(abc.ABC):
 
 
 class SegmentedDescent(jd.hooks.Hook):
-    """The course of a descent, which is noted as a hook of its run.
-
-    Attributes:
-      result, summary: those of the run.
-      segments: the record of each segment.
-      resumed_at: the iteration at which the run resumed; 0 if it began at the start.
-    """
+    """The course of a descent, which is noted as a hook of its run: the records of its segments."""
 
     result: jd.Result
     summary: jd.hooks.Summary
@@ -69,7 +63,7 @@ class SegmentedDescent(jd.hooks.Hook):
     def __init__(self, first: Callable[[], None]) -> None:
         self._first = first  # is called before the first step
         self.segments: list[jd.hooks.Record] = []
-        self.resumed_at = 0
+        self.resumed_at = 0  # the iteration
 
     def begin(self, facts: jd.hooks.Facts) -> None:
         self._first()

@@ -14,13 +14,8 @@ from jaxdescent.machine.memory import begin_peak, peak_beyond
 
 
 class Measurement(NamedTuple):
-    """The measurements of one call.
-
-    Attributes:
-      result: the value that the call returned, fully computed.
-      seconds: the wall clock time.
-      peak_bytes: the most memory in use during the call beyond that before it; None if the system
-        does not report it.
+    """One call: its result, fully computed; the wall clock time; and the most memory in use beyond
+    that before it, None if the system does not report it.
     """
 
     result: Any

@@ -86,17 +86,9 @@ class PlottedPoint:
 
 @dataclasses.dataclass(frozen=True)
 class PartReport:
-    """The outcome of one part.
-
-    Attributes:
-      number: the number of the part, from 1, which :func:`jaxdescent.breakdown.run` sets.
-      title: the heading, which that function sets too.
-      shown: the texts and tables that are printed below the heading, in order.
-      verdict: sentences for the verdict at the end.
-      numbers: everything measured and computed, in types that JSON can represent.
-      points: points for the plot.
-      seconds: how long the part took.
-      is_complete: False if Ctrl-C ended the part.
+    """The outcome of one part: the texts and tables that are shown, in order; sentences for the
+    verdict at the end; numbers that JSON can represent; points for the plot; and whether Ctrl-C did
+    not end it. :func:`jaxdescent.breakdown.run` sets its number, title and seconds.
     """
 
     number: int = 0

@@ -25,15 +25,9 @@ def option(
     name: str | None = None,
     **settings: Any,
 ) -> Any:
-    """An option of a command, as the default of one of its function's parameters.
-
-    Args:
-      says: its text in the help.
-      metavar: what stands for its value there.
-      shown: the default's text there.
-      default: its value where it is not given.
-      name: its name, if it is not that of the parameter.
-      settings: others of :func:`typer.Option`.
+    """An option of a command, as the default of one of its function's parameters: in the help its
+    text, what stands for its value, and the default's text; its default and name, if this is not
+    the parameter's; and other settings of :func:`typer.Option`.
     """
     names = [name] if name else []
     return typer.Option(default, *names, help=says, metavar=metavar, show_default=shown, **settings)

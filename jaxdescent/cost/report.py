@@ -121,14 +121,8 @@ def draw(
     machine: Machine,
     path: pathlib.Path,
 ) -> None:
-    """Write a PNG: memory besides the data on the left, with the data on the right.
-
-    Args:
-      structure_at: returns the structure of a problem with a given number of features.
-      features: the number of features of the planned problem, marked in the picture.
-      rows_per_feature: the ratio of rows to features, named in the axes' labels.
-      machine: the machine whose memory is drawn as the limit.
-      path: the PNG file to write.
+    """Write a PNG: memory besides the data on the left, with the data on the right; the planned
+    problem and the machine's memory are marked.
     """
     from matplotlib.ticker import FuncFormatter, LogLocator
 

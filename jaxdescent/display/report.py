@@ -16,13 +16,7 @@ Rows = list[tuple[str, str]]
 
 
 class Report(NamedTuple):
-    """A title, a remark, and rows of a label and a text.
-
-    Attributes:
-      title: the most important line.
-      remark: a sentence below it, or an empty string.
-      rows: labels and their texts.
-    """
+    """A title, a remark below it (which may be empty), and rows of a label and a text."""
 
     title: str
     remark: str
@@ -56,14 +50,8 @@ class Report(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """A title, rows of cells below the heads of their columns, and sentences.
-
-    Attributes:
-      title: the line above.
-      heads: the names of the columns.
-      rows: the cells of each row.
-      notes: the sentences below.
-      words: the heads of columns that contain words, which are aligned to the left.
+    """A title, rows of cells below the heads of their columns, and sentences below; columns whose
+    heads are among ``words`` are aligned to the left.
     """
 
     title: str

@@ -21,12 +21,8 @@ with jax.disable_jit(False):  # a program that is debugged may have disabled it
 
 
 class Form(NamedTuple):
-    """A jaxpr for arguments of certain dtypes.
-
-    Attributes:
-      jaxpr: the jaxpr, whose first inputs are constants.
-      places: the place of each of these among the constants of the function.
-      outputs: the structure of the results.
+    """A jaxpr for arguments of certain dtypes, whose first inputs are constants; their places among
+    those of the function; and the structure of the results.
     """
 
     jaxpr: Jaxpr

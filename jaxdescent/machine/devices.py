@@ -148,13 +148,8 @@ KNOWN = (
 
 
 class Mesh(NamedTuple):
-    """A number of linked devices of one kind.
-
-    Attributes:
-      name: the name as given, in lower case.
-      of: the name of the device in :data:`DEVICES`.
-      shape: the chips along each axis of a TPU slice, or the number of GPUs.
-      devices: the number of devices.
+    """A number of linked devices of one kind, ``of`` in :data:`DEVICES`, by the name as given; the
+    shape has the chips along each axis of a TPU slice, or the number of GPUs.
     """
 
     name: str

@@ -48,12 +48,7 @@ class Numbers(NamedTuple):
 
 
 class Chunks:
-    """The programs of one descent.
-
-    Args:
-      setup: the checked call.
-      donate: whether the start's memory is used for the loop.
-    """
+    """The programs of one descent; with ``donate`` the start's memory is used for the loop."""
 
     def __init__(self, setup: Setup, *, donate: bool) -> None:
         params, self.problem, self.limit = setup.inputs

@@ -238,11 +238,8 @@ def _largest(leaf: jax.Array) -> jax.Array:
 
 
 class Pace:
-    """The length of the next chunk.
-
-    Args:
-      given: the steps in a chunk; None to choose them by time.
-      check_every: the steps between two checks, of which a chunk has a whole number.
+    """The length of the next chunk: as ``given``, or chosen by time if that is None, and a multiple
+    of the steps between two checks.
     """
 
     def __init__(self, given: int | None, check_every: int) -> None:

@@ -109,21 +109,9 @@ def known_lines(
 def opened(folder: pathlib.Path, experiment: Experiment, *, resume: bool) -> pathlib.Path:
     """The file of an experiment's lines in a folder, which is made if it is not there.
 
-    Args:
-      folder: the folder of the experiment.
-      experiment: the experiment that is kept there from now on.
-      resume: whether to go on with the experiment that the folder has.
-
     Raises:
       BadExperiment: if the folder has an experiment that is not to be resumed, or another
         experiment (saying what differs), or other things.
-
-    >>> import tempfile
-    >>> place = pathlib.Path(tempfile.mkdtemp())
-    >>> opened(place, Experiment(), resume=False).name
-    'scale.jsonl'
-    >>> opened(place, Experiment(), resume=True) == place / "scale.jsonl"
-    True
     """
     # Tuples become lists, as JSON gives them back.
     here = json.loads(json.dumps(dataclasses.asdict(experiment)))
