@@ -46,29 +46,22 @@ class Displayed:
         return guarded(lambda: f"{name}({', '.join(self._arguments())})", name)
 
     def _arguments(self) -> list[str]:
-        """The text between the parentheses, which distinguishes this object from others."""
-        return arguments(self)
+        """The text between the parentheses, which distinguishes this object from others: of a
+        dataclass the arguments that make it, without those that have their defaults.
 
-
-def arguments(thing: Any) -> list[str]:
-    """The arguments that make a dataclass, without those that have their defaults.
-
-    The first is shown without its name if it is required, if its default is an object, or if its
-    value is an object whose text says what it is.
-    """
-    if not dataclasses.is_dataclass(thing):
-        return []
-    texts: list[str] = []
-    is_first = True
-    for field in dataclasses.fields(thing):
-        value = getattr(thing, field.name, None)
-        is_shown = field.init and field.repr and not _is_default(field, value)
-        if is_shown:
-            goes_without = is_first and not field.kw_only
+        The first is shown without its name if it is required, if its default is an object, or if
+        its value is an object whose text says what it is.
+        """
+        texts: list[str] = []
+        fields = dataclasses.fields(self) if dataclasses.is_dataclass(self) else ()
+        for place, field in enumerate(fields):
+            value = getattr(self, field.name, None)
+            if not (field.init and field.repr) or _is_default(field, value):
+                continue
+            goes_without = place == 0 and not field.kw_only
             goes_without &= field.default is dataclasses.MISSING or _names_itself(value)
             texts.append(argument(value) if goes_without else f"{field.name}={argument(value)}")
-        is_first = False
-    return texts
+        return texts
 
 
 def structure_name(thing: Any) -> str:

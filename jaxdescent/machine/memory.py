@@ -99,7 +99,9 @@ def host_bytes() -> int:
     this process leaves (version 1 or 2), and the address-space limit of the process. JAX need not
     have started.
     """
-    return min(_system_bytes(), *_control_group_bytes(), *_address_space_bytes())
+    available = host.told_bytes("/proc/meminfo", "MemAvailable")
+    of_system = physical_bytes() if available is None else available
+    return min(of_system, *_control_group_bytes(), *_address_space_bytes())
 
 
 def readable_bytes(count: float) -> str:
@@ -113,11 +115,6 @@ def readable_bytes(count: float) -> str:
     while count >= 999.5 and exponent < len(units) - 1:
         count, exponent = count / 1000, exponent + 1
     return f"{count:.3g} {units[exponent]}"
-
-
-def _system_bytes() -> int:
-    available = host.told_bytes("/proc/meminfo", "MemAvailable")
-    return physical_bytes() if available is None else available
 
 
 def _control_group_bytes(
