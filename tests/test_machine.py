@@ -128,14 +128,20 @@ class TestCalibration:
             "[]",
             "{}",
             '{"format": 0, "rates": {}}',
+            json.dumps({"format": store.FORMAT, "rates": {**RATES, "orthogonal_rate": -1.0}}),
+            json.dumps({"format": store.FORMAT, "rates": {**RATES, "product_rate": 1.0}}),
             json.dumps({"format": store.FORMAT, "rates": {"orthogonal_rate": 1.0}}),
+            json.dumps({"format": store.FORMAT, "rates": {**RATES, "others": "much"}}),
         ],
         ids=[
             "empty",
             "a list",
             "an object",
             "format",
+            "negative",
+            "no dtypes",
             "missing",
+            "others",
         ],
     )
     def test_a_damaged_file_counts_as_none(self, folder, measured, content):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import math
 import os
 import pathlib
 import re
@@ -67,8 +68,21 @@ def _read(path: str, version: int) -> dict[str, Any] | None:
     """The rates in a file; None if it is missing, of another format, or not readable."""
     try:
         content = json.loads(pathlib.Path(path).read_text())
-        rates = content["rates"] if content["format"] == version else {}
+        rates = content["rates"]
         # Earlier versions kept more.
-        return {name: rates[name] for name in (*DEFAULTS["cpu"], *QUALITY, "is_measured")}
-    except (OSError, ValueError, TypeError, KeyError):
+        rates = {name: rates[name] for name in (*DEFAULTS["cpu"], *QUALITY, "is_measured")}
+        is_valid = content["format"] == version and all(map(_is_valid, rates, rates.values()))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
+    return rates if is_valid else None
+
+
+def _is_valid(name: str, value: Any) -> bool:
+    """Whether a rate is a positive number, or one for each dtype, and other fields are numbers."""
+    default = DEFAULTS["cpu"].get(name)
+    if isinstance(default, dict):
+        return value.keys() == default.keys() and all(
+            0 < each < math.inf for each in value.values()
+        )
+    least = 1e-15 if default and name != "cache_bytes" else 0
+    return least <= value < math.inf
