@@ -86,16 +86,17 @@ def solved_again(result: Result, problem: Problem, limit: Any, **flags: Any) -> 
     """The result of a solve, or where rounding ended the solve, and the host gets further, the
     host's: without a penalty the value of a wide X falls as far as its residual is exact.
     """
-    params, is_ended = result.params, result.status == Status.STAGNATED.value
-    if not is_possible(params, problem, flags, is_seldom=True) or not is_ended:
+    is_ended = int(result.status) == Status.STAGNATED.value
+    if not is_ended or not is_possible(result.params, problem, flags, is_seldom=True):
         return result
-    if not lies_on_a_cpu((params, problem)):
+    if not lies_on_a_cpu((result.params, problem)):
         return result
-    again = solved(params, problem, limit, **flags | {"starts_at_own": False})
-    if again.status != Status.CONVERGED.value:
+    again = solved(result.params, problem, limit, **flags | {"starts_at_own": False})
+    if int(again.status) != Status.CONVERGED.value:
         return result
-    counts = {"iterations": result.iterations, "state": result.state}
-    return again._replace(evaluations=result.evaluations + again.evaluations, **counts)
+    evaluations = jax.device_put(np.int32(int(result.evaluations) + int(again.evaluations)))
+    own = {"iterations": result.iterations, "state": result.state}
+    return again._replace(evaluations=evaluations, **own)
 
 
 def in_program(
