@@ -73,30 +73,36 @@ def lies_on_a_cpu(inputs: Any) -> bool:
 
 def solved(params: Params, problem: Problem, limit: Any, **flags: Any) -> Result:
     """The result of a problem whose arrays are concrete and in the memory of a CPU."""
-    given, how = _given(params, problem, limit, flags)
-    numbers = _computed(jax.tree.map(np.asarray, given), **how)
-    committed = [leaf for leaf in jax.tree.leaves(given) if getattr(leaf, "committed", False)]
-    where = committed[0].sharding if committed else None
-    if isinstance(where, NamedSharding):  # its specification has another array's dimensions
-        where = NamedSharding(where.mesh, PartitionSpec())
-    return _result(jax.device_put(numbers, where), problem)
+    return _result(_numbers(params, problem, limit, flags), problem)
 
 
 def solved_again(result: Result, problem: Problem, limit: Any, **flags: Any) -> Result:
-    """The result of a solve, or where rounding ended the solve, and the host gets further, the
-    host's: without a penalty the value of a wide X falls as far as its residual is exact.
+    """The result of a solve; where rounding ended the solve and the host gets further, the host's:
+    without a penalty the value of a wide X falls as far as its residual is exact.
     """
     is_ended = int(result.status) == Status.STAGNATED.value
     if not is_ended or not is_possible(result.params, problem, flags, is_seldom=True):
         return result
     if not lies_on_a_cpu((result.params, problem)):
         return result
-    again = solved(result.params, problem, limit, **flags | {"starts_at_own": False})
-    if int(again.status) != Status.CONVERGED.value:
+    again = _numbers(result.params, problem, limit, flags | {"starts_at_own": False})
+    is_near = int(again["status"]) == Status.CONVERGED.value
+    if not is_near and not float(again["value"]) < float(result.value):
         return result
-    evaluations = jax.device_put(np.int32(int(result.evaluations) + int(again.evaluations)))
-    own = {"iterations": result.iterations, "state": result.state}
-    return again._replace(evaluations=evaluations, **own)
+    counts = {name: int(getattr(result, name)) for name in ("iterations", "evaluations")}
+    counts["evaluations"] += int(again["evaluations"])
+    return result._replace(**again | jax.device_put(jax.tree.map(np.int32, counts)))
+
+
+def _numbers(params: Params, problem: Problem, limit: Any, flags: dict[str, Any]) -> dict[str, Any]:
+    """The entries of the result, where the arrays are."""
+    given, how = _given(params, problem, limit, flags)
+    numbers = _computed(jax.tree.map(np.asarray, given), **how)
+    committed = [leaf for leaf in jax.tree.leaves(given) if getattr(leaf, "committed", False)]
+    where = committed[0].sharding if committed else None
+    if isinstance(where, NamedSharding):  # its specification has another array's dimensions
+        where = NamedSharding(where.mesh, PartitionSpec())
+    return jax.device_put(numbers, where)
 
 
 def in_program(

@@ -228,6 +228,9 @@ class _Continuation(Hedge):
     stage: ClassVar[int | None] = SECOND
     disproved = Method.disproved  # no other method is left
 
+    def solves_at_once(self, objective: Objective) -> bool:
+        return self.then.solves_at_once(objective)
+
 
 def _staged(kind: type[Hedge], hedge: Hedge) -> Hedge:
     return kind(hedge.first, hedge.then, hedge.budget, tolerance=hedge.tolerance)

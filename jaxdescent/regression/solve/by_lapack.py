@@ -58,7 +58,7 @@ def is_small(
     rows: int, features: int, outputs: int, itemsize: int, *, is_seldom: bool = False
 ) -> bool:
     """Whether NumPy solves a regression of this size in some milliseconds; where the solve is
-    needed seldom, a wide X may be as large as a tall one.
+    needed seldom, in half a second, and a wide X may be as large as a tall one.
     """
     # NumPy passes over a wide X, the targets and the weights more often than over a tall X.
     side, most = min(rows, features), MOST_COPIED_BYTES
@@ -68,7 +68,8 @@ def is_small(
     elif itemsize <= 4:  # 16 bits become 32
         itemsize, most = 4, MOST_BYTES
     is_within = numbers * itemsize <= most and outputs <= MOST_OUTPUTS
-    return is_within and rows * features * side + 3 * side**3 <= MOST_PRODUCTS
+    most = MOST_PRODUCTS * (LARGER if is_seldom else 1)
+    return is_within and rows * features * side + 3 * side**3 <= most
 
 
 def is_quick(rows: int, features: int, outputs: int, *, estimates: bool) -> bool:
