@@ -117,11 +117,12 @@ def fit_by_descent(job: Job, rows: DescentRows) -> Fitted:
         "unseen_values": counts.unseen,
     }
     notes = [] if path is None else path.notes
-    how, free = ("", 0) if l2 or not encoding.levels else rows.free_constants()
-    if free:
+    # Each column whose levels are all known can shift the intercept; more may be free.
+    free = len(encoding.levels.keys() - encoding.sloped)
+    if free and not l2 and request.missing != "mean":
         notes.append(
-            f"The levels leave {how}{free:,} constant{'s' * (free > 1)} free: the weights are one "
-            "choice of many with the same predictions."
+            f"The levels leave at least {free:,} constant{'s' * (free > 1)} free: the weights are "
+            "one choice of many with the same predictions."
         )
     notes += notes_of_start + counts.notes
     return Fitted(encoding, weights, intercept, parts, details, notes, **rows.read())

@@ -19,7 +19,6 @@ from jaxdescent.data.entries import RowEntries, entries_of
 from jaxdescent.data.freeing import Passing, return_what_is_freed
 from jaxdescent.data.wrapped import WrappedSource
 from jaxdescent.designs import Concatenated, Sparse
-from jaxdescent.designs.reference_levels import references
 from jaxdescent.fit import shared_rows
 from jaxdescent.fit.budget import ReadingPlan
 from jaxdescent.fit.descents import descend, minimum
@@ -62,8 +61,6 @@ class RowsInMemory:
     def __init__(self, job: Job, plan: ReadingPlan) -> None:
         self._job, encoding = job, job.encoding
         self._numbers = np.empty((plan.rows, len(encoding.numbers)), job.dtype)
-        plain = [name for name in encoding.levels if name not in encoding.sloped]
-        self._codes = {name: list[np.ndarray]() for name in plain}
         # Of each sparse design by the name of its column, block by block; of one-hot ones no name.
         self._entries: dict[str, list[RowEntries]] = collections.defaultdict(list)
         self.vectors = Vectors(job, plan, self.add)
@@ -78,9 +75,6 @@ class RowsInMemory:
         for column, number in zip(self._numbers.T, encoded.numbers, strict=True):
             if number.missing is not None:
                 column[place][number.missing] = np.nan
-        for name, each in zip(self._job.encoding.levels, encoded.coded, strict=False):
-            if name in self._codes:
-                self._codes[name].append(each.codes.astype(np.int32))
         one_hot = [entries_of(encoded.coded)] if encoded.coded else []
         for each in (*one_hot, *encoded.entries):
             self._entries[each.name].append(each.in_dtype(self._job.dtype))
@@ -147,14 +141,6 @@ class RowsInMemory:
         """The predictions of all rows, from the product of the design with its weights."""
         del encoding, model
         yield product(), self.vectors.target, self.vectors.parts
-
-    def free_constants(self) -> tuple[str, int]:
-        """How many constants the levels leave free: numbers that can be added to all weights of
-        one column and taken off another's, so that no prediction changes.
-        """
-        levels = self._job.encoding.levels
-        factors = {name: (np.concatenate(c), len(levels[name])) for name, c in self._codes.items()}
-        return "", sum(len(levels) for levels in references(factors, intercept=True).values())
 
     def read(self) -> dict[str, int]:
         """How many rows were read."""
@@ -234,12 +220,6 @@ class RowsInFiles:
         for rows in read_rows(job, self._plan.at_once):
             predicted = encoding.product(rows.encoded, weights) + intercept
             yield predicted, rows.target, [rows.weight_of(part) for part in (TRAIN, TEST)]
-
-    def free_constants(self) -> tuple[str, int]:
-        """How many constants the levels leave free at least, as far as is known without codes."""
-        encoding = self._job.encoding
-        is_known = self._job.request.missing != "mean"
-        return "at least ", len(encoding.levels.keys() - encoding.sloped) * is_known
 
     def read(self) -> dict[str, int]:
         """How many rows were read, and in how many passes."""
