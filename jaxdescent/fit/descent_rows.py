@@ -163,8 +163,9 @@ class RowsInFiles:
         if "shift" in units:  # the units of the fit that is resumed
             self.vectors.use(units)
         self._source = source = EncodedRows(job, self.vectors, plan.at_once)
-        options = {"categorical": source.categorical, "sparse": source.sparse, "dtype": job.dtype}
+        options = {"sparse": source.sparse, "dtype": job.dtype}
         self.design = shared_rows.streamed(source, job.encoding.numbers, **options)
+        source.rows_read = 0  # without the look at the first ones
         if shares is not None:
             shares.check_rows(self.design.row_count, self.vectors.counts.dropped)
             if "shift" not in units:
@@ -229,12 +230,11 @@ class RowsInFiles:
 
 class EncodedRows(WrappedSource):
     """The rows that count, column by column: numbers less a shift, means where one is missing, and
-    the code of each row's level or bucket, or entries where a row has several or other ones.
+    the entries of all levels and buckets together.
 
     All rows of the data's own files are among them, held-out ones too, and none of other data.
 
     Attributes:
-      categorical: how many levels each column of codes has.
       sparse: how many features each column of entries has, in the order of the weights.
       rows_read: how many rows have been read so far.
     """
@@ -242,26 +242,22 @@ class EncodedRows(WrappedSource):
     def __init__(self, job: Job, vectors: Vectors, at_once: int) -> None:
         self._job, self._vectors, self._at_once = job, vectors, at_once
         self._passing, self.rows_read = Passing(), 0
-        encoding, self.categorical, self.sparse = job.encoding, dict[str, int](), dict[str, int]()
-        self._in_one = LEVELS.format(", ".join(encoding.one_hot))
-        if not encoding.sloped and len(encoding.hashed) <= 1:
-            self.categorical = {name: size for name, _, size in encoding.spans}
-        else:
+        encoding, self.sparse = job.encoding, dict[str, int]()
+        self._one_hot = LEVELS.format(", ".join(encoding.one_hot))
+        if encoding.one_hot:
             others = len(encoding.numbers) + len(encoding.indices)
-            self.sparse[self._in_one] = encoding.size - others
+            self.sparse[self._one_hot] = encoding.size - others
         if encoding.sparse is not None:
             self.sparse[encoding.sparse] = len(encoding.indices)
         super().__init__(job.source)
         self.rows = vectors.filled
         numbers = dict.fromkeys(encoding.numbers, Kind.NUMBER)
-        codes = dict.fromkeys(self.categorical, Kind.WHOLE)
-        self.kinds = numbers | codes | dict.fromkeys(self.sparse, Kind.SPARSE)
+        self.kinds = numbers | dict.fromkeys(self.sparse, Kind.SPARSE)
 
     def row_bytes(self, names: Sequence[str]) -> int:
-        kinds, itemsize = self.kinds, self._job.dtype.itemsize
+        itemsize = self._job.dtype.itemsize
         entries = ENTRY_BYTES * max(len(self._job.encoding.one_hot), 1)
-        sizes = {Kind.NUMBER: itemsize, Kind.WHOLE: 8, Kind.SPARSE: entries}
-        return sum(sizes[kinds[name]] for name in names)
+        return sum(entries if name in self.sparse else itemsize for name in names)
 
     def reading_bytes(self, names: Sequence[str], rows: int) -> int:
         del names, rows
@@ -270,8 +266,8 @@ class EncodedRows(WrappedSource):
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block | Mapping[str, Any]]:
         del names  # a product needs all features
         job, vectors = self._job, self._vectors
-        columns, row_bytes = job.roles.columns, self.base.row_bytes(job.roles.columns)
-        for block in located(self.base, columns, min(rows, self._at_once)):
+        read, row_bytes = job.roles.columns, self.base.row_bytes(job.roles.columns)
+        for block in located(self.base, read, min(rows, self._at_once)):
             self._passing.add(block.rows * row_bytes)
             job.memory.check()
             self.rows_read += block.rows
@@ -279,13 +275,8 @@ class EncodedRows(WrappedSource):
             if encoded.rows:
                 shift, fills = vectors.counts.shift, vectors.fills
                 numbers = shifted_numbers(encoded, shift, job.dtype, fills)
-                named = enumerate(job.encoding.numbers)
-                yield {name: numbers[:, j] for j, name in named} | self._others(encoded)
-
-    def _others(self, encoded: Encoded) -> dict[str, Any]:
-        """Codes and entries by name."""
-        found = dict[str, Any]((each.name, each) for each in encoded.entries)
-        if self._in_one in self.sparse:
-            return found | {self._in_one: entries_of(encoded.coded)}
-        each = zip(self.categorical, encoded.coded, strict=True)
-        return found | {name: own.codes for name, own in each}
+                columns = dict[str, Any](zip(job.encoding.numbers, numbers.T, strict=True))
+                columns |= {each.name: each for each in encoded.entries}
+                if encoded.coded:
+                    columns[self._one_hot] = entries_of(encoded.coded)
+                yield columns
