@@ -42,8 +42,8 @@ from jaxdescent.data.parquet_pages import pages_of
 from jaxdescent.fit import fit_model
 from jaxdescent.fit.budget import Memory
 from jaxdescent.fit.columns import Labels, as_numbers, bucket_of, labels_of
+from jaxdescent.fit.job import ProgressListener
 from jaxdescent.fit.look import look_at
-from jaxdescent.fit.progress import ProgressListener
 from jaxdescent.fit.rows import is_held_out
 
 ROWS = 1000

@@ -12,7 +12,7 @@ import jaxdescent as jd
 from jaxdescent.data import DataError, row_stream
 from jaxdescent.data.parquet import ParquetFiles
 from jaxdescent.fit import descents, fitting, strategy
-from jaxdescent.fit.progress import ProgressListener
+from jaxdescent.fit.job import ProgressListener
 from jaxdescent.fit.rows import Lengths
 from tests.files import keep_rows_in_files
 

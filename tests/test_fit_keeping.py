@@ -20,7 +20,7 @@ from jaxdescent.data import DataError, located, open_source
 from jaxdescent.fit import checkpoint, descents
 from jaxdescent.fit.checkpoint import Interrupted
 from jaxdescent.fit.descent_rows import RowsInFiles, RowsInMemory
-from jaxdescent.fit.progress import ProgressListener
+from jaxdescent.fit.job import ProgressListener
 from jaxdescent.fit.roles import Roles
 from jaxdescent.fit.rows import prepared
 from jaxdescent.fit.vectors import RowsDigest

@@ -15,8 +15,8 @@ from jaxdescent.data.chunk import Chunk
 from jaxdescent.data.entries import Coded, sparse_pieces
 from jaxdescent.fit import descents, penalty_path
 from jaxdescent.fit.descents import listening
+from jaxdescent.fit.job import ProgressListener
 from jaxdescent.fit.penalty_path import Path, penalties_from
-from jaxdescent.fit.progress import ProgressListener
 from jaxdescent.fit.vectors import ColumnSquares
 
 ROWS = 900

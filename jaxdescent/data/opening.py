@@ -1,18 +1,19 @@
-"""Sources of rows from paths, tables and arrays that a caller names."""
+"""Sources of rows from paths, tables and arrays that a caller names; and tables in memory."""
 
 from __future__ import annotations
 
 import importlib
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxdescent.data.arrays import Arrays, NpyFiles
-from jaxdescent.data.errors import DataError, listed, path_of
+from jaxdescent.data.arrow import pa
+from jaxdescent.data.arrow_types import kinds_of
+from jaxdescent.data.errors import DataError, listed, one_line, path_of, reading
 from jaxdescent.data.filters import Filtered
-from jaxdescent.data.protocol import Source, stamps_of
-from jaxdescent.data.tables import ArrowStream
+from jaxdescent.data.protocol import Block, Source, blocks_of, stamps_of
 
 FORMATS = {
     "Parquet": ("parquet.ParquetFiles", ".parquet .pq"),
@@ -37,6 +38,8 @@ PACKED = (
 """Endings of packed files. Behind the ending of a format they hold rows, which must not be lost."""
 
 PATH_TYPES = (str, bytes, os.PathLike)
+
+TABLE = "the table"
 
 
 def open_source(data: Any, target_file: Any = None, where: str | None = None) -> Source:
@@ -180,3 +183,39 @@ def _files_below(path: pathlib.Path) -> list[pathlib.Path]:
     if not found:
         raise DataError(f"{path}: the folder holds no file that can be read: {listed(ENDINGS)}.")
     return found
+
+
+class ArrowStream(Source):
+    """An object with ``__arrow_c_stream__``: a table of pyarrow, polars, pandas or DuckDB.
+
+    Each reading asks the object for a new stream. A reader, such as ``pyarrow.RecordBatchReader``,
+    has only one.
+    """
+
+    def __init__(self, table: Any) -> None:
+        self._table = table
+        self.can_restart = not isinstance(table, pa.RecordBatchReader)
+        self._is_read = False
+        self.kinds = kinds_of((self._reader() if self.can_restart else table).schema, TABLE)
+        self.form = f"a table of {type(table).__module__.split('.')[0]}"
+        shape = getattr(table, "shape", None)
+        self.rows = int(shape[0]) if isinstance(shape, tuple) and len(shape) == 2 else None
+        if self.rows == 0:
+            raise DataError("the table has no rows.")
+
+    def _reader(self) -> Any:
+        with reading(TABLE):
+            try:
+                return pa.RecordBatchReader.from_stream(self._table)
+            except TypeError as error:  # pandas raises it for columns that Arrow has no type for
+                raise DataError(f"{TABLE} cannot be read: {one_line(error)}.") from error
+
+    def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
+        if self._is_read and not self.can_restart:
+            raise DataError(
+                "a reader gives its rows only once, and they have been read: pass a table, or "
+                "read it into one with reader.read_all()."
+            )
+        self._is_read = True
+        with reading(TABLE):
+            yield from blocks_of(self._reader() if self.can_restart else self._table, names)

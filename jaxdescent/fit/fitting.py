@@ -20,11 +20,10 @@ from jaxdescent.fit.budget import Memory
 from jaxdescent.fit.by_descent import check_start
 from jaxdescent.fit.checkpoint import PROCESSES, FitCheckpoint
 from jaxdescent.fit.dates import asked_for, looked_at, with_columns
-from jaxdescent.fit.job import Job
+from jaxdescent.fit.job import Job, ProgressListener
 from jaxdescent.fit.levels import notes_of_levels, with_levels
 from jaxdescent.fit.loading import load_model
 from jaxdescent.fit.model import Model
-from jaxdescent.fit.progress import ProgressListener
 from jaxdescent.fit.request import Request, settled
 from jaxdescent.fit.roles import roles_of
 from jaxdescent.fit.strategy import fit_within_memory

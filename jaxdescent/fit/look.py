@@ -12,7 +12,7 @@ from jaxdescent.data.protocol import unchanged
 from jaxdescent.data.times import holds_times, time_of
 from jaxdescent.fit.budget import Memory
 from jaxdescent.fit.columns import missing_in
-from jaxdescent.fit.progress import ProgressListener
+from jaxdescent.fit.job import ProgressListener
 
 FIRST_ROWS = 3
 

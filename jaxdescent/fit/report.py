@@ -23,9 +23,9 @@ from rich.text import Text
 from jaxdescent.data import Source
 from jaxdescent.data.errors import listed, printable
 from jaxdescent.display import Report, Rows, aligned, broken, readable_seconds
+from jaxdescent.fit.job import ProgressListener
 from jaxdescent.fit.look import DataLook
 from jaxdescent.fit.model import Model
-from jaxdescent.fit.progress import ProgressListener
 from jaxdescent.machine.memory import readable_bytes
 from jaxdescent.status import Status
 

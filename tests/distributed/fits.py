@@ -302,7 +302,7 @@ if __name__ == "__main__":
     from jaxdescent.data import DataError, open_source
     from jaxdescent.fit import checkpoint, fit_model
     from jaxdescent.fit.checkpoint import Interrupted
-    from jaxdescent.fit.progress import ProgressListener
+    from jaxdescent.fit.job import ProgressListener
     from jaxdescent.runs.checkpoints import Folder
     from jaxdescent.runs.shards import Unreadable
     from tests.distributed.recorded import Recorded
