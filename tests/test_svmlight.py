@@ -141,7 +141,7 @@ class TestManyIndices:
 
     def test_a_table_of_dense_columns_does_not_fit_the_model(self, data, tmp_path):
         model = jd.fit_model(written(tmp_path, *data), l2=0.1)
-        with pytest.raises(DataError, match="the data lack 'x'"):
+        with pytest.raises(DataError, match="the data has no column 'x'"):
             model.predict({"X": np.ones((2, 2))})
         with pytest.raises(DataError, match="'x' must hold sparse numbers"):
             model.predict({"x": np.ones(2)})

@@ -130,8 +130,6 @@ def _parsed(path: pathlib.Path) -> Iterator[tuple[np.ndarray, SparseColumn, np.n
 
 COMMENT, QUERY = re.compile(rb"#[^\n]*"), re.compile(rb"[ \t]qid:[^ \t\r\n]*")
 
-NUMBER = rb"[-+]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|inf(?:inity)?|nan)"
-ENTRY = NUMBER + b":" + NUMBER
 LINE = re.compile(rb"\s*+(?:%b(?:\s++%b:%b)*+\s*+)?+" % ((rb"[^\s:_(]++",) * 3))
 """A line with anything for numbers: NumPy, which reads them, notices others sooner."""
 
@@ -173,25 +171,14 @@ def _rows_of(
 
 
 def _wrong_line(written: Sequence[bytes], path: pathlib.Path, first_line: int) -> DataError:
-    """The error about the first wrong part of the lines."""
-    for number, line in enumerate(written, start=first_line + 1):
-        seen = set[float]()
-        for place, token in enumerate(line.split()):
-            where = f"{path}: line {number:,}"
-            if not re.fullmatch(ENTRY if place else NUMBER, token, re.IGNORECASE):
-                what = "a feature written as index:value" if place else "the target, a number"
-                shown = token.decode("utf-8", "replace")[:40]
-                return DataError(f"{where}: expected is {what}, got {shown!r}.")
-            if not place:
-                continue
-            index = float(token.partition(b":")[0])
-            if not (0 <= index < LARGEST and index.is_integer()):
-                shown = f"{index:,.0f}" if index % 1 == 0 else f"{index:g}"
-                return DataError(
-                    f"{where}: an index must be a whole number from 0 to {LARGEST - 1:,}, got "
-                    f"{shown}."
-                )
-            if index in seen:
-                return DataError(f"{where}: the index {index:,.0f} stands there twice.")
-            seen.add(index)
-    return DataError(f"{path} is not in svmlight's format, as 1 3:0.5 7:2 is.")
+    """The error about the first of some lines that is wrong by itself."""
+    for number, line in enumerate(written if len(written) > 1 else (), start=first_line):
+        try:
+            _rows_of(line, path, number)
+        except DataError as error:
+            return error
+    shown = written[0].decode("utf-8", "replace").strip()[:40]
+    return DataError(
+        f"{path}: line {first_line + 1:,} is {shown!r}: expected is a target and features, such as "
+        f"1 3:0.5 7:2, whose indices are different whole numbers from 0 to {LARGEST - 1:,}."
+    )
