@@ -120,7 +120,6 @@ class ProductSums:
         return max(float(residual @ (self.matrices[part] @ residual)), 0.0)
 
     def _add(self, rows: Rows, numbers: np.ndarray) -> None:
-        """Add a block's rows, and refuse values whose squares overflow."""
         chunk = self.encoding.chunk(rows.encoded, numbers, rows.block)
         with np.errstate(over="ignore"):
             columns = [rows.target - self.counts.center]
@@ -137,8 +136,6 @@ class ProductSums:
                 chunk.add_products(weight, targets, None, total)
             elif own.size:
                 chunk.take(own).add_products(weight, targets[own], None, total)
-            if not np.isfinite(total.diagonal()).all():
-                rows.refuse_not_finite(self.encoding.numbers)
 
 
 def _filled(total: np.ndarray, fills: np.ndarray, size: int) -> np.ndarray:
