@@ -14,7 +14,6 @@ from jaxdescent.data import DataError
 from jaxdescent.data.chunk import Chunk
 from jaxdescent.data.entries import Coded, sparse_pieces
 from jaxdescent.fit import descents, penalty_path
-from jaxdescent.fit.descents import listening
 from jaxdescent.fit.job import ProgressListener
 from jaxdescent.fit.penalty_path import Path, penalties_from
 from jaxdescent.fit.vectors import ColumnSquares
@@ -383,10 +382,17 @@ class TestProgress:
         assert losses[0] > losses[-1]
         assert any("above the minimum" in s for s in told if isinstance(s, str))
 
-    def test_nobody_listens_afterwards(self):
+    def test_nobody_listens_after_an_error(self, table, monkeypatch):
+        class Looking(ProgressListener):
+            is_looking = True
 
-        with pytest.raises(RuntimeError), listening(lambda value, left: None):
+        def fails(*args):
+            assert descents._listeners
             raise RuntimeError
+
+        monkeypatch.setattr(descents, "minimum", fails)
+        with pytest.raises(RuntimeError):
+            jd.fit_model(table, "y", exclude="w", method="cg", watch=Looking(), **OPTIONS)
         assert not descents._listeners
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -31,6 +30,8 @@ Tell = Callable[[int, float, float], None]
 where that is unknown."""
 
 _listeners: list[Callable[[float, float], None]] = []
+"""Functions that get the value and its suboptimality (NaN where unknown) at each check of a
+:func:`reporting` method."""
 
 
 def minimum(objective: Any, params: Any, method: Method) -> Result:
@@ -61,8 +62,13 @@ def descend(
         if not is_looking or not processes.is_alone():
             return minimum(objective, params, method)
         count = itertools.count(1)
-        with listening(lambda value, left: tell(next(count), value, left)):
-            return minimum(objective, params, reporting(type(method))(**vars(method)))
+        _listeners.append(lambda value, left: tell(next(count), value, left))
+        try:
+            result = minimum(objective, params, reporting(type(method))(**vars(method)))
+            jax.effects_barrier()  # late callbacks must still find the listener
+            return result
+        finally:
+            _listeners.pop()
     saving = keeping.saving(name, filled)
     try:
         result = run(
@@ -102,19 +108,6 @@ class Following(Hook):
         del result
         self._keeping.summary.seconds += summary.seconds
         self._keeping.summary.seconds_in_steps += summary.seconds_in_steps
-
-
-@contextlib.contextmanager
-def listening(listener: Callable[[float, float], None]) -> Iterator[None]:
-    """A context in which ``listener`` gets the value and its suboptimality (NaN where unknown) at
-    each check of a :func:`reporting` method.
-    """
-    _listeners.append(listener)
-    try:
-        yield
-        jax.effects_barrier()  # late callbacks must still find the listener
-    finally:
-        _listeners.remove(listener)
 
 
 @functools.cache
