@@ -494,7 +494,7 @@ BAD_DATA = {
     "columns of one name": (lambda f: text_in_csv(f, header="a,a,y"), [], "more than one column"),
     "NaN": (lambda f: put(f, holed(np.nan)), [], "'e' is NaN in row 26 of d.parquet"),
     "infinity": (lambda f: put(f, holed(-np.inf)), [], "'e' is infinite in row 26"),
-    "squares that overflow": (lambda f: put(f, holed(1e200)), [], "too large"),
+    "squares that overflow": (lambda f: put(f, holed(1e200)), [], "cannot hold their squares"),
     "missing value": (lambda f: put(f, small(e=[*range(39), None])), [], "no value in row 40"),
     "missing target": (
         lambda f: put(f, small(y=[None, *range(39)])), ["--missing", "mean"], "features alone",
@@ -579,7 +579,7 @@ class TestBadData:
                 "that are read",
             ),
             (["predict", "m", "d.parquet", "--out", "none/p.csv"], "no such folder"),
-            (["predict", "m", "e.parquet", "--out", "p.csv"], "lack 'b'"),
+            (["predict", "m", "e.parquet", "--out", "p.csv"], "no column 'b'"),
             (["predict", "m", "d.parquet", "--out", "p.csv", "--missing", "mean"], "no means"),
             (["predict", "m", "d.parquet", "--out", "p.csv", "--missing", "drop"], "error or mean"),
             (["predict", "m", "d.parquet", "--out", "p.csv", "--memory", "9MB"], "needs"),

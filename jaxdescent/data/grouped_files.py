@@ -96,17 +96,7 @@ class GroupedFiles(Source):
     ) -> Iterator[Block]:
         """The blocks of a file's groups, of which the numbers of their first rows are given."""
 
-    def _looked_up(self, names: Sequence[str]) -> dict[str, ColumnExtent]:
-        """The extents of columns that the look at the files has told nothing of."""
-        return dict.fromkeys(names, ColumnExtent())
-
     def _extents_of(self, names: Sequence[str]) -> list[ColumnExtent]:
-        """The extents of columns, looked up at once: a file tells of all of its columns together,
-        which takes seconds where there are thousands of them.
-        """
-        unknown = [name for name in names if name not in self._extents]
-        if unknown:
-            self._extents |= self._looked_up(unknown)
         return [self._extents[name] for name in names]
 
     def row_bytes(self, names: Sequence[str]) -> int:

@@ -37,9 +37,7 @@ class ParquetFiles(GroupedFiles):
 
     form = "Parquet"
 
-    def __init__(self, paths: Sequence[pathlib.Path]) -> None:
-        super().__init__(paths)
-        self._condition: Condition | None = None
+    _condition: Condition | None = None
 
     def _looked_at(self, path: pathlib.Path) -> tuple[Any, list[int]]:
         with self._opened(path) as file:
@@ -57,11 +55,18 @@ class ParquetFiles(GroupedFiles):
             page_checksum_verification=True,  # of pages that have one
         )
 
+    def _extents_of(self, names: Sequence[str]) -> list[ColumnExtent]:
+        unknown = [name for name in names if name not in self._extents]
+        if unknown:
+            self._extents |= self._looked_up(unknown)
+        return super()._extents_of(names)
+
     def _looked_up(self, names: Sequence[str]) -> dict[str, ColumnExtent]:
-        """The extents from all pages of text columns; from the first ones of each row group of
-        columns of numbers, whose pages are alike.
+        """The extents from all pages of text columns, and from the first ones of each row group of
+        columns of numbers, whose pages are alike: of all columns at once, since the metadata of
+        thousands take seconds.
         """
-        extents = super()._looked_up(names)
+        extents = dict.fromkeys(names, ColumnExtent())
         for path in self.files:
             with reading(path), self._opened(path) as parquet, path.open("rb") as file:
                 of_file = parquet.metadata

@@ -166,12 +166,7 @@ class Model(Displayed):
             source.warn_of_rows_outside()
 
     def _check_columns(self, kinds: Mapping[str, Kind]) -> None:
-        lacking = [name for name in self.encoding.columns if name not in kinds]
-        if lacking:
-            raise DataError(
-                f"the data lack {listed(map(repr, lacking))}, which the model was fitted on: they "
-                f"have {listed(map(repr, kinds))}."
-            )
+        check_columns(self.encoding.columns, kinds)
         sparse = [] if self.encoding.sparse is None else [self.encoding.sparse]
         levels = {*Kind} - {Kind.NUMBER, Kind.OTHER}
         numbers = {kind for kind in Kind if kind.is_number}

@@ -52,7 +52,8 @@ def prediction_file(out: pathlib.Path, *, overwrite: bool) -> Iterator[Callable[
                     try:
                         if writer is None:
                             schema = batch.schema
-                            writer = stack.enter_context(_writer(path, schema, ending))
+                            made = csv.CSVWriter if ending == ".csv" else pq.ParquetWriter
+                            writer = stack.enter_context(made(path, schema))
                         writer.write_batch(_cast(batch, schema))
                     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                         raise DataError(
@@ -98,9 +99,3 @@ def _cast(batch: Any, schema: Any) -> Any:
                 "hold its values"
             )
     return found
-
-
-def _writer(path: pathlib.Path, schema: object, ending: str):
-    if ending == ".csv":
-        return csv.CSVWriter(path, schema)
-    return pq.ParquetWriter(path, schema)
