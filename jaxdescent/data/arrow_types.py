@@ -67,9 +67,6 @@ def text_of(column: Any, name: object) -> Any:
 def kinds_of(schema: Any, name: Any = "the data") -> dict[str, Kind]:
     """The kinds of all columns of a schema but those without a name: in text these are an index
     that pandas or R wrote, or what follows a comma at the end of each line.
-
-    Raises:
-      DataError: where there are none, or two of the same name.
     """
     if not len(schema):
         raise DataError(f"{name} has no columns.")
@@ -107,9 +104,6 @@ def common_kinds(
 ) -> dict[str, Any]:
     """The kinds of columns that two files share, which must be the same but for their order. None
     is the kind of a column without any value, and agrees with every kind.
-
-    Raises:
-      DataError: naming the columns that one of them lacks, or that are numbers in one only.
     """
     for left, right, here, there in (
         (first, other, first_name, other_name),

@@ -142,12 +142,7 @@ class Decoding:
             return own.astype(self.dtype, order="K", copy=False)
 
     def _entries_of(self, block: Block) -> Iterator[RowEntries]:
-        """The entries of a block's rows, column by column.
-
-        Raises:
-          DataError: for a missing value, and for a code or an index that is none of the features,
-            with their row.
-        """
+        """The entries of a block's rows, column by column."""
         first, coded = len(self.numbers), list[Coded]()
         for name, size in self.levels.items():
             codes = complete_numbers(block, name)
@@ -181,11 +176,7 @@ class Decoding:
 
 
 def complete_numbers(block: Block, name: str) -> np.ndarray:
-    """A column as an array of numbers, without a copy where it can be had so.
-
-    Raises:
-      DataError: for a missing value, with its row.
-    """
+    """A column as an array of numbers, without a copy where it can be had so."""
     values, missing = values_of(block.columns[name])
     refuse_missing(missing, name, block)
     return values
@@ -194,9 +185,6 @@ def complete_numbers(block: Block, name: str) -> np.ndarray:
 def hashed(block: Block, name: str, bits: int, *, are_words: bool) -> SparseColumn:
     """The hashed features of each row, of ``2**bits``: one of its text or whole number, those of
     its words, or those of its sparse numbers, which have their values.
-
-    Raises:
-      DataError: for a missing value, with its row.
     """
     column, key = block.columns[name], {"column": name, "bits": bits}
     if isinstance(column, SparseColumn):

@@ -171,11 +171,7 @@ def row_ranges(starts: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
 
 
 def sparse_column(given: Any, name: str) -> SparseColumn:
-    """A sparse column from a sparse matrix of SciPy, or from a sparse column.
-
-    Raises:
-      DataError: for values that are no real numbers.
-    """
+    """A sparse column from a sparse matrix of SciPy, or from a sparse column."""
     if isinstance(given, SparseColumn):
         return given
     matrix = given.tocsr()

@@ -171,11 +171,7 @@ class Filtered(WrappedSource):
         self.description = f" where {self._text}"
 
     def counted(self, part: int, parts: int, tell: Callable[[bytes], list[bytes]]) -> Source:
-        """The source with its rows counted: it reads the condition's columns in this part of them.
-
-        Raises:
-          DataError: where no row of any part meets the condition.
-        """
+        """The source with its rows counted: it reads the condition's columns of this part."""
         base = self.base.counted(part, parts, tell)
         if base.rows is None:
             return self

@@ -44,9 +44,6 @@ class NormalSums(NamedTuple):
 
         Those of constant columns are zeros: their centred sums are the rounding errors of the
         squares that they were computed from, or of the numbers.
-
-        Raises:
-          DataError: where the sums overflow.
         """
         if not np.isfinite(total).all():
             raise DataError("the values are too large: their squares overflow; divide them.")

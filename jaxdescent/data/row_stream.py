@@ -43,10 +43,6 @@ class RowStream(ChunkReader):
     Args:
       source: where the rows are.
       decoding: how columns become numbers.
-
-    Raises:
-      DataError: for columns that are not there or no numbers, and a source that has no rows or
-        gives them only once.
     """
 
     def __init__(self, source: Source, decoding: Decoding) -> None:

@@ -88,11 +88,7 @@ def plain(texts: Any) -> Any:
 
 
 def units_of(text: str, arrow_type: Any, name: str) -> fractions.Fraction:
-    """The time that a text states, in the unit of a column of this type, by default in its zone.
-
-    Raises:
-      DataError: where the text cannot be compared with such a column.
-    """
+    """The time that a text states, in the unit of a column of this type, by default in its zone."""
     types = pa.types
     point = time_of(text)
     is_time = types.is_time(arrow_type)

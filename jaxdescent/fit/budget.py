@@ -50,9 +50,6 @@ class Memory(NamedTuple):
         """The given limit, or else a share of the memory that this process can have.
 
         Under a given limit Arrow uses the system's allocator, since its own keeps freed memory.
-
-        Raises:
-          ProblemTooLarge: if the given limit is more than the memory that this process can have.
         """
         most = host_bytes() + resident_bytes()
         if limit is None:
@@ -82,11 +79,7 @@ class Memory(NamedTuple):
     def reading(
         self, source: Source, names: Sequence[str], width: int, what: str, beside: int = 0
     ) -> ReadingPlan:
-        """The reading of a source for ``what``, where ``beside`` more bytes are held.
-
-        Raises:
-          ProblemTooLarge: where it does not fit.
-        """
+        """The reading of a source for ``what``, where ``beside`` more bytes are held."""
         held = resident_bytes() + SLACK_BYTES + beside
         plan = reading_of([source], names, width, self.limit - held)
         if not self.fits(held + plan.bytes):

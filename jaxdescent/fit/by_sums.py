@@ -31,11 +31,7 @@ weights is the rounding error of an exact dependence."""
 
 
 def fit_by_sums(job: Job, plan: ReadingPlan) -> Fitted:
-    """Read everything once, and solve.
-
-    Raises:
-      DataError: for values that cannot be used, too few rows, or a constant target.
-    """
+    """Read everything once, and solve."""
     request, encoding, sums = job.request, job.encoding, ProductSums(job, plan.at_once)
     counts, data = sums.counts, sums.moments()
     counts.check_target(data.squares / data.weight_total, float(data.target_mean[0]))

@@ -59,10 +59,6 @@ class FitCheckpoint:
     Attributes:
       kept: the description of the fit that is resumed, with its way and how many penalties it tries
         at a time; empty where a new one begins.
-
-    Raises:
-      DataError: where the folder holds a fit that is not to be resumed, or other things, or cannot
-        be made.
     """
 
     def __init__(self, folder: Any, *, resume: bool) -> None:
@@ -140,12 +136,7 @@ class FitCheckpoint:
                 self._write(UNITS, known | dict(found))
 
     def begin(self, way: str, width: int) -> None:
-        """Write the description of the fit, and lock the folder until :meth:`close`.
-
-        Raises:
-          DataError: where another fit goes on there, nothing can be written, or a process does not
-            see what the first one has written.
-        """
+        """Write the description of the fit, and lock the folder until :meth:`close`."""
         if processes.is_first():
             with writing(self.folder):
                 self._lock = checkpoints.Folder(self.folder, 1)

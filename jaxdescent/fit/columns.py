@@ -84,11 +84,7 @@ def missing_in(column: Any, *, is_number: bool) -> np.ndarray | None:
 
 
 def labels_of(column: Any, name: object = "a column") -> Labels:
-    """The codes and texts of a column of texts, whole numbers, booleans or dates.
-
-    Raises:
-      DataError: for bytes that are no text, with the column's name.
-    """
+    """The codes and texts of a column of texts, whole numbers, booleans or dates."""
     column = array_of(column)
     is_encoded = pa.types.is_dictionary(column.type)
     if is_encoded and (len(column.dictionary) > len(column) or column.dictionary.null_count):

@@ -69,9 +69,6 @@ class Dates(NamedTuple):
 def asked_for(wanted: Iterable[str]) -> dict[str, Dates]:
     """The columns of dates, and which parts of each are taken.
 
-    Raises:
-      DataError: for an entry that names no column, or a part that does not exist.
-
     >>> asked_for(["when:hour,trend"])["when"].parts
     ('hour', 'trend')
     """
@@ -94,9 +91,6 @@ def columns_made(dates: Mapping[str, Dates]) -> dict[str, tuple[str, str]]:
 def looked_at(source: Source, dates: Mapping[str, Dates]) -> dict[str, Dates]:
     """The columns of dates with their zones, and the first and the last date that the rows of all
     processes have.
-
-    Raises:
-      DataError: where a column has no date, or its rows can be read only once.
     """
     source.check_restart("--date reads the rows once for the first date and once to fit")
     own: dict[str, list[Any]] = {}
@@ -238,9 +232,6 @@ def _zone_of(column: Any) -> str | None:
 def _times(block: Block, name: str, zone: str | None) -> tuple[Any, Any]:
     """The times of a column in UTC, or as they are where it has no zone, and the local times in the
     zone: arrays of Arrow of microseconds without a zone.
-
-    Raises:
-      DataError: for a value that is no date, and for a zone where the fit has none, or the reverse.
     """
     column = decoded(block.columns[name])
     plain, kind = pa.timestamp("us"), column.type

@@ -30,11 +30,7 @@ class KeptFolder(NamedTuple):
     schema: int = 1
 
     def content(self, folder: pathlib.Path, *, resume: bool) -> dict[str, Any]:
-        """The description of the work that is resumed; empty where the folder is new.
-
-        Raises:
-          DataError: where the folder keeps work that is not to be resumed, or has other things.
-        """
+        """The description of the work that is resumed; empty where the folder is new."""
         if not folder.exists():
             return {}
         if not folder.is_dir():

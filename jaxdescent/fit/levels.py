@@ -36,11 +36,6 @@ def with_levels(job: Job) -> Job:
 
     Levels are those of training rows: one that occurs in held-out or dropped rows alone has no
     weight.
-
-    Raises:
-      DataError: where a column has no level, no training row is complete, or the source can be
-        read only once.
-      ProblemTooLarge: where reading does not fit, or there are too many levels.
     """
     source, encoding, request, memory = job.source, job.encoding, job.request, job.memory
     names, sparse = encoding.one_hot, encoding.sparse

@@ -39,11 +39,7 @@ class DataLook(NamedTuple):
 
 
 def look_at(source: Source, memory: Memory, watch: ProgressListener) -> DataLook:
-    """Look at all columns in one pass.
-
-    Raises:
-      ProblemTooLarge: where reading does not fit.
-    """
+    """Look at all columns in one pass."""
     names = list(source.kinds)
     plan = memory.reading(source, names, 8, "reading all columns")
     watch.begin("looking", source.rows)

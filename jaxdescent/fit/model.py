@@ -268,11 +268,7 @@ def _refuse_rounded(block: Block, names: Sequence[str]) -> None:
 
 
 def check_output(folder: Any, *, overwrite: bool) -> pathlib.Path:
-    """A folder that a model can be written to, looked at before anything is read.
-
-    Raises:
-      DataError: where it is there and is no model, or may not be replaced, or cannot be made.
-    """
+    """A folder that a model can be written to, looked at before anything is read."""
     target = pathlib.Path(os.path.abspath(path_of(folder)))
     check_room(target)
     if target.is_symlink() or (target.exists() and not target.is_dir()):

@@ -39,11 +39,7 @@ class Sample(NamedTuple):
 
 
 def sample_of(model: Model, source: Source, memory: Memory) -> Sample:
-    """Some rows, chosen by a hash of their number, in one more pass.
-
-    Raises:
-      DataError: for files that have changed since ``source`` was opened.
-    """
+    """Some rows, chosen by a hash of their number, in one more pass."""
     options, encoding = model.options, model.encoding
     roles = Roles(model.target, None, encoding)
     source = with_columns(source, dict(model.dates), encoding.columns, encoding.labelled)

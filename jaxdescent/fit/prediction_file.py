@@ -24,9 +24,6 @@ COLUMN = "prediction"
 def prediction_file(out: pathlib.Path, *, overwrite: bool) -> Iterator[Callable[..., None]]:
     """A function that appends predictions and the columns kept with them, by name; the file gets
     its name when all are written.
-
-    Raises:
-      DataError: where the name says no format, or the file is there or cannot be written.
     """
     out = pathlib.Path(os.path.abspath(out))
     ending = out.suffix.lower()

@@ -43,9 +43,6 @@ def settled(name: str, value: Any) -> Any:
     """An option's value in the one type that a request and a model keep: names as tuples of text,
     whatever lists them, and NumPy's numbers as Python's.
 
-    Raises:
-      DataError: for values of another type, with the option and what is expected.
-
     >>> settled("features", "a"), settled("interact", [["a", "b"], "a:c"])
     (('a',), (('a', 'b'), 'a:c'))
     """

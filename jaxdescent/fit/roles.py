@@ -44,12 +44,7 @@ class Roles(NamedTuple):
 
 
 def roles_of(request: Request, source: Source, dates: Mapping[str, Dates]) -> Roles:
-    """The roles of the columns, from their kinds and the options.
-
-    Raises:
-      DataError: for columns that are not there or have two roles, and for text columns without a
-        role.
-    """
+    """The roles of the columns, from their kinds and the options."""
     kinds, target, weights = source.kinds, request.target, request.weights
     if target is None:
         if TARGET not in kinds or source.form not in OWN_TARGET:
@@ -197,9 +192,6 @@ def asked_interactions(
 ) -> dict[str, Interaction]:
     """The interactions that are asked for, by name; columns ``with_labels`` are used by their
     levels, and ``own`` says what columns that are no features are.
-
-    Raises:
-      DataError: for columns that are not there, twice there, or can be in no interaction.
     """
     found: dict[str, Interaction] = {}
     seen: dict[frozenset[tuple[str, int]], str] = {}

@@ -28,10 +28,6 @@ def share_of(source: Source, *, is_tested: bool = False) -> tuple[Source, int]:
     Args:
       source: the same in all processes.
       is_tested: whether these are rows that are held out, of which a process may have none.
-
-    Raises:
-      DataError: where a process would have to read the rows of the others, or there are fewer rows
-        than processes.
     """
     if processes.is_alone():
         return source, 0

@@ -23,12 +23,7 @@ MOST_COLUMNS = 2000
 
 
 def fit_within_memory(job: Job) -> tuple[Fitted, bool]:
-    """The fit, and whether the rows were read to be counted before.
-
-    Raises:
-      DataError: where the data or the options cannot be used.
-      ProblemTooLarge: where no way fits the memory.
-    """
+    """The fit, and whether the rows were read to be counted before."""
     encoding, memory, method = job.encoding, job.memory, job.request.method
     sums, is_counted = plans.plan_sums(job), False
     is_small, is_alone = memory.fits(sums.bytes), processes.is_alone()
@@ -72,11 +67,7 @@ def fit_within_memory(job: Job) -> tuple[Fitted, bool]:
 
 
 def _in_files(job: Job, sums: ReadingPlan, in_memory: ReadingPlan) -> Fitted:
-    """The fit on rows that stay in the files.
-
-    Raises:
-      ProblemTooLarge: where no way fits the memory, with the bytes that the smallest one needs.
-    """
+    """The fit on rows that stay in the files."""
     request, encoding, memory = job.request, job.encoding, job.memory
     plan, read = plans.plan_in_files(job, in_memory.rows), _read_so_far(encoding)
     if not processes.is_alone() and request.l2 == AUTO:
