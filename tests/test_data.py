@@ -31,7 +31,7 @@ from jaxdescent.data import (
     DataError,
     Kind,
     Source,
-    arrow_files,
+    grouped_files,
     located,
     open_source,
     parquet,
@@ -645,7 +645,7 @@ class TestParquetPages:
     @pytest.mark.parametrize("form", ["parquet", "feather"])
     def test_files_of_many_columns_are_opened_a_few_times(self, tmp_path, form, monkeypatch):
         """Opening takes as long as there are columns: once for each would take minutes."""
-        module, opened = parquet.ParquetFiles if form == "parquet" else arrow_files, []
+        module, opened = parquet.ParquetFiles if form == "parquet" else grouped_files, []
         before = module._opened
         names = [f"c.{j}" for j in range(300)]
         texts = [f"{i:08d}" * 20 for i in range(50)]

@@ -17,7 +17,7 @@ from jaxdescent.data.protocol import Block, Source, blocks_of, stamps_of
 
 FORMATS = {
     "Parquet": ("parquet.ParquetFiles", ".parquet .pq"),
-    "Arrow": ("arrow_files.ArrowFiles", ".arrow .feather"),
+    "Arrow": ("grouped_files.ArrowFiles", ".arrow .feather"),
     "CSV": ("csv_files.CsvFiles", ".csv .csv.gz .csv.zst"),
     ".npy": ("arrays.NpyFiles", ".npy"),
     "svmlight": (
