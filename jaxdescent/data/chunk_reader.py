@@ -23,14 +23,7 @@ more than is wanted: at least ``SECTIONS`` of them, of up to ``LONGEST_SECTION``
 
 
 class ChunkReader:
-    """Chunks of as many rows each (but the last), of a source that gives the same rows each time.
-
-    Args:
-      source: where the rows are.
-      decoding: how columns become numbers.
-      rows: how many rows there are.
-      block: how many rows a chunk has.
-    """
+    """Chunks of ``block`` rows each (but the last) of a source with the same rows each time."""
 
     def __init__(self, source: Source, decoding: Decoding, rows: int, block: int) -> None:
         self.source, self.decoding = source, decoding

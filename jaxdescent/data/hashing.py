@@ -59,18 +59,11 @@ def bytes_of(texts: Any) -> tuple[np.ndarray, np.ndarray]:
 def places_of_texts(
     text: np.ndarray, offsets: np.ndarray, *, column: str, bits: int, are_words: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The hashed features of some texts, or of all words of them.
+    """The hashed features of some texts, or of all words of them: where those of each row begin
+    and the last one's end, (rows + 1,), and their places, int32, below ``2**bits``.
 
-    Args:
-      text: (bytes,), uint8: the texts, one after another in memory.
-      offsets: (rows + 1,): where each text begins, and where the last one ends.
-      column: the name of the column of texts.
-      bits: there are ``2**bits`` features.
-      are_words: whether each word is hashed, and not each text as a whole.
-
-    Returns:
-      starts: (rows + 1,), where the features of each row begin, and the last one's end.
-      places: (features,), int32: below ``2**bits``.
+    The texts are one after another in ``text``, uint8; ``offsets``, (rows + 1,), tell where each
+    begins and the last one ends.
     """
     offsets = np.asarray(offsets, np.int64)
     seed, counts, places = seed_of(column), np.ones(len(offsets), np.int64), [np.zeros(0, np.int32)]

@@ -199,12 +199,8 @@ class Source(abc.ABC):
 
     def counted(self, part: int, parts: int, tell: Callable[[bytes], list[bytes]]) -> Source:
         """The source with its rows counted, and places at which reading can begin, where a look at
-        the data tells them: each of several processes looks at its own part.
-
-        Args:
-          part: the number of this process's part.
-          parts: how many parts there are.
-          tell: exchanges bytes: returns those of every process, in the order of the parts.
+        the data tells them: each of several processes looks at its own part. ``tell`` returns the
+        bytes of every process, in the order of the parts.
         """
         del part, parts, tell
         return self
@@ -280,18 +276,9 @@ def unchanged(sources: Iterable[Source], advice: str) -> Iterator[None]:
 def located(
     source: Source, names: Sequence[str], rows: int, row: int = 0, *, number: int = 0
 ) -> Iterator[Block]:
-    """A source's blocks of one row and more, cut to ``rows`` rows at most.
-
-    Args:
-      source: the source.
-      names: the columns to read.
-      rows: the most rows of a block.
-      row: the first row of the blocks. Those before it are passed over, or read and dropped where
-        reading cannot begin there.
-      number: the number from which rows are counted.
-
-    Raises:
-      DataError: where columns are missing, or of different lengths.
+    """A source's blocks of one row and more, cut to ``rows`` rows at most, from ``row`` on: rows
+    before it are passed over, or read and dropped where reading cannot begin there. Rows are
+    counted from ``number``.
     """
     at = source.start_before(row)
     read: Callable[..., Iterator[Block | Mapping[str, Any]]] = source.blocks

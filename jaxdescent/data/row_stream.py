@@ -38,12 +38,7 @@ FINGERPRINT_ROWS = 256
 
 
 class RowStream(ChunkReader):
-    """Chunks of as many rows each (but the last) of some columns, in the order of the source.
-
-    Args:
-      source: where the rows are.
-      decoding: how columns become numbers.
-    """
+    """Chunks of as many rows each (but the last) of some columns, in the order of the source."""
 
     def __init__(self, source: Source, decoding: Decoding) -> None:
         kinds = source.kinds
@@ -106,15 +101,8 @@ class RowStream(ChunkReader):
         rows: int | None = None,
     ) -> np.ndarray:
         """``(X - 1 center') @ operand``, (rows, k), or with the transpose, (features, k), which is
-        summed in float64.
-
-        Args:
-          operand: (features, k), or (rows, k) of the transpose.
-          center: (features,); None for zeros.
-          is_transposed: whether to multiply by the transpose.
-          chosen: the number of a chunk, or the numbers of some rows; None for all rows.
-          rows: how many rows are chosen, which are zeros after the last one of the source; by
-            default as many as the source has.
+        summed in float64. Of X are ``chosen`` a chunk by its number, some rows by their numbers, or
+        all: ``rows`` of them, which are zeros after the last one of the source.
         """
         rows = self.rows if rows is None else rows
         side, wide = (self.features, np.float64) if is_transposed else (rows, operand.dtype)

@@ -116,13 +116,8 @@ class ReadingPlan(NamedTuple):
 def reading_of(
     sources: Sequence[Source], names: Sequence[str], width: int, free: float
 ) -> ReadingPlan:
-    """The largest blocks that fit ``free`` bytes, up to the size from which on nothing is gained.
-
-    Args:
-      sources: what is read, one source after another.
-      names: the columns to read.
-      width: bytes that a row takes once it is prepared.
-      free: bytes that are left for reading.
+    """The largest blocks that fit ``free`` bytes, up to the size from which on nothing is gained;
+    ``width`` is the bytes that a row takes once it is prepared.
     """
     most, at_once = 0, MOST_ROWS
     for source in sources:

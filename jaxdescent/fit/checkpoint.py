@@ -52,9 +52,7 @@ class FitCheckpoint:
     checkpoints of descents. Of several processes the first one reads and writes, but for the
     checkpoints, of which each writes its part.
 
-    Args:
-      folder: where the fit is kept; the folder is made when a descent begins.
-      resume: whether to go on with the fit that the folder keeps.
+    The folder is made when a descent begins; ``resume`` goes on with the fit that it keeps.
 
     Attributes:
       kept: the description of the fit that is resumed, with its way and how many penalties it tries

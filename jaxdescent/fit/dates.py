@@ -116,12 +116,8 @@ def looked_at(source: Source, dates: Mapping[str, Dates]) -> dict[str, Dates]:
 
 
 class Dated(WrappedSource):
-    """A source whose columns of dates are replaced by the columns of their parts.
-
-    Args:
-      base: the source.
-      dates: by the names of the columns; a fit replaces them by the ones of :func:`looked_at`.
-      who: the subject of the error for a column that is not there.
+    """A source whose columns of dates are replaced by the columns of their parts. A fit replaces
+    ``dates`` by the ones of :func:`looked_at`; ``who`` is the subject of an error.
     """
 
     def __init__(self, base: Source, dates: dict[str, Dates], who: str = "the data") -> None:

@@ -193,13 +193,9 @@ class Encoding:
     def encode(
         self, block: Block, missing: str = "error", unseen: str = "error", advice: str = ADVICE
     ) -> Encoded:
-        """A block's features.
-
-        Args:
-          block: the block; under "drop" it has no rows that lack something.
-          missing: "error", "drop" or "mean".
-          unseen: "error" or "zero": what becomes of levels and indices that no training row had.
-          advice: what to do about a missing value that is refused.
+        """A block's features; under "drop" it has no rows that lack something. ``unseen``, "error"
+        or "zero", is what becomes of levels and indices that no training row had, and ``advice``
+        what to do about a missing value that is refused.
         """
         view = View(block, nan_is_missing=missing == "mean")
         if missing == "error":

@@ -38,12 +38,8 @@ LONGEST_NAME = 24
 
 @dataclasses.dataclass
 class Course:
-    """The iterations and the search of a fit, for a picture.
-
-    Attributes:
-      values: the value of each iteration.
-      above: how far each value is above the minimum; NaN where that is unknown.
-      path: the penalties of a search, their scores, and the place of the best.
+    """The iterations of a fit, and its search (penalties, scores, and the place of the best), as
+    :class:`ProgressListener` is told of them, for a picture.
     """
 
     values: list[float] = dataclasses.field(default_factory=list)

@@ -23,11 +23,8 @@ from jaxdescent.designs import Streamed, StreamedShares
 def share_of(source: Source, *, is_tested: bool = False) -> tuple[Source, int]:
     """The rows of a source that this process reads, which follow each other, and how many are
     before them. Without a group these are all rows. Where the number of rows that count is unknown,
-    each process first counts the rows of a part.
-
-    Args:
-      source: the same in all processes.
-      is_tested: whether these are rows that are held out, of which a process may have none.
+    each process first counts the rows of a part. Of rows that are held out (``is_tested``) a
+    process may have none.
     """
     if processes.is_alone():
         return source, 0

@@ -26,8 +26,7 @@ class Vectors:
     first pass, which refuses values and rows that no fit can use.
 
     Args:
-      job: the job of the fit.
-      plan: its plan.
+      job, plan: of the fit.
       keep: gets the features of each block, their numbers less the shift, (rows, numbers), zero
         where one is missing, and the place of the rows, among which are those of other data, held
         out. None for a descent that reads features again, of the data's own rows alone.
