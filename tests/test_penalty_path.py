@@ -222,10 +222,11 @@ class TestStandardize:
             moments.add(chunk, weight[part])
         mean = weight @ X / weight.sum()
         absent = np.array([weight[np.isnan(numbers[:, 0])].sum(), 0, 0])
-        squares = moments.squares(shift, np.array([fill, 0, 0]), absent)
+        total = weight.sum()
+        squares = moments.squares(total, shift, np.array([fill, 0, 0]), absent)
         np.testing.assert_allclose(squares, weight @ (X - mean) ** 2, rtol=1e-9)
         assert squares[2] == 0
-        assert moments.squares(np.zeros(3))[2] > 0
+        assert moments.squares(total, *np.zeros((3, 3)))[2] > 0
 
 
 def encoded_of(model, table):

@@ -121,7 +121,7 @@ class Vectors:
         self.fills = np.where(is_there, sums / np.where(is_there, there, 1.0), 0.0)
         self.scales: np.ndarray | None = None
         if self._moments is not None:
-            self.squares = self._moments.squares(counts.shift, self.fills, absent)
+            self.squares = self._moments.squares(total, counts.shift, self.fills, absent)
             if self._job.request.standardize:
                 self.scales = np.sqrt(np.where(self.squares > 0, self.squares / total, 1.0))
                 self.squares = self.squares / np.square(self.scales)
@@ -156,32 +156,27 @@ class ColumnSquares:
 
     def __init__(self, features: int, dtype: Any) -> None:
         self.first, self.second = np.zeros(features), np.zeros(features)
-        self.total = 0.0
         self._eps = float(np.finfo(dtype).eps)
 
     def add(self, chunk: Chunk, weight: np.ndarray) -> None:
         """Add rows, and their weights, (rows,)."""
         chunk.add(weight[:, None], None, self.first[:, None])
         chunk.add_squares(weight, None, self.second)
-        self.total += float(weight.sum())
 
     def squares(
-        self,
-        shift: np.ndarray,
-        fills: np.ndarray | float = 0.0,
-        absent: np.ndarray | float = 0.0,
+        self, total: float, shift: np.ndarray, fills: np.ndarray, absent: np.ndarray
     ) -> np.ndarray:
         """``sum_i s_i (x_ij - mean_j)^2`` over the rows of all processes, (features,); zero where a
         column does not vary.
 
         Args:
+          total: the sum of the weights of all rows.
           shift: (numbers,), subtracted from the numbers before: a column that varies by less than
             float64 rounds such numbers counts as constant.
           fills: (numbers,), which stand for missing numbers, which were added as zeros.
           absent: (numbers,), the sum of the weights of the rows without the number.
         """
         first, second = processes.added(np.stack([self.first, self.second]))
-        total = float(processes.added(np.array([self.total]))[0])
         numbers = slice(0, shift.size)
         first[numbers] += absent * fills
         second[numbers] += absent * np.square(fills)
