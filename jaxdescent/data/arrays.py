@@ -127,10 +127,6 @@ class _NpyFile:
                 column[:] = np.fromfile(file, self.dtype, rows)
             return list(block)
 
-    def row_bytes(self, columns: int) -> int:
-        """The bytes that are read of a row for so many columns."""
-        return (columns if self.is_by_column else self.columns) * self.dtype.itemsize
-
 
 class NpyFiles(Source):
     """``X.npy`` with the columns x0, x1, ..., and the target y in a file beside it."""
@@ -159,7 +155,9 @@ class NpyFiles(Source):
         self.kinds = kinds
 
     def row_bytes(self, names: Sequence[str]) -> int:
-        return self._features.row_bytes(len(names)) + 16  # of the target
+        X = self._features
+        columns = len(names) if X.is_by_column else X.columns
+        return columns * X.dtype.itemsize + 16  # of the target
 
     def blocks(self, names: Sequence[str], rows: int, begin: int = 0) -> Iterator[Block]:
         X, y = self._features, self._target

@@ -15,13 +15,8 @@ DICTIONARY_ENCODINGS = (2, 8)
 
 
 class Page(NamedTuple):
-    """A page of a column.
-
-    Attributes:
-      bytes: the bytes of its values, unpacked.
-      values: how many values it has.
-      is_dictionary: whether it holds the values that other pages point to.
-      points: whether its values are places in a dictionary.
+    """A page of a column: the bytes of its values, unpacked, and how many these are; whether other
+    pages point to them, and whether they are themselves places in a dictionary.
     """
 
     bytes: int

@@ -91,15 +91,11 @@ class Fitted(NamedTuple):
 
     Attributes:
       encoding: the encoding, with the means that stand for missing values.
-      weights: (features,), float64.
-      intercept: the intercept of the prediction.
       parts: by :func:`part_of` the figures of the training rows, and of the held-out rows where
         there are some.
-      details: further figures, by name.
-      notes: sentences for a person.
       rows_read: how many rows of the data all passes read together, but the pass for levels.
-      passes: how many passes over the data there were, but the pass for levels.
-      test_passes: how many passes there were over other data that are held out.
+      passes, test_passes: how many there were over the data, but the pass for levels, and over
+        other data that are held out.
     """
 
     encoding: Encoding

@@ -13,14 +13,8 @@ from jaxdescent.data.errors import replacing
 
 
 class KeptFolder(NamedTuple):
-    """A kind of folder: the work that it keeps, and how its description file is recognised.
-
-    Attributes:
-      thing: what is kept, "a fit".
-      name: the name of the description.
-      form: the format that the description names.
-      part: the part of the description that is never left out.
-      schema: the version of the format.
+    """A kind of folder: the thing that it keeps, such as "a fit", and of its description file the
+    name, the format that it names, the part that is never left out, and the format's version.
     """
 
     thing: str
