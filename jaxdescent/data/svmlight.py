@@ -171,14 +171,18 @@ def _rows_of(
 
 
 def _wrong_line(written: Sequence[bytes], path: pathlib.Path, first_line: int) -> DataError:
-    """The error about the first of some lines that is wrong by itself."""
-    for number, line in enumerate(written if len(written) > 1 else (), start=first_line):
+    """The error about the first of some lines, or of a line's entries, that is wrong by itself."""
+    parts = list(enumerate(written, start=first_line))
+    if len(written) == 1:
+        target, *entries = written[0].split()
+        parts = [(first_line, b"%b %b" % (target, each)) for each in entries if len(entries) > 1]
+    for number, part in parts:
         try:
-            _rows_of(line, path, number)
+            _rows_of(part, path, number)
         except DataError as error:
             return error
     shown = written[0].decode("utf-8", "replace").strip()[:40]
     return DataError(
-        f"{path}: line {first_line + 1:,} is {shown!r}: expected is a target and features, such as "
-        f"1 3:0.5 7:2, whose indices are different whole numbers from 0 to {LARGEST - 1:,}."
+        f"{path}: line {first_line + 1:,} has {shown!r}: expected is a target and features, such "
+        f"as 1 3:0.5 7:2, whose indices are different whole numbers from 0 to {LARGEST - 1:,}."
     )
