@@ -11,11 +11,12 @@ import scipy.linalg
 import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
+from jax import lax
 
 import jaxdescent as jd
 from benchmarks.studies.passes import Counted, passes
 from jaxdescent.designs import Dense, as_design
-from jaxdescent.kernels.branches import if_any
+from jaxdescent.kernels.branches import of_any
 from jaxdescent.regression.solve import by_lapack, refinement, stored_regression
 from jaxdescent.regression.solve.by_gram import factor_by_gram
 from tests.references import closed_form, of_condition
@@ -677,7 +678,7 @@ def test_a_wide_solve_goes_back_once_and_for_its_correction(rng, skew):
 
 def test_a_branch_that_any_member_of_a_batch_needs_is_taken_for_all():
     def of_two(is_needed, x):
-        return if_any(is_needed, lambda x: x + 1, lambda x: x - 1, x)
+        return lax.cond(of_any(is_needed), lambda x: x + 1, lambda x: x - 1, x)
 
     x = jnp.arange(3.0)
     needs = jnp.array([False, True, False])

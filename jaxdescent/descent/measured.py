@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxdescent.descent.nearness import ROUNDED, CheckedPoint
 from jaxdescent.descent.stopping import judge, measured
@@ -88,8 +89,8 @@ class Measured(NamedTuple):
             loop = kind(*problem, *static).measured(loop) if is_needed else loop
             return {name: getattr(loop, name) for name in ("value", "norm", "watch", "status")}
 
-        changes = branches.if_any(
-            is_over & is_estimate,
+        changes = lax.cond(
+            branches.of_any(is_over & is_estimate),
             functools.partial(changed, is_needed=True),
             functools.partial(changed, is_needed=False),
             numbers,

@@ -59,12 +59,8 @@ def seldom(
 
             def of_block(slices: tuple[jax.Array, list[jax.Array], Any]) -> Any:
                 needs, own, result = slices
-                new = if_any(
-                    needs,
-                    lambda result, *operands: costly(*operands),
-                    lambda result, *operands: result,
-                    *(result, *operands_of(own)),
-                )
+                is_any = of_any(needs)
+                new = lax.cond(is_any, lambda: costly(*operands_of(own)), lambda: result)
                 return jax.tree.map(lambda new, old: jnp.where(needs, new, old), new, result)
 
             if at_once == 1:
@@ -76,34 +72,6 @@ def seldom(
             return results
 
         results = seldom(jnp.any(needs), replace, keep, needs, leaves, results)
-        return results, jax.tree.map(lambda _: True, results)
-
-    return choose(is_needed, operands)
-
-
-def if_any(
-    is_needed: jax.Array, needed: Callable[..., Any], usual: Callable[..., Any], *operands: Any
-) -> Any:
-    """``lax.cond(is_needed, needed, usual, *operands)`` that stays a branch under ``vmap``.
-
-    Under ``vmap`` all members compute ``needed`` if any of them needs it, and otherwise ``usual``;
-    arrays that they share are not copied for each. The functions must not close over arrays.
-    """
-
-    @custom_vmap
-    def choose(is_needed: jax.Array, operands: tuple[Any, ...]) -> Any:
-        return lax.cond(is_needed, needed, usual, *operands)
-
-    @choose.def_vmap
-    def choose_each(
-        axis_size: int, in_batched: Any, is_needed: jax.Array, operands: tuple[Any, ...]
-    ) -> Any:
-        axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, in_batched[1])
-
-        def of_all(function: Callable[..., Any]) -> Callable[..., Any]:
-            return jax.vmap(function, in_axes=axes, axis_size=axis_size)
-
-        results = if_any(jnp.any(is_needed), of_all(needed), of_all(usual), *operands)
         return results, jax.tree.map(lambda _: True, results)
 
     return choose(is_needed, operands)
@@ -127,7 +95,8 @@ def unless_batched(is_needed: jax.Array) -> jax.Array:
 def of_any(flag: jax.Array) -> jax.Array:
     """The flag, and under ``vmap`` one flag for all members: whether it is true for any of them.
 
-    A ``lax.cond`` by this flag stays a branch under ``vmap``. A batched one becomes a select of its
+    A ``lax.cond`` by this flag stays a branch under ``vmap``: all members take it if any needs it,
+    and arrays that they share are not copied for each. A batched one becomes a select of its
     operands and of these behind ``lax.stop_gradient``, which JAX cannot transpose: in the rule of a
     custom derivative, the gradient of a ``vmap`` would be an error.
     """

@@ -11,7 +11,7 @@ from jax import lax
 
 from jaxdescent.inputs.numbers import check_count, check_seed
 from jaxdescent.kernels import factors
-from jaxdescent.kernels.branches import if_any, seldom
+from jaxdescent.kernels.branches import of_any, seldom
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.machine import memory
 from jaxdescent.numerics import randomness
@@ -128,8 +128,8 @@ class Sketch(Preconditioner):
             # number is too large for it.
             rough = self._triangle(*inputs, jnp.dtype(jnp.float32))
             is_good = _least_pivot(rough[:, : len(rough)]) > 8 * jnp.finfo(jnp.float32).eps
-            triangle = if_any(
-                ~is_good,
+            triangle = lax.cond(
+                of_any(~is_good),
                 lambda _, sketch, *inputs: sketch._triangle(*inputs, jnp.float64),
                 lambda rough, *_: rough.astype(jnp.float64),
                 *(rough, self, *inputs),

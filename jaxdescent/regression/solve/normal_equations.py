@@ -9,11 +9,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxdescent.data import NormalSolution
 from jaxdescent.designs import as_design
 from jaxdescent.kernels import factors, small_matrices
-from jaxdescent.kernels.branches import if_any, seldom, unless_batched
+from jaxdescent.kernels.branches import of_any, seldom, unless_batched
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.kernels.platform import on_one_cpu
 from jaxdescent.regression.solve.by_gram import factor_by_gram
@@ -153,11 +154,8 @@ def _solved(solver: GramSolver, objective: Any, params: Params, gradient: Params
     def again(solver: GramSolver, objective: Any, params: Params) -> Params:
         return _corrected(solver, objective, params, objective.gradient(params))
 
-    def once(solver: GramSolver, objective: Any, params: Params) -> Params:
-        del solver, objective
-        return params
-
-    return if_any(~solver.is_fair, again, once, solver, objective, solution)
+    is_rough = of_any(~solver.is_fair)
+    return lax.cond(is_rough, again, lambda *at: at[-1], solver, objective, solution)
 
 
 def _corrected(solver: GramSolver, objective: Any, params: Params, gradient: Params) -> Params:
