@@ -29,7 +29,7 @@ NONE = -1
 """The code of a row that has none of the levels."""
 
 
-@registered(("codes", "by_level"), ("levels", "is_even", "has_missing", "weights_dtype"))
+@registered(("codes", "by_level"), ("levels", "is_even", "weights_dtype"))
 @dataclasses.dataclass(frozen=True, eq=False, init=False)
 class Categorical(Design):
     """``X_ij = 1`` where row i has level j, else zero: a dummy variable for each level.
@@ -65,7 +65,6 @@ class Categorical(Design):
     by_level: sparse_products.Layout  # the layout of the transpose
     levels: int
     is_even: bool
-    has_missing: bool
     weights_dtype: Any
 
     def __init__(
@@ -99,14 +98,14 @@ class Categorical(Design):
                 f"levels, got {given[wrong[0]]} in row {wrong[0]:,}."
             )
         over = RowSharding.of(sharding, given.size)
-        by_level = layout_of([_part(own, levels) for own in np.split(given, over.parts)], over)
+        parts = [_part(own, levels) for own in np.split(given, over.parts)]
+        by_level = layout_of(parts, over.rows_of_part, over)
         counts = np.bincount(given[given >= 0], minlength=levels)
         vars(self).update(
             codes=over.cut(given.astype(np.int32)),
             by_level=by_level,
             levels=int(levels),
             is_even=not are_uneven(counts),
-            has_missing=bool(np.sum(counts) < given.size),
             weights_dtype=jax.dtypes.canonicalize_dtype(compute_dtype(dtype)),
         )
 
@@ -161,12 +160,7 @@ class Categorical(Design):
         return Reading(self.dtype, self.codes.size * 4)
 
     def product(self, weights: jax.Array) -> jax.Array:
-        codes, weights = self.codes, weights_of(self, weights)
-        picked = sparse_products.at(weights, jnp.maximum(codes, 0) if self.has_missing else codes)
-        if not self.has_missing:
-            return picked
-        is_there = (codes >= 0).reshape(-1, *[1] * (picked.ndim - 1))
-        return jnp.where(is_there, picked, 0)
+        return sparse_products.at(weights_of(self, weights), self.codes)  # zero for no level
 
     def transposed_product(self, residual: jax.Array) -> jax.Array:
         return sparse_products.product_of_all(self.by_level, residual_of(self, residual))

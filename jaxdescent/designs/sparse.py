@@ -131,7 +131,8 @@ class Sparse(Design):
             order = np.argsort(where, kind="stable")
             by_column = where[order], own[order]
             backward_parts.append(Entries.of(*by_column, features, values, start + order))
-        forward, backward = layout_of(forward_parts, over), layout_of(backward_parts, over)
+        forward = layout_of(forward_parts, features, over)
+        backward = layout_of(backward_parts, over.rows_of_part, over)
         given = dtype if values is None else values.dtype
         if not jnp.issubdtype(given, jnp.floating):
             raise TypeError(
