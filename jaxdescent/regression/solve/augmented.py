@@ -27,15 +27,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent.designs import as_design
-from jaxdescent.kernels.platform import is_on_one_cpu
+from jaxdescent.kernels.platform import is_on_one_cpu, on_one_cpu
 from jaxdescent.regression.linear_model import scaled_rows
 from jaxdescent.regression.solve.centred import columns
 from jaxdescent.regression.solve.factor import is_uneven
 from jaxdescent.regression.solve.least_squares import by_conjugate_gradients
 from jaxdescent.regression.solve.pseudo_inverse import (
     OfTranspose,
-    OnOneCPU,
-    Solver,
+    Solve,
     is_possible,
     is_possible_on_host,
     lengths_of,
@@ -52,7 +51,7 @@ class Weights(NamedTuple):
     Attributes:
       shape: (features,) or (features, outputs).
       dtype: of the weights.
-      solver: of the given regression.
+      solver: solves the system of the given regression.
       is_wide: whether X has more features than its rank can be.
       jumps: whether the rank is lower than the shape of X allows, so that the solution without a
         penalty jumps as X moves; None if the rank is not known.
@@ -60,7 +59,7 @@ class Weights(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: Any
-    solver: Solver
+    solver: Solve
     is_wide: bool
     jumps: jax.Array | None
 
@@ -94,24 +93,25 @@ class Weights(NamedTuple):
         is_factorised, jumps, others = is_possible_on_host(regression), None, list[Other]()
         by_turns = functools.partial(by_conjugate_gradients, alone, dtype=dtype)
         if is_factorised:
-            solver = of_regression(regression, alone, dtype=dtype, is_wide=is_wide)
+            inverse = of_regression(regression, alone, dtype=dtype, is_wide=is_wide)
             if regression.sample_weight is not None:
                 weighty = jnp.sum(regression.sample_weight != 0, dtype=jnp.int32)
                 most = jnp.minimum(most, weighty - int(regression.intercept))
-            jumps = solver.rank < most
+            jumps, solver = inverse.rank < most, inverse.solve
             if is_wide and regression.sample_weight is not None:
                 serves = jumps & (jnp.asarray(regression.l2) == 0)
-                of_rows = OfTranspose.where(serves, solver)
-                others.append((cls(shape, dtype, of_rows, False, None), serves))
+                of_rows = OfTranspose.where(serves, inverse)
+                others.append((cls(shape, dtype, of_rows.solve, False, None), serves))
             if not is_possible(regression):
-                solver = OnOneCPU(solver, by_turns(is_wide=is_wide), design.is_whole)
+                ways = solver, by_turns(is_wide=is_wide).solve
+                solver = functools.partial(on_one_cpu, *ways, is_whole=design.is_whole)
         else:
-            solver = by_turns(is_wide=is_wide)
+            solver = by_turns(is_wide=is_wide).solve
         own = cls(shape, dtype, solver, is_wide, jumps)
         lengths = lengths_of(design, regression.sample_weight)
         if not is_wide or lengths is None or (is_factorised and is_on_one_cpu()):
             return own, others
-        solver = by_turns(is_wide=False)
+        solver = by_turns(is_wide=False).solve
         is_penalised = jnp.min(jnp.asarray(regression.l2)) > 0
         others.append((cls(shape, dtype, solver, False, None), is_uneven(lengths) & is_penalised))
         return own, others
@@ -142,7 +142,7 @@ class _System(NamedTuple):
     regression: Any
     outputs: tuple[int, ...]
     dtype: Any
-    solver: Solver
+    solver: Solve
 
     @property
     def design(self) -> Any:
@@ -201,14 +201,14 @@ class _Tall(_System):
         return _tied((q + self.predicted(w), self.pulled(self.weighed(q)) - self.penalty * w))
 
     def solve(self, top: jax.Array, bottom: jax.Array) -> Pair:
-        w, _ = self.solver.solve(self.rooted(top), bottom)
+        w, _ = self.solver(self.rooted(top), bottom)
         return top - self.predicted(w), w
 
     def solve_transposed(self, top: jax.Array, bottom: jax.Array) -> Pair:
         if self.regression.sample_weight is not None:
             bottom = bottom - self.pulled(self.without_weight(top))
         # A product of X and w would have the rounding of w.
-        w, image = self.solver.solve(self.unrooted(top), bottom)
+        w, image = self.solver(self.unrooted(top), bottom)
         return top - self.rooted(image), w
 
 
@@ -230,11 +230,11 @@ class _Wide(_System):
         if self.regression.sample_weight is not None:
             alone = self._of_penalty(self.without_weight(-bottom))
             top = top - self.pulled(alone)
-        v, image = self.solver.solve(top, self.rooted(bottom))
+        v, image = self.solver(top, self.rooted(bottom))
         return top - image, self.rooted(v) + alone
 
     def solve_transposed(self, top: jax.Array, bottom: jax.Array) -> Pair:
-        v, image = self.solver.solve(top, self.rooted(bottom))
+        v, image = self.solver(top, self.rooted(bottom))
         w, v = top - image, self.rooted(v)
         if self.regression.sample_weight is not None:
             v = v + self._of_penalty(self.without_weight(self.predicted(w) - bottom))

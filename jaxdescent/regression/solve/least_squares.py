@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxdescent.designs import as_design
 from jaxdescent.kernels import loops
-from jaxdescent.numerics.linear_systems import inverse
+from jaxdescent.numerics.linear_systems import add_scaled, inverse, scaled
 from jaxdescent.regression.linear_model import scaled_rows
 from jaxdescent.regression.solve.centred import columns
 from jaxdescent.regression.solve.pseudo_inverse import lengths_of
@@ -46,7 +46,7 @@ class ByConjugateGradients(NamedTuple):
     units: jax.Array  # of the columns of A, (columns, outputs), or one row for all columns
 
     def solve(self, f: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """As in :class:`~jaxdescent.regression.solve.pseudo_inverse.Solver`."""
+        """As in :data:`~jaxdescent.regression.solve.pseudo_inverse.Solve`."""
         design = as_design(self.regression.X)
         size = design.shape[0] * design.shape[1] * f.dtype.itemsize
         above, _ = least_squares(
@@ -123,7 +123,7 @@ def least_squares(
     limit = min(TURNS * sum(len(leaf) for leaf in jax.tree.leaves(like)), MOST_TURNS)
     # In units of |b| no square of an entry overflows or underflows.
     length = _length(known)
-    known = _times(inverse(length), known)
+    known = scaled(inverse(length), known)
 
     def turn(carry: Any) -> Any:
         x, left, direction, slope, size, on, count = carry
@@ -131,15 +131,15 @@ def least_squares(
         step, own = _length(image), _length(direction)
         size = jnp.maximum(size, step * inverse(own))
         step = jnp.where(on, jnp.square(slope * inverse(step)), 0)
-        new_left = _added(left, -step, image)
+        new_left = add_scaled(left, -step, image)
         least = eps * (size * _length(x) + 1)
         longest = _length(left) + ROUNDING * eps * jnp.maximum(_length(left), least)
         on = on & (_length(new_left) <= longest)
-        x = _added(x, jnp.where(on, step, 0), direction)
+        x = add_scaled(x, jnp.where(on, step, 0), direction)
         left = jax.tree.map(lambda new, old: jnp.where(on, new, old), new_left, left)
         gradient = transposed(left)
         new = _length(gradient)
-        direction = _added(gradient, jnp.square(new * inverse(slope)), direction)
+        direction = add_scaled(gradient, jnp.square(new * inverse(slope)), direction)
         on = on & (new > ROUNDING * eps * size * jnp.maximum(_length(left), least))
         return x, left, direction, new, size, on, count + 1
 
@@ -153,18 +153,10 @@ def least_squares(
     # A comparison with NaN ends the loop before the first turn. An output that is not done at the
     # limit has no solution.
     length = jnp.where(jnp.isfinite(length * slope) & ~on, length, jnp.nan)
-    return _times(length, x), _times(length, left)
+    return scaled(length, x), scaled(length, left)
 
 
 def _length(vectors: Vectors) -> jax.Array:
     """The norm of each output, (1, outputs)."""
     squares = (jnp.sum(jnp.square(leaf), axis=0) for leaf in jax.tree.leaves(vectors))
     return jnp.sqrt(sum(squares))[None]
-
-
-def _times(scale: jax.Array, vectors: Vectors) -> Vectors:
-    return jax.tree.map(lambda leaf: scale * leaf, vectors)
-
-
-def _added(vectors: Vectors, scale: jax.Array, others: Vectors) -> Vectors:
-    return jax.tree.map(lambda leaf, other: leaf + scale * other, vectors, others)

@@ -9,7 +9,8 @@ platform in the dtype of X.
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,16 +41,10 @@ LEAST_LEVEL = 1e-7
 """The smallest singular value, relative to the norm, that a Gram matrix in float64 shows."""
 
 
-class Solver(Protocol):
-    """Solutions of ``p + B x = f, B'p - l2 x = g`` for one matrix B, ``sqrt(S) X`` with at least as
-    many rows as features, or its transpose.
-    """
-
-    def solve(self, f: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """x, in the shape of g, and its image ``B x``, in that of f; a column for each output. If
-        there are several x, the one of least norm.
-        """
-        ...
+Solve = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+"""The solution x of ``p + B x = f, B'p - l2 x = g`` for f and g, and its image ``B x``, for one B:
+``sqrt(S) X`` with at least as many rows as features, or its transpose. All have a column for each
+output. If there are several x, it is the one of least norm."""
 
 
 class PseudoInverse(NamedTuple):
@@ -61,7 +56,7 @@ class PseudoInverse(NamedTuple):
     rank: Any
 
     def solve(self, f: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """As in :class:`Solver`. No rounding takes ``B'f`` out of the range of B', where it would
+        """As in :data:`Solve`. No rounding takes ``B'f`` out of the range of B', where it would
         be divided by a small penalty.
         """
         shares = self.gain * (_product(self.image.T, f) - _product(self.basis.T, g))
@@ -83,7 +78,7 @@ class OfTranspose(NamedTuple):
         return cls(inverse._replace(gain=jnp.where(are_lost, jnp.nan, inverse.gain)))
 
     def solve(self, f: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """As in :class:`Solver`, with the part of g that the transpose has in its range."""
+        """As in :data:`Solve`, with the part of g that the transpose has in its range."""
         (basis, unit, lengths), (_, image, gain, _) = self._scaled(), self.inverse
         rows = f - unit * _product(basis, gain * _product(image.T, g))
         shares = _product(basis.T, rows)
@@ -99,19 +94,6 @@ class OfTranspose(NamedTuple):
         unit = jnp.max(jnp.abs(self.inverse.basis))
         basis = self.inverse.basis / unit
         return basis, unit, jnp.linalg.norm(basis, axis=1)
-
-
-class OnOneCPU(NamedTuple):
-    """Solutions by factors on one CPU, and by another solver elsewhere."""
-
-    inverse: PseudoInverse
-    elsewhere: Solver
-    is_whole: bool | None  # whether X is known to lie on one device
-
-    def solve(self, f: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """As in :class:`Solver`."""
-        ways = self.inverse.solve, self.elsewhere.solve
-        return on_one_cpu(*ways, f, g, is_whole=self.is_whole)
 
 
 def is_possible(regression: Any) -> bool:
