@@ -10,7 +10,7 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent.kernels import symmetric
-from jaxdescent.regression.forms import GramForm
+from jaxdescent.regression.forms import GramForm, gram_sums
 from tests import references
 from tests.results import assert_trees_close
 
@@ -55,7 +55,12 @@ OPTIONS = [
 # In one program each: one operation after another compiles each of them.
 @functools.partial(jax.jit, static_argnames="block")
 def both(objective, block=None):
-    return GramForm.of(objective, block=block)
+    """The form and the means, by blocks of so many rows whatever the platform."""
+    with pytest.MonkeyPatch.context() as patch:
+        if block is not None:
+            patch.setattr(gram_sums, "block_length", lambda rows, *_: min(block, rows))
+            patch.setattr(gram_sums, "on_one_cpu", lambda own, plain: own())
+        return GramForm.of(objective)
 
 
 def made(objective, block=None):
@@ -248,7 +253,7 @@ def test_jit_and_vmap_give_what_single_eager_calls_give(rng, x64):
 
     def build(y):
         same = jd.LinearRegression(objective.X, y, l2=0.2)
-        return GramForm.of(same, block=3)
+        return both(same, block=3)
 
     batched = jax.jit(jax.vmap(build))(ys)
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *[build(y) for y in ys])
@@ -261,7 +266,7 @@ def test_a_bfloat16_x_is_computed_with_in_float32_and_never_copied(rng):
 
     def build(X, y):
         objective = jd.LinearRegression(X, y).checked()
-        return GramForm.of(objective, block=500)[0]
+        return made(objective, block=500)
 
     program = jax.jit(build).lower(X, y).compile()
     memory = program.memory_analysis()

@@ -66,17 +66,13 @@ class GramForm(Objective):
     l2: Any = dataclasses.field(kw_only=True)
 
     @classmethod
-    def of(
-        cls, regression: LinearRegression, *, block: int | None = None
-    ) -> tuple[GramForm, Means | None]:
+    def of(cls, regression: LinearRegression) -> tuple[GramForm, Means | None]:
         """The form, and the means that the intercept follows from; None without an intercept.
 
         It takes one pass over X; a matrix-free X takes two products for each feature.
 
         Args:
           regression: the objective to rewrite.
-          block: how many rows are read at a time. None stands for as many as fit the cache of one
-            CPU (at least 2,048), and otherwise for all, since X may be sharded.
         """
         design, intercept = as_design(regression.X), regression.intercept
         y = jnp.asarray(regression.y).astype(design.dtype)
@@ -87,7 +83,7 @@ class GramForm(Objective):
         if sums is None and design.row_block(0, 1) is None:
             sums = gram_sums.by_products(design, y, weight, intercept)
         elif sums is None:
-            sums = gram_sums.by_rows(design, y, weight, intercept, block)
+            sums = gram_sums.by_rows(design, y, weight, intercept)
         outputs = y.shape[1:]
         own = sums.gram, sums.cross.reshape(-1, *outputs), sums.squares, sums.weight_total
         form = cls(*own, l2=jnp.asarray(regression.l2, design.dtype))

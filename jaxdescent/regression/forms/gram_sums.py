@@ -4,7 +4,7 @@ means are None.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +12,11 @@ from jax import lax
 
 from jaxdescent.data import NormalSums
 from jaxdescent.designs import Center, Dense, Design, Standardised, shares
-from jaxdescent.kernels.platform import has_one_cpu, on_one_cpu
+from jaxdescent.kernels.platform import on_one_cpu
 from jaxdescent.kernels.products import contract, outer
 from jaxdescent.kernels.symmetric import (
     BLOCK_BYTES,
     MOST_HALVINGS,
-    Symmetric,
     block_length,
     sum_over_blocks,
     symmetric_product,
@@ -26,29 +25,11 @@ from jaxdescent.kernels.symmetric import (
 from jaxdescent.regression.linear_model import scaled_rows
 
 
-class _Moments(NamedTuple):
-    """Sums over rows, relative to an origin near the mean; the last two need an intercept."""
-
-    gram: Symmetric
-    cross: jax.Array
-    squares: jax.Array
-    weight: jax.Array
-    features: jax.Array | None
-    targets: jax.Array | None
-
-
-def by_rows(
-    design: Design, y: jax.Array, weight: jax.Array | None, intercept: bool, block: int | None
-) -> NormalSums:
-    """The sums for a design whose rows can be read.
-
-    ``block`` is the number of rows in a block on any platform. None stands for blocks that fit the
-    cache of one CPU, and elsewhere for all rows at once.
+def by_rows(design: Design, y: jax.Array, weight: jax.Array | None, intercept: bool) -> NormalSums:
+    """The sums for a design whose rows can be read: block by block as they fit the cache of one
+    CPU, and elsewhere of all rows at once, since X may be sharded.
     """
     rows, features = design.shape
-    if block is not None:
-        halvings = MOST_HALVINGS if has_one_cpu() else 0
-        return _by_blocks(design, y, weight, intercept, min(block, rows), halvings=halvings)
     length = block_length(rows, features, jnp.dtype(design.dtype).itemsize)
     return on_one_cpu(
         lambda: _by_blocks(design, y, weight, intercept, length, halvings=MOST_HALVINGS),
@@ -85,33 +66,34 @@ def _by_blocks(
             jnp.sum(scaled_rows(targets, own), axis=0) / share,
         )
 
-    def moments(start: Any, size: int) -> _Moments:
+    def moments(start: Any, size: int) -> tuple[Any, ...]:
         X, targets, own = read(start, size)
         if origin is not None:
             X, targets = X - origin[0][None], targets - origin[1][None]
         weighted = scaled_rows(targets, own)
-        return _Moments(
-            gram=symmetric_product(scaled_rows(X, own), X, 0, halvings),
-            cross=_cross(X, weighted),
-            squares=jnp.sum(weighted * targets),
-            weight=_total(own, size, X.dtype),
-            features=jnp.sum(scaled_rows(X, own), axis=0) if intercept else None,
-            targets=jnp.sum(weighted, axis=0) if intercept else None,
+        return (
+            symmetric_product(scaled_rows(X, own), X, 0, halvings),
+            _cross(X, weighted),
+            jnp.sum(weighted * targets),
+            _total(own, size, X.dtype),
+            jnp.sum(scaled_rows(X, own), axis=0) if intercept else None,
+            jnp.sum(weighted, axis=0) if intercept else None,
         )
 
-    sums = sum_over_blocks(moments, rows, block)
-    gram = whole(sums.gram)
+    gram, cross, squares, total, *firsts = sum_over_blocks(moments, rows, block)
+    gram = whole(gram)
     if origin is None:
-        return NormalSums(gram, sums.cross, sums.squares, None, None, sums.weight)
+        return NormalSums(gram, cross, squares, None, None, total)
     # Shift from the origin to the mean, which is near, so that little cancels.
-    feature_shift, target_shift = sums.features / sums.weight, sums.targets / sums.weight
+    features, targets = firsts
+    feature_shift, target_shift = features / total, targets / total
     return NormalSums(
-        gram=gram - jnp.outer(feature_shift, sums.features),
-        cross=sums.cross - outer(feature_shift, sums.targets),
-        squares=jnp.maximum(sums.squares - jnp.sum(target_shift * sums.targets), 0),
+        gram=gram - jnp.outer(feature_shift, features),
+        cross=cross - outer(feature_shift, targets),
+        squares=jnp.maximum(squares - jnp.sum(target_shift * targets), 0),
         feature_mean=origin[0] + feature_shift,
         target_mean=origin[1] + target_shift,
-        weight_total=sums.weight,
+        weight_total=total,
     )
 
 
