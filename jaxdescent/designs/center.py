@@ -85,7 +85,7 @@ def sample_index(design: Design, count: int) -> np.ndarray:
     """The indices of at most ``count`` rows, int32, from which the spread of the columns is
     estimated: evenly spaced over all rows that are cheap to read.
     """
-    rows = design.reading.sampled or design.shape[0]
+    rows = min(design.reading.block or design.shape[0], design.shape[0])
     last = min(rows, 2**31) - 1
     return np.linspace(0, last, min(rows, count), dtype=np.int64).astype(np.int32)
 

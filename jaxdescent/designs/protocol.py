@@ -29,10 +29,10 @@ class Reading(NamedTuple):
       bytes: the bytes that a product reads, if X is not a stored array; 0 if not known.
       seconds: about how long a pass takes to read rows that are not in memory; 0 if all are.
       held_bytes: the memory in bytes that such reading takes at its peak.
-      block: the number of consecutive rows that are best read together; None for all rows.
+      block: the number of consecutive rows that are best read together, the first of which are
+        cheap to read by themselves; None for all rows.
       sections: the numbers of the blocks with which reading can begin: sections of blocks from one
         of these to the next may be read in another order.
-      sampled: the number of first rows that are cheap to read by themselves; None for all rows.
     """
 
     dtype: Any
@@ -41,7 +41,6 @@ class Reading(NamedTuple):
     held_bytes: int = 0
     block: int | None = None
     sections: tuple[int, ...] = (0,)
-    sampled: int | None = None
 
 
 class Design(Displayed, abc.ABC):

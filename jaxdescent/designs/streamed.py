@@ -282,5 +282,4 @@ def _reading_of(stream: RowStream) -> Reading:
         held_bytes=stream.held_bytes,
         block=stream.block,
         sections=stream.sections,
-        sampled=stream.block,  # rows of other blocks would cost a pass
     )

@@ -119,14 +119,13 @@ class StreamedShares(ReadRows):
         mine = range(len(parts)) if is_own else range(parts[0], parts[-1] + 1)
         self.shares = cut_source(stream, share_rows, mine, parts[0])
         self.form, self.decoding, self.center = whole.form, whole.decoding, None
-        block, own = self.shares.block, whole.reading
+        own = whole.reading
         self._reading = own._replace(
             bytes=self.over.rows * max(each.row_bytes for each in told),
             seconds=own.seconds / here,
             held_bytes=own.held_bytes * len(parts),
-            block=block,
+            block=self.shares.block,
             sections=(0,),
-            sampled=min(block, rows),
         )
 
     def _arguments(self) -> list[str]:
