@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
 from jaxdescent.designs.row_sharding import RowSharding
-from jaxdescent.kernels.sparse_products import CHAIN, LANES, Layout, Slice
+from jaxdescent.kernels.sparse_products import CHAIN, LANES, Layout, Slice, at
 
 LONGEST = 64
 """The most entries of a piece: the program has an addition for each chunk of a piece."""
@@ -149,7 +148,7 @@ def _cut(entries: Entries) -> tuple[np.ndarray, Pieces]:
 
 
 def _values(width: int, chosen: list[Pieces], parts: list[Entries], over: RowSharding) -> jax.Array:
-    """The values of the pieces; traced values are gathered, with a zero appended for padding."""
+    """The values of the pieces, of padding zero; traced values are gathered."""
     values = parts[0].values
     pairs = [(pieces, part.order) for pieces, part in zip(chosen, parts, strict=True)]
     if not isinstance(values, Tracer):
@@ -157,7 +156,7 @@ def _values(width: int, chosen: list[Pieces], parts: list[Entries], over: RowSha
     _check_count("entries with traced values", values.size)
     numbers = np.arange(values.size, dtype=np.int32)
     places = [_filled(width, pieces, numbers, values.size, order) for pieces, order in pairs]
-    return jnp.concatenate([values, jnp.zeros((1,), values.dtype)])[over.stacked(places)]
+    return at(values, over.stacked(places))
 
 
 def _filled(

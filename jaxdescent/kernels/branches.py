@@ -67,11 +67,8 @@ def seldom(
                 return lax.map(of_member, (needs, mapped, results))
             return loops.by_blocks(jax.vmap(of_block), ((needs, mapped, results),), at_once)
 
-        def keep(needs: jax.Array, leaves: list[jax.Array], results: Any) -> Any:
-            del needs, leaves
-            return results
-
-        results = seldom(jnp.any(needs), replace, keep, needs, leaves, results)
+        at = needs, leaves, results
+        results = seldom(jnp.any(needs), replace, lambda *at: at[-1], *at)
         return results, jax.tree.map(lambda _: True, results)
 
     return choose(is_needed, operands)

@@ -104,10 +104,11 @@ class WideSolver:
         left = _height_by_penalty(objective, gradient, mean, total)
         if self.factor is not None:
             is_bounded = ~self.is_ill & (left > 0) & jnp.isfinite(left)
-            left = seldom(is_bounded, _height_by_rows, _as_it_was, left, self, objective, gradient)
+            at = left, self, objective, gradient
+            left = seldom(is_bounded, _height_by_rows, lambda left, *_: left, *at)
         is_deficient = self.is_ill & is_solution & (left == jnp.inf)
         given = left, objective, params, gradient
-        left = seldom(is_deficient, _height_by_correction, _as_it_was, *given)
+        left = seldom(is_deficient, _height_by_correction, lambda left, *_: left, *given)
         if objective.intercept:
             left = left + rounding_of_products(mean, columns(params["weights"]), total)
         return left, jnp.zeros_like(left)
@@ -166,11 +167,6 @@ def _height_by_correction(
     # The gradient is that at the intercept of the params, which is the best one.
     excess = 0.5 * jnp.abs(jnp.sum(correction * gradient["weights"]))
     return jnp.where(jnp.all(jnp.asarray(objective.l2) == 0), excess, left)
-
-
-def _as_it_was(left: jax.Array, *rest: Any) -> jax.Array:
-    del rest
-    return left
 
 
 def _height_by_penalty(
