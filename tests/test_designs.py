@@ -7,7 +7,7 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent.designs import as_design
-from jaxdescent.kernels.blocks import WIDENED_BYTES
+from jaxdescent.kernels.blocks import WIDENED_BYTES, sum_over_strides
 from jaxdescent.kernels.products import part_length, run_length
 from tests.meshes import rows_over
 
@@ -310,15 +310,20 @@ def test_lengths_and_dtypes_of_a_function_are_looked_at_when_it_is_made():
 
 
 @pytest.mark.parametrize("features", [7, 256])
-@pytest.mark.parametrize("rows", [100_000, 100_096, 99_992, 12_344, 8 * 4099])
-def test_no_row_leaves_its_device_however_many_there_are(rows, features, several_devices):
-    """Runs of rows that lie on two devices would make XLA gather all of X."""
+@pytest.mark.parametrize("rows", [100_000, 100_096, 99_992, 12_344, 18_528, 8 * 4099])
+@pytest.mark.parametrize("in_strides", [False, True])
+def test_no_row_leaves_its_device_however_many_there_are(
+    rows, features, in_strides, several_devices
+):
+    """Runs or blocks of rows that lie on two devices would make XLA gather all of X."""
     placed = [
         jax.ShapeDtypeStruct(shape, jnp.float32, sharding=rows_over(8))
         for shape in ((rows, features), (rows,))
     ]
 
     def back(X, residual):
+        if in_strides:
+            return sum_over_strides(lambda X, r: r @ X, X, residual)
         return as_design(X).transposed_product(residual)
 
     compiled = jax.jit(back).lower(*placed).compile()

@@ -138,7 +138,7 @@ def _direct_bytes(question: Question) -> float:
     rows, features = structure.rows, structure.features
     if not _is_by_rows(question):
         # Cholesky factors, their inverses and products; and a block of X times the inverse.
-        turned = 2.0 / stride_count(rows, features) if structure.is_tall else 3.0
+        turned = 2.0 / stride_count(rows, features, structure.shards) if structure.is_tall else 3.0
         return itemsize * (9.0 * structure.smaller**2 + turned * structure.entries)
     # The result holds the factor; of a wide X the weights, before and after they are added.
     more = features * features if structure.is_tall else 2 * structure.unknowns

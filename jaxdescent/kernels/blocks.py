@@ -11,7 +11,7 @@ from jax import lax
 
 from jaxdescent.kernels import loops
 from jaxdescent.kernels.dtypes import compute_dtype
-from jaxdescent.kernels.platform import kept_apart
+from jaxdescent.kernels.platform import kept_apart, most_shards
 
 WIDENED_BYTES = 8 << 20
 """The bytes of X that are widened or copied at a time on a CPU, which fit the last-level cache."""
@@ -69,20 +69,21 @@ STRIDES, DEALT = (16, 8, 4, 2), 8
 taken; and the number of rows that are dealt together, because a TPU stores eight rows in a tile."""
 
 
-def stride_count(rows: int, features: int) -> int:
-    """The number of blocks into which :func:`sum_over_strides` deals the rows.
+def stride_count(rows: int, features: int, shards: int) -> int:
+    """The number of blocks into which :func:`sum_over_strides` deals rows that lie on this many
+    devices.
 
-    >>> stride_count(4096, 64), stride_count(4100, 64)
-    (16, 1)
+    >>> stride_count(4096, 64, 1), stride_count(4100, 64, 1), stride_count(4096, 64, 64)
+    (16, 1, 8)
     """
-    fitting = (k for k in STRIDES if rows % (k * DEALT) == 0 and rows >= k * features)
+    fitting = (k for k in STRIDES if rows % (k * DEALT * shards) == 0 and rows >= k * features)
     return next(fitting, 1)
 
 
 def sum_over_strides(of_block: Callable[..., jax.Array], X: jax.Array, *rows: jax.Array) -> Any:
     """``sum of_block(rows of X, rows...)`` over blocks, each of which has rows of every device.
 
-    A block is every k-th group of eight rows. If 8 k divides the number of rows in each device's
+    A block is every k-th group of eight rows. Since 8 k divides the number of rows in each device's
     shard, no row leaves its device, and the devices' sums are added once, after the last block.
     This is a form for accelerators. With few rows for each column there is one block.
 
@@ -92,7 +93,7 @@ def sum_over_strides(of_block: Callable[..., jax.Array], X: jax.Array, *rows: ja
     2016.0
     """
     length, features = X.shape
-    count = stride_count(length, features)
+    count = stride_count(length, features, most_shards())
     if count == 1:
         return of_block(X, *rows)
     dealt = [array.reshape(-1, count, DEALT, *array.shape[1:]) for array in (X, *rows)]

@@ -28,11 +28,13 @@ class Known(NamedTuple):
 
     Attributes:
       platform: the platform of their devices.
+      devices: the number of these devices.
       is_whole: whether all arrays lie in the memory of one device.
       is_small: whether they have so few bytes that compilation takes longer than the program runs.
     """
 
     platform: str
+    devices: int
     is_whole: bool
     is_small: bool
 
@@ -66,7 +68,8 @@ def known_of(tree: Any) -> Known | None:
     if not devices:
         return None
     platform = next(iter(devices)).platform
-    return Known(platform, len(devices) == 1 and is_on_device, size <= SMALL_BYTES)
+    is_whole = len(devices) == 1 and is_on_device
+    return Known(platform, len(devices), is_whole, size <= SMALL_BYTES)
 
 
 def is_on_one_cpu() -> bool:
@@ -88,6 +91,14 @@ def cpu_count() -> int:
         return jax.device_count("cpu")
     except RuntimeError:
         return 0
+
+
+def most_shards() -> int:
+    """The most devices over which the program that is traced may find rows: those of its arrays if
+    they exist, else all CPU devices.
+    """
+    known = compiled_for.value
+    return max(cpu_count(), 1) if known is None else known.devices
 
 
 def has_one_cpu() -> bool:

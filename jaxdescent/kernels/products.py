@@ -20,7 +20,7 @@ from jax import lax
 
 from jaxdescent.kernels.blocks import WIDENED_BYTES, Visit, block_rows, over_blocks
 from jaxdescent.kernels.dtypes import HIGHEST, compute_dtype
-from jaxdescent.kernels.platform import cpu_count, kept_apart, on_cpu, on_one_cpu
+from jaxdescent.kernels.platform import kept_apart, most_shards, on_cpu, on_one_cpu
 
 FEW_BLOCKS, BLOCK_GROUPS = 4, 4
 """An X of at least FEW_BLOCKS blocks whose rows have no equal groups is multiplied block by block,
@@ -82,7 +82,7 @@ def transposed_product(
     if _is_in_blocks(X, residual.dtype, center):
         return on_one_cpu(in_blocks, plain, is_whole=is_whole)
     if residual.size == X.shape[0]:
-        shards = 1 if is_whole else max(cpu_count(), 1)
+        shards = 1 if is_whole else most_shards()
         return on_cpu(lambda: _of_one_column(X, residual, shards), plain)
     return on_one_cpu(lambda: _transposed_on_cpu(X, residual), plain, is_whole=is_whole)
 
