@@ -39,9 +39,10 @@ class WideSolver:
     """More features than rows: ``w = A'a`` with ``(AA' + l2 I) a = t``, the minimum-norm solution.
 
     ``A = D (X - 1 x_bar')`` and ``t = D (y - y_bar)`` with ``D = diag(sqrt(s))``. The solve
-    includes one refinement step on ``a``: it takes one pass over X more, and without it a small
-    penalty leaves the value up to a hundred times further above the minimum. The solution does not
-    depend on ``params``.
+    includes one refinement step: it takes one pass over X more, and without it a small penalty
+    leaves the value up to a hundred times further above the minimum. The step is added to the
+    weights: ``A'(a + da)`` would be rounded like ``A'a`` again, whose terms are as much longer than
+    w as A is ill-conditioned. The solution does not depend on ``params``.
 
     If that matrix is too ill-conditioned (``is_ill``), and for several penalties, for which
     ``factor`` is None, the solution comes from QR of A' and the SVD of its triangle. With
@@ -128,9 +129,10 @@ def _solved(solver: WideSolver, objective: Any, params: Params) -> Params:
     targets, target_mean = centred_targets(objective.y, solver.weight, *means)
     root = jnp.sqrt(solver.weight)
     dual = solver.factor.apply(root * targets)
-    image = solver.centred(objective).product(solver.weights(objective, dual))
+    weights = solver.weights(objective, dual)
+    image = solver.centred(objective).product(weights)
     residual = root * (targets - image) - jnp.asarray(objective.l2, image.dtype) * dual
-    weights = solver.weights(objective, dual + solver.factor.apply(residual))
+    weights = weights + solver.weights(objective, solver.factor.apply(residual))
     return with_intercept(weights, solver.feature_mean, target_mean, params)
 
 
