@@ -16,6 +16,7 @@ from jaxdescent.methods.lbfgs.inverse_by_entries import InverseByEntries
 from jaxdescent.methods.line_search import FoundStep, LinePoint
 from jaxdescent.methods.line_searching import Line
 from jaxdescent.objectives import as_objective
+from tests.results import status
 
 pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day
 
@@ -300,3 +301,19 @@ def test_mixed_shapes_and_16_bit_storage():
     result = jd.minimize(function, params, jd.LBFGS(3))
     assert result.status == jd.Status.CONVERGED
     assert jax.tree.map(lambda x: x.dtype, result.params) == jax.tree.map(lambda x: x.dtype, params)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_slope_along_which_there_is_no_curvature_has_no_minimum(dtype, rng, x64):
+    """Steps led down to where every gradient is small beside the curvature times the params."""
+    for _ in range(12):
+        B, linear = rng.integers(-3, 4, size=(4, 3)), rng.integers(1, 9, size=4)
+        # The determinants are exact: the slope goes where the three columns do not lead.
+        assert round(np.linalg.det(np.column_stack([B, linear]))) != 0
+        bent = jd.Quadratic((B @ B.T).astype(dtype), linear.astype(dtype))
+        assert status(jd.minimize(bent, method=jd.LBFGS())) == "DIVERGED"
+        level = jd.Quadratic((B @ B.T).astype(dtype), (B @ [1, 2, -1]).astype(dtype))
+        result = jd.minimize(level, method=jd.LBFGS())
+        assert status(result) == "CONVERGED"
+        np.testing.assert_allclose(B.T @ np.asarray(result.params, float), [1, 2, -1], atol=1e-3)

@@ -56,7 +56,7 @@ class LineSearching(KeepingProgress):
         _, value, gradient = LinePoint.at(objective, params)
         norm = precision.norm(gradient)
         directions = self.directions(gradient, first_length(params, value, norm))
-        krylov = ConjugateSteps.start(norm.dtype) if objective.is_quadratic else None
+        krylov = ConjugateSteps.start(norm) if objective.is_quadratic else None
         return Searching(value, gradient, norm, Idle.start(value, norm), directions, krylov)
 
     def moved(
@@ -69,6 +69,10 @@ class LineSearching(KeepingProgress):
         if objective.is_quadratic:
             curvature = objective.curvature(params, direction).astype(slope.dtype)
             is_unbounded = (curvature < 0) & (norm > 0)
+            if krylov is not None and objective.lower_bound() is None:
+                squared = precision.squared_norm(direction)
+                krylov, is_endless = krylov.along(curvature, slope, squared)
+                is_unbounded |= is_endless
             first_step = jnp.where(curvature > 0, -slope / curvature, first_step)
             verdict, products = jnp.where(is_unbounded, Status.DIVERGED.value, RUNNING), 1
         start = LinePoint(params, value, gradient)

@@ -84,10 +84,28 @@ class ConjugateSteps(NamedTuple):
 
     ritz: SmallestRitz
     below: jax.Array  # the entry below the diagonal in the factor's next row
+    first_norm: jax.Array  # the gradient's, at the start
+    largest: jax.Array  # the largest curvature along a unit direction
 
     @classmethod
-    def start(cls, dtype: Any) -> ConjugateSteps:
-        return cls(SmallestRitz.start((), dtype), jnp.zeros((), dtype))
+    def start(cls, norm: jax.Array) -> ConjugateSteps:
+        zero = jnp.zeros_like(norm)
+        return cls(SmallestRitz.start((), norm.dtype), zero, norm, zero)
+
+    def along(
+        self, curvature: jax.Array, slope: jax.Array, squared: jax.Array
+    ) -> tuple[ConjugateSteps, jax.Array]:
+        """The state with what a direction of this squared length shows, and whether the quadratic
+        falls along it without end, as far as the dtype can tell: its curvature is rounding of the
+        largest one, and its slope is not.
+        """
+        limits = jnp.finfo(squared.dtype)
+        is_seen = squared > float(limits.tiny) / float(limits.eps)
+        quotient = jnp.where(is_seen, jnp.abs(curvature) / jnp.where(is_seen, squared, 1), 0)
+        largest = jnp.maximum(self.largest, quotient.astype(self.largest.dtype))
+        is_flat = is_seen & (quotient <= limits.eps * largest)
+        is_steep = -slope > float(limits.eps) ** 0.5 * self.first_norm * jnp.sqrt(squared)
+        return self._replace(largest=largest), is_flat & is_steep
 
     def after(
         self, step: jax.Array, slope: jax.Array, norm: jax.Array, new_norm: jax.Array
@@ -99,4 +117,4 @@ class ConjugateSteps(NamedTuple):
         root = jnp.where(has_moved, jax.lax.rsqrt(jnp.where(has_moved, alpha, 1)), 0)
         ritz = self.ritz.after(root, self.below)
         ritz = jax.tree.map(lambda a, b: jnp.where(has_moved, a, b), ritz, self.ritz)
-        return ConjugateSteps(ritz, root * (new_norm.astype(slope.dtype) / safe))
+        return self._replace(ritz=ritz, below=root * (new_norm.astype(slope.dtype) / safe))
