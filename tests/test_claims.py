@@ -402,6 +402,9 @@ def test_what_has_no_minimum_has_not_converged():
             lambda p: -jnp.sum(jnp.log(p)), np.float32([1, 3]), method, max_iterations=150
         )
         assert status(result) != "CONVERGED"
+    with jax.enable_x64(True):  # the gradient underflows at 5e307
+        result = jd.minimize(lambda p: -jnp.log(p), np.float64(3), jd.ConjugateGradient())
+        assert status(result) == "DIVERGED"
 
     def squared_logarithm(p):
         return jnp.log(p) ** 2

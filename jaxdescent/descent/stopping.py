@@ -157,7 +157,9 @@ def judge(
         if is_so is not False:
             status = lax.select(is_so, _code(code), status)
     if gives_up is not False or is_stagnated is not False:
-        is_lost = (status == Status.STAGNATED.value) & is_far
+        # So far away a gradient of zero has underflowed.
+        is_underflow = (status == Status.CONVERGED.value) & (norm == 0)
+        is_lost = ((status == Status.STAGNATED.value) | is_underflow) & is_far
         status = lax.select(is_lost, _code(Status.DIVERGED), status)
 
     watch = watch._replace(has_grown=norm > first_norm)
