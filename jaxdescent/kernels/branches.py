@@ -58,20 +58,26 @@ def seldom(
                 return lax.cond(needs, lambda: costly(*operands_of(own)), lambda: result)
 
             def of_block(slices: tuple[jax.Array, list[jax.Array], Any]) -> Any:
-                needs, own, result = slices
-                is_any = of_any(needs)
-                new = lax.cond(is_any, lambda: costly(*operands_of(own)), lambda: result)
-                return jax.tree.map(lambda new, old: jnp.where(needs, new, old), new, result)
+                # ``costly`` is batched, and not a branch that holds what was traced of it: it may
+                # set another precision, which JAX would not know where it batches the branch.
+                needs, own, usual = slices
+                each = jax.vmap(lambda _, own: costly(*operands_of(own)))
+                new = lax.cond(jnp.any(needs), lambda: each(needs, own), lambda: usual)
+                return jax.vmap(_where)(needs, new, usual)
 
             if at_once == 1:
                 return lax.map(of_member, (needs, mapped, results))
-            return loops.by_blocks(jax.vmap(of_block), ((needs, mapped, results),), at_once)
+            return loops.by_blocks(of_block, ((needs, mapped, results),), at_once)
 
         at = needs, leaves, results
         results = seldom(jnp.any(needs), replace, lambda *at: at[-1], *at)
         return results, jax.tree.map(lambda _: True, results)
 
     return choose(is_needed, operands)
+
+
+def _where(condition: jax.Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda new, old: jnp.where(condition, new, old), new, old)
 
 
 def unless_batched(is_needed: jax.Array) -> jax.Array:
