@@ -29,14 +29,17 @@ def value_in_double(function, params):
 
 
 @pytest.mark.first
-@pytest.mark.parametrize("start", [(-1.36, -4.68), (6.531929, -6.525354), (-2.6, 3.4)])
-@pytest.mark.parametrize("method", [None, jd.GradientDescent()], ids=str)
-def test_the_floor_of_a_stiff_curved_valley_is_no_minimum(start, method):
+def test_the_floor_of_a_stiff_curved_valley_is_no_minimum():
     """Across Beale's valley, which falls to 0.452 at infinity, the curvature is 1e6 and more."""
-    result = jd.minimize(beale, np.float32(start), method)
-    if status(result) == "CONVERGED":
-        assert value_in_double(beale, result.params) < 1e-8
-    assert float(result.suboptimality) > 0 or float(result.value) < 1e-8
+    converged = 0
+    for start in ((-1.36, -4.68), (6.531929, -6.525354), (-2.6, 3.4)):
+        for method in (None, jd.GradientDescent()):
+            result = jd.minimize(beale, np.float32(start), method)
+            if status(result) == "CONVERGED":
+                converged += 1
+                assert value_in_double(beale, result.params) < 1e-8
+            assert float(result.suboptimality) > 0 or float(result.value) < 1e-8
+    assert converged >= 1
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -147,13 +150,15 @@ def test_what_rounding_leaves_of_flat_directions_hides_no_minimum(rng, one_cpu):
 def test_a_traced_descent_claims_what_an_eager_one_does(rng, one_cpu):
     starts = rng.uniform(-6, 6, size=(6, 2)).astype(np.float32)
     traced = jax.jit(lambda start: jd.minimize(beale, start, jd.LBFGS(), max_iterations=200))
-    batch = jax.vmap(traced)(starts)
+    batch, claims = jax.vmap(traced)(starts), []
     for index, start in enumerate(starts):
         eager, inside = jd.minimize(beale, start, jd.LBFGS(), max_iterations=200), traced(start)
         assert status(eager) == status(inside)
         member = jax.tree.map(lambda leaf, index=index: leaf[index], batch)
+        claims += [("one", status(eager)), ("of many", status(member))]
         if status(member) == "CONVERGED":
             assert jd.certify(beale, member.params).kind != "not stationary"
+    assert all(claims.count((where, "CONVERGED")) >= 2 for where in ("one", "of many"))
 
 
 @pytest.mark.parametrize("method", [None, jd.GradientDescent()], ids=str)

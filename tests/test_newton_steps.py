@@ -153,7 +153,7 @@ def test_a_flat_direction_beside_steep_ones_refutes_claims(rng):
         z = turned @ x
         return entropies(z[1:], shares, scales) + 0.5 * flat * (z[0] - far) ** 2
 
-    above = []
+    above, converged = [], 0
     for _ in range(16):
         turned = np.linalg.qr(rng.normal(size=(200, 200)))[0].astype(np.float32)
         shares = (np.abs(rng.normal(size=199)) + 0.1).astype(np.float32)
@@ -167,7 +167,9 @@ def test_a_flat_direction_beside_steep_ones_refutes_claims(rng):
         left += 0.5 * float(flat) * (z[0] - float(far)) ** 2
         above.append(left / (TOLERANCE * abs(float(result.value))))
         if result.converged:
+            converged += 1
             assert above[-1] < FACTOR
+    assert converged >= 1
     assert np.sum(np.array(above) > FACTOR) >= 4  # the descent does end in the valley
 
 
@@ -405,6 +407,7 @@ def least_near_one(A, b, l2):
     "method", [jd.GradientDescent(), jd.ConjugateGradient(), jd.LBFGS()], ids=str
 )
 def test_a_minimum_whose_value_is_rounded_more_than_its_size_tells_is_claimed(method, x64, rng):
+    met = []
     for _ in range(10):
         A, l2 = rng.normal(size=(12, 3)), rng.choice([0, 1e-3])
         b = A @ rng.normal(size=3) + 0.01 * rng.normal(size=12)
@@ -416,7 +419,10 @@ def test_a_minimum_whose_value_is_rounded_more_than_its_size_tells_is_claimed(me
         for least in (1e-9, 1e-11, 1e-15):  # a tolerance that is named is met by the gradient
             own = jd.Tolerance(gradient=least, suboptimality=1e-9)
             strict = jd.minimize(near_one, np.zeros(3), method, args=(A, b, l2), tolerance=own)
-            assert status(strict) != "CONVERGED" or strict.gradient_norm <= least * strict.scale
+            if status(strict) == "CONVERGED":
+                met.append(least)
+                assert strict.gradient_norm <= least * strict.scale
+    assert met.count(1e-9) >= 5
 
 
 @pytest.mark.parametrize("power", [4, 6])
