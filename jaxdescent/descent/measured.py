@@ -3,41 +3,30 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent.descent.nearness import ROUNDED, CheckedPoint
-from jaxdescent.descent.stopping import judge, measured
+from jaxdescent.descent.nearness import ROUNDED, is_near_by
+from jaxdescent.descent.stopping import Stopping
+from jaxdescent.descent.suboptimality import NOISE_ULPS
 from jaxdescent.descent.watch import Loop
 from jaxdescent.inputs.functions import anew
 from jaxdescent.kernels import branches, loops
 from jaxdescent.kernels.platform import is_on_one_cpu
-from jaxdescent.methods import Method, Progress
+from jaxdescent.methods import Progress
 from jaxdescent.methods.protocol import measure
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective, Params
 from jaxdescent.result import History
-from jaxdescent.status import RUNNING
-from jaxdescent.tolerance import Check, ResolvedTolerance
+from jaxdescent.status import RUNNING, Status
+from jaxdescent.tolerance import Check
 
 
-class Measured(NamedTuple):
-    """The constants of a descent, and the progress, checks and verdicts at its params."""
-
-    objective: Objective
-    method: Method
-    tolerance: ResolvedTolerance
-    rounding: precision.Rounding
-    max_iterations: jax.Array
-    check_every: int
-    looks: bool = True
-    """Whether claims are tested by the structure, or by the function, inside the program."""
-    checks_in_loop: bool = False
-    """Whether a small program that is compiled for one call may hold the rules once: a method that
-    looks ahead then checks the start in the first turn of the loop."""
+class Measured(Stopping):
+    """A descent, and the progress and checks at its params."""
 
     def measure(self, params: Params) -> Progress:
         return measure(self.objective, params, self.max_iterations >= 0)
@@ -98,7 +87,11 @@ class Measured(NamedTuple):
         return loop._replace(**changes)
 
     def measured(self, loop: Loop) -> Loop:
-        """The loop with its value and gradient norm measured, and its claim tested by these."""
+        """The loop with its value and gradient norm measured, and its claim tested by these.
+
+        A descent that has converged by the estimates, but not by the measurement, has stagnated,
+        because the recurrences lead no further.
+        """
 
         def changes() -> dict[str, Any]:
             truth = self.method.measured(
@@ -106,14 +99,18 @@ class Measured(NamedTuple):
             )
             value = jnp.asarray(truth.value, loop.value.dtype)
             norm = jnp.asarray(truth.gradient_norm, loop.norm.dtype)
-            judged = self.tolerance, self._norms(loop.params, norm)
-            watch, status = measured(
-                loop.watch,
-                loop.status,
-                Progress(loop.value, loop.norm),
-                Progress(value, norm),
-                judged=judged,
-            )
+            noise = NOISE_ULPS * jnp.finfo(value.dtype).eps * jnp.abs(value)
+            rise = value - loop.value
+            rise = jnp.where(rise > noise, rise, 0)
+            watch = loop.watch._replace(suboptimality=loop.watch.suboptimality + rise)
+            norms, bound = self._norms(loop.params, norm), self.tolerance
+            has_failed = watch.was_near & ~is_near_by(watch, value, bound, norms)
+            was_below = bound.is_below_bound(loop.norm)
+            if was_below is not False:
+                is_above = ~bound.is_below_bound(norm)
+                has_failed = (has_failed | ~watch.was_near) & was_below & is_above
+            has_failed &= loop.status == Status.CONVERGED.value
+            status = jnp.where(has_failed, jnp.int32(Status.STAGNATED.value), loop.status)
             return {"value": value, "norm": norm, "watch": watch, "status": status}
 
         inputs = loop.params, self.objective
@@ -156,28 +153,15 @@ class Measured(NamedTuple):
             size = self.objective.size(loop.params)
         value = jnp.asarray(progress.value, loop.value.dtype)
         norm = jnp.asarray(progress.gradient_norm, loop.norm.dtype)
-        is_last, looks = loop.iteration >= self.max_iterations, loop.watch.looks
         check = Check(self.objective.unpacked(loop.params), value, norm, loop.iteration)
-        point = CheckedPoint(
-            self.objective,
-            self.tolerance,
+        judged = functools.partial(
+            self.judge,
+            loop,
             progress._replace(value=value, gradient_norm=norm),
-            last=Progress(loop.value, loop.norm),
-            checks=loop.checks,
-            size=size.astype(norm.dtype),
+            size.astype(norm.dtype),
             rounding=self._rounding_beside(loop.params, value.dtype),
             norms=self._norms(loop.params, norm),
-            eps=precision.epsilon(loop.params),
-        )
-        judged = functools.partial(
-            judge,
-            loop.watch,
-            point,
-            is_start=loop.iteration == 0,
-            is_last=is_last,
-            is_early=False if looks is None else (loop.iteration < looks.next) & ~is_last,
             is_stopped=self.tolerance.asks_to_stop(check),
-            patience=self.method.patience,
         )
         watch, status = loops.one_turn(judged) if self._calls_libraries(loop) else judged()
         seen = History(value, norm, watch.suboptimality)

@@ -43,158 +43,136 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent.descent.nearness import (
-    FACTORISED,
-    CheckedPoint,
-    is_certain,
-    is_near_by,
-    said_without_claim,
-    with_estimate,
-)
-from jaxdescent.descent.suboptimality import NOISE_ULPS
-from jaxdescent.descent.watch import SLACK, Watch
+from jaxdescent.descent.nearness import FACTORISED, Nearness, is_certain, with_bound_alone
+from jaxdescent.descent.watch import SLACK, Loop, Watch
 from jaxdescent.methods import Progress
+from jaxdescent.numerics import precision
 from jaxdescent.status import RUNNING, Status
-from jaxdescent.tolerance import ResolvedTolerance
 
 
-def judge(
-    watch: Watch,
-    point: CheckedPoint,
-    *,
-    is_start: Any,
-    is_last: Any,
-    is_early: Any,
-    is_stopped: jax.Array | bool,
-    patience: int,
-) -> tuple[Watch, jax.Array]:
-    """The status at a point; ``RUNNING`` if no rule ends the descent there.
+class Stopping(Nearness):
+    """A descent, and the rules that end it."""
 
-    Args:
-      watch: the scalars that the rules keep between checks.
-      point: the point.
-      is_start: whether the descent starts there.
-      is_last: whether no more iterations are allowed.
-      is_early: whether it is too early to claim anything after a claim was refuted.
-      is_stopped: whether the caller's predicate holds.
-      patience: the method's patience.
-    """
-    progress, last, tolerance, size = point.progress, point.last, point.tolerance, point.size
-    value, norm = progress.value, progress.gradient_norm
-    first_value = lax.select(is_start, value, watch.first_value)
-    first_norm = lax.select(is_start, norm, watch.first_norm)
-    watch = watch._replace(
-        first_value=first_value, first_norm=first_norm, size=watch.size.after(size, point.checks)
-    )
-    watch, is_converged, is_at_end = with_estimate(watch, point)
+    def judge(
+        self,
+        loop: Loop,
+        progress: Progress,
+        size: jax.Array,
+        *,
+        rounding: Any,
+        norms: Any,
+        is_stopped: jax.Array | bool,
+    ) -> tuple[Watch, jax.Array]:
+        """The watch and the status after a check; ``RUNNING`` if no rule ends the descent there.
 
-    # The bound is relative to the arithmetic's eps, and counts only if the value rose as well: when
-    # a descent leaves a saddle or a plateau, the gradient grows from almost nothing while the value
-    # falls.
-    bound = jnp.maximum(watch.reference, first_norm) / jnp.finfo(norm.dtype).eps
-    is_nan = jnp.isnan(value) | jnp.isnan(norm)
-    is_infinite = (jnp.abs(value) == jnp.inf) | (norm == jnp.inf)
-    is_diverged = ~is_start & (is_infinite | (is_nan & watch.has_grown)) | (
-        (norm > bound) & (bound > 0) & ~is_infinite & ~(value <= first_value)
-    )
+        Args:
+          loop: the loop, with the values of the check before.
+          progress: the values of this check.
+          size: the params' norm.
+          rounding: the change of the value by the rounding of params that ``size`` leaves out.
+          norms: the norm of the gradient, or of each leaf's, that its tolerance is compared with.
+          is_stopped: whether the caller's predicate holds.
+        """
+        value, norm, tolerance = progress.value, progress.gradient_norm, self.tolerance
+        eps, watch = precision.epsilon(loop.params), loop.watch
+        is_start, is_last = loop.iteration == 0, loop.iteration >= self.max_iterations
+        first_value = lax.select(is_start, value, watch.first_value)
+        first_norm = lax.select(is_start, norm, watch.first_norm)
+        watch = watch._replace(
+            first_value=first_value, first_norm=first_norm, size=watch.size.after(size, loop.checks)
+        )
+        watch, is_converged, is_at_end = self.with_estimate(loop, watch, progress, norms)
 
-    off = tolerance.off
-    is_endless = False if tolerance.has_changes else off.both
-    is_stagnated = gives_up = False
-    rounding = point.rounding
-    if watch.own_value is not None and progress.estimate is not None:
-        squared = jnp.asarray(progress.estimate.products, value.dtype)
-        rounding += 0.5 * point.eps**2 * squared
-    if is_endless is not True:
-        watch = watch.counted(last, progress, point.eps, rounding)
-        is_stagnated = watch.checks_without_progress >= SLACK * patience
-        if is_endless is not False:
-            is_stagnated = is_stagnated & ~is_endless
-    verdict = progress.verdict
-    if not (isinstance(verdict, int) and verdict == RUNNING):
-        verdict = _code(verdict)
-        ignored = (verdict == Status.STAGNATED.value) & is_endless
-        gives_up = (verdict != RUNNING) & ~ignored
-        is_at_end &= (verdict == Status.STAGNATED.value) | is_stagnated
-    else:
-        is_at_end &= is_stagnated
-    if is_early is not False:
-        # No bound was refuted. A descent that claims repeatedly to have converged, and makes no
-        # more progress, is as near to the minimum as rounding allows.
-        is_early &= watch.evidence >= FACTORISED
-        is_stagnated |= is_converged & is_early & (watch.checks_without_progress >= patience)
-        is_converged &= ~is_early
-    is_converged |= is_at_end
-    is_rounded = False
-    if watch.own_value is not None and is_endless is not True:
-        watch = watch.with_rounding(rounding, point.eps)
-        if off.suboptimality is not True:
-            is_rounded = is_converged & ~tolerance.allows(watch.suboptimality, value, watch.floor)
-    is_far = (size > _huge(size)) | (value < -_huge(value))
+        # The bound is relative to the arithmetic's eps, and counts only if the value rose as well:
+        # when a descent leaves a saddle or a plateau, the gradient grows from almost nothing while
+        # the value falls.
+        bound = jnp.maximum(watch.reference, first_norm) / jnp.finfo(norm.dtype).eps
+        is_nan = jnp.isnan(value) | jnp.isnan(norm)
+        is_infinite = (jnp.abs(value) == jnp.inf) | (norm == jnp.inf)
+        is_diverged = ~is_start & (is_infinite | (is_nan & watch.has_grown)) | (
+            (norm > bound) & (bound > 0) & ~is_infinite & ~(value <= first_value)
+        )
 
-    # If nothing at all changed, an update may have been held back.
-    is_changed = (value != last.value) | (norm != last.gradient_norm) | is_stagnated
-    is_small_change = tolerance.is_small_change(value, last.value)
-    if is_small_change is not False:
-        is_small_change = is_small_change & is_changed
-    is_small_step = False if watch.is_small_step is None else watch.is_small_step & is_changed
+        off = tolerance.off
+        is_endless = False if tolerance.has_changes else off.both
+        is_stagnated = gives_up = False
+        if watch.own_value is not None and progress.estimate is not None:
+            squared = jnp.asarray(progress.estimate.products, value.dtype)
+            rounding += 0.5 * eps**2 * squared
+        if is_endless is not True:
+            watch = watch.counted(loop, progress, eps, rounding)
+            is_stagnated = watch.checks_without_progress >= SLACK * self.method.patience
+            if is_endless is not False:
+                is_stagnated = is_stagnated & ~is_endless
+        verdict = progress.verdict
+        if not (isinstance(verdict, int) and verdict == RUNNING):
+            verdict = _code(verdict)
+            ignored = (verdict == Status.STAGNATED.value) & is_endless
+            gives_up = (verdict != RUNNING) & ~ignored
+            is_at_end &= (verdict == Status.STAGNATED.value) | is_stagnated
+        else:
+            is_at_end &= is_stagnated
+        if watch.looks is not None:
+            # No bound was refuted. A descent that claims repeatedly to have converged, and makes no
+            # more progress, is as near to the minimum as rounding allows.
+            is_early = (loop.iteration < watch.looks.next) & ~is_last
+            is_early &= watch.evidence >= FACTORISED
+            is_stagnated |= (
+                is_converged & is_early & (watch.checks_without_progress >= self.method.patience)
+            )
+            is_converged &= ~is_early
+        is_converged |= is_at_end
+        is_rounded = False
+        if watch.own_value is not None and is_endless is not True:
+            watch = watch.with_rounding(rounding, eps)
+            if off.suboptimality is not True:
+                is_rounded = is_converged & ~tolerance.allows(
+                    watch.suboptimality, value, watch.floor
+                )
+        is_far = (size > _huge(size)) | (value < -_huge(value))
 
-    # A later rule overrides the earlier ones. A rule that is False while tracing is not part of the
-    # program: XLA compiles a kernel for most of the operations that the rules share.
-    status = lax.select(is_last, _code(Status.MAX_ITERATIONS), _code(RUNNING))
-    for is_so, code in (
-        (gives_up, verdict),
-        (is_stagnated, Status.STAGNATED),
-        (is_stopped, Status.STOPPED),
-        (is_converged, Status.CONVERGED),
-        (is_rounded, Status.STAGNATED),
-        (is_small_change, Status.CONVERGED),
-        (is_small_step, Status.CONVERGED),
-        (tolerance.is_below_bound(norm), Status.CONVERGED),
-        (is_nan | is_infinite, Status.NON_FINITE),
-        (is_diverged, Status.DIVERGED),
-    ):
-        if is_so is not False:
-            status = lax.select(is_so, _code(code), status)
-    if gives_up is not False or is_stagnated is not False:
-        # So far away a gradient of zero has underflowed.
-        is_underflow = (status == Status.CONVERGED.value) & (norm == 0)
-        is_lost = ((status == Status.STAGNATED.value) | is_underflow) & is_far
-        status = lax.select(is_lost, _code(Status.DIVERGED), status)
+        # If nothing at all changed, an update may have been held back.
+        is_changed = (value != loop.value) | (norm != loop.norm) | is_stagnated
+        is_small_change = tolerance.is_small_change(value, loop.value)
+        if is_small_change is not False:
+            is_small_change = is_small_change & is_changed
+        is_small_step = False if watch.is_small_step is None else watch.is_small_step & is_changed
 
-    watch = watch._replace(has_grown=norm > first_norm)
-    if progress.estimate is None or not is_certain(progress.estimate):
-        is_no_claim = (status == Status.MAX_ITERATIONS.value) | (status == Status.STOPPED.value)
-        ends_itself = not isinstance(progress.verdict, int)
-        if ends_itself or tolerance.has_changes or off.suboptimality is not False:
-            # Other rules than that for the suboptimality may have ended the descent.
-            is_other = (status == Status.CONVERGED.value) & ~jnp.asarray(is_converged)
-            is_ended = (status == Status.CONVERGED.value) | (status == Status.STAGNATED.value)
-            is_no_claim |= is_other | (is_ended & off.suboptimality)
-        watch = said_without_claim(watch, point.objective, progress, is_no_claim)
-    return watch, status
+        # A later rule overrides the earlier ones. A rule that is False while tracing is not part of
+        # the program: XLA compiles a kernel for most of the operations that the rules share.
+        status = lax.select(is_last, _code(Status.MAX_ITERATIONS), _code(RUNNING))
+        for is_so, code in (
+            (gives_up, verdict),
+            (is_stagnated, Status.STAGNATED),
+            (is_stopped, Status.STOPPED),
+            (is_converged, Status.CONVERGED),
+            (is_rounded, Status.STAGNATED),
+            (is_small_change, Status.CONVERGED),
+            (is_small_step, Status.CONVERGED),
+            (tolerance.is_below_bound(norm), Status.CONVERGED),
+            (is_nan | is_infinite, Status.NON_FINITE),
+            (is_diverged, Status.DIVERGED),
+        ):
+            if is_so is not False:
+                status = lax.select(is_so, _code(code), status)
+        if gives_up is not False or is_stagnated is not False:
+            # So far away a gradient of zero has underflowed.
+            is_underflow = (status == Status.CONVERGED.value) & (norm == 0)
+            is_lost = ((status == Status.STAGNATED.value) | is_underflow) & is_far
+            status = lax.select(is_lost, _code(Status.DIVERGED), status)
 
-
-def measured(
-    watch: Watch, status: jax.Array, estimated: Progress, truth: Progress, *, judged: Any
-) -> tuple[Watch, jax.Array]:
-    """The watch and status after an estimated progress has been measured.
-
-    A descent that has converged by the estimates, but not by the measurement, has stagnated,
-    because the recurrences lead no further. ``judged`` is (tolerance, norms).
-    """
-    noise = NOISE_ULPS * jnp.finfo(truth.value.dtype).eps * jnp.abs(truth.value)
-    rise = truth.value - estimated.value
-    rise = jnp.where(rise > noise, rise, 0)
-    watch = watch._replace(suboptimality=watch.suboptimality + rise)
-    has_failed = watch.was_near & ~is_near_by(watch, truth.value, *judged)
-    bound: ResolvedTolerance = judged[0]
-    was_below = bound.is_below_bound(estimated.gradient_norm)
-    if was_below is not False:
-        is_above = ~bound.is_below_bound(truth.gradient_norm)
-        has_failed = (has_failed | ~watch.was_near) & was_below & is_above
-    has_failed &= status == Status.CONVERGED.value
-    return watch, lax.select(has_failed, _code(Status.STAGNATED), status)
+        watch = watch._replace(has_grown=norm > first_norm)
+        if progress.estimate is None or not is_certain(progress.estimate):
+            is_no_claim = (status == Status.MAX_ITERATIONS.value) | (status == Status.STOPPED.value)
+            ends_itself = not isinstance(progress.verdict, int)
+            if ends_itself or tolerance.has_changes or off.suboptimality is not False:
+                # Other rules than that for the suboptimality may have ended the descent.
+                is_other = (status == Status.CONVERGED.value) & ~jnp.asarray(is_converged)
+                is_ended = (status == Status.CONVERGED.value) | (status == Status.STAGNATED.value)
+                is_no_claim |= is_other | (is_ended & off.suboptimality)
+            is_unknown = is_no_claim & ~watch.is_steady
+            watch = with_bound_alone(watch, self.objective, value, norm, is_unknown)
+        return watch, status
 
 
 def _huge(number: jax.Array) -> float:

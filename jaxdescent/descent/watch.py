@@ -156,14 +156,14 @@ class Watch(NamedTuple):
             suboptimality=self.suboptimality + more.astype(self.suboptimality.dtype)
         )
 
-    def counted(self, last: Progress, progress: Progress, eps: float, rounding: Any) -> Watch:
+    def counted(self, last: Loop, progress: Progress, eps: float, rounding: Any) -> Watch:
         """The watch with the counts for STAGNATED; ``rounding`` is that of the value by params that
         are rounded, which a change must exceed to be progress.
         """
         value, norm = progress.value, progress.gradient_norm
         is_flat = jnp.abs(value - last.value) <= 4 * eps * jnp.abs(value) + rounding
         is_without_progress = is_flat & (norm >= self.lowest_norm)
-        is_unchanged = (value == last.value) & (norm == last.gradient_norm)
+        is_unchanged = (value == last.value) & (norm == last.norm)
         count = self.checks_without_progress + jnp.where(is_unchanged, SLACK, 1).astype(jnp.int32)
         lowest = jnp.minimum(self.lowest_norm, norm)
         if progress.is_provisional is not False:

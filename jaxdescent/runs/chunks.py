@@ -20,9 +20,8 @@ from jaxdescent import placement
 from jaxdescent.calls import programs
 from jaxdescent.calls.problem import Problem
 from jaxdescent.descent.loop import Descent, begun
-from jaxdescent.descent.nearness import said_without_claim
+from jaxdescent.descent.nearness import with_bound_alone
 from jaxdescent.descent.watch import Loop
-from jaxdescent.methods import Progress
 from jaxdescent.minimize import Setup, as_given
 from jaxdescent.result import Result
 from jaxdescent.status import RUNNING, Status
@@ -191,8 +190,8 @@ def _end(
             return loop._replace(evaluations=loop.evaluations + 1)
 
         loop = lax.cond(is_running & is_behind, caught_up, lambda loop: loop, loop)
-    progress = Progress(loop.value, loop.norm)
-    watch = said_without_claim(loop.watch, descent.objective, progress, is_running)
+    watch, is_unknown = loop.watch, is_running & ~loop.watch.is_steady
+    watch = with_bound_alone(watch, descent.objective, loop.value, loop.norm, is_unknown)
     result = descent.ended(loop._replace(watch=watch))
     return result._replace(status=jnp.where(is_running, status, result.status))
 
