@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import jaxdescent as jd
 from benchmarks.problems.classical import rosenbrock
 from jaxdescent.descent.suboptimality import Falling, Size
+from jaxdescent.methods import Progress
 from jaxdescent.numerics.ritz import SmallestRitz
 from tests.references import of_condition
 from tests.results import status
@@ -363,27 +364,28 @@ def test_the_smallest_ritz_value_follows_the_tridiagonal_matrix(seed):
 
 def test_the_rate_of_a_geometric_descent_gives_what_is_left():
     @jax.jit
-    def looked_at(falling, value, norm, before, index):
-        falling = falling.after(value, norm, index, 0.0, is_same=jnp.array(False))
-        return falling, falling.estimate(norm, before).suboptimality
+    def looked_at(falling, value, norm, last, index):
+        falling = falling.after(Progress(value, norm, curvature=0.0), *last, index)
+        return falling, falling.estimate(norm, last[1]).suboptimality
 
-    falling, before = Falling.start(jnp.float32, jnp.float32), np.float32(0)
+    falling, last = Falling.start(jnp.float32, jnp.float32), np.float32([np.nan, np.nan])
     for index in range(40):
         value, norm = np.float32(5 + 0.5**index), np.float32(0.5 ** (index / 2))
-        falling, suboptimality = looked_at(falling, value, norm, before, np.int32(index))
-        before = norm
+        falling, suboptimality = looked_at(falling, value, norm, last, np.int32(index))
+        last = np.float32([value, norm])
         if 8 <= index < 16:
             assert 0.5 <= float(suboptimality) / 0.5**index <= 10
 
 
 def test_a_check_without_any_change_says_nothing_about_the_rate():
-    falling = Falling.start(jnp.float32, jnp.float32)
+    falling, last = Falling.start(jnp.float32, jnp.float32), jnp.float32([jnp.nan, jnp.nan])
     for index in range(30):  # blocks end at some of these checks
         value, norm = jnp.float32(5 + 0.5**index), jnp.float32(0.5 ** (index / 2))
-        falling = falling.after(value, norm, jnp.int32(index), 2.0, jnp.array(False))
-        held = falling
+        progress = Progress(value, norm, curvature=2.0)
+        falling = falling.after(progress, *last, jnp.int32(index))
+        held, last = falling, (value, norm)
         for later in range(3):
-            held = held.after(value, norm, jnp.int32(index + 1 + later), 2.0, jnp.array(True))
+            held = held.after(progress, *last, jnp.int32(index + 1 + later))
         held = held._replace(left=falling.left)  # of this |g|, not of the larger one before
         np.testing.assert_array_equal(np.array(held, float), np.array(falling, float))
 

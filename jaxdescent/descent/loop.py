@@ -21,13 +21,14 @@ from jaxdescent.descent import at_once
 from jaxdescent.descent.fused_steps import FUSED_STEPS, Passes, Steps, fuses
 from jaxdescent.descent.host_params import initial_state, over_chunks
 from jaxdescent.descent.refutation import Refutable
-from jaxdescent.descent.watch import Loop, Watch
+from jaxdescent.descent.suboptimality import Falling, Size
+from jaxdescent.descent.watch import Looks, Loop, Watch
 from jaxdescent.kernels import loops
 from jaxdescent.methods import Method, Progress
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import checks
 from jaxdescent.result import History, Result
-from jaxdescent.status import RUNNING, Status
+from jaxdescent.status import RUNNING, Evidence, Status
 
 Params = Any
 
@@ -87,24 +88,38 @@ class Descent(Refutable):
         own_norm = None if starts_at_own else self.own_norm()
         state = initial_state(self.objective, self.method, params)
         norm_dtype = jnp.result_type(*jax.tree.leaves(precision.widen(params)))
-        watch = Watch.start(
-            own_norm,
-            value_dtype,
-            norm_dtype,
+        zero, never = jnp.zeros((), jnp.int32), jnp.array(False)
+        value, norm = jnp.full((), jnp.nan, value_dtype), jnp.full((), jnp.nan, norm_dtype)
+        falling = None if self.has_estimates else Falling.start(value_dtype, norm_dtype)
+        is_refutable = self.is_refutable(params, is_tried=self.looks)
+        watch = Watch(
+            own_norm=own_norm,
+            first_norm=norm,
+            first_value=value,
+            lowest_norm=jnp.full((), jnp.inf, norm_dtype),
+            checks_without_progress=zero,
+            has_grown=never if self.is_by_passes else None,
+            is_small_step=None if self.tolerance.step is None else never,
             own_value=self.objective.start_value(),
-            judges_steps=self.tolerance.step is not None,
-            judges_rate=not self.has_estimates,
-            is_refutable=self.is_refutable(params, is_tried=self.looks),
+            size=Size.start(norm_dtype),
+            falling=falling,
+            scale=norm,
+            suboptimality=jnp.full((), jnp.inf, value_dtype),
+            evidence=jnp.int32(Evidence.NONE.value),
+            floor=jnp.zeros((), value_dtype),
+            unsteady_at=zero,
+            is_steady=jnp.array(True),
+            was_near=never,
+            looks=Looks.none(value_dtype) if is_refutable else None,
         )
-        zero = jnp.zeros((), jnp.int32)
         loop = Loop(
             params=params,
             state=state,
             iteration=zero,
             evaluations=zero,
             status=zero,
-            value=watch.first_value,
-            norm=watch.first_norm,
+            value=value,
+            norm=norm,
             watch=watch,
             history=History(*[jnp.full((history,), jnp.nan, value_dtype)] * 3) if history else (),
             checks=zero,

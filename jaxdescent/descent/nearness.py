@@ -63,9 +63,8 @@ class Nearness(NamedTuple):
         value, norm, estimate = progress.value, progress.gradient_norm, progress.estimate
         tolerance, eps = self.tolerance, precision.epsilon(loop.params)
         if watch.falling is not None:
-            is_same = (value == loop.value) & (norm == loop.norm)
-            falling = watch.falling.after(value, norm, loop.checks, progress.curvature, is_same)
-            estimate = falling.estimate(norm, watch.falling.norm)
+            falling = watch.falling.after(progress, loop.value, loop.norm, loop.checks)
+            estimate = falling.estimate(norm, loop.norm)
             watch = watch._replace(falling=falling)
         assert estimate is not None
         is_factorised = estimate.rests_on(Evidence.FACTORISATION)

@@ -87,9 +87,10 @@ class Stopping(Nearness):
         # when a descent leaves a saddle or a plateau, the gradient grows from almost nothing while
         # the value falls.
         bound = jnp.maximum(watch.reference, first_norm) / jnp.finfo(norm.dtype).eps
+        has_grown = loop.norm > first_norm if watch.has_grown is None else watch.has_grown
         is_nan = jnp.isnan(value) | jnp.isnan(norm)
         is_infinite = (jnp.abs(value) == jnp.inf) | (norm == jnp.inf)
-        is_diverged = ~is_start & (is_infinite | (is_nan & watch.has_grown)) | (
+        is_diverged = ~is_start & (is_infinite | (is_nan & has_grown)) | (
             (norm > bound) & (bound > 0) & ~is_infinite & ~(value <= first_value)
         )
 
@@ -161,7 +162,8 @@ class Stopping(Nearness):
             is_lost = ((status == Status.STAGNATED.value) | is_underflow) & is_far
             status = lax.select(is_lost, _code(Status.DIVERGED), status)
 
-        watch = watch._replace(has_grown=norm > first_norm)
+        if watch.has_grown is not None:
+            watch = watch._replace(has_grown=norm > first_norm)
         if progress.estimate is None or not is_certain(progress.estimate):
             is_no_claim = (status == Status.MAX_ITERATIONS.value) | (status == Status.STOPPED.value)
             ends_itself = not isinstance(progress.verdict, int)

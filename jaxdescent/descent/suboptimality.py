@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdescent.methods.protocol import Estimate, implied_curvature
+from jaxdescent.methods.protocol import Estimate, Progress, implied_curvature
 from jaxdescent.numerics.ritz import caution
 from jaxdescent.objectives import Objective
 from jaxdescent.status import Evidence
@@ -64,7 +64,6 @@ class Falling(NamedTuple):
       share: ``sqrt(q) / (1 - q)`` of the last two blocks; infinite if ``|g|`` does not fall.
       pace: the factor by which ``|g|`` falls in a check at ``PACE`` times the rate of the last two
         blocks.
-      norm: ``|g|`` at the last check.
       expected: the estimate at the end of the last block; NaN before there is one.
       factor: the factor on estimates, at least 1.
       is_kept: whether the last block's decrease agreed with the estimate before it.
@@ -84,7 +83,6 @@ class Falling(NamedTuple):
     at_mean: jax.Array
     share: jax.Array
     pace: jax.Array
-    norm: jax.Array
     expected: jax.Array
     factor: jax.Array
     is_kept: jax.Array
@@ -109,7 +107,6 @@ class Falling(NamedTuple):
             at_mean=nan,
             share=infinite,
             pace=zero,
-            norm=zero,
             expected=nan_value,
             factor=one,
             is_kept=never,
@@ -119,17 +116,14 @@ class Falling(NamedTuple):
         )
 
     def after(
-        self,
-        value: jax.Array,
-        norm: jax.Array,
-        checks: jax.Array,
-        curvature: Any,
-        is_same: jax.Array,
+        self, progress: Progress, last_value: jax.Array, before: jax.Array, checks: jax.Array
     ) -> Falling:
-        """The state after one more check, where ``checks`` others came before it and ``curvature``
-        is the largest curvature that its step saw. A check at which nothing has changed
-        (``is_same``) says nothing about the rate.
+        """The state after one more check, where ``checks`` others came before it, the last with
+        this value and ``|g| = before``. A check at which nothing has changed says nothing about the
+        rate.
         """
+        value, norm = progress.value, progress.gradient_norm
+        is_same = (value == last_value) & (norm == before)
         total = self.total + jnp.where(is_same, 0, norm)
         length = self.length + jnp.where(is_same, 0, 1)
         ends = length >= jnp.maximum(LEAST_BLOCK, checks // BLOCK_SHARE)
@@ -149,9 +143,9 @@ class Falling(NamedTuple):
         factor = jnp.where(ends & (surprise >= 0), jnp.maximum(grown, 1), self.factor)
         # A step on which |g| falls more than tenfold may lead to a region that is flatter by as
         # much.
-        kept = jnp.minimum(10 * norm / jnp.where(self.norm > 0, self.norm, 1), 1)
-        seen_now = jnp.maximum(jnp.asarray(curvature, norm.dtype), 0.5 * self.curvature)
-        is_known = (self.norm > 0) & (seen_now < jnp.inf)
+        kept = jnp.minimum(10 * norm / jnp.where(before > 0, before, 1), 1)
+        seen_now = jnp.maximum(jnp.asarray(progress.curvature, norm.dtype), 0.5 * self.curvature)
+        is_known = (before > 0) & (seen_now < jnp.inf)
         new = Falling(
             value=jnp.where(ends, value, start),
             total=jnp.where(ends, 0, total),
@@ -161,7 +155,6 @@ class Falling(NamedTuple):
             at_mean=jnp.where(is_seen, mean, self.at_mean),
             share=jnp.where(ends, share.astype(norm.dtype), self.share),
             pace=jnp.where(ends, ratio ** (PACE / length.astype(ratio.dtype)), self.pace),
-            norm=norm,
             expected=self.expected,
             factor=factor,
             is_kept=jnp.where(ends, surprise <= 1, self.is_kept),
@@ -169,7 +162,7 @@ class Falling(NamedTuple):
             curvature=jnp.where(is_same, self.curvature, jnp.where(is_known, kept * seen_now, 0)),
             left=self.left,
         )
-        ratio = jnp.maximum(norm, self.norm) / new.at_mean
+        ratio = jnp.maximum(norm, before) / new.at_mean
         rate = (new.share * ratio * ratio).astype(factor.dtype)
         left = factor * new.decrease * rate
         left = jnp.where(jnp.isnan(left), jnp.inf, left)

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 from jaxdescent.descent.suboptimality import Falling, Size
 from jaxdescent.methods import Progress
-from jaxdescent.status import Evidence
 
 SLACK = 10
 """A check without any change counts as this many checks with changes by noise only."""
@@ -61,7 +60,8 @@ class Watch(NamedTuple):
       first_norm, first_value: gradient norm and value at the first check.
       lowest_norm: the lowest gradient norm so far.
       checks_without_progress: how many in a row; one without any change counts as ``SLACK``.
-      has_grown: whether the gradient norm at the last check exceeded the first.
+      has_grown: whether the gradient norm at the last check exceeded the first, or after the start
+        that of one more step; None if every step is checked, where the loop tells it.
       is_small_step: whether the last step was within the tolerance; None without one for steps.
       own_value: F, if the objective knows it, else None.
       size: the norm of the params, a scale for their changes.
@@ -83,7 +83,7 @@ class Watch(NamedTuple):
     first_value: jax.Array
     lowest_norm: jax.Array
     checks_without_progress: jax.Array
-    has_grown: jax.Array
+    has_grown: Any
     is_small_step: jax.Array | None
     own_value: jax.Array | None
     size: Size
@@ -96,40 +96,6 @@ class Watch(NamedTuple):
     is_steady: jax.Array
     was_near: jax.Array
     looks: Looks | None
-
-    @classmethod
-    def start(
-        cls,
-        own_norm: jax.Array | None,
-        value_dtype: Any,
-        norm_dtype: Any,
-        *,
-        own_value: jax.Array | None,
-        judges_steps: bool,
-        judges_rate: bool,
-        is_refutable: bool,
-    ) -> Watch:
-        """The state before the first check."""
-        return cls(
-            own_norm,
-            jnp.full((), jnp.nan, norm_dtype),
-            jnp.full((), jnp.nan, value_dtype),
-            jnp.full((), jnp.inf, norm_dtype),
-            jnp.zeros((), jnp.int32),
-            jnp.array(False),
-            jnp.array(False) if judges_steps else None,
-            own_value,
-            Size.start(norm_dtype),
-            Falling.start(value_dtype, norm_dtype) if judges_rate else None,
-            jnp.full((), jnp.nan, norm_dtype),
-            jnp.full((), jnp.inf, value_dtype),
-            jnp.int32(Evidence.NONE.value),
-            jnp.zeros((), value_dtype),
-            jnp.zeros((), jnp.int32),
-            jnp.array(True),
-            jnp.array(False),
-            Looks.none(value_dtype) if is_refutable else None,
-        )
 
     @property
     def reference(self) -> jax.Array:
