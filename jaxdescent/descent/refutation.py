@@ -42,10 +42,8 @@ from jaxdescent.kernels import loops
 from jaxdescent.kernels.branches import seldom
 from jaxdescent.kernels.platform import on_one_cpu
 from jaxdescent.numerics import precision
-from jaxdescent.numerics.ritz import caution
-from jaxdescent.objectives import Objective, Params
+from jaxdescent.objectives import Params
 from jaxdescent.status import RUNNING, Evidence, Status
-from jaxdescent.tolerance import ResolvedTolerance
 
 PAUSE = 4
 """After a refuted claim the next one is made after a quarter more iterations, so that few looks are
@@ -143,27 +141,13 @@ class Refutable(Measured):
         return singular_values.at_hand(regression, loop.params, allowed)
 
     def _function_seen_by_host(self, loop: Loop, asked: Asked) -> Look | None:
-        floor, least = (
-            float(loop.watch.floor),
-            self.tolerance.allowed(np.asarray(loop.value), 0, np),
-        )
-        is_blurred = bool(asked.is_looked_at) and floor > float(least)
+        least = self.tolerance.allowed(np.asarray(loop.value), 0, np)
+        is_blurred = bool(asked.is_looked_at) and float(loop.watch.floor) > float(least)
         if not self.is_seen_by_host(loop.params, is_blurred=is_blurred):
             return None
         from jaxdescent.descent.looks import few_unknowns  # regressions go without it
 
-        size = loop.watch.size
-        look = few_unknowns.at_hand(
-            self.objective,
-            loop.params,
-            value=float(loop.value),
-            size=float(np.maximum(size.now, size.before)),
-            tolerance=float(self.tolerance.suboptimality),
-        )
-        if look is None:
-            return None
-        with np.errstate(over="ignore"):  # a decrease beyond the dtype is infinite
-            return look._replace(falls=np.asarray(look.falls, loop.value.dtype))
+        return few_unknowns.at_hand(self.objective, self.tolerance, loop)
 
     def looked_at(self, loop: Loop) -> Loop:
         """The loop after a look at its claim, which has been measured.
@@ -315,32 +299,22 @@ class Refutable(Measured):
 
         if not members:
             return by(newton_steps.look)
-        return on_one_cpu(lambda: by(_look_in_double, members), lambda: by(newton_steps.look))
+        return on_one_cpu(
+            lambda: by(few_unknowns.in_program, members), lambda: by(newton_steps.look)
+        )
 
     def _look_at_structure(self, loop: Loop, asked: Asked) -> Look:
         """The look at the claim by the structure. Under ``vmap`` a plain branch would copy X for
         every member.
         """
-        params, seen = precision.widen(loop.params), None
+        params, reached = precision.widen(loop.params), None
         if self.method.estimates(self.objective):
             reached = loop.norm / jnp.sqrt(2 * asked.known).astype(loop.norm.dtype)
-            seen = scaled_step.Resolved(caution(loop.norm.dtype), reached)
         regression, allowed = self.objective.linear_regression, asked.allowed
         look = functools.partial(scaled_step.look_at_regression, is_small=self._is_small)
         of = regression
         if regression is None:
             look, of = scaled_step.look_at_quadratic, self.objective
-        inputs = of, params, seen, allowed.astype(jnp.result_type(*jax.tree.leaves(params)))
+        inputs = of, params, reached, allowed.astype(jnp.result_type(*jax.tree.leaves(params)))
         dtype = inputs[-1].dtype
         return seldom(asked.is_looked_at, look, lambda *inputs: Look.nothing(dtype), *inputs)
-
-
-def _look_in_double(
-    objective: Objective, tolerance: ResolvedTolerance, loop: Loop, asked: Asked
-) -> Look:
-    """The look in a program for one CPU, by the rule of certificates."""
-    from jaxdescent.descent.looks import few_unknowns
-
-    how = {"value": loop.value, "size": loop.watch.size.scale, "tolerance": tolerance.suboptimality}
-    how["is_asked"] = asked.is_looked_at
-    return few_unknowns.in_program(objective, loop.params, **how)

@@ -23,7 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jaxdescent.descent.looks import Look
+from jaxdescent.descent.looks import Asked, Look
+from jaxdescent.descent.watch import Loop
 from jaxdescent.inputs.functions import anew
 from jaxdescent.kernels import loops
 from jaxdescent.kernels.branches import seldom
@@ -35,6 +36,7 @@ from jaxdescent.objectives.stationary import dense_hessian
 from jaxdescent.second_order import stationarity
 from jaxdescent.second_order.curvature import AGREEMENT, Curvature, as_double, double
 from jaxdescent.second_order.newton import Newton
+from jaxdescent.tolerance import ResolvedTolerance
 
 MOST_ALWAYS = 128
 """The most unknowns for which every claim is looked at. With more, the eigenvalues take longer than
@@ -126,31 +128,25 @@ def _sizes(objective: Objective, params: Params) -> tuple[int, int]:
     return size, sum(np.size(leaf) for leaf in jax.tree.leaves(objective))
 
 
-def at_hand(
-    objective: Objective, params: Params, *, value: float, size: float, tolerance: float
-) -> Look | None:
-    """The look at a concrete point; None if the function cannot be computed in float64, or is
-    another one there.
-
-    Args:
-      objective: a function, or a quadratic form.
-      params: the point.
-      value: the value in the params' own dtype.
-      size: the params' norm, at the point or on the way to it.
-      tolerance: the relative tolerance of the value.
+def at_hand(objective: Objective, tolerance: ResolvedTolerance, loop: Loop) -> Look | None:
+    """The look at a claim whose arrays are concrete; None if the function cannot be computed in
+    float64, or is another one there.
     """
-    curvature = _curvature(objective, params)
+    curvature, size = _curvature(objective, loop.params), loop.watch.size
     try:
         numbers = jax.device_get(curvature.run(_expansion))
     except Exception:  # a function may raise any error in float64
         return None
-    judged = _judged(True, numbers, value, size, tolerance, eps=curvature.eps)
+    given = loop.value, np.maximum(size.now, size.before), tolerance.suboptimality
+    judged = _judged(True, numbers, *map(float, given), eps=curvature.eps)
     if not judged.is_known:
         return None
     there = None
     if judged.is_flat or judged.is_doubtful:
         there = np.asarray(curvature.run(_values, judged.parts, judged.step))
-    return _look(judged, there, np)
+    look = _look(judged, there, np)
+    with np.errstate(over="ignore"):  # a decrease beyond the dtype is infinite
+        return look._replace(falls=np.asarray(look.falls, loop.value.dtype))
 
 
 def prepare(objective: Objective, params: Params) -> None:
@@ -166,14 +162,14 @@ def _curvature(objective: Objective, params: Params) -> Curvature:
 
 
 def in_program(
-    objective: Objective, params: Params, *, is_asked: Any, value: Any, size: Any, tolerance: Any
+    objective: Objective, tolerance: ResolvedTolerance, loop: Loop, asked: Asked
 ) -> Look:
     """:func:`at_hand` in a program for one CPU, which calls the host for LAPACK; nothing is refuted
     or exact if the function is another one in float64. Of a batch the look means nothing for
     members that are not asked.
     """
-    wide, dtype = precision.widen(params), jnp.result_type(value)
-    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    wide, dtype = precision.widen(loop.params), loop.value.dtype
+    count, _ = _sizes(objective, wide)
     with double():
         numbers = _expansion(objective, wide)
         flag, number = jax.ShapeDtypeStruct((), bool), jax.ShapeDtypeStruct((), np.float64)
@@ -183,8 +179,9 @@ def in_program(
         end = stationarity.Expected(number, number)
         like = _Judged(flag, flag, flag, number, flag, flag, parts, step, number, end, number)
         of = functools.partial(_judged, eps=precision.epsilon(wide))
-        given = (numbers, value, size, jnp.asarray(tolerance, jnp.float64))
-        judged = host_call(of, like, is_asked, *given, vmap_method="broadcast_all")
+        relative = jnp.asarray(tolerance.suboptimality, jnp.float64)
+        given = asked.is_looked_at, numbers, loop.value, loop.watch.size.scale, relative
+        judged = host_call(of, like, *given, vmap_method="broadcast_all")
         leaves, structure = jax.tree.flatten((objective, wide, judged.parts, judged.step))
 
         def measured(*leaves: jax.Array) -> jax.Array:

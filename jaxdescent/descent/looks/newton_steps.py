@@ -65,21 +65,11 @@ STEEP = 10.0
 """The factor by which the gradient must exceed its tolerance to refute a claim."""
 
 
-class Seen(NamedTuple):
-    """The lowest value and the curvature that a look has found.
-
-    Attributes:
-      lowest: the lowest value at the ends of the steps.
-      curvature: an estimated upper bound on the largest curvature.
-      decrement: half the squared Newton decrement; infinite if the steps do not find it.
+class Steps(NamedTuple):
+    """The state of the steps; at their end with an estimated upper bound on the largest curvature,
+    and half the squared Newton decrement, infinite if the steps do not find it.
     """
 
-    lowest: jax.Array
-    curvature: jax.Array
-    decrement: jax.Array
-
-
-class _Look(NamedTuple):
     place: jax.Array
     step: jax.Array
     residual: jax.Array
@@ -123,7 +113,7 @@ def seen_at(
     is_claim: Any = True,
     allowed: Any = math.inf,
     most: Any = MOST_STEPS,
-) -> Seen:
+) -> Steps:
     """The lowest value, the curvature and the Newton decrement that conjugate gradients find at
     ``params``.
 
@@ -138,7 +128,7 @@ def seen_at(
     fractions = jnp.asarray((0.0, *FRACTIONS), x.dtype)
     draw = randomness.normal(x.shape, randomness.fold(5), x.dtype)
     zero = jnp.zeros((), x.dtype)
-    look = _Look(
+    look = Steps(
         place=jnp.zeros((), jnp.int32),
         step=jnp.zeros_like(x),
         residual=jnp.zeros_like(x),
@@ -153,7 +143,7 @@ def seen_at(
         is_settled=jnp.array(False),
     )
 
-    def advanced(look: _Look) -> _Look:
+    def advanced(look: Steps) -> Steps:
         fraction = fractions[jnp.maximum(look.place - MOST_STEPS, 0)]
         at = unravel(x + fraction * look.unit * look.step)
         value, *columns = _evaluated(objective, at, unravel(look.direction))
@@ -179,7 +169,7 @@ def seen_at(
         is_enough = jnp.where(is_claim, squared <= fallen, is_settled)
         is_enough &= (unit * (unit * decrement) <= little) | is_settled
         is_over = ~is_new | ((is_enough | (look.place >= most)) & (look.place >= few))
-        return _Look(
+        return Steps(
             place=jnp.where(is_over, jnp.maximum(look.place, MOST_STEPS), look.place) + 1,
             step=look.step + rate * look.direction,
             residual=residual,
@@ -197,7 +187,8 @@ def seen_at(
     look = lax.while_loop(lambda look: look.place < MOST_STEPS + fractions.size, advanced, look)
     bound = SHARE * float(x.size) ** 0.5 * look.curvature
     decrement = look.unit * (look.unit * look.decrement)
-    return Seen(look.lowest, bound, jnp.where(look.is_settled, decrement, jnp.inf))
+    decrement = jnp.where(look.is_settled, decrement, jnp.inf)
+    return look._replace(curvature=bound, decrement=decrement)
 
 
 def _evaluated(

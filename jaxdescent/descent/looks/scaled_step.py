@@ -34,6 +34,7 @@ from jaxdescent.descent.looks import Look, singular_values
 from jaxdescent.designs import as_design
 from jaxdescent.kernels.branches import seldom
 from jaxdescent.kernels.platform import on_cpu
+from jaxdescent.numerics.ritz import caution
 from jaxdescent.objectives import Objective, Params
 from jaxdescent.regression import LinearRegression
 from jaxdescent.regression.solve.lapack_factor import ULPS
@@ -42,24 +43,10 @@ STEPS = 8
 """The most steps of conjugate gradients."""
 
 
-class Resolved(NamedTuple):
-    """The curvatures that a method with its own estimate resolves; below them a look is needed.
-
-    Attributes:
-      ratio: the largest ratio of the largest curvature to the smallest at which the method's
-        estimate still accounts for the smallest (:func:`jaxdescent.numerics.ritz.caution`).
-      reached: the root of the largest curvature along which a gradient of the final norm could
-        lower the value by more than is allowed.
-    """
-
-    ratio: float
-    reached: jax.Array
-
-
 def look_at_regression(
     regression: LinearRegression,
     params: Params,
-    seen: Resolved | None = None,
+    reached: jax.Array | None = None,
     allowed: Any = 0.0,
     *,
     is_small: bool = False,
@@ -74,16 +61,16 @@ def look_at_regression(
     Args:
       regression: the regression, whose X and y are known.
       params: the point where the claim was made.
-      seen: the curvatures that the method resolves: if the method resolves all unknowns' own
-        curvatures, the decrease counts as zero after the first pass. None for a method that
-        estimates none.
+      reached: the root of the largest curvature along which a gradient of the final norm could
+        lower the value by more than is allowed, of a method with its own estimate: if the method
+        resolves all unknowns' own curvatures, the decrease counts as zero after the first pass.
       allowed: by how much the value may be above the minimum.
       is_small: whether LAPACK may look.
     """
 
     def by_one_step() -> Look:
         lengths = _lengths_of(regression)
-        is_needed = _is_uneven(lengths, seen)
+        is_needed = _is_uneven(lengths, reached)
         falls = seldom(is_needed, _fall_of_regression, _nothing, regression, params, lengths)
         return Look.refuting(falls, allowed)
 
@@ -155,14 +142,14 @@ def _root_of_penalty(regression: LinearRegression, dtype: Any) -> jax.Array:
 
 
 def look_at_quadratic(
-    objective: Objective, params: Params, seen: Resolved | None = None, allowed: Any = 0.0
+    objective: Objective, params: Params, reached: jax.Array | None = None, allowed: Any = 0.0
 ) -> Look:
     """A look by one step on a quadratic form whose Hessian is stored: two products with it."""
     matrix = objective.hessian_array
     assert matrix is not None  # a look is possible only then
     diagonal = jnp.diagonal(matrix).astype(jax.tree.leaves(params)[0].dtype)
     lengths = jnp.sqrt(jnp.maximum(diagonal, 0))[:, None]
-    is_needed = _is_uneven(lengths, seen)
+    is_needed = _is_uneven(lengths, reached)
     falls = seldom(is_needed, _fall_of_quadratic, _nothing, objective, params, lengths)
     return Look.refuting(falls, allowed)
 
@@ -189,16 +176,16 @@ def _nothing(objective: Objective, params: Params, *rest: Any) -> jax.Array:
     return jnp.zeros((), jnp.result_type(*jax.tree.leaves(params)))
 
 
-def _is_uneven(lengths: jax.Array | None, seen: Resolved | None) -> jax.Array:
+def _is_uneven(lengths: jax.Array | None, reached: jax.Array | None) -> jax.Array:
     """Whether a column is so short that the method may not have resolved its curvature."""
-    if lengths is None or seen is None:
+    if lengths is None or reached is None:
         # Without lengths the step goes along the gradient, which an estimate has used already.
-        return jnp.array(seen is None)
+        return jnp.array(reached is None)
     longest = jnp.max(lengths)
     shares = lengths / jnp.where(longest > 0, longest, 1)
     shortest = jnp.min(jnp.where(shares > 0, shares, 1))
-    is_even = jnp.sum(jnp.square(shares)) <= seen.ratio * jnp.square(shortest)
-    return ~is_even | (seen.reached > shortest * longest)
+    is_even = jnp.sum(jnp.square(shares)) <= caution(reached.dtype) * jnp.square(shortest)
+    return ~is_even | (reached > shortest * longest)
 
 
 class _Units(NamedTuple):
