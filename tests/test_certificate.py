@@ -237,7 +237,7 @@ def test_a_hundred_thousand_unknowns_need_no_dense_matrix():
     curvature = Curvature.at(as_objective(tied), np.zeros(n, np.float32))
     with jax.enable_x64(True):
         state = lanczos.State.begun(curvature.direction(0))
-        steps = lanczos.LanczosSteps(64, 0.0, np.zeros(lanczos.STEPS))
+        steps = 64, np.zeros(lanczos.STEPS)
         inputs = (curvature.objective, curvature.params, None, state, steps)
         program = programs.compiled(lanczos.continued, inputs)
         compiled = program.lower(*inputs).compile()

@@ -41,35 +41,23 @@ STEPS = 64
 
 
 class State(NamedTuple):
-    """The state of the process: its last two vectors, the coefficient between them, and a weighted
-    sum of its vectors, or None. A coefficient of zero marks the start, which has no vectors before
-    it.
+    """The state of the process: its last two vectors, the coefficient between them, the largest
+    ``|alpha|``, and a weighted sum of its vectors, or None. A coefficient of zero marks the start,
+    which has no vectors before it.
     """
 
     previous: Params
     current: Params
     beta: Any
+    largest: Any
     total: Params | None
 
     @classmethod
     def begun(cls, start: Params, *, is_summed: bool = False) -> State:
         """The state of a process that begins with a unit vector."""
         dtype = np.result_type(*(leaf.dtype for leaf in jax.tree.leaves(start)))
-        return cls(start, start, np.zeros((), dtype), start if is_summed else None)
-
-
-class LanczosSteps(NamedTuple):
-    """The steps that a run of the program is to make.
-
-    Attributes:
-      count: the most steps.
-      largest: the largest ``|alpha|`` before.
-      weights: of the steps' vectors in the state's sum, (``STEPS``,).
-    """
-
-    count: Any
-    largest: Any
-    weights: Any
+        zero = np.zeros((), dtype)
+        return cls(start, start, zero, zero, start if is_summed else None)
 
 
 @dataclasses.dataclass(eq=False)
@@ -105,9 +93,8 @@ class Process:
             self.state = self._begun(self.curvature.direction(0))
         target = self.steps + steps
         while not self.is_exhausted and self.steps < target:
-            largest, count = max(map(abs, self.diagonal), default=0.0), target - self.steps
-            weights = np.zeros(min(count, STEPS))
-            self.state, diagonal, off_diagonal = self._continued(self.state, largest, weights)
+            weights = np.zeros(min(target - self.steps, STEPS))
+            self.state, diagonal, off_diagonal = self._continued(self.state, weights)
             self.diagonal += diagonal
             self.off_diagonal += off_diagonal
             self.is_exhausted = len(diagonal) < len(weights)
@@ -142,7 +129,7 @@ class Process:
         _, weights = extreme_pair(self.diagonal, self.off_diagonal[:-1], 0)
         state = State.begun(self.curvature.direction(0), is_summed=True)
         for first in range(0, len(weights), STEPS):
-            state, *_ = self._continued(state, 0.0, weights[first : first + STEPS])
+            state, *_ = self._continued(state, weights[first : first + STEPS])
         of = self.curvature
         start = of.as_column(state.total)
         start = start / np.linalg.norm(start)
@@ -180,7 +167,7 @@ class Process:
 
     def _once(self, start: Params) -> tuple[State, float, float]:
         """The first step of a process that begins with a vector, and its coefficients."""
-        state, diagonal, off_diagonal = self._continued(self._begun(start), 0.0, np.zeros(1))
+        state, diagonal, off_diagonal = self._continued(self._begun(start), np.zeros(1))
         return state, diagonal[0], off_diagonal[0]
 
     def _begun(self, start: Params) -> State:
@@ -190,12 +177,12 @@ class Process:
         return State.begun(start, is_summed=self.curvature.size <= DRAWN_BY_HOST)
 
     def _continued(
-        self, state: State, largest: float, weights: np.ndarray
+        self, state: State, weights: np.ndarray
     ) -> tuple[State, list[float], list[float]]:
         filled = np.zeros(STEPS, state.beta.dtype)
         filled[: len(weights)] = weights
-        steps = LanczosSteps(len(weights), largest, filled)
-        state, *coefficients, count = self.curvature.run(continued, self.scale, state, steps)
+        inputs = self.scale, state, (len(weights), filled)
+        state, *coefficients, count = self.curvature.run(continued, *inputs)
         diagonal, off_diagonal = (
             np.asarray(each, np.float64)[: int(count)].tolist() for each in coefficients
         )
@@ -203,27 +190,28 @@ class Process:
 
 
 def continued(
-    objective: Objective, params: Params, scale: Params | None, state: State, steps: LanczosSteps
+    objective: Objective, params: Params, scale: Params | None, state: State, steps: Any
 ) -> tuple[State, jax.Array, jax.Array, jax.Array]:
-    """The state after more steps, their coefficients, and their number.
+    """The state after more steps, their coefficients, and their number. ``steps`` are the most
+    steps, and the weights of their vectors in the state's sum, (``STEPS``,).
 
     The three-term recurrence is used without reorthogonalisation. Rounding then produces copies of
     extreme eigenvalues, but does not move the extremes.
     """
-    dtype = state.beta.dtype
-    zeros = jnp.zeros_like(steps.weights)
+    (most, weights), dtype = steps, state.beta.dtype
+    zeros = jnp.zeros_like(weights)
 
     def times(tree: Params) -> Params:
         return tree if scale is None else jax.tree.map(jnp.multiply, scale, tree)
 
     def iterate(carry: Any) -> Any:
-        state, diagonal, off_diagonal, largest, index, _ = carry
+        state, diagonal, off_diagonal, index, _ = carry
         image = times(objective.hessian_product(params, times(state.current)))
         alpha = precision.inner(state.current, image)
         image = add_scaled(image, -alpha, state.current)
         image = add_scaled(image, -state.beta, state.previous)
         length = precision.norm(image)
-        weight, is_begun = steps.weights[index], state.beta > 0
+        weight, is_begun = weights[index], state.beta > 0
         total = state.total
         if total is not None:
             total = jax.tree.map(
@@ -233,21 +221,14 @@ def continued(
             )
         diagonal = diagonal.at[index].set(alpha.astype(dtype))
         off_diagonal = off_diagonal.at[index].set(length.astype(dtype))
-        largest = jnp.maximum(largest, jnp.abs(alpha).astype(dtype))
+        largest = jnp.maximum(state.largest, jnp.abs(alpha).astype(dtype))
         goes_on = length > EXHAUSTED * jnp.finfo(dtype).eps * largest
-        state = State(state.current, scaled(inverse(length), image), length.astype(dtype), total)
-        return state, diagonal, off_diagonal, largest, index + 1, goes_on
+        image, length = scaled(inverse(length), image), length.astype(dtype)
+        state = State(state.current, image, length, largest, total)
+        return state, diagonal, off_diagonal, index + 1, goes_on
 
-    carry = (
-        state,
-        zeros,
-        zeros,
-        jnp.asarray(steps.largest, dtype),
-        jnp.zeros((), jnp.int32),
-        jnp.array(True),
-    )
-    carry = lax.while_loop(lambda carry: carry[-1] & (carry[-2] < steps.count), iterate, carry)
-    return carry[0], carry[1], carry[2], carry[4]
+    carry = state, zeros, zeros, jnp.zeros((), jnp.int32), jnp.array(True)
+    return lax.while_loop(lambda carry: carry[-1] & (carry[-2] < most), iterate, carry)[:-1]
 
 
 def row_norms(objective: Objective, params: Params, *, probes: int) -> Params:

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -142,9 +143,8 @@ def judged(spectrum: Spectrum, tolerance: float) -> Verdict:
         size = length if length > 0 else 1.0
         bound = tolerance * spectrum.size * size
         return Verdict(norm <= bound, math.nan, None, size, norm, bound)
-    point = _Point.of(params, value, gradient, step, decrement)
-    worth = 0.5 * spectrum.size * np.where(point.is_short, point.size, length) ** 2
-    return point.judged(worth, 0.0, tolerance, eps, tolerance)
+    how = {"tolerance": tolerance, "eps": eps, "floor": tolerance}
+    return _judged((params, value, gradient), (step, decrement), lambda: spectrum.size, **how)
 
 
 def by_newton(
@@ -165,16 +165,13 @@ def by_newton(
       The verdict; whether Newton's step is long by eigenvalues alone that rounding of the data may
       change; and the value that is expected at the end of the step, which decides then.
     """
-    worth = newton.worth(params)
+    here, worth = (params, value, gradient), newton.worth(params)
+    how = {"tolerance": tolerance, "eps": eps, "floor": tolerance if floor is None else floor}
 
     def judged(newton: Newton) -> Verdict:
-        step, decrement = newton.step(gradient), newton.decrement(gradient)
-        point, scale = _Point.of(params, value, gradient, step, decrement), worth
-        if np.any(point.is_at_zero):
-            length = np.where(point.is_short, point.size, np.linalg.norm(params, axis=-1))
-            scale = np.where(point.is_at_zero, 0.5 * newton.largest * length**2, worth)
+        found = newton.step(gradient), newton.decrement(gradient)
         flat = newton.flat_share(gradient, params)
-        return point.judged(scale, flat, tolerance, eps, tolerance if floor is None else floor)
+        return _judged(here, found, lambda: newton.largest, worth, flat, **how)
 
     verdict = without = judged(newton)
     if not np.all(verdict.is_stationary):
@@ -199,49 +196,38 @@ class Expected(NamedTuple):
         return abs(there - self.value) <= self.slack
 
 
-class _Point(NamedTuple):
-    """A point, or several: the value, the gradient, Newton's step and its decrement; whether the
-    params are zero at the stationary point; and X.
+def _judged(
+    here: tuple[np.ndarray, Any, np.ndarray],
+    newton: tuple[np.ndarray, Any],
+    largest: Callable[[], Any],
+    worth: Any = None,
+    flat: Any = 0.0,
+    *,
+    tolerance: Any,
+    eps: float,
+    floor: Any,
+) -> Verdict:
+    """The verdict on a point, or several, of which params, value and gradient are given, and
+    Newton's step with its decrement. ``largest`` is L, ``worth`` is F by the entries of H, if these
+    are known, and ``flat`` the share of the gradient along directions of zero curvature.
     """
-
-    value: Any
-    gradient: np.ndarray
-    step: np.ndarray
-    decrement: Any
-    is_at_zero: Any
-    size: Any
-
-    @classmethod
-    def of(
-        cls, params: np.ndarray, value: Any, gradient: np.ndarray, step: np.ndarray, decrement: Any
-    ) -> _Point:
-        length = np.linalg.norm(params, axis=-1)
-        beyond = np.linalg.norm(params + step, axis=-1)
-        is_at_zero = (beyond <= 1e-3 * length) & (1e-3 * length < 1e-3)
-        size = np.maximum(length, beyond)
-        size = np.where(is_at_zero | (size == 0), 1.0, size)
-        return cls(value, gradient, step, decrement, is_at_zero, size)
-
-    @property
-    def is_short(self) -> Any:
-        return np.linalg.norm(self.step, axis=-1) <= SHORT_STEP * self.size
-
-    def judged(self, worth: Any, flat: Any, tolerance: Any, eps: float, floor: Any) -> Verdict:
-        """The verdict with this F, of which ``floor`` is the share that is a scale of the value,
-        and with this share of a gradient along flat directions.
-        """
-        size = np.abs(self.value)
-        height = np.where(self.is_short, size, 0.0)
-        # The change of the value by rounding of data and params, at least the smallest number.
-        least = np.maximum(eps**2 * np.maximum(size, worth), underflow(self.step, eps))
-        is_high = self.decrement < ZERO * size
-        worth = np.where(is_high, np.minimum(worth, size), worth)
-        bound = SLACK * tolerance * np.maximum(height, floor * worth)
-        bound = np.maximum(bound, least)
-        norm = np.linalg.norm(self.gradient, axis=-1)
-        is_flat = flat <= tolerance
-        is_stationary = is_flat & (self.decrement <= bound)
-        return Verdict(is_stationary, self.decrement, self.step, self.size, norm, bound, is_flat)
+    (params, value, gradient), (step, decrement) = here, newton
+    length, beyond = (np.linalg.norm(each, axis=-1) for each in (params, params + step))
+    is_at_zero = (beyond <= 1e-3 * length) & (1e-3 * length < 1e-3)
+    size = np.maximum(length, beyond)
+    size = np.where(is_at_zero | (size == 0), 1.0, size)
+    is_short = np.linalg.norm(step, axis=-1) <= SHORT_STEP * size
+    if worth is None or np.any(is_at_zero):
+        by_size = 0.5 * largest() * np.where(is_short, size, length) ** 2
+        worth = by_size if worth is None else np.where(is_at_zero, by_size, worth)
+    high = np.abs(value)
+    # The change of the value by rounding of data and params, at least the smallest number.
+    least = np.maximum(eps**2 * np.maximum(high, worth), underflow(step, eps))
+    worth = np.where(decrement < ZERO * high, np.minimum(worth, high), worth)
+    bound = SLACK * tolerance * np.maximum(np.where(is_short, high, 0.0), floor * worth)
+    bound, is_flat = np.maximum(bound, least), flat <= tolerance
+    norm = np.linalg.norm(gradient, axis=-1)
+    return Verdict(is_flat & (decrement <= bound), decrement, step, size, norm, bound, is_flat)
 
 
 def is_beyond_doubt(spectrum: Spectrum, step: np.ndarray) -> bool:
