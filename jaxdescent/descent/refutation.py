@@ -53,10 +53,6 @@ STANDING = 3
 """The number of refuted claims in succession, none nearer to the minimum than an earlier one, after
 which a descent has stagnated: rounding that its estimate leaves out stops its progress."""
 
-CHANGED = ("suboptimality", "evidence", "looks")
-READ = (*CHANGED, "checks_without_progress", "floor", "scale")
-"""The scalars of the watch that a look changes, and those that it reads."""
-
 
 class Refutable(Measured):
     """A descent whose claims are looked at."""
@@ -174,23 +170,21 @@ class Refutable(Measured):
         """
         if not self.is_refutable(loop.params, is_tried=False):
             return None
-        read = {name: getattr(loop.watch, name) for name in READ}
-        numbers = loop._replace(params=(), state=(), history=(), watch=read)
+        numbers = loop._replace(params=(), state=(), history=())
         before, limit = jax.tree.map(np.asarray, (numbers, self.max_iterations))
-        before = before._replace(watch=loop.watch._replace(**before.watch))
         host = self._replace(max_iterations=limit)
         asked = host._asked(before, True, np)
         if (seen := self._seen_by_host(loop, asked)) is None:
             return None
         status, watch = host._answered(before, asked, seen, np)
 
-        def as_before(new: Any, old: jax.Array) -> jax.Array:
-            new = np.asarray(new, old.dtype)
-            return old if new == np.asarray(old) else jax.device_put(new, old.sharding)
+        def as_before(new: Any, seen: np.ndarray, old: jax.Array) -> jax.Array:
+            is_same = new is seen or new == seen
+            return old if is_same else jax.device_put(np.asarray(new, old.dtype), old.sharding)
 
-        new, old = ({name: getattr(of, name) for name in CHANGED} for of in (watch, loop.watch))
-        status, new = jax.tree.map(as_before, (status, new), (loop.status, old))
-        return loop._replace(status=status, watch=loop.watch._replace(**new))
+        was, old = (before.status, before.watch), (loop.status, loop.watch)
+        status, watch = jax.tree.map(as_before, (status, watch), was, old)
+        return loop._replace(status=status, watch=watch)
 
     def _asked(self, loop: Loop, overlooks: Any, xp: Any = jnp) -> Asked:
         """Whether there is a claim, whether it is looked at, and the suboptimality it allows; a

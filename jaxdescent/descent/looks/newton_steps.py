@@ -65,7 +65,7 @@ STEEP = 10.0
 """The factor by which the gradient must exceed its tolerance to refute a claim."""
 
 
-class Steps(NamedTuple):
+class _State(NamedTuple):
     """The state of the steps; at their end with an estimated upper bound on the largest curvature,
     and half the squared Newton decrement, infinite if the steps do not find it.
     """
@@ -113,7 +113,7 @@ def seen_at(
     is_claim: Any = True,
     allowed: Any = math.inf,
     most: Any = MOST_STEPS,
-) -> Steps:
+) -> _State:
     """The lowest value, the curvature and the Newton decrement that conjugate gradients find at
     ``params``.
 
@@ -128,7 +128,7 @@ def seen_at(
     fractions = jnp.asarray((0.0, *FRACTIONS), x.dtype)
     draw = randomness.normal(x.shape, randomness.fold(5), x.dtype)
     zero = jnp.zeros((), x.dtype)
-    look = Steps(
+    look = _State(
         place=jnp.zeros((), jnp.int32),
         step=jnp.zeros_like(x),
         residual=jnp.zeros_like(x),
@@ -143,7 +143,7 @@ def seen_at(
         is_settled=jnp.array(False),
     )
 
-    def advanced(look: Steps) -> Steps:
+    def advanced(look: _State) -> _State:
         fraction = fractions[jnp.maximum(look.place - MOST_STEPS, 0)]
         at = unravel(x + fraction * look.unit * look.step)
         value, *columns = _evaluated(objective, at, unravel(look.direction))
@@ -169,7 +169,7 @@ def seen_at(
         is_enough = jnp.where(is_claim, squared <= fallen, is_settled)
         is_enough &= (unit * (unit * decrement) <= little) | is_settled
         is_over = ~is_new | ((is_enough | (look.place >= most)) & (look.place >= few))
-        return Steps(
+        return _State(
             place=jnp.where(is_over, jnp.maximum(look.place, MOST_STEPS), look.place) + 1,
             step=look.step + rate * look.direction,
             residual=residual,
