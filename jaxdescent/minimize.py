@@ -24,7 +24,6 @@ from jaxdescent.descent import at_once
 from jaxdescent.descent.claims import (
     compile_with_look,
     descend_to_claim,
-    is_looked_at,
     settled,
 )
 from jaxdescent.descent.fused_steps import fuses
@@ -175,8 +174,7 @@ def minimize(
         staged = whole._replace(method=first)
         inputs_of_stage = start, staged, most
         program = programs.compiled(descend_to_claim, inputs_of_stage, donate=donated, **flags)
-        if is_looked_at(program, staged):
-            compile_with_look(program.lower(*inputs_of_stage), *inputs_of_stage)
+        compile_with_look(program, *inputs_of_stage)
         result = settled(program, program(*inputs_of_stage), staged, limit, flags)
     else:
         program = programs.compiled(descend, stopped, **flags)

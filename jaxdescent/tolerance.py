@@ -103,7 +103,7 @@ class Tolerance(Displayed):
             gradient = suboptimality = default_tolerance(params)
         gradient = 0.0 if gradient is None else gradient
         suboptimality = 0.0 if suboptimality is None else suboptimality
-        off = Ignored.of(gradient, suboptimality)
+        off = Ignored(_is_zero(gradient), _is_zero(suboptimality))
         is_known = all(isinstance(is_off, bool) for is_off in off)
         own: dict[str, Any] = vars(self) | {"gradient": gradient, "suboptimality": suboptimality}
         return ResolvedTolerance(**own, ignored=off if is_known else None, is_default=is_default)
@@ -139,11 +139,6 @@ class Ignored(NamedTuple):
 
     gradient: jax.Array | bool
     suboptimality: jax.Array | bool
-
-    @classmethod
-    def of(cls, gradient: Any, suboptimality: Any) -> Ignored:
-        """The flags for these tolerances, which may be traced."""
-        return cls(_is_zero(gradient), _is_zero(suboptimality))
 
     @property
     def both(self) -> jax.Array | bool:
@@ -188,7 +183,7 @@ class ResolvedTolerance(Tolerance):
     @property
     def off(self) -> Ignored:
         """Which of the rules for gradient and suboptimality are off."""
-        return self.ignored or Ignored.of(self.gradient, self.suboptimality)
+        return self.ignored or Ignored(_is_zero(self.gradient), _is_zero(self.suboptimality))
 
     @property
     def is_by_leaf(self) -> bool:

@@ -20,8 +20,9 @@ import jax
 from jaxdescent.calls.problem import Problem
 from jaxdescent.calls.programs import Program
 from jaxdescent.descent import at_once
-from jaxdescent.descent.loop import Descent, Params, begun
+from jaxdescent.descent.loop import Descent, Params
 from jaxdescent.descent.watch import Loop
+from jaxdescent.kernels import loops
 from jaxdescent.kernels.host_threads import usable_cores
 from jaxdescent.result import Result
 from jaxdescent.status import RUNNING
@@ -45,24 +46,21 @@ def descend_to_claim(
     how = {"looks": False, "checks_in_loop": True}
     descent = Descent(*problem, max_iterations, check_every, **how)
     begin = functools.partial(descent.begin, params, history=history, starts_at_own=starts_at_own)
-    loop = _measured(descent, descent.advance(begun(begin, params, problem)))
+    loop = loops.one_turn_if_few(begin, (params, problem))  # of a small problem one kernel
+    loop = _measured(descent, descent.advance(loop))
     return loop if descent.is_doubtful(loop) else descent.result(loop)
 
 
-def is_looked_at(program: Program, problem: Problem) -> bool:
-    """Whether a program of :func:`descend_to_claim` that is new is likely to end with a claim on a
-    function, and another core may compile the look at it.
+def compile_with_look(program: Program, params: Params, problem: Problem, limit: Any) -> None:
+    """Compile a program of :func:`descend_to_claim` that is new and likely to end with a claim on a
+    small function; another core compiles the look by the host at it meanwhile, for which any params
+    will do.
     """
     is_function = problem.objective.linear_regression is None
     is_likely = is_function and problem.method.estimates(problem.objective)
-    return is_likely and program.is_new and usable_cores() > 1
-
-
-def compile_with_look(lowered: Any, params: Params, problem: Problem, limit: Any) -> None:
-    """Compile the lowered program, and meanwhile the look by the host at a claim of a small
-    function, for which any params will do.
-    """
-    descent = Descent(*problem, limit, 1)
+    if not (is_likely and program.is_new and usable_cores() > 1):
+        return
+    lowered, descent = program.lower(params, problem, limit), Descent(*problem, limit, 1)
     with ThreadPoolExecutor(1) as pool:
         try:
             made = pool.submit(lowered.compile)

@@ -9,7 +9,6 @@ the check reads the params in a branch of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -68,11 +67,6 @@ def descend(
     if at_once.is_possible(params, problem, flags):
         return at_once.in_program(in_steps, inputs, flags)
     return in_steps(*inputs)
-
-
-def begun(begin: Callable[[], Loop], params: Params, problem: Problem) -> Loop:
-    """``begin()``, of a small problem in one kernel."""
-    return loops.one_turn_if_few(begin, (params, problem))
 
 
 class Descent(Refutable):
@@ -150,8 +144,6 @@ class Descent(Refutable):
                 loop = lax.while_loop(goes_on, step, loop)
             return self.confirmed(loop)
 
-        if not self._begins_checked(loop):
-            return lax.while_loop(goes_on, to_a_claim, loop)
         # A claim at the start has been made before the first turn.
         is_claimed = (loop.iteration == 0) & (loop.status != RUNNING)
         return lax.while_loop(
@@ -162,11 +154,18 @@ class Descent(Refutable):
 
     def confirmed(self, loop: Loop) -> Loop:
         """The loop after its claim has been examined: ended, or running again if the claim was
-        refuted and the descent can continue.
+        refuted and the descent can continue, or its method can in another way.
         """
         had_converged = loop.status == Status.CONVERGED.value
         loop = self.looked_at(self.measured_at_end(loop))
-        return self._by_another_way(loop, had_converged) if self.may_go_on else loop
+        if not self.may_go_on:
+            return loop
+        further = self.method.disproved(loop.state)
+        assert further is not None  # may_go_on is False otherwise
+        state, has_another = further
+        goes_on = had_converged & (loop.status != Status.CONVERGED.value) & has_another
+        status = jnp.where(goes_on, jnp.int32(RUNNING), loop.status)
+        return loop._replace(state=_where(goes_on, state, loop.state), status=status)
 
     def is_claimed(self, loop: Loop) -> bool:
         """Whether the end of this loop, whose arrays are concrete, needs to be confirmed."""
@@ -306,17 +305,6 @@ class Descent(Refutable):
     def may_go_on(self) -> bool:
         """Whether the method may continue if a measurement does not confirm its convergence."""
         return type(self.method).disproved is not Method.disproved
-
-    def _by_another_way(self, loop: Loop, had_converged: jax.Array) -> Loop:
-        """The loop running again, if its convergence has not been confirmed and the method can
-        continue in another way.
-        """
-        further = self.method.disproved(loop.state)
-        assert further is not None  # may_go_on is False otherwise
-        state, has_another = further
-        goes_on = had_converged & (loop.status != Status.CONVERGED.value) & has_another
-        status = jnp.where(goes_on, jnp.int32(RUNNING), loop.status)
-        return loop._replace(state=_where(goes_on, state, loop.state), status=status)
 
     def _steps(self, loop: Loop, count: jax.Array) -> Loop:
         is_fused = fuses(self.objective, self.method)

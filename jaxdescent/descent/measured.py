@@ -153,13 +153,17 @@ class Measured(Stopping):
             size = self.objective.size(loop.params)
         value = jnp.asarray(progress.value, loop.value.dtype)
         norm = jnp.asarray(progress.gradient_norm, loop.norm.dtype)
+        share = ROUNDED * precision.epsilon(loop.params)
+        rounding = self.objective.rounding_beside_size(precision.widen(loop.params), share)
+        if not isinstance(rounding, float):
+            rounding = rounding.astype(value.dtype)
         check = Check(self.objective.unpacked(loop.params), value, norm, loop.iteration)
         judged = functools.partial(
             self.judge,
             loop,
             progress._replace(value=value, gradient_norm=norm),
             size.astype(norm.dtype),
-            rounding=self._rounding_beside(loop.params, value.dtype),
+            rounding=rounding,
             norms=self._norms(loop.params, norm),
             is_stopped=self.tolerance.asks_to_stop(check),
         )
@@ -190,11 +194,6 @@ class Measured(Stopping):
         if self.method.calls_libraries(self.objective, params, loop.state):
             return True
         return loops.calls_libraries(anew(self.objective.value), params)
-
-    def _rounding_beside(self, params: Params, dtype: Any) -> Any:
-        share = ROUNDED * precision.epsilon(params)
-        rounding = self.objective.rounding_beside_size(precision.widen(params), share)
-        return rounding if isinstance(rounding, float) else rounding.astype(dtype)
 
     def _norms(self, params: Params, norm: jax.Array) -> Any:
         """The norms that the gradient's tolerance is compared with: of the gradient, or by leaf."""

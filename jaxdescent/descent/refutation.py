@@ -231,7 +231,11 @@ class Refutable(Measured):
             xp.where(is_refuted, xp.fmin(looks.nearest, falls), looks.nearest),
             xp.where(is_refuted, stands, looks.standing),
         )
-        instead = self._instead(loop, looks.standing, xp)
+        is_last = loop.iteration >= self.max_iterations
+        is_stuck = loop.watch.checks_without_progress >= self.method.patience
+        is_stuck = is_stuck | (looks.standing >= STANDING)
+        instead = xp.where(is_last, Status.MAX_ITERATIONS.value, RUNNING)
+        instead = xp.where(is_stuck, Status.STAGNATED.value, instead).astype(xp.int32)
         status = xp.where(is_refuted, instead, loop.status)
         # The known decrease is reported however the descent ends; it is no upper bound.
         is_low = (status != RUNNING) & (falls > watch.suboptimality)
@@ -262,14 +266,6 @@ class Refutable(Measured):
             # Where a function's own method does not get further, its expansion does not lead on.
             watch = with_bound_alone(watch, self.objective, loop.value, loop.norm, is_lost)
         return status, watch
-
-    def _instead(self, loop: Loop, standing: jax.Array, xp: Any) -> jax.Array:
-        """The status of a descent whose claim has been refuted."""
-        is_last = loop.iteration >= self.max_iterations
-        waited = loop.watch.checks_without_progress
-        is_stuck = (waited >= self.method.patience) | (standing >= STANDING)
-        again = xp.where(is_last, Status.MAX_ITERATIONS.value, RUNNING)
-        return xp.where(is_stuck, Status.STAGNATED.value, again).astype(xp.int32)
 
     def _look_at_function(self, loop: Loop, asked: Asked) -> Look:
         """The look at the claim by the function: in float64 where its unknowns are few."""

@@ -19,9 +19,10 @@ from jax import lax
 from jaxdescent import placement
 from jaxdescent.calls import programs
 from jaxdescent.calls.problem import Problem
-from jaxdescent.descent.loop import Descent, begun
+from jaxdescent.descent.loop import Descent
 from jaxdescent.descent.nearness import with_bound_alone
 from jaxdescent.descent.watch import Loop
+from jaxdescent.kernels import loops
 from jaxdescent.minimize import Setup, as_given
 from jaxdescent.result import Result
 from jaxdescent.status import RUNNING, Status
@@ -141,7 +142,7 @@ def _begin(
 ) -> Loop:
     descent = Descent(*problem, limit, check_every)
     begin = functools.partial(descent.begin, params, history=history, starts_at_own=starts_at_own)
-    return _copied(None, begun(begin, params, problem))
+    return _copied(None, loops.one_turn_if_few(begin, (params, problem)))
 
 
 def _advance(
