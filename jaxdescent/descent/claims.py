@@ -76,14 +76,8 @@ def compile_with_look(program: Program, params: Params, problem: Problem, limit:
 def settled(
     program: Program, made: Result | Loop, problem: Problem, limit: Any, flags: dict[str, Any]
 ) -> Result:
-    """The result of a descent whose program ended with its first claim.
-
-    Args:
-      program: the program of :func:`descend_to_claim`.
-      made: the loop or the result that it returned.
-      problem: the problem of the descent.
-      limit: the most iterations.
-      flags: the flags of the program.
+    """The result of a descent whose program, with these flags, returned ``made`` at the first
+    claim (:func:`descend_to_claim`).
     """
     if isinstance(made, Result):
         return made

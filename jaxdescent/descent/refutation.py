@@ -205,8 +205,7 @@ class Refutable(Measured):
         if self._is_small:
             is_stuck = is_stuck | (loop.status == Status.MAX_ITERATIONS.value)
         is_stuck = is_stuck & is_on
-        known = xp.maximum(allowed, xp.where(is_stuck, watch.suboptimality, allowed))
-        return Asked(is_claim, is_claim | is_stuck, allowed, known)
+        return Asked(is_claim, is_claim | is_stuck, allowed)
 
     def _answered(
         self, loop: Loop, asked: Asked, look: Look, xp: Any = jnp
@@ -297,10 +296,13 @@ class Refutable(Measured):
         """The look at the claim by the structure. Under ``vmap`` a plain branch would copy X for
         every member.
         """
-        params, reached = precision.widen(loop.params), None
+        params, reached, allowed = precision.widen(loop.params), None, asked.allowed
         if self.method.estimates(self.objective):
-            reached = loop.norm / jnp.sqrt(2 * asked.known).astype(loop.norm.dtype)
-        regression, allowed = self.objective.linear_regression, asked.allowed
+            # A decrease that is allowed or estimated already says nothing new.
+            estimated = jnp.maximum(allowed, loop.watch.suboptimality)
+            known = jnp.where(asked.is_claim, allowed, estimated)
+            reached = loop.norm / jnp.sqrt(2 * known).astype(loop.norm.dtype)
+        regression = self.objective.linear_regression
         look = functools.partial(scaled_step.look_at_regression, is_small=self._is_small)
         of = regression
         if regression is None:

@@ -125,7 +125,12 @@ class Stopping(Nearness):
         is_converged |= is_at_end
         is_rounded = False
         if watch.own_value is not None and is_endless is not True:
-            watch = watch.with_rounding(rounding, eps)
+            # No further step removes the rounding of the intercept. If squares of the targets
+            # underflow, values mean nothing; a constant that is met exactly is not rounded.
+            own, left = watch.own_value, watch.suboptimality
+            is_lost = (own < jnp.finfo(own.dtype).tiny / eps) & (watch.reference > 0)
+            more = jnp.where(is_lost, jnp.inf, jnp.where(own > 0, rounding, 0))
+            watch = watch._replace(suboptimality=left + more.astype(left.dtype))
             if off.suboptimality is not True:
                 is_rounded = is_converged & ~tolerance.allows(
                     watch.suboptimality, value, watch.floor

@@ -107,21 +107,6 @@ class Watch(NamedTuple):
         is_usable = (self.own_norm > 0) & jnp.isfinite(self.own_norm)
         return jnp.where(is_usable, self.own_norm, self.first_norm)
 
-    def with_rounding(self, rounding: Any, eps: float) -> Watch:
-        """The watch of a regression, with the part of the suboptimality that no further step can
-        remove: the rounding of the intercept; infinity if squares of the targets underflow, so that
-        values mean nothing.
-        """
-        own = self.own_value
-        assert own is not None
-        tiny = jnp.finfo(own.dtype).tiny
-        is_lost = (own < tiny / eps) & (self.reference > 0)
-        # A constant that is met exactly is not rounded.
-        more = jnp.where(is_lost, jnp.inf, jnp.where(own > 0, rounding, 0))
-        return self._replace(
-            suboptimality=self.suboptimality + more.astype(self.suboptimality.dtype)
-        )
-
     def counted(self, last: Loop, progress: Progress, eps: float, rounding: Any) -> Watch:
         """The watch with the counts for STAGNATED; ``rounding`` is that of the value by params that
         are rounded, which a change must exceed to be progress.

@@ -42,10 +42,8 @@ class Asked(NamedTuple):
       is_claim: whether the descent claims to have converged by an estimated suboptimality.
       is_looked_at: whether the structure or the function is examined.
       allowed: by how much the value may be above the minimum.
-      known: the decrease that is allowed or estimated already; a smaller one says nothing new.
     """
 
     is_claim: Any
     is_looked_at: Any
     allowed: Any
-    known: Any

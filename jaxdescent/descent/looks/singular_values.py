@@ -67,12 +67,8 @@ OFTEN = 1 / 4
 
 def is_small(regression: LinearRegression, estimates: bool = True) -> bool:
     """Whether X is at hand, and so small that its singular vectors, which can prove a solution,
-    cost next to nothing.
-
-    Args:
-      regression: any regression.
-      estimates: whether the method has an estimate of its own. If it has none, a claim rests on the
-        rate of many steps, compared with which singular vectors are cheap for larger X too.
+    cost next to nothing. If the method has no estimate of its own, a claim rests on the rate of
+    many steps, compared with which singular vectors are cheap for larger X too.
     """
     size = *as_design(regression.X).shape, _outputs_of(regression)
     return by_lapack.is_quick(*size, estimates=estimates) and _is_at_hand(regression)
