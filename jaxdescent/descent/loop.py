@@ -35,9 +35,6 @@ CHECK_EVERY = 16
 """The default number of steps between two checks if steps can be fused."""
 
 
-CLAIMS = (Status.CONVERGED.value, Status.STAGNATED.value)
-"""The statuses that a look may change, or for which it may raise the suboptimality."""
-
 ITERATIONS = "descent_iterations"
 """The scope of the loop over iterations, by which it is found in a compiled program."""
 
@@ -79,12 +76,17 @@ class Descent(Refutable):
         value_dtype = checks.check_value(self.objective, params)
         if starts_at_own:
             params = self.objective.placed_start(params)
-        own_norm = None if starts_at_own else self.own_norm()
+        own_norm = None
+        if not starts_at_own:
+            own_norm, own = self.objective.start_norm(), self.objective.start()
+            if own_norm is None and own is not None:
+                own_norm = self.measure(own).gradient_norm
         state = initial_state(self.objective, self.method, params)
         norm_dtype = jnp.result_type(*jax.tree.leaves(precision.widen(params)))
         zero, never = jnp.zeros((), jnp.int32), jnp.array(False)
         value, norm = jnp.full((), jnp.nan, value_dtype), jnp.full((), jnp.nan, norm_dtype)
-        falling = None if self.has_estimates else Falling.start(value_dtype, norm_dtype)
+        has_estimates = self.check_every == 1 and self.method.estimates(self.objective)
+        falling = None if has_estimates else Falling.start(value_dtype, norm_dtype)
         is_refutable = self.is_refutable(params, is_tried=self.looks)
         watch = Watch(
             own_norm=own_norm,
@@ -168,13 +170,17 @@ class Descent(Refutable):
         return loop._replace(state=_where(goes_on, state, loop.state), status=status)
 
     def is_claimed(self, loop: Loop) -> bool:
-        """Whether the end of this loop, whose arrays are concrete, needs to be confirmed."""
-        if not self.is_doubtful(loop):
-            return False
-        is_claim = self.may_go_on or int(loop.status) in CLAIMS
-        if int(loop.status) == Status.CONVERGED.value and not self.may_go_on:
-            is_claim = bool(self.method.overlooks(loop.state))
-        return is_claim or self.is_known_to_host(loop)
+        """Whether the end of this loop, whose arrays are concrete, needs to be confirmed: where a
+        look may change the status or raise the suboptimality, and at the last iteration if the host
+        knows the minimum.
+        """
+        if self.may_go_on or not self.is_doubtful(loop):
+            return self.is_doubtful(loop)
+        if int(loop.status) == Status.CONVERGED.value:
+            return bool(self.method.overlooks(loop.state))
+        if int(loop.status) == Status.MAX_ITERATIONS.value:
+            return self.is_small and self.is_seen_by_host(loop.params)
+        return int(loop.status) == Status.STAGNATED.value
 
     def is_doubtful(self, loop: Loop) -> bool:
         """Whether a claim at the end of this loop may not be confirmed."""

@@ -31,22 +31,10 @@ class Measured(Stopping):
     def measure(self, params: Params) -> Progress:
         return measure(self.objective, params, self.max_iterations >= 0)
 
-    def own_norm(self) -> jax.Array | None:
-        """The gradient's norm at the objective's own start, or None without one."""
-        norm, own = self.objective.start_norm(), self.objective.start()
-        if norm is not None or own is None:
-            return norm
-        return self.measure(own).gradient_norm
-
     @property
     def is_on_host(self) -> bool:
         """Whether params are in the host's memory, through which no branch may go."""
         return self.objective.cuts is not None
-
-    @property
-    def has_estimates(self) -> bool:
-        """Whether the method estimates the suboptimality, as it may if every step is checked."""
-        return self.check_every == 1 and self.method.estimates(self.objective)
 
     def progress(self, loop: Loop) -> Progress:
         return self.method.progress(self.objective, precision.widen(loop.params), loop.state)

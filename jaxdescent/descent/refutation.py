@@ -82,7 +82,7 @@ class Refutable(Measured):
         return has_rows or self.objective.hessian_array is not None
 
     @property
-    def _is_small(self) -> bool:
+    def is_small(self) -> bool:
         """Whether the objective is a regression so small that its singular values are computed."""
         if (regression := self.objective.linear_regression) is None:
             return False
@@ -100,20 +100,13 @@ class Refutable(Measured):
         if not (is_possible and placement.is_at_hand((params, self.objective))):
             return False
         if self.objective.linear_regression is not None:
-            return self._is_small
+            return self.is_small
         if not at_once.lies_on_a_cpu((params, self.objective)):
             return False
         from jaxdescent.descent.looks import few_unknowns  # regressions go without it
 
         most = MOST_IN_DOUBLE if is_blurred else few_unknowns.MOST_ALWAYS
         return few_unknowns.is_possible(self.objective, params, most)
-
-    def is_known_to_host(self, loop: Loop) -> bool:
-        """Whether the host knows the minimum at the end of this loop, so that there is something to
-        say about a descent that claims nothing.
-        """
-        is_last = int(loop.status) == Status.MAX_ITERATIONS.value
-        return is_last and self._is_small and self.is_seen_by_host(loop.params)
 
     def _seen_by_host(self, loop: Loop, asked: Asked) -> Look | None:
         """The host's look at the claim; None if a program must look instead."""
@@ -122,7 +115,7 @@ class Refutable(Measured):
         if not placement.is_at_hand((loop.params, self.objective)):
             return None
         allowed = float(asked.allowed)
-        if not self._is_small:
+        if not self.is_small:
             iterations, is_claim = int(loop.iteration), bool(asked.is_claim)
             is_sketched = is_claim and sketched.is_possible(regression, iterations)
             is_seldom = is_sketched or not is_claim
@@ -195,14 +188,14 @@ class Refutable(Measured):
         # unless it is small beside the floor alone, which a flat unknown of large size may raise.
         # A claim by a method's own rules is not one by the tolerance. A factorisation may have
         # mistaken a short column for rounding.
-        least = Evidence.BOUND if self._is_small else Evidence.FACTORISATION
+        least = Evidence.BOUND if self.is_small else Evidence.FACTORISATION
         is_on = xp.logical_not(self.tolerance.off.suboptimality)
         allowed = self.tolerance.allowed(loop.value, watch.floor, xp)
         is_claim = (loop.status == Status.CONVERGED.value) & (watch.suboptimality <= allowed)
         is_by_floor = watch.suboptimality > self.tolerance.allowed(loop.value, 0, xp)
         is_claim = is_claim & (is_by_floor | (watch.evidence >= least.value)) & is_on & overlooks
         is_stuck = loop.status == Status.STAGNATED.value
-        if self._is_small:
+        if self.is_small:
             is_stuck = is_stuck | (loop.status == Status.MAX_ITERATIONS.value)
         is_stuck = is_stuck & is_on
         return Asked(is_claim, is_claim | is_stuck, allowed)
@@ -303,7 +296,7 @@ class Refutable(Measured):
             known = jnp.where(asked.is_claim, allowed, estimated)
             reached = loop.norm / jnp.sqrt(2 * known).astype(loop.norm.dtype)
         regression = self.objective.linear_regression
-        look = functools.partial(scaled_step.look_at_regression, is_small=self._is_small)
+        look = functools.partial(scaled_step.look_at_regression, is_small=self.is_small)
         of = regression
         if regression is None:
             look, of = scaled_step.look_at_quadratic, self.objective

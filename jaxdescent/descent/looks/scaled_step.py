@@ -13,12 +13,9 @@ the units of D: the squared lengths of the columns as they are, means included, 
 They see a flat valley in which the gradient is small, such as that along the weights and the
 intercept of a wide X. Outputs are separate problems, whose bounds add up.
 
-The bound is computed with rounding, which must not refute a true claim. How the direction was
-rounded does not matter. Let ``A'A = H``. An error e of the residual changes g.d by ``e.A d``, which
-is no more than ``|e| |A d|``: it changes a by no more than ``|e|``, whatever the condition of H.
-The rounding of the products with A', ``eps |r|`` times the length of each column, changes g.d by no
-more than ``eps |r| sum_j |D_j^1/2 d_j|``, and that of A d is no more than ``eps`` times this sum.
-All three errors are taken into account.
+The bound is computed with rounding, which must not refute a true claim: that of the residual, of
+the products with A', where ``A'A = H``, and of A d is subtracted from a. ``docs/stopping.md``
+derives the three errors, whatever the condition of H and however the direction was rounded.
 """
 
 from __future__ import annotations
