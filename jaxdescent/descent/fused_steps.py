@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdescent.descent.measured import Measured
+from jaxdescent.descent.watch import Loop
 from jaxdescent.kernels import loops
 from jaxdescent.methods import Method
 from jaxdescent.numerics import precision
@@ -37,58 +39,64 @@ def fuses(objective: Objective, method: Method) -> bool:
     return objective.is_separable and method.is_elementwise
 
 
-class Passes(NamedTuple):
-    """Runs steps, ``fused`` of them in each pass that reads and writes the params once."""
+def stepped(descent: Measured, loop: Loop, count: jax.Array, one_pass: Any) -> Loop:
+    """The loop after ``count`` steps, by passes like :func:`over_params`, each of which reads and
+    writes the params once.
+    """
+    objective, fused = descent.objective, 1
+    if fuses(objective, descent.method):
+        fused = min(FUSED_STEPS, descent.check_every)
+    whole, rest = count // fused, count % fused
 
-    objective: Objective
-    method: Method
-    rounding: precision.Rounding
-    fused: int
+    def by_pass(index: Any, steps: Steps, rest: jax.Array | None = None) -> Steps:
+        return one_pass(descent, steps, loop.iteration + index * fused, rest, fused=fused)
 
-    def run(self, steps: Steps, iteration: jax.Array, count: jax.Array, one_pass: Any) -> Steps:
-        """``count`` steps, of which the first is iteration number ``iteration``, by passes like
-        :meth:`over_params`.
-        """
-        whole, rest = count // self.fused, count % self.fused
-
-        def last(steps: Steps) -> Steps:
-            return one_pass(self, steps, iteration + whole * self.fused, rest)
-
-        loop = functools.partial(
-            loops.fori_loop, turn_bytes=sum(leaf.nbytes for leaf in jax.tree.leaves(steps.params))
+    steps = Steps(loop.params, loop.state, loop.evaluations, loop.status)
+    turn_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(loop.params))
+    fori_loop = functools.partial(loops.fori_loop, turn_bytes=turn_bytes)
+    steps = fori_loop(whole, by_pass, steps)
+    if fused > 1 and objective.cuts is not None:  # XLA would copy arrays of the host in a branch
+        last = jnp.minimum(rest, 1)
+        steps = fori_loop(last, lambda _, steps: by_pass(whole, steps, rest), steps)
+    elif fused > 1:
+        steps = lax.cond(
+            rest > 0, lambda steps: by_pass(whole, steps, rest), lambda steps: steps, steps
         )
-        steps = loop(
-            whole, lambda i, steps: one_pass(self, steps, iteration + i * self.fused, None), steps
-        )
-        if self.fused == 1:
-            return steps
-        if self.objective.cuts is not None:  # XLA would copy arrays of the host in a branch
-            return loop(jnp.minimum(rest, 1), lambda _, steps: last(steps), steps)
-        return lax.cond(rest > 0, last, lambda steps: steps, steps)
+    return loop._replace(
+        params=steps.params,
+        state=steps.state,
+        iteration=loop.iteration + count,
+        evaluations=steps.evaluations,
+        status=steps.verdict,
+    )
 
-    def over_params(self, steps: Steps, iteration: jax.Array, rest: jax.Array | None) -> Steps:
-        """The result of ``fused`` steps, of which only the first ``rest`` count if it is given."""
-        shared = (self.method, self.rounding, iteration, rest)
-        terms = self.objective.blocks(steps.params) if self.method.is_elementwise else None
-        if terms is None:
-            return fused_steps(steps, self.objective, 0, shared, fused=self.fused)
-        # Leaves of one shape share one trace. Each leaf has a branch whose predicate XLA cannot
-        # know: in one loop body for all, XLA would compute every new leaf before it writes any.
-        of_leaf = jax.jit(functools.partial(fused_steps, fused=self.fused))
-        leaves, treedef = jax.tree.flatten(steps.params)
-        passes = [
-            lax.cond(
-                iteration >= 0,
-                of_leaf,
-                lambda steps, *_: steps,
-                steps._replace(params=leaf),
-                term,
-                index,
-                shared,
-            )
-            for index, (term, leaf) in enumerate(zip(terms, leaves, strict=True))
-        ]
-        return passes[-1]._replace(params=treedef.unflatten([p.params for p in passes]))
+
+def over_params(
+    descent: Measured, steps: Steps, iteration: jax.Array, rest: jax.Array | None, *, fused: int
+) -> Steps:
+    """The result of ``fused`` steps, of which only the first ``rest`` count if it is given."""
+    shared = (descent.method, descent.rounding, iteration, rest)
+    by_leaf = descent.method.is_elementwise
+    terms = descent.objective.blocks(steps.params) if by_leaf else None
+    if terms is None:
+        return fused_steps(steps, descent.objective, 0, shared, fused=fused)
+    # Leaves of one shape share one trace. Each leaf has a branch whose predicate XLA cannot know:
+    # in one loop body for all, XLA would compute every new leaf before it writes any.
+    of_leaf = jax.jit(functools.partial(fused_steps, fused=fused))
+    leaves, treedef = jax.tree.flatten(steps.params)
+    passes = [
+        lax.cond(
+            iteration >= 0,
+            of_leaf,
+            lambda steps, *_: steps,
+            steps._replace(params=leaf),
+            term,
+            index,
+            shared,
+        )
+        for index, (term, leaf) in enumerate(zip(terms, leaves, strict=True))
+    ]
+    return passes[-1]._replace(params=treedef.unflatten([p.params for p in passes]))
 
 
 def fused_steps(

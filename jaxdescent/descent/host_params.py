@@ -14,7 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdescent.descent.fused_steps import Passes, Steps, fused_steps
+from jaxdescent.descent.fused_steps import Steps, fused_steps
+from jaxdescent.descent.measured import Measured
 from jaxdescent.kernels import host_memory
 from jaxdescent.kernels.dtypes import compute_dtype
 from jaxdescent.kernels.host_memory import Cut
@@ -245,19 +246,17 @@ def _begun_leaf(method: Method, state: HostState, part: Any) -> Any:
 
 
 def over_chunks(
-    passes: Passes, steps: Steps, iteration: jax.Array, rest: jax.Array | None
+    descent: Measured, steps: Steps, iteration: jax.Array, rest: jax.Array | None, *, fused: int
 ) -> Steps:
-    """``fused`` steps on every chunk, or the first ``rest`` of these steps if it is given; the
-    results are those of :meth:`Passes.over_params`.
-    """
-    objective = passes.objective
+    """:func:`~jaxdescent.descent.fused_steps.over_params` on every chunk, with the same results."""
+    objective = descent.objective
     assert isinstance(objective, OnHost)
     leaves, treedef = jax.tree.flatten(steps.params)
     state = HostState.of(steps.state, steps.params)
     parts = zip(objective.blocks(steps.params), leaves, objective.chunks, state.own, strict=True)
     # Counts and the arrays that leaves share start from the same values for each leaf.
     stepped = [
-        _stepped_leaf(passes, steps, state, part, index=index, now=(iteration, rest))
+        _stepped_leaf(descent, steps, state, part, index=index, now=(iteration, rest, fused))
         for index, part in enumerate(parts)
     ]
     last = stepped[-1][0]
@@ -266,10 +265,10 @@ def over_chunks(
 
 
 def _stepped_leaf(
-    passes: Passes, steps: Steps, state: HostState, part: Any, *, index: int, now: Any
+    descent: Measured, steps: Steps, state: HostState, part: Any, *, index: int, now: Any
 ) -> tuple[Steps, list[jax.Array]]:
     """The steps, with the arrays that leaves share as state, and the state's arrays of the leaf."""
-    term, leaf, cut, own = part
+    (term, leaf, cut, own), (*now, fused) = part, now
 
     def stepped(start: Any, size: int, _: Any, loop: Any) -> Any:
         after, own = loop
@@ -279,10 +278,10 @@ def _stepped_leaf(
             params=host_memory.taken(leaf, cut, start, size),
             state=state.joined(parts, state.shared),
         )
-        rounding = passes.rounding if cut is None else passes.rounding.of_chunk(start)
-        common = (passes.method, rounding, *now)
+        rounding = descent.rounding if cut is None else descent.rounding.of_chunk(start)
+        common = (descent.method, rounding, *now)
         chunk = _part(term, leaf, cut, start, size)
-        after = fused_steps(before, chunk, index, common, fused=passes.fused)
+        after = fused_steps(before, chunk, index, common, fused=fused)
         parts, shared_after = state.separated(after.state)
         (leaf,) = host_memory.written([leaf], [after.params], cut, start)
         after = after._replace(params=leaf, state=shared_after)

@@ -17,7 +17,7 @@ from jax import lax
 
 from jaxdescent.calls.problem import Problem
 from jaxdescent.descent import at_once
-from jaxdescent.descent.fused_steps import FUSED_STEPS, Passes, Steps, fuses
+from jaxdescent.descent.fused_steps import fuses, over_params, stepped
 from jaxdescent.descent.host_params import initial_state, over_chunks
 from jaxdescent.descent.refutation import Refutable
 from jaxdescent.descent.suboptimality import Falling, Size
@@ -265,7 +265,8 @@ class Descent(Refutable):
         """The steps between two checks, then a check; the first time only the check."""
         is_first = loop.checks == 0
         left = jnp.minimum(self.check_every, self.max_iterations - loop.iteration)
-        loop = self._steps(loop, jnp.where(is_first, 0, left))
+        one_pass = over_chunks if self.is_on_host else over_params
+        loop = stepped(self, loop, jnp.where(is_first, 0, left), one_pass)
         # The branch's predicate is always true, which XLA cannot know. Reductions in the same loop
         # body as the update would make XLA keep a copy of the params.
         if self.is_on_host:
@@ -311,21 +312,6 @@ class Descent(Refutable):
     def may_go_on(self) -> bool:
         """Whether the method may continue if a measurement does not confirm its convergence."""
         return type(self.method).disproved is not Method.disproved
-
-    def _steps(self, loop: Loop, count: jax.Array) -> Loop:
-        is_fused = fuses(self.objective, self.method)
-        fused = min(FUSED_STEPS, self.check_every) if is_fused else 1
-        passes = Passes(self.objective, self.method, self.rounding, fused)
-        steps = Steps(loop.params, loop.state, loop.evaluations, loop.status)
-        one_pass = over_chunks if self.is_on_host else Passes.over_params
-        steps = passes.run(steps, loop.iteration, count, one_pass)
-        return loop._replace(
-            params=steps.params,
-            state=steps.state,
-            iteration=loop.iteration + count,
-            evaluations=steps.evaluations,
-            status=steps.verdict,
-        )
 
 
 def _where(condition: jax.Array, new: Any, old: Any) -> Any:
