@@ -236,7 +236,7 @@ def test_a_hundred_thousand_unknowns_need_no_dense_matrix():
     n = 100_000
     curvature = Curvature.at(as_objective(tied), np.zeros(n, np.float32))
     with jax.enable_x64(True):
-        state = lanczos.State.begun(curvature.direction(0))
+        state = lanczos.Process(curvature).begun(curvature.direction(0))
         steps = 64, np.zeros(lanczos.STEPS)
         inputs = (curvature.objective, curvature.params, None, state, steps)
         program = programs.compiled(lanczos.continued, inputs)

@@ -120,7 +120,9 @@ class Descent(Refutable):
             history=History(*[jnp.full((history,), jnp.nan, value_dtype)] * 3) if history else (),
             checks=zero,
         )
-        return self.check(loop, self.progress(loop)) if self._begins_checked(loop) else loop
+        if self.looks_ahead and not self._checks_start_in(loop):
+            return self.check(loop, self.progress(loop))
+        return loop
 
     def advance(self, loop: Loop, until: jax.Array | None = None) -> Loop:
         """The loop after steps until a rule ends the descent, or to before iteration ``until``."""
@@ -239,11 +241,8 @@ class Descent(Refutable):
             loop = self._stepped(loop)
         return self.check(loop, self.progress(loop))
 
-    def _begins_checked(self, loop: Loop) -> bool:
-        """Whether the start is checked before the loop."""
-        return self.looks_ahead and not self._checks_start_in(loop)
-
     def _checks_start_in(self, loop: Loop) -> bool:
+        """Whether the loop's first turn is the check of the start."""
         # With a library in the loop XLA would copy what the branch returns in each turn.
         is_small = self.checks_in_loop and loops.are_few((loop.params, self.objective))
         return is_small and not self._calls_libraries(loop)

@@ -44,10 +44,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent.descent.nearness import FACTORISED, Nearness, is_certain, with_bound_alone
-from jaxdescent.descent.watch import SLACK, Loop, Watch
+from jaxdescent.descent.watch import Loop, Watch
 from jaxdescent.methods import Progress
 from jaxdescent.numerics import precision
 from jaxdescent.status import RUNNING, Status
+
+SLACK = 10
+"""A check without any change counts as this many checks with changes by noise only."""
 
 
 class Stopping(Nearness):
@@ -101,7 +104,17 @@ class Stopping(Nearness):
             squared = jnp.asarray(progress.estimate.products, value.dtype)
             rounding += 0.5 * eps**2 * squared
         if is_endless is not True:
-            watch = watch.counted(loop, progress, eps, rounding)
+            # A change of the value by the rounding of params is no progress.
+            is_flat = jnp.abs(value - loop.value) <= 4 * eps * jnp.abs(value) + rounding
+            is_without_progress = is_flat & (norm >= watch.lowest_norm)
+            is_unchanged = (value == loop.value) & (norm == loop.norm)
+            more = jnp.where(is_unchanged, SLACK, 1).astype(jnp.int32)
+            lowest = jnp.minimum(watch.lowest_norm, norm)
+            if progress.is_provisional is not False:
+                is_without_progress &= ~progress.is_provisional
+                lowest = jnp.where(progress.is_provisional, jnp.inf, lowest)
+            count = jnp.where(is_without_progress, watch.checks_without_progress + more, 0)
+            watch = watch._replace(lowest_norm=lowest, checks_without_progress=count)
             is_stagnated = watch.checks_without_progress >= SLACK * self.method.patience
             if is_endless is not False:
                 is_stagnated = is_stagnated & ~is_endless

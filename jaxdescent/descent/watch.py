@@ -8,10 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxdescent.descent.suboptimality import Falling, Size
-from jaxdescent.methods import Progress
-
-SLACK = 10
-"""A check without any change counts as this many checks with changes by noise only."""
 
 
 class Loop(NamedTuple):
@@ -59,7 +55,7 @@ class Watch(NamedTuple):
       own_norm: the gradient's norm at the objective's own start; None without one.
       first_norm, first_value: gradient norm and value at the first check.
       lowest_norm: the lowest gradient norm so far.
-      checks_without_progress: how many in a row; one without any change counts as ``SLACK``.
+      checks_without_progress: how many in a row; one without any change counts tenfold.
       has_grown: whether the gradient norm at the last check exceeded the first, or after the start
         that of one more step; None if every step is checked, where the loop tells it.
       is_small_step: whether the last step was within the tolerance; None without one for steps.
@@ -106,21 +102,3 @@ class Watch(NamedTuple):
             return self.first_norm
         is_usable = (self.own_norm > 0) & jnp.isfinite(self.own_norm)
         return jnp.where(is_usable, self.own_norm, self.first_norm)
-
-    def counted(self, last: Loop, progress: Progress, eps: float, rounding: Any) -> Watch:
-        """The watch with the counts for STAGNATED; ``rounding`` is that of the value by params that
-        are rounded, which a change must exceed to be progress.
-        """
-        value, norm = progress.value, progress.gradient_norm
-        is_flat = jnp.abs(value - last.value) <= 4 * eps * jnp.abs(value) + rounding
-        is_without_progress = is_flat & (norm >= self.lowest_norm)
-        is_unchanged = (value == last.value) & (norm == last.norm)
-        count = self.checks_without_progress + jnp.where(is_unchanged, SLACK, 1).astype(jnp.int32)
-        lowest = jnp.minimum(self.lowest_norm, norm)
-        if progress.is_provisional is not False:
-            is_without_progress &= ~progress.is_provisional
-            lowest = jnp.where(progress.is_provisional, jnp.inf, lowest)
-        return self._replace(
-            lowest_norm=lowest,
-            checks_without_progress=jnp.where(is_without_progress, count, 0),
-        )

@@ -52,13 +52,6 @@ class State(NamedTuple):
     largest: Any
     total: Params | None
 
-    @classmethod
-    def begun(cls, start: Params, *, is_summed: bool = False) -> State:
-        """The state of a process that begins with a unit vector."""
-        dtype = np.result_type(*(leaf.dtype for leaf in jax.tree.leaves(start)))
-        zero = np.zeros((), dtype)
-        return cls(start, start, zero, zero, start if is_summed else None)
-
 
 @dataclasses.dataclass(eq=False)
 class Process:
@@ -90,7 +83,7 @@ class Process:
     def advance(self, steps: int) -> None:
         """Make ``steps`` more steps, unless the space is exhausted."""
         if self.state is None:
-            self.state = self._begun(self.curvature.direction(0))
+            self.state = self.begun(self.curvature.direction(0))
         target = self.steps + steps
         while not self.is_exhausted and self.steps < target:
             weights = np.zeros(min(target - self.steps, STEPS))
@@ -127,7 +120,7 @@ class Process:
         The process is run again to recompute its vectors.
         """
         _, weights = extreme_pair(self.diagonal, self.off_diagonal[:-1], 0)
-        state = State.begun(self.curvature.direction(0), is_summed=True)
+        state = self.begun(self.curvature.direction(0), is_summed=True)
         for first in range(0, len(weights), STEPS):
             state, *_ = self._continued(state, weights[first : first + STEPS])
         of = self.curvature
@@ -167,14 +160,16 @@ class Process:
 
     def _once(self, start: Params) -> tuple[State, float, float]:
         """The first step of a process that begins with a vector, and its coefficients."""
-        state, diagonal, off_diagonal = self._continued(self._begun(start), np.zeros(1))
+        state, diagonal, off_diagonal = self._continued(self.begun(start), np.zeros(1))
         return state, diagonal[0], off_diagonal[0]
 
-    def _begun(self, start: Params) -> State:
+    def begun(self, start: Params, *, is_summed: bool = False) -> State:
         """The state of a process that begins with a unit vector. Short vectors are summed in any
         case, by the program that serves :meth:`lowest_direction`; long ones would take memory.
         """
-        return State.begun(start, is_summed=self.curvature.size <= DRAWN_BY_HOST)
+        zero = np.zeros((), np.result_type(*(leaf.dtype for leaf in jax.tree.leaves(start))))
+        is_summed = is_summed or self.curvature.size <= DRAWN_BY_HOST
+        return State(start, start, zero, zero, start if is_summed else None)
 
     def _continued(
         self, state: State, weights: np.ndarray
