@@ -111,7 +111,13 @@ class Refutable(Measured):
     def _seen_by_host(self, loop: Loop, asked: Asked) -> Look | None:
         """The host's look at the claim; None if a program must look instead."""
         if (regression := self.objective.linear_regression) is None:
-            return self._function_seen_by_host(loop, asked)
+            least = self.tolerance.allowed(np.asarray(loop.value), 0, np)
+            is_blurred = bool(asked.is_looked_at) and float(loop.watch.floor) > float(least)
+            if not self.is_seen_by_host(loop.params, is_blurred=is_blurred):
+                return None
+            from jaxdescent.descent.looks import few_unknowns  # regressions go without it
+
+            return few_unknowns.at_hand(self.objective, self.tolerance, loop)
         if not placement.is_at_hand((loop.params, self.objective)):
             return None
         allowed = float(asked.allowed)
@@ -128,15 +134,6 @@ class Refutable(Measured):
             if is_proven:
                 return Look(np.zeros(()), *3 * [np.zeros((), bool)])
         return singular_values.at_hand(regression, loop.params, allowed)
-
-    def _function_seen_by_host(self, loop: Loop, asked: Asked) -> Look | None:
-        least = self.tolerance.allowed(np.asarray(loop.value), 0, np)
-        is_blurred = bool(asked.is_looked_at) and float(loop.watch.floor) > float(least)
-        if not self.is_seen_by_host(loop.params, is_blurred=is_blurred):
-            return None
-        from jaxdescent.descent.looks import few_unknowns  # regressions go without it
-
-        return few_unknowns.at_hand(self.objective, self.tolerance, loop)
 
     def looked_at(self, loop: Loop) -> Loop:
         """The loop after a look at its claim, which has been measured.
