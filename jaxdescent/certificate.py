@@ -148,6 +148,7 @@ def certify(
         return _certified(objective, params, args, tolerance, scale)
 
 
+@np.errstate(all="ignore")  # squares of large params overflow, and are judged as infinite
 def _certified(
     objective: Any, params: Params, args: tuple[Any, ...], tolerance: Any, scale: Any
 ) -> Certificate:

@@ -570,3 +570,12 @@ def test_a_curved_valley_of_equal_values_is_stationary(rng):
         point = jnp.array([a, rate, b], jnp.float32)
         kinds.append(jd.certify(squares, point, args=(jnp.asarray(y, jnp.float32),)).kind)
     assert kinds.count("degenerate") == 12
+
+
+@pytest.mark.parametrize("far", [1e155, 1e300])
+def test_params_whose_squares_overflow_are_judged_without_a_warning(far, x64):
+    def bowl(p):
+        return jnp.sum(jnp.sqrt(1 + jnp.square(p / far)))
+
+    assert jd.certify(bowl, np.array([far, -far / 3])).kind != "minimum"
+    assert jd.certify(lambda p: jnp.sum(p**2), np.array([far, -far])).kind != "minimum"
