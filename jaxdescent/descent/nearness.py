@@ -127,10 +127,8 @@ class Nearness(NamedTuple):
             # The rounding of the products, and of the residual that they are applied to.
             heights = jnp.sqrt(height.astype(norm.dtype)) + jnp.sqrt(worth)
             is_rounding = norm <= jnp.finfo(norm.dtype).eps * jnp.sqrt(2 * curvature) * heights
-            if isinstance(caution, float):
-                caution = min(
-                    caution, float(jnp.finfo(left.dtype).max)
-                )  # which float16 may not hold
+            if isinstance(caution, float):  # float16 may not hold it
+                caution = min(caution, float(jnp.finfo(left.dtype).max))
             cautious = seen * jnp.asarray(caution, left.dtype) + rounding
             is_sure = tolerance.allows(cautious, value, floor)
             if self.objective.is_quadratic:
