@@ -275,6 +275,16 @@ def test_norms_of_centred_columns_need_the_entries_alone(rng, x64):
     assert (norms < 1e-13).all()
 
 
+def test_a_column_of_ones_in_all_rows_but_one_keeps_its_length():
+    rows, center = 1_000_000, jnp.array([1 - 1e-6, 1e-6])
+    level = np.arange(rows) // (rows - 1)
+    categorical = jd.Categorical(level, 2)
+    ones = jd.Sparse.from_indices(np.arange(rows), level, shape=(rows, 2))
+    for design in (categorical, ones):
+        norms = design.column_squared_norms(None, center)
+        np.testing.assert_allclose(norms, [1 - 1e-6] * 2, rtol=1e-3)
+
+
 def test_predictions_take_a_sparse_matrix(rng, x64):
     sparse, _ = regressions(rng)
     matrix = random_matrix(rng)

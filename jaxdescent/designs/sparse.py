@@ -201,21 +201,25 @@ class Sparse(Design):
         weight = jnp.ones((self.shape[0],), self.dtype)
         if row_weight is not None:
             weight = row_weight.astype(self.dtype)
-        sums = sparse_products.product_of_all(self._backward, weight)
-        squares = sums
-        if self._backward.has_values:
+        sums, total = sparse_products.product_of_all(self._backward, weight), jnp.sum(weight)
+        if not self._backward.has_values:
+            if center is None:
+                return sums
+            # x is one or zero, so that nothing cancels in a column that is one in nearly all rows.
+            rest = jnp.maximum(total - sums, 0)
+            return sums * jnp.square(1 - center) + rest * jnp.square(center)
 
-            def squared(leaf: jax.Array) -> jax.Array:
-                is_value = jnp.issubdtype(leaf.dtype, jnp.floating)
-                return jnp.square(leaf.astype(self.dtype)) if is_value else leaf
+        def squared(leaf: jax.Array) -> jax.Array:
+            is_value = jnp.issubdtype(leaf.dtype, jnp.floating)
+            return jnp.square(leaf.astype(self.dtype)) if is_value else leaf
 
-            own = jax.tree.map(squared, self._backward)
-            squares = sparse_products.product_of_all(own, weight)
+        own = jax.tree.map(squared, self._backward)
+        squares = sparse_products.product_of_all(own, weight)
         if center is None:
             return squares
         # sum s (x - c)^2 = sum s x^2 - 2 c sum s x + c^2 sum s, which needs only stored entries; it
         # is at least its rounding error, so that cancellation cannot make it negative.
-        own = jnp.sum(weight) * jnp.square(center)
+        own = total * jnp.square(center)
         centred = squares - 2 * center * sums + own
         return jnp.maximum(centred, ROUNDING * jnp.finfo(self.dtype).eps * (squares + own))
 
