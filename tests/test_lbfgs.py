@@ -317,3 +317,15 @@ def test_a_slope_along_which_there_is_no_curvature_has_no_minimum(dtype, rng, x6
         result = jd.minimize(level, method=jd.LBFGS())
         assert status(result) == "CONVERGED"
         np.testing.assert_allclose(B.T @ np.asarray(result.params, float), [1, 2, -1], atol=1e-3)
+
+
+@pytest.mark.core
+def test_a_curvature_far_below_the_largest_is_one_where_no_terms_cancel(rng):
+    """Diagonal matrices, whose condition is beyond what a full one can have in float32."""
+    for _ in range(8):
+        diagonal = np.float32(10 ** rng.uniform([-5, -2, 1, 3.5], [-4, 1, 3.5, 4]))
+        linear = rng.normal(size=4).astype(np.float32)
+        result = jd.minimize(jd.Quadratic(np.diag(diagonal), linear), method=jd.LBFGS())
+        assert status(result) == "CONVERGED"
+        least = -0.5 * np.sum(linear.astype(float) ** 2 / diagonal)
+        assert float(result.value) == pytest.approx(least, rel=1e-4)

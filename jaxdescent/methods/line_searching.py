@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxdescent.methods.keeping_progress import KeepingProgress
 from jaxdescent.methods.line_search import Idle, LinePoint, first_length, search
@@ -69,10 +70,11 @@ class LineSearching(KeepingProgress):
         if objective.is_quadratic:
             curvature = objective.curvature(params, direction).astype(slope.dtype)
             is_unbounded = (curvature < 0) & (norm > 0)
-            if krylov is not None and objective.lower_bound() is None:
+            if krylov is not None and objective.hessian_array is not None:
                 squared = precision.squared_norm(direction)
                 krylov, is_endless = krylov.along(curvature, slope, squared)
-                is_unbounded |= is_endless
+                given = objective.hessian_array, direction, curvature
+                is_unbounded |= lax.cond(is_endless, _is_rounding, lambda *_: False, *given)
             first_step = jnp.where(curvature > 0, -slope / curvature, first_step)
             verdict, products = jnp.where(is_unbounded, Status.DIVERGED.value, RUNNING), 1
         start = LinePoint(params, value, gradient)
@@ -94,3 +96,12 @@ class LineSearching(KeepingProgress):
         norm = precision.norm(gradient)
         directions = own.directions.at(gradient, norm)
         return own._replace(value=value, gradient=gradient, norm=norm, directions=directions)
+
+
+def _is_rounding(hessian: jax.Array, direction: Params, curvature: jax.Array) -> jax.Array:
+    """Whether a curvature ``d.Hd`` is no more than the rounding of its terms; those of a positive
+    diagonal do not cancel.
+    """
+    (leaf,) = jax.tree.leaves(direction)
+    terms = jnp.abs(leaf[:, None] * hessian.astype(leaf.dtype) * leaf[None, :])
+    return curvature <= 4 * float(jnp.finfo(leaf.dtype).eps) * jnp.sum(terms)

@@ -96,8 +96,8 @@ class ConjugateSteps(NamedTuple):
         self, curvature: jax.Array, slope: jax.Array, squared: jax.Array
     ) -> tuple[ConjugateSteps, jax.Array]:
         """The state with what a direction of this squared length shows, and whether the quadratic
-        falls along it without end, as far as the dtype can tell: its curvature is rounding of the
-        largest one, and its slope is not.
+        may fall along it without end: beside the largest curvature its own is rounding, and its
+        slope is not.
         """
         limits = jnp.finfo(squared.dtype)
         is_seen = squared > float(limits.tiny) / float(limits.eps)
