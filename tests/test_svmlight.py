@@ -173,12 +173,13 @@ def test_files_are_read_one_after_another(data, tmp_path):
         ("1 2:1_0 " + "3:1 " * 40 + "\n", "line 1 has '1 2:1_0'"),
         ("1 " + " ".join(f"{j}:1" for j in range(40)) + " 50:x\n", "line 1 has '1 50:x'"),
         ("1 2:1_0\n", "line 1 has '1 2:1_0'"),
-        ("1 0:1 -1:3\n", "different whole numbers from 0 to 9,007,199,254,740,991"),
+        ("1 0:1 -1:3\n", "whole numbers from 0 to 9,007,199,254,740,991"),
         ("1 1:2\n\n1 1.5:2\n", "line 3 has '1 1.5:2'"),
         ("1 99999999999999999:2\n", "line 1 has '1 99999999999999999:2'"),
         ("1 9007199254740992:2\n", "line 1 has '1 9007199254740992:2'"),
         ("1 nan:2\n", "line 1 has '1 nan:2'"),
-        ("1 3:1 2:1 3:4\n", "line 1 has '1 3:1 2:1 3:4'"),
+        ("1 3:1 2:1 3:4\n", "line 1 has the index 3 twice"),
+        ("1 1:1\n1 " + "".join(f"{j}:1 " for j in range(40)) + "7:1\n", "line 2 has the index 7 "),
         ("1 2:nan\n2 3:1\n3 2:1\n", "'x2' is NaN in row 1 of d.svm"),
         ("# c\n1 2:1\n2 3:inf\n3 2:1\n", "'x3' is infinite in row 3 of d.svm"),
         ("1 2:nan\n2 5000:1\n3 2:1\n", "'x2' is NaN in row 1 of d.svm"),
@@ -193,6 +194,24 @@ def test_what_is_wrong_is_said_by_its_line(tmp_path, text, message):
     (tmp_path / "d.svm").write_text(text)
     with pytest.raises(DataError, match=message):
         jd.fit_model(tmp_path / "d.svm")
+
+
+@pytest.mark.parametrize("between", [" ", "\n1 "])
+def test_what_is_wrong_is_found_by_halves(tmp_path, monkeypatch, between):
+    """A line has up to 64 MiB; to read each entry or line of a chunk alone took minutes."""
+    parsed, read = [], svmlight._rows_of
+
+    def noted(text, path, line):
+        parsed.append(len(text))
+        return read(text, path, line)
+
+    monkeypatch.setattr(svmlight, "_rows_of", noted)
+    text = "1 " + between.join(f"{j}:1" for j in range(4096)) + between + "5000:x"
+    (tmp_path / "d.svm").write_text(text)
+    with pytest.raises(DataError, match="has '1 5000:x'"):
+        open_source(tmp_path / "d.svm")
+    assert len(parsed) < 40
+    assert sum(parsed) < 4 * len(text)
 
 
 def test_a_truncated_gzip_file_is_refused(data, tmp_path):

@@ -165,24 +165,33 @@ def _rows_of(
     if np.any(is_same & (np.diff(column.index) <= 0)):
         order = np.lexsort((column.index, row))
         column = SparseColumn(starts, column.index[order], values[order])
-        if np.any(is_same & (np.diff(column.index) == 0)):
-            raise _wrong_line(written, path, first_line)
+        is_twice = is_same & (np.diff(column.index) == 0)
+        if is_twice.any():
+            at = int(np.argmax(is_twice))
+            where = f"{path}: line {lines[row[at]] + 1:,}"
+            raise DataError(f"{where} has the index {column.index[at]:,} twice.")
     return target, column, lines
 
 
 def _wrong_line(written: Sequence[bytes], path: pathlib.Path, first_line: int) -> DataError:
-    """The error about the first of some lines, or of a line's entries, that is wrong by itself."""
-    parts = list(enumerate(written, start=first_line))
-    if len(written) == 1:
+    """The error about the first of some lines, or of a line's entries, that is wrong by itself: of
+    two halves the one that is wrong is halved again.
+    """
+    half, parts = len(written) // 2, list[tuple[int, bytes]]()
+    if half:
+        parts = [(0, b"\n".join(written[:half])), (half, b"\n".join(written[half:]))]
+    else:
         target, *entries = written[0].split()
-        parts = [(first_line, b"%b %b" % (target, each)) for each in entries if len(entries) > 1]
-    for number, part in parts:
+        half = len(entries) // 2
+        if half:
+            parts = [(0, b" ".join([target, *own])) for own in (entries[:half], entries[half:])]
+    for after, part in parts:
         try:
-            _rows_of(part, path, number)
+            _rows_of(part, path, first_line + after)
         except DataError as error:
             return error
     shown = written[0].decode("utf-8", "replace").strip()[:40]
     return DataError(
         f"{path}: line {first_line + 1:,} has {shown!r}: expected is a target and features, such "
-        f"as 1 3:0.5 7:2, whose indices are different whole numbers from 0 to {LARGEST - 1:,}."
+        f"as 1 3:0.5 7:2, whose indices are whole numbers from 0 to {LARGEST - 1:,}."
     )
