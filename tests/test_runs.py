@@ -469,11 +469,13 @@ def hooks_that_cannot_write(kind, folder):
     if kind == "trace":
         place.write_text("no folder")
         return [jd.hooks.Profile(place / "trace", chunk=1)]
-    console = pytest.importorskip("rich.console").Console(file=FullDisk(), width=150)
+    console = pytest.importorskip("rich.console").Console(
+        file=FullDisk(), width=150, force_terminal=kind == "bar"
+    )
     return [jd.hooks.Progress(every=0, console=console)]
 
 
-@pytest.mark.parametrize("kind", ["lines", "table", "trace", "console"])
+@pytest.mark.parametrize("kind", ["lines", "table", "trace", "console", "bar"])
 def test_a_hook_that_cannot_write_does_not_cost_the_result(kind, tmp_path):
     hooks = hooks_that_cannot_write(kind, tmp_path)
     told = f"{hooks[0]!r} could not write; the run goes on without it ("

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 import sys
@@ -59,7 +60,8 @@ class Progress(Telling):
             self._task = self._bar.add_task(
                 self._label, total=facts.max_iterations, completed=facts.iteration, numbers=""
             )
-            self._bar.start()
+            with self.telling():
+                self._bar.start()
 
     def report(self, record: Record) -> None:
         now = time.perf_counter()
@@ -68,7 +70,9 @@ class Progress(Telling):
             return
         self._shown = now
         if self._bar is not None:
-            self._bar.update(self._task, completed=record.iteration, numbers=numbers_of(record))
+            with self.telling():
+                numbers = numbers_of(record)
+                self._bar.update(self._task, completed=record.iteration, numbers=numbers)
         elif not self.is_quiet_at_end:
             share = f"{record.iteration:,} of {self._facts.max_iterations:,} iterations"
             self._print(f"{self._label}: {share}, {numbers_of(record)}")
@@ -87,9 +91,10 @@ class Progress(Telling):
         )
 
     def close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        bar, self._bar = self._bar, None
+        if bar is not None:  # a terminal that is gone refuses the last refresh too
+            with self.telling() if self.is_telling else contextlib.suppress(OSError):
+                bar.stop()
 
     def _rich_bar(self) -> Any:
         """A bar of rich's; None without rich, or outside a terminal."""
