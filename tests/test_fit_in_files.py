@@ -356,3 +356,21 @@ def test_a_fit_without_figures_is_refused(people, monkeypatch):
     monkeypatch.setattr(fitting, "fit_within_memory", fit)
     with pytest.raises(DataError, match="the fit ended CONVERGED, with weights or errors that"):
         jd.fit_model(people.select("age", "pay"), "pay")
+
+
+def test_a_row_of_levels_takes_what_one_of_buckets_takes(monkeypatch, rng):
+    """Both go through the stream as entries: an index and a value of each."""
+    table = {f"c{j}": rng.choice(["a", "b"], 200) for j in range(40)}
+    table, found = pl.DataFrame(table | {"y": rng.normal(size=200)}), []
+    keep_rows_in_files(monkeypatch)
+    plan = strategy.plans.plan_in_files
+
+    def noted(job, rows):
+        found.append(plan(job, rows).at_once)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(strategy.plans, "plan_in_files", noted)
+    for option in ("categorical", "hashed"):
+        with pytest.raises(KeyboardInterrupt):
+            jd.fit_model(table, "y", l2=1.0, method="lsmr", **{option: table.columns[:-1]})
+    assert found[0] == found[1]

@@ -98,13 +98,11 @@ def plan_in_memory(job: Job, rows: int) -> ReadingPlan:
 def plan_in_files(job: Job, rows: int) -> ReadingPlan:
     """The plan of a fit of this many rows in files, whether or not it fits the memory."""
     encoding, wider, block_bytes = job.encoding, job.dtype.itemsize // 4, row_stream.BLOCK_BYTES
-    entries = 0
+    entries = len(encoding.one_hot)
     if encoding.sparse is not None:
-        entries = max(-(-source.entries // max(source.rows or 1, 1)) for source in job.sources)
-    if encoding.sloped or len(encoding.hashed) > 1:
-        entries += len(encoding.one_hot)
-    # A number, and an index and a value of each level and entry.
-    encoded = 4 * (wider * len(encoding.numbers) + (1 + wider) * (len(encoding.one_hot) + entries))
+        entries += max(-(-source.entries // max(source.rows or 1, 1)) for source in job.sources)
+    # A number, and an index and a value of each entry.
+    encoded = 4 * (wider * len(encoding.numbers) + (1 + wider) * entries)
     names, at_a_time = job.roles.columns, row_stream.block_bytes(encoding.size)
     row = max(source.row_bytes(names) for source in job.sources)
     row += ENTRY_BYTES * entries + 2 * encoded + encoding.prepared_bytes
