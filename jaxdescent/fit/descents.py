@@ -62,13 +62,17 @@ def descend(
         if not is_looking or not processes.is_alone():
             return minimum(objective, params, method)
         count = itertools.count(1)
-        _listeners.append(lambda value, left: tell(next(count), value, left))
+
+        def listener(value: float, left: float) -> None:
+            tell(next(count), value, left)
+
+        _listeners.append(listener)
         try:
             result = minimum(objective, params, reporting(type(method))(**vars(method)))
             jax.effects_barrier()  # late callbacks must still find the listener
             return result
         finally:
-            _listeners.pop()
+            _listeners.remove(listener)  # a fit on another thread may have added its own since
     saving = keeping.saving(name, filled)
     try:
         result = run(
