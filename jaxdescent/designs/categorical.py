@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from typing import Any
 
 import jax
@@ -9,16 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.nn import one_hot
-from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxdescent.designs.protocol import Design, registered
+from jaxdescent.designs.operands import residual_of, weights_of
+from jaxdescent.designs.protocol import Design, Reading, registered
 from jaxdescent.designs.row_sharding import RowSharding
-from jaxdescent.designs.sparse import LEAVES, NAMES, STRUCTURE, Sparse
 from jaxdescent.designs.sparse_layout import Entries, are_uneven, layout_of
 from jaxdescent.designs.sparse_rows import RowPieces, SparseRows
 from jaxdescent.inputs.numbers import check_count, refuse_masked
+from jaxdescent.kernels import sparse_products
 from jaxdescent.kernels.dtypes import compute_dtype
-from jaxdescent.kernels.sparse_products import Layout, Slice
 
 WRITTEN_OUT = 16
 """Rows of a batch are written out if they have no more levels: a product with zeros takes less than
@@ -28,8 +29,9 @@ NONE = -1
 """The code of a row that has none of the levels."""
 
 
-@registered(LEAVES, STRUCTURE, NAMES)
-class Categorical(Sparse):
+@registered(("codes", "by_level"), ("levels", "is_even", "has_missing", "weights_dtype"))
+@dataclasses.dataclass(frozen=True, eq=False, init=False)
+class Categorical(Design):
     """``X_ij = 1`` where row i has level j, else zero: a dummy variable for each level.
 
     The product with the weights picks one of them for each row, and that with the transpose adds up
@@ -58,6 +60,13 @@ class Categorical(Sparse):
     >>> firm.transposed_product(jnp.array([1.0, 2.0, 3.0, 4.0]))
     Array([2., 0., 4.], dtype=float32)
     """
+
+    codes: jax.Array  # (rows,), int32
+    by_level: sparse_products.Layout  # the layout of the transpose
+    levels: int
+    is_even: bool
+    has_missing: bool
+    weights_dtype: Any
 
     def __init__(
         self, codes: Any, levels: int, *, dtype: Any = jnp.float32, sharding: Any = None
@@ -90,25 +99,21 @@ class Categorical(Sparse):
                 f"levels, got {given[wrong[0]]} in row {wrong[0]:,}."
             )
         over = RowSharding.of(sharding, given.size)
-        parts = np.split(given.astype(np.int32), over.parts)
-        # Each row has one place: that of its level, or the one behind the last, which is zero.
-        places = over.stacked([np.where(own < 0, levels, own)[None] for own in parts])
-        self._forward = Layout(((Slice(places, None),),), None)
-        by_level = [_part(own, levels) for own in parts]
-        self._backward = layout_of(by_level, over.rows_of_part, over)
-        self._like = jnp.zeros((), jax.dtypes.canonicalize_dtype(compute_dtype(dtype)))
-        self._shape, self._entries = (given.size, int(levels)), given.size
-        self._is_uneven = are_uneven(np.bincount(given[given >= 0], minlength=levels))
+        by_level = layout_of([_part(own, levels) for own in np.split(given, over.parts)], over)
+        counts = np.bincount(given[given >= 0], minlength=levels)
+        vars(self).update(
+            codes=over.cut(given.astype(np.int32)),
+            by_level=by_level,
+            levels=int(levels),
+            is_even=not are_uneven(counts),
+            has_missing=bool(np.sum(counts) < given.size),
+            weights_dtype=jax.dtypes.canonicalize_dtype(compute_dtype(dtype)),
+        )
 
-    @property
-    def levels(self) -> int:
-        """The number of levels."""
-        return self.shape[1]
-
-    @property
-    def codes(self) -> jax.Array:
-        """The level of each row, (rows,), int32, and -1 for none."""
-        return jnp.where(self._places < self.levels, self._places, NONE)
+    def repeated(self, over: RowSharding) -> Categorical:
+        new = copy.copy(self)
+        vars(new).update(codes=over.like_rows(self.codes), by_level=over.like(self.by_level))
+        return new
 
     def without(self, levels: Any) -> Categorical:
         """This factor with reference levels: their rows have no level, and their weight is zero.
@@ -123,42 +128,90 @@ class Categorical(Sparse):
         >>> firm.without([2]).product(jnp.array([10.0, 20.0, 30.0]))
         Array([ 0., 10.,  0., 20.], dtype=float32)
         """
-        codes, sharding = np.asarray(self.codes), None
+        codes = np.asarray(self.codes)
         codes = np.where(np.isin(codes, levels), NONE, codes)
-        if self._forward.is_cut:
-            there: Any = jax.tree.leaves(self._forward)[0].sharding
-            sharding = NamedSharding(there.mesh, PartitionSpec(there.spec[0]))
-        return Categorical(codes, self.levels, dtype=self.dtype, sharding=sharding)
+        sharding = self.codes.sharding if self.by_level.is_cut else None
+        return Categorical(codes, self.levels, dtype=self.weights_dtype, sharding=sharding)
 
     def _arguments(self) -> list[str]:
         return [f"{self.shape[0]:,} rows", f"{self.levels:,} levels"]
 
     @property
+    def shape(self) -> tuple[int, int]:
+        return self.codes.shape[0], self.levels
+
+    @property
+    def dtype(self) -> Any:
+        return self.weights_dtype
+
+    @property
     def level_of_row(self) -> jax.Array:
         return self.codes
 
-    def rows_at(self, index: jax.Array) -> jax.Array:
-        places = jnp.take(self._places, index, mode="clip")
-        return one_hot(places, self.levels, dtype=self.dtype)
+    @property
+    def entries(self) -> int:
+        return self.codes.shape[0]
 
-    def by_rows(self) -> Any:
-        return self
+    @property
+    def is_uneven(self) -> bool:
+        return not self.is_even
+
+    @property
+    def reading(self) -> Reading:
+        return Reading(self.dtype, self.codes.size * 4)
+
+    def product(self, weights: jax.Array) -> jax.Array:
+        codes, weights = self.codes, weights_of(self, weights)
+        picked = sparse_products.at(weights, jnp.maximum(codes, 0) if self.has_missing else codes)
+        if not self.has_missing:
+            return picked
+        is_there = (codes >= 0).reshape(-1, *[1] * (picked.ndim - 1))
+        return jnp.where(is_there, picked, 0)
+
+    def transposed_product(self, residual: jax.Array) -> jax.Array:
+        return sparse_products.product_of_all(self.by_level, residual_of(self, residual))
+
+    def to_dense(self) -> jax.Array:
+        return one_hot(self.codes, self.levels, dtype=self.dtype)
+
+    def dense_bytes(self) -> int:
+        return super().dense_bytes()
+
+    def column_squared_norms(
+        self, row_weight: jax.Array | None, center: jax.Array | None
+    ) -> jax.Array:
+        # sum s (x - c)^2, where x is one in the rows of the level and zero in the rest.
+        weight = jnp.ones(self.codes.shape, self.dtype)
+        if row_weight is not None:
+            weight = row_weight.astype(self.dtype)
+        counts = self.transposed_product(weight)
+        if center is None:
+            return counts
+        rest = jnp.sum(weight) - counts
+        return counts * jnp.square(1 - center) + rest * jnp.square(center)
+
+    def rows_at(self, index: jax.Array) -> jax.Array:
+        codes = jnp.take(self.codes, index, mode="clip")
+        return one_hot(codes, self.levels, dtype=self.dtype)
 
     def taken(self, index: jax.Array) -> Design | jax.Array:
         if self.levels <= WRITTEN_OUT:
             return self.rows_at(index)
-        places = jnp.take(self._places, index, mode="clip")
-        numbers = jnp.arange(places.size, dtype=jnp.int32)
-        pieces = RowPieces(places[:, None], None, numbers, None)
-        return SparseRows.of(pieces, self.levels, places.size, self.dtype)
+        codes = jnp.take(self.codes, index, mode="clip")
+        columns = jnp.where(codes >= 0, codes, self.levels)[:, None]
+        numbers = jnp.arange(codes.size, dtype=jnp.int32)
+        pieces = RowPieces(columns, None, numbers, None)
+        return SparseRows.of(pieces, self.levels, codes.size, self.dtype)
+
+    def sums_of_rows(self, target: jax.Array, factor: jax.Array, sums: int) -> jax.Array:
+        # Rows without a level get an index out of range, which is dropped.
+        level = jnp.where(self.codes >= 0, self.codes, self.levels)
+        whole = jnp.zeros((sums, self.levels), factor.dtype)
+        return whole.at[target, level].add(factor, mode="drop")
 
     def row_block(self, start: Any, size: int) -> jax.Array:
-        places = jax.lax.dynamic_slice_in_dim(self._places, start, size)
-        return one_hot(places, self.levels, dtype=self.dtype)
-
-    @property
-    def _places(self) -> jax.Array:
-        return self._forward.levels[0][0].places.reshape(-1)
+        codes = jax.lax.dynamic_slice_in_dim(self.codes, start, size)
+        return one_hot(codes, self.levels, dtype=self.dtype)
 
 
 def _part(codes: np.ndarray, levels: int) -> Entries:

@@ -82,18 +82,20 @@ class RowSharding(NamedTuple):
 
     def like(self, part: Any) -> Any:
         """The shapes of stacked arrays, if every part has arrays like this part's."""
+        return jax.tree.map(lambda leaf: self._shape((self.parts, *leaf.shape), leaf.dtype), part)
 
-        def of(leaf: Any) -> jax.ShapeDtypeStruct:
-            shape = self.parts, *leaf.shape
-            return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=self._sharding(len(shape)))
-
-        return jax.tree.map(of, part)
+    def like_rows(self, part: Any) -> jax.ShapeDtypeStruct:
+        """The shape of an array (rows, ...), each part on its own device."""
+        return self._shape((self.rows, *part.shape[1:]), part.dtype)
 
     def everywhere(self, array: Any) -> jax.ShapeDtypeStruct:
         """The shape of an array that is replicated on every device."""
         assert self.mesh is not None
         sharding = NamedSharding(self.mesh, PartitionSpec())
         return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
+
+    def _shape(self, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=self._sharding(len(shape)))
 
     def _sharding(self, ndim: int) -> NamedSharding:
         assert self.mesh is not None

@@ -131,8 +131,7 @@ class Sparse(Design):
             order = np.argsort(where, kind="stable")
             by_column = where[order], own[order]
             backward_parts.append(Entries.of(*by_column, features, values, start + order))
-        forward = layout_of(forward_parts, features, over)
-        backward = layout_of(backward_parts, over.rows_of_part, over)
+        forward, backward = layout_of(forward_parts, over), layout_of(backward_parts, over)
         given = dtype if values is None else values.dtype
         if not jnp.issubdtype(given, jnp.floating):
             raise TypeError(
@@ -227,9 +226,9 @@ class Sparse(Design):
         shape = sums, self.shape[1]
         return sparse_products.sums_of_rows(self._forward, target, factor, shape)
 
-    def by_rows(self) -> Any:
+    def by_rows(self) -> SparseRows:
         pieces = pieces_of_rows(self._forward, self.shape, self.entries)
         return SparseRows.of(pieces, self.shape[1], self.entries, self.dtype)
 
-    def taken(self, index: jax.Array) -> Design | jax.Array:
+    def taken(self, index: jax.Array) -> Design:
         return self.by_rows().taken(index)

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
 from jaxdescent.designs.row_sharding import RowSharding
-from jaxdescent.kernels.sparse_products import CHAIN, LANES, Layout, Slice, at
+from jaxdescent.kernels.sparse_products import CHAIN, LANES, Layout, Slice
 
 LONGEST = 64
 """The most entries of a piece: the program has an addition for each chunk of a piece."""
@@ -70,13 +71,12 @@ class Pieces(NamedTuple):
     size: np.ndarray
 
 
-def layout_of(parts: Sequence[Entries], length: int, over: RowSharding) -> Layout:
+def layout_of(parts: Sequence[Entries], over: RowSharding) -> Layout:
     """The layout of a matrix, from its entries row by row.
 
     Args:
       parts: the ``over.parts`` parts, with equally many rows. Each part has a layout of its own, of
         equal shapes, padded where a part has fewer pieces of rows.
-      length: the length of the vectors that a part is multiplied by.
       over: the devices of the parts.
     """
     levels: list[tuple[Slice, ...]] = []
@@ -85,7 +85,7 @@ def layout_of(parts: Sequence[Entries], length: int, over: RowSharding) -> Layou
     parts, own = list(parts), [np.arange(rows)] * len(parts)
     offset = 0
     while any(place.size for place in own):
-        level, sums = _level(parts, length, over)
+        level, sums = _level(parts, over)
         for number, pieces in enumerate(sums):
             count, place = np.diff(pieces.start), own[number]
             is_done, is_long = count == 1, count > 1
@@ -93,10 +93,9 @@ def layout_of(parts: Sequence[Entries], length: int, over: RowSharding) -> Layou
             position[number, place[is_done]] = offset + where
             own[number] = place[is_long]
             parts[number] = _rows_of(pieces, is_long)
-        length = sum(piece.pieces for piece in level)
         if level:
             levels.append(level)
-            offset += length
+            offset += sum(piece.pieces for piece in level)
     _check_count("pieces of rows", offset)
     position[position < 0] = offset
     is_in_order = len(levels) == 1 and offset == rows and bool(np.all(np.diff(position) == 1))
@@ -104,9 +103,7 @@ def layout_of(parts: Sequence[Entries], length: int, over: RowSharding) -> Layou
     return Layout(tuple(levels), place)
 
 
-def _level(
-    parts: list[Entries], length: int, over: RowSharding
-) -> tuple[tuple[Slice, ...], list[Entries]]:
+def _level(parts: list[Entries], over: RowSharding) -> tuple[tuple[Slice, ...], list[Entries]]:
     """The slices of one level, and the positions of the sums of each row's pieces in it."""
     firsts, cuts = zip(*map(_cut, parts), strict=True)
     widths = _widths(np.concatenate([pieces.size for pieces in cuts]))
@@ -124,10 +121,7 @@ def _level(
             Pieces(*(np.pad(side[each], (0, most - each.size)) for side in pieces))
             for pieces, each in zip(cuts, mine, strict=True)
         ]
-        own = zip(chosen, parts, strict=True)
-        places = [_filled(width, pieces, part.column, length) for pieces, part in own]
-        values = None if parts[0].values is None else _values(width, chosen, parts, over)
-        level.append(Slice(over.stacked(places), values))
+        level.append(_slice(width, chosen, parts, over))
         offset += most
     return tuple(level), [Entries(*each) for each in zip(firsts, locations, strict=True)]
 
@@ -147,32 +141,56 @@ def _cut(entries: Entries) -> tuple[np.ndarray, Pieces]:
     return first, Pieces(begin, size)
 
 
+def _slice(width: int, chosen: list[Pieces], parts: list[Entries], over: RowSharding) -> Slice:
+    """The pieces padded to a width by repeating their last entry, times zero."""
+    places = over.stacked(
+        [
+            _filled(width, pieces, part.column, part.column[:0], None)
+            for pieces, part in zip(chosen, parts, strict=True)
+        ]
+    )
+    if parts[0].values is not None:
+        return Slice(places, _values(width, chosen, parts, over), None)
+    # Pieces without entries only fill up the slice: their sums are never read.
+    sizes = np.concatenate([pieces.size[pieces.size > 0] for pieces in chosen])
+    last = width - int(sizes.min(initial=width))
+    if not last:
+        return Slice(places, None, None)
+    slots = np.arange(width - last, width)[:, None]
+    return Slice(places, None, over.stacked([slots < pieces.size for pieces in chosen]))
+
+
 def _values(width: int, chosen: list[Pieces], parts: list[Entries], over: RowSharding) -> jax.Array:
-    """The values of the pieces, of padding zero; traced values are gathered."""
+    """The values of the pieces; traced values are gathered, with a zero appended for padding."""
     values = parts[0].values
     pairs = [(pieces, part.order) for pieces, part in zip(chosen, parts, strict=True)]
     if not isinstance(values, Tracer):
-        return over.stacked([_filled(width, pieces, values, 0, order) for pieces, order in pairs])
+        padding = np.zeros(1, values.dtype)
+        return over.stacked([_filled(width, each, values, padding, order) for each, order in pairs])
     _check_count("entries with traced values", values.size)
-    numbers = np.arange(values.size, dtype=np.int32)
-    places = [_filled(width, pieces, numbers, values.size, order) for pieces, order in pairs]
-    return at(values, over.stacked(places))
+    numbers, padding = np.arange(values.size, dtype=np.int32), np.full(1, values.size, np.int32)
+    places = [_filled(width, each, numbers, padding, order) for each, order in pairs]
+    return jnp.concatenate([values, jnp.zeros((1,), values.dtype)])[over.stacked(places)]
 
 
 def _filled(
-    width: int, pieces: Pieces, source: np.ndarray, padding: int, order: np.ndarray | None = None
+    width: int, pieces: Pieces, source: np.ndarray, padding: np.ndarray, order: np.ndarray | None
 ) -> np.ndarray:
-    """``source`` at each entry of the pieces, (width, pieces), and the number ``padding``."""
-    filled = np.full((width, pieces.size.size), padding, source.dtype)
+    """``source`` at each entry of the pieces, (width, pieces); padded by the number of the piece's
+    last entry, or by the number in ``padding`` if it is not empty.
+    """
+    filled = np.zeros((width, pieces.size.size), source.dtype)
     if not source.size or (order is not None and not order.size):
-        return filled
+        return filled if not padding.size else np.full_like(filled, padding[0])  # all is padding
     for start in range(0, pieces.size.size, BLOCK):
         block = slice(start, start + BLOCK)
         begin, size = pieces.begin[block], pieces.size[block]
         for slot in range(width):
             entry = begin + np.minimum(slot, np.maximum(size - 1, 0))
             numbers = source[entry if order is None else order[entry]]
-            filled[slot, block] = np.where(slot < size, numbers, filled[slot, block])
+            filled[slot, block] = (
+                np.where(slot < size, numbers, padding[0]) if padding.size else numbers
+            )
     return filled
 
 

@@ -19,7 +19,7 @@ from jax import lax
 
 from jaxdescent.designs.operands import residual_of, weights_of
 from jaxdescent.designs.protocol import Design
-from jaxdescent.kernels.sparse_products import Layout, row_of_piece
+from jaxdescent.kernels.sparse_products import Layout, Slice, row_of_piece
 
 LONGEST = 8
 """The most entries of a piece: half a cache line, because each row is padded to whole pieces."""
@@ -229,10 +229,19 @@ def _pieces_of_rows(layout: Layout, shape: tuple[int, int], entries: int) -> Row
         place = jnp.where(own < rows, place, total)[:, None]
         place = place + jnp.arange(blocks, dtype=jnp.int32)[None, :]
         there = columns.at[place]
-        columns = there.set(_side_by_side(piece.places, width, features), mode="drop")
+        columns = there.set(_side_by_side(_columns(piece, features), width, features), mode="drop")
         if values is not None:
             values = values.at[place].set(_side_by_side(piece.values, width, 0), mode="drop")
     return RowPieces(columns, values, begin, None if is_single else length)
+
+
+def _columns(piece: Slice, features: int) -> jax.Array:
+    """The columns of the slice's entries, and ``features`` for padding that is masked."""
+    if piece.kept is None:
+        return piece.places
+    others = piece.places.shape[0] - piece.kept.shape[0]
+    kept = jnp.concatenate([jnp.ones((others, piece.pieces), bool), piece.kept])
+    return jnp.where(kept, piece.places, features)
 
 
 def _side_by_side(slots: Any, width: int, padding: Any) -> jax.Array:

@@ -38,13 +38,17 @@ class Slice(NamedTuple):
     """Pieces of rows, all padded to equally many entries.
 
     Attributes:
-      places: (width, pieces), int32: the indices of the numbers to add up; for padding the place
-        behind the last number, which counts as zero. The last pieces may be padding.
-      values: (width, pieces): the factors of these numbers; None for ones.
+      places: (width, pieces), int32: the indices of the numbers to add up. Padding repeats an index
+        of its own piece, so that a number that is not finite reaches no row but those that read it.
+        The last pieces may be padding, which no row reads.
+      values: (width, pieces): the factors of these numbers, zero for padding; None for ones.
+      kept: (last, pieces), bool: which of the ``last`` last entries of each piece are no padding,
+        if there is padding but no values; else None.
     """
 
     places: jax.Array
     values: jax.Array | None
+    kept: jax.Array | None
 
     @property
     def pieces(self) -> int:
@@ -61,7 +65,7 @@ class Layout(NamedTuple):
       levels: levels of slices. The first level adds up numbers of the vector; each further level
         adds up sums of pieces of the level before, for rows too long for one piece.
       position: (rows,), int32: the position of each row's sum among the sums of all levels, one
-        level after another; rows without entries have the position behind the last sum.
+        level after another; rows without entries have the position of a zero behind the last sum.
         None if the sums are the rows already.
     """
 
@@ -176,6 +180,7 @@ def sums_of_rows(
       factor: (rows,), of the result's dtype.
       shape: the shape of the result, (sums, features).
     """
+    sums, features = shape
     if layout.is_cut:
         own = target.reshape(layout.parts, -1), factor.reshape(layout.parts, -1)
         each = jax.vmap(functools.partial(sums_of_rows, shape=shape))(layout, *own)
@@ -184,15 +189,16 @@ def sums_of_rows(
     if not layout.levels:
         return whole
     row, begin = row_of_piece(layout, target.size), 0
+    # Padding belongs to a row behind the last, whose target is out of range and dropped.
+    target, factor = jnp.append(target, sums), jnp.append(factor, 0)
+    ones = jnp.ones((features,), factor.dtype)
     for piece in layout.levels[0]:
-        own = row[begin : begin + piece.pieces]  # of padding a row behind the last, times zero
+        own = row[begin : begin + piece.pieces]
         begin += piece.pieces
         to, times = at(target, own), at(factor, own)
         for slot in range(piece.places.shape[0]):
-            own = times
-            if piece.values is not None:
-                own = times * piece.values[slot].astype(times.dtype)
-            whole = whole.at[to, piece.places[slot]].add(own, mode="drop")
+            value = times * _terms(piece, ones, slice(slot, slot + 1))[0]
+            whole = whole.at[to, piece.places[slot]].add(value, mode="drop")
     return whole
 
 
@@ -212,7 +218,8 @@ def row_of_piece(layout: Layout, rows: int) -> jax.Array:
             own = row[begin : begin + piece.pieces]
             begin += piece.pieces
             own = jnp.broadcast_to(own, piece.places.shape)
-            below = below.at[piece.places].set(own, mode="drop")
+            places = jnp.where(own < rows, piece.places, below.size)
+            below = below.at[places].set(own, mode="drop")
         row = below
     return row
 
@@ -232,7 +239,10 @@ def _of_column(layout: Layout, column: jax.Array) -> jax.Array:
 def _sums(piece: Slice, source: jax.Array) -> jax.Array:
     """The sum of each piece, (pieces,)."""
     width = piece.places.shape[0]
-    whole = width // CHAIN * CHAIN if width > SHORT else 0
+    last = 0 if piece.kept is None else piece.kept.shape[0]
+    # If few entries may be padding, these are added one by one, and the others without a mask.
+    alike = width - last if last <= SHORT else width
+    whole = alike // CHAIN * CHAIN if width > SHORT else 0
     total: Any = None
     if whole:
         chunks = [_terms(piece, source, slice(slot, whole, CHAIN)) for slot in range(CHAIN)]
@@ -249,11 +259,20 @@ def _terms(piece: Slice, source: jax.Array, slots: slice) -> jax.Array:
     terms = at(source, piece.places[slots])
     if piece.values is not None:
         terms = terms * piece.values[slots].astype(source.dtype)
+    if piece.kept is not None:
+        # A mask is stored: XLA would compute one from counts before a loop, and store that.
+        width, last = piece.places.shape[0], piece.kept.shape[0]
+        rows = range(*slots.indices(width))
+        masked = [row - (width - last) for row in rows if row >= width - last]
+        if masked:
+            kept = piece.kept[masked[0] : masked[-1] + 1 : rows.step]
+            kept = lax.pad(kept, True, [(len(rows) - len(masked), 0, 0), (0, 0, 0)])
+            terms = jnp.where(kept, terms, 0)
     return terms
 
 
 def at(source: jax.Array, places: jax.Array) -> jax.Array:
-    """``source[places]``, along the first axis, and zero for places that are not in it."""
+    """``source[places]``, along the first axis; every place must be in it."""
     if source.ndim == 2 and source.shape[1] == 1:
         return at(source[:, 0], places)[:, None]  # gathers numbers, not rows of one number
-    return source.at[places].get(mode="fill", fill_value=0, wrap_negative_indices=False)
+    return source.at[places].get(mode="promise_in_bounds", wrap_negative_indices=False)
