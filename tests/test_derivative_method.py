@@ -638,7 +638,7 @@ def test_one_solve_reads_x_at_both_ends_and_for_a_correction_where_one_is_due(
     assert count == 1 + 2 * corrections + 2
 
 
-@pytest.mark.parametrize(("condition", "intercept"), [(100, True), (1e4, False)])
+@pytest.mark.parametrize(("condition", "intercept"), [(2e3, True), (1e4, False)])
 def test_what_rounding_ends_of_a_wide_solve_the_host_solves_again(rng, condition, intercept):
     """With more features than XLA's solve and the loop's values have digits for."""
     X = of_condition(condition, rng, 20, 60_000).astype(np.float32)
