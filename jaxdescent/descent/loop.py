@@ -81,7 +81,12 @@ class Descent(Refutable):
             own_norm, own = self.objective.start_norm(), self.objective.start()
             if own_norm is None and own is not None:
                 own_norm = self.measure(own).gradient_norm
-        state = initial_state(self.objective, self.method, params)
+        unevaluated = None
+        if self.looks_ahead and not precision.is_rounded(params):
+            unevaluated = self.method.unevaluated(self.objective, params, value_dtype)
+        state = unevaluated
+        if state is None:
+            state = initial_state(self.objective, self.method, params)
         norm_dtype = jnp.result_type(*jax.tree.leaves(precision.widen(params)))
         zero, never = jnp.zeros((), jnp.int32), jnp.array(False)
         value, norm = jnp.full((), jnp.nan, value_dtype), jnp.full((), jnp.nan, norm_dtype)
@@ -120,7 +125,7 @@ class Descent(Refutable):
             history=History(*[jnp.full((history,), jnp.nan, value_dtype)] * 3) if history else (),
             checks=zero,
         )
-        if self.looks_ahead and not self._checks_start_in(loop):
+        if self.looks_ahead and unevaluated is None and not self._checks_start_in(loop):
             return self.check(loop, self.progress(loop))
         return loop
 
@@ -232,10 +237,10 @@ class Descent(Refutable):
         )
 
     def step_and_check(self, loop: Loop) -> Loop:
-        """One step, and the check of the params that it leads to; the first turn may be the check
-        alone.
+        """One step, and the check of the params that it leads to; in the first turn the step may be
+        the evaluation of the start, or be left out.
         """
-        if self._checks_start_in(loop):
+        if self.method.is_start(loop.state) is False and self._checks_start_in(loop):
             loop = lax.cond(loop.checks > 0, self._stepped, lambda loop: loop, loop)
         else:
             loop = self._stepped(loop)
@@ -252,11 +257,14 @@ class Descent(Refutable):
             self.objective, precision.widen(loop.params), loop.state
         )
         params, state = self.narrowed(wide, state, loop)
-        is_small = self.tolerance.is_small_step(params, loop.params)
+        is_small, steps = self.tolerance.is_small_step(params, loop.params), 1
+        if (is_start := self.method.is_start(loop.state)) is not False:
+            is_small = None if is_small is None else is_small & ~is_start
+            steps = jnp.where(is_start, 0, 1)
         return loop._replace(
             params=params,
             state=state,
-            iteration=loop.iteration + 1,
+            iteration=loop.iteration + steps,
             watch=loop.watch._replace(is_small_step=is_small),
         )
 

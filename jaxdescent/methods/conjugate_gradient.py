@@ -111,8 +111,9 @@ class ConjugateGradient(KeepingProgress):
         )
 
     def moved(
-        self, objective: Objective, params: Params, own: _State
+        self, objective: Objective, params: Params, own: _State, is_start: Any = False
     ) -> tuple[Params, _State, int, jax.Array]:
+        assert is_start is False  # begun() evaluates
         gradient = own.gradient
         preconditioned = gradient
         if own.factor is not None:

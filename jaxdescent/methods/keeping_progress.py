@@ -60,6 +60,7 @@ class Kept(NamedTuple):
     verdict: jax.Array  # on the last step
     means: Means | None  # the means of a regression whose intercept is eliminated
     given: GivenIntercept | None  # for means
+    is_evaluated: jax.Array | None = None  # whether the steps know the start; None: always
 
 
 class KeepingProgress(LookingAhead):
@@ -73,9 +74,17 @@ class KeepingProgress(LookingAhead):
     def begun(self, objective: Objective, params: Params) -> Any:
         """The steps' own state before the first step."""
 
+    def unbegun(self, objective: Objective, params: Params, value_dtype: Any) -> Any:
+        """:meth:`begun` without an evaluation, which the first step makes; None if it cannot be."""
+        return None
+
     @abc.abstractmethod
-    def moved(self, objective: Objective, params: Params, own: Any) -> tuple[Params, Any, Any, Any]:
-        """One step: new params, new state, the number of evaluations, and a status code."""
+    def moved(
+        self, objective: Objective, params: Params, own: Any, is_start: Any = False
+    ) -> tuple[Params, Any, Any, Any]:
+        """One step: new params, new state, the number of evaluations, and a status code; where it
+        ``is_start``, from a state of :meth:`unbegun`, the params are only evaluated.
+        """
 
     @abc.abstractmethod
     def evaluated(self, objective: Objective, params: Params, own: Any) -> Any:
@@ -98,12 +107,26 @@ class KeepingProgress(LookingAhead):
         one, running = jnp.ones((), jnp.int32), jnp.full((), RUNNING, jnp.int32)
         return Kept(own, one, running, means, given)
 
+    def unevaluated(self, objective: Objective, params: Params, value_dtype: Any) -> Kept | None:
+        if objective.eliminated() is not None:
+            return None
+        own = self.steps(objective).unbegun(objective, params, value_dtype)
+        if own is None:
+            return None
+        none = jnp.zeros((), jnp.int32)
+        return Kept(own, none, none + RUNNING, None, None, jnp.array(False))
+
+    def is_start(self, state: State) -> Any:
+        return False if state.is_evaluated is None else ~state.is_evaluated
+
     def blind_step(
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State]:
         means = state.means
         inner, weights = weights_alone(objective, params, means)
-        params, own, evaluations, verdict = self.steps(objective).moved(inner, weights, state.own)
+        params, own, evaluations, verdict = self.steps(objective).moved(
+            inner, weights, state.own, self.is_start(state)
+        )
         curves_down = objective.curves_down()
         if curves_down is not None:
             verdict = jnp.where(curves_down, Status.DIVERGED.value, verdict)
@@ -111,6 +134,7 @@ class KeepingProgress(LookingAhead):
             own=own,
             unreported=jnp.asarray(evaluations, jnp.int32),
             verdict=jnp.asarray(verdict, jnp.int32),
+            is_evaluated=None if state.is_evaluated is None else jnp.array(True),
         )
         if means is None:
             return params, state

@@ -207,10 +207,9 @@ class LevenbergMarquardt(Method):
         return True
 
     def calls_libraries(self, objective: Objective, params: Params, state: State) -> bool:
-        del state
-        residuals = jax.eval_shape(anew(objective.residuals), params)
-        if not _is_dense(params, residuals):
+        if not state.scale.size:  # the matrix-free form
             return False
+        residuals = jax.eval_shape(anew(objective.residuals), params)
         return not small_matrices.are_few(_size(residuals), _size(params) + 1)
 
     def check(self) -> None:
@@ -289,6 +288,8 @@ def _matrix_free(
         downhill = jax.tree.map(jnp.negative, gradient)
         limits = {"most_steps": MAX_PRODUCTS, "accuracy": accuracy}
         move, _ = conjugate_gradient(product, downhill, 0.0, **limits)
-        return move, precision.squared_norm(push(move)).astype(damping.dtype)
+        # After any number of steps ``p.(J'J + mu) p = -g.p``, so that no further product is needed.
+        image = precision.inner(move, downhill) - damping * precision.squared_norm(move)
+        return move, jnp.maximum(image, 0).astype(damping.dtype)
 
     return solve

@@ -103,6 +103,7 @@ def search(
     first_step: Any,
     *,
     flatness: float = 0.9,
+    is_start: Any = False,
 ) -> FoundStep:
     """An acceptable step along ``direction``.
 
@@ -117,6 +118,8 @@ def search(
       first_step: the first t to try, positive.
       flatness: the share of the first slope that may be left, in (2 DECREASE, 1); a small share
         asks for an almost exact minimum along the line.
+      is_start: whether x has not been evaluated: with a direction of zero it is the only trial, and
+        is accepted.
     """
     dtype = slope.dtype
     origin = _End(jnp.zeros((), dtype), start.value.astype(dtype), slope)
@@ -142,6 +145,7 @@ def search(
         is_lower = is_lower & (here.value < origin.value - noise)
         by_value = (is_lower & (is_flat | is_late)) | (is_level & is_gentle)
         is_accepted = is_finite & (is_gentle if objective.is_quadratic else by_value)
+        is_accepted |= is_start
 
         is_low = is_finite & is_level & (here.slope < 0)
         low = _choose(is_low, here, search.low)
@@ -170,14 +174,14 @@ def search(
         return loops.one_turn(lambda: decided(without, here))._replace(point=trial)
 
     infinite = jnp.full((), jnp.inf, dtype)
-    is_descent = slope < 0
+    is_tried = (slope < 0) | is_start
     found = lax.while_loop(
         goes_on,
         attempt,
         _Search(
             start,
             origin.step,
-            jnp.where(is_descent, jnp.asarray(first_step, dtype), 0),
+            jnp.where(is_tried, jnp.asarray(first_step, dtype), 0),
             origin,
             _End(infinite, infinite, infinite),
             infinite,

@@ -60,8 +60,16 @@ class LineSearching(KeepingProgress):
         krylov = ConjugateSteps.start(norm) if objective.is_quadratic else None
         return Searching(value, gradient, norm, Idle.start(value, norm), directions, krylov)
 
+    def unbegun(self, objective: Objective, params: Params, value_dtype: Any) -> Searching | None:
+        if objective.is_quadratic:
+            return None
+        gradient = jax.tree.map(jnp.zeros_like, params)
+        value, norm = jnp.zeros((), value_dtype), jnp.zeros_like(precision.norm(gradient))
+        directions = self.directions(gradient, jnp.ones_like(norm))
+        return Searching(value, gradient, norm, Idle.start(value, norm), directions, None)
+
     def moved(
-        self, objective: Objective, params: Params, own: Searching
+        self, objective: Objective, params: Params, own: Searching, is_start: Any = False
     ) -> tuple[Params, Searching, jax.Array, Any]:
         value, gradient, norm, idle, directions, krylov = own
         line = directions.line(gradient, norm)
@@ -78,15 +86,23 @@ class LineSearching(KeepingProgress):
             first_step = jnp.where(curvature > 0, -slope / curvature, first_step)
             verdict, products = jnp.where(is_unbounded, Status.DIVERGED.value, RUNNING), 1
         start = LinePoint(params, value, gradient)
-        found = search(objective, start, direction, slope, first_step, flatness=self.flatness)
+        how = {"flatness": self.flatness, "is_start": is_start}
+        found = search(objective, start, direction, slope, first_step, **how)
 
-        idle = idle.after(value, norm)
+        before, idle = idle, idle.after(value, norm)
         has_failed = ~found.is_accepted & is_plain | idle.is_over
         verdict = jnp.where(has_failed & (verdict == RUNNING), Status.STAGNATED.value, verdict)
         params, new_value, new_gradient = found.point
         new_norm = precision.norm(new_gradient)
         if krylov is not None:
             krylov = krylov.after(found.step, slope, norm, new_norm)
+        if is_start is not False:
+            # The evaluation of the start is no move: the directions begin there.
+            idle = jax.tree.map(lambda a, b: jnp.where(is_start, a, b), before, idle)
+            first = first_length(params, new_value, new_norm)
+            directions = directions._replace(length=jnp.where(is_start, first, directions.length))
+            step, is_move = jnp.where(is_start, 0, found.step), found.is_accepted & ~is_start
+            found = found._replace(step=step, is_accepted=is_move)
         directions = directions.after(line, found, gradient, (norm, new_norm))
         own = Searching(new_value, new_gradient, new_norm, idle, directions, krylov)
         return params, own, found.evaluations + products, verdict

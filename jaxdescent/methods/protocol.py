@@ -194,6 +194,18 @@ class Method(Displayed, abc.ABC):
         """This method with the arrays that its functions close over as leaves."""
         return self
 
+    # Methods that look ahead, and whose first step may be the evaluation of the start.
+
+    def unevaluated(self, objective: Objective, params: Params, value_dtype: Any) -> State | None:
+        """:meth:`init` without an evaluation of the objective, which then stands once in a program;
+        None if the method has no such state. The first step from it stays at ``params``.
+        """
+        return None
+
+    def is_start(self, state: State) -> Any:
+        """Whether the next step only evaluates the objective at its params."""
+        return False
+
     # Methods that follow recurrences, which rounding separates from the truth.
 
     def is_estimate(self, state: State) -> Any:
