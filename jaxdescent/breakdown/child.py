@@ -43,13 +43,11 @@ METHODS = {"descent": jd.GradientDescent(), "derivative": jd.DerivativeMethod()}
 
 
 class Answer(NamedTuple):
-    """The rows of :func:`answer` that a child finished, what went wrong, in words, and whether
-    Ctrl-C ended it.
-    """
+    """The answer of a child."""
 
-    rows: list[dict[str, Any]]
-    failure: str | None = None
-    is_interrupted: bool = False
+    rows: list[dict[str, Any]]  # the rows of :func:`answer` that it finished
+    failure: str | None = None  # what went wrong, in words
+    is_interrupted: bool = False  # whether Ctrl-C ended it
 
 
 def ask(request: dict[str, Any]) -> Answer:

@@ -185,27 +185,16 @@ def _report(numbers: dict[str, Any], examples: Grid) -> report.PartReport:
 
 
 class Lines(NamedTuple):
-    """Lines of source code, those of a file one after another.
+    """Lines of source code, those of a file one after another."""
 
-    Attributes:
-      file: (lines,), the number of the file that a line is of.
-      indent: (lines,), columns before the first word.
-      next_indent: (lines,), columns before the first word of the next line.
-      row: (entries,), the line that an n-gram belongs to.
-      ngram: (entries,), uint64: its hash, of 64 bits.
-      text: the lines themselves.
-      files: how many files there are.
-      digest: a hash of the whole text: the same text gives the same numbers.
-    """
-
-    file: np.ndarray
-    indent: np.ndarray
-    next_indent: np.ndarray
-    row: np.ndarray
-    ngram: np.ndarray
-    text: list[str]
-    files: int
-    digest: str
+    file: np.ndarray  # (lines,), the number of the file that a line is of
+    indent: np.ndarray  # (lines,), columns before the first word
+    next_indent: np.ndarray  # (lines,), columns before the first word of the next line
+    row: np.ndarray  # (entries,), the line that an n-gram belongs to
+    ngram: np.ndarray  # (entries,), uint64: its hash, of 64 bits
+    text: list[str]  # the lines themselves
+    files: int  # how many files there are
+    digest: str  # a hash of the whole text: the same text gives the same numbers
 
     @property
     def column(self) -> np.ndarray:

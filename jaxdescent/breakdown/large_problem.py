@@ -18,35 +18,25 @@ from jaxdescent.data import DataError
 
 
 class LargeProblem(abc.ABC):
-    """A problem of part 3, which is set up when it is made, and told by its numbers in the record.
+    """A problem of part 3, set up when it is made, and told by its numbers in the record."""
 
-    Attributes:
-      name, folder: its name in the record, and that of the folder with its checkpoints.
-      objective, method, params: what descends; the descent takes the memory of the params.
-      label: a few words that are shown while it runs.
-      iterations: the most steps.
-      segment: the steps between two looks at the gradient.
-      tolerance: the fraction of its scale at which the gradient's norm ends the descent.
-      sentences, figures, remarks, verdict: templates of :func:`said`, which are filled in with the
-        numbers and with ``over_processes``; the figures by their names in the table.
-      numbers: what is known before the descent, for the record.
-      point: the series in the plot, the unknowns there, and the bytes of memory.
-    """
-
-    name: ClassVar[str]
-    folder: ClassVar[str]
-    iterations: ClassVar[int]
-    segment: ClassVar[int]
+    name: ClassVar[str]  # its name in the record
+    folder: ClassVar[str]  # the name of the folder with its checkpoints
+    iterations: ClassVar[int]  # the most steps
+    segment: ClassVar[int]  # the steps between two looks at the gradient
+    # The fraction of its scale at which the gradient's norm ends the descent.
     tolerance: ClassVar[float] = 0.0
     method: ClassVar[Any]
+    # These four are templates of :func:`said`, filled in with the numbers and ``over_processes``.
     sentences: ClassVar[tuple[str, ...]]
-    figures: ClassVar[dict[str, str]]
+    figures: ClassVar[dict[str, str]]  # by their names in the table
     verdict: ClassVar[str]
     remarks: tuple[str, ...] = ()
-    objective: Any
-    params: Any
-    label: str
-    numbers: dict[str, Any]
+    objective: Any  # what descends by the method
+    params: Any  # the descent takes their memory
+    label: str  # a few words that are shown while it runs
+    numbers: dict[str, Any]  # what is known before the descent, for the record
+    # The series in the plot, the unknowns there, and the bytes of memory.
     point: tuple[str, int, float]
 
     @abc.abstractmethod

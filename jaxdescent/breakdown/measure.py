@@ -14,12 +14,11 @@ from jaxdescent.machine.memory import begin_peak, peak_beyond
 
 
 class Measurement(NamedTuple):
-    """One call: its result, fully computed; the wall clock time; and the most memory in use beyond
-    that before it, None if the system does not report it.
-    """
+    """One call."""
 
-    result: Any
-    seconds: float
+    result: Any  # fully computed
+    seconds: float  # the wall clock time
+    # The most memory in use beyond that before it; None if the system does not report it.
     peak_bytes: int | None
 
 

@@ -86,18 +86,15 @@ class PlottedPoint:
 
 @dataclasses.dataclass(frozen=True)
 class PartReport:
-    """The outcome of one part: the texts and tables that are shown, in order; sentences for the
-    verdict at the end; numbers that JSON can represent; points for the plot; and whether Ctrl-C did
-    not end it. :func:`jaxdescent.breakdown.run` sets its number, title and seconds.
-    """
+    """The outcome of one part."""
 
-    number: int = 0
+    number: int = 0  # is set by :func:`jaxdescent.breakdown.run`, like title and seconds
     title: str = ""
-    shown: tuple[str | Grid, ...] = ()
-    verdict: tuple[str, ...] = ()
-    numbers: dict[str, Any] = dataclasses.field(default_factory=dict)
-    points: tuple[PlottedPoint, ...] = ()
-    is_complete: bool = True
+    shown: tuple[str | Grid, ...] = ()  # the texts and tables that are shown, in order
+    verdict: tuple[str, ...] = ()  # sentences for the verdict at the end
+    numbers: dict[str, Any] = dataclasses.field(default_factory=dict)  # JSON can represent them
+    points: tuple[PlottedPoint, ...] = ()  # of the plot
+    is_complete: bool = True  # whether Ctrl-C did not end it
     seconds: float | None = None
 
     @classmethod

@@ -8,43 +8,26 @@ import pathlib
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The sizes of the parts, by default the usual ones, and the options.
+    """The sizes of the parts, by default the usual ones, and the options."""
 
-    Attributes:
-      extent: the option that asks for these sizes, or ``usual`` for none.
-      budget: seconds for part 2.
-      first_size: the first n of part 2's regressions.
-      growth: the ratio of the next n of part 2 to the last one.
-      separable_sizes: the numbers of unknowns of part 2's separable case.
-      most_params: the most parameters of part 3's separable problem; None for all of them.
-      most_tied: the most parameters of part 3's tied weights; None for as many as fit.
-      most_weights: the most weights of part 3's regression; None for as many as fit, up to 2^30.
-      max_params: the most in each of these three; None for no limit.
-      everything: whether part 3 also runs its coupled problems.
-      dtype: the dtype in which part 3 stores its parameters; None for the widest that fits.
-      checkpoint: the folder in which part 3 keeps its descents; None keeps none.
-      resume: whether part 3 goes on from the descents that are kept there.
-      studies: the number of data sets in part 4.
-      most_lines: the lines of text in part 5, to the end of a file.
-      seed: the seed of all random numbers.
-    """
-
-    extent: str = "usual"
-    budget: float = 45.0
-    first_size: int = 512
-    growth: int = 2
+    extent: str = "usual"  # the option that asks for these sizes, or ``usual`` for none
+    budget: float = 45.0  # seconds for part 2
+    first_size: int = 512  # the first n of part 2's regressions
+    growth: int = 2  # the ratio of the next n of part 2 to the last one
+    # The numbers of unknowns of part 2's separable case.
     separable_sizes: tuple[int, ...] = tuple(10**exponent for exponent in range(3, 9))
-    most_params: int | None = None
+    most_params: int | None = None  # of part 3's separable problem; None for all of them
+    # Parameters of part 3's tied weights; None for as many as fit.
     most_tied: int | None = 220_000_000  # a layer of the model
-    most_weights: int | None = 2**26
-    max_params: int | None = None
-    everything: bool = True
-    dtype: str | None = None
-    checkpoint: pathlib.Path | None = None
-    resume: bool = False
-    studies: int = 2
-    most_lines: int = 30_000
-    seed: int = 0
+    most_weights: int | None = 2**26  # of part 3's regression; None for as many as fit, up to 2^30
+    max_params: int | None = None  # the most in each of these three; None for no limit
+    everything: bool = True  # whether part 3 also runs its coupled problems
+    dtype: str | None = None  # of part 3's stored parameters; None for the widest that fits
+    checkpoint: pathlib.Path | None = None  # where part 3 keeps its descents; None keeps none
+    resume: bool = False  # whether part 3 goes on from the descents that are kept there
+    studies: int = 2  # the number of data sets in part 4
+    most_lines: int = 30_000  # the lines of text in part 5, to the end of a file
+    seed: int = 0  # the seed of all random numbers
 
 
 USUAL = Settings()

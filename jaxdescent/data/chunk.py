@@ -38,26 +38,16 @@ more: BLAS multiplies about ``SPARSE**2`` numbers while one pair of entries is a
 
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-    """Some rows as numbers.
+    """Some rows as numbers."""
 
-    Attributes:
-      start: the number of the first row.
-      names: the names of the columns of numbers.
-      numbers: (rows, columns), in any order of storage.
-      sparse: sparse matrices of SciPy, (rows, features - columns), whose sum are the features after
-        the numbers.
-      blocks: the rows as the source has them, one block after another.
-      features: how many features there are.
-      whole: the chunk that these rows were taken from, in any order; None if there is none.
-    """
-
-    start: int
-    names: tuple[str, ...]
-    numbers: np.ndarray
+    start: int  # the number of the first row
+    names: tuple[str, ...]  # the names of the columns of numbers
+    numbers: np.ndarray  # (rows, columns), in any order of storage
+    # Sparse matrices of SciPy, (rows, features - columns): their sum is what follows the numbers.
     sparse: list[Any]
-    blocks: list[Block]
-    features: int
-    whole: Chunk | None = None
+    blocks: list[Block]  # the rows as the source has them, one block after another
+    features: int  # how many features there are
+    whole: Chunk | None = None  # from which these rows were taken, in any order; None if none
 
     @property
     def rows(self) -> int:

@@ -43,19 +43,12 @@ class Comparison(NamedTuple):
 
 
 class ColumnBounds(NamedTuple):
-    """The range of a column's values in each of some parts of a source: four arrays of Arrow.
+    """The range of a column's values in each of some parts of a source: four arrays of Arrow."""
 
-    Attributes:
-      least: values that are at most the least one of each part, null where none is known.
-      most: values that are at least the greatest one, likewise.
-      can_lack: whether a value may be missing.
-      has_values: whether some value may be there.
-    """
-
-    least: Any
-    most: Any
-    can_lack: Any
-    has_values: Any
+    least: Any  # values that are at most the least one of each part, null where none is known
+    most: Any  # values that are at least the greatest one, likewise
+    can_lack: Any  # whether a value may be missing
+    has_values: Any  # whether some value may be there
 
 
 class Condition(NamedTuple):

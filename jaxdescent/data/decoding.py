@@ -23,28 +23,19 @@ REPEATED = 2
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Decoding:
-    """How columns become numbers.
+    """How columns become numbers."""
 
-    Attributes:
-      numbers: columns that are features themselves.
-      levels: for each categorical column of codes, how many levels it has.
-      dtype: the dtype of the numbers.
-      listed: for each sparse column, how many features it has: its indices are their numbers.
-      hashed: columns of which each value is hashed to one of ``2**bits`` features.
-      words: columns of text of which each word is hashed to one of these features.
-      bits: ``hashed`` and ``words`` share ``2**bits`` features.
-      row_entries: about how many entries of listed and hashed features a row has.
-      whole: the columns of whole numbers among ``numbers``, none of which the dtype may round.
-    """
-
-    numbers: tuple[str, ...]
-    levels: Mapping[str, int]
-    dtype: np.dtype[Any]
+    numbers: tuple[str, ...]  # columns that are features themselves
+    levels: Mapping[str, int]  # for each categorical column of codes, how many levels it has
+    dtype: np.dtype[Any]  # the dtype of the numbers
+    # For each sparse column, how many features it has: its indices are their numbers.
     listed: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    # Columns of which each value is hashed to one of ``2**bits`` features.
     hashed: tuple[str, ...] = ()
-    words: tuple[str, ...] = ()
-    bits: int = 0
-    row_entries: int = 0
+    words: tuple[str, ...] = ()  # columns of text of which each word is hashed to one of these
+    bits: int = 0  # ``hashed`` and ``words`` share ``2**bits`` features
+    row_entries: int = 0  # about how many entries of listed and hashed features a row has
+    # The columns of whole numbers among ``numbers``, none of which the dtype may round.
     whole: frozenset[str] = frozenset()
 
     @property

@@ -73,36 +73,24 @@ class SparseColumn:
 
 @dataclasses.dataclass(frozen=True)
 class Coded:
-    """Some features of which each row has one at most.
+    """Some features of which each row has one at most."""
 
-    Attributes:
-      first: the number of the first of the features among all.
-      size: how many features these are.
-      codes: (rows,), integers from 0 to ``size - 1``, or :data:`NONE`.
-      values: (rows,), or None for ones.
-    """
-
-    first: int
-    size: int
-    codes: np.ndarray
-    values: np.ndarray | None = None
+    first: int  # the number of the first of the features among all
+    size: int  # how many features these are
+    codes: np.ndarray  # (rows,), integers from 0 to ``size - 1``, or :data:`NONE`
+    values: np.ndarray | None = None  # (rows,), or None for ones
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RowEntries(SparseColumn):
     """The nonzero entries of some rows in some features; one that a row has twice counts twice.
 
-    Attributes:
-      index: (entries,), integers from 0 to ``size - 1``.
-      values: (entries,), or None for ones.
-      name: the name of the column that the entries are from.
-      first: the number of the first of the features among all.
-      size: how many features these are.
+    The indices are integers from 0 to ``size - 1``; they and the values may be of another dtype.
     """
 
-    name: str
-    first: int
-    size: int
+    name: str  # the name of the column that the entries are from
+    first: int  # the number of the first of the features among all
+    size: int  # how many features these are
 
     def in_dtype(self, dtype: Any) -> RowEntries:
         """The entries with values of this dtype."""

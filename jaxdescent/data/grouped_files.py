@@ -34,23 +34,14 @@ few are at a time; opening takes as long as there are columns."""
 
 
 class ColumnExtent(NamedTuple):
-    """The most bytes that parts of a column take.
+    """The most bytes that parts of a column take."""
 
-    Attributes:
-      page: the bytes of a page, unpacked: the part that is read at once.
-      dictionary: the bytes of the values that pages point to.
-      value: the mean bytes of a value in a page.
-      levels: the bytes of a dictionary for each row of its group of rows.
-      points: whether all pages point to small dictionaries.
-      bytes: the bytes of all pages.
-    """
-
-    page: int = 0
-    dictionary: int = 0
-    value: float = 0.0
-    levels: float = 0.0
-    points: bool = True
-    bytes: int = 0
+    page: int = 0  # the bytes of a page, unpacked: the part that is read at once
+    dictionary: int = 0  # the bytes of the values that pages point to
+    value: float = 0.0  # the mean bytes of a value in a page
+    levels: float = 0.0  # the bytes of a dictionary for each row of its group of rows
+    points: bool = True  # whether all pages point to small dictionaries
+    bytes: int = 0  # the bytes of all pages
 
     def including(self, page: Page) -> ColumnExtent:
         """The extent with one more page, without its bytes."""

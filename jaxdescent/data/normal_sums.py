@@ -18,23 +18,14 @@ SPANNED = 1e-6
 
 
 class NormalSums(NamedTuple):
-    """The sums that least squares needs of the rows, in float64 about the weighted means.
+    """The sums that least squares needs of the rows, in float64 about the weighted means."""
 
-    Attributes:
-      gram: (features, features), ``sum_i s_i (x_i - x_bar)(x_i - x_bar)'``.
-      cross: (features, outputs), with the centred targets.
-      squares: the squares of the centred targets, over all outputs.
-      feature_mean: (features,); zeros without an intercept.
-      target_mean: (outputs,); zeros without an intercept.
-      weight_total: the sum of the weights.
-    """
-
-    gram: Any
-    cross: Any
-    squares: Any
-    feature_mean: Any
-    target_mean: Any
-    weight_total: Any
+    gram: Any  # (features, features), ``sum_i s_i (x_i - x_bar)(x_i - x_bar)'``
+    cross: Any  # (features, outputs), with the centred targets
+    squares: Any  # the squares of the centred targets, over all outputs
+    feature_mean: Any  # (features,); zeros without an intercept
+    target_mean: Any  # (outputs,); zeros without an intercept
+    weight_total: Any  # the sum of the weights
 
     @classmethod
     def of(
@@ -62,25 +53,16 @@ class NormalSums(NamedTuple):
 
 
 class NormalSolution(NamedTuple):
-    """The minimum by the normal equations, and the inverse of their matrix.
+    """The minimum by the normal equations, and the inverse of their matrix."""
 
-    Attributes:
-      weights: (features, outputs): where there are several, those of least norm.
-      feature_mean, target_mean, weight_total: as in :class:`NormalSums`.
-      basis: (features, features), and
-      gain: (features, outputs or 1): the (pseudo-)inverse is ``basis diag(gain) basis'``.
-      diagonal: (features, outputs or 1), of the matrix.
-      is_negative: whether the matrix has a negative eigenvalue, so that there is no minimum.
-    """
-
-    weights: Any
-    feature_mean: Any
+    weights: Any  # (features, outputs): where there are several, those of least norm
+    feature_mean: Any  # like the next two as in :class:`NormalSums`
     target_mean: Any
     weight_total: Any
-    basis: Any
-    gain: Any
-    diagonal: Any
-    is_negative: Any
+    basis: Any  # (features, features)
+    gain: Any  # (features, outputs or 1): the (pseudo-)inverse is ``basis diag(gain) basis'``
+    diagonal: Any  # (features, outputs or 1), of the matrix
+    is_negative: Any  # whether the matrix has a negative eigenvalue, so that there is no minimum
 
 
 def normal_solution(sums: NormalSums, l2: np.ndarray) -> NormalSolution:

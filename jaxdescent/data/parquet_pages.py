@@ -15,14 +15,12 @@ DICTIONARY_ENCODINGS = (2, 8)
 
 
 class Page(NamedTuple):
-    """A page of a column: the bytes of its values, unpacked, and how many these are; whether other
-    pages point to them, and whether they are themselves places in a dictionary.
-    """
+    """A page of a column."""
 
-    bytes: int
-    values: int
-    is_dictionary: bool
-    points: bool
+    bytes: int  # the bytes of its values, unpacked
+    values: int  # how many these are
+    is_dictionary: bool  # whether other pages point to them
+    points: bool  # whether they are themselves places in a dictionary
 
 
 def pages_of(file: Any, column: Any) -> Iterator[Page]:

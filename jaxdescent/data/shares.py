@@ -52,20 +52,14 @@ class Shares(NamedTuple):
 
     A block's code is ``share * (blocks + 1) + block``, where the block ``blocks`` stands for all
     rows of the share. Rows after the last one of the source are zeros.
-
-    Attributes:
-      first: the number of the first share that is here.
-      streams: the streams of the shares from that one on; None where a share has no rows.
-      rows: how many rows each share has.
-      block: how many rows a block has.
-      features: how many features there are.
     """
 
-    first: int
+    first: int  # the number of the first share that is here
+    # The streams of the shares from that one on; None where a share has no rows.
     streams: tuple[RowStream | None, ...]
-    rows: int
-    block: int
-    features: int
+    rows: int  # how many rows each share has
+    block: int  # how many rows a block has
+    features: int  # how many features there are
 
     @property
     def blocks(self) -> int:

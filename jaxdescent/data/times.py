@@ -27,18 +27,13 @@ WRITTEN = re.compile(rf"(?P<day>\d{{4}}-\d\d-\d\d)(?:[T ]{CLOCK}(?:\s*(?P<zone>Z
 
 
 class TimePoint(NamedTuple):
-    """The date or time that a text states.
+    """The date or time that a text states."""
 
-    Attributes:
-      utc: the nanoseconds since 1970, or since midnight for a time of the day, in UTC; a text
-        without a zone counts as UTC.
-      has_zone: whether the text states an offset from UTC.
-      is_time: whether the text is a time of the day.
-    """
-
+    # The nanoseconds since 1970, or since midnight for a time of the day, in UTC; a text without a
+    # zone counts as UTC.
     utc: int
-    has_zone: bool = False
-    is_time: bool = False
+    has_zone: bool = False  # whether the text states an offset from UTC
+    is_time: bool = False  # whether the text is a time of the day
 
 
 @functools.lru_cache(1 << 16)

@@ -144,21 +144,13 @@ def default_on_host(params: Params) -> Method | None:
 
 @dataclasses.dataclass(frozen=True)
 class HostState:
-    """A method's state, taken apart: trees of arrays like the params, and arrays that leaves share.
+    """A method's state, taken apart: trees of arrays like the params, and shared arrays."""
 
-    Attributes:
-      treedef: the structure of the state, whose nodes are such trees and single arrays.
-      is_like_params: for each node, whether it is a tree like the params.
-      params: the params' own structure.
-      own: for each of the params' leaves, the arrays at its place in these trees.
-      shared: the single arrays.
-    """
-
-    treedef: Any
-    is_like_params: list[bool]
-    params: Any
-    own: list[list[Any]]
-    shared: list[Any]
+    treedef: Any  # the structure of the state, whose nodes are such trees and single arrays
+    is_like_params: list[bool]  # for each node, whether it is a tree like the params
+    params: Any  # the params' own structure
+    own: list[list[Any]]  # for each of the params' leaves, the arrays at its place in these trees
+    shared: list[Any]  # the single arrays, which leaves share
 
     @classmethod
     def of(cls, state: Any, params: Params) -> HostState:

@@ -45,11 +45,11 @@ class Nearness(NamedTuple):
     rounding: precision.Rounding
     max_iterations: jax.Array
     check_every: int
+    # Whether claims are tested by the structure, or by the function, inside the program.
     looks: bool = True
-    """Whether claims are tested by the structure, or by the function, inside the program."""
+    # Whether a small program that is compiled for one call may hold the rules once: a method that
+    # looks ahead then checks the start in the first turn of the loop.
     checks_in_loop: bool = False
-    """Whether a small program that is compiled for one call may hold the rules once: a method that
-    looks ahead then checks the start in the first turn of the loop."""
 
     def with_estimate(
         self, loop: Loop, watch: Watch, progress: Progress, norms: Any

@@ -68,13 +68,10 @@ class Stopping(Nearness):
     ) -> tuple[Watch, jax.Array]:
         """The watch and the status after a check; ``RUNNING`` if no rule ends the descent there.
 
-        Args:
-          loop: the loop, with the values of the check before.
-          progress: the values of this check.
-          size: the params' norm.
-          rounding: the change of the value by the rounding of params that ``size`` leaves out.
-          norms: the norm of the gradient, or of each leaf's, that its tolerance is compared with.
-          is_stopped: whether the caller's predicate holds.
+        ``loop`` has the values of the check before, ``progress`` those of this one. ``rounding`` is
+        the change of the value by the rounding of params that ``size``, their norm, leaves out;
+        ``norms`` are the gradient's, or each leaf's, that the tolerance is compared with;
+        ``is_stopped`` is whether the caller's predicate holds.
         """
         value, norm, tolerance = progress.value, progress.gradient_norm, self.tolerance
         eps, watch = precision.epsilon(loop.params), loop.watch

@@ -52,42 +52,28 @@ NOISE_ULPS = 64
 
 
 class Falling(NamedTuple):
-    """Scalars that describe the checks so far.
+    """Scalars that describe the checks so far."""
 
-    Attributes:
-      value: the value at the end of the last block.
-      total: the sum of ``|g|`` over the present block.
-      length: the number of checks in the present block.
-      mean: the mean of ``|g|`` over the last block; NaN before there is one.
-      decrease: C, over the last block where it was more than rounding; NaN before.
-      at_mean: B, of that block.
-      share: ``sqrt(q) / (1 - q)`` of the last two blocks; infinite if ``|g|`` does not fall.
-      pace: the factor by which ``|g|`` falls in a check at ``PACE`` times the rate of the last two
-        blocks.
-      expected: the estimate at the end of the last block; NaN before there is one.
-      factor: the factor on estimates, at least 1.
-      is_kept: whether the last block's decrease agreed with the estimate before it.
-      lowest: the lowest value so far.
-      curvature: the largest curvature that a step saw, halved at each check, and reduced further
-        if ``|g|`` has fallen more than tenfold.
-      left: the estimate at the last check, infinite before a block has agreed with its
-        expectation. The loop carries it although no later check reads it, because XLA for CPUs
-        computes a carried scalar once, and any other scalar again in each kernel that uses it.
-    """
-
-    value: jax.Array
-    total: jax.Array
-    length: jax.Array
-    mean: jax.Array
-    decrease: jax.Array
-    at_mean: jax.Array
+    value: jax.Array  # the value at the end of the last block
+    total: jax.Array  # the sum of ``|g|`` over the present block
+    length: jax.Array  # the number of checks in the present block
+    mean: jax.Array  # the mean of ``|g|`` over the last block; NaN before there is one
+    decrease: jax.Array  # C, over the last block where it was more than rounding; NaN before
+    at_mean: jax.Array  # B, of that block
+    # ``sqrt(q) / (1 - q)`` of the last two blocks; infinite if ``|g|`` does not fall.
     share: jax.Array
+    # The factor by which ``|g|`` falls in a check at ``PACE`` times the last two blocks' rate.
     pace: jax.Array
-    expected: jax.Array
-    factor: jax.Array
-    is_kept: jax.Array
-    lowest: jax.Array
+    expected: jax.Array  # the estimate at the end of the last block; NaN before there is one
+    factor: jax.Array  # the factor on estimates, at least 1
+    is_kept: jax.Array  # whether the last block's decrease agreed with the estimate before it
+    lowest: jax.Array  # the lowest value so far
+    # The largest curvature that a step saw, halved at each check, and reduced further if ``|g|``
+    # has fallen more than tenfold.
     curvature: jax.Array
+    # The estimate at the last check, infinite before a block has agreed with its expectation. The
+    # loop carries it although no later check reads it, because XLA for CPUs computes a carried
+    # scalar once, and any other scalar again in each kernel that uses it.
     left: jax.Array
 
     @classmethod
@@ -202,13 +188,12 @@ def known_by_structure(
 class Size(NamedTuple):
     """The params' norm, now and in the earlier half of the descent: a scale for changes.
 
-    At a minimum at zero the params give no scale, and the start must not set it. So the norm at
-    the last power of two of checks but one is kept.
+    At a minimum at zero the params give no scale, and the start must not set it: ``before`` does.
     """
 
-    now: jax.Array
-    last: jax.Array
-    before: jax.Array
+    now: jax.Array  # at this check
+    last: jax.Array  # at the last power of two of checks
+    before: jax.Array  # at the last power of two of checks but one
 
     @classmethod
     def start(cls, dtype: Any) -> Size:

@@ -98,19 +98,12 @@ class Memory(NamedTuple):
 
 
 class ReadingPlan(NamedTuple):
-    """How rows are read, and the memory that this takes.
+    """How rows are read, and the memory that this takes."""
 
-    Attributes:
-      bytes: how many bytes reading holds; of a fit, all that the process holds at its peak.
-      at_once: how many rows are read at a time.
-      rows: how many rows all sources have; 0 where this was not needed.
-      width: for how many penalties a pass multiplies.
-    """
-
-    bytes: int
-    at_once: int
-    rows: int = 0
-    width: int = 1
+    bytes: int  # how many bytes reading holds; of a fit, all that the process holds at its peak
+    at_once: int  # how many rows are read at a time
+    rows: int = 0  # how many rows all sources have; 0 where this was not needed
+    width: int = 1  # for how many penalties a pass multiplies
 
 
 def reading_of(

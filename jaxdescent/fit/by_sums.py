@@ -73,17 +73,13 @@ class ProductSums:
     The terms stay small beside the spread, and subtracting the means afterwards cancels little. The
     products are NumPy's, on the host: JAX would need 64-bit mode for the whole process, and compile
     for each block's size.
-
-    Attributes:
-      matrices: the sums of the training rows, and of the held-out rows where there are some; means
-        stand for missing numbers.
-      counts: the counts of the rows.
-      fills: (numbers,), these means less the shift; None where missing numbers have none.
     """
 
     def __init__(self, job: Job, at_once: int) -> None:
         self.encoding, side = job.encoding, products_side(job)
         self._marks_missing = job.request.missing == "mean"
+        # The sums of the training rows, and of the held-out rows where there are some; at the end
+        # means stand for missing numbers.
         self.matrices = [np.zeros((side, side)) for _ in range(1 + job.is_tested)]
         self.counts = FirstPass(job, at_once, np.float64)
         for rows, numbers in self.counts:
@@ -92,6 +88,7 @@ class ProductSums:
         for total in self.matrices:
             mirror(total)
         self.matrices = [processes.added(own) for own in self.matrices]
+        # (numbers,), these means less the shift; None where missing numbers have none.
         self.fills: np.ndarray | None = None
         if self._marks_missing:
             size, numbers = self.encoding.size, len(self.encoding.numbers)

@@ -53,10 +53,6 @@ class FitCheckpoint:
     checkpoints, of which each writes its part.
 
     The folder is made when a descent begins; ``resume`` goes on with the fit that it keeps.
-
-    Attributes:
-      kept: the description of the fit that is resumed, with its way and how many penalties it tries
-        at a time; empty where a new one begins.
     """
 
     def __init__(self, folder: Any, *, resume: bool) -> None:
@@ -68,6 +64,8 @@ class FitCheckpoint:
         self._lock: checkpoints.Folder | None = None
         self._interruption: Interruption | None = None
         own = KEPT.content(self.folder, resume=resume) if processes.is_first() else {}
+        # The description of the fit that is resumed, with its way and how many penalties it tries
+        # at a time; empty where a new one begins.
         self.kept: dict[str, Any] = processes.told_by_first(own)
 
     def compare(self, facts: Mapping[str, Any]) -> None:

@@ -27,15 +27,10 @@ SEPARATOR = ":"
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """A code for each row, and the text that a code stands for.
+    """A code for each row, and the text that a code stands for."""
 
-    Attributes:
-      codes: (rows,), integers, -1 where the value is missing.
-      array: the text of each code, as an array of Arrow.
-    """
-
-    codes: np.ndarray
-    array: Any
+    codes: np.ndarray  # (rows,), integers, -1 where the value is missing
+    array: Any  # the text of each code, as an array of Arrow
 
     @functools.cached_property
     def texts(self) -> list[str]:
@@ -102,13 +97,10 @@ def labels_of(column: Any, name: object = "a column") -> Labels:
 class Interaction(NamedTuple):
     """The columns that are multiplied with each other, one-hot ones by their levels; a single one
     is a feature itself.
-
-    Attributes:
-      numbers: columns whose values are multiplied.
-      labels: columns whose levels are crossed: a feature for each combination that occurs.
     """
 
-    numbers: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()  # columns whose values are multiplied
+    # Columns whose levels are crossed: a feature for each combination that occurs.
     labels: tuple[str, ...] = ()
 
 

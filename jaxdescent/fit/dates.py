@@ -45,19 +45,12 @@ EXPECTED = "--date must be such as date:weekday,hour,trend, of month, weekday, h
 
 
 class Dates(NamedTuple):
-    """The parts that a column of dates becomes, its time zone, and its range.
+    """The parts that a column of dates becomes, its time zone, and its range."""
 
-    Attributes:
-      parts: names among :data:`PARTS` and :data:`TREND`.
-      zone: the time zone whose clock is read; None where the column has none.
-      first: the first date of a fit, in microseconds since 1970 (UTC).
-      last: the last date of a fit, likewise.
-    """
-
-    parts: tuple[str, ...]
-    zone: str | None = None
-    first: int = 0
-    last: int = 0
+    parts: tuple[str, ...]  # names among :data:`PARTS` and :data:`TREND`
+    zone: str | None = None  # the time zone whose clock is read; None where the column has none
+    first: int = 0  # the first date of a fit, in microseconds since 1970 (UTC)
+    last: int = 0  # the last date of a fit, likewise
 
     @property
     def span(self) -> str:

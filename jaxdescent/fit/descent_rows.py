@@ -38,19 +38,13 @@ LEVELS = "the levels of {}"
 
 
 class Tried(NamedTuple):
-    """The results of descents at some penalties, in the order of the penalties.
+    """The results of descents at some penalties, in the order of the penalties."""
 
-    Attributes:
-      params: for each penalty, the params of each target.
-      predicted: for each penalty, a function that gives the prediction of each target, (rows,).
-      is_done: whether all descents converged.
-      iterations: how many iterations all descents took.
-    """
-
-    params: list[list[Any]]
+    params: list[list[Any]]  # for each penalty, the params of each target
+    # For each penalty, a function that gives the prediction of each target, (rows,).
     predicted: list[Callable[[int], Any]]
-    is_done: bool
-    iterations: int
+    is_done: bool  # whether all descents converged
+    iterations: int  # how many iterations all descents took
 
 
 class RowsInMemory:
@@ -233,15 +227,12 @@ class EncodedRows(WrappedSource):
     the entries of all levels and buckets together.
 
     All rows of the data's own files are among them, held-out ones too, and none of other data.
-
-    Attributes:
-      sparse: how many features each column of entries has, in the order of the weights.
-      rows_read: how many rows have been read so far.
     """
 
     def __init__(self, job: Job, vectors: Vectors, at_once: int) -> None:
         self._job, self._vectors, self._at_once = job, vectors, at_once
         self._passing, self.rows_read = Passing(), 0
+        # How many features each column of entries has, in the order of the weights.
         encoding, self.sparse = job.encoding, dict[str, int]()
         self._one_hot = LEVELS.format(", ".join(encoding.one_hot))
         if encoding.one_hot:

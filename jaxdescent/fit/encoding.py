@@ -26,48 +26,35 @@ LEVEL_COPIES = 3
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """The features of a block, before anything is multiplied.
+    """The features of a block, before anything is multiplied."""
 
-    Attributes:
-      numbers: the columns of numbers.
-      coded: for each categorical column, then for each hashed one: the place of each row's level or
-        touched bucket, and the number by which the one there is multiplied.
-      entries: the entries of the sparse column, if there is one.
-      rows: how many rows these are.
-      unseen: how many values were none of the levels.
-    """
-
-    numbers: list[NumberColumn]
+    numbers: list[NumberColumn]  # the columns of numbers
+    # For each categorical column, then for each hashed one: the place of each row's level or
+    # touched bucket, and the number by which the one there is multiplied.
     coded: list[Coded]
-    entries: list[RowEntries]
-    rows: int
-    unseen: int
+    entries: list[RowEntries]  # the entries of the sparse column, if there is one
+    rows: int  # how many rows these are
+    unseen: int  # how many values were none of the levels
 
 
 @dataclasses.dataclass(frozen=True)
 class Encoding:
-    """How columns become features, in the order of the weights.
+    """How columns become features, in the order of the weights."""
 
-    Attributes:
-      numbers: columns that are features themselves, or products of such columns.
-      levels: the levels of each categorical column or interaction, a feature each.
-      hashed: columns and interactions whose values share ``2**bits`` buckets.
-      bits: the bits of a bucket's number.
-      buckets: the buckets that some training row touched, sorted, a feature each.
-      fills: by the name of a column of numbers, the mean that stands for missing ones.
-      sparse: the column of sparse numbers, where there is one.
-      indices: the indices of the sparse column that some training row has, sorted, a feature each.
-      interactions: the interactions among the names above, by name.
-    """
-
+    # Columns that are features themselves, or products of such columns.
     numbers: tuple[str, ...] = ()
+    # The levels of each categorical column or interaction, a feature each.
     levels: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
-    hashed: tuple[str, ...] = ()
-    bits: int = 0
+    hashed: tuple[str, ...] = ()  # columns and interactions whose values share ``2**bits`` buckets
+    bits: int = 0  # the bits of a bucket's number
+    # The buckets that some training row touched, sorted, a feature each.
     buckets: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+    # By the name of a column of numbers, the mean that stands for missing ones.
     fills: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    sparse: str | None = None
+    sparse: str | None = None  # the column of sparse numbers, where there is one
+    # The indices of the sparse column that some training row has, sorted, a feature each.
     indices: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+    # The interactions among the names above, by name.
     interactions: Mapping[str, Interaction] = dataclasses.field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:

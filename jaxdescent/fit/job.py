@@ -46,12 +46,7 @@ class ProgressListener:
 
 
 class Job(NamedTuple):
-    """Everything that the ways of fitting share.
-
-    ``fingerprint`` is that of the data, ``dates`` has the columns of dates by name, ``first_row``
-    is the number of the source's first row among those of all processes, ``start`` the model whose
-    weights iterations begin at.
-    """
+    """Everything that the ways of fitting share."""
 
     source: Source
     test_source: Source | None
@@ -59,11 +54,11 @@ class Job(NamedTuple):
     request: Request
     memory: Memory
     watch: ProgressListener
-    fingerprint: str
-    dates: dict[str, Dates]
+    fingerprint: str  # that of the data
+    dates: dict[str, Dates]  # the columns of dates by name
     checkpoint: FitCheckpoint | None = None
-    first_row: int = 0
-    start: Model | None = None
+    first_row: int = 0  # the number of the source's first row among those of all processes
+    start: Model | None = None  # the model whose weights iterations begin at
 
     @property
     def encoding(self) -> Encoding:
@@ -87,26 +82,18 @@ class Job(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """Weights, how well they predict, and the details and notes of the fit.
+    """Weights, how well they predict, and the details and notes of the fit."""
 
-    Attributes:
-      encoding: the encoding, with the means that stand for missing values.
-      parts: by :func:`part_of` the figures of the training rows, and of the held-out rows where
-        there are some.
-      rows_read: how many rows of the data all passes read together, but the pass for levels.
-      passes, test_passes: how many there were over the data, but the pass for levels, and over
-        other data that are held out.
-    """
-
-    encoding: Encoding
+    encoding: Encoding  # with the means that stand for missing values
     weights: np.ndarray
     intercept: float
+    # By :func:`part_of` the figures of the training rows, and of held-out rows where some are.
     parts: list[dict[str, Any]]
     details: dict[str, Any]
     notes: list[str]
-    rows_read: int
-    passes: int = 1
-    test_passes: int = 1
+    rows_read: int  # how many rows of the data all passes read together, but the pass for levels
+    passes: int = 1  # how many there were over the data, but the pass for levels,
+    test_passes: int = 1  # and over other data that are held out
 
 
 Predictions = Iterator[tuple[np.ndarray, np.ndarray, Sequence[np.ndarray | None]]]

@@ -13,15 +13,13 @@ from jaxdescent.data.errors import replacing
 
 
 class KeptFolder(NamedTuple):
-    """A kind of folder: the thing that it keeps, such as "a fit", and of its description file the
-    name, the format that it names, the part that is never left out, and the format's version.
-    """
+    """A kind of folder, and what its description file says."""
 
-    thing: str
-    name: str
-    form: str
-    part: str
-    schema: int = 1
+    thing: str  # what the folder keeps, such as "a fit"
+    name: str  # the name of the description file
+    form: str  # the format that it names
+    part: str  # the part of it that is never left out
+    schema: int = 1  # the format's version
 
     def content(self, folder: pathlib.Path, *, resume: bool) -> dict[str, Any]:
         """The description of the work that is resumed; empty where the folder is new."""

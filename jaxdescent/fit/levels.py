@@ -123,12 +123,9 @@ def _check(
     with the column that takes most, and with the bytes of all levels if the column's other texts
     were as different, or its other rows had as many new indices.
 
-    Args:
-      job: the fit.
-      levels: for each column, how many levels there are, and the bytes of their texts.
-      rows: how many rows were read.
-      reading: bytes that the process holds beside the levels.
-      freely: bytes that it would hold beside them if a larger limit let it read more at a time.
+    ``levels`` has for each column how many there are in the ``rows`` that were read, and the bytes
+    of their texts. Beside the levels the process holds ``reading`` bytes, and would hold ``freely``
+    if a larger limit let it read more at a time.
     """
     sparse = job.encoding.sparse
     needed = {

@@ -18,17 +18,12 @@ FIRST_ROWS = 3
 
 
 class SeenColumn(NamedTuple):
-    """The kind, missing values and first values of one column, as ``inspect`` shows them.
+    """The kind, missing values and first values of one column, as ``inspect`` shows them."""
 
-    Attributes:
-      kind: what the column can be used as, in words.
-      missing: how many values are missing; None for sparse numbers, where unwritten ones are zero.
-      first: the values in the first rows; None where one is missing.
-    """
-
-    kind: str
+    kind: str  # what the column can be used as, in words
+    # How many values are missing; None for sparse numbers, where unwritten ones are zero.
     missing: int | None
-    first: list[Any]
+    first: list[Any]  # the values in the first rows; None where one is missing
 
 
 class DataLook(NamedTuple):

@@ -43,13 +43,11 @@ ADVICE = "fit with --missing mean to have means for such rows"
 
 
 class Predicted(NamedTuple):
-    """The predictions of a block, (rows,), the columns that are kept with them, and how many values
-    are levels or indices that no training row had.
-    """
+    """The predictions of a block."""
 
-    values: np.ndarray
-    kept: dict[str, Any]
-    unseen: int = 0
+    values: np.ndarray  # (rows,)
+    kept: dict[str, Any]  # the columns that are kept with them
+    unseen: int = 0  # how many values are levels or indices that no training row had
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -36,21 +36,13 @@ CLEARLY = 1.01
 
 
 class Path(NamedTuple):
-    """Penalties that were tried, and what each scored: the less the better.
+    """Penalties that were tried, and what each scored: the less the better."""
 
-    Attributes:
-      penalties: the penalties, from the smallest to the largest.
-      scores: the score of each penalty.
-      rule: the rule by which penalties are scored, in words.
-      best: the place of the best penalty.
-      is_cut: whether smaller penalties were to be tried, and could not be.
-    """
-
-    penalties: np.ndarray
-    scores: np.ndarray
-    rule: str
-    best: int
-    is_cut: bool = False
+    penalties: np.ndarray  # from the smallest to the largest
+    scores: np.ndarray  # the score of each penalty
+    rule: str  # the rule by which penalties are scored, in words
+    best: int  # the place of the best penalty
+    is_cut: bool = False  # whether smaller penalties were to be tried, and could not be
 
     @property
     def is_at_end(self) -> bool:
@@ -95,24 +87,16 @@ def penalties_from(squares: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass
 class SearchState:
-    """The state of the search.
+    """The state of the search."""
 
-    Attributes:
-      params: the params of each target at the smallest penalty so far.
-      width: how many penalties are tried at a time.
-      scores: the scores of the penalties so far, the largest penalty first.
-      best: the params at the best penalty, whose place is ``best_at``.
-      degrees: the degrees of freedom there; NaN where they are not estimated.
-      iterations: how many iterations all descents took.
-    """
-
-    params: list[Any]
-    width: int
-    best: Any
+    params: list[Any]  # the params of each target at the smallest penalty so far
+    width: int  # how many penalties are tried at a time
+    best: Any  # the params at the best penalty, whose place is ``best_at``
+    # The scores of the penalties so far, the largest penalty first.
     scores: list[float] = dataclasses.field(default_factory=list)
     best_at: int = 0
-    degrees: float = float("nan")
-    iterations: int = 0
+    degrees: float = float("nan")  # the degrees of freedom there; NaN where they are not estimated
+    iterations: int = 0  # how many iterations all descents took
 
     def add(self, score: float, params: list[Any], degrees: float) -> None:
         """Take in the score of the next penalty, with its params and degrees of freedom."""

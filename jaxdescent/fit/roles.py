@@ -19,18 +19,11 @@ OWN_TARGET = (".npy", "arrays", "svmlight text")
 
 
 class Roles(NamedTuple):
-    """The columns of a fit by what they are used for.
+    """The columns of a fit by what they are used for."""
 
-    Attributes:
-      target: the column that is predicted.
-      weights: the column of the rows' weights.
-      features: how columns become features, but for the levels, buckets and indices, which a pass
-        over the rows finds.
-    """
-
-    target: str
-    weights: str | None
-    features: Encoding
+    target: str  # the column that is predicted
+    weights: str | None  # the column of the rows' weights
+    features: Encoding  # without the levels, buckets and indices, which a pass over the rows finds
 
     @property
     def own(self) -> list[str]:

@@ -34,27 +34,17 @@ WEIGHTS = {"float32": (1e-25, 1e25), "float64": (1e-140, 1e140)}
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """The rows of a block, without those that are dropped.
+    """The rows of a block, without those that are dropped."""
 
-    Attributes:
-      block: these rows as they were read; it starts at the number of the first one that was read.
-      kept: their places in the block that was read.
-      read: how many rows that block has.
-      encoded: the features of the rows.
-      target: (rows,), in float64.
-      weight: (rows,), in float64, or None for ones.
-      is_test: (rows,), which rows are held out.
-      is_other: whether the rows are of other data, all of which are held out.
-    """
-
+    # These rows as they were read; the block starts at the number of the first one that was read.
     block: Block
-    kept: slice | np.ndarray
-    read: int
-    encoded: Encoded
-    target: np.ndarray
-    weight: np.ndarray | None
-    is_test: np.ndarray
-    is_other: bool
+    kept: slice | np.ndarray  # their places in the block that was read
+    read: int  # how many rows that block has
+    encoded: Encoded  # the features of the rows
+    target: np.ndarray  # (rows,), in float64
+    weight: np.ndarray | None  # (rows,), in float64, or None for ones
+    is_test: np.ndarray  # (rows,), which rows are held out
+    is_other: bool  # whether the rows are of other data, all of which are held out
 
     @property
     def means(self) -> np.ndarray:
@@ -192,17 +182,7 @@ class FirstPass:
 
     The shift of a column is its mean in the first block (of the first process) that has a value of
     it, or else the one that is given: what is multiplied stays small beside the spread of the
-    columns.
-
-    Attributes:
-      shift: (numbers,), the shift of the numbers.
-      rows: how many rows the training part and the held-out part have.
-      weights: the sums of the weights of both.
-      weighed: how many training rows have a weight above zero.
-      dropped: how many rows were left out because a value is missing.
-      unseen: how many values are levels or indices that no training row has.
-      read: how many rows this process has read.
-      center: the shift of the target.
+    columns. ``shift`` is that of the numbers, (numbers,), and ``center`` that of the target.
     """
 
     def __init__(self, job: Job, at_once: int, dtype: Any, shift: np.ndarray | None = None) -> None:
@@ -211,7 +191,11 @@ class FirstPass:
         # The means that are known so far, of the numbers and the target; NaN where none is.
         numbers = len(encoding.numbers)
         self._means = np.full(numbers + 1, np.nan) if shift is None else np.append(shift, 0.0)
+        # Of the training part and of the held-out part: how many rows, and the sum of the weights.
         self.rows, self.weights = [0, 0], [0.0, 0.0]
+        # How many training rows have a weight above zero, how many rows were left out because a
+        # value is missing, how many values are levels or indices that no training row has, and how
+        # many rows this process has read.
         self.weighed = self.dropped = self.unseen = self.read = 0
         self._lengths = Lengths([*encoding.numbers, *encoding.sloped], dtype)
         self._of_target = Lengths([job.roles.target], np.float64)

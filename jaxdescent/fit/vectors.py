@@ -26,25 +26,11 @@ class Vectors:
     first pass, which refuses values and rows that no fit can use.
 
     Args:
-      job, plan: of the fit.
       keep: gets the features of each block, their numbers less the shift, (rows, numbers), zero
         where one is missing, and the place of the rows, among which are those of other data, held
         out. None for a descent that reads features again, of the data's own rows alone.
       shift: (numbers,), subtracted from the columns of numbers; the means of the first block by
         default.
-
-    Attributes:
-      counts: the counts of all rows, and the shift.
-      target: (rows,), in float64.
-      weight: (rows,), zero for rows that are held out; None for ones.
-      held_out: (rows,), the weights of the rows that are held out, zero for the others; None where
-        none is.
-      mean: the mean of the training rows' targets.
-      spread: the standard deviation of the training rows' targets.
-      fills: (numbers,), the means that stand for missing numbers, less the shift.
-      scales: (features,), by which features are divided; None for ones.
-      squares: (features,), the training rows' squares about their means of the features, divided by
-        the scales; there where the penalty needs them.
     """
 
     def __init__(
@@ -56,10 +42,12 @@ class Vectors:
     ) -> None:
         encoding, request, rows = job.encoding, job.request, plan.rows
         self._job = job
-        self.counts = FirstPass(job, plan.at_once, job.dtype, shift)
-        self.target, self.filled = np.empty(rows), 0
+        self.counts = FirstPass(job, plan.at_once, job.dtype, shift)  # of all rows, and the shift
+        self.target, self.filled = np.empty(rows), 0  # (rows,), in float64
         has_test = request.test > 0 if keep is None else job.is_tested
         is_weighted = has_test or job.roles.weights is not None
+        # (rows,), the weights, zero for rows that are held out, or None for ones; and those of the
+        # rows that are held out, zero for the others, or None where none is.
         self.weight = np.empty(rows) if is_weighted else None
         self.held_out = np.empty(rows) if has_test else None
         # The sums of the numbers, and the weights of the rows without each of them.
@@ -111,6 +99,7 @@ class Vectors:
         self.held_out = None if self.held_out is None else self.held_out[kept]
         absent, sums = processes.added(np.stack([self._absent, self._sums]))
         total, s = counts.weights[TRAIN], self.parts[TRAIN]
+        # The mean of the training rows' targets, and below their standard deviation.
         self.mean = float(processes.added(np.array([s @ self.target]))[0] / total)
         squares = processes.added(np.array([s @ np.square(self.target - self.mean)]))
         variance = float(squares[0]) / total
@@ -118,9 +107,12 @@ class Vectors:
         self.spread = float(np.sqrt(variance))
         there = total - absent
         is_there = there > 1e-12 * total
+        # (numbers,), the means that stand for missing numbers, less the shift.
         self.fills = np.where(is_there, sums / np.where(is_there, there, 1.0), 0.0)
-        self.scales: np.ndarray | None = None
-        if self._moments is not None:
+        self.scales: np.ndarray | None = None  # (features,), which divide features; None for ones
+        if self._moments is not None:  # where the penalty needs them
+            # (features,), of the training rows about their means of the features; then divided by
+            # the scales.
             self.squares = self._moments.squares(total, counts.shift, self.fills, absent)
             if self._job.request.standardize:
                 self.scales = np.sqrt(np.where(self.squares > 0, self.squares / total, 1.0))
@@ -147,11 +139,8 @@ class Vectors:
 
 
 class ColumnSquares:
-    """``sum_i s_i x_ij`` and ``sum_i s_i x_ij^2`` of all features, in float64.
-
-    Args:
-      features: how many there are; the first ones are columns of numbers.
-      dtype: the dtype of the numbers: a column that varies within its rounding counts as constant.
+    """``sum_i s_i x_ij`` and ``sum_i s_i x_ij^2`` of all features, in float64; the first ones are
+    columns of numbers, and one that varies within the rounding of their dtype counts as constant.
     """
 
     def __init__(self, features: int, dtype: Any) -> None:

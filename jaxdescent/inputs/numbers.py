@@ -39,13 +39,7 @@ def check_number(
 ) -> None:
     """Raise unless ``value`` is a real scalar for which ``holds``; any traced scalar passes.
 
-    Args:
-      name: the argument's name, for the message.
-      value: what was passed.
-      expected: what ``holds`` checks, in words: "must be ``expected``".
-      holds: returns whether a value is allowed.
-      may_be_none: whether None is allowed.
-      hint: what to do, for the end of the message.
+    The message says that the value "must be ``expected``", and ends with the ``hint`` what to do.
 
     Raises:
       TypeError: if the value is not a real scalar.

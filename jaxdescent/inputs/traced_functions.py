@@ -21,13 +21,11 @@ with jax.disable_jit(False):  # a program that is debugged may have disabled it
 
 
 class Form(NamedTuple):
-    """A jaxpr for arguments of certain dtypes, whose first inputs are constants; their places among
-    those of the function; and the structure of the results.
-    """
+    """A jaxpr for arguments of certain dtypes, whose first inputs are constants."""
 
     jaxpr: Jaxpr
-    places: tuple[int, ...]
-    outputs: Any
+    places: tuple[int, ...]  # the places of the constants among those of the function
+    outputs: Any  # the structure of the results
 
     @property
     def arguments(self) -> list[tuple[Any, Any]]:
@@ -37,11 +35,9 @@ class Form(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Traced:
-    """Jaxprs as a function of the arrays it closes over, followed by its arguments; the first of
-    the ``forms`` is for the arguments it was hoisted with.
-    """
+    """Jaxprs as a function of the arrays it closes over, followed by its arguments."""
 
-    forms: tuple[Form, ...]
+    forms: tuple[Form, ...]  # the first is for the arguments it was hoisted with
     inputs: Any
     key: tuple[Hashable, ...]
     hash: int

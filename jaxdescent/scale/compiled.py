@@ -45,14 +45,6 @@ class Compiled:
         be of devices that are not attached (:func:`jaxdescent.machine.topologies.topology`).
       donated: the positions of arguments whose memory the program may reuse.
 
-    Attributes:
-      seconds: how long it took to trace and to compile.
-      lowered: the program's text before XLA.
-      run, memory: the compiled program, and XLA's figures of its memory.
-      arguments: bytes of its arguments, on one device.
-      temporaries: bytes of temporaries, besides arguments and results, on one device.
-      peak: bytes of arguments, results that do not reuse them, and temporaries, on one device.
-
     >>> import jax.numpy as jnp
     >>> program = Compiled(lambda x: x @ x, jnp.ones((64, 64)))
     >>> program.arguments, program.sent
@@ -65,9 +57,11 @@ class Compiled:
         began = time.perf_counter()
         lowered = jax.jit(function, donate_argnums=donated).lower(*arguments)
         self.run = lowered.compile()
-        self.seconds = time.perf_counter() - began
-        self.lowered = lowered.as_text()
+        self.seconds = time.perf_counter() - began  # to trace and to compile
+        self.lowered = lowered.as_text()  # the program's text before XLA
         self.memory = memory = cast(Any, self.run.memory_analysis())
+        # Bytes on one device: of arguments; of temporaries besides arguments and results; and at
+        # the peak of arguments, results that do not reuse them, and temporaries.
         self.arguments = int(memory.argument_size_in_bytes)
         self.temporaries = int(memory.temp_size_in_bytes)
         new = int(max(memory.output_size_in_bytes - memory.alias_size_in_bytes, 0))

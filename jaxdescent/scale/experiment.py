@@ -35,28 +35,18 @@ AT_ONCE = ("gram", "direct")
 
 @dataclasses.dataclass(frozen=True)
 class ScalingPoint:
-    """One run of one program.
+    """One run of one program."""
 
-    Attributes:
-      problem: a key of :data:`jaxdescent.scale.problems.PROBLEMS`.
-      rows, features: the size of the whole regression; 0 where a problem has none.
-      method: a name in :data:`METHODS`.
-      dtype: how data and params are stored.
-      layout: the axes over the devices, a key of :data:`jaxdescent.scale.problems.LAYOUTS`.
-      devices: the number of devices.
-      target: the name of devices that are not attached, for a rehearsal; empty for a run here.
-      outputs: how many targets the whole regression has for each row.
-    """
-
-    problem: str
-    rows: int
-    features: int
-    method: str
-    dtype: str
-    layout: str
-    devices: int
+    problem: str  # a key of :data:`jaxdescent.scale.problems.PROBLEMS`
+    rows: int  # those of the whole regression; 0 where a problem has none
+    features: int  # likewise
+    method: str  # a name in :data:`METHODS`
+    dtype: str  # how data and params are stored
+    layout: str  # the axes over the devices, a key of :data:`jaxdescent.scale.problems.LAYOUTS`
+    devices: int  # the number of devices
+    # The name of devices that are not attached, for a rehearsal; empty for a run here.
     target: str = ""
-    outputs: int = 1
+    outputs: int = 1  # how many targets the whole regression has for each row
 
     def describe(self) -> str:
         """The point in a few words."""

@@ -56,22 +56,16 @@ class TooFewDevices(ValueError):
 class ScalingProblem(abc.ABC):
     """A built-in problem: pytrees of arrays of any size, and the objective on them."""
 
+    # Whether the problem has rows and features. Otherwise it has one size, and its arrays are the
+    # start of a descent, which reuses their memory.
     has_rows = True
-    """Whether the problem has rows and features. Otherwise it has one size, and its arrays are the
-    start of a descent, which reuses their memory."""
-
+    # The layouts that the problem can have, keys of :data:`LAYOUTS`; with "outputs" among them it
+    # can have several targets for each row.
     layouts: tuple[str, ...] = ("samples",)
-    """The layouts that the problem can have, keys of :data:`LAYOUTS`; with "outputs" among them it
-    can have several targets for each row."""
-
-    readings = 2
-    """How often an iteration must read or write its arrays at least."""
-
-    steps_in_a_turn = 1
-    """The iterations that one turn of a descent's loop makes."""
-
+    readings = 2  # how often an iteration must read or write its arrays at least
+    steps_in_a_turn = 1  # the iterations that one turn of a descent's loop makes
+    # Whether :meth:`shapes` comes from the rows of one device, which stand for those of others.
     is_by_share = False
-    """Whether :meth:`shapes` comes from the rows of one device, which stand for those of others."""
 
     @abc.abstractmethod
     def shapes(self, point: ScalingPoint, mesh: Mesh) -> Any:

@@ -8,19 +8,13 @@ import jax.numpy as jnp
 
 
 class Look(NamedTuple):
-    """The outcome of an examination of the point where a descent ended; scalars.
+    """The outcome of an examination of the point where a descent ended; scalars."""
 
-    Attributes:
-      falls: by how much the value can certainly be lowered.
-      is_false: whether the claim is refuted: the descent has not converged.
-      is_exact: whether ``falls`` is how far the value is above the minimum, and no lower bound.
-      is_minimum: whether a certificate would call the point a minimum, which is enough for a
-        descent that makes no more progress.
-    """
-
-    falls: Any
-    is_false: Any
-    is_exact: Any
+    falls: Any  # by how much the value can certainly be lowered
+    is_false: Any  # whether the claim is refuted: the descent has not converged
+    is_exact: Any  # whether ``falls`` is how far the value is above the minimum, and no lower bound
+    # Whether a certificate would call the point a minimum, which is enough for a descent that makes
+    # no more progress.
     is_minimum: Any
 
     @classmethod
@@ -36,14 +30,8 @@ class Look(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """The question to a look where a descent ends; scalars.
+    """The question to a look where a descent ends; scalars."""
 
-    Attributes:
-      is_claim: whether the descent claims to have converged by an estimated suboptimality.
-      is_looked_at: whether the structure or the function is examined.
-      allowed: by how much the value may be above the minimum.
-    """
-
-    is_claim: Any
-    is_looked_at: Any
-    allowed: Any
+    is_claim: Any  # whether the descent claims to have converged by an estimated suboptimality
+    is_looked_at: Any  # whether the structure or the function is examined
+    allowed: Any  # by how much the value may be above the minimum

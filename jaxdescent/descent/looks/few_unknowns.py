@@ -63,38 +63,26 @@ FLAT = 1e-3
 
 
 class _Judged(NamedTuple):
-    """The findings by the expansion, and the points where the value is to be measured.
+    """The findings by the expansion, and the points where the value is to be measured."""
 
-    Attributes:
-      is_known: whether the function is the same in float64; nothing else is known if it is not.
-      is_near: whether the gradient is zero by the point's own scales, and the value as near to that
-        of the stationary point as a claim says.
-      is_minimum: whether a certificate would call the point a minimum.
-      falls: how far the value may fall: half the squared Newton decrement; infinite if the gradient
-        along flat directions is not zero.
-      is_flat: whether there is a direction in which the expansion is flat.
-      is_doubtful: whether the point stands only if the expansion holds to the end of Newton's step,
-        which is long by eigenvalues that rounding of the data may change, or longer than a claim
-        allows.
-      parts: the parts of the params along flat directions, (..., FLAT_PARTS, unknowns), filled up
-        with zeros.
-      step: Newton's step.
-      height: the value at the point.
-      end: what the expansion says of the value at the end of the step.
-      allowed: how much lower than ``height`` a measured value may be.
-    """
-
-    is_known: Any
+    is_known: Any  # whether the function is the same in float64; nothing else is known if it is not
+    # Whether the gradient is zero by the point's own scales, and the value as near to that of the
+    # stationary point as a claim says.
     is_near: Any
-    is_minimum: Any
+    is_minimum: Any  # whether a certificate would call the point a minimum
+    # How far the value may fall: half the squared Newton decrement; infinite if the gradient along
+    # flat directions is not zero.
     falls: Any
-    is_flat: Any
+    is_flat: Any  # whether there is a direction in which the expansion is flat
+    # Whether the point stands only if the expansion holds to the end of Newton's step, which is
+    # long by eigenvalues that rounding of the data may change, or longer than a claim allows.
     is_doubtful: Any
+    # The params' parts along flat directions, (..., FLAT_PARTS, unknowns), filled up with zeros.
     parts: Any
-    step: Any
-    height: Any
-    end: stationarity.Expected
-    allowed: Any
+    step: Any  # Newton's step
+    height: Any  # the value at the point
+    end: stationarity.Expected  # what the expansion says of the value at the end of the step
+    allowed: Any  # how much lower than ``height`` a measured value may be
 
 
 def is_possible(objective: Objective, params: Params, most: int = MOST_ALWAYS) -> bool:

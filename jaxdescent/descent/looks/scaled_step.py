@@ -48,21 +48,17 @@ def look_at_regression(
     *,
     is_small: bool = False,
 ) -> Look:
-    """A look at a claim on a regression: by LAPACK if X is small and on a CPU, else by the certain
+    """A look at a claim on a regression whose X and y are known, of which the value may be above
+    the minimum by ``allowed``: by LAPACK if X ``is_small`` and on a CPU, else by the certain
     decrease of one step of the weights.
 
     The step takes a pass over X for the lengths of its columns, two for the gradient at the best
     intercept, and one for the curvature. If the design cannot give the lengths, the step goes along
     the gradient.
 
-    Args:
-      regression: the regression, whose X and y are known.
-      params: the point where the claim was made.
-      reached: the root of the largest curvature along which a gradient of the final norm could
-        lower the value by more than is allowed, of a method with its own estimate: if the method
-        resolves all unknowns' own curvatures, the decrease counts as zero after the first pass.
-      allowed: by how much the value may be above the minimum.
-      is_small: whether LAPACK may look.
+    Of a method with its own estimate, ``reached`` is the root of the largest curvature along which
+    a gradient of the final norm could lower the value by more than is allowed: if the method
+    resolves all unknowns' own curvatures, the decrease counts as zero after the first pass.
     """
 
     def by_one_step() -> Look:
@@ -186,20 +182,13 @@ def _is_uneven(lengths: jax.Array | None, reached: jax.Array | None) -> jax.Arra
 
 
 class _Units(NamedTuple):
-    """A gradient in units of the columns, ``D^-1/2 g``.
+    """A gradient in units of the columns, ``D^-1/2 g``."""
 
-    Attributes:
-      lengths: ``D^1/2``, (unknowns, 1) or (unknowns, outputs); ones where a column has no length,
-        or none is known.
-      norm: the norm of ``D^-1/2 g``, (1, outputs).
-      downhill: ``D^-1/2 g`` over its norm, (unknowns, outputs).
-      steps: the number of steps of conjugate gradients.
-    """
-
+    # ``D^1/2``, (unknowns, 1 or outputs); ones where a column has no length, or none is known.
     lengths: jax.Array
-    norm: jax.Array
-    downhill: jax.Array
-    steps: int
+    norm: jax.Array  # the norm of ``D^-1/2 g``, (1, outputs)
+    downhill: jax.Array  # ``D^-1/2 g`` over its norm, (unknowns, outputs)
+    steps: int  # the number of steps of conjugate gradients
 
     @classmethod
     def of(cls, gradient: jax.Array, lengths: jax.Array | None) -> _Units:
@@ -249,14 +238,9 @@ class _Units(NamedTuple):
     def certain_fall(
         self, step: jax.Array, along: jax.Array, moved: jax.Array, size: jax.Array
     ) -> jax.Array:
-        """``a^2 / 2`` for a step, after a bound on the rounding of a is subtracted from a, summed
-        over the outputs.
-
-        Args:
-          step: (unknowns, outputs).
-          along: ``sqrt(d.H d)`` for the step d.
-          moved: the size of the terms in the residual.
-          size: the size of the terms in each entry of ``D^-1/2 g``.
+        """``a^2 / 2`` for a step d, (unknowns, outputs), after a bound on the rounding of a is
+        subtracted from a, summed over the outputs; ``along`` is ``sqrt(d.H d)``, ``moved`` the size
+        of the terms in the residual, and ``size`` that in each entry of ``D^-1/2 g``.
         """
         own = self.lengths * step
         slope, terms = self.norm * _sums(self.downhill * own), _sums(jnp.abs(own))

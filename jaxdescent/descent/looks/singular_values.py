@@ -189,10 +189,8 @@ def largest_decrease(solution: by_lapack.Minimiser, weights: np.ndarray, allowed
     :data:`~jaxdescent.regression.solve.by_lapack.MOST_LOOKED_AT` features, whose singular values
     take too long.
 
-    Args:
-      solution: the minimiser of the regression; an intercept is at its optimum.
-      weights: (features,) or (features, outputs), in the dtype whose digits a step has.
-      allowed: by how much the value may be above the minimum.
+    The weights are (features,) or (features, outputs), in the dtype whose digits a step has; an
+    intercept is at its optimum.
     """
     given = solution.regression
     if given.l2.size > 1:
@@ -248,22 +246,14 @@ class _Posed(NamedTuple):
     """The problem ``min |r - A s|^2`` for a step s, in the units of the solution: A is weighted,
     centred, has the penalty's rows below, and its columns are divided by the lengths that they
     would have without centring.
-
-    Attributes:
-      scale: one over these lengths, (features,); zero for a column of zeros.
-      gram: ``A'A``, (features, features).
-      slope: ``A'r``, (features, outputs).
-      residual: the rows of r that have targets, (rows, outputs).
-      penalised: the penalty's rows of r, (features, outputs).
-      moved: the size of the terms of r, (outputs,).
     """
 
-    scale: np.ndarray
-    gram: np.ndarray
-    slope: np.ndarray
-    residual: np.ndarray
-    penalised: np.ndarray
-    moved: np.ndarray
+    scale: np.ndarray  # one over these lengths, (features,); zero for a column of zeros
+    gram: np.ndarray  # ``A'A``, (features, features)
+    slope: np.ndarray  # ``A'r``, (features, outputs)
+    residual: np.ndarray  # the rows of r that have targets, (rows, outputs)
+    penalised: np.ndarray  # the penalty's rows of r, (features, outputs)
+    moved: np.ndarray  # the size of the terms of r, (outputs,)
 
     @classmethod
     def of(cls, solution: by_lapack.Minimiser, weights: np.ndarray) -> _Posed:
@@ -311,12 +301,9 @@ def _certain(
 ) -> float:
     """The certain decrease of the value by the best of the steps, summed over the outputs.
 
-    Args:
-      steps: (features, steps, outputs), in units of the columns.
-      inner: the products of the residual and the steps' images, (steps, outputs).
-      length: the lengths of these images, (steps, outputs).
-      posed: the problem.
-      eps: the rounding of a term of a sum.
+    The steps are (features, steps, outputs), in units of the columns. Of their images, ``inner``
+    has the products with the residual, and ``length`` the lengths, (steps, outputs) each; ``eps``
+    is the rounding of a term of a sum.
     """
     # The columns of A were divided by their lengths: each is one, means included.
     rounding = eps * np.sum(np.abs(steps), axis=0)
