@@ -64,7 +64,8 @@ class LineSearching(KeepingProgress):
         if objective.is_quadratic:
             return None
         gradient = jax.tree.map(jnp.zeros_like, params)
-        value, norm = jnp.zeros((), value_dtype), jnp.zeros_like(precision.norm(gradient))
+        value = jnp.zeros((), value_dtype)
+        norm = jnp.zeros((), jnp.result_type(*jax.tree.leaves(params)))
         directions = self.directions(gradient, jnp.ones_like(norm))
         return Searching(value, gradient, norm, Idle.start(value, norm), directions, None)
 
