@@ -37,28 +37,17 @@ def _always(structure: Structure) -> bool:
 
 
 class Entry(NamedTuple):
-    """A row of the table.
+    """A row of the table."""
 
-    Attributes:
-      method: the method, whose text is its name.
-      price: computes what it costs.
-      form: the form of the problem that it works on.
-      applies: whether it is a candidate for a structure.
-      is_attempt: whether a hedge may try it first, because its iterations are the cheapest.
-      is_certain: whether its time for a structure is bounded by a few factorisations, whatever the
-        spectrum.
-      is_memoryless: whether its directions depend on the present gradient only.
-      estimates: whether it estimates the suboptimality itself.
-    """
-
-    method: Any
-    price: Callable[[Question], Price]
-    form: str = "as given"
-    applies: Callable[[Structure], bool] = _always
-    is_attempt: bool = False
+    method: Any  # the method, whose text is its name
+    price: Callable[[Question], Price]  # computes what it costs
+    form: str = "as given"  # the form of the problem that it works on
+    applies: Callable[[Structure], bool] = _always  # whether it is a candidate for a structure
+    is_attempt: bool = False  # whether a hedge may try it first: its iterations are the cheapest
+    # Whether its time for a structure is bounded by a few factorisations, whatever the spectrum.
     is_certain: Callable[[Structure], bool] = lambda structure: False
-    is_memoryless: bool = False
-    estimates: bool = True
+    is_memoryless: bool = False  # whether its directions depend on the present gradient only
+    estimates: bool = True  # whether it estimates the suboptimality itself
 
     @property
     def name(self) -> str:

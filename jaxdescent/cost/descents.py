@@ -25,35 +25,22 @@ from jaxdescent.preconditioners.sketch import CHUNK, COPIES, NONZEROS, Sketch
 
 
 class PricedByPasses(NamedTuple):
-    """The price of a method that is made of passes over the data and of vectors.
+    """The price of a method that is made of passes over the data and of vectors."""
 
-    Attributes:
-      once: the products with X, and those with X', before the first iteration and after the last.
-      each: the products of an iteration. For a function ``once`` and ``each`` count its values and
-        gradients.
-      vectors: the vectors of both sides that an iteration reads or writes.
-      of_params: the vectors of the params' size that are reserved.
-      of_rows: the vectors of the targets' size that are reserved.
-      looked: the vectors of both sides that are reserved at the look at a claim.
-      rounded: the vectors that are reserved besides if params are stored in 16 bits: the widened
-        params, and what a method remembers of earlier steps once more.
-      widened: the copies that products with a Hessian of 16 bits make of it.
-      is_centred: whether products are those of a centred X.
-      krylov: the ratio of its iterations to a Krylov method's; 0 stands for steepest descent.
-      assumed: the iterations for a function of whose Hessian nothing is known, which are right to
-        an order of magnitude.
-    """
-
+    # Of a regression, the products with X and those with X', once and in an iteration; of a
+    # function its values and gradients.
     once: tuple[float, float]
     each: tuple[float, float]
-    vectors: float
-    of_params: float
-    of_rows: float = 0
-    looked: tuple[float, float] = (0, 0)
+    vectors: float  # the vectors of both sides that an iteration reads or writes
+    of_params: float  # the vectors of the params' size that are reserved
+    of_rows: float = 0  # the vectors of the targets' size that are reserved
+    looked: tuple[float, float] = (0, 0)  # those of both sides, at the look at a claim
+    # Besides, of params in 16 bits: the widened ones, and what is remembered of steps once more.
     rounded: float = 0
-    widened: float = 2
-    is_centred: bool = False
-    krylov: float = 1.0
+    widened: float = 2  # the copies that products with a Hessian of 16 bits make of it
+    is_centred: bool = False  # whether products are those of a centred X
+    krylov: float = 1.0  # its iterations over a Krylov method's; 0 stands for steepest descent
+    # Those for a function of whose Hessian nothing is known, right to an order of magnitude.
     assumed: float = 0
 
     def __call__(self, question: Question) -> Price:

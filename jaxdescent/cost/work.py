@@ -48,27 +48,16 @@ functions, which stay allocated, find memory that is left in two of three calls.
 
 
 class Work(NamedTuple):
-    """An amount of work; amounts are added, and multiplied by a number of times.
+    """An amount of work; amounts are added, and multiplied by a number of times."""
 
-    Attributes:
-      passes: the products with X or H for all outputs, or the values and gradients of a function.
-      bytes_moved: the bytes of vectors and copies that are read and written besides.
-      flops: the operations of other products.
-      factorisation_flops: the operations of factorisations.
-      seconds: the seconds of factorisations, and those that products of short matrices add.
-      kernels: the number of kernels whose start is all that they cost.
-      sums: the sums over all devices.
-      link_bytes: the bytes that each device sends to the others.
-    """
-
-    passes: float = 0.0
-    bytes_moved: float = 0.0
-    flops: float = 0.0
-    factorisation_flops: float = 0.0
-    seconds: float = 0.0
-    kernels: float = 0.0
-    sums: float = 0.0
-    link_bytes: float = 0.0
+    passes: float = 0.0  # products with X or H for all outputs; a function's values and gradients
+    bytes_moved: float = 0.0  # the bytes of vectors and copies that are read and written besides
+    flops: float = 0.0  # the operations of other products
+    factorisation_flops: float = 0.0  # the operations of factorisations
+    seconds: float = 0.0  # those of factorisations, and what products of short matrices add
+    kernels: float = 0.0  # the number of kernels whose start is all that they cost
+    sums: float = 0.0  # the sums over all devices
+    link_bytes: float = 0.0  # the bytes that each device sends to the others
 
     def __add__(self, other: Work) -> Work:  # type: ignore[override]
         """Both amounts, one after the other."""
@@ -80,23 +69,14 @@ class Work(NamedTuple):
 
 
 class Price(NamedTuple):
-    """The predicted costs of a method.
+    """The predicted costs of a method."""
 
-    Attributes:
-      working_bytes: bytes reserved at the peak besides params and data, including the result.
-      setup: the work that is done once.
-      iteration: the work of each iteration.
-      iterations: the expected number of iterations.
-      accuracy: a bound on the relative error of the params due to rounding and the tolerance.
-      touched_bytes: how many of the reserved bytes are written to; None stands for all.
-    """
-
-    working_bytes: float
-    setup: Work
-    iteration: Work
-    iterations: float
-    accuracy: float
-    touched_bytes: float | None = None
+    working_bytes: float  # bytes reserved at the peak besides params and data, including the result
+    setup: Work  # the work that is done once
+    iteration: Work  # the work of each iteration
+    iterations: float  # the expected number of iterations
+    accuracy: float  # a bound on the relative error of the params due to rounding and the tolerance
+    touched_bytes: float | None = None  # those of the reserved that are written to; None for all
 
     @property
     def touched(self) -> float:
@@ -106,24 +86,14 @@ class Price(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """A problem on a machine, whose methods are to be priced.
-
-    Args:
-      structure: the structure of the problem.
-      machine: the machine that it runs on.
-      tolerance: the relative tolerance for the gradient's norm.
-      condition: the condition number of X (of H for a quadratic); None if nothing is known.
-      most_iterations: the most iterations that the descent may take.
-      existing_bytes: the size of the arrays that exist. It is more than data and params if a
-        donated start is reused.
-    """
+    """A problem on a machine, whose methods are to be priced."""
 
     structure: Structure
     machine: Machine
-    tolerance: float
-    condition: float | None = None
-    most_iterations: int = ALLOWED_ITERATIONS
-    existing_bytes: int = 0
+    tolerance: float  # the relative tolerance for the gradient's norm
+    condition: float | None = None  # that of X (of H for a quadratic); None if nothing is known
+    most_iterations: int = ALLOWED_ITERATIONS  # the most that the descent may take
+    existing_bytes: int = 0  # of arrays: more than data and params where a donated start is reused
 
     # A pass
 

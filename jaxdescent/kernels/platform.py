@@ -24,19 +24,12 @@ OF_DEVICES = "device", "unpinned_host"
 
 
 class Known(NamedTuple):
-    """Facts about the arrays of a program that are known while it is traced, because they exist.
+    """Facts about the arrays of a program that are known while it is traced, because they exist."""
 
-    Attributes:
-      platform: the platform of their devices.
-      devices: the number of these devices.
-      is_whole: whether all arrays lie in the memory of one device.
-      is_small: whether they have so few bytes that compilation takes longer than the program runs.
-    """
-
-    platform: str
-    devices: int
-    is_whole: bool
-    is_small: bool
+    platform: str  # the platform of their devices
+    devices: int  # the number of these devices
+    is_whole: bool  # whether all arrays lie in the memory of one device
+    is_small: bool  # whether they have so few bytes that the program compiles longer than it runs
 
     @property
     def compiler_options(self) -> dict[str, Any] | None:

@@ -39,22 +39,14 @@ MOST_READING = 4
 
 
 class Ratios(NamedTuple):
-    """Rates in a fixed ratio to the measured ones, and sizes at which half of a rate is reached.
+    """Rates in a fixed ratio to the measured ones, and sizes at which half of a rate is reached."""
 
-    Attributes:
-      cached: the bandwidth of the last-level cache over that of the memory.
-      fresh: that of writing to memory whose pages the system has yet to map over that of reading.
-      cholesky: the rate of Cholesky and triangular inversion over that of QR.
-      product_half: the shortest side of a product for which it reaches half of its rate.
-      cholesky_half, orthogonal_half: the numbers of columns for which factorisations do.
-    """
-
-    cached: float
-    fresh: float
-    cholesky: float
-    product_half: float
-    cholesky_half: float
-    orthogonal_half: float
+    cached: float  # the bandwidth of the last-level cache over that of the memory
+    fresh: float  # that of writing to pages that the system has yet to map, over that of reading
+    cholesky: float  # the rate of Cholesky and triangular inversion over that of QR
+    product_half: float  # the shortest side of a product for which it reaches half of its rate
+    cholesky_half: float  # the number of columns for which a Cholesky factorisation does
+    orthogonal_half: float  # and QR
 
 
 ON_CPU = Ratios(4.0, 1 / 8, 4.0, 64.0, 1000.0, 150.0)

@@ -35,55 +35,32 @@ ASSUMED = (
 
 
 class Cuda(NamedTuple):
-    """What XLA's compiler for GPUs needs to know of a GPU besides memory and bandwidth.
+    """What XLA's compiler for GPUs needs to know of a GPU besides memory and bandwidth."""
 
-    Attributes:
-      capability: the compute capability, which determines the limits in
-        :data:`jaxdescent.machine.topologies.LIMITS`.
-      cores: the number of streaming multiprocessors.
-      clock: the boost clock, in GHz.
-      cache: the L2 cache, in bytes.
-    """
-
-    capability: tuple[int, int]
-    cores: int
-    clock: float
-    cache: int
+    capability: tuple[int, int]  # by which :data:`jaxdescent.machine.topologies.LIMITS` are found
+    cores: int  # the number of streaming multiprocessors
+    clock: float  # the boost clock, in GHz
+    cache: int  # the L2 cache, in bytes
 
 
 class Accelerator(NamedTuple):
-    """One device as JAX counts them: a GPU, a TPU chip, or half of a chip of two (TPU7x).
+    """One device as JAX counts them: a GPU, a TPU chip, or half of a chip of two (TPU7x)."""
 
-    Attributes:
-      kind: the product's name.
-      platform: ``gpu`` or ``tpu``.
-      memory: in bytes.
-      bandwidth: of the memory, in bytes a second.
-      float32: operations a second of a matrix product in full float32, not TF32.
-      float64: the same in float64, by tensor cores where they can.
-      bfloat16: the same for bfloat16 numbers, accumulated in float32.
-      link: bytes a second that a device can send to the others, over all of its links together.
-        Where the sum of both directions is published, it is half of that.
-      cuda: what XLA's compiler needs for a GPU; None for TPUs.
-      source: where the figures are published.
-      most: the largest number of devices that such links connect.
-      axes: the number of axes of the torus that they form; 0 for GPUs, which are fully connected.
-      per_chip: the number of devices in a chip.
-    """
-
-    kind: str
-    platform: str
-    memory: float
-    bandwidth: float
-    float32: float
-    float64: float
-    bfloat16: float
+    kind: str  # the product's name
+    platform: str  # ``gpu`` or ``tpu``
+    memory: float  # in bytes
+    bandwidth: float  # of the memory, in bytes a second
+    float32: float  # operations a second of a matrix product in full float32, not TF32
+    float64: float  # the same in float64, by tensor cores where they can
+    bfloat16: float  # the same for bfloat16 numbers, accumulated in float32
+    # Bytes a second that a device can send to the others, over all of its links together: half of
+    # what is published where that is the sum of both directions.
     link: float
-    cuda: Cuda | None
-    source: str
-    most: int = 8
-    axes: int = 0
-    per_chip: int = 1
+    cuda: Cuda | None  # what XLA's compiler needs for a GPU; None for TPUs
+    source: str  # where the figures are published
+    most: int = 8  # the largest number of devices that such links connect
+    axes: int = 0  # of the torus that they form; 0 for GPUs, which are fully connected
+    per_chip: int = 1  # the number of devices in a chip
 
 
 def _tpu(

@@ -40,15 +40,10 @@ SHARE = 0.5
 
 
 class Scaling(NamedTuple):
-    """The scaling of the unknowns and the learning rate for least squares.
+    """The scaling of the unknowns and the learning rate for least squares."""
 
-    Attributes:
-      inverse: (features,), one over the sum of a column's squares.
-      rate: the learning rate in the scaled unknowns.
-    """
-
-    inverse: jax.Array
-    rate: jax.Array
+    inverse: jax.Array  # (features,), one over the sum of a column's squares
+    rate: jax.Array  # the learning rate in the scaled unknowns
 
 
 class BatchLook(NamedTuple):

@@ -18,16 +18,11 @@ class GivenIntercept(NamedTuple):
     """The value and the gradient's norm at given params, whose intercept may not be the best one.
 
     Only the params before the first step are given: a step finds the best intercept.
-
-    Attributes:
-      value: the value at the given params.
-      norm: the gradient's norm there.
-      is_other: whether the intercept of the current params is not the best one.
     """
 
-    value: jax.Array
-    norm: jax.Array
-    is_other: jax.Array
+    value: jax.Array  # the value at the given params
+    norm: jax.Array  # the gradient's norm there
+    is_other: jax.Array  # whether the intercept of the current params is not the best one
 
     @classmethod
     def at(cls, params: Params, means: Means, value: jax.Array, gradient: Params) -> GivenIntercept:

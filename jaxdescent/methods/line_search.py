@@ -62,20 +62,14 @@ class LinePoint(NamedTuple):
 
 
 class FoundStep(NamedTuple):
-    """The end of a search, which is the start if the search failed.
+    """The end of a search, which is the start if the search failed."""
 
-    Attributes:
-      point: the end.
-      step: the length of the step in units of the direction, which :func:`search` follows and the
-        trials of step rules go against; of no meaning after a search that failed.
-      is_accepted: whether a step was found.
-      evaluations: how many values and gradients were computed.
-    """
-
-    point: LinePoint
+    point: LinePoint  # the end
+    # In units of the direction, which :func:`search` follows and the trials of step rules go
+    # against; of no meaning after a search that failed.
     step: jax.Array
-    is_accepted: jax.Array
-    evaluations: jax.Array
+    is_accepted: jax.Array  # whether a step was found
+    evaluations: jax.Array  # how many values and gradients were computed
 
 
 class _End(NamedTuple):

@@ -34,18 +34,11 @@ OUTSIDE = 1e-3
 
 
 class System(NamedTuple):
-    """The known properties of a matrix besides its products.
+    """The known properties of a matrix besides its products."""
 
-    Attributes:
-      units: positive numbers in the structure of the unknowns, in which the unknowns have similar
-        curvatures; None if not known.
-      are_uneven: whether solutions of singular systems have least norm in these units.
-      is_small: whether a product for each of up to ``FEW`` unknowns costs little.
-    """
-
-    units: Params | None = None
-    are_uneven: Any = False
-    is_small: bool = True
+    units: Params | None = None  # positive numbers in which the unknowns have similar curvatures
+    are_uneven: Any = False  # whether solutions of singular systems have least norm in these units
+    is_small: bool = True  # whether a product for each of up to ``FEW`` unknowns costs little
 
 
 UNKNOWN = System()

@@ -22,32 +22,20 @@ CHOLESKY_LIMIT = 6000
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Spectrum:
-    """The known facts about the Hessian's eigenvalues.
+    """The known facts about the Hessian's eigenvalues."""
 
-    Attributes:
-      smallest, largest: the extreme eigenvalues, or bounds: an upper bound on the smallest, a lower
-        bound on the largest.
-      kind: the kind by the second-derivative test, if the point is stationary.
-      evidence: the reason for the kind, in words.
-      at_least: a proven lower bound on all eigenvalues; -infinity if there is none.
-      curvature: the Hessian's products that the eigenvalues were computed from.
-      newton: solves with the Hessian, if all its eigenvalues were computed, else None.
-      lowest: a unit vector of the least curvature that was seen; None if none was computed.
-      holds: whether the kind would still hold if ``S = D H D`` changed by a matrix of this norm, or
-        by this share of itself if ``newton`` is known; None if that is not known.
-      scale: D, as one vector.
-    """
-
-    smallest: float
-    largest: float
-    kind: str
-    evidence: str
-    at_least: float
-    curvature: Curvature
-    newton: Newton | None = None
-    lowest: Params | None = None
+    smallest: float  # the extreme eigenvalues, or an upper bound on the smallest
+    largest: float  # and a lower bound on the largest
+    kind: str  # the kind by the second-derivative test, if the point is stationary
+    evidence: str  # the reason for the kind, in words
+    at_least: float  # a proven lower bound on all eigenvalues; -infinity if there is none
+    curvature: Curvature  # the Hessian's products that the eigenvalues were computed from
+    newton: Newton | None = None  # solves with the Hessian, if all eigenvalues were computed
+    lowest: Params | None = None  # a unit vector of the least curvature that was seen
+    # Whether the kind would still hold if ``S = D H D`` changed by a matrix of this norm, or by
+    # this share of itself if ``newton`` is known.
     holds: Callable[[float], bool] | None = None
-    scale: np.ndarray | float = 1.0
+    scale: np.ndarray | float = 1.0  # D, as one vector
 
     @classmethod
     def unknown(cls, curvature: Curvature) -> Spectrum:

@@ -41,22 +41,14 @@ DRAWN_BY_HOST = 1 << 16
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Curvature:
-    """An objective, a point, and the dtype of the Hessian's products.
+    """An objective, a point, and the dtype of the Hessian's products."""
 
-    Attributes:
-      objective, params: the objective and the point, in the dtype of the products.
-      is_double: whether products are computed in float64.
-      eps: the relative rounding of the data and params themselves, in their own dtype.
-      own_norm: the gradient's norm in the params' own dtype; NaN if it was not computed.
-      point: the value, and the gradient as a vector on the host; None likewise.
-    """
-
-    objective: Objective
+    objective: Objective  # the objective and the point, in the dtype of the products
     params: Params
-    is_double: bool
-    eps: float
-    own_norm: float = math.nan
-    point: tuple[float, np.ndarray] | None = None
+    is_double: bool  # whether products are computed in float64
+    eps: float  # the relative rounding of the data and params themselves, in their own dtype
+    own_norm: float = math.nan  # the gradient's, in the params' own dtype; NaN if not computed
+    point: tuple[float, np.ndarray] | None = None  # the value, and the gradient as a vector
 
     @classmethod
     def at(cls, objective: Objective, params: Params) -> Curvature:

@@ -58,21 +58,14 @@ class Process:
     """The Lanczos process on ``D H D`` for a positive diagonal D, which keeps the signs of H.
 
     One program makes at most ``STEPS`` steps, whatever the length of the process.
-
-    Attributes:
-      curvature: H.
-      scale: D, with the structure of the params; None for the identity.
-      diagonal, off_diagonal: the coefficients of T so far.
-      is_exhausted: whether the process has found every eigenvalue whose eigenvector has a component
-        in the start.
-      state: the last state; None before the first step.
     """
 
-    curvature: Curvature
-    scale: Params | None = None
-    state: Any = None
-    diagonal: list[float] = dataclasses.field(default_factory=list)
+    curvature: Curvature  # H
+    scale: Params | None = None  # D, with the structure of the params; None for the identity
+    state: Any = None  # the last state; None before the first step
+    diagonal: list[float] = dataclasses.field(default_factory=list)  # the coefficients of T so far
     off_diagonal: list[float] = dataclasses.field(default_factory=list)
+    # Whether every eigenvalue has been found whose eigenvector has a component in the start.
     is_exhausted: bool = False
 
     @property

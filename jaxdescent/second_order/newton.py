@@ -17,25 +17,17 @@ from jaxdescent.second_order.hessian_matrix import kind_of
 class Newton:
     """The eigenvalues and eigenvectors of ``S = D H D``; all arrays may have leading axes, for
     several Hessians.
-
-    Attributes:
-      scale: D, (..., n).
-      values, vectors: the eigenvalues and eigenvectors of S.
-      cutoff: the rounding of products, (...); smaller eigenvalues are not used in products.
-      margins: bounds on the errors of the smallest and the largest eigenvalue; within them no sign
-        is claimed.
-      ends: the smallest and the largest eigenvalue of S, or of its Schur complement without a
-        regression's intercept.
-      matrix: S.
     """
 
-    scale: np.ndarray
-    values: np.ndarray
+    scale: np.ndarray  # D, (..., n)
+    values: np.ndarray  # the eigenvalues and eigenvectors of S
     vectors: np.ndarray
-    cutoff: Any
-    margins: tuple[Any, Any]
+    cutoff: Any  # the rounding of products, (...); smaller eigenvalues are not used in products
+    margins: tuple[Any, Any]  # of the ends: within these bounds on their errors no sign is claimed
+    # The smallest and the largest eigenvalue of S, or of its Schur complement without a
+    # regression's intercept.
     ends: tuple[Any, Any]
-    matrix: np.ndarray
+    matrix: np.ndarray  # S
 
     @classmethod
     def of(cls, matrix: np.ndarray, rounding: float = 0.0) -> Newton:

@@ -76,25 +76,15 @@ MANY_UNKNOWNS = 100_000
 
 
 class Verdict(NamedTuple):
-    """Whether a point is stationary; those of several points have arrays.
+    """Whether a point is stationary; those of several points have arrays."""
 
-    Attributes:
-      is_stationary: whether the gradient is zero.
-      decrement: the decrease that is left, by Newton's step; NaN if the step is not known.
-      step: Newton's step; None if it is not known.
-      size: X.
-      norm: the gradient's norm.
-      bound: on the decrement, or on the norm if Newton's step is not known.
-      is_flat: whether the gradient along directions without curvature is zero.
-    """
-
-    is_stationary: Any
-    decrement: Any
-    step: np.ndarray | None
-    size: Any
-    norm: Any
-    bound: Any
-    is_flat: Any = True
+    is_stationary: Any  # whether the gradient is zero
+    decrement: Any  # the decrease that is left, by Newton's step; NaN if the step is not known
+    step: np.ndarray | None  # Newton's step; None if it is not known
+    size: Any  # X
+    norm: Any  # the gradient's norm
+    bound: Any  # on the decrement, or on the norm if Newton's step is not known
+    is_flat: Any = True  # whether the gradient along directions without curvature is zero
 
     @property
     def reason(self) -> str:

@@ -54,39 +54,23 @@ class Transformation(Displayed, optax.GradientTransformationExtraArgs, metaclass
 
 
 class Point(NamedTuple):
-    """The point where a step begins.
+    """The point where a step begins."""
 
-    Attributes:
-      params: x.
-      direction: the gradient, or what a chain made of it; the step goes along its negative.
-      gradient: the gradient at x.
-      value: the objective at x; None in an optax loop that does not provide it.
-    """
-
-    params: Params
-    direction: Params
-    gradient: Params
-    value: Any
+    params: Params  # x
+    direction: Params  # the gradient, or what a chain made of it; the step goes along its negative
+    gradient: Params  # the gradient at x
+    value: Any  # the objective at x; None in an optax loop that does not provide it
 
 
 class Move(NamedTuple):
-    """The result of a rule's step.
+    """The result of a rule's step."""
 
-    Attributes:
-      params: ``x - rate * direction``.
-      rate: the learning rate; zero if there is no step.
-      state: the rule's new state.
-      evaluations: how many values or gradients the step computed.
-      verdict: a status code if the rule gives up, else ``RUNNING``.
-      curvature: the largest curvature along a unit direction that the step saw; zero if none.
-    """
-
-    params: Params
-    rate: jax.Array
-    state: State
-    evaluations: Any = 1
-    verdict: Any = RUNNING
-    curvature: Any = 0.0
+    params: Params  # ``x - rate * direction``
+    rate: jax.Array  # the learning rate; zero if there is no step
+    state: State  # the rule's new state
+    evaluations: Any = 1  # how many values or gradients the step computed
+    verdict: Any = RUNNING  # a status code if the rule gives up, else ``RUNNING``
+    curvature: Any = 0.0  # the largest that the step saw along a unit direction; zero if none
 
 
 class StepRule(Transformation):
