@@ -9,7 +9,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxdescent as jd
 from jaxdescent.kernels import host_memory
-from jaxdescent.methods.elementwise import is_elementwise
+from jaxdescent.methods.optax_method import is_elementwise
 from tests.results import assert_same, assert_trees_close
 
 ADAM = optax.adam(0.1)
