@@ -35,7 +35,8 @@ def host_call(compute: Callable[..., Any], like: Any, *operands: Any, **options:
         return jax.tree.map(_words, compute(*jax.tree.unflatten(structure, own)))
 
     words = [_words_of(jnp.asarray(leaf)) for leaf in jax.tree.leaves(operands)]
-    made = jax.pure_callback(on_host, jax.tree.map(_like_words, like), *words, **options)
+    like_words = jax.eval_shape(lambda like: jax.tree.map(_words_of, like), like)
+    made = jax.pure_callback(on_host, like_words, *words, **options)
     return jax.tree.map(lambda leaf, own: _numbers_of(leaf, own.dtype), made, like)
 
 
@@ -49,12 +50,6 @@ def _words_of(array: jax.Array) -> jax.Array:
 
 def _numbers_of(words: jax.Array, dtype: Any) -> jax.Array:
     return lax.bitcast_convert_type(words, dtype) if _is_long(dtype) else words
-
-
-def _like_words(like: Any) -> jax.ShapeDtypeStruct:
-    if not _is_long(like.dtype):
-        return jax.ShapeDtypeStruct(like.shape, like.dtype)
-    return jax.ShapeDtypeStruct((*like.shape, 2), WORDS)
 
 
 def _whole(array: np.ndarray, dtype: Any) -> np.ndarray:

@@ -41,18 +41,12 @@ def summed(part: Callable[[int], np.ndarray], count: int) -> np.ndarray:
     """``part(0) + part(1) + ... + part(count - 1)``, computed by several threads, the calling one
     among them.
     """
-    if count == 1:
-        return part(0)
-    context = contextvars.copy_context()  # how NumPy treats errors of floating point
-
-    def one(index: int) -> np.ndarray:
-        return context.copy().run(part, index)
-
     others: list[Future[np.ndarray]] = []
     # No thread begins where Python ends, or where there are as many as there may be.
     with contextlib.suppress(RuntimeError):
         for index in range(1, count):
-            others.append(_pool().submit(one, index))
+            context = contextvars.copy_context()  # how NumPy treats errors of floating point
+            others.append(_pool().submit(context.run, part, index))
     total = part(0)
     for other in others:
         total = total + other.result()

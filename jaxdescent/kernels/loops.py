@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Jaxpr, jaxpr_as_fun
 
-from jaxdescent.kernels.platform import is_small_on_one_cpu, on_cpu
+from jaxdescent.kernels.platform import compiled_for, is_on_one_cpu, on_cpu
 
 FEW_BYTES = 1 << 16
 """The most bytes of inputs that one core reads about as fast as several cores."""
@@ -53,7 +53,7 @@ def are_few(arrays: Any) -> bool:
     fast as several.
     """
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in map(jax.typeof, jax.tree.leaves(arrays)))
-    return is_small_on_one_cpu() and size <= FEW_BYTES
+    return is_on_one_cpu() and compiled_for.value.is_small and size <= FEW_BYTES
 
 
 def calls_libraries(function: Callable[..., Any], *arguments: Any) -> bool:

@@ -71,11 +71,6 @@ def is_on_one_cpu() -> bool:
     return known is not None and known.platform == "cpu" and known.is_whole
 
 
-def is_small_on_one_cpu() -> bool:
-    """Whether the program that is traced is for one CPU, and all its arrays are small."""
-    return is_on_one_cpu() and compiled_for.value.is_small
-
-
 def cpu_count() -> int:
     """The number of CPU devices, over which an array on CPUs may be sharded; zero if JAX uses
     accelerators only, so that no program is for a CPU.

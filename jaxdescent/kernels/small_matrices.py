@@ -9,6 +9,7 @@ of a matrix with a few columns, and solutions by it, are loops on CPUs, in a bat
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -19,7 +20,7 @@ from jax.scipy.linalg import solve_triangular
 
 from jaxdescent.kernels import factors, loops
 from jaxdescent.kernels.platform import on_cpu
-from jaxdescent.kernels.symmetric import gram_matrix
+from jaxdescent.kernels.symmetric import square_matrix
 
 SMALL_COLUMNS = 32
 """The most columns for which the loops are faster than the library."""
@@ -36,7 +37,7 @@ as a core's first-level cache holds."""
 @custom_vmap
 def gram(left: jax.Array, right: jax.Array) -> jax.Array:
     """``left' right`` for two arrays of (rows, columns), where it is known to be symmetric."""
-    return gram_matrix(left, right)
+    return square_matrix(left, right, 0)
 
 
 @gram.def_vmap
@@ -45,7 +46,7 @@ def _gram_of_each(
 ) -> tuple[jax.Array, bool]:
     del axis_size
     axes = [0 if is_batched else None for is_batched in in_batched]
-    of_each = jax.vmap(gram_matrix, in_axes=axes)
+    of_each = jax.vmap(functools.partial(square_matrix, axis=0), in_axes=axes)
     if not all(in_batched) or right.shape[-1] > SMALL_COLUMNS:
         return of_each(left, right), True
 

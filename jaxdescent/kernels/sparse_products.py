@@ -105,7 +105,9 @@ def product(layout: Layout, columns: jax.Array) -> jax.Array:
     """
     if not layout.is_cut:
         return _product(layout, columns)
-    rows = jax.vmap(_product, (0, None))(*_within_the_loop(layout, columns))
+    # XLA gathers from the rows of a part by two indices for each entry, the part and the place. It
+    # would compute these before the loop of a descent, and each product would read twice the bytes.
+    rows = jax.vmap(_product, (0, None))(*kept_apart((layout, columns)))
     return rows.reshape(-1, *columns.shape[1:])
 
 
@@ -120,18 +122,9 @@ def product_of_all(layout: Layout, rows: jax.Array) -> jax.Array:
     """
     if not layout.is_cut:
         return _product(layout, rows)
-    layout, rows = _within_the_loop(layout, rows)
+    layout, rows = kept_apart((layout, rows))
     own = rows.reshape(layout.parts, -1, *rows.shape[1:])
     return jnp.sum(jax.vmap(_product)(layout, own), axis=0)
-
-
-def _within_the_loop(layout: Layout, vector: jax.Array) -> tuple[Layout, jax.Array]:
-    """The layout and the vector behind a barrier that keeps index arithmetic inside a loop.
-
-    XLA gathers from the rows of a part by two indices for each entry, the part and the place. It
-    would compute these before the loop of a descent, and each product would read twice the bytes.
-    """
-    return kept_apart((layout, vector))
 
 
 def _product(layout: Layout, columns: jax.Array) -> jax.Array:

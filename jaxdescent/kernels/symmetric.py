@@ -97,17 +97,10 @@ def symmetric_product(
     )
 
 
-def gram_matrix(left: jax.Array, X: jax.Array) -> jax.Array:
-    """``left' X``, which must be symmetric; on one CPU summed over blocks of rows."""
-    return _in_blocks(left, X, 0)
-
-
-def kernel_matrix(X: jax.Array) -> jax.Array:
-    """``X X'``; on one CPU summed over blocks of columns."""
-    return _in_blocks(X, X, 1)
-
-
-def _in_blocks(a: jax.Array, b: jax.Array, axis: int) -> jax.Array:
+def square_matrix(a: jax.Array, b: jax.Array, axis: int) -> jax.Array:
+    """The product of two arrays of one shape, summed over one axis, which must be symmetric; on one
+    CPU over blocks of it.
+    """
     lines = b.shape[axis]
 
     def of_block(start: Any, size: int) -> Symmetric:

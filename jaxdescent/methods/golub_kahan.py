@@ -106,33 +106,20 @@ def bidiagonalise(
 
 def first_scalars(basis: Basis, beta: jax.Array, alpha: jax.Array, target: jax.Array) -> Scalars:
     """The scalars before any rotation, for a right-hand side of norm ``target``."""
-    one, zero = jnp.ones_like(beta), jnp.zeros_like(beta)
     normal = alpha * beta
+    ones = dict.fromkeys(("rho", "rho_bar", "c_bar", "rho_dot", "condition"), jnp.ones_like(beta))
+    zeros = ("zeta", "s_bar", "beta_dot", "tau_tilde", "theta_tilde", "largest", "theta")
     return Scalars(
-        alpha=alpha,
-        alpha_bar=alpha,
-        zeta=zero,
-        zeta_bar=normal,
-        rho=one,
-        rho_bar=one,
-        c_bar=one,
-        s_bar=zero,
+        **ones,
+        **dict.fromkeys(zeros, jnp.zeros_like(beta)),
+        **dict.fromkeys(("alpha", "alpha_bar", "norm"), alpha),
+        **dict.fromkeys(("zeta_bar", "normal", "first"), normal),
         beta_double_dot=beta,
-        beta_dot=zero,
-        rho_dot=one,
-        tau_tilde=zero,
-        theta_tilde=zero,
         squared_norm=jnp.square(alpha),
-        norm=alpha,
         target=target,
         residual=beta,
-        normal=normal,
         gradient=normal * column_norms(basis.pulled_v),
-        first=normal,
-        largest=zero,
         smallest=jnp.full_like(beta, jnp.inf),
-        condition=one,
-        theta=zero,
         ritz=SmallestRitz.start(beta.shape, beta.dtype),
     )
 
@@ -163,7 +150,7 @@ def rotated(
     normal = jnp.abs(zeta_bar)
     least = jnp.minimum(old.smallest, jnp.abs(last_pivot))
     most = jnp.maximum(old.largest, jnp.abs(last_pivot))
-    scalars = Scalars(
+    scalars = old._replace(
         alpha=alpha,
         alpha_bar=c * alpha,
         zeta=zeta,
@@ -179,11 +166,9 @@ def rotated(
         theta_tilde=theta_tilde,
         squared_norm=jnp.square(norm) + jnp.square(alpha),
         norm=jnp.maximum(norm, old.norm),
-        target=old.target,
         residual=hypotenuse(beta_dot - tau_dot, beta_double_dot),
         normal=normal,
         gradient=normal,
-        first=old.first,
         largest=jnp.maximum(old.largest, rho_bar),
         smallest=jnp.minimum(old.smallest, rho_bar),
         condition=jnp.where(most > 0, most / jnp.where(most > 0, least, 1), 1),

@@ -12,7 +12,7 @@ from jaxdescent.designs import Center, Design, Standardised, as_design
 from jaxdescent.kernels.branches import seldom
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.kernels.platform import on_one_cpu
-from jaxdescent.kernels.symmetric import kernel_matrix
+from jaxdescent.kernels.symmetric import square_matrix
 from jaxdescent.regression.solve.by_gram import dual_solution
 from jaxdescent.regression.solve.centred import (
     centre,
@@ -63,7 +63,7 @@ class WideSolver:
         own = data.feature_mean, data.weight, data.weight_total
         if jnp.ndim(regression.l2) == 1:
             return cls(None, *own, jnp.array(True))
-        kernel = kernel_matrix(data.X)
+        kernel = square_matrix(data.X, data.X, 1)
         root = jnp.sqrt(data.weight[:, 0])
         raw_diagonal = data.weight[:, 0] * jnp.diagonal(kernel)
         if intercept:
