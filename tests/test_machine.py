@@ -7,7 +7,9 @@ import os
 import pathlib
 import stat
 import sys
+import time
 import timeit
+import types
 
 import jax
 import pytest
@@ -204,17 +206,25 @@ class TestRuns:
         assert calibration.least_seconds(run, repeats=4) == 3.0  # the first run compiles
         assert next(seconds) == 99.0
 
-    def test_others_are_what_the_processor_did_besides_this_process(self):
-        before = calibration.Load(clock=10.0, busy=100.0, own=5.0, cores=4)
-        after = calibration.Load(clock=20.0, busy=130.0, own=15.0, cores=4)
-        assert after.others_since(before) == 0.5
-        assert after.others_since(after) == 0.0
+    def test_others_are_what_the_processor_did_besides_this_process(self, monkeypatch):
+        cores = os.sysconf("SC_NPROCESSORS_ONLN")
+        monkeypatch.setattr(calibration, "_rates", lambda device: {})
+        for seconds, share in ((5 * cores, 0.5), (0.0, 0.0), (-1.0, 0.0), (99 * cores, 1.0)):
+            clock = types.SimpleNamespace(perf_counter=iter([10.0, 20.0]).__next__, time=time.time)
+            monkeypatch.setattr(calibration, "time", clock)
+            told = iter([90.0, 90.0 + seconds]).__next__
+            monkeypatch.setattr(calibration, "_seconds_of_others", told)
+            assert calibration.measure(jax.devices()[0])["others"] == share
 
-    @pytest.mark.skipif(not os.path.exists("/proc/stat"), reason="only Linux counts")
-    def test_the_systems_count_is_read(self):
-        load = calibration.Load.now()
-        assert load.cores >= 1
-        assert load.busy > 0
+    def test_the_systems_count_is_read(self, tmp_path):
+        (tmp_path / "stat").write_text("cpu  100 20 30 5000 70 8 9 1 0 0\ncpu0 1 2 3\n")
+        own, tick = time.process_time(), os.sysconf("SC_CLK_TCK")
+        others = calibration._seconds_of_others(str(tmp_path / "stat"))
+        assert 168 / tick - own - 5 < others <= 168 / tick - own
+        for text in ("", "cpu many"):
+            (tmp_path / "stat").write_text(text)
+            assert calibration._seconds_of_others(str(tmp_path / "stat")) == 0
+        assert calibration._seconds_of_others(str(tmp_path / "none")) == 0
 
 
 class TestCacheFolder:

@@ -56,16 +56,9 @@ def plan_of(
     reserved: Callable[[Candidate], int] | None = None,
     most_iterations: int = ALLOWED_ITERATIONS,
 ) -> Plan:
-    """A plan from numbers alone.
-
-    Args:
-      structure: the structure of the problem on one device.
-      machine: where it is to run; over a mesh the problem is spread.
-      tolerance: the relative tolerance of the gradient; None stands for the dtype's default.
-      existing_bytes: how many bytes of data and params exist already.
-      reserved: returns what the compiled program of a candidate reserves. If it is None, nothing is
-        compiled.
-      most_iterations: the most iterations that the descent may take.
+    """A plan from numbers alone, for the structure of the problem on one device; over a mesh it is
+    spread. ``reserved`` returns what the compiled program of a candidate reserves; if it is None,
+    nothing is compiled.
     """
     tolerance = structure.default_tolerance if tolerance is None else tolerance
     condition, assumption = assumed_condition(structure)

@@ -28,17 +28,11 @@ to keep for these rows and a term of a sum."""
 def over_blocks(
     visit: Visit, X: jax.Array, rows: Any, total: Any, center: jax.Array | None = None
 ) -> tuple[Any, Any]:
-    """The pairs ``kept, term = visit(block of X, block of rows)``: all kept rows, and the sum.
+    """The pairs ``kept, term = visit(block of X, block of rows)``: all kept rows, and the total
+    with the terms added.
 
     This is a form for CPUs only: XLA would gather an X with sharded rows for each block. Blocks are
-    converted to the dtype of the arithmetic.
-
-    Args:
-      visit: takes a block of X and the same rows of ``rows``, and returns ``kept, term``.
-      X: (rows, features).
-      rows: a pytree of arrays with a leading axis of rows.
-      total: the start of the sum of the terms.
-      center: (features,), subtracted from the rows of each block.
+    converted to the dtype of the arithmetic, and a center, (features,), is subtracted from them.
     """
     length, features = X.shape
     block_bytes = WIDENED_BYTES if center is None else SHIFTED_BYTES

@@ -84,20 +84,14 @@ def triangle(matrix: jax.Array) -> jax.Array:
 def triangle_by_gram(
     gram: Callable[[jax.Array], jax.Array], length: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """R and its inverse, for an ``A = Q R`` that is known only by ``gram(T) = (A T)'(A T)``.
+    """R and its inverse, for an ``A = Q R`` that is known only by ``gram(T) = (A T)'(A T)`` and the
+    lengths of its columns.
 
     Each pass takes a Cholesky factor ``R_k'R_k = gram(R^-1) + shift I``, where R is the product of
     the factors so far; the columns of ``A R^-1`` come closer to orthonormal with each pass. With
     the columns scaled to unit length, R is as accurate as Householder's up to a condition number of
     about ``1 / (10 eps)``; singular values below about that are raised to a few eps. A's rows may
     be sharded: only sums over them are needed.
-
-    Args:
-      gram: returns ``(A T)'(A T)`` for a (columns, columns) matrix T.
-      length: the norms of A's columns, (columns,).
-
-    Returns:
-      R and ``R^-1``, both upper triangular, (columns, columns).
 
     Reference: Fukaya, Kannan, Nakatsukasa, Yamamoto and Yanagisawa (2020), "Shifted Cholesky QR for
     computing the QR factorization of ill-conditioned matrices".

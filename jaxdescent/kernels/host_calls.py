@@ -19,13 +19,8 @@ WORDS = jnp.uint32
 
 
 def host_call(compute: Callable[..., Any], like: Any, *operands: Any, **options: Any) -> Any:
-    """``compute(*operands)`` on the host.
-
-    Args:
-      compute: a function of trees of NumPy arrays, like ``operands``, to a tree of NumPy arrays.
-      like: the shapes and dtypes of the result.
-      operands: trees of arrays.
-      options: options of :func:`jax.pure_callback`.
+    """``compute(*operands)`` on the host, by NumPy: operands are trees of arrays, and ``like`` has
+    the shapes and dtypes of the result. The options are those of :func:`jax.pure_callback`.
     """
     dtypes = [jnp.asarray(leaf).dtype for leaf in jax.tree.leaves(operands)]
     structure = jax.tree.structure(operands)

@@ -97,15 +97,11 @@ def visit(
     function: Callable[[Any, int, Any, Any], Any],
     carry: Any,
 ) -> Any:
-    """``carry = function(start, size, number, carry)`` for each chunk of an array, if ``when``.
+    """``carry = function(start, size, number, carry)`` for each chunk of an array, if ``when``; an
+    array that is not cut is one chunk, whose size is one.
 
-    Args:
-      leaf: the array.
-      cut: how it is cut; None for one chunk, whose size is one.
-      when: a boolean, traced or not; if it is false no chunk is visited. XLA would copy arrays of
-        the host that pass through a branch, but not those of a loop without iterations.
-      function: ``number`` counts the chunks.
-      carry: a pytree of arrays.
+    If ``when`` is false, traced or not, no chunk is visited: XLA would copy arrays of the host that
+    pass through a branch, but not those of a loop without iterations.
     """
     when = jnp.asarray(when, jnp.int32)
     if cut is None:

@@ -157,13 +157,8 @@ def by_blocks(function: Callable[..., Any], operands: tuple[Any, ...], size: int
     """``function(*operands)``, computed for one block of the leading axis after another.
 
     If ``function`` treats each entry of that axis independently and passes over the entries more
-    than once, a block stays in the cache from one pass to the next.
-
-    Args:
-      function: returns a pytree of arrays with the operands' leading axis, whatever its length.
-      operands: pytrees of arrays.
-      size: the length of a block. If it does not divide the axis, the last block overlaps the one
-        before.
+    than once, a block stays in the cache from one pass to the next. If the size of a block does not
+    divide the axis, the last block overlaps the one before.
     """
     (length,) = {leaf.shape[0] for leaf in jax.tree.leaves(operands)}
     if length <= size:

@@ -119,13 +119,9 @@ def on_one_cpu(
 ) -> Any:
     """``own(*operands)`` in a program for a CPU whose arrays are whole, else ``plain(*operands)``.
 
-    Args:
-      own: the form for a CPU. It may slice arrays into blocks; XLA would gather a sharded array for
-        each of them.
-      plain: the form for accelerators, and for sharded arrays.
-      operands: pytrees of arrays. The functions may close over arrays too.
-      is_whole: whether the operands are known to lie on one device. None stands for the answer of
-        :func:`has_one_cpu`: with one CPU device no array on a CPU can be sharded.
+    ``own`` may slice arrays into blocks, for each of which XLA would gather a sharded array.
+    ``is_whole`` says whether the operands are known to lie on one device; None stands for the
+    answer of :func:`has_one_cpu`: with one CPU device no array on a CPU can be sharded.
     """
     if not (has_one_cpu() if is_whole is None else is_whole):
         return plain(*operands)

@@ -41,13 +41,9 @@ LEAST_PARTED = 1 << 10
 def product(
     X: jax.Array, weights: jax.Array, *, is_whole: bool, center: jax.Array | None = None
 ) -> jax.Array:
-    """``X @ weights``: one pass over X.
-
-    Args:
-      X: (rows, features), of the weights' dtype or of 16 bits.
-      weights: (features,) or (features, outputs).
-      is_whole: whether X is known to lie on one device.
-      center: (features,): the product is that of ``X - 1 center'``, which is not stored.
+    """``X @ weights``, for weights of (features,) or (features, outputs): one pass over X, which is
+    of their dtype or of 16 bits, and known to lie on one device or not (``is_whole``). With a
+    center, (features,), it is the product of ``X - 1 center'``, which is not stored.
     """
 
     def in_blocks() -> jax.Array:

@@ -97,11 +97,8 @@ class Layout(NamedTuple):
 
 @jax.jit  # called eagerly it would be hundreds of small operations
 def product(layout: Layout, columns: jax.Array) -> jax.Array:
-    """``A @ columns``, in the dtype of the columns.
-
-    Args:
-      layout: the layout of A, (rows, length); the parts of one in parts are consecutive rows.
-      columns: (length,) or (length, outputs).
+    """``A @ columns`` for A of (rows, length), whose parts are consecutive rows if it is in parts,
+    and columns of (length,) or (length, outputs); in the dtype of the columns.
     """
     if not layout.is_cut:
         return _product(layout, columns)
@@ -115,10 +112,6 @@ def product(layout: Layout, columns: jax.Array) -> jax.Array:
 def product_of_all(layout: Layout, rows: jax.Array) -> jax.Array:
     """``A @ rows``, where the parts of an A in parts are consecutive columns: each part is
     multiplied by its own share of ``rows``, and the products are added up.
-
-    Args:
-      layout: the layout of A, (features, length).
-      rows: (length,) or (length, outputs).
     """
     if not layout.is_cut:
         return _product(layout, rows)
@@ -163,15 +156,8 @@ def dense(layout: Layout, shape: tuple[int, int], dtype: Any) -> jax.Array:
 def sums_of_rows(
     layout: Layout, target: jax.Array, factor: jax.Array, shape: tuple[int, int]
 ) -> jax.Array:
-    """Sums of the rows of A with equal targets, each row times its factor.
-
-    Each stored entry is read once, and scattered.
-
-    Args:
-      layout: the layout of A, (rows, features).
-      target: (rows,), int32: the row of the result that a row is added to.
-      factor: (rows,), of the result's dtype.
-      shape: the shape of the result, (sums, features).
+    """Sums of the rows of A with equal targets, each row times its factor: (sums, features), in the
+    dtype of the factors. Each stored entry is read once, and scattered.
     """
     sums, features = shape
     if layout.is_cut:

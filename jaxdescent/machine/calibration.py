@@ -11,7 +11,7 @@ import pathlib
 import time
 import timeit
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,16 +51,17 @@ def least_seconds(function: Callable[..., Any], *inputs: Any, repeats: int = REP
 
 def measure(device: Any) -> dict[str, Any]:
     """Every rate of :class:`jaxdescent.machine.Machine`, measured now on this device."""
-    before = Load.now()
+    clock, before = time.perf_counter(), _seconds_of_others()
     with jax.default_device(device):
         rates = _rates(device)
-    after = Load.now()
-    others = 0.0 if before is None or after is None else after.others_since(before)
+    others = max(_seconds_of_others() - before, 0.0)
+    if others:
+        others /= os.sysconf("SC_NPROCESSORS_ONLN") * (time.perf_counter() - clock)
     return {
         **rates,
         "is_measured": True,
         "measured_at": time.time(),
-        "others": others,
+        "others": min(others, 1.0),
     }
 
 
@@ -159,32 +160,12 @@ def _cache_bytes(device: Any) -> int:
         return default
 
 
-class Load(NamedTuple):
-    """Seconds so far: of the wall clock, of busy time on all cores, and of this process."""
-
-    clock: float
-    busy: float
-    own: float
-    cores: int
-
-    @classmethod
-    def now(cls) -> Load | None:
-        """The current counts of the system; None if it provides none."""
-        try:
-            lines = pathlib.Path("/proc/stat").read_text().splitlines()
-            ticks = [int(word) for word in lines[0].split()[1:9]]
-        except (OSError, ValueError, IndexError):
-            return None
+def _seconds_of_others(counts: str = "/proc/stat") -> float:
+    """The seconds so far in which a core was busy with another process; zero if nothing tells."""
+    try:
+        ticks = [int(word) for word in pathlib.Path(counts).read_text().split()[1:9]]
         idle, waiting = ticks[3:5]
-        busy = (sum(ticks) - idle - waiting) / os.sysconf("SC_CLK_TCK")
-        own = time.process_time()
-        cores = sum(line[:3] == "cpu" and line[3:4].isdigit() for line in lines)
-        return cls(time.perf_counter(), busy, own, max(cores, 1))
-
-    def others_since(self, before: Load) -> float:
-        """The share of all cores, 0 to 1, that other processes have used since ``before``."""
-        clock = self.clock - before.clock
-        if clock <= 0:
-            return 0.0
-        others = (self.busy - before.busy) - (self.own - before.own)
-        return min(max(others / (clock * self.cores), 0.0), 1.0)
+    except (OSError, ValueError):
+        return 0.0
+    busy = (sum(ticks) - idle - waiting) / os.sysconf("SC_CLK_TCK")
+    return busy - time.process_time()

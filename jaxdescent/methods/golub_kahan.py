@@ -80,14 +80,8 @@ def bidiagonalise(
     pulled: jax.Array,
     old: Basis | None = None,
 ) -> tuple[Basis, jax.Array, jax.Array]:
-    """The next u and v, normalised, and their lengths beta and alpha.
-
-    Args:
-      factor: the preconditioner N, or None.
-      rows: the upper part of the next u, not normalised.
-      penalty: the lower part of the next u.
-      pulled: ``A'`` times that u.
-      old: the last vectors; None in the first step.
+    """The next u and v, normalised, and their lengths beta and alpha, from the parts of the next u,
+    which is not normalised, and ``A'`` times that u; ``old`` is None in the first step.
     """
     beta = (start_norms if old is None else column_norms)(rows, penalty)
     rows, penalty = rows * inverse(beta), penalty * inverse(beta)

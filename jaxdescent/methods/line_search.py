@@ -99,21 +99,14 @@ def search(
     flatness: float = 0.9,
     is_start: Any = False,
 ) -> FoundStep:
-    """An acceptable step along ``direction``.
+    """An acceptable step along ``direction``, whose slope at the start is given: if it is not
+    negative the search fails at once. For a quadratic the slopes alone decide.
 
     It is found in one loop with one evaluation in its body, and keeps two parameter-sized vectors
-    besides its arguments: the trial and its gradient.
-
-    Args:
-      objective: the objective; for a quadratic the slopes alone decide.
-      start: x, with its value and gradient.
-      direction: d, with the structure of the params.
-      slope: ``gradient . direction``; if it is not negative the search fails at once.
-      first_step: the first t to try, positive.
-      flatness: the share of the first slope that may be left, in (2 DECREASE, 1); a small share
-        asks for an almost exact minimum along the line.
-      is_start: whether x has not been evaluated: with a direction of zero it is the only trial, and
-        is accepted.
+    besides its arguments: the trial and its gradient. ``flatness`` is the share of the first slope
+    that may be left, in (2 DECREASE, 1): a small one asks for an almost exact minimum on the line.
+    Where ``is_start``, x has not been evaluated: with a direction of zero it is the only trial, and
+    is accepted.
     """
     dtype = slope.dtype
     origin = _End(jnp.zeros((), dtype), start.value.astype(dtype), slope)
