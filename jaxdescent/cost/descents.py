@@ -92,15 +92,9 @@ class PricedByPasses(NamedTuple):
             if structure.data_dtype == "float16" and structure.has_intercept:
                 copies += not self.is_centred  # for the lengths of the columns
             multiplying += copies * structure.entries * itemsize
-        return max(stepping + self._centred_bytes(question), looking, multiplying) + reserved
-
-    def _centred_bytes(self, question: Question) -> float:
-        """The blocks of an X that is centred on a CPU."""
-        structure = question.structure
-        is_centred = self.is_centred and structure.has_intercept and structure.is_dense
-        if not (is_centred and question.is_cpu):
-            return 0.0
-        return question.block_bytes(SHIFTED_BYTES, is_cut=True)
+        if self.is_centred and structure.has_intercept and structure.is_dense and question.is_cpu:
+            stepping += question.block_bytes(SHIFTED_BYTES, is_cut=True)
+        return max(stepping, looking, multiplying) + reserved
 
 
 def _copied(question: Question) -> float:

@@ -82,16 +82,8 @@ def _where(condition: jax.Array, new: Any, old: Any) -> Any:
 
 def unless_batched(is_needed: jax.Array) -> jax.Array:
     """True without ``vmap``, and ``is_needed`` under ``vmap``."""
-
-    @custom_vmap
-    def alone(is_needed: jax.Array) -> jax.Array:
-        return jnp.ones_like(is_needed)
-
-    @alone.def_vmap
-    def batched(axis_size: int, in_batched: list[bool], is_needed: jax.Array) -> Any:
-        del axis_size
-        return is_needed, in_batched[0]
-
+    alone = custom_vmap(lambda is_needed: jnp.full_like(is_needed, True))
+    alone.def_vmap(lambda axis_size, in_batched, is_needed: (is_needed, in_batched[0]))
     return alone(is_needed)
 
 
@@ -103,14 +95,6 @@ def of_any(flag: jax.Array) -> jax.Array:
     operands and of these behind ``lax.stop_gradient``, which JAX cannot transpose: in the rule of a
     custom derivative, the gradient of a ``vmap`` would be an error.
     """
-
-    @custom_vmap
-    def alone(flag: jax.Array) -> jax.Array:
-        return flag
-
-    @alone.def_vmap
-    def batched(axis_size: int, in_batched: list[bool], flag: jax.Array) -> Any:
-        del axis_size
-        return of_any(jnp.any(flag)), False
-
+    alone = custom_vmap(lambda flag: flag)
+    alone.def_vmap(lambda axis_size, in_batched, flag: (of_any(jnp.any(flag)), False))
     return alone(lax.stop_gradient(flag))

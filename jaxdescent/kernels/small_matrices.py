@@ -44,7 +44,6 @@ def gram(left: jax.Array, right: jax.Array) -> jax.Array:
 def _gram_of_each(
     axis_size: int, in_batched: list[bool], left: jax.Array, right: jax.Array
 ) -> tuple[jax.Array, bool]:
-    del axis_size
     axes = [0 if is_batched else None for is_batched in in_batched]
     of_each = jax.vmap(functools.partial(square_matrix, axis=0), in_axes=axes)
     if not all(in_batched) or right.shape[-1] > SMALL_COLUMNS:
@@ -64,7 +63,6 @@ def inverse_cholesky(matrix: jax.Array) -> jax.Array:
 
 @inverse_cholesky.def_vmap
 def _inverse_of_each(axis_size: int, in_batched: list[bool], matrices: jax.Array) -> Any:
-    del axis_size, in_batched
     of_each = jax.vmap(inverse_cholesky.fun)
     if matrices.shape[-1] > SMALL_COLUMNS:
         return of_each(matrices), True

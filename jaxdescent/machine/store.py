@@ -20,9 +20,6 @@ from jaxdescent.machine.defaults import DEFAULTS
 FORMAT = 4
 """The version of the JSON file's format; files of another version are ignored."""
 
-QUALITY = ("measured_at", "others")
-"""The fields that describe the quality of a calibration."""
-
 
 def cache_folder() -> pathlib.Path:
     """The folder for data of this user's programs that can be computed again."""
@@ -69,8 +66,8 @@ def _read(path: str, version: int) -> dict[str, Any] | None:
     try:
         content = json.loads(pathlib.Path(path).read_text())
         rates = content["rates"]
-        # Earlier versions kept more.
-        rates = {name: rates[name] for name in (*DEFAULTS["cpu"], *QUALITY, "is_measured")}
+        names = *DEFAULTS["cpu"], "measured_at", "others", "is_measured"
+        rates = {name: rates[name] for name in names}  # earlier versions kept more
         is_valid = content["format"] == version and all(map(_is_valid, rates, rates.values()))
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None

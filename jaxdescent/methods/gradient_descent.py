@@ -10,9 +10,10 @@ import jax.numpy as jnp
 
 from jaxdescent.inputs.functions import as_pytree, hoist
 from jaxdescent.inputs.numbers import check_number
+from jaxdescent.methods.line_search import LinePoint
 from jaxdescent.methods.protocol import Method, Params, Progress, State, progress_at
 from jaxdescent.methods.step_rules import Backtracking, Momentum
-from jaxdescent.methods.step_rules.transformation import Point, StepRule, Transformation
+from jaxdescent.methods.step_rules.transformation import StepRule, Transformation
 from jaxdescent.objectives import Objective
 
 
@@ -73,7 +74,7 @@ class GradientDescent(Method):
         rule, momentum = self.learning_rate, self.momentum
         if momentum is None and not self._has_rate_ahead:
             value, gradient = rule.value_and_gradient(objective, params, state)
-            move = rule.move(objective, Point(params, gradient, gradient, value), state)
+            move = rule.move(objective, LinePoint(params, value, gradient), gradient, state)
             progress = progress_at(value, gradient)._replace(
                 evaluations=move.evaluations, verdict=move.verdict, curvature=move.curvature
             )
@@ -86,7 +87,7 @@ class GradientDescent(Method):
         if self._has_rate_ahead:
             rate, rate_state = self._rate_ahead(state.rate)
         else:
-            at = Point(params, gradient, gradient, value)
+            at = LinePoint(params, value, gradient)
             rate, rate_state, evaluations, verdict = rule.rate_under_momentum(
                 objective, at, state.rate, momentum.has_restarted(state.momentum)
             )
@@ -140,7 +141,7 @@ class GradientDescent(Method):
                 f"{self.momentum!r}."
             )
         self.momentum.check()
-        if not self._has_rate_ahead and not self.learning_rate.goes_with_momentum:
+        if not self._has_rate_ahead and not isinstance(self.learning_rate, Backtracking):
             raise ValueError(
                 f"momentum goes with a number, a schedule, jd.InverseLipschitz() or "
                 f"jd.Backtracking(), got {self.learning_rate!r}, whose rate fits the plain "

@@ -51,14 +51,8 @@ class LinePoint(NamedTuple):
     """Params, and the objective's value and gradient there."""
 
     params: Params
-    value: jax.Array
+    value: Any
     gradient: Params
-
-    @classmethod
-    def at(cls, objective: Objective, params: Params) -> LinePoint:
-        """The point at ``params``, which takes one value and gradient."""
-        value, gradient = objective.value_and_gradient(params)
-        return cls(params, jnp.asarray(value), gradient)
 
 
 class FoundStep(NamedTuple):

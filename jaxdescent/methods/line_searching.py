@@ -54,7 +54,7 @@ class LineSearching(KeepingProgress):
         """The directions at the start, where ``length`` is that of the first move."""
 
     def begun(self, objective: Objective, params: Params) -> Searching:
-        _, value, gradient = LinePoint.at(objective, params)
+        value, gradient = objective.value_and_gradient(params)
         norm = precision.norm(gradient)
         directions = self.directions(gradient, first_length(params, value, norm))
         krylov = ConjugateSteps.start(norm) if objective.is_quadratic else None
@@ -109,7 +109,7 @@ class LineSearching(KeepingProgress):
         return params, own, found.evaluations + products, verdict
 
     def evaluated(self, objective: Objective, params: Params, own: Searching) -> Searching:
-        _, value, gradient = LinePoint.at(objective, params)
+        value, gradient = objective.value_and_gradient(params)
         norm = precision.norm(gradient)
         directions = own.directions.at(gradient, norm)
         return own._replace(value=value, gradient=gradient, norm=norm, directions=directions)

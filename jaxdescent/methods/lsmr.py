@@ -232,7 +232,6 @@ class LSMR(LookingAhead):
         return state._replace(is_estimate=jnp.ones_like(state.is_estimate))
 
     def calls_libraries(self, objective: Objective, params: Params, state: _State) -> bool:
-        del objective, params
         factor, direction = state.factor, state.basis.direction
         return factor is not None and loops.calls_libraries(factor.apply, direction)
 

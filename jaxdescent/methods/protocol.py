@@ -172,7 +172,6 @@ class Method(Displayed, abc.ABC):
         few numbers: XLA for CPUs calls a library for it, and compiles each other operation of the
         loop on its own, unless these are put into one kernel.
         """
-        del objective, params, state
         return False
 
     @property

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdescent.methods.line_search import LinePoint
 from jaxdescent.methods.protocol import Params, State
 from jaxdescent.methods.step_rules.transformation import (
     Move,
-    Point,
     StepRule,
     first_rate,
     moved,
@@ -63,17 +63,17 @@ class AdaptiveStep(StepRule):
         zero = scalar(params, 0)
         return _AdaptiveState(jax.tree.map(jnp.zeros_like, params), zero, zero, zero)
 
-    def move(self, objective: Objective, at: Point, state: State) -> Move:
+    def move(self, objective: Objective, at: LinePoint, direction: Params, state: State) -> Move:
         rate = lax.cond(
             state.rate > 0,
             lambda: self._next_rate(at.gradient, state),
-            lambda: jnp.sqrt(jnp.finfo(state.rate.dtype).eps) * first_rate(at.params, at.direction),
+            lambda: jnp.sqrt(jnp.finfo(state.rate.dtype).eps) * first_rate(at.params, direction),
         )
         # The first rate is arbitrary, so that after it only the curvature limits the rate.
         growth = jnp.where(state.rate > 0, rate / jnp.where(state.rate > 0, state.rate, 1), jnp.inf)
-        length = rate * precision.norm(at.direction).astype(rate.dtype)
+        length = rate * precision.norm(direction).astype(rate.dtype)
         return Move(
-            moved(at.params, at.direction, rate),
+            moved(at.params, direction, rate),
             rate,
             _AdaptiveState(at.gradient, length, rate, growth),
             curvature=1 / jnp.where(rate > 0, 2 * rate, jnp.inf),

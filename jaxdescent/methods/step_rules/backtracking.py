@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent.inputs.numbers import check_count, check_number
-from jaxdescent.methods.line_search import FoundStep
+from jaxdescent.methods.line_search import FoundStep, LinePoint
 from jaxdescent.methods.protocol import Params, State
 from jaxdescent.methods.step_rules import trials
-from jaxdescent.methods.step_rules.transformation import Move, Point, moved, scalar
+from jaxdescent.methods.step_rules.transformation import Move, moved, scalar
 from jaxdescent.methods.step_rules.trials import SearchingRule, noise
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
@@ -98,21 +98,19 @@ class Backtracking(SearchingRule):
     grow: Any = 2.0
     max_trials: int = dataclasses.field(default=60, metadata={"static": True})
 
-    goes_with_momentum: ClassVar[bool] = True
-
     def start(self, params: Params, objective: Objective | None = None) -> State:
         rate, growth = scalar(params, 0), scalar(params, self.grow)
         return _BacktrackingState(*trials.evaluation(params, objective), rate, growth)
 
-    def move(self, objective: Objective, at: Point, state: State) -> Move:
+    def move(self, objective: Objective, at: LinePoint, direction: Params, state: State) -> Move:
         is_quadratic = objective.is_quadratic
-        rate = trials.known_or_first(state.rate, at)
+        rate = trials.known_or_first(state.rate, at.params, direction)
         # Slopes are those along ``rate * direction``.
-        slope = trials.change(at.gradient, at.direction, rate)
-        start = trials.start_of_search(at)
+        slope = trials.change(at.gradient, direction, rate)
+        start = trials.start_of_search(objective, at)
 
         def accepts(trial: FoundStep) -> jax.Array:
-            end_slope = trials.change(trial.point.gradient, at.direction, rate)
+            end_slope = trials.change(trial.point.gradient, direction, rate)
             is_gentle = end_slope >= -(1 - 2 * self.decrease) * slope
             if is_quadratic:
                 return is_gentle
@@ -124,7 +122,7 @@ class Backtracking(SearchingRule):
         trial = trials.search(
             objective,
             start,
-            at.direction,
+            direction,
             state.growth * rate,
             accepts=accepts,
             shrunk=lambda trial: trial.step * self.shrink,
@@ -133,7 +131,7 @@ class Backtracking(SearchingRule):
         (params, value, gradient), step, accepted, count = trial
         # If the rate is so small that nothing changes, it grows faster than by doubling.
         is_idle = (count == 1) & (jnp.abs(value - start.value) <= noise(start.value))
-        end_slope = trials.change(gradient, at.direction, rate)
+        end_slope = trials.change(gradient, direction, rate)
         is_idle &= end_slope >= 0.9 * slope
         growth = jnp.where(is_idle, jnp.minimum(jnp.square(state.growth), FASTEST), self.grow)
         state = _BacktrackingState(
@@ -143,7 +141,7 @@ class Backtracking(SearchingRule):
             jnp.maximum(growth, self.grow).astype(rate.dtype),
         )
         verdict = jnp.where(accepted, RUNNING, Status.STAGNATED.value)
-        norm = precision.norm(at.direction).astype(rate.dtype)
+        norm = precision.norm(direction).astype(rate.dtype)
         is_bent = accepted & (end_slope < slope) & (rate * norm > 0) & (step * norm > 0)
         # The square of a length need not be in range.
         curvature = (slope - end_slope) / jnp.where(is_bent, rate * norm, 1)
@@ -155,7 +153,7 @@ class Backtracking(SearchingRule):
         return _MomentumState(state.rate, jnp.abs(state.value))
 
     def rate_under_momentum(
-        self, objective: Objective, at: Point, state: _MomentumState, has_restarted: jax.Array
+        self, objective: Objective, at: LinePoint, state: _MomentumState, has_restarted: jax.Array
     ) -> tuple[jax.Array, _MomentumState, jax.Array, jax.Array]:
         """The first t, from a little more than the last, with ``f(x - t g) <= f(x) - t/2 |g|^2``;
         the new state, the number of evaluations, and a status code.
@@ -167,7 +165,7 @@ class Backtracking(SearchingRule):
         may have kept that size.
         """
         norm = precision.norm(at.gradient)
-        last = trials.known_or_first(state.rate, at)
+        last = trials.known_or_first(state.rate, at.params, at.gradient)
         first = last * jnp.where(has_restarted, self.grow, GROWTH).astype(last.dtype)
         if objective.is_quadratic:
             length = jnp.where(norm > 0, norm, 1)

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxdescent.inputs.numbers import check_count, check_number
-from jaxdescent.methods.line_search import FoundStep
+from jaxdescent.methods.line_search import FoundStep, LinePoint
 from jaxdescent.methods.protocol import Params, State
 from jaxdescent.methods.step_rules import trials
-from jaxdescent.methods.step_rules.transformation import Move, Point, scalar
+from jaxdescent.methods.step_rules.transformation import Move, scalar
 from jaxdescent.methods.step_rules.trials import SearchingRule, noise
 from jaxdescent.numerics import precision
 from jaxdescent.numerics.linear_systems import scaled
@@ -108,11 +108,11 @@ class BarzilaiBorwein(SearchingRule):
             concave=jnp.zeros((), jnp.int32),
         )
 
-    def move(self, objective: Objective, at: Point, state: State) -> Move:
-        rate = trials.known_or_first(state.rate, at)
+    def move(self, objective: Objective, at: LinePoint, direction: Params, state: State) -> Move:
+        rate = trials.known_or_first(state.rate, at.params, direction)
         # Slopes are those along ``rate * direction``.
-        slope = trials.change(at.gradient, at.direction, rate)
-        start = trials.start_of_search(at)
+        slope = trials.change(at.gradient, direction, rate)
+        start = trials.start_of_search(objective, at)
         height = start.value
         if objective.is_quadratic:
             height = jnp.where(jnp.isnan(state.height), height, state.height)
@@ -123,7 +123,7 @@ class BarzilaiBorwein(SearchingRule):
             if not objective.is_quadratic:
                 return trial.point.value - start.value
             # The mean of the slopes at both ends, whose digits do not cancel.
-            end_slope = trials.change(trial.point.gradient, at.direction, rate)
+            end_slope = trials.change(trial.point.gradient, direction, rate)
             return jnp.asarray(-(trial.step / rate) * (slope + end_slope) / 2, height.dtype)
 
         def accepts(trial: FoundStep) -> jax.Array:
@@ -141,7 +141,7 @@ class BarzilaiBorwein(SearchingRule):
         trial = trials.search(
             objective,
             start,
-            at.direction,
+            direction,
             rate,
             accepts=accepts,
             shrunk=shrunk,
@@ -149,11 +149,11 @@ class BarzilaiBorwein(SearchingRule):
         )
         (params, value, gradient), step, accepted, count = trial
         change = jax.tree.map(jnp.subtract, gradient, at.gradient)
-        norm = precision.norm(at.direction)
+        norm = precision.norm(direction)
         # With s = -t d. Both d and y are divided by the length of d, so that products have no
         # units: neither those of two gradients nor those of two steps need be in range.
         per = 1 / jnp.where(norm > 0, norm, 1)
-        unit, turn = (scaled(per, precision.widen(of)) for of in (at.direction, change))
+        unit, turn = (scaled(per, precision.widen(of)) for of in (direction, change))
         bend, squared_turn = -precision.inner(unit, turn), precision.squared_norm(turn)
         is_convex = (bend > 0) & (squared_turn > 0)
         long = step / jnp.where(is_convex, bend, 1)

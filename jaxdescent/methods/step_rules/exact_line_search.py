@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdescent.methods.line_search import LinePoint
 from jaxdescent.methods.protocol import Params, State
-from jaxdescent.methods.step_rules.transformation import Move, Point, StepRule, moved
+from jaxdescent.methods.step_rules.transformation import Move, StepRule, moved
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 from jaxdescent.status import RUNNING, Status
@@ -62,18 +63,18 @@ class ExactLineSearch(StepRule):
     def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
         return self.start(params, objective)
 
-    def move(self, objective: Objective, at: Point, state: State) -> Move:
-        norm = precision.norm(at.direction)
+    def move(self, objective: Objective, at: LinePoint, direction: Params, state: State) -> Move:
+        norm = precision.norm(direction)
         # A unit direction is used: its slope and curvature are in range wherever the gradient is.
         length = jnp.where(norm > 0, norm, 1)
-        unit = jax.tree.map(lambda d: d / length.astype(d.dtype), at.direction)
+        unit = jax.tree.map(lambda d: d / length.astype(d.dtype), direction)
         image = objective.image(unit)
         curvature = objective.curvature_along(at.params, unit, image)
         slope = precision.inner(at.gradient, unit)
         is_curved = jnp.abs(curvature) > 0
         step = jnp.where(is_curved, slope / jnp.where(is_curved, jnp.abs(curvature), 1), 0)
         rate = step / length
-        new = moved(at.params, at.direction, rate)
+        new = moved(at.params, direction, rate)
         if state.image is not None:
             state = lax.cond(
                 state.age + 1 < REFRESH,

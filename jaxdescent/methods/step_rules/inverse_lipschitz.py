@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent.inputs.numbers import check_count, check_number
+from jaxdescent.methods.line_search import LinePoint
 from jaxdescent.methods.protocol import Params, State
 from jaxdescent.methods.step_rules.transformation import (
     Move,
-    Point,
     StepRule,
     moved,
     scalar,
@@ -68,11 +68,10 @@ class InverseLipschitz(StepRule):
     def start(self, params: Params, objective: Objective | None = None) -> State:
         return scalar(params, 0) if objective is None else self._rate(objective, params)
 
-    def move(self, objective: Objective, at: Point, state: State) -> Move:
-        return Move(moved(at.params, at.direction, state), state, state)
-
-    def resumed(self, objective: Objective, params: Params, state: State) -> State:
-        return lax.cond(state > 0, lambda: state, lambda: self._rate(objective, params))
+    def move(self, objective: Objective, at: LinePoint, direction: Params, state: State) -> Move:
+        # In an optax loop, whose start does not know the function, the first step finds the rate.
+        rate = lax.cond(state > 0, lambda: state, lambda: self._rate(objective, at.params))
+        return Move(moved(at.params, direction, rate), rate, rate)
 
     def _rate(self, objective: Objective, params: Params) -> jax.Array:
         dtype = scalar(params, 0).dtype

@@ -12,6 +12,7 @@ import optax
 
 from jaxdescent.display import Displayed
 from jaxdescent.kernels.dtypes import compute_dtype
+from jaxdescent.methods.line_search import LinePoint
 from jaxdescent.methods.protocol import Params, State
 from jaxdescent.numerics import precision
 from jaxdescent.numerics.linear_systems import scaled
@@ -53,15 +54,6 @@ class Transformation(Displayed, optax.GradientTransformationExtraArgs, metaclass
         return
 
 
-class Point(NamedTuple):
-    """The point where a step begins."""
-
-    params: Params  # x
-    direction: Params  # the gradient, or what a chain made of it; the step goes along its negative
-    gradient: Params  # the gradient at x
-    value: Any  # the objective at x; None in an optax loop that does not provide it
-
-
 class Move(NamedTuple):
     """The result of a rule's step."""
 
@@ -85,21 +77,14 @@ class StepRule(Transformation):
     """
 
     needs_function: ClassVar[bool] = True
-    needs_value: ClassVar[bool] = False
     has_rate_ahead: ClassVar[bool] = False
     """Whether the state is the rate of the next step, whatever the gradient will be."""
-    goes_with_momentum: ClassVar[bool] = False
-    """Whether the rule has a rate for steps along directions to which momentum is added, as
-    :class:`jaxdescent.Backtracking` has by ``start_under_momentum`` and ``rate_under_momentum``.
-    """
 
     @abc.abstractmethod
-    def move(self, objective: Objective, at: Point, state: State) -> Move:
-        """One step from the point ``at``."""
-
-    def resumed(self, objective: Objective, params: Params, state: State) -> State:
-        """The state in an optax loop, completed if ``start`` could not compute it."""
-        return state
+    def move(self, objective: Objective, at: LinePoint, direction: Params, state: State) -> Move:
+        """One step from a point, whose value is None in an optax loop that does not provide it. It
+        goes along the negative of the direction: the gradient, or what a chain has made of it.
+        """
 
     def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
         """The state for ``params`` that were rounded to 16 bits after the step that made it."""
@@ -131,11 +116,8 @@ class StepRule(Transformation):
                 "value=value, grad=grads, value_fn=function)."
             )
         objective: Any = as_objective(value_fn) if self.needs_function else None
-        if value is None and self.needs_value:
-            value = objective.value(params)
         gradient = updates if grad is None else grad
-        state = self.resumed(objective, params, state)
-        move = self.move(objective, Point(params, updates, gradient, value), state)
+        move = self.move(objective, LinePoint(params, value, gradient), updates, state)
         return scaled(-move.rate, updates), move.state
 
 

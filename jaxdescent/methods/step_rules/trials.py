@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +10,7 @@ from jax import lax
 
 from jaxdescent.methods.line_search import FoundStep, LinePoint
 from jaxdescent.methods.protocol import Params, State
-from jaxdescent.methods.step_rules.transformation import Point, StepRule, first_rate, moved, scalar
+from jaxdescent.methods.step_rules.transformation import StepRule, first_rate, moved, scalar
 from jaxdescent.numerics import precision
 from jaxdescent.numerics.linear_systems import scaled
 from jaxdescent.objectives import Objective
@@ -25,8 +24,6 @@ class SearchingRule(StepRule):
 
     The fields are called ``value`` and ``grad``, for ``optax.value_and_grad_from_state``.
     """
-
-    needs_value: ClassVar[bool] = True
 
     def value_and_gradient(
         self, objective: Objective, params: Params, state: State
@@ -70,15 +67,15 @@ def search(
     return jax.tree.map(lambda new, old: jnp.where(trial.is_accepted, new, old), trial, rejected)
 
 
-def start_of_search(at: Point) -> LinePoint:
+def start_of_search(objective: Objective, at: LinePoint) -> LinePoint:
     """The point where a search begins, with its value in the dtype of the arithmetic."""
-    value = jnp.asarray(at.value, scalar(at.params, 0).dtype)
-    return LinePoint(at.params, value, at.gradient)
+    value = objective.value(at.params) if at.value is None else at.value
+    return at._replace(value=jnp.asarray(value, scalar(at.params, 0).dtype))
 
 
-def known_or_first(rate: jax.Array, at: Point) -> jax.Array:
+def known_or_first(rate: jax.Array, params: Params, direction: Params) -> jax.Array:
     """The rate of the last step, or a first rate if there was no step."""
-    return lax.cond(rate > 0, lambda: rate, lambda: first_rate(at.params, at.direction))
+    return lax.cond(rate > 0, lambda: rate, lambda: first_rate(params, direction))
 
 
 def change(gradient: Params, direction: Params, rate: jax.Array) -> jax.Array:
