@@ -63,7 +63,7 @@ def seldom(
                 needs, own, usual = slices
                 each = jax.vmap(lambda _, own: costly(*operands_of(own)))
                 new = lax.cond(jnp.any(needs), lambda: each(needs, own), lambda: usual)
-                return jax.vmap(_where)(needs, new, usual)
+                return jax.vmap(where)(needs, new, usual)
 
             if at_once == 1:
                 return lax.map(of_member, (needs, mapped, results))
@@ -76,7 +76,8 @@ def seldom(
     return choose(is_needed, operands)
 
 
-def _where(condition: jax.Array, new: Any, old: Any) -> Any:
+def where(condition: jax.Array, new: Any, old: Any) -> Any:
+    """The leaves of one tree or those of another."""
     return jax.tree.map(lambda new, old: jnp.where(condition, new, old), new, old)
 
 

@@ -25,6 +25,7 @@ from jax.flatten_util import ravel_pytree
 from jaxdescent.inputs.functions import anew
 from jaxdescent.inputs.numbers import check_number
 from jaxdescent.kernels import dtypes, small_matrices
+from jaxdescent.kernels.branches import where
 from jaxdescent.methods.line_search import NOISE_ULPS, Idle
 from jaxdescent.methods.protocol import Estimate, Method, Params, Progress, State
 from jaxdescent.numerics import precision
@@ -193,9 +194,7 @@ class LevenbergMarquardt(Method):
                 jnp.zeros((), jnp.int32),
             ),
         )
-        params = jax.tree.map(
-            lambda new, old: jnp.where(trial.is_accepted, new, old), trial.params, params
-        )
+        params = where(trial.is_accepted, trial.params, params)
         idle = state.idle.after(value, norm)
         has_failed = ~trial.is_accepted | idle.is_over
         verdict = jnp.where(has_failed, Status.STAGNATED.value, RUNNING)

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent.kernels import loops
+from jaxdescent.kernels.branches import where
 from jaxdescent.numerics import precision
 from jaxdescent.numerics.linear_systems import add_scaled
 from jaxdescent.objectives import Objective
@@ -129,8 +130,8 @@ def search(
         is_accepted |= is_start
 
         is_low = is_finite & is_level & (here.slope < 0)
-        low = _choose(is_low, here, search.low)
-        high = _choose(is_low, search.high, here)
+        low = where(is_low, here, search.low)
+        high = where(is_low, search.high, here)
         bounded = _inside(low, high, noise, search.width)
         beyond = _beyond(search.low, here)
         return _Search(
@@ -170,7 +171,7 @@ def search(
             jnp.zeros((), jnp.int32),
         ),
     )
-    point, step = _choose(found.is_accepted, (found.point, found.step), (start, origin.step))
+    point, step = where(found.is_accepted, (found.point, found.step), (start, origin.step))
     return FoundStep(point, step, found.is_accepted, found.evaluations)
 
 
@@ -209,10 +210,6 @@ def first_length(params: Params, value: jax.Array, norm: jax.Array) -> jax.Array
     size = jnp.maximum(precision.norm(params).astype(norm.dtype), 1)
     fall = 2 * jnp.abs(value).astype(norm.dtype) / jnp.where(norm > 0, norm, 1)
     return jnp.where((fall > 0) & (fall < size), fall, size)
-
-
-def _choose(condition: jax.Array, one: Any, other: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)
 
 
 def _inside(low: _End, high: _End, noise: jax.Array, last_width: jax.Array) -> jax.Array:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdescent.kernels.branches import where
 from jaxdescent.methods.line_search import FoundStep, LinePoint
 from jaxdescent.methods.protocol import Params, State
 from jaxdescent.methods.step_rules.transformation import StepRule, first_rate, moved, scalar
@@ -64,7 +65,7 @@ def search(
         attempt(first_rate, jnp.ones((), jnp.int32)),
     )
     rejected = trial._replace(point=start, step=first_rate)
-    return jax.tree.map(lambda new, old: jnp.where(trial.is_accepted, new, old), trial, rejected)
+    return where(trial.is_accepted, trial, rejected)
 
 
 def start_of_search(objective: Objective, at: LinePoint) -> LinePoint:
