@@ -208,17 +208,12 @@ class _State(NamedTuple):
     gradient: Params
     image: Any
     direction: Params
-    slope: jax.Array
-    """``g.z`` of the last iteration."""
-    first_norm: jax.Array
-    """The norm of the gradient at the start."""
-    largest: jax.Array
-    """The largest curvature seen along a unit direction."""
-    step: jax.Array
-    """The length of the last step, in units of its direction."""
+    slope: jax.Array  # ``g.z`` of the last iteration
+    first_norm: jax.Array  # the norm of the gradient at the start
+    largest: jax.Array  # the largest curvature seen along a unit direction
+    step: jax.Array  # the length of the last step, in units of its direction
     ritz: SmallestRitz
-    height: jax.Array
-    """An estimate of the value minus the minimum, by the smallest Ritz value."""
+    height: jax.Array  # the value minus the minimum, by the smallest Ritz value
     iteration: jax.Array
     factor: Factor | None
 

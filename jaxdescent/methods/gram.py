@@ -148,11 +148,9 @@ class Gram(Method):
 
 
 class _GramState(NamedTuple):
-    form: GramForm
-    """The form without its penalty, which each step takes from the objective."""
+    form: GramForm  # the form without its penalty, which each step takes from the objective
     means: Means | None
-    inner: State
-    """The state of the method on the weights alone."""
+    inner: State  # the state of the method on the weights alone
     first: GivenIntercept | None
 
 

@@ -203,8 +203,7 @@ class Hedge(LookingAhead):
 class _State(NamedTuple):
     first: State
     second: State
-    progress: Progress
-    """The progress at the params, by the method that is active."""
+    progress: Progress  # the progress at the params, by the method that is active
     attempt: Attempt
     is_second: jax.Array
 

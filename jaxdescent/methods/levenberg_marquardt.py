@@ -56,8 +56,7 @@ class _DampingState(NamedTuple):
 class _Trial(NamedTuple):
     params: Params
     damping: jax.Array
-    ahead: jax.Array
-    """The decrease to the linear model's minimum along the first trial's direction."""
+    ahead: jax.Array  # the decrease to the linear model's minimum along the first trial's direction
     growth: jax.Array
     is_accepted: jax.Array
     trials: jax.Array

@@ -46,8 +46,7 @@ class Searching(NamedTuple):
 class LineSearching(KeepingProgress):
     """A method that searches along one direction after another, on quadratics exactly."""
 
-    flatness: ClassVar[float] = 0.9
-    """The share of the slope that a search may leave."""
+    flatness: ClassVar[float] = 0.9  # the share of the slope that a search may leave
 
     @abc.abstractmethod
     def directions(self, gradient: Params, length: jax.Array) -> Any:
