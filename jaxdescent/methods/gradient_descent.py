@@ -141,7 +141,7 @@ class GradientDescent(Method):
                 f"{self.momentum!r}."
             )
         self.momentum.check()
-        if not self._has_rate_ahead and not isinstance(self.learning_rate, Backtracking):
+        if not self._has_rate_ahead and not hasattr(self.learning_rate, "rate_under_momentum"):
             raise ValueError(
                 f"momentum goes with a number, a schedule, jd.InverseLipschitz() or "
                 f"jd.Backtracking(), got {self.learning_rate!r}, whose rate fits the plain "
