@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent.kernels import loops
-from jaxdescent.kernels.double_length import Double, two_sum
+from jaxdescent.kernels.double_length import Double, double, two_sum
 from jaxdescent.kernels.platform import on_one_cpu
 from jaxdescent.kernels.products import contract
 
@@ -56,13 +56,13 @@ def sum_over_blocks(of_block: Callable[[Any, int], Any], lines: int, block: int)
     if begin == count:
         return first
 
-    def add(index: jax.Array, totals: Any) -> Any:
-        term = of_block((begin + index) * block, block)
-        return jax.tree.map(_add, totals, term, is_leaf=_is_double)
+    def add(index: jax.Array, totals: list[Double]) -> list[Double]:
+        terms = jax.tree.leaves(of_block((begin + index) * block, block))
+        return [_add(total, term) for total, term in zip(totals, terms, strict=True)]
 
-    totals = jax.tree.map(lambda term: Double(term, jnp.zeros_like(term)), first)
-    totals = loops.fori_loop(count - begin, add, totals, turn_bytes=BLOCK_BYTES)
-    return jax.tree.map(lambda total: total.high + total.low, totals, is_leaf=_is_double)
+    leaves, treedef = jax.tree.flatten(first)
+    totals = loops.fori_loop(count - begin, add, list(map(double, leaves)), turn_bytes=BLOCK_BYTES)
+    return treedef.unflatten([total.high + total.low for total in totals])
 
 
 def symmetric_share(size: float, halvings: int = MOST_HALVINGS) -> float:
@@ -135,7 +135,3 @@ def _add(total: Double, term: jax.Array) -> Double:
     # double-length addition, with an error of eps^2 times the number of blocks.
     exact = two_sum(total.high, term)
     return Double(exact.high, total.low + exact.low)
-
-
-def _is_double(x: Any) -> bool:
-    return isinstance(x, Double)

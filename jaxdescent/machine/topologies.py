@@ -106,13 +106,8 @@ def topology(name: str) -> list[Any]:
 
 
 def target_config(device: Accelerator) -> str:
-    """A GPU as XLA's ``GpuTargetConfig``, in the text format of protocol buffers.
-
-    Raises:
-      ValueError: if the device is not a GPU.
-    """
-    if device.cuda is None:
-        raise ValueError(f"XLA knows {device.kind} by its name, and has no target config for it.")
+    """A GPU as XLA's ``GpuTargetConfig``, in the text format of protocol buffers."""
+    assert device.cuda is not None  # XLA knows a TPU by its name
     limits = LIMITS[device.cuda.capability]
     return GPU_TEXT.format(device=device, cuda=device.cuda, limits=limits)
 

@@ -11,9 +11,6 @@ import jax.numpy as jnp
 from jaxdescent.methods.protocol import Progress
 from jaxdescent.status import RUNNING, Status
 
-LEAST_SEEN = 4
-"""The number of iterations before which nothing is predicted."""
-
 DOUBTS = 3
 """The number of consecutive predictions beyond the budget that end the attempt."""
 
@@ -59,7 +56,6 @@ class Attempt(NamedTuple):
         observed = jnp.log(before / norm) / since
         left = self._logarithm(progress, tolerance) / jnp.maximum(observed, _rate(progress))
         is_doubtful = left > MARGIN * (budget - steps).astype(norm.dtype)
-        least = max(LEAST_SEEN, math.ceil(LEAST_SHARE * budget))
         doubts = jnp.where(is_doubtful, self.doubts + 1, 0)
         return self._replace(
             steps=steps,
@@ -67,7 +63,7 @@ class Attempt(NamedTuple):
             mark_norm=jnp.where(is_mark, norm, self.mark_norm),
             before_norm=before,
             is_over=(steps >= budget)
-            | ((doubts >= DOUBTS) & (steps >= least))
+            | ((doubts >= DOUBTS) & (steps >= math.ceil(LEAST_SHARE * budget)))
             | _gives_up(progress),
         )
 
