@@ -41,7 +41,7 @@ def show_plan(plan: Plan, console: Console) -> None:
     """Print the candidates, the choice in bold, and what the numbers assume."""
     grid = plan.grid()
     for name in LEFT_OUT_FIRST:
-        if grid.width > console.width:
+        if max(map(len, grid.lines())) + 2 > console.width:
             grid = grid.without(name)
     heads, *rows = grid.lines()
     at = heads.rindex(grid.heads[-1])

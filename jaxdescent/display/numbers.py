@@ -100,24 +100,9 @@ def entries(thing: Any) -> np.ndarray | None:
     return np.asarray(thing)
 
 
-def _ends(array: Any) -> tuple[Any, Any] | None:
-    """The smallest and the largest element; None of arrays that are large or have no order."""
-    is_ordered = not jnp.issubdtype(array.dtype, jnp.complexfloating)
-    if not is_ordered or not is_readable(array) or not 0 < array.size <= LARGEST_RANGE:
-        return None
-    parts = [array]
-    if isinstance(array, jax.Array):
-        # NumPy reads a CPU's memory in place, and nothing is compiled.
-        shards = [shard.data for shard in array.addressable_shards if shard.replica_id == 0]
-        parts = [np.asarray(part) for part in shards or [array]]
-    parts = [part for part in parts if part.size]
-    with np.errstate(all="ignore"):
-        lows, highs = [np.min(part) for part in parts], [np.max(part) for part in parts]
-        return np.min(np.asarray(lows)), np.max(np.asarray(highs))
-
-
 def values(thing: Any) -> str:
-    """A few numbers one by one; more by their range; nothing if they cannot be read.
+    """A few numbers one by one; more by their range; nothing if they cannot be read, or are many or
+    without an order.
 
     >>> values(jnp.arange(3.0)), values(np.linspace(-1, 1, 100)), values(jnp.zeros(9))
     ('[0, 1, 2]', '-1 .. 1', 'all 0')
@@ -126,14 +111,19 @@ def values(thing: Any) -> str:
 
 
 def _values(thing: Any) -> str:
-    if math.prod(shape_of(thing) or ()) <= FEW:
-        known = entries(thing)
-        return "" if known is None else _nested(known.tolist())
-    ends = _ends(thing)
-    return "" if ends is None else _between(*ends)
-
-
-def _between(low: Any, high: Any) -> str:
+    size = math.prod(shape_of(thing) or ())
+    if size > LARGEST_RANGE or not is_readable(thing):
+        return ""
+    if size <= FEW:
+        return _nested(np.asarray(entries(thing)).tolist())
+    if jnp.issubdtype(thing.dtype, jnp.complexfloating):
+        return ""
+    # NumPy reads a CPU's memory in place, and nothing is compiled.
+    parts = [shard.data for shard in getattr(thing, "addressable_shards", [])] or [thing]
+    parts = [np.asarray(part) for part in parts if part.size]
+    with np.errstate(all="ignore"):
+        low = np.min(np.asarray([np.min(part) for part in parts]))
+        high = np.max(np.asarray([np.max(part) for part in parts]))
     if np.isnan(low):
         return "has NaN"
     return f"all {_digits(low, 4)}" if low == high else f"{_digits(low, 4)} .. {_digits(high, 4)}"

@@ -60,15 +60,6 @@ class Grid(NamedTuple):
     notes: Sequence[str]
     words: Collection[str]
 
-    @property
-    def _widths(self) -> list[int]:
-        return [max(map(len, column)) for column in zip(self.heads, *self.rows, strict=True)]
-
-    @property
-    def width(self) -> int:
-        """The characters of a line."""
-        return sum(self._widths) + 2 * len(self.heads)
-
     def without(self, head: str) -> Grid:
         """The grid without the column of this head, if it has one."""
         kept = [index for index, name in enumerate(self.heads) if name != head]
