@@ -45,12 +45,6 @@ NO_ROOM = errno.ENOSPC, errno.EDQUOT
 """The errors of a disk that is full."""
 
 
-class NotKept(Exception):
-    """A checkpoint that is dropped, since another process could not write its part, or the run has
-    ended before.
-    """
-
-
 class Folder:
     """The checkpoints in a folder, of which the newest ``keep`` are kept.
 
@@ -136,7 +130,7 @@ class Folder:
         failures = [said for _, said in told if said is not None]
         is_written, self._is_written = self._is_written, False
         if failures:
-            self._give_up(self._error or NotKept(failures[0]))
+            self._give_up(self._error or processes.OtherProcessFailed(failures[0]))
         elif is_written:
             self._begin(self._finish)
         return bool(failures) or not is_written
@@ -275,7 +269,7 @@ class Folder:
                     crc = checksum(entry)
                     for first in range(0, content.size, PART_BYTES):
                         if self._is_over:
-                            raise NotKept("the run has ended before it was written")
+                            raise RuntimeError("the run has ended before it was written")
                         part = content[first : first + PART_BYTES]
                         crc = zlib.crc32(part, crc)
                         file.write(part)

@@ -9,7 +9,7 @@ and none changes a result.
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,20 +31,6 @@ Params = Any
 
 UNLIMITED = np.int32(2**31 - 1)
 """The most iterations of a descent whose limit does not count yet."""
-
-
-class Numbers(NamedTuple):
-    """The numbers of a loop that the host reads, in few arrays with memory of their own.
-
-    Attributes:
-      counts: iteration, evaluations, status and evidence, int32 (4,).
-      values: value, suboptimality and the first value, (3,).
-      norms: the gradient's norm, the first one and the scale of the tolerance, (3,).
-    """
-
-    counts: jax.Array
-    values: jax.Array
-    norms: jax.Array
 
 
 class Chunks:
@@ -96,9 +82,11 @@ class Chunks:
         descent = Descent(*self.problem, self.limit, self.check_every)
         return self.check_every if descent.is_by_passes or descent.looks_ahead else 0
 
-    def advance(self, loop: Loop, until: int, *, is_last: bool) -> tuple[Loop, Numbers]:
+    def advance(
+        self, loop: Loop, until: int, *, is_last: bool
+    ) -> tuple[Loop, dict[str, jax.Array]]:
         """Take steps up to iteration ``until`` at least, in the loop's memory; without ``is_last``
-        as if there were no limit.
+        as if there were no limit. The numbers that the host reads have the names of a record's.
         """
         limit = self.limit if is_last else UNLIMITED
         inputs = loop, self.problem, limit, np.int32(until)
@@ -152,15 +140,22 @@ def _advance(
     until: jax.Array,
     *,
     check_every: int,
-) -> tuple[Loop, Numbers]:
+) -> tuple[Loop, dict[str, jax.Array]]:
     loop = Descent(*problem, limit, check_every).advance(loop, until)
     watch = loop.watch
-    numbers = Numbers(
-        jnp.stack([loop.iteration, loop.evaluations, loop.status, watch.evidence]),
-        jnp.stack([loop.value, watch.suboptimality, watch.first_value]),
-        jnp.stack([loop.norm, watch.first_norm, watch.scale]),
-    )
-    return loop, numbers
+    numbers = {
+        "iteration": loop.iteration,
+        "value": loop.value,
+        "gradient_norm": loop.norm,
+        "suboptimality": watch.suboptimality,
+        "evidence": watch.evidence,
+        "first_value": watch.first_value,
+        "first_gradient_norm": watch.first_norm,
+        "scale": watch.scale,
+        "evaluations": loop.evaluations,
+        "status": loop.status,
+    }
+    return loop, _copied(None, numbers)
 
 
 def _end(
@@ -197,10 +192,10 @@ def _end(
     return result._replace(status=jnp.where(is_running, status, result.status))
 
 
-def _copied(spare: Loop | None, loop: Loop) -> Loop:
-    """The loop's arrays in strong types, and in memory that nobody else reads: in that of
-    ``spare``, if it is given. On a host, new memory takes five times as long to write to, since the
-    system clears each page of it first.
+def _copied(spare: Loop | None, loop: Any) -> Any:
+    """The arrays of a loop, or of a part of it, in strong types, and in memory that nobody else
+    reads: in that of ``spare``, if it is given. On a host, new memory takes five times as long to
+    write to, since the system clears each page of it first.
 
     JAX returns an input that a program passes on as the caller's own array; the next chunk would
     take the memory of the start, or of the data.

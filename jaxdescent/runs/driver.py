@@ -18,7 +18,7 @@ from jaxdescent import processes
 from jaxdescent.calls import programs
 from jaxdescent.descent.watch import Loop
 from jaxdescent.processes.signals import Interruption, on_a_thread
-from jaxdescent.runs.chunks import Chunks, Numbers
+from jaxdescent.runs.chunks import Chunks
 from jaxdescent.runs.hooks import Checkpoint, Hook
 from jaxdescent.runs.hooks.protocol import Facts, Pause, Record, Summary
 from jaxdescent.status import RUNNING, Evidence, Status
@@ -159,9 +159,10 @@ class Driver:
     def _read(self, chunk: _UnderWay) -> Record:
         """The numbers of a chunk, as soon as it is done."""
         now = self._wait(chunk)
-        iteration, evaluations, status, evidence = map(int, np.asarray(chunk.numbers.counts))
-        value, suboptimality, first_value = map(float, np.asarray(chunk.numbers.values))
-        norm, first_norm, scale = map(float, np.asarray(chunk.numbers.norms))
+        numbers = {name: each.item() for name, each in jax.device_get(chunk.numbers).items()}
+        numbers["evidence"] = Evidence(numbers["evidence"])
+        numbers["status"] = Status(numbers["status"]) if numbers["status"] != RUNNING else None
+        iteration = numbers["iteration"]
         seconds = now - max(chunk.dispatched, self.completed)
         iterations = iteration - self.iteration
         self.longest = seconds if math.isinf(self.longest) else max(self.longest, seconds)
@@ -171,16 +172,7 @@ class Driver:
         pace = iterations / seconds if seconds else math.inf
         moved, left = self.facts.bytes_per_iteration, self.facts.max_iterations - iteration
         return Record(
-            iteration=iteration,
-            value=value,
-            gradient_norm=norm,
-            suboptimality=suboptimality,
-            evidence=Evidence(evidence),
-            first_value=first_value,
-            first_gradient_norm=first_norm,
-            scale=scale,
-            evaluations=evaluations,
-            status=None if status == RUNNING else Status(status),
+            **numbers,
             chunk=chunk.number,
             iterations=iterations,
             chunk_seconds=seconds,
@@ -200,7 +192,7 @@ class _UnderWay:
     """
 
     number: int
-    numbers: Numbers
+    numbers: dict[str, jax.Array]
     dispatched: float
     completed: float | None = None
 

@@ -27,7 +27,7 @@ from jaxdescent.result import Result
 from jaxdescent.runs.chunks import Chunks
 from jaxdescent.runs.driver import Driver, Pace, refuse_nan, timed
 from jaxdescent.runs.hooks import Checkpoint, Hook
-from jaxdescent.runs.hooks.protocol import Facts, Summary, check_hooks
+from jaxdescent.runs.hooks.protocol import Facts, Summary
 from jaxdescent.tolerance import Tolerance
 
 Params = Any
@@ -117,7 +117,7 @@ def run(
     if chunk is not None:
         check_count("chunk", chunk)
     check_number("patience", patience, "positive", lambda seconds: seconds > 0)
-    every_hook, saved = _with_checkpoint(check_hooks(hooks), checkpoint, resume)
+    every_hook, saved = _checked_hooks(hooks, checkpoint, resume)
     setup = set_up(
         as_objective(objective, args),
         start,
@@ -159,20 +159,27 @@ def run(
     return result
 
 
-def _with_checkpoint(
-    hooks: tuple[Hook, ...], checkpoint: Any, resume: bool
+def _checked_hooks(
+    hooks: Any, checkpoint: Any, resume: bool
 ) -> tuple[tuple[Hook, ...], Checkpoint | None]:
     """All hooks, and the one for checkpoints if there is one."""
+    if isinstance(hooks, Hook) or not isinstance(hooks, list | tuple):
+        raise TypeError(f"hooks must be a list of hooks, got {hooks!r}: write hooks=[...].")
+    for hook in hooks:
+        if not isinstance(hook, Hook):
+            is_class = isinstance(hook, type)
+            raise TypeError(
+                "hooks must be instances of jd.hooks.Hook, such as jd.hooks.Progress(), got "
+                f"{hook!r}.{' Call it first, for example jd.hooks.Progress().' * is_class}"
+            )
     if isinstance(checkpoint, str | pathlib.Path):
         checkpoint = Checkpoint(checkpoint)
     if not isinstance(checkpoint, Checkpoint | None):
         raise TypeError(
             f"checkpoint must be a folder or jd.hooks.Checkpoint(folder), got {checkpoint!r}."
         )
+    hooks = tuple(hooks) if checkpoint is None else (*hooks, checkpoint)
     found = [hook for hook in hooks if isinstance(hook, Checkpoint)]
-    if checkpoint is not None:
-        found.append(checkpoint)
-        hooks = (*hooks, checkpoint)
     if len(found) > 1:
         raise ValueError(f"a run has one Checkpoint, got {len(found)}: leave all but one out.")
     if resume and not found:

@@ -110,7 +110,17 @@ class Checkpoint(Hook):
         }
         self._facts = {name: _of_all(own) for name, own in facts.items()}
         self._at = time.perf_counter()
-        found = self._iterations()
+        if not self._folder.path.is_dir():
+            raise ValueError(
+                f"process {jax.process_index()} does not see {self._folder.path}: name a folder "
+                "that all processes share."
+            )
+        found, *others = processes.told_by_all(self._folder.iterations())
+        if any(each != found for each in others):
+            raise ValueError(
+                f"the processes see different checkpoints in {self.folder}: name a folder that all "
+                "of them share."
+            )
         if found and not resume:
             raise ValueError(
                 f"{self.folder} has a checkpoint of iteration {found[0]:,}: pass resume=True to go "
@@ -183,33 +193,14 @@ class Checkpoint(Hook):
     def save_last(self, loop: Loop) -> None:
         """Save where the run ended, and wait until it is written."""
         self._wait()
-        self._forget()
+        self._copy = self._spare = None  # their memory is free
         self._write(loop)
         self._wait()
 
     def close(self) -> None:
-        self._forget()
+        self._copy = self._spare = None
         if hasattr(self, "_folder"):
             self._folder.close()
-
-    def _forget(self) -> None:
-        """Free all memory for copies."""
-        self._copy = self._spare = None
-
-    def _iterations(self) -> list[int]:
-        """The iterations of all checkpoints, the newest first, as all processes see them."""
-        if not self._folder.path.is_dir():
-            raise ValueError(
-                f"process {jax.process_index()} does not see {self._folder.path}: name a folder "
-                "that all processes share."
-            )
-        told = processes.told_by_all(self._folder.iterations())
-        if any(each != told[0] for each in told):
-            raise ValueError(
-                f"the processes see different checkpoints in {self.folder}: name a folder that all "
-                "of them share."
-            )
-        return told[0]
 
     def _write(self, loop: Loop) -> None:
         self._folder.write(int(loop.iteration), loop, self._facts)

@@ -197,25 +197,6 @@ class Telling(Hook):
             )
 
 
-def check_hooks(hooks: Any) -> tuple[Hook, ...]:
-    """The hooks as a tuple.
-
-    Raises:
-      TypeError: if one of them is not a hook.
-    """
-    if isinstance(hooks, Hook) or not isinstance(hooks, list | tuple):
-        raise TypeError(f"hooks must be a list of hooks, got {hooks!r}: write hooks=[...].")
-    for hook in hooks:
-        if isinstance(hook, Hook):
-            continue
-        hint = " Call it first, for example jd.hooks.Progress()." if isinstance(hook, type) else ""
-        raise TypeError(
-            "hooks must be instances of jd.hooks.Hook, such as jd.hooks.Progress(), got "
-            f"{hook!r}.{hint}"
-        )
-    return tuple(hooks)
-
-
 def as_json(value: Any) -> Any:
     """A value as JSON can hold it: numbers that are not finite are null.
 
