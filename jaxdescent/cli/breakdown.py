@@ -22,16 +22,11 @@ from jaxdescent.cli.options import (
     choose_device,
     flag,
     option,
+    require,
 )
 
 SMALLEST = 4096
 INTERLEAVE = "--xla_backend_extra_options=-force-vector-interleave=4"
-
-
-def _positive(value: float | None) -> float | None:
-    if value is not None and not 0 < value < float("inf"):
-        raise typer.BadParameter(f"must be a positive number of seconds, got {value:g}.")
-    return value
 
 
 def breakdown(
@@ -46,7 +41,6 @@ def breakdown(
         "Part 2: how long to go on to larger sizes.",
         "SECONDS",
         "45; 12 with --quick, 100 with --thorough",
-        callback=_positive,
     ),
     quick: bool = flag("--quick", "Take small sizes: 40 to 90 seconds on two cores."),
     thorough: bool = flag(
@@ -83,16 +77,19 @@ def breakdown(
             given = {"--all": everything, "--params": params is not None}
             given |= {"--dtype": dtype is not None}
             given |= {"--checkpoint": checkpoint is not None, "--resume": resume}
-            for name in (name for name, is_given in given.items() if is_given):
-                raise typer.BadParameter(f"belongs to part 3, got --part {part}.", param_hint=name)
-        if quick and thorough:
-            raise typer.BadParameter("contradicts --quick.", param_hint="--thorough")
+            for name, is_given in given.items():
+                require(not is_given, name, f"belongs to part 3, got --part {part}.")
+        if budget is not None:
+            is_positive = 0 < budget < float("inf")
+            says = f"must be a positive number of seconds, got {budget:g}."
+            require(is_positive, "--budget", says)
+        require(not (quick and thorough), "--thorough", "contradicts --quick.")
         check_resume(checkpoint, resume=resume)
-        if params is not None and params < SMALLEST:
-            raise typer.BadParameter(
-                f"must be at least {SMALLEST:,}, the smallest array of the model, got {params:,}.",
-                param_hint="--params",
+        if params is not None:
+            says = (
+                f"must be at least {SMALLEST:,}, the smallest array of the model, got {params:,}."
             )
+            require(params >= SMALLEST, "--params", says)
 
     if not distributed:  # otherwise the others would wait for this process to join them
         check()

@@ -18,6 +18,7 @@ from typing import Any
 import typer
 
 from jaxdescent.cli import INTERRUPTED, end_at_once, is_of_the_extra, leave
+from jaxdescent.cli.options import require
 
 LONGEST = 1.5
 """Seconds from a signal to the end of the process where Python has not handled the signal."""
@@ -61,8 +62,8 @@ def join(
     distributed: bool, coordinator: str | None, processes: int | None, process: int | None
 ) -> None:
     """Join the other processes if ``--distributed`` is given, before JAX has devices."""
-    if not distributed and (coordinator, processes, process) != (None, None, None):
-        raise typer.BadParameter("is missing.", param_hint="--distributed")
+    is_named = (coordinator, processes, process) != (None, None, None)
+    require(distributed or not is_named, "--distributed", "is missing.")
     if distributed:
         from jaxdescent.processes import joining
 
@@ -75,25 +76,10 @@ def join(
 RAISES_AGAIN = "raise_again"
 """The function that tells of errors which Python drops, and interrupts the main thread itself."""
 
+LOST = b"\0"
+"""What the thread that watches for signals is told where an interrupt was lost."""
+
 _was_interrupted = threading.Event()
-
-
-def _interrupt(number: int, frame: Any) -> None:
-    del number
-    _was_interrupted.set()
-    while frame is not None and frame.f_code.co_name != RAISES_AGAIN:
-        frame = frame.f_back
-    if frame is None:  # Python would print and drop an error of that function
-        raise KeyboardInterrupt
-
-
-def _interrupt_in_time(number: int, frame: Any) -> None:
-    """Interrupt the main thread, unless an earlier interrupt is on its way, whose cleaning up
-    another one would cut off: the process ends in time without it.
-    """
-    is_again = _was_interrupted.is_set() and _is_on_its_way(sys.exc_info()[1])
-    if not is_again or is_one_of_several():
-        _interrupt(number, frame)
 
 
 def _is_of_an_interrupt(error: BaseException | None) -> bool:
@@ -109,6 +95,11 @@ def _came_of_one(error: BaseException | None) -> bool:
     return error is not None
 
 
+def _is_on_its_way(handled: BaseException | None) -> bool:
+    """Whether an interrupt is, by the error being handled: it closes generators that it passes."""
+    return isinstance(handled, GeneratorExit) or _came_of_one(handled)
+
+
 def _interrupt_where_lost(number: signal.Signals) -> None:
     """Interrupt the main thread again where it has raised an interrupt, and neither cleans up after
     it nor tells of it: pyarrow goes on without pandas where an interrupt made that import fail.
@@ -118,11 +109,6 @@ def _interrupt_where_lost(number: signal.Signals) -> None:
         handled = handled[1]
     if _was_interrupted.is_set() and not _is_on_its_way(handled):
         _thread.interrupt_main(number)
-
-
-def _is_on_its_way(handled: BaseException | None) -> bool:
-    """Whether an interrupt is, by the error being handled: it closes generators that it passes."""
-    return isinstance(handled, GeneratorExit) or _came_of_one(handled)
 
 
 @contextlib.contextmanager
@@ -140,59 +126,57 @@ def _ended_by_signals(line: str, *, in_time: bool) -> Iterator[None]:
     is_left = leave in map(signal.getsignal, (signal.SIGINT, signal.SIGTERM))
     taken = [signal.SIGTERM, *[signal.SIGINT] * (signal.getsignal(signal.SIGINT) is leave)]
     in_time = in_time and is_left
-    hook, timers = sys.unraisablehook, list[threading.Timer]()
+    hook, is_over, (reader, writer) = sys.unraisablehook, threading.Event(), os.pipe()
+    os.set_blocking(writer, False)
     _was_interrupted.clear()
+
+    def interrupt(number: int, frame: Any) -> None:
+        del number
+        # Another interrupt would cut off the cleaning up after one that is on its way: the process
+        # ends in time without it.
+        is_again = _was_interrupted.is_set() and _is_on_its_way(sys.exc_info()[1])
+        is_enough = in_time and is_again and not is_one_of_several()
+        _was_interrupted.set()
+        while frame is not None and frame.f_code.co_name != RAISES_AGAIN:
+            frame = frame.f_back
+        if frame is None and not is_enough:  # Python would drop an error of that function
+            raise KeyboardInterrupt
 
     def raise_again(lost: Any) -> None:
         # An error in a callback of the garbage collector, such as JAX has, is printed and dropped
-        # by Python. The timer's thread interrupts the main one when that is out of the callback.
+        # by Python. The other thread interrupts the main one when that is out of the callback.
         if not _is_of_an_interrupt(lost.exc_value):
             hook(lost)
         if _is_of_an_interrupt(lost.exc_value):  # a signal may have come meanwhile
             _was_interrupted.set()
-            timers.append(threading.Timer(LOOK, _interrupt_where_lost, [signal.SIGTERM]))
-            timers[-1].start()
-
-    sys.unraisablehook = raise_again
-    try:
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(handled_by(_interrupt_in_time if in_time else _interrupt, taken))
-            if in_time:
-                stack.enter_context(_ended_in_time(line))
-            yield
-    finally:
-        sys.unraisablehook = hook
-        for timer in timers:
-            timer.cancel()
-
-
-@contextlib.contextmanager
-def _ended_in_time(line: str) -> Iterator[None]:
-    """A context in which a signal ends the process in time: another thread learns of it from the
-    system, since Python handles none while its main thread compiles or waits for a program.
-    """
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    is_over = threading.Event()
+            os.write(writer, LOST)
 
     def watch() -> None:
-        while number := os.read(reader, 1):
+        # The system tells this thread of a signal, since Python handles none while its main thread
+        # compiles or waits for a program.
+        while told := os.read(reader, 1):
+            if told == LOST and not is_over.wait(LOOK):
+                _interrupt_where_lost(signal.SIGTERM)
             # A fit with checkpoints has its own handler, which saves its state.
-            is_ours = signal.getsignal(number[0]) is _interrupt_in_time
+            is_ours = told != LOST and in_time and signal.getsignal(told[0]) is interrupt
             end = time.monotonic() + LONGEST
             while is_ours and not is_over.wait(LOOK) and not is_one_of_several():
                 if time.monotonic() >= end:
                     end_at_once(line, INTERRUPTED)
-                _interrupt_where_lost(signal.Signals(number[0]))
+                _interrupt_where_lost(signal.Signals(told[0]))
         os.close(reader)
 
+    sys.unraisablehook = raise_again
     threading.Thread(target=watch, name="jaxdescent-signals", daemon=True).start()
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False) if in_time else None
     try:
-        yield
+        with handled_by(interrupt, taken):
+            yield
     finally:
         is_over.set()
-        signal.set_wakeup_fd(before)
+        if before is not None:
+            signal.set_wakeup_fd(before)
+        sys.unraisablehook = hook
         os.close(writer)
 
 

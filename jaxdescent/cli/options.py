@@ -94,20 +94,22 @@ def count(text: str) -> int:
     return int(number)
 
 
+def require(holds: bool, name: str, says: str) -> None:
+    """Raise where what must hold for the option of this name does not."""
+    if not holds:
+        raise typer.BadParameter(says, param_hint=name)
+
+
 def check_picture(path: File) -> None:
     """Refuse a name that no picture can be written to."""
-    if path is None:
-        return
-    if path.suffix.lower() != ".png" or not path.parent.is_dir() or path.is_dir():
-        raise typer.BadParameter(
-            f"must be a .png file in a folder that exists, got {path}.", param_hint="--plot"
-        )
+    if path is not None:
+        is_file = path.suffix.lower() == ".png" and path.parent.is_dir() and not path.is_dir()
+        require(is_file, "--plot", f"must be a .png file in a folder that exists, got {path}.")
 
 
 def check_resume(checkpoint: File, *, resume: bool) -> None:
     """Refuse to go on without a folder to go on from."""
-    if resume and checkpoint is None:
-        raise typer.BadParameter("needs --checkpoint FOLDER.", param_hint="--resume")
+    require(checkpoint is not None or not resume, "--resume", "needs --checkpoint FOLDER.")
 
 
 def choose_device(device: Platform | None) -> None:
@@ -128,9 +130,7 @@ def choose_device(device: Platform | None) -> None:
         found = jax.devices()[0].platform
     except RuntimeError as error:
         found = f"nothing ({error})"
-    if found != device:
-        raise typer.BadParameter(
-            f"JAX finds no {device} here, only {found}: install the JAX that is made for it, "
-            "or leave the option out.",
-            param_hint="--device",
-        )
+    says = (
+        f"JAX finds no {device} here, only {found}: install the JAX that is made for it, or leave"
+    )
+    require(found == device, "--device", f"{says} the option out.")

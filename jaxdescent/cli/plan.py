@@ -15,6 +15,7 @@ from jaxdescent.cli.options import (
     count,
     flag,
     option,
+    require,
 )
 
 if TYPE_CHECKING:
@@ -51,33 +52,24 @@ def plan(
     machine is measured, in a few seconds, the first time; devices that are not here are priced by
     their published figures.
     """
-    if not 0 < density <= 1:
-        raise typer.BadParameter(
-            f"must be above 0 and at most 1, got {density:g}.", param_hint="--density"
-        )
-    if density < 1:
-        raise typer.BadParameter(
-            "what a sparse X costs depends on where its entries are: plan for a dense X, or in "
-            "Python for a jd.Sparse, jd.plan(jd.LinearRegression(jd.Sparse(matrix), y)).",
-            param_hint="--density",
-        )
-    if not 0 <= l2 < float("inf"):
-        raise typer.BadParameter(f"must be at least 0 and finite, got {l2:g}.", param_hint="--l2")
+    is_share = 0 < density <= 1
+    require(is_share, "--density", f"must be above 0 and at most 1, got {density:g}.")
+    says = (
+        "what a sparse X costs depends on where its entries are: plan for a dense X, or in "
+        "Python for a jd.Sparse, jd.plan(jd.LinearRegression(jd.Sparse(matrix), y))."
+    )
+    require(density == 1, "--density", says)
+    require(0 <= l2 < float("inf"), "--l2", f"must be at least 0 and finite, got {l2:g}.")
     if rows is None or features is None:
         is_of_machine = machine and rows is None and features is None
-        if not is_of_machine or plot is not None or exact:
-            raise typer.BadParameter(
-                "is missing: give --rows and --features, or --machine alone.",
-                param_hint="--rows" if rows is None else "--features",
-            )
+        says = "is missing: give --rows and --features, or --machine alone."
+        is_enough = is_of_machine and plot is None and not exact
+        require(is_enough, "--rows" if rows is None else "--features", says)
     check_picture(plot)
     here = next((name for name in get_args(Platform) if name == device), None)
     is_elsewhere = device is not None and here is None
-    if is_elsewhere and recalibrate:
-        raise typer.BadParameter(
-            f"measures a device of this host, got --device {device}: leave one of them out.",
-            param_hint="--recalibrate",
-        )
+    says = f"measures a device of this host, got --device {device}: leave one of them out."
+    require(not (is_elsewhere and recalibrate), "--recalibrate", says)
     mesh = _mesh(device) if is_elsewhere else None
     # A plan for devices that are not attached runs nothing on those that are.
     choose_device("cpu" if mesh else here)

@@ -21,6 +21,7 @@ from jaxdescent.cli.options import (
     check_resume,
     count,
     option,
+    require,
 )
 
 
@@ -79,12 +80,8 @@ def scale(
         def asked() -> dict[str, Any]:
             """The fields of the experiment that is asked for, before JAX has devices."""
             check_resume(checkpoint, resume=resume)
-            if checkpoint is not None and output is not None:
-                raise typer.BadParameter(
-                    f"{checkpoint} has a file of its own, and --output names another: leave one "
-                    "out.",
-                    param_hint="--checkpoint",
-                )
+            says = f"{checkpoint} has a file of its own, and --output names another: leave one out."
+            require(checkpoint is None or output is None, "--checkpoint", says)
             names = {"problems": problem, "methods": method, "dtypes": dtype}
             names |= {"layouts": layout, "rehearse": rehearse}
             counts = {"rows": rows, "features": features, "outputs": outputs, "devices": devices}
@@ -153,10 +150,8 @@ def scale(
 def _check_files(plot: File, output: File) -> None:
     """Refuse files that cannot be written by the process that writes."""
     check_picture(plot)
-    if output is not None and not output.parent.is_dir():
-        raise typer.BadParameter(
-            f"must be in a folder that exists, got {output}.", param_hint="--output"
-        )
+    is_there = output is None or output.parent.is_dir()
+    require(is_there, "--output", f"must be in a folder that exists, got {output}.")
 
 
 def _counts(texts: Names, name: str) -> tuple[int, ...]:
