@@ -233,11 +233,11 @@ WRONG_TYPES = [
     ),
     (
         lambda: descend(params=[{"a": 1.0, 1: 2.0}]),
-        r"^params has a dictionary with the keys 'a', 1, which have no common order: give.*\.$",
+        r"^params has a dictionary with keys of several types, which have no common order: g.*\.$",
     ),
     (
         lambda: descend(lambda p, d: jnp.sum(p), args=({None: 1.0, 1: 2.0},)),
-        r"^args has a dictionary with the keys None, 1, which",
+        r"^args has a dictionary with keys of several types, which",
     ),
     (lambda: jd.plan(bowl, {"a": 1.0, 1: 2.0}), r"^params has a dictionary with"),
     (lambda: jd.certify(bowl, {"a": 1.0, 1: 2.0}), r"^params has a dictionary with"),

@@ -185,7 +185,7 @@ def test_ctrl_c_after_all_are_done_leaves_nobody_in_jaxs_shutdown(second, left, 
 @pytest.mark.parametrize("is_told", [True, False])
 def test_a_second_ctrl_c_here_leaves_the_others_with_the_first(second, left, monkeypatch, is_told):
     """Also where it comes before the first one has been told."""
-    tell, waits = ending._tell, [] if is_told else [True]
+    tell, waits = ending.tell, [] if is_told else [True]
 
     def told(end):
         if waits:
@@ -193,7 +193,7 @@ def test_a_second_ctrl_c_here_leaves_the_others_with_the_first(second, left, mon
             time.sleep(30)
         tell(end)
 
-    monkeypatch.setattr(ending, "_tell", told)
+    monkeypatch.setattr(ending, "tell", told)
     with after(0.2, ending._interrupt), CommonEnd() as others:
         others.stops()
     assert second.ended(1)[0] == INTERRUPTED

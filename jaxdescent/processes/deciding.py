@@ -70,16 +70,8 @@ class FailedElsewhere(RuntimeError):
 def among(
     call: str, *trees: Any, alike: Mapping[str, Any] | None = None
 ) -> contextlib.AbstractContextManager[None]:
-    """Let the processes that hold these arrays decide alike; an error in one is raised in all.
-
-    Args:
-      call: the name of the call that the processes make.
-      trees: pytrees that hold the arrays.
-      alike: the arguments that must be equal in all processes, by their names.
-
-    Raises:
-      OtherProcessFailed: if another process of the group raised an error inside or called
-        ``sys.exit``, or is in a group for another ``call``, or gave it something else.
+    """Let the processes that hold these arrays decide alike: an error or ``sys.exit`` in one is
+    raised in all, and so is another ``call``, or another argument of those that must be ``alike``.
     """
     is_shared = jax.process_count() > 1 and tracing.is_top_level()
     return _agreeing(call, processes_of(trees) if is_shared else (), alike)
@@ -232,23 +224,13 @@ def attempted(
     *,
     is_shared: bool = False,
 ) -> Found:
-    """The value of ``work``, if it returns in all processes, which they tell by messages.
+    """The value of ``work``, a step that all processes take, if it returns in all of them. After an
+    error that is ``expected`` all go on together, those that had none with a
+    :class:`FailedElsewhere`.
 
     Each process waits for the others without limit, since a step may take any time, but for those
-    that are inside a program. One that has failed says so after :data:`PATIENCE`, while it waits.
-
-    Args:
-      work: a step that all processes take.
-      expected: the errors after which all go on together.
-      is_shared: whether ``work`` is a program in which the processes wait for each other: a process
-        that fails there alone cannot reach them. It leaves after :data:`PATIENCE`, and JAX ends
-        the others.
-
-    Raises:
-      Exception: what ``work`` raises here.
-      FailedElsewhere: if one of the expected errors was raised in another process.
-      OtherProcessFailed: if another process raised an error that was not expected, or if the
-        others are inside a program that this process has failed in.
+    that are inside a program that all share: a process that fails there alone cannot reach them. It
+    leaves after :data:`PATIENCE`, and JAX ends the others.
 
     >>> attempted(lambda: 3)
     3

@@ -92,7 +92,7 @@ def leave_without_others(code: int = CODES[INTERRUPTED], kind: str = INTERRUPTED
     atexit.register(leave_now, code, jax.process_index() == 0)
     if not _common_ends:
         with contextlib.suppress(OtherProcessFailed):
-            _tell(End(kind))
+            tell(End(kind))
 
 
 def leave_now(code: int, is_first: bool) -> NoReturn:
@@ -128,13 +128,10 @@ def early_end(process: int) -> str | None:
     return f"process {process} is gone" if messages.is_gone(process) else None
 
 
-def tell(end: End, process: int) -> None:
-    """Leave word of the end of this process, which has this number."""
+def tell(end: End, process: int | None = None) -> None:
+    """Leave word of the end of this process, whose number JAX says if it is not given."""
+    process = jax.process_index() if process is None else process
     messages.leave(f"end/{process}", json.dumps(end))
-
-
-def _tell(end: End) -> None:
-    tell(end, jax.process_index())
 
 
 def raise_early_end() -> None:
@@ -239,7 +236,7 @@ class CommonEnd:
             self._own = End(FAILED, f"with {type(error).__name__}: {in_words(error)}")
         are_done = False
         try:
-            _tell(self._own)
+            tell(self._own)
             are_done = self._all_are_done()
         except KeyboardInterrupt:  # no process is waited for
             with contextlib.suppress(OtherProcessFailed):
@@ -248,7 +245,7 @@ class CommonEnd:
                     are_done = messages.settled(COMMON_END, ALONE) == TOGETHER
                 if not are_done:
                     # An early end is what the others have to hear of: they would go on otherwise.
-                    _tell(End(FOLLOWED) if self._own.kind == DONE else self._own)
+                    tell(End(FOLLOWED) if self._own.kind == DONE else self._own)
         except OtherProcessFailed:  # no process can be reached
             pass
         is_ours = error is not None and not isinstance(
@@ -302,7 +299,7 @@ class CommonEnd:
             return  # the main thread is writing its results
         print(f"Error: {said}, while this one waited for it.", file=sys.stderr, flush=True)
         try:
-            _tell(End(FOLLOWED))
+            tell(End(FOLLOWED))
         finally:
             leave_now(CODES.get(self._seen.kind, FAILURE), self.is_first)
 

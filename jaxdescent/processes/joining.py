@@ -30,13 +30,8 @@ def join(
 ) -> None:
     """Join the processes of this run, before JAX initialises a device.
 
-    Without arguments JAX looks for Slurm, Open MPI, Kubernetes and cloud TPUs by itself
-    (``jax.distributed.initialize``). On CPUs the processes talk by gloo.
-
-    Args:
-      coordinator: ``host:port`` of the first process.
-      processes: the number of processes.
-      process: this one's index, from 0.
+    Without arguments (``host:port`` of the first process, their number, the index of this one) JAX
+    looks for Slurm, Open MPI, Kubernetes and cloud TPUs by itself. On CPUs they talk by gloo.
 
     Raises:
       NoCluster: if only some arguments are given, or none and JAX finds no cluster.

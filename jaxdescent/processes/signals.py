@@ -25,7 +25,7 @@ LOOK_SECONDS = 0.1
 """Seconds within which a waiting thread can be interrupted."""
 
 
-class Interruption:
+class Interruption(contextlib.ExitStack):
     """A context in which the first SIGINT or SIGTERM is noted, and the second raises.
 
     The handlers that were there before are set again at the end. Python allows handlers in the main
@@ -34,8 +34,8 @@ class Interruption:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.signal: signal.Signals | None = None
-        self._handled = contextlib.ExitStack()
         is_enabled = getattr(jax.config, "jax_enable_preemption_service", False)
         self._is_watched = bool(is_enabled) and jax.distributed.is_initialized()
 
@@ -47,11 +47,8 @@ class Interruption:
                 if signal.getsignal(number) not in (signal.SIG_IGN, None)
                 and not (number == signal.SIGTERM and self._is_watched)
             ]
-            self._handled.enter_context(handled_by(self._note, numbers))
+            self.enter_context(handled_by(self._note, numbers))
         return self
-
-    def __exit__(self, *error: object) -> None:
-        self._handled.close()
 
     def is_requested(self, chunk: int) -> bool:
         """Whether the run is to end before this chunk.
@@ -96,17 +93,12 @@ def on_a_thread(
     give_up: Callable[[BaseException], None] | None = None,
     look: Callable[[], None] = lambda: None,
 ) -> Any:
-    """The value of ``work``, which runs on a thread, so that this one can be interrupted.
-
-    Args:
-      work: a function that may wait for another process.
-      seconds: the longest time to wait for it.
-      give_up: is called where this thread is interrupted, and makes ``work`` end.
-      look: is called again and again while it takes longer; its errors end the wait.
+    """The value of ``work``, which may wait for another process for ``seconds`` at the longest. It
+    runs on a thread, so that this one can be interrupted: then ``give_up`` is called, and makes it
+    end. Meanwhile ``look`` is called again and again; its errors end the wait.
 
     Raises:
-      OtherProcessFailed: if ``work`` takes longer, because it waits for another process.
-      BaseException: the error of ``work``, or the interruption.
+      OtherProcessFailed: if ``work`` takes longer.
     """
     made: Future[Any] = Future()
 
