@@ -78,8 +78,7 @@ def minimize(
       method: a jaxdescent method or any optax transformation. None stands for a method that suits
         the objective and needs no tuning: the derivative method if its solve fits in memory, hedged
         with LSMR or conjugate gradients where these may be faster; otherwise Levenberg-Marquardt or
-        LBFGS (:func:`jaxdescent.calls.problem.default_method` has the table, ``jd.plan`` the
-        costs).
+        LBFGS (``docs/plan.md`` has the table, ``jd.plan`` the costs).
       args: extra arguments of the objective, which are data and not structure.
       max_iterations: the most steps.
       tolerance: t. The status is CONVERGED if the value is within the fraction t of its minimum, by
@@ -189,18 +188,11 @@ def minimize(
 
 
 class Setup(NamedTuple):
-    """A call whose arguments have been checked, in the form that its program takes.
+    """A call whose arguments have been checked, in the form that its program takes."""
 
-    Attributes:
-      inputs: the params of the start, the problem, and the most iterations as an int32.
-      flags: the static options that the program depends on besides the structure of its inputs.
-      is_fleeting: whether the problem holds a callable that may be changed, so that its program is
-        compared by what it computes.
-    """
-
-    inputs: tuple[Params, Problem, Any]
-    flags: dict[str, Any]
-    is_fleeting: bool
+    inputs: tuple[Params, Problem, Any]  # the start, the problem, the most iterations
+    flags: dict[str, Any]  # on which the program depends besides the structure of its inputs
+    is_fleeting: bool  # whether the problem holds a callable that may be changed
 
 
 def set_up(

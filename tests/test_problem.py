@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 import jaxdescent as jd
-from jaxdescent.calls.problem import default_method
-from jaxdescent.cost import choice
+from jaxdescent.cost import choice, default_plan
 from jaxdescent.machine import Machine, memory
 from jaxdescent.objectives import as_objective
 from jaxdescent.tolerance import as_tolerance
@@ -20,6 +19,10 @@ BOWL = jd.Quadratic(np.eye(4, dtype=np.float32), np.ones(4, np.float32))
 
 def cosh(p):
     return jnp.sum(jnp.cosh(p - 1))
+
+
+def default_method(objective, params, tolerance=None):
+    return default_plan(objective, params, tolerance=tolerance).require().method
 
 
 PLENTY, LITTLE = 1 << 30, 1 << 6

@@ -16,7 +16,7 @@ from jaxdescent.methods import Method, as_method
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective, Params, checks
 from jaxdescent.result import Result
-from jaxdescent.tolerance import ResolvedTolerance, Tolerance, as_tolerance
+from jaxdescent.tolerance import ResolvedTolerance, as_tolerance
 
 
 class Problem(NamedTuple):
@@ -50,22 +50,16 @@ def posed(
     rounding: Any,
     **options: Any,
 ) -> tuple[Problem, Params]:
-    """The checked problem, and the params it starts from as arrays. ``options`` are those of
-    :func:`default_method`.
-
-    Processes that share the arrays pose the same problem, or all of them raise.
-
-    Raises:
-      TypeError, ValueError: if an argument of ``minimize`` is not valid.
-      ProblemTooLarge: if the method needs more memory than is available.
-      OtherProcessFailed: if one of these was raised in another process that shares the arrays.
+    """The checked problem, and the params it starts from as arrays; or the errors that ``minimize``
+    documents. ``options`` are those of :func:`jaxdescent.cost.default_plan`.
     """
     with processes.among("minimize", objective, params):
         objective, params = checked(objective, params)
         tolerance = as_tolerance(tolerance)
         tolerance.check(params)
         if method is None:
-            method = default_method(objective, params, tolerance, **options)
+            plan = default_plan(objective, params, tolerance=tolerance, **options)
+            method = plan.require().method
         else:
             method = as_method(method)
         method.check()
@@ -111,39 +105,6 @@ def checked(objective: Objective, params: Params) -> tuple[Objective, Params]:
     objective.check_params(params)
     placement.check_one_placement({"params": params, "objective": objective})
     return objective, params
-
-
-def default_method(
-    objective: Objective, params: Params, tolerance: Tolerance | None = None, **options: Any
-) -> Method:
-    """The method that ``minimize`` takes if none is given; it needs no tuning. ``options`` are
-    those of :func:`jaxdescent.cost.default_plan`.
-
-    ====================================  ======================================================
-    objective                             method
-    ====================================  ======================================================
-    quadratic whose solve fits            ``DerivativeMethod()``
-    separable quadratic, larger           ``GradientDescent(InverseLipschitz())``: no vectors
-    regression, larger                    ``LSMR()``
-    the same, columns of uneven length    ``ConjugateGradient(Jacobi())``
-    other quadratic, larger               ``ConjugateGradient()``
-    any other, stored in 16 bits          ``GradientDescent(Backtracking())``
-    ``LeastSquares``                      ``LevenbergMarquardt()``
-    any other whose LBFGS memory fits     ``LBFGS()``
-    any other, larger                     ``ConjugateGradient()``
-    ====================================  ======================================================
-
-    "Fits" means: in half of the available memory. A regression or dense quadratic whose solve fits,
-    but is predicted to take more than a hundredth of a second, is solved by a ``jd.Hedge``:
-    conjugate gradients (LSMR for several outputs) for as many iterations as the solve costs, then
-    the solve. This is LSMR with a sketch if X is so tall that this has the smaller worst case. If
-    the solve costs no more than a few iterations it is done at once. :mod:`jaxdescent.cost` has the
-    predictions, which depend on shapes only.
-
-    Raises:
-      ProblemTooLarge: if no method fits, with the need of each and the ways out.
-    """
-    return default_plan(objective, params, tolerance=tolerance, **options).require().method
 
 
 def is_small(objective: Objective, params: Params) -> bool:

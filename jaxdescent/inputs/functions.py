@@ -62,16 +62,11 @@ def hoist(function: Any, *example: Any, always: bool = False, in_double: bool = 
     A function defined inside ``jit`` or ``grad`` may close over traced values; as leaves these can
     be held constant and differentiated like any other data. The arrays of a fleeting object become
     leaves too, and its program is found again by what it computes. A plain function that closes
-    over no traced value is returned unchanged.
+    over no traced value is returned unchanged, unless it is ``always`` hoisted: XLA would fold
+    constants while it compiles.
 
-    Args:
-      function: a callable pytree.
-      example: arguments to trace the function with. The result accepts only arguments of the same
-        structure, shapes and dtypes.
-      always: whether to hoist the constants of a plain function too. XLA folds constants while it
-        compiles; leaves are no part of the program.
-      in_double: whether the result also accepts floating point arguments in float64, if the
-        function does, and ``example`` begins with at most ``MOST_IN_DOUBLE`` numbers.
+    The result accepts arguments of the structure, shapes and dtypes of the ``example``; if
+    ``in_double``, in float64 too where the function does, and the first has few numbers.
     """
     with hinting("the function"), kept_apart():
         closed, shapes = jax.make_jaxpr(anew(function), return_shape=True)(*example)
