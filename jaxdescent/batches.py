@@ -108,9 +108,10 @@ def minimize_batch(
     one = jax.tree.map(lambda leaf: leaf[0], members)
     first, start, _ = _posed(problem, one, method, tolerance)
     common = (as_pytree(problem), first.method, as_tolerance(tolerance))
-    if is_fleeting(common):
-        common = _settled(problem, first, start, tolerance)
-
+    if is_fleeting(common):  # what its functions close over is fixed for all members
+        hoisted = first.hoisted(start)
+        fixed = dataclasses.replace(common[2], predicate=hoisted.tolerance.predicate)
+        common = as_pytree(anew(problem)), hoisted.method, fixed
     if _is_on_one_cpu(members):
         block = _looked_at_once(Descent(*first, jnp.int32(max_iterations), 1), start)
         over, flags = (_in_rounds, {"block": block}) if block > 1 else (_one_by_one, {})
@@ -121,14 +122,6 @@ def minimize_batch(
     else:
         result = _shrinking(common, members, size, max_iterations)
     return result._replace(params=jax.vmap(first.objective.unpacked)(result.params))
-
-
-def _settled(problem: Callable[..., Any], first: Problem, start: Any, tolerance: Any) -> Any:
-    """The problem function, method and tolerance of all members, hoisted to fix their closures."""
-    hoisted = first.hoisted(start)
-    predicate = hoisted.tolerance.predicate
-    tolerance = dataclasses.replace(as_tolerance(tolerance), predicate=predicate)
-    return as_pytree(anew(problem)), hoisted.method, tolerance
 
 
 def _is_on_one_cpu(members: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -121,68 +121,46 @@ def critical_points(
     # to overflow.
     nearest = int(np.argmin(np.linalg.norm(columns, axis=1)))
     curvature = Curvature.at(objective, jax.tree.map(lambda leaf: leaf[nearest], starts))
-    found = _Found(*jax.device_get(curvature.run(_solve_all, columns, limit=max_iterations)))
-    verdicts = [_judged(point, curvature.eps) for point in zip(*found, strict=True)]
+    found = jax.device_get(curvature.run(_solve_all, columns, limit=max_iterations))
+    points, gradients, steps = map(np.asarray, found[:3])
+    all_judged = [_judged(each, curvature.eps) for each in zip(*found, strict=True)]
+    judged = {index: each for index, each in enumerate(all_judged) if each is not None}
     apart = precision.epsilon(starts) ** (1 / 3) if separation is None else separation
-    norms = np.linalg.norm(found.gradients, axis=1)
-    order = [i for i in np.argsort(norms, kind="stable") if verdicts[i].is_stationary]
+    norms = np.linalg.norm(gradients, axis=1)
     counts: dict[int, int] = {}
-    for index in order:
-        here = found.params[index]
-        distance = {other: np.linalg.norm(here - found.params[other]) for other in counts}
-        reach = apart * (1 + np.linalg.norm(here)) + 4 * np.linalg.norm(found.steps[index])
+    for index in sorted(judged, key=lambda index: norms[index]):
+        here = points[index]
+        distance = {other: np.linalg.norm(here - points[other]) for other in counts}
+        reach = apart * (1 + np.linalg.norm(here)) + 4 * np.linalg.norm(steps[index])
         closest = min(counts, key=lambda other: distance[other], default=None)
         if closest is not None and distance[closest] <= reach:
             counts[closest] += 1
         else:
-            counts[int(index)] = 1
-    points = []
+            counts[index] = 1
+    kept = []
     for index, count in counts.items():
+        kind, eigenvalues = judged[index]
         params = jax.tree.map(
             lambda x, like: jnp.asarray(np.asarray(x), like.dtype),
-            curvature.as_params(found.params[index]),
+            curvature.as_params(points[index]),
             starts,
         )
         inputs = (objective, params, True)
         there = programs.compiled(measure, inputs)(*inputs)
-        points.append(
+        kept.append(
             CriticalPoint(
-                params=params,
-                value=float(there.value),
-                kind=verdicts[index].kind,
-                gradient_norm=float(there.gradient_norm),
-                eigenvalues=verdicts[index].eigenvalues,
-                starts=count,
+                params, float(there.value), kind, float(there.gradient_norm), eigenvalues, count
             )
         )
-    return sorted(points, key=lambda point: point.value)
+    return sorted(kept, key=lambda point: point.value)
 
 
 JITTERS = 4
 """The number of points nearby that tell the rounding of the gradient."""
 
 
-class _Found(NamedTuple):
-    """The points where Newton's method ended, one row for each start."""
-
-    params: np.ndarray  # (starts, n), like all fields without another shape
-    gradients: np.ndarray
-    steps: np.ndarray  # the next Newton step
-    moves: np.ndarray  # the last step that was taken
-    hessians: np.ndarray  # (starts, n, n)
-    hessians_jittered: np.ndarray  # (starts, n, n), at params that differ by rounding
-    hessians_beyond: np.ndarray  # (starts, n, n), twice the next step and what rounding hides away
-    gradients_around: np.ndarray  # (starts, 2, n), at two points nearby
-
-
-class _Verdict(NamedTuple):
-    is_stationary: bool
-    kind: str
-    eigenvalues: np.ndarray
-
-
-def _judged(found: Any, eps: float) -> _Verdict:
-    """Whether a point is stationary, and its kind.
+def _judged(found: Any, eps: float) -> tuple[str, np.ndarray] | None:
+    """The kind of a point of :func:`_solve_all` and its eigenvalues; None if it is not stationary.
 
     It is stationary if the next step is short compared with ``1 + |x|``, or the gradient is at most
     the rounding of ``|H| (1 + |x|)``. Far out on a slope that flattens, gradient and Hessian may
@@ -193,7 +171,7 @@ def _judged(found: Any, eps: float) -> _Verdict:
     )
     is_plateau = not np.any(hessian) and not np.any(around)
     if not all(np.all(np.isfinite(part)) for part in (params, gradient, step, hessian)):
-        return _Verdict(False, "undetermined", np.full(len(params), np.nan))
+        return None
     scaled = hessian_matrix.equilibrated(hessian)
     values, vectors = np.linalg.eigh(scaled.matrix)
     size = 1 + np.linalg.norm(params)
@@ -217,14 +195,18 @@ def _judged(found: Any, eps: float) -> _Verdict:
     is_close &= flat_gradient <= np.sqrt(own_eps) * worth
     is_zero = scaled_norm <= 16 * own_eps * largest * scaled_size
     has_stopped = flat_move <= 1e-3 * size
-    is_stationary = bool((is_close | is_zero) & has_stopped) and not is_plateau
-    kind = kind_of(float(values[0]), float(values[-1]), margin)
-    return _Verdict(is_stationary, kind, eigenvalues)
+    if is_plateau or not ((is_close | is_zero) & has_stopped):
+        return None
+    return kind_of(float(values[0]), float(values[-1]), margin), eigenvalues
 
 
 def _solve_all(
     objective: Objective, params: Params, starts: jax.Array, *, limit: int
 ) -> tuple[jax.Array, ...]:
+    """The points where Newton's method ended, one row for each start; the gradients, the next step,
+    and the last one that was taken; the Hessians there, at params that differ by rounding, and
+    twice the next step and what rounding hides away; and gradients at two points nearby.
+    """
     flat, unravel = ravel_pytree(params)
 
     gradient_at = on_vectors(objective.gradient, unravel)
