@@ -10,7 +10,6 @@ from jaxdescent.display.numbers import (
     LONGEST,
     entries,
     guarded,
-    is_array,
     shape_of,
     shortened,
     signature,
@@ -59,7 +58,9 @@ class Displayed:
             if not (field.init and field.repr) or _is_default(field, value):
                 continue
             goes_without = place == 0 and not field.kw_only
-            goes_without &= field.default is dataclasses.MISSING or _names_itself(value)
+            if goes_without and field.default is not dataclasses.MISSING:
+                is_function = callable(value) and shape_of(value) is None
+                goes_without = is_function or isinstance(value, Displayed)
             texts.append(argument(value) if goes_without else f"{field.name}={argument(value)}")
         return texts
 
@@ -94,8 +95,8 @@ def argument(value: Any) -> str:
 def _argument(value: Any) -> str:
     if isinstance(value, Displayed):
         return repr(value)
-    if is_array(value):
-        known = entries(value) if shape_of(value) == () else None
+    if (shape := shape_of(value)) is not None:
+        known = entries(value) if shape == () else None
         return signature(value) if known is None else str(known)
     if callable(value):
         return name_of(value)
@@ -124,10 +125,6 @@ def _is_default(field: dataclasses.Field[Any], value: Any) -> bool:
     if value is None or value is field.default:  # None replaces a zero that was given
         return True
     return isinstance(value, (bool, int, float, str)) and value == field.default
-
-
-def _names_itself(value: Any) -> bool:
-    return isinstance(value, Displayed) or (callable(value) and not is_array(value))
 
 
 def name_of(function: Any) -> str:

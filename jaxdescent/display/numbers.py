@@ -46,13 +46,10 @@ def shortened(text: str, longest: int = LONGEST) -> str:
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
-def is_array(thing: Any) -> bool:
-    """Whether an object has a shape and a dtype, as arrays, tracers and ``ShapeDtypeStruct`` do."""
-    return shape_of(thing) is not None
-
-
 def shape_of(thing: Any) -> tuple[Any, ...] | None:
-    """The shape of an object with a shape and a dtype; None for any other."""
+    """The shape of an object with a shape and a dtype, as arrays, tracers and ``ShapeDtypeStruct``
+    have; None for any other.
+    """
     shape = getattr(thing, "shape", None)
     return shape if isinstance(shape, tuple) and hasattr(thing, "dtype") else None
 

@@ -150,10 +150,10 @@ def _of_batch(result: Result, codes: np.ndarray) -> tuple[str, str, Rows]:
     title = f"Result of {codes.size:,} descents: {', '.join(parts) or 'none'}"
     worries = [code for code, _ in counts.most_common() if code != Status.CONVERGED]
     remark = guarded(lambda: _advice_for(result, worries[0] if worries else Status.CONVERGED), "")
-    return title, remark, [("" if rank else "worst", text) for rank, text in _worst(result, codes)]
+    return title, remark, _worst(result, codes)
 
 
-def _worst(result: Result, codes: np.ndarray) -> list[tuple[int, str]]:
+def _worst(result: Result, codes: np.ndarray) -> Rows:
     """Members that did not converge come first; then suboptimality and gradient norm count."""
     if not 0 < codes.size <= MOST_RANKED:
         return []
@@ -171,14 +171,14 @@ def _worst(result: Result, codes: np.ndarray) -> list[tuple[int, str]]:
         -np.where(np.isnan(suboptimality), np.inf, suboptimality).ravel(),
         codes.ravel() == Status.CONVERGED,
     ]
-    texts = []
+    rows = []
     for place in np.lexsort(keys)[:WORST]:
         at = tuple(int(index) for index in np.unravel_index(place, codes.shape))
         text = f"{list(at)} {_name(codes[at])}: value {value[at]:.6g}, gradient norm {norm[at]:.3g}"
         if np.isfinite(suboptimality[at]):
             text += f", suboptimality {suboptimality[at]:.3g}"
-        texts.append(text)
-    return list(enumerate(texts))
+        rows.append(("" if rows else "worst", text))
+    return rows
 
 
 def _suboptimality(result: Result) -> str:

@@ -50,10 +50,6 @@ class Folder:
 
     No other files are ever removed: neither those that other runs write there after the folder was
     replaced, nor copies that someone makes.
-
-    Args:
-      path: the folder, made where it does not exist.
-      keep: how many complete checkpoints stay, where the disk has room for them.
     """
 
     def __init__(self, path: pathlib.Path, keep: int) -> None:

@@ -34,27 +34,20 @@ GROWTH = 8
 """A chunk has at most this many times the steps of the one before."""
 
 
+@dataclasses.dataclass
 class Driver:
     """Dispatches chunks, reads the numbers of the one before, and tells the hooks."""
 
-    def __init__(
-        self,
-        chunks: Chunks,
-        hooks: tuple[Hook, ...],
-        facts: Facts,
-        summary: Summary,
-        *,
-        began: float,
-        patience: float,
-    ) -> None:
-        self.chunks = chunks
-        self.hooks = hooks
-        self.facts = facts
-        self.summary = summary
-        self.began = began
-        self.patience = math.inf if processes.is_alone() else patience
-        self.longest = math.inf  # the seconds of the longest chunk so far
-        self.iteration = facts.iteration
+    chunks: Chunks
+    hooks: tuple[Hook, ...]
+    facts: Facts
+    summary: Summary
+    began: float
+    patience: float
+    longest: float = math.inf  # the seconds of the longest chunk so far
+
+    def __post_init__(self) -> None:
+        self.iteration = self.facts.iteration
         self.completed = time.perf_counter()
 
     def drive(
@@ -150,9 +143,11 @@ class Driver:
     def _wait(self, chunk: _UnderWay) -> float:
         """The time when a chunk was done, as soon as it is; signals are handled meanwhile."""
         if not chunk.is_there:
-            longest = self.patience + 10 * self.longest
-            look = (lambda: None) if processes.is_alone() else processes.follow_early_end
-            on_a_thread(lambda: jax.block_until_ready(chunk.numbers), longest, look=look)
+            others: dict[str, Any] = {}
+            if not processes.is_alone():
+                others = {"seconds": self.patience + 10 * self.longest}
+                others["look"] = processes.follow_early_end
+            on_a_thread(lambda: jax.block_until_ready(chunk.numbers), **others)
         chunk.completed = chunk.completed or time.perf_counter()
         return chunk.completed
 

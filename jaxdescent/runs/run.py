@@ -146,7 +146,7 @@ def run(
         with timed(summary, "seconds_compiling"):
             loop = chunks.compile(loop)
         interruption = stack.enter_context(Interruption())
-        driver = Driver(chunks, every_hook, facts, summary, began=began, patience=patience)
+        driver = Driver(chunks, every_hook, facts, summary, began, patience)
         for hook in every_hook:
             hook.begin(facts)
         save = saved and saved.save_last

@@ -8,5 +8,5 @@ from jaxdescent.runs.hooks.protocol import Facts as Facts
 from jaxdescent.runs.hooks.protocol import Hook as Hook
 from jaxdescent.runs.hooks.protocol import Pause as Pause
 from jaxdescent.runs.hooks.protocol import Record as Record
+from jaxdescent.runs.hooks.protocol import StopWhen as StopWhen
 from jaxdescent.runs.hooks.protocol import Summary as Summary
-from jaxdescent.runs.hooks.stop_when import StopWhen as StopWhen

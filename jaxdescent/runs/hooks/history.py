@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
 import json
 import os
 import pathlib
 from typing import Any, TextIO
 
+from jaxdescent.data.arrow import pa, pq
 from jaxdescent.data.errors import replacing
 from jaxdescent.runs.hooks.protocol import Facts, Record, Telling, as_json
 
@@ -33,8 +33,8 @@ class History(Telling):
         self.path = pathlib.Path(path)
         if self.path.suffix not in (".jsonl", ".parquet"):
             raise ValueError(f"History writes .jsonl or .parquet, got {str(path)!r}.")
-        if self.path.suffix == ".parquet":
-            _pyarrow()
+        # An error says at once that pyarrow is not installed.
+        self._write_table = pq.write_table if self.path.suffix == ".parquet" else None
         self._rows: list[dict[str, Any]] = []
         self._file: TextIO | None = None
 
@@ -70,15 +70,14 @@ class History(Telling):
         if file is not None:
             with self.telling() if self.is_telling else contextlib.suppress(OSError):
                 file.close()  # which writes again what could not be written
-        elif self.is_telling and self._rows:
+        elif self.is_telling and self._rows and self._write_table is not None:
             with self.telling(), replacing(self.path) as new:
-                arrow, parquet = _pyarrow()
-                parquet.write_table(arrow.Table.from_pylist(self._rows), new)
+                self._write_table(pa.Table.from_pylist(self._rows), new)
         self.is_telling = False
 
     def _read(self) -> list[dict[str, Any]]:
         if self.path.suffix == ".parquet":
-            return _pyarrow()[1].read_table(self.path).to_pylist()
+            return pq.read_table(self.path).to_pylist()
         rows = []
         for line in self.path.read_text().splitlines():
             try:
@@ -86,13 +85,3 @@ class History(Telling):
             except json.JSONDecodeError:
                 break  # the last line of a process that was killed
         return rows
-
-
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise ImportError(
-            "History writes Parquet by pyarrow, which is not installed: pip install "
-            f"'jaxdescent[data]', or write a .jsonl file ({error})."
-        ) from error
