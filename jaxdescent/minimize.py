@@ -36,7 +36,7 @@ from jaxdescent.kernels.platform import known_of
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective, Params, as_objective
 from jaxdescent.result import Result
-from jaxdescent.tolerance import ResolvedTolerance, Tolerance
+from jaxdescent.tolerance import Tolerance
 
 
 def minimize(
@@ -238,17 +238,22 @@ def set_up(
             needs_steps = problem.tolerance.step is not None
             is_fused = fuses(problem.objective, problem.method) and not needs_steps
             check_every = CHECK_EVERY if is_fused else 1
-        _check_options(max_iterations, problem.tolerance, check_every, history)
+        if not isinstance(max_iterations, Tracer):
+            check_count("max_iterations", max_iterations)
+        check_count("check_every", check_every)
+        check_count("history", history, least=0)
+        if problem.tolerance.step is not None and check_every != 1:
+            raise ValueError(
+                f"Tolerance.step needs check_every=1, got {check_every}: between checks the params "
+                "before a step are not kept."
+            )
         is_fleeting = functions.is_fleeting(problem)
         if is_top_level and is_fleeting:
             problem = problem.hoisted(params)
         if donate:
             _check_donation(params, problem.objective)
-        flags = {
-            "check_every": check_every,
-            "history": history,
-            "starts_at_own": starts_at_own,
-        }
+        flags = {"check_every": check_every, "history": history}
+        flags["starts_at_own"] = starts_at_own
         # jnp.asarray is avoided: for a number it takes as long as all the checks together.
         is_number = not isinstance(max_iterations, jax.Array)
         limit = np.int32(max_iterations) if is_number else max_iterations.astype(jnp.int32)
@@ -260,20 +265,6 @@ def as_given(result: Result, objective: Objective, places: Any = None) -> Result
     params = result.params if places is None else placement.placed_like(result.params, places)
     params = objective.unpacked(params)
     return result if params is result.params else result._replace(params=params)
-
-
-def _check_options(
-    max_iterations: Any, tolerance: ResolvedTolerance, check_every: Any, history: Any
-) -> None:
-    if not isinstance(max_iterations, Tracer):
-        check_count("max_iterations", max_iterations)
-    check_count("check_every", check_every)
-    check_count("history", history, least=0)
-    if tolerance.step is not None and check_every != 1:
-        raise ValueError(
-            f"Tolerance.step needs check_every=1, got {check_every}: between checks the params "
-            "before a step are not kept."
-        )
 
 
 def _check_donation(params: Params, objective: Objective) -> None:

@@ -414,8 +414,8 @@ def test_the_command_measures_and_prints(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--rows", "0.5"], "must be whole numbers"),
-        (["--rows", "nan"], "must be whole numbers"),
+        (["--rows", "0.5"], "--rows: must be a whole number from 1"),
+        (["--rows", "1,nan"], "a whole number from 1 to 2**63 - 1, got 'nan'"),
         (["--method", "newton"], "methods must be of cg"),
         (["--plot", "a.jpg"], "must be a .png file"),
         (["--output", "/nowhere/a.jsonl"], "must be in a folder that exists"),

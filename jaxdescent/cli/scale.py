@@ -155,12 +155,8 @@ def _check_files(plot: File, output: File) -> None:
 
 
 def _counts(texts: Names, name: str) -> tuple[int, ...]:
-    def counted(text: str) -> int:
-        try:
-            return count(text)
-        except typer.BadParameter:
-            raise typer.BadParameter(
-                f"must be whole numbers such as 1000,1e6, got {text!r}.", param_hint=name
-            ) from None
-
-    return tuple(counted(text) for text in split_names(texts))
+    try:
+        return tuple(map(count, split_names(texts)))
+    except typer.BadParameter as error:
+        error.param_hint = name
+        raise

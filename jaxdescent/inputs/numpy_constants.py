@@ -22,15 +22,10 @@ WIDE = frozenset(map(np.dtype, ("float64", "int64", "uint64", "complex128")))
 """The dtypes that are others where 64-bit numbers are not enabled."""
 
 
-class _Views(threading.local):
-    """An array and a view of it, by the array's ``id`` and the dtype of the conversion; None where
-    no such trace is.
-    """
+_views = threading.local()
+"""In a thread that traces, ``of``: an array and a view of it, by the array's ``id`` and the dtype
+of the conversion."""
 
-    of: dict[tuple[int, Any], tuple[Any, Any]] | None = None
-
-
-_views = _Views()
 _lock = threading.Lock()
 _tracing: set[int] = set()
 """The threads that trace."""
@@ -47,7 +42,7 @@ def kept_apart() -> Iterator[None]:
     older, such as numbers from before the array was changed. JAX's function is replaced while a
     thread is in such a context, and does what it did in all other threads.
     """
-    if _convert is None or _views.of is not None:
+    if _convert is None or hasattr(_views, "of"):
         yield
         return
     thread, _views.of = threading.get_ident(), {}
@@ -57,7 +52,7 @@ def kept_apart() -> Iterator[None]:
             dtypes.canonicalize_value = _converted
         yield
     finally:
-        _views.of = None
+        del _views.of
         with _lock:
             _tracing.discard(thread)
             if not _tracing:
@@ -66,7 +61,7 @@ def kept_apart() -> Iterator[None]:
 
 def _converted(value: Any) -> Any:
     """The value as JAX computes with it."""
-    views = _views.of
+    views: dict[Any, Any] | None = getattr(_views, "of", None)
     is_wide = isinstance(value, np.ndarray) and value.dtype in WIDE
     if views is None or not is_wide or hasattr(value, "aval"):  # JAX made what has one
         return _convert(value)
