@@ -143,16 +143,6 @@ def device_of(tree: Any) -> Any:
     return None
 
 
-def visible_parts(value: Any) -> list[np.ndarray]:
-    """The values of a number or an array that this process can see.
-
-    If an array is sharded over several processes, these are the shards on this process's devices.
-    """
-    if isinstance(value, jax.Array) and not value.is_fully_addressable:
-        return [np.asarray(shard.data) for shard in value.addressable_shards]
-    return [np.asarray(value)]
-
-
 def _named_sharding(array: Any) -> NamedSharding | None:
     """The place of an array whose values exist on a mesh of this process; None for any other."""
     if isinstance(array, Tracer):

@@ -127,9 +127,7 @@ def plan(
 
     def reserved(candidate: Candidate) -> int:
         assert compiler is not None  # or it is not asked
-        program = compiler.compiled(_program(candidate.method, tolerance), objective, params)
-        analysis = program.memory_analysis()  # of each device: temporaries and results
-        return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
+        return compiler.reserved(_program(candidate.method, tolerance), objective, params)
 
     planned = plan_of(
         structure,
@@ -226,6 +224,11 @@ class _Compiler:
                 if "RESOURCE_EXHAUSTED" not in str(error):
                     raise
                 raise ProblemTooLarge(str(error).splitlines()[0]) from error
+
+    def reserved(self, program: Callable[..., Any], objective: Objective, params: Params) -> int:
+        """The bytes that a program reserves on each device: temporaries and results."""
+        analysis = self.compiled(program, objective, params).memory_analysis()
+        return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
 
     def _placed(self, objective: Objective, params: Params) -> Any:
         if self.local is not None:

@@ -156,7 +156,7 @@ def test_no_chunk_copies_the_params(objective):
         is_top_level=True,
     )
     chunks = Chunks(setup, donate=True)
-    loop = chunks.compile(chunks.begin(setup.inputs[0]))
+    loop, _ = chunks.advance(chunks.begin(setup.inputs[0]), 0, is_last=False)
     place = loop.params.unsafe_buffer_pointer()
     for until in (16, 32):
         loop, _ = chunks.advance(loop, until, is_last=True)

@@ -18,7 +18,6 @@ from jaxdescent.cli.options import (
     PROCESSES,
     File,
     Platform,
-    check_resume,
     choose_device,
     flag,
     option,
@@ -84,7 +83,7 @@ def breakdown(
             says = f"must be a positive number of seconds, got {budget:g}."
             require(is_positive, "--budget", says)
         require(not (quick and thorough), "--thorough", "contradicts --quick.")
-        check_resume(checkpoint, resume=resume)
+        require(checkpoint is not None or not resume, "--resume", "needs --checkpoint FOLDER.")
         if params is not None:
             says = (
                 f"must be at least {SMALLEST:,}, the smallest array of the model, got {params:,}."

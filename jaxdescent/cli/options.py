@@ -107,11 +107,6 @@ def check_picture(path: File) -> None:
         require(is_file, "--plot", f"must be a .png file in a folder that exists, got {path}.")
 
 
-def check_resume(checkpoint: File, *, resume: bool) -> None:
-    """Refuse to go on without a folder to go on from."""
-    require(checkpoint is not None or not resume, "--resume", "needs --checkpoint FOLDER.")
-
-
 def choose_device(device: Platform | None) -> None:
     """Let JAX run on this device alone, or on the best one if it is None.
 

@@ -70,7 +70,15 @@ def plan(
     is_elsewhere = device is not None and here is None
     says = f"measures a device of this host, got --device {device}: leave one of them out."
     require(not (is_elsewhere and recalibrate), "--recalibrate", says)
-    mesh = _mesh(device) if is_elsewhere else None
+    mesh = None
+    if device is not None and is_elsewhere:
+        from jaxdescent.machine import mesh_named
+
+        try:
+            mesh = mesh_named(device).name
+        except ValueError as error:
+            says = f"{error} On this host: {', '.join(get_args(Platform))}."
+            raise typer.BadParameter(says, param_hint="--device") from error
     # A plan for devices that are not attached runs nothing on those that are.
     choose_device("cpu" if mesh else here)
 
@@ -126,14 +134,3 @@ def plan(
     if not as_json:
         console.print()
         console.print(plan_report.reach(structure_at, rows_per_feature, measured), highlight=False)
-
-
-def _mesh(name: str | None) -> str | None:
-    from jaxdescent.machine import mesh_named
-
-    try:
-        return mesh_named(name or "").name
-    except ValueError as error:
-        raise typer.BadParameter(
-            f"{error} On this host: {', '.join(get_args(Platform))}.", param_hint="--device"
-        ) from error

@@ -18,7 +18,6 @@ from jaxdescent.cli.options import (
     File,
     Names,
     check_picture,
-    check_resume,
     count,
     option,
     require,
@@ -79,7 +78,7 @@ def scale(
 
         def asked() -> dict[str, Any]:
             """The fields of the experiment that is asked for, before JAX has devices."""
-            check_resume(checkpoint, resume=resume)
+            require(checkpoint is not None or not resume, "--resume", "needs --checkpoint FOLDER.")
             says = f"{checkpoint} has a file of its own, and --output names another: leave one out."
             require(checkpoint is None or output is None, "--checkpoint", says)
             names = {"problems": problem, "methods": method, "dtypes": dtype}

@@ -8,16 +8,13 @@ from jaxdescent.display.displayed import Displayed as Displayed
 from jaxdescent.display.displayed import argument as argument
 from jaxdescent.display.displayed import name_of as name_of
 from jaxdescent.display.displayed import structure_name as structure_name
-from jaxdescent.display.numbers import entries as entries
 from jaxdescent.display.numbers import guarded as guarded
 from jaxdescent.display.numbers import number as number
 from jaxdescent.display.numbers import readable_seconds as readable_seconds
 from jaxdescent.display.numbers import rough_seconds as rough_seconds
 from jaxdescent.display.numbers import shape_of as shape_of
-from jaxdescent.display.numbers import signature as signature
 from jaxdescent.display.report import Grid as Grid
 from jaxdescent.display.report import Report as Report
 from jaxdescent.display.report import Rows as Rows
 from jaxdescent.display.report import aligned as aligned
 from jaxdescent.display.report import broken as broken
-from jaxdescent.display.report import tree_rows as tree_rows

@@ -44,11 +44,12 @@ def checked_array(name: str, value: Any, rows: int, ndims: tuple[int, ...]) -> j
 
 
 def refuse_negative(name: str, value: Any) -> None:
-    """Raise if a visible value is negative or NaN; a traced value passes."""
+    """Raise if a value that this process sees is negative or NaN; a traced value passes."""
     if isinstance(value, Tracer):
         return
-    for part in placement.visible_parts(value):
-        least = np.min(part)  # NaN if any element is NaN
+    is_shared = isinstance(value, jax.Array) and not value.is_fully_addressable
+    for part in [shard.data for shard in value.addressable_shards] if is_shared else [value]:
+        least = np.min(np.asarray(part))  # NaN if any element is NaN
         if not least >= 0:
             raise ValueError(f"{name} must be at least 0, got {float(least)}.")
 

@@ -72,10 +72,6 @@ class Chunks:
         self._advance = self._compiled(_advance, inputs)
         return self._advance.of_leaves.trace(*jax.tree.leaves(inputs)).jaxpr
 
-    def compile(self, loop: Loop) -> Loop:
-        """Compile the program of a chunk, by a chunk without steps; the loop's memory is reused."""
-        return jax.block_until_ready(self.advance(loop, 0, is_last=False))[0]
-
     @property
     def last_turn(self) -> int:
         """The steps of the loop's last turn, the one with the check at the limit."""

@@ -126,7 +126,7 @@ class Driver:
     def _refuse_nan_data(self, status: int | None, iteration: int) -> None:
         """Raise if the value at the start is NaN because data are; other NaN may be intended."""
         if status == Status.NON_FINITE.value and iteration == 0:
-            refuse_nan({"the data": self.chunks.problem.objective})
+            refuse_nan("the data", self.chunks.problem.objective)
 
     def _pause(self, pause: Pause) -> None:
         for hook in self.hooks:
@@ -207,17 +207,16 @@ def timed(summary: Summary, name: str) -> Iterator[None]:
         setattr(summary, name, getattr(summary, name) + time.perf_counter() - began)
 
 
-def refuse_nan(named: dict[str, Any]) -> None:
+def refuse_nan(name: str, tree: Any) -> None:
     """Raise if an array holds NaN."""
-    for name, tree in named.items():
-        for path, leaf in jax.tree.leaves_with_path(tree):
-            if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) or not np.size(leaf):
-                continue
-            if np.isnan(np.asarray(programs.compiled(_largest, (leaf,))(leaf))):
-                raise ValueError(
-                    f"{name}{jax.tree_util.keystr(path)} holds NaN, which no descent gets rid of: "
-                    "leave those rows out, or fill in numbers."
-                )
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) or not np.size(leaf):
+            continue
+        if np.isnan(np.asarray(programs.compiled(_largest, (leaf,))(leaf))):
+            raise ValueError(
+                f"{name}{jax.tree_util.keystr(path)} holds NaN, which no descent gets rid of: "
+                "leave those rows out, or fill in numbers."
+            )
 
 
 def _largest(leaf: jax.Array) -> jax.Array:

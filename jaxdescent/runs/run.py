@@ -131,7 +131,7 @@ def run(
         is_top_level=True,
         call="run",
     )
-    refuse_nan({"start": setup.inputs[0]})
+    refuse_nan("start", setup.inputs[0])
     chunks = Chunks(setup, donate=donate)
     summary = Summary()
     with contextlib.ExitStack() as stack:
@@ -144,7 +144,8 @@ def run(
         facts = _facts(setup, max_iterations, int(loop.iteration))
         del setup, start
         with timed(summary, "seconds_compiling"):
-            loop = chunks.compile(loop)
+            # By a chunk without steps, which reuses the loop's memory.
+            loop, _ = jax.block_until_ready(chunks.advance(loop, 0, is_last=False))
         interruption = stack.enter_context(Interruption())
         driver = Driver(chunks, every_hook, facts, summary, began, patience)
         for hook in every_hook:
