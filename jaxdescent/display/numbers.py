@@ -115,8 +115,9 @@ def _values(thing: Any) -> str:
         return _nested(np.asarray(entries(thing)).tolist())
     if jnp.issubdtype(thing.dtype, jnp.complexfloating):
         return ""
-    # NumPy reads a CPU's memory in place, and nothing is compiled.
-    parts = [shard.data for shard in getattr(thing, "addressable_shards", [])] or [thing]
+    # NumPy reads a CPU's memory in place, and nothing is compiled. Of copies one is read.
+    shards = getattr(thing, "addressable_shards", [])
+    parts = list({str(shard.index): shard.data for shard in shards}.values()) or [thing]
     parts = [np.asarray(part) for part in parts if part.size]
     with np.errstate(all="ignore"):
         low = np.min(np.asarray([np.min(part) for part in parts]))
