@@ -149,7 +149,8 @@ def _ended_by_signals(line: str, *, in_time: bool) -> Iterator[None]:
             hook(lost)
         if _is_of_an_interrupt(lost.exc_value):  # a signal may have come meanwhile
             _was_interrupted.set()
-            os.write(writer, LOST)
+            if not is_over.is_set():  # else another file can have the number of the pipe
+                os.write(writer, LOST)
 
     def watch() -> None:
         # The system tells this thread of a signal, since Python handles none while its main thread

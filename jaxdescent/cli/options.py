@@ -126,6 +126,7 @@ def choose_device(device: Platform | None) -> None:
     except RuntimeError as error:
         found = f"nothing ({error})"
     says = (
-        f"JAX finds no {device} here, only {found}: install the JAX that is made for it, or leave"
+        f"JAX finds no {device} here, only {found}: install the JAX that is made for it, or leave "
+        "the option out."
     )
-    require(found == device, "--device", f"{says} the option out.")
+    require(found == device, "--device", says)
