@@ -19,6 +19,20 @@ def run(*arguments, width=200):
     return CliRunner().invoke(app, [str(each) for each in arguments], env={"COLUMNS": str(width)})
 
 
+def shown(*arguments, width=200):
+    """What a command prints that comes to its end without an error."""
+    done = run(*arguments, width=width)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def refused(*arguments):
+    """How a command says what is wrong, and ends with exit code 2."""
+    done = run(*arguments)
+    assert done.exit_code == 2, done.output
+    return done.stderr
+
+
 COMMAND = "from jaxdescent.cli import main; main()"
 
 

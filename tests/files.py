@@ -1,6 +1,20 @@
 """Files that tests of several modules read, and the rows that stay in them."""
 
+import errno
+import os
+
 import numpy as np
+
+
+def full_disk(*arguments, **options):
+    """What stands for a function that writes."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def half_a_picture(figure, path, **options):
+    """What stands for matplotlib's ``savefig`` where the disk is full."""
+    path.write_bytes(b"half")
+    full_disk()
 
 
 def keep_rows_in_files(monkeypatch):
