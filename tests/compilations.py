@@ -1,6 +1,14 @@
-"""The programs that a call compiles."""
+"""The programs that a call compiles, and that are kept."""
+
+import jax
 
 from jaxdescent.calls import programs
+
+
+def forget_programs():
+    """As in a process that begins."""
+    programs._compiled.cache_clear()
+    jax.clear_caches()
 
 
 def compiled_by(call, monkeypatch):

@@ -1,5 +1,6 @@
 """A strict JAX, on eight virtual CPU devices, or as users have it."""
 
+import contextlib
 import gc
 import os
 import signal
@@ -43,10 +44,10 @@ import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 from jaxdescent import compilation_cache  # noqa: E402
-from jaxdescent.calls import programs  # noqa: E402
 from jaxdescent.cost import candidates  # noqa: E402
 from jaxdescent.kernels import platform  # noqa: E402
 from jaxdescent.machine import defaults, host, store  # noqa: E402
+from tests.compilations import forget_programs  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -104,7 +105,21 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True, scope="module")
 def optimization(request):
     """LLVM's optimisation for the modules that are marked so: programs know nothing of it."""
-    if IS_POLISHED or request.node.get_closest_marker("optimized") is None:
+    is_asked_for = request.node.get_closest_marker("optimized") is not None
+    with polishing() if is_asked_for else contextlib.nullcontext():
+        yield
+
+
+@pytest.fixture
+def polished():
+    """LLVM's optimisation for one test."""
+    with polishing():
+        yield
+
+
+@contextlib.contextmanager
+def polishing():
+    if IS_POLISHED:
         yield
         return
     forget_programs()
@@ -132,11 +147,6 @@ def mappings() -> int:
             return sum(1 for _ in lines)
     except FileNotFoundError:
         return 0
-
-
-def forget_programs():
-    programs._compiled.cache_clear()
-    jax.clear_caches()
 
 
 @pytest.fixture

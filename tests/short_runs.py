@@ -21,6 +21,14 @@ def valley(x):
     return jnp.sum(10 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
 
 
+def run(objective=valley, start=START, method=METHOD, **options):
+    return jd.run(objective, start, method, **options)
+
+
+def minimize(objective=valley, start=START, method=METHOD, **options):
+    return jd.minimize(objective, start, method, **options)
+
+
 def names(folder):
     return sorted(entry.name for entry in pathlib.Path(folder).iterdir())
 

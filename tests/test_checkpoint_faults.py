@@ -15,8 +15,9 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent.runs import checkpoints
+from tests.files import full_disk
 from tests.results import assert_same
-from tests.short_runs import METHOD, START, names, valley
+from tests.short_runs import METHOD, START, minimize, names, valley
 
 LARGE = jnp.linspace(-1, 1, 20_000)  # 80 kB, beside which nothing else counts
 NOT_WRITTEN = r"could not be written; the run goes on"
@@ -51,7 +52,7 @@ def run(folder, function=lambda: None, *, start=START, keep=3, iterations=200, *
 
 
 def plain(iterations=200, start=START):
-    return jd.minimize(valley, start, METHOD, max_iterations=iterations, tolerance=0)
+    return minimize(start=start, max_iterations=iterations, tolerance=0)
 
 
 def count_large():
@@ -130,7 +131,7 @@ def full(folder, room, monkeypatch):
         sync(descriptor)
         files = [path for path in folder.rglob("*") if path.is_file()]
         if sum(path.stat().st_size for path in files) > room:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            full_disk()
 
     monkeypatch.setattr(checkpoints.os, "fsync", fsync)
 
@@ -214,34 +215,85 @@ def test_a_copy_does_not_keep_the_run_from_its_name(tmp_path):
     assert_same(run(tmp_path, resume=True), got)
 
 
+def largest_file(folder):
+    files = [path for path in (folder / "loop").rglob("*") if path.is_file()]
+    return max(files, key=lambda path: path.stat().st_size)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def truncate_all(folder):
+    for path in (folder / "loop").rglob("*"):
+        if path.is_file():
+            truncate(path)
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[5] ^= 1
+    path.write_bytes(content)
+
+
+def rewritten(change):
+    """Its description is what a function makes of it, which may be a text."""
+
+    def rewrite(folder):
+        place = folder / "facts" / "metadata"
+        content = change(json.loads(place.read_text()))
+        place.write_text(content if isinstance(content, str) else json.dumps(content))
+
+    return rewrite
+
+
 def changed(**parts):
-    """A function that changes parts of a description."""
-    return lambda content: {**content, **parts}
+    """Parts of its description are others."""
+    return rewritten(lambda content: content | parts)
 
 
-SHAPES = {
-    "a list": lambda content: [content],
-    "a number": lambda content: 3,
-    "nothing": lambda content: {},
-    "no facts": lambda content: {name: content[name] for name in ("format", "iteration")},
+DAMAGES = {
+    "a bit flipped": lambda folder: flip_a_bit(folder / "loop" / "0"),
+    "zeros after a loss of power": lambda folder: (
+        os.truncate(folder / "loop" / "0", 0) or os.truncate(folder / "loop" / "0", 10_000)
+    ),
+    "arrays truncated": truncate_all,
+    "largest file truncated": lambda folder: truncate(largest_file(folder)),
+    "data missing": lambda folder: (folder / "loop" / "0").unlink(),
+    "list missing": lambda folder: (folder / "loop" / "0.json").unlink(),
+    "list of something else": lambda folder: (folder / "loop" / "0.json").write_text("[[1, 2]]"),
+    "description truncated": lambda folder: truncate(folder / "facts" / "metadata"),
+    "description missing": lambda folder: (folder / "facts" / "metadata").unlink(),
+    "a list": rewritten(lambda content: [content]),
+    "a number": rewritten(lambda content: 3),
+    "nothing": rewritten(lambda content: {}),
+    "no facts": rewritten(
+        lambda content: {name: content[name] for name in ("format", "iteration")}
+    ),
     "a list for a fingerprint": changed(fingerprint=[]),
     "null for a fingerprint": changed(fingerprint=None),
     "no fingerprint": changed(fingerprint={}),
-    "numbers for texts": lambda content: changed(
-        fingerprint=dict.fromkeys(content["fingerprint"], 1)
-    )(content),
-    "another letter in a text": lambda content: changed(
-        fingerprint={**content["fingerprint"], "rounding": "Nearesu() e3b0c44298fc1c14"}
-    )(content),
+    "numbers for texts": rewritten(
+        lambda content: content | {"fingerprint": dict.fromkeys(content["fingerprint"], 1)}
+    ),
+    "another letter in a text": rewritten(
+        lambda content: (
+            content
+            | {"fingerprint": content["fingerprint"] | {"rounding": "Nearesu() e3b0c44298fc1c14"}}
+        )
+    ),
     "a text for a computation": changed(computation="jax"),
-    "no digest": lambda content: changed(
-        computation={k: v for k, v in content["computation"].items() if k != "digest"}
-    )(content),
+    "no digest": rewritten(
+        lambda content: (
+            content
+            | {"computation": {k: v for k, v in content["computation"].items() if k != "digest"}}
+        )
+    ),
     "another format": changed(format=[2]),
     "an iteration in words": changed(iteration="200"),
     "no iteration": changed(iteration=None),
     "a very long number": changed(iteration=10**400),
-    "nested too deep": lambda content: "[" * 100_000,  # as it is written
+    "nested too deep": rewritten(lambda content: "[" * 100_000),  # as it is written
 }
 
 
@@ -252,16 +304,27 @@ def ended(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", SHAPES)
-def test_facts_in_another_shape_are_unreadable(name, ended, tmp_path):
+@pytest.mark.parametrize("name", DAMAGES)
+def test_of_a_damaged_checkpoint_the_previous_one_is_used_and_this_is_said(name, ended, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(ended, folder)
-    place = folder / "iteration-0000000200" / "facts" / "metadata"
-    content = SHAPES[name](json.loads(place.read_text()))
-    place.write_text(content if isinstance(content, str) else json.dumps(content))
+    DAMAGES[name](folder / "iteration-0000000200")
     with pytest.warns(RuntimeWarning, match=r"of iteration 200 cannot be read and is now unread"):
         got = run(folder, resume=True)
     assert_same(got, plain())
+    assert "unreadable-iteration-0000000200" in names(folder)
+
+
+def test_if_none_can_be_read_nothing_is_begun(ended, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(ended, folder)
+    for name in names(folder):
+        truncate(folder / name / "facts" / "metadata")
+    with (
+        pytest.warns(RuntimeWarning, match="cannot be read"),
+        pytest.raises(ValueError, match=r"none of the 3 checkpoints in .* can be read"),
+    ):
+        run(folder, resume=True)
 
 
 def test_a_process_may_have_had_nothing_to_write(ended, tmp_path):

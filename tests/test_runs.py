@@ -1,7 +1,6 @@
 """Long descents in chunks: equal to minimize, watched by hooks, ended by signals."""
 
 import dataclasses
-import errno
 import io
 import json
 import os
@@ -22,9 +21,10 @@ from jaxdescent.minimize import set_up
 from jaxdescent.objectives import as_objective
 from jaxdescent.runs.chunks import Chunks
 from jaxdescent.runs.driver import SECONDS, Pace
+from tests.files import full_disk
 from tests.meshes import rows_over
 from tests.results import assert_same
-from tests.short_runs import METHOD, START, Sends, X, Y, valley
+from tests.short_runs import METHOD, START, Sends, X, Y, minimize, run, valley
 
 REGRESSION = jd.LinearRegression(X, Y)
 TREE = {"a": jnp.arange(7.0), "b": jnp.ones((3, 2))}
@@ -55,14 +55,6 @@ METHODS = {
     ),
     "residuals": (jd.LeastSquares(lambda x: x**2 - 2), START, jd.LevenbergMarquardt()),
 }
-
-
-def run(**options):
-    return jd.run(valley, START, METHOD, **options)
-
-
-def minimize(**options):
-    return jd.minimize(valley, START, METHOD, **options)
 
 
 def assert_near(got, want):
@@ -266,19 +258,6 @@ def test_the_bandwidth_is_that_of_the_cost_model():
     assert 2 * X.nbytes < seen.facts.bytes_per_iteration < 20 * X.nbytes
 
 
-def test_a_function_of_the_numbers_ends_a_run():
-    stop = jd.hooks.StopWhen(lambda record: record.iteration >= 20)
-    result = run(chunk=10, hooks=[stop])
-    assert int(result.status) == jd.Status.STOPPED
-    assert int(result.iterations) == 30  # the next chunk was under way
-    want = minimize(max_iterations=30)
-    np.testing.assert_array_equal(result.params, want.params)
-    # The step that is checked with the next one has been measured where it led.
-    assert float(result.value) == pytest.approx(float(want.value), rel=1e-6)
-    assert float(result.gradient_norm) == pytest.approx(float(want.gradient_norm), rel=1e-6)
-    assert float(result.value) == pytest.approx(float(valley(result.params)), rel=1e-6)
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -435,8 +414,7 @@ def test_a_trace_of_one_chunk(tmp_path):
 class FullDisk(io.StringIO):
     """A console's file on which nothing can be written."""
 
-    def write(self, text):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    write = full_disk
 
 
 class FillsTheDisk(jd.hooks.Hook):
@@ -464,7 +442,6 @@ def hooks_that_cannot_write(kind, folder):
         history = jd.hooks.History(place / "run.jsonl")
         return [history, FillsTheDisk(history)]
     if kind == "table":
-        pytest.importorskip("pyarrow")
         return [jd.hooks.History(place / "run.parquet"), RemovesFolder(place)]
     if kind == "trace":
         place.write_text("no folder")
@@ -488,31 +465,36 @@ def test_a_hook_that_cannot_write_does_not_cost_the_result(kind, tmp_path):
     assert not list(tmp_path.rglob(".*"))  # no file that was to take the place of another
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_run_with_everything_so_far(number, capsys):
-    before = signal.getsignal(number)
-    result = run(chunk=10, hooks=[Sends(1, number=number)])
-    assert int(result.status) == jd.Status.INTERRUPTED
-    assert result.message.startswith("INTERRUPTED: A signal ended the run")
-    assert int(result.iterations) == 30
+BY_A_SIGNAL = "INTERRUPTED: A signal ended the run"
+STOPS = jd.hooks.StopWhen(lambda record: record.iteration >= 20)
+
+
+@pytest.mark.parametrize(
+    ("hook", "message", "said"),
+    [
+        (Sends(1), BY_A_SIGNAL, "SIGINT: the steps under way"),
+        (Sends(1, number=signal.SIGTERM), BY_A_SIGNAL, "SIGTERM: the steps under way"),
+        (STOPS, "STOPPED: ", ""),
+    ],
+)
+def test_what_ends_a_run_leaves_everything_so_far(hook, message, said, capsys):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    result = run(chunk=10, hooks=[hook])
+    assert result.message.startswith(message)
+    assert int(result.iterations) == 30  # the next chunk was under way
     want = minimize(max_iterations=30)
     np.testing.assert_array_equal(result.params, want.params)
+    # The step that is checked with the next one has been measured where it led.
     assert float(result.value) == pytest.approx(float(want.value), rel=1e-6)
-    assert f"{signal.Signals(number).name}: the steps under way" in capsys.readouterr().err
-    assert signal.getsignal(number) is before
-
-
-def test_a_second_signal_stops_at_once():
-    before = signal.getsignal(signal.SIGINT)
-    hooks = [Sends(0), Sends(0)]
-    with pytest.raises(KeyboardInterrupt, match="a second SIGINT"):
-        run(chunk=10, hooks=hooks)
-    assert signal.getsignal(signal.SIGINT) is before
+    assert float(result.gradient_norm) == pytest.approx(float(want.gradient_norm), rel=1e-6)
+    assert float(result.value) == pytest.approx(float(valley(result.params)), rel=1e-6)
+    assert said in capsys.readouterr().err
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_a_second_signal_need_not_wait_for_the_device():
     """The main thread takes signals while a long chunk is computed."""
-    size = 1 << 20
+    size, before = 1 << 20, signal.getsignal(signal.SIGINT)
     started = threading.Event()
 
     class Begins(jd.hooks.Hook):
@@ -534,6 +516,7 @@ def test_a_second_signal_need_not_wait_for_the_device():
         )
     thread.join()
     assert "report 0 at 100" not in seen.calls
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_other_threads_run_without_handlers():
@@ -597,6 +580,14 @@ REFUSED = [
     (lambda: jd.hooks.Profile(3), TypeError, r"Profile needs the path of a folder, got 3"),
     (lambda: jd.hooks.Profile(""), TypeError, r"Profile needs the path of a folder, got ''"),
     (lambda: run(max_iterations=0), ValueError, r"max_iterations"),
+    (lambda: jd.hooks.Checkpoint("run", keep=0), ValueError, "keep must be at least 1"),
+    (
+        lambda: jd.hooks.Checkpoint("run", every=-1.0),
+        ValueError,
+        "every must be at least 0 seconds, got -1.0",
+    ),
+    (lambda: jd.hooks.Checkpoint(3), TypeError, "Checkpoint needs the path of a folder, got 3"),
+    (lambda: jd.hooks.Checkpoint(""), TypeError, "Checkpoint needs the path of a folder, got ''"),
 ]
 
 
@@ -634,24 +625,9 @@ def test_16_bits_are_rounded_at_random_as_without_chunks():
     assert got.params.dtype == jnp.bfloat16
 
 
-@pytest.fixture
-def as_everybody_compiles():
-    """LLVM's optimisation, which may contract what is rounded twice without it."""
-    before = jax.config.read("jax_disable_most_optimizations")
-
-    def set_to(value):
-        programs._compiled.cache_clear()
-        jax.clear_caches()
-        jax.config.update("jax_disable_most_optimizations", value)
-
-    set_to(False)
-    yield
-    set_to(before)
-
-
 # At the end: it forgets the programs of the tests before it, which would be compiled again.
 @pytest.mark.slow
-def test_optimised_code_gives_the_same_in_any_chunks(as_everybody_compiles, relaxed_promotion):
+def test_optimised_code_gives_the_same_in_any_chunks(polished, relaxed_promotion):
     """Chunks of any length are one program; LLVM may contract that of minimize otherwise."""
     options = {"max_iterations": 40, "tolerance": 0}
     for name in ("function, LBFGS", "separable, fused steps"):
