@@ -14,7 +14,7 @@ import pytest
 import jaxdescent as jd
 from jaxdescent.data import DataError, located, open_source
 from jaxdescent.data.shares import Share
-from tests.commands import run
+from tests.commands import refused, shown
 
 DAY = datetime.datetime(2024, 1, 2)
 
@@ -52,19 +52,17 @@ def path(request, table, tmp_path):
 
 class TestInspect:
     def test_data_are_shown_within_80_columns(self, path):
-        result = run("inspect", path, width=80)
-        assert result.exit_code == 0, result.output
-        title, head, *lines = result.stdout.splitlines()
+        title, head, *lines = told = shown("inspect", path, width=80).splitlines()
         assert title.startswith("300 rows of ")
         assert title.endswith(", 5 columns")
         assert head.split() == ["column", "kind", "missing", "first", "rows"]
         assert lines[0].split()[:4] == ["id", "whole", "number", "0"]
         assert "  100  Bonn  missing  a\\u001b[31mred" in lines[1]
         assert "dates as text" in lines[2]
-        assert max(map(len, result.stdout.splitlines())) <= 80
+        assert max(map(len, told)) <= 80
 
     def test_numbers_are_told_as_json(self, path, table):
-        told = json.loads(run("inspect", path, "--json").stdout)
+        told = json.loads(shown("inspect", path, "--json"))
         assert told["rows"] == 300
         assert told["columns"]["city"]["missing"] == 100
         assert told["columns"]["a"]["first"] == pytest.approx(table["a"][:3].to_list())
@@ -73,15 +71,15 @@ class TestInspect:
         table.write_parquet(tmp_path / "a.parquet")
         table.write_parquet(tmp_path / "b.parquet")
         for what in ([tmp_path], [tmp_path / "a.parquet", tmp_path / "b.parquet"]):
-            assert run("inspect", *what).stdout.startswith("600 rows of Parquet (2 files, ")
+            assert shown("inspect", *what).startswith("600 rows of Parquet (2 files, ")
 
     def test_sparse_numbers_and_npy(self, tmp_path):
         np.save(tmp_path / "X.npy", np.where(np.eye(4) > 0, np.nan, 1.0))
-        assert json.loads(run("inspect", tmp_path / "X.npy", "--json").stdout)["columns"]["x0"] == {
+        assert json.loads(shown("inspect", tmp_path / "X.npy", "--json"))["columns"]["x0"] == {
             "kind": "number", "missing": 1, "first": [None, 1.0, 1.0]
         }  # fmt: skip
         (tmp_path / "a.svm").write_text("1 1:2 5000:3\n2 2:1\n")
-        assert "sparse numbers" in run("inspect", tmp_path / "a.svm").stdout
+        assert "sparse numbers" in shown("inspect", tmp_path / "a.svm")
 
 
 class TestArrowFiles:
@@ -147,8 +145,7 @@ class TestKeep:
     @pytest.mark.parametrize("out", ["p.csv", "p.parquet"])
     def test_columns_stand_beside_their_predictions(self, path, table, model, out, tmp_path):
         out = tmp_path / out
-        result = run("predict", model, path, "--keep", "id,city", "--keep", "price", "--out", out)
-        assert result.exit_code == 0, result.output
+        shown("predict", model, path, "--keep", "id,city", "--keep", "price", "--out", out)
         read = pl.read_csv(out) if out.suffix == ".csv" else pl.read_parquet(out)
         assert read.columns == ["id", "city", "price", "prediction"]
         assert read["id"].cast(pl.Int64).to_list() == table["id"].to_list()
@@ -159,7 +156,7 @@ class TestKeep:
         table.write_parquet(tmp_path / "d.parquet", row_group_size=50)
         out = tmp_path / "p.parquet"
         where = ("--where", "a > 0.5")
-        run("predict", model, tmp_path / "d.parquet", "--keep", "id", *where, "--out", out)
+        shown("predict", model, tmp_path / "d.parquet", "--keep", "id", *where, "--out", out)
         met = table.filter(pl.col("a") > 0.5)
         assert pq.read_table(out)["id"].to_pylist() == met["id"].to_list()
 
@@ -175,21 +172,20 @@ class TestKeep:
         lists = pl.Series([[1, 2]] * 300)
         data, out = tmp_path / "d.parquet", tmp_path / out
         table.with_columns(lists=lists, prediction=1.0).write_parquet(data)
-        result = run("predict", model, data, "--keep", keep, "--out", out)
-        assert result.exit_code == 2
-        assert said in result.stderr
+        assert said in refused("predict", model, data, "--keep", keep, "--out", out)
         assert not out.exists()
 
     @pytest.mark.parametrize("number", [2**53 - 1, 2**53 + 1])
     def test_whole_numbers_of_csv_are_kept_as_they_are_or_refused(self, model, tmp_path, number):
         (tmp_path / "d.csv").write_text(f"a\n1\n{number}\n")
         out = tmp_path / "p.parquet"
-        result = run("predict", model, tmp_path / "d.csv", "--keep", "a", "--out", out)
+        predict = ("predict", model, tmp_path / "d.csv", "--keep", "a", "--out", out)
         if number < 2**53:
+            shown(*predict)
             assert pq.read_table(out)["a"].to_pylist() == [1, number]
         else:
-            assert result.exit_code == 2
-            assert "--keep a: the model reads it as a number, which in row 2" in result.stderr
+            said = "--keep a: the model reads it as a number, which in row 2"
+            assert said in refused(*predict)
 
     @pytest.mark.parametrize(
         ("types", "values", "is_held"),
@@ -212,22 +208,21 @@ class TestKeep:
         for file, (of_type, value) in enumerate(zip(types, values, strict=True)):
             columns = {"a": pa.array([1.0, 2.0]), "kept": pa.array([value, None], of_type)}
             pq.write_table(pa.table(columns), data / f"{file}.parquet")
-        result = run("predict", model, data, "--keep", "kept", "--out", out)
+        predict = ("predict", model, data, "--keep", "kept", "--out", out)
         if is_held:
+            shown(*predict)
             kept = pq.read_table(out)["kept"]
             assert kept.to_pylist()[:2] == [values[0], None]
             assert kept.cast(of_type).to_pylist()[2:] == [values[1], None]
         else:
-            assert result.exit_code == 2
-            assert "in the first, which cannot hold its values" in result.stderr
+            assert "in the first, which cannot hold its values" in refused(*predict)
 
 
 def test_a_missing_target_lists_the_columns(path):
-    result = run("fit", path)
-    assert result.exit_code == 2
-    assert (
-        "--target is missing: name the column to predict, one of 'id', 'city', 'when', 'a', 'price'"
-    ) in result.stderr
+    names = "'id', 'city', 'when', 'a', 'price'"
+    assert f"--target is missing: name the column to predict, one of {names}" in refused(
+        "fit", path
+    )
 
 
 def test_lines_of_a_fit_fit_80_columns(table, tmp_path):
@@ -237,6 +232,6 @@ def test_lines_of_a_fit_fit_80_columns(table, tmp_path):
         ["fit", data, "--target", "price", "--features", "a,b", "--out", tmp_path / "m"],
         ["inspect", tmp_path / "m"],
     ):
-        result = run(*arguments, width=80)
-        assert "The features are linearly dependent: rank 1 of 2." in result.stdout
-        assert max(len(line) for line in result.stdout.splitlines() if "Kept" not in line) <= 80
+        told = shown(*arguments, width=80)
+        assert "The features are linearly dependent: rank 1 of 2." in told
+        assert max(len(line) for line in told.splitlines() if "Kept" not in line) <= 80

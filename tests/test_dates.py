@@ -5,19 +5,16 @@ import json
 import zoneinfo
 
 import numpy as np
-import pytest
-
-pytest.importorskip("pyarrow")
-
 import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
+import pytest
 
 import jaxdescent as jd
 from jaxdescent.data import DataError, open_source
 from jaxdescent.fit.dates import Dated, asked_for
-from tests.commands import run
+from tests.commands import shown
 
 ROWS = 900
 START = datetime.datetime(2024, 3, 28, 5)
@@ -93,12 +90,6 @@ class TestParts:
         dated = Dated(open_source(tmp_path / "d.parquet"), asked_for(["when:hour"]))
         assert dated.text_bytes("when.hour") == 0
         assert dated.text_bytes("a") > 0
-
-    def test_the_folder_keeps_them(self, table, tmp_path):
-        model = fitted(table)
-        again = jd.load_model(model.save(tmp_path / "m"))
-        assert again.dates == model.dates
-        np.testing.assert_array_equal(again.predict(table), model.predict(table))
 
     @pytest.mark.parametrize(
         ("change", "said"),
@@ -232,8 +223,7 @@ def test_dates_are_kept_beside_predictions_of_their_parts(table, zone, tmp_path)
     table = table if zone is None else in_zone(table, zone)
     pq.write_table(table, tmp_path / "d.parquet")
     model, out = fitted(table).save(tmp_path / "m"), tmp_path / "p.parquet"
-    done = run("predict", model, tmp_path / "d.parquet", "--keep", "a,when", "--out", out)
-    assert done.exit_code == 0, done.output
+    shown("predict", model, tmp_path / "d.parquet", "--keep", "a,when", "--out", out)
     kept = pq.read_table(out)
     assert kept["when"].equals(table["when"])
     np.testing.assert_allclose(kept["prediction"], jd.load_model(model).predict(table))

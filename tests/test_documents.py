@@ -128,23 +128,13 @@ def test_the_tutorials_regression_finds_the_line(documents):
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_links_to_files_lead_somewhere(name):
+def test_links_lead_somewhere_and_names_and_files_exist(name):
     text = text_of(name)
-    folder = (ROOT / name).parent
     for target in re.findall(r"\]\(([^)#\s]+)", text):
         if not re.match(r"[a-z]+:", target):
-            assert (folder / target).exists(), f"{name} links to {target}"
-
-
-@pytest.mark.parametrize("name", DOCUMENTS)
-def test_names_of_the_library_exist(name):
-    for attribute in set(re.findall(r"\bjd\.([A-Za-z_]+)", text_of(name))):
+            assert ((ROOT / name).parent / target).exists(), f"{name} links to {target}"
+    for attribute in set(re.findall(r"\bjd\.([A-Za-z_]+)", text)):
         assert hasattr(jd, attribute), f"{name} mentions jd.{attribute}"
-
-
-@pytest.mark.parametrize("name", ["README.md", "docs/architecture.md", "docs/tutorial.md"])
-def test_files_that_are_named_exist(name):
-    text = text_of(name)
     for file in set(re.findall(r"`((?:tests|examples|docs|benchmarks)/[\w/]+\.\w+)`", text)):
         assert (ROOT / file).exists(), f"{name} names {file}"
 

@@ -37,8 +37,6 @@ def test_fixed_effects_find_the_coefficients():
 
 
 def test_a_fit_of_a_table_finds_all_but_the_noise(capsys):
-    pytest.importorskip("pyarrow")
-    pytest.importorskip("typer")
     assert load("fit_files").main(rows=20_000) == pytest.approx(1, abs=0.05)
     shown = capsys.readouterr().out
     assert shown.count("$ jaxdescent ") == 3

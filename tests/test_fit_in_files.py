@@ -1,12 +1,8 @@
 """Fits whose rows stay in the files: the numbers of other fits, honest figures, refusals."""
 
 import numpy as np
-import pytest
-
-pytest.importorskip("pyarrow")
-pytest.importorskip("typer")
-
 import polars as pl
+import pytest
 
 import jaxdescent as jd
 from jaxdescent.data import DataError, row_stream

@@ -87,25 +87,17 @@ def test_a_sum_is_whole_where_no_thread_begins_any_more():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning", "ignore:.*fork:RuntimeWarning")
-def test_a_forked_process_adds_up_by_threads_of_its_own():
+def test_a_forked_process_begins_anew_and_adds_up_by_threads_of_its_own(threads):
     assert summed(lambda _: np.ones(()), 3) == 3
-    child = os.fork()
-    if child == 0:
-        signal.alarm(20)  # threads that are not there would be waited for
-        os._exit(0 if summed(lambda _: np.ones(()), 3) == 3 else 1)
-    assert os.waitpid(child, 0)[1] == 0
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning", "ignore:.*fork:RuntimeWarning")
-def test_a_forked_process_begins_anew(threads):
     with on_one_thread():
         child = os.fork()
         if child == 0:
+            signal.alarm(20)  # threads that are not there would be waited for
             seen = threads[0]
             with on_one_thread():
                 within = threads[0]
-            os._exit(0 if [seen, within, threads[0]] == [5, 1, 5] else 1)
+            total = summed(lambda _: np.ones(()), 3)
+            os._exit(0 if [seen, within, threads[0], total] == [5, 1, 5, 3] else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert threads == [1]
 

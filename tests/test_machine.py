@@ -47,6 +47,22 @@ def measured(monkeypatch):
     return calls
 
 
+def stored(**changes):
+    return json.dumps({"format": store.FORMAT, "rates": RATES} | changes)
+
+
+DAMAGED = {
+    "empty": "",
+    "a list": "[]",
+    "an object": "{}",
+    "format": stored(format=0),
+    "negative": stored(rates=RATES | {"orthogonal_rate": -1.0}),
+    "no dtypes": stored(rates=RATES | {"product_rate": 1.0}),
+    "missing": stored(rates={"orthogonal_rate": 1.0}),
+    "others": stored(rates=RATES | {"others": "much"}),
+}
+
+
 class TestCalibration:
     def test_without_one_the_default_is_taken_and_nothing_is_written(self, folder, measured):
         machine = Machine.of()
@@ -64,10 +80,6 @@ class TestCalibration:
         assert Machine.of().orthogonal_rate == 1e9
         (file,) = folder.iterdir()
         assert json.loads(file.read_text())["format"] == store.FORMAT
-
-    def test_its_name_has_the_device_the_versions_and_the_cores(self, folder, measured):
-        Machine.measured()
-        (file,) = folder.iterdir()
         assert f"jax-{jax.__version__}" in file.name
         assert "jaxlib-" in file.name
         assert f"{host.usable_cores()}-cores" in file.name
@@ -123,33 +135,11 @@ class TestCalibration:
         monkeypatch.setattr(calibration, "measure", lambda device: slow)
         assert Machine.measured().orthogonal_rate == 1e6
 
-    @pytest.mark.parametrize(
-        "content",
-        [
-            "",
-            "[]",
-            "{}",
-            '{"format": 0, "rates": {}}',
-            json.dumps({"format": store.FORMAT, "rates": {**RATES, "orthogonal_rate": -1.0}}),
-            json.dumps({"format": store.FORMAT, "rates": {**RATES, "product_rate": 1.0}}),
-            json.dumps({"format": store.FORMAT, "rates": {"orthogonal_rate": 1.0}}),
-            json.dumps({"format": store.FORMAT, "rates": {**RATES, "others": "much"}}),
-        ],
-        ids=[
-            "empty",
-            "a list",
-            "an object",
-            "format",
-            "negative",
-            "no dtypes",
-            "missing",
-            "others",
-        ],
-    )
-    def test_a_damaged_file_counts_as_none(self, folder, measured, content):
+    @pytest.mark.parametrize("name", DAMAGED)
+    def test_a_damaged_file_counts_as_none(self, folder, measured, name):
         Machine.measured()
         (file,) = folder.iterdir()
-        file.write_text(content)
+        file.write_text(DAMAGED[name])
         store._read.cache_clear()
         assert not Machine.of().is_measured
         assert Machine.measured().is_measured
@@ -266,12 +256,10 @@ class TestRates:
         assert cpu.bandwidth("bfloat16", 100) == cpu.read_bandwidth["bfloat16"]
         assert gpu.bandwidth("bfloat16", 100) == gpu.read_bandwidth["bfloat16"]
 
-    def test_sixteen_bit_floats_share_a_rate(self):
+    def test_sixteen_bit_floats_share_a_rate_and_an_unknown_platform_counts_as_a_gpu(self):
         machine = Machine.default("gpu")
         assert machine.product("float16") == machine.product("bfloat16")
-
-    def test_an_unknown_platform_counts_as_a_gpu(self):
-        assert Machine.default("abacus").product_rate == Machine.default("gpu").product_rate
+        assert Machine.default("abacus").product_rate == machine.product_rate
 
     def test_json_has_every_field(self):
         content = json.loads(Machine.default("cpu", cores=2).to_json())

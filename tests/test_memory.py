@@ -14,47 +14,36 @@ import jaxdescent as jd
 from jaxdescent.machine import memory
 from tests.commands import printed
 
+V2 = ("memory.max", "memory.current")
+V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+GROUPS = {
+    "each of version two up to the root": (
+        "0::/pod/app\n", V2, {"pod/app": (1000, 400), "pod": (5000, 4500), "": ("max", 7)},
+        [500, 600],
+    ),
+    "version one, in the memory controller's folder": (
+        "5:cpu,cpuacct:/job\n4:memory:/job\n1:name=systemd:/job\n", V1,
+        {"memory/job": (1000, 300)}, [700],
+    ),
+    "a path of the host: the root that is mounted": (
+        "0::/docker/0123\n", V2, {"": (900, 100)}, [800],
+    ),
+    "past its limit": ("0::/\n", V2, {"": (100, 150)}, [0]),
+    "none": ("0::/\n", V2, {}, []),
+}  # fmt: skip
 
-def group(folder, limit, usage, *, names=("memory.max", "memory.current")):
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / names[0]).write_text(f"{limit}\n")
-    (folder / names[1]).write_text(f"{usage}\n")
 
-
-def remaining(tmp_path, membership):
+@pytest.mark.parametrize("name", GROUPS)
+def test_what_control_groups_leave(name, tmp_path):
+    membership, files, groups, expected = GROUPS[name]
+    for folder, figures in groups.items():
+        (tmp_path / "fs" / folder).mkdir(parents=True, exist_ok=True)
+        for file, figure in zip(files, figures, strict=True):
+            (tmp_path / "fs" / folder / file).write_text(f"{figure}\n")
     file = tmp_path / "cgroup"
+    assert memory._control_group_bytes(str(file), str(tmp_path / "fs")) == []
     file.write_text(membership)
-    return sorted(memory._control_group_bytes(str(file), str(tmp_path / "fs")))
-
-
-def test_each_control_group_of_version_two_up_to_the_root_counts(tmp_path):
-    root = tmp_path / "fs"
-    group(root / "pod" / "app", 1000, 400)
-    group(root / "pod", 5000, 4500)
-    group(root, "max", 7)
-    assert remaining(tmp_path, "0::/pod/app\n") == [500, 600]
-
-
-def test_version_one_is_read_from_the_memory_controllers_folder(tmp_path):
-    names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
-    group(tmp_path / "fs" / "memory" / "job", 1000, 300, names=names)
-    membership = "5:cpu,cpuacct:/job\n4:memory:/job\n1:name=systemd:/job\n"
-    assert remaining(tmp_path, membership) == [700]
-
-
-def test_a_path_of_the_host_falls_back_to_the_mounted_root(tmp_path):
-    group(tmp_path / "fs", 900, 100)
-    assert remaining(tmp_path, "0::/docker/0123\n") == [800]
-
-
-def test_a_group_past_its_limit_leaves_nothing(tmp_path):
-    group(tmp_path / "fs", 100, 150)
-    assert remaining(tmp_path, "0::/\n") == [0]
-
-
-def test_no_control_groups_means_no_limit(tmp_path):
-    assert memory._control_group_bytes(str(tmp_path / "absent"), str(tmp_path)) == []
-    assert remaining(tmp_path, "0::/\n") == []
+    assert sorted(memory._control_group_bytes(str(file), str(tmp_path / "fs"))) == expected
 
 
 def test_the_address_space_limit_counts():

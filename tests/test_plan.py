@@ -47,27 +47,6 @@ def residual(x):
 
 # Predicted bytes
 
-CASES = {
-    "a sum of squares": (
-        jd.SumOfSquares(),
-        shape(1_000_003),
-        ("DerivativeMethod()", "GradientDescent(InverseLipschitz())"),
-    ),
-    "a sum of squares in bfloat16": (
-        jd.SumOfSquares(),
-        shape(1_000_003, dtype="bfloat16"),
-        ("GradientDescent(Backtracking())",),
-    ),
-    "a function": (as_objective(cosh), shape(1_000_003), ("LBFGS()",)),
-    "residuals": (jd.LeastSquares(residual), shape(1_000_003), ("LevenbergMarquardt()",)),
-    "a quadratic": (
-        jd.Quadratic(shape(600, 600), shape(600)),
-        None,
-        ("DerivativeMethod()", "ConjugateGradient()"),
-    ),
-}
-"""Every kind of problem, and methods of which each reserves vectors of its own."""
-
 REGRESSIONS = [
     (regression(20_480, 64), "LSMR()"),  # in runs of rows
     (regression(5_003, 200, 10), "GradientDescent(Backtracking())"),
@@ -85,6 +64,18 @@ REGRESSIONS = [
 ]
 """Every form of a product and every method, each met with another one; the bytes of a solve are in
 tests/test_derivative_method.py."""
+QUADRATIC = jd.Quadratic(shape(600, 600), shape(600))
+PROBLEMS = [
+    (jd.SumOfSquares(), shape(1_000_003), "DerivativeMethod()"),
+    (jd.SumOfSquares(), shape(1_000_003), "GradientDescent(InverseLipschitz())"),
+    (jd.SumOfSquares(), shape(1_000_003, dtype="bfloat16"), "GradientDescent(Backtracking())"),
+    (as_objective(cosh), shape(1_000_003), "LBFGS()"),
+    (jd.LeastSquares(residual), shape(1_000_003), "LevenbergMarquardt()"),
+    (QUADRATIC, None, "DerivativeMethod()"),
+    (QUADRATIC, None, "ConjugateGradient()"),
+    *((objective, None, name) for objective, name in REGRESSIONS),
+]
+"""Every kind of problem, and methods of which each reserves vectors of its own."""
 
 
 DRAWN = [
@@ -106,28 +97,17 @@ DRAWN = [
 
 
 def written(value):
-    if isinstance(value, str):
-        return value
+    if not isinstance(value, jd.LinearRegression):
+        return value if isinstance(value, str) else repr(value)
     form = " without intercept" if not value.intercept else ""
     return f"{value.X.shape} {value.y.shape[1:]} {value.X.dtype}{form}"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES)
-def test_predicted_bytes_are_those_of_the_compiled_program(case, one_device):
-    objective, params, methods = CASES[case]
-    plan = jd.plan(objective, params, device=MACHINE)
-    for name in methods:
-        assert_reserves_what_is_predicted(objective, params, named(plan)[name])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("objective", "name"), REGRESSIONS, ids=written)
-def test_predicted_bytes_of_a_regression_are_those_of_the_compiled_program(
-    objective, name, one_device
-):
-    candidates = named(jd.plan(objective, device=MACHINE))
-    assert_reserves_what_is_predicted(objective, None, candidates[name])
+@pytest.mark.parametrize(("objective", "params", "name"), PROBLEMS, ids=written)
+def test_predicted_bytes_are_those_of_the_compiled_program(objective, params, name, one_device):
+    candidates = named(jd.plan(objective, params, device=MACHINE))
+    assert_reserves_what_is_predicted(objective, params, candidates[name])
 
 
 @pytest.mark.slow
@@ -147,23 +127,26 @@ def assert_reserves_what_is_predicted(objective, params, candidate):
     assert least < candidate.peak_bytes / reserved < most, (candidate, reserved)
 
 
-def test_the_data_are_every_array_and_the_params():
-    plan = jd.plan(regression(1000, 10, 3), device=MACHINE)
-    assert all(c.data_bytes == 4 * (1000 * 13 + 11 * 3) for c in plan.candidates)
-    assert all(c.peak_bytes == c.data_bytes + c.working_bytes for c in plan.candidates)
+def test_the_data_are_every_array_and_the_params_and_seconds_add_up():
+    for each in jd.plan(regression(1000, 10, 3), device=MACHINE).candidates:
+        assert each.data_bytes == 4 * (1000 * 13 + 11 * 3)
+        assert each.peak_bytes == each.data_bytes + each.working_bytes
+        expected = each.setup_seconds + each.iterations * each.seconds_per_iteration
+        assert each.seconds == pytest.approx(expected)
 
 
-def test_arrays_that_exist_are_not_allocated_again(rng):
-    X = jnp.asarray(rng.normal(size=(1000, 10)), jnp.float32)
-    objective = jd.LinearRegression(X, X[:, 0])
+def test_arrays_that_exist_are_not_allocated_again_and_not_looked_at(rng):
+    """What they say of a condition number is no bound: shapes decide, so one program serves all."""
+    X = jnp.asarray(rng.normal(size=(1000, 10)) * np.geomspace(1, 1e-5, 10), jnp.float32)
     there, to_come = (
-        jd.plan(objective, device=MACHINE),
-        jd.plan(regression(1000, 10), device=MACHINE),
+        jd.plan(objective, device=MACHINE)
+        for objective in (jd.LinearRegression(X, X[:, 0]), regression(1000, 10))
     )
+    assert there.assumptions == to_come.assumptions
     for ours, theirs in zip(there.candidates, to_come.candidates, strict=True):
         assert theirs.allocated_bytes == theirs.peak_bytes
         assert ours.allocated_bytes == ours.working_bytes + 4 * 11  # the start is to come
-        assert ours.peak_bytes == theirs.peak_bytes
+        assert (ours.peak_bytes, ours.seconds) == (theirs.peak_bytes, theirs.seconds)
 
 
 # Operations, bytes moved, seconds
@@ -193,9 +176,7 @@ def test_a_small_16_bit_x_is_widened_as_a_whole_on_a_cpu_and_a_large_one_in_bloc
     assert small.pass_bytes == 4 * 1000 * 100
     assert price("LSMR()", small).working_bytes > 4 * 1000 * 100
     assert price("LSMR()", large).working_bytes < 2 * 1_000_000 * 100
-
-
-def test_accelerators_read_bfloat16_as_it_is():
+    # Accelerators read it as it is.
     machine = Machine.default("gpu", memory_bytes=80 * GIGABYTE)
     question = Question(regression_structure(10_000, 1000, dtype="bfloat16"), machine, 1e-5, 10.0)
     assert question.pass_bytes == 2 * 10**7
@@ -257,12 +238,6 @@ def test_a_turn_that_touches_little_is_one_kernel_on_one_core_of_a_cpu():
         spread, alone = 8 * 0.5 + 3 * question.pass_seconds, 2 * 3 * question.pass_seconds
         seconds = question.seconds(work, is_loop=True)
         assert seconds == pytest.approx(alone if is_one else spread)
-
-
-def test_seconds_add_up():
-    for candidate in jd.plan(regression(10_000, 100), device=MACHINE).candidates:
-        expected = candidate.setup_seconds + candidate.iterations * candidate.seconds_per_iteration
-        assert candidate.seconds == pytest.approx(expected)
 
 
 def test_gram_iterates_on_the_square_of_its_features():
@@ -337,17 +312,6 @@ def test_an_ill_conditioned_regression_is_priced_with_qr():
     assert ill > 2 * well
 
 
-def test_data_are_not_looked_at(rng):
-    """What they say of a condition number is no bound: shapes decide, so one program serves all."""
-    X = rng.normal(size=(300, 20)) * np.geomspace(1, 1e-5, 20)
-    there = jd.plan(
-        jd.LinearRegression(jnp.asarray(X, jnp.float32), jnp.zeros(300)), device=MACHINE
-    )
-    to_come = jd.plan(regression(300, 20), device=MACHINE)
-    assert there.assumptions == to_come.assumptions
-    assert [c.seconds for c in there.candidates] == [c.seconds for c in to_come.candidates]
-
-
 def test_a_regression_that_cannot_have_full_rank_is_priced_with_a_decomposition():
     def flops(intercept, l2=0.0):
         objective = jd.LinearRegression(shape(800, 800), shape(800), intercept=intercept, l2=l2)
@@ -381,29 +345,21 @@ def test_every_argument_may_be_a_shape():
         (lambda: jd.plan(3.0), TypeError, "objective must be a function"),
         (lambda: jd.plan(cosh), ValueError, "params must be given"),
         (
-            lambda: jd.plan(jd.LinearRegression(shape(9, 3), shape(8)), device=MACHINE),
+            lambda: jd.plan(jd.LinearRegression(shape(9, 3), shape(8))),
             ValueError,
             "y must have shape",
         ),
         (
-            lambda: jd.plan(jd.LinearRegression(shape(9, 3, dtype="int32"), shape(9))),
+            lambda: jd.plan(regression(9, 3, dtype="int32")),
             TypeError,
             "X must be real floating-point",
         ),
-        (
-            lambda: jd.plan(jd.Quadratic(shape(3, 4)), device=MACHINE),
-            ValueError,
-            "must be a square matrix",
-        ),
-        (
-            lambda: jd.plan(regression(9, 3), shape(4), device=MACHINE),
-            ValueError,
-            "needs params of shapes",
-        ),
+        (lambda: jd.plan(jd.Quadratic(shape(3, 4))), ValueError, "must be a square matrix"),
+        (lambda: jd.plan(regression(9, 3), shape(4)), ValueError, "needs params of shapes"),
         (lambda: jd.plan(regression(9, 3), tolerance=-1.0), ValueError, "at least 0 and finite"),
         (lambda: jd.plan(regression(9, 3), device="abacus"), ValueError, "name of a platform"),
         (lambda: jd.plan(regression(9, 3), device=7), TypeError, "device must be a JAX device"),
-        (lambda: jd.plan(lambda p: p, shape(4), device=MACHINE), ValueError, "return a scalar"),
+        (lambda: jd.plan(lambda p: p, shape(4)), ValueError, "return a scalar"),
         (lambda: jd.plan(jd.SumOfSquares("a"), shape(4)), TypeError, "an array or a number"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -443,12 +399,9 @@ def test_the_table_is_aligned_and_marks_the_choice():
     assert "not measured" in str(plan)
     assert "is assumed to be 10" in str(plan)
     assert max(map(len, rows)) <= 132
-
-
-def test_a_notebook_gets_a_table():
-    shown = jd.plan(regression(1000, 10), device=MACHINE)._repr_html_()
-    assert shown.count("<tr>") == 8
-    assert "Cholesky of X&#x27;X" in shown
+    in_a_notebook = plan._repr_html_()
+    assert in_a_notebook.count("<tr>") == 8
+    assert "Cholesky of X&#x27;X" in in_a_notebook
 
 
 def test_json_has_all_numbers():
@@ -467,21 +420,39 @@ def test_json_has_all_numbers():
 
 
 @pytest.mark.parametrize(
-    ("rows", "features", "expected"),
+    ("objective", "params", "expected"),
     [
-        (100, 10, "DerivativeMethod()"),
-        (10, 1000, "DerivativeMethod()"),
-        (1000, 200, "DerivativeMethod()"),
-        (131_072, 4096, "Hedge(ConjugateGradient(), LSMR(Sketch()), {budget})"),
-        (8_000, 4_000, "Hedge(ConjugateGradient(), DerivativeMethod(), {budget})"),
-        (1_000, 30_000, "Hedge(ConjugateGradient(), DerivativeMethod(), {budget})"),
-        (40_000, 40_000, "LSMR()"),  # whose solve does not fit
+        (regression(100, 10), None, "DerivativeMethod()"),
+        (regression(10, 1000), None, "DerivativeMethod()"),
+        (regression(1000, 200), None, "DerivativeMethod()"),
+        (regression(131_072, 4096), None, "Hedge(ConjugateGradient(), LSMR(Sketch()), {budget})"),
+        (regression(131_072, 4096, 3), None, "Hedge(LSMR(), LSMR(Sketch()), {budget})"),
+        (
+            regression(8_000, 4_000),
+            None,
+            "Hedge(ConjugateGradient(), DerivativeMethod(), {budget})",
+        ),
+        (
+            regression(1_000, 30_000),
+            None,
+            "Hedge(ConjugateGradient(), DerivativeMethod(), {budget})",
+        ),
+        (regression(40_000, 40_000), None, "LSMR()"),  # whose solve does not fit
+        (
+            jd.Quadratic(shape(3000, 3000)),
+            None,
+            "Hedge(ConjugateGradient(), DerivativeMethod(), {budget})",
+        ),
+        # What remembers no directions.
+        (cosh, shape(1000, dtype="bfloat16"), "GradientDescent(Backtracking())"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_regression_that_takes_longer_than_a_moment_is_hedged(rows, features, expected):
-    chosen = jd.plan(regression(rows, features), device=MACHINE).chosen
+def test_what_takes_longer_than_a_moment_is_hedged(objective, params, expected):
+    chosen = jd.plan(objective, params, device=MACHINE).chosen
     budget = getattr(chosen.method, "budget", None)
     assert chosen.name == expected.format(budget=budget)
+    assert chosen.entry.is_memoryless == (params is not None)
 
 
 def test_what_the_host_solves_compiles_nothing_and_is_not_hedged():
@@ -523,11 +494,6 @@ def test_a_budget_is_what_the_sure_way_costs(rows, features):
     assert hedge.worst_seconds == pytest.approx(spent + then.worst_seconds, rel=0.01)
     assert hedge.worst_seconds < 2.1 * then.worst_seconds
     assert f"* {hedge.name}" in " ".join(str(plan).split())
-
-
-def test_several_outputs_are_tried_by_lsmr():
-    structure = regression_structure(131_072, 4096, outputs=3)
-    assert plan_of(structure, MACHINE).chosen.name.startswith("Hedge(LSMR(), LSMR(Sketch()), ")
 
 
 def test_seconds_in_all_are_a_range():
@@ -584,17 +550,6 @@ def test_the_sure_way_is_the_one_that_is_wrong_by_least():
     quick = dataclasses.replace(direct, seconds=sketched.seconds / 4, worst_seconds=1.0)
     assert choice.surest(structure, [quick, sketched]) is quick
     assert choice.surest(structure, []) is None
-
-
-def test_a_dense_quadratic_is_hedged_with_conjugate_gradients():
-    plan = jd.plan(jd.Quadratic(shape(3000, 3000)), device=MACHINE)
-    assert plan.chosen.name.startswith("Hedge(ConjugateGradient(), DerivativeMethod(), ")
-
-
-def test_16_bit_params_of_a_function_take_what_remembers_no_directions():
-    plan = jd.plan(cosh, shape(1000, dtype="bfloat16"), device=MACHINE)
-    assert plan.chosen.name == "GradientDescent(Backtracking())"
-    assert plan.chosen.entry.is_memoryless
 
 
 def test_a_moment_is_never_weighed():
@@ -709,11 +664,7 @@ def test_the_largest_size_is_the_last_that_fits():
     sizes = largest_sizes(structure_at, MACHINE)
     direct, descent = sizes.pop("DerivativeMethod()"), max(sizes.values())
     assert direct < descent < math.sqrt(MACHINE.memory_bytes / 8)
-
-
-def test_nothing_fits_in_nothing():
-    machine = dataclasses.replace(MACHINE, memory_bytes=0)
-    assert largest_size(lambda n: regression_structure(n, n), machine, "LSMR()") == 0
+    assert largest_size(structure_at, dataclasses.replace(MACHINE, memory_bytes=0), "LSMR()") == 0
 
 
 @pytest.mark.parametrize("shape", [(3000, 3000), (200_000, 300), (40, 9000), (10, 1)])
