@@ -31,6 +31,17 @@ def sample():
     return records.read(SAMPLE)
 
 
+@pytest.fixture
+def written(tmp_path):
+    """The data of a problem, which are written and read."""
+
+    def of(problem):
+        problem.write(tmp_path)
+        return problem.load(tmp_path)
+
+    return of
+
+
 @pytest.mark.parametrize("name", suites.NAMES)
 def test_every_suite_has_cases_with_names_of_their_own_and_someone_to_compare(name):
     suite = suites.get(name)
@@ -46,22 +57,20 @@ def test_every_suite_has_cases_with_names_of_their_own_and_someone_to_compare(na
 
 
 @pytest.mark.parametrize("name", SIZED)
-def test_problems_are_written_and_read_at_a_tiny_scale(name, tmp_path):
+def test_problems_are_written_and_read_at_a_tiny_scale(name, tmp_path, written):
     for case in suites.get(name).cases(1e-4):
-        case.problem.write(tmp_path)
-        data = case.problem.load(tmp_path)
+        data = written(case.problem)
         assert all(np.all(np.isfinite(x)) for x in vars(data).values() if isinstance(x, np.ndarray))
         assert case.problem.judge(tmp_path, np.full((1, 1, 1), np.nan)) == np.inf
 
 
-def test_the_referee_knows_the_optimum(tmp_path, rng):
+def test_the_referee_knows_the_optimum(tmp_path, written, rng):
     for problem in (
         Regression(40, 6),
         Regression(6, 40, l2=0.5),
         Regression(40, 6, outputs=3, l2=(0.1, 10.0)),
     ):
-        problem.write(tmp_path)
-        data = problem.load(tmp_path)
+        data = written(problem)
         X, Y = data.X.astype(float), data.Y.astype(float)
         columns = [
             np.linalg.lstsq(
@@ -79,19 +88,17 @@ def test_the_referee_knows_the_optimum(tmp_path, rng):
         np.testing.assert_allclose(problem.judge(tmp_path, best + away), expected, rtol=1e-6)
 
 
-def test_the_referee_knows_gradients(tmp_path):
+def test_the_referee_knows_gradients(tmp_path, written):
     problem = Gradient(30, 5, "float32")
-    problem.write(tmp_path)
-    data = problem.load(tmp_path)
+    data = written(problem)
     gradient = data.X.T.astype(float) @ (data.X @ data.w.astype(float) - data.y)
     assert problem.judge(tmp_path, gradient) < 1e-12
     np.testing.assert_allclose(problem.judge(tmp_path, 1.5 * gradient), 0.5, rtol=1e-9)
 
 
-def test_the_referee_knows_the_optimum_of_a_logistic_regression(tmp_path, rng):
+def test_the_referee_knows_the_optimum_of_a_logistic_regression(tmp_path, written, rng):
     problem = Classification(60, 5, scales=10.0)
-    problem.write(tmp_path)
-    X, labels, l2 = problem.load(tmp_path).args
+    X, labels, l2 = written(problem).args
     X, labels = X.astype(float), labels.astype(float)
 
     def value(w):
@@ -106,10 +113,9 @@ def test_the_referee_knows_the_optimum_of_a_logistic_regression(tmp_path, rng):
     np.testing.assert_allclose(problem.judge(tmp_path, away), expected, rtol=1e-9)
 
 
-def test_a_logistic_regression_is_the_same_function_counted_or_not(tmp_path, rng):
+def test_a_logistic_regression_is_the_same_function_counted_or_not(written, rng):
     problem = Classification(60, 5)
-    problem.write(tmp_path)
-    data = problem.load(tmp_path)
+    data = written(problem)
     w = rng.standard_normal(5).astype(np.float32)
     expected = referee.logistic_value(*data.args, w)
     count, (value, gradient) = passes(lambda: jax.value_and_grad(data.counted)(w, *data.args))
@@ -120,10 +126,9 @@ def test_a_logistic_regression_is_the_same_function_counted_or_not(tmp_path, rng
     np.testing.assert_allclose(gradient, same, rtol=1e-4, atol=1e-4)
 
 
-def test_the_referee_knows_the_backward_error(tmp_path, rng):
+def test_the_referee_knows_the_backward_error(tmp_path, written, rng):
     problem = Regression(40, 6, is_judged_by_gradient=True)
-    problem.write(tmp_path)
-    data = problem.load(tmp_path)
+    data = written(problem)
     X, y, w = data.X.astype(float), data.Y[:, 0].astype(float), rng.standard_normal(6)
     residual = y - X @ w
     expected = np.linalg.norm(X.T @ residual) / np.linalg.norm(X) / np.linalg.norm(residual)
@@ -132,10 +137,9 @@ def test_the_referee_knows_the_backward_error(tmp_path, rng):
     assert problem.judge(tmp_path, best[:, None]) < 1e-14
 
 
-def test_the_referee_follows_each_learning_rate(tmp_path):
+def test_the_referee_follows_each_learning_rate(tmp_path, written):
     case = suites.get("batches").cases(0.01)[2]
-    case.problem.write(tmp_path)
-    data = case.problem.load(tmp_path)
+    data = written(case.problem)
     w = np.zeros((len(data.rates), data.X.shape[1]))
     for _ in range(data.iterations):
         w -= data.rates[:, None] * ((w @ data.X.T.astype(float) - data.y) @ data.X)
@@ -143,7 +147,8 @@ def test_the_referee_follows_each_learning_rate(tmp_path):
 
 
 def test_the_referees_rosenbrock_gradient_is_that_of_scipy(rng):
-    optimize = pytest.importorskip("scipy.optimize")
+    from scipy import optimize
+
     x = rng.standard_normal((4, 6))
     np.testing.assert_allclose(rosenbrock_gradient(x), [optimize.rosen_der(row) for row in x])
 
@@ -183,27 +188,21 @@ AROUND = {"hand-written JAX: jitted CG": 1, "SciPy: lsmr": 1, "jaxdescent: LSMR(
 @pytest.mark.first
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")  # SciPy's own
 @pytest.mark.parametrize("label", AROUND)
-def test_passes_are_those_that_the_algorithm_makes(label, tmp_path, monkeypatch):
-    pytest.importorskip("scipy")
+def test_passes_are_those_that_the_algorithm_makes(label, written, monkeypatch):
     monkeypatch.setattr(singular_values, "MOST_FEATURES", 0)  # LAPACK would take X as an array
-    problem = Regression(300, 65)
-    problem.write(tmp_path)
     case = dataclasses.replace(suites.get("methods").cases(1e-4)[0], only=(label,))
     [adapter] = peers.labels(case).values()
-    solve = peers.factory(adapter, case.work, label)(problem.load(tmp_path))
+    solve = peers.factory(adapter, case.work, label)(written(Regression(300, 65)))
     assert solve.passes(1e-3) == 2 * solve(1e-3).iterations + AROUND[label]
 
 
-def test_a_solver_that_takes_x_as_an_array_has_no_passes(tmp_path):
-    problem = Regression(60, 5)
-    problem.write(tmp_path)
+def test_a_solver_that_takes_x_as_an_array_has_no_passes(written):
     label = "jaxdescent: DerivativeMethod()"
-    solve = peers.factory("jaxdescent", "descents", label)(problem.load(tmp_path))
+    solve = peers.factory("jaxdescent", "descents", label)(written(Regression(60, 5)))
     assert solve.passes(1e-3) is None
 
 
 def test_passes_are_counted_beside_the_timed_runs(monkeypatch):
-    pytest.importorskip("scipy")
     monkeypatch.setattr(peers, "is_missing", lambda name: name != "scipy")
     [record] = _run("methods", "well-conditioned tall", "SciPy: lsmr")
     assert record["passes"] == 2 * record["iterations"] + 1
@@ -217,20 +216,37 @@ def test_a_case_in_float64_is_solved_in_float64(monkeypatch):
     assert record["verdict"] <= 1e-12
 
 
-def test_a_long_run_is_timed_once(monkeypatch):
+@pytest.fixture
+def by_numpy(monkeypatch):
+    """What is recorded of NumPy in the gradient's suite at one size."""
     monkeypatch.setattr(peers, "is_missing", lambda name: name != "numpy")
+
+    def of(repeats=1, **changes):
+        settings = runner.Settings(1.0, repeats=repeats, limit=60)
+        found = runner.run_suite(_suite(**changes), settings)
+        [record] = [each for each in found if each["contender"].startswith("NumPy")]
+        return record
+
+    return of
+
+
+def test_a_long_run_is_timed_once(by_numpy, monkeypatch):
     monkeypatch.setattr(contender, "STEADY", 0.0)
-    settings = runner.Settings(1.0, repeats=3, limit=60)
-    [record] = _of_numpy(runner.run_suite(_suite(), settings))
-    assert len(record["times"]) == 1
+    assert len(by_numpy(repeats=3)["times"]) == 1
 
 
-def test_a_case_may_have_a_limit_of_its_own(monkeypatch):
-    monkeypatch.setattr(peers, "is_missing", lambda name: name != "numpy")
-    settings = runner.Settings(1.0, repeats=1, limit=60)
-    [record] = _of_numpy(runner.run_suite(_suite(limit=1e-9), settings))
-    assert record["status"] == "failed"
-    assert "did not end" in record["reason"]
+@pytest.mark.parametrize(
+    ("changes", "status", "reason"),
+    [
+        ({"dtype": "bfloat16"}, "left out", "bfloat16"),
+        ({"bar": 1e-30}, "not reached", ""),
+        ({"limit": 1e-9}, "failed", "did not end"),  # a case may have one of its own
+    ],
+)
+def test_contenders_that_fail_or_fall_short_are_reported(by_numpy, changes, status, reason):
+    record = by_numpy(**changes)
+    assert (record["status"], record["seconds"]) == (status, None)
+    assert reason in record["reason"]
 
 
 def _run(name, case, label):
@@ -245,17 +261,6 @@ def _run(name, case, label):
     return [record for record in found if record["case"] == case]
 
 
-def test_contenders_that_fail_or_fall_short_are_reported(monkeypatch):
-    monkeypatch.setattr(peers, "is_missing", lambda name: name != "numpy")
-    settings = runner.Settings(1.0, repeats=1, limit=60)
-    [failed] = _of_numpy(runner.run_suite(_suite(dtype="bfloat16"), settings))
-    assert failed["status"] == "left out"
-    assert "bfloat16" in failed["reason"]
-    [short] = _of_numpy(runner.run_suite(_suite(bar=1e-30), settings))
-    assert short["status"] == "not reached"
-    assert short["seconds"] is None
-
-
 def _suite(dtype="float32", bar=1e-4, limit=None):
     """The gradient's suite at one size: the worker finds it by its name."""
     suite = suites.get("gradient")
@@ -266,10 +271,6 @@ def _suite(dtype="float32", bar=1e-4, limit=None):
         return [dataclasses.replace(each, bar=bar, limit=limit) for each in found]
 
     return dataclasses.replace(suite, cases=cases)
-
-
-def _of_numpy(found):
-    return [record for record in found if record["contender"].startswith("NumPy")]
 
 
 def test_a_process_that_ends_is_reported_and_one_that_hangs_is_ended():
@@ -345,7 +346,6 @@ def test_who_was_idle_is_warmed_by_the_loosest_tolerance(monkeypatch, tmp_path):
 
 
 def test_the_report_renders_a_stored_sample(sample, tmp_path):
-    pytest.importorskip("matplotlib")
     page = table.render(sample, tmp_path)
     for suite in suites.every():
         assert f"## {suite.title}" in page

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import errno
 import gc
 import importlib.metadata
 import importlib.util
@@ -15,15 +14,13 @@ import sys
 import time
 
 import pytest
-
-pytest.importorskip("typer")
-
 from typer import Exit
 
 from jaxdescent import breakdown
 from jaxdescent.cli.command_line import failing_in_one_line
 from jaxdescent.machine import Machine
-from tests.commands import COMMAND, ran, run
+from tests.commands import COMMAND, ran, refused, run, shown
+from tests.files import half_a_picture
 
 
 @pytest.fixture
@@ -42,7 +39,7 @@ def asked(monkeypatch):
 
 class TestOptions:
     def test_by_default_everything_runs(self, asked):
-        assert run("breakdown").exit_code == 0
+        shown("breakdown")
         settings, parts, output = asked[0]
         assert parts == [1, 2, 3, 4, 5]
         assert settings == breakdown.USUAL == breakdown.Settings(budget=45.0, everything=True)
@@ -78,40 +75,6 @@ class TestOptions:
         assert asked[0][2] == tmp_path / "here"
 
 
-class TestWrongOptions:
-    @pytest.mark.parametrize(
-        ("arguments", "named"),
-        [
-            (["--part", "7"], "--part"),
-            (["--part", "two"], "--part"),
-            (["--budget", "-1"], "positive number of seconds"),
-            (["--budget", "nan"], "positive number of seconds"),
-            (["--dtype", "int8"], "bfloat16"),
-            (["--device", "abacus"], "--device"),
-            (["--device", "tpu"], "finds no tpu"),
-            (["--params", "0"], "--params"),
-            (["--seed", "-1"], "--seed"),
-            (["--part", "2", "--dtype", "float32"], "belongs to part 3"),
-            (["--part", "1", "--params", "10"], "belongs to part 3"),
-            (["--part", "4", "--all"], "belongs to part 3"),
-            (["--part", "2", "--checkpoint", "run"], "belongs to part 3"),
-            (["--part", "3", "--resume"], "needs --checkpoint FOLDER"),
-            (["--quick", "--thorough"], "contradicts --quick"),
-            (["--fast"], "--fast"),
-        ],
-    )
-    def test_it_is_named_with_exit_code_two(self, asked, arguments, named):
-        result = run("breakdown", *arguments)
-        assert result.exit_code == 2
-        assert named in result.output
-        assert "Traceback" not in result.output
-        assert not asked
-
-    def test_output_must_not_be_a_file(self, asked, tmp_path):
-        (tmp_path / "file").write_text("")
-        assert run("breakdown", "--output", str(tmp_path / "file")).exit_code == 2
-
-
 @pytest.fixture
 def machine(monkeypatch):
     """A machine that is not measured, and whether it was asked to be measured anew."""
@@ -128,12 +91,11 @@ def machine(monkeypatch):
 
 class TestPlan:
     def test_it_shows_the_table_the_choice_and_how_far_each_goes(self, machine):
-        result = run("plan", "--rows", "1000", "--features", "10")
-        assert result.exit_code == 0, result.output
-        assert "linear regression, 1,000 rows x 10 features, float32" in result.output
-        (marked,) = [line for line in result.output.splitlines() if line.startswith("*")]
+        told = shown("plan", "--rows", "1000", "--features", "10")
+        assert "linear regression, 1,000 rows x 10 features, float32" in told
+        (marked,) = [line for line in told.splitlines() if line.startswith("*")]
         assert "DerivativeMethod()" in marked
-        *_, last = result.output.split("\n\n")
+        *_, last = told.split("\n\n")
         sentence = " ".join(last.split())
         assert sentence.startswith("With 100 rows a feature and 24 GB of memory, data included")
         assert "the derivative method can solve" in sentence
@@ -141,61 +103,50 @@ class TestPlan:
         assert machine == [False]
 
     def test_eight_billion_rows_are_refused_in_words(self, machine):
-        result = run("plan", "--rows", "8000000000", "--features", "1000000")
-        assert result.exit_code == 0
-        assert not any(line.startswith("*") for line in result.output.splitlines())
-        assert "no method fits" in result.output
+        told = shown("plan", "--rows", "8000000000", "--features", "1000000")
+        assert not any(line.startswith("*") for line in told.splitlines())
+        assert "no method fits" in told
 
     def test_options_reach_the_plan(self, machine):
-        result = run("plan", "--rows", "500", "--features", "20", "--outputs", "3", "--dtype",
-                             "f64", "--l2", "0.5", "--json")  # fmt: skip
-        problem = json.loads(result.output)["problem"]
-        assert problem["data_dtype"] == problem["compute_dtype"] == "float64"
-        assert problem["data_bytes"] == 8 * 500 * 23
-        assert (problem["outputs"], problem["has_penalty"]) == (3, True)
-        long, short = (
-            json.loads(run("plan", "--rows", "5", "--features", "2", "--dtype", dtype, "--json")
-                       .output)["problem"]
-            for dtype in ("bfloat16", "bf16")
-        )  # fmt: skip
+        def problem(*options):
+            return json.loads(shown("plan", "--features", "2e1", "--json", *options))["problem"]
+
+        told = problem("--rows", "500", "--outputs", "3", "--dtype", "f64", "--l2", "0.5")
+        assert told["data_dtype"] == told["compute_dtype"] == "float64"
+        assert told["data_bytes"] == 8 * 500 * 23
+        assert (told["outputs"], told["has_penalty"]) == (3, True)
+        long, short = (problem("--rows", "5", "--dtype", name) for name in ("bfloat16", "bf16"))
         assert long == short
-        assert long["data_bytes"] == 2 * 5 * 3
+        assert long["data_bytes"] == 2 * 5 * 21
+        for rows in ("1000", "1e3", "1_000", "1,000"):
+            told = problem("--rows", rows)
+            assert (told["rows"], told["features"]) == (1000, 20)
 
     def test_the_machine_alone_and_with_a_plan(self, machine):
-        result = run("plan", "--machine", "--recalibrate")
-        assert result.exit_code == 0
+        told = shown("plan", "--machine", "--recalibrate")
         for expected in ("abacus", "matrix products, float64", "GB/s", "Gflop/s", "not measured"):
-            assert expected in result.output
+            assert expected in told
         assert machine == [True]
-        assert json.loads(run("plan", "--machine", "--json").output)["kind"] == "abacus"
-        result = run("plan", "--machine", "--rows", "100", "--features", "10")
-        assert "abacus" in result.output
-        assert "DerivativeMethod()" in result.output
+        assert json.loads(shown("plan", "--machine", "--json"))["kind"] == "abacus"
+        told = shown("plan", "--machine", "--rows", "100", "--features", "10")
+        assert "abacus" in told
+        assert "DerivativeMethod()" in told
 
     def test_devices_that_are_not_here(self, machine):
-        result = run("plan", "--rows", "1e9", "--features", "8192", "--device", "v5p:8x8x8")
-        assert result.exit_code == 0, result.output
-        assert "linear regression, 1,000,000,000 rows x 8,192 features" in result.output
-        assert "512 x TPU v5p" in result.output
-        assert "sharded by rows" in result.output
-        assert "  links  " in result.output
-        assert "on v5p:8x8x8 has" in " ".join(result.output.split())
-        assert not machine  # nothing is measured
-
-    def test_the_figures_of_devices_that_are_not_here(self, machine):
-        result = run("plan", "--machine", "--device", "8xh100")
-        assert result.exit_code == 0, result.output
+        told = shown("plan", "--rows", "1e9", "--features", "8192", "--device", "v5p:8x8x8")
+        for expected in (
+            "linear regression, 1,000,000,000 rows x 8,192 features", "512 x TPU v5p",
+            "sharded by rows", "  links  ",
+        ):  # fmt: skip
+            assert expected in told
+        assert "on v5p:8x8x8 has" in " ".join(told.split())
+        told = shown("plan", "--machine", "--device", "8xh100")
         for expected in ("8 x NVIDIA H100", "datasheet", "3.35 TB/s", "450 GB/s", "72 GB"):
-            assert expected in result.output
-        assert "cores" not in result.output
-        content = json.loads(run("plan", "--machine", "--device", "h200", "--json").output)
-        assert content["name"] == "h200"
-        assert not machine
-
-    @pytest.mark.parametrize("rows", ["1000", "1e3", "1_000", "1,000"])
-    def test_numbers_are_written_in_many_ways(self, machine, rows):
-        problem = json.loads(run("plan", "--rows", rows, "--features", "1e1", "--json").output)
-        assert (problem["problem"]["rows"], problem["problem"]["features"]) == (1000, 10)
+            assert expected in told
+        assert "cores" not in told
+        told = json.loads(shown("plan", "--machine", "--device", "h200", "--json"))
+        assert told["name"] == "h200"
+        assert not machine  # nothing is measured
 
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
     def test_exact_asks_the_compiler(self, machine, monkeypatch, dtype):
@@ -209,75 +160,90 @@ class TestPlan:
             importlib.import_module("jaxdescent.plan")._Compiler, "reserved", reserved
         )
         arguments = ("--rows", "1000", "--features", "10", "--outputs", "2", "--dtype", dtype)
-        result = run("plan", *arguments, "--exact")
-        assert result.exit_code == 0, result.output
-        assert "compiled" in result.output
-        assert "12.3 MB" in result.output
+        told = shown("plan", *arguments, "--exact")
+        assert "compiled" in told
+        assert "12.3 MB" in told
         assert asked[0].X.shape == (1000, 10)
         assert str(asked[0].y.dtype) == dtype
-        plain = json.loads(run("plan", *arguments, "--json").output)
-        exact = json.loads(run("plan", *arguments, "--json", "--exact").output)
+        plain = json.loads(shown("plan", *arguments, "--json"))
+        exact = json.loads(shown("plan", *arguments, "--json", "--exact"))
         assert plain["problem"] == exact["problem"]
 
     def test_exact_says_what_to_install(self, machine, monkeypatch):
         monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-        result = run("plan", "--rows", "8", "--features", "2", "--device", "v6e", "--exact")
-        assert result.exit_code == 2
-        assert "pip install libtpu" in result.output
+        arguments = ("--rows", "8", "--features", "2", "--device", "v6e", "--exact")
+        assert "pip install libtpu" in refused("plan", *arguments)
 
-    def test_the_picture_is_written(self, machine, tmp_path):
+    def test_the_picture_is_written_as_a_whole_or_not_at_all(self, machine, tmp_path, monkeypatch):
         path = tmp_path / "plan.png"
-        result = run("plan", "--rows", "100", "--features", "10", "--plot", str(path))
-        assert result.exit_code == 0, result.output
+        arguments = ("plan", "--rows", "100", "--features", "10", "--plot", path)
+        shown(*arguments)
         assert path.read_bytes()[1:4] == b"PNG"
-
-    def test_on_a_full_disk_no_half_picture_is_left(self, machine, tmp_path, monkeypatch):
-        def savefig(figure, path, **options):
-            path.write_bytes(b"half")
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        monkeypatch.setattr("matplotlib.figure.Figure.savefig", savefig)
-        path = tmp_path / "plan.png"
-        result = run("plan", "--rows", "100", "--features", "10", "--plot", str(path))
-        assert result.exit_code == 2
-        assert result.stderr == f"Error: {path} cannot be written: No space left on device.\n"
+        path.unlink()
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", half_a_picture)
+        said = f"Error: {path} cannot be written: No space left on device.\n"
+        assert refused(*arguments) == said
         assert list(tmp_path.iterdir()) == []
 
-    @pytest.mark.parametrize(
-        ("arguments", "named"),
-        [
-            ([], "--rows"),
-            (["--rows", "5"], "--features"),
-            (["--features", "5"], "--rows"),
-            (["--machine", "--rows", "5"], "--features"),
-            (["--machine", "--plot", "a.png"], "--rows"),
-            (["--rows", "0", "--features", "5"], "--rows"),
-            (["--rows", "1.5", "--features", "5"], "a whole number from 1 to"),
-            (["--rows", "1e400", "--features", "5"], "a whole number from 1 to"),
-            (["--rows", "many", "--features", "5"], "a number such as 1000 or 1e9"),
-            (["--rows", "5", "--features", "inf"], "--features"),
-            (["--exact", "--machine"], "--rows"),
-            (["--rows", "5", "--features", "5", "--device", "abacus"], "no device is called"),
-            (["--rows", "5", "--features", "5", "--device", "v5e:16"], "write v5e:2x2"),
-            (["--machine", "--device", "h100", "--recalibrate"], "a device of this host"),
-            (["--rows", "5", "--features", "5", "--density", "0.1"], "what a sparse X costs"),
-            (["--rows", "5", "--features", "5", "--density", "0"], "above 0 and at most 1"),
-            (["--rows", "5", "--features", "5", "--density", "2"], "above 0 and at most 1"),
-            (["--rows", "5", "--features", "5", "--l2", "-1"], "at least 0 and finite"),
-            (["--rows", "5", "--features", "5", "--l2", "nan"], "at least 0 and finite"),
-            (["--rows", "5", "--features", "5", "--dtype", "int8"], "bfloat16"),
-            (["--rows", "5", "--features", "5", "--outputs", "0"], "--outputs"),
-            (["--rows", "5", "--features", "5", "--device", "tpu"], "finds no tpu"),
-            (["--rows", "5", "--features", "5", "--plot", "a.txt"], ".png"),
-            (["--rows", "5", "--features", "5", "--plot", "nowhere/a.png"], "nowhere"),
-        ],
-    )
-    def test_what_is_wrong_is_named_with_exit_code_two(self, machine, arguments, named):
-        result = run("plan", *arguments)
-        assert result.exit_code == 2
-        assert named in result.output
-        assert "Traceback" not in result.output
-        assert not machine
+
+WRONG = {
+    "breakdown": [
+        (["--output", __file__], "--output"),
+        (["--part", "7"], "--part"),
+        (["--part", "two"], "--part"),
+        (["--budget", "-1"], "positive number of seconds"),
+        (["--budget", "nan"], "positive number of seconds"),
+        (["--dtype", "int8"], "bfloat16"),
+        (["--device", "abacus"], "--device"),
+        (["--device", "tpu"], "finds no tpu"),
+        (["--params", "0"], "--params"),
+        (["--seed", "-1"], "--seed"),
+        (["--part", "2", "--dtype", "float32"], "belongs to part 3"),
+        (["--part", "1", "--params", "10"], "belongs to part 3"),
+        (["--part", "4", "--all"], "belongs to part 3"),
+        (["--part", "2", "--checkpoint", "run"], "belongs to part 3"),
+        (["--part", "3", "--resume"], "needs --checkpoint FOLDER"),
+        (["--quick", "--thorough"], "contradicts --quick"),
+        (["--fast"], "--fast"),
+    ],
+    "plan": [
+        ([], "--rows"),
+        (["--rows", "5"], "--features"),
+        (["--features", "5"], "--rows"),
+        (["--machine", "--rows", "5"], "--features"),
+        (["--machine", "--plot", "a.png"], "--rows"),
+        (["--rows", "0", "--features", "5"], "--rows"),
+        (["--rows", "1.5", "--features", "5"], "a whole number from 1 to"),
+        (["--rows", "1e400", "--features", "5"], "a whole number from 1 to"),
+        (["--rows", "many", "--features", "5"], "a number such as 1000 or 1e9"),
+        (["--rows", "5", "--features", "inf"], "--features"),
+        (["--exact", "--machine"], "--rows"),
+        (["--rows", "5", "--features", "5", "--device", "abacus"], "no device is called"),
+        (["--rows", "5", "--features", "5", "--device", "v5e:16"], "write v5e:2x2"),
+        (["--machine", "--device", "h100", "--recalibrate"], "a device of this host"),
+        (["--rows", "5", "--features", "5", "--density", "0.1"], "what a sparse X costs"),
+        (["--rows", "5", "--features", "5", "--density", "0"], "above 0 and at most 1"),
+        (["--rows", "5", "--features", "5", "--density", "2"], "above 0 and at most 1"),
+        (["--rows", "5", "--features", "5", "--l2", "-1"], "at least 0 and finite"),
+        (["--rows", "5", "--features", "5", "--l2", "nan"], "at least 0 and finite"),
+        (["--rows", "5", "--features", "5", "--dtype", "int8"], "bfloat16"),
+        (["--rows", "5", "--features", "5", "--outputs", "0"], "--outputs"),
+        (["--rows", "5", "--features", "5", "--device", "tpu"], "finds no tpu"),
+        (["--rows", "5", "--features", "5", "--plot", "a.txt"], ".png"),
+        (["--rows", "5", "--features", "5", "--plot", "nowhere/a.png"], "nowhere"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "named"),
+    [(command, *case) for command, cases in WRONG.items() for case in cases],
+)
+def test_what_is_wrong_is_named_with_exit_code_two(asked, machine, command, arguments, named):
+    told = refused(command, *arguments)
+    assert named in told
+    assert "Traceback" not in told
+    assert asked == machine == []
 
 
 WITHOUT_JAX = """
@@ -294,7 +260,7 @@ finally:
 
 class TestBeforeJAXIsImported:
     @pytest.mark.parametrize(
-        ("arguments", "code", "shown"),
+        ("arguments", "code", "said"),
         [
             (["--help"], 0, "breakdown"),
             (["--version"], 0, f"jaxdescent {importlib.metadata.version('jaxdescent')}\n"),
@@ -305,21 +271,21 @@ class TestBeforeJAXIsImported:
             (["plan", "--rows", "many"], 2, "a number such as 1000 or 1e9"),
         ],
     )
-    def test_help_and_what_is_mistyped_are_shown(self, arguments, code, shown):
+    def test_help_and_what_is_mistyped_are_shown(self, arguments, code, said):
         done = ran(WITHOUT_JAX, *arguments)
         assert done.returncode == code, done.stderr
-        assert shown in done.stdout + done.stderr
+        assert said in done.stdout + done.stderr
         assert "Traceback" not in done.stderr
 
     @pytest.mark.parametrize("command", ["fit", "predict", "inspect", "scale", "breakdown", "plan"])
     def test_help_has_two_examples_and_flags_without_a_type(self, command):
-        shown = run(command, "--help", width=120).stdout
-        examples = re.findall(rf"^ jaxdescent ({command} .*\S)\s*$", shown, re.MULTILINE)
+        told = shown(command, "--help", width=120)
+        examples = re.findall(rf"^ jaxdescent ({command} .*\S)\s*$", told, re.MULTILINE)
         assert len(examples) == 2
-        assert "<bool>" not in shown
+        assert "<bool>" not in told
         for example in examples:  # the options are the command's own
             own = re.findall(r"--[\w-]+", example)
-            assert all(re.search(rf"{each}\b", shown.split("For example")[0]) for each in own)
+            assert all(re.search(rf"{each}\b", told.split("For example")[0]) for each in own)
 
     @pytest.mark.parametrize(
         ("command", "options"),
@@ -333,12 +299,12 @@ class TestBeforeJAXIsImported:
         ],
     )  # fmt: skip
     def test_help_names_every_option(self, command, options):
-        shown = run(command, "--help").stdout
-        assert all(f"--{option}" in shown for option in options.split())
+        told = shown(command, "--help")
+        assert all(f"--{option}" in told for option in options.split())
 
     def test_options_of_a_fit_are_in_groups(self):
-        shown = run("fit", "--help", width=120).stdout
-        titles = re.findall(r"^╭─ ([A-Z][a-z -]*\w) ─", shown, re.MULTILINE)
+        told = shown("fit", "--help", width=120)
+        titles = re.findall(r"^╭─ ([A-Z][a-z -]*\w) ─", told, re.MULTILINE)
         assert titles[2:] == [
             "Columns and rows", "The fit", "Interruptions", "Held-out rows",
             "What is kept and shown", "Several processes",
@@ -355,24 +321,36 @@ class TestBeforeJAXIsImported:
         (line,) = done.stderr.splitlines()
         assert f"needs {module}, which is not installed: pip install 'jaxdescent[cli]'" in line
 
-    @pytest.mark.parametrize("module", ["typer.main", "jax._src.core", "jaxdescent.fit.fitting"])
-    def test_ctrl_c_is_a_line_whatever_is_imported(self, module, tmp_path):
+    @pytest.mark.skipif(os.name != "posix", reason="signals")
+    @pytest.mark.parametrize(
+        ("module", "number"),
+        [
+            ("typer.main", signal.SIGINT),
+            ("jax._src.core", signal.SIGINT),
+            ("jaxdescent.fit.fitting", signal.SIGINT),
+            ("", signal.SIGINT),
+            ("", signal.SIGTERM),
+        ],
+    )
+    def test_a_signal_is_a_line_whatever_is_imported(self, module, number, tmp_path):
         program = f"""
 import os, signal, sys
 
-class CtrlC:
+class Signal:
     def find_spec(self, name, path, target=None):
-        if name == {module!r}:
-            os.kill(os.getpid(), signal.SIGINT)
+        if name == {module!r} or not {module!r}:
+            os.kill(os.getpid(), {int(number)})
 
-# A shell's background jobs are born deaf to it, and so are their children.
+# A shell's background jobs are born deaf to Ctrl-C, and so are their children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.meta_path.insert(0, CtrlC())
 from jaxdescent.cli import main
+heavy = {{"typing", "typer", "jaxdescent.cli.commands", "numpy"}} & set(sys.modules)
+assert heavy <= {{"typing"}}, heavy
+sys.meta_path.insert(0, Signal())
 main()
 """
         done = ran(program, "fit", str(tmp_path), "--target", "y")
-        assert (done.returncode, done.stderr) == (130, "Interrupted.\n")
+        assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
 
 
 def test_numbers_of_files_are_read_without_pandas(tmp_path):
@@ -388,26 +366,6 @@ assert "pandas" not in sys.modules
 """
     done = ran(program, str(tmp_path / "d.csv"))
     assert (done.stdout, done.stderr) == ("[[1.0, 3.0], [2.5, 4.5]]\n", "")
-
-
-@pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_counts_before_anything_is_imported(number, tmp_path):
-    program = f"""
-import os, signal, sys
-
-class Signal:
-    def find_spec(self, name, path, target=None):
-        os.kill(os.getpid(), {int(number)})
-
-from jaxdescent.cli import main
-heavy = {{"typing", "typer", "jaxdescent.cli.commands", "numpy"}} & set(sys.modules)
-assert heavy <= {{"typing"}}, heavy
-sys.meta_path.insert(0, Signal())
-main()
-"""
-    done = ran(program, "fit", str(tmp_path), "--target", "y")
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
@@ -450,10 +408,6 @@ def terminated_in_c():
     raise SystemError("returned a result with an exception set")
 
 
-def test_ctrl_c_in_a_module_of_c_is_no_error_of_its_own(capsys):
-    assert_interrupted(terminated_in_c, capsys)
-
-
 def test_a_command_that_tells_of_its_interruption_is_not_told_of_again(capsys):
     def work():
         try:
@@ -466,12 +420,8 @@ def test_a_command_that_tells_of_its_interruption_is_not_told_of_again(capsys):
 
 
 def test_an_interrupt_that_a_callback_turned_into_an_error_is_not_lost(capsys):
-    class Callback:
-        def __del__(self):
-            terminated_in_c()
-
     def work():
-        Callback()
+        Calling(terminated_in_c)
         for _ in range(200):
             time.sleep(0.01)
 
@@ -482,39 +432,58 @@ def test_an_interrupt_that_a_callback_turned_into_an_error_is_not_lost(capsys):
         signal.signal(signal.SIGINT, before)
 
 
-def test_a_signal_while_a_lost_interrupt_is_told_of_prints_no_traceback(capsys):
-    class Lost(Exception):
-        @property
-        def __cause__(self):  # looked at by the hook for errors that Python drops
-            os.kill(os.getpid(), signal.SIGTERM)
-            return KeyboardInterrupt()
+class Calling:
+    """Calls a function when it is deleted, whose errors Python drops."""
 
-    class Callback:
-        def __del__(self):
-            raise Lost
+    def __init__(self, function):
+        self.function = function
 
-    def work():
-        Callback()
-        time.sleep(10)
+    def __del__(self):
+        self.function()
 
+
+class Lost(Exception):
+    @property
+    def __cause__(self):  # looked at by the hook for errors that Python drops
+        os.kill(os.getpid(), signal.SIGTERM)
+        return KeyboardInterrupt()
+
+
+def lost_and_signalled_again():
+    def lose():
+        raise Lost
+
+    Calling(lose)
+    time.sleep(10)
+
+
+def lost_before_an_error():
+    Calling(terminate)
+    raise SystemError("returned a result with an exception set")
+
+
+def lost_in_the_garbage_collector():
+    def interrupt(phase, info):
+        gc.callbacks.remove(interrupt)
+        raise KeyboardInterrupt
+
+    gc.callbacks.append(interrupt)
+    gc.collect()
+    for _ in range(600):
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        terminated_in_c,
+        lost_and_signalled_again,
+        lost_before_an_error,
+        lost_in_the_garbage_collector,
+    ],
+)
+def test_an_interrupt_is_one_whatever_became_of_it(work, capsys):
     assert_interrupted(work, capsys)
-
-
-def test_an_error_behind_an_interrupt_that_a_callback_lost_is_the_interrupts(capsys):
-    class Callback:
-        def __del__(self):
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(10)
-
-    def work():
-        with failing_in_one_line("jaxdescent"):
-            Callback()
-            raise SystemError("returned a result with an exception set")
-
-    with pytest.raises(Exit) as ended:
-        work()
-    assert ended.value.exit_code == 130
-    assert capsys.readouterr().err == "Interrupted: nothing was written.\n"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
@@ -619,36 +588,3 @@ def test_a_full_disk_under_the_output_is_told_in_one_line(option):
         done = subprocess.run(command, check=False, stdout=full, stderr=subprocess.PIPE)
     line = b"Error: the output cannot be written: No space left on device.\n"
     assert (done.returncode, done.stderr) == (2, line)
-
-
-def test_ctrl_c_in_a_callback_of_the_garbage_collector_is_not_lost(capsys):
-    def interrupt(phase, info):
-        gc.callbacks.remove(interrupt)
-        raise KeyboardInterrupt
-
-    def work():
-        gc.callbacks.append(interrupt)
-        gc.collect()
-        for _ in range(600):
-            time.sleep(0.1)
-
-    assert_interrupted(work, capsys)
-
-
-class TestCommand:
-    @pytest.mark.slow
-    def test_python_m_runs_it_in_a_process_of_its_own(self, tmp_path):
-        done = subprocess.run(
-            [sys.executable, "-m", "jaxdescent", "breakdown", "--part", "1", "--device", "cpu",
-             "--output", str(tmp_path / "one")],
-            capture_output=True,
-            text=True,
-            check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        assert done.stderr == ""
-        assert "f'(x) = 4x" in done.stdout
-        written = json.loads((tmp_path / "one" / "breakdown.json").read_text())
-        assert written["parts"]["1"]["iterations"] == 1000
-        assert written["machine"]["platform"] == "cpu"
-        assert not (tmp_path / "one" / "breakdown.png").exists()

@@ -17,10 +17,10 @@ from jax.experimental.compilation_cache import compilation_cache as of_jax
 
 import jaxdescent as jd
 from jaxdescent import compilation_cache
-from jaxdescent.calls import programs
 from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.machine import host
 from tests.commands import COMMAND, run, started
+from tests.compilations import forget_programs
 
 SETTINGS = (
     "jax_compilation_cache_dir",
@@ -30,12 +30,6 @@ SETTINGS = (
 
 EVENTS = collections.Counter()
 jax.monitoring.register_event_listener(lambda event, **_: EVENTS.update([event]))
-
-
-def forget_programs():
-    """As in a process that begins."""
-    programs._compiled.cache_clear()
-    jax.clear_caches()
 
 
 @pytest.fixture
@@ -77,30 +71,27 @@ def solved(X, y):
     return np.asarray(done.params["weights"])
 
 
+def in_chunks(X, y):
+    """A run whose memory is taken over by each of its chunks."""
+    start = np.zeros(X.shape[1], np.float32)
+    done = jd.run(
+        lambda p, X, y: jnp.sum((X @ p - y) ** 2), start, args=(X, y), max_iterations=40, chunk=10
+    )
+    return np.asarray(done.params)
+
+
 @pytest.mark.slow
-def test_another_process_uses_the_program_and_has_the_same_bits(folder, rng):
+@pytest.mark.parametrize("descend", [solved, in_chunks])
+def test_another_process_uses_the_program_and_has_the_same_bits(folder, rng, descend):
     X, y = data(rng)
-    first = solved(X, y)
+    first = descend(X, y)
     written, known = entries(folder), hits()
     assert written
     forget_programs()
-    np.testing.assert_array_equal(solved(X, y), first)
+    np.testing.assert_array_equal(descend(X, y), first)
     assert hits() > known
     assert entries(folder) == written
-    np.testing.assert_allclose(solved(X, 2 * y), 2 * first, atol=1e-5)  # data are its inputs
-
-
-@pytest.mark.slow
-def test_a_run_in_chunks_whose_memory_is_taken_over_has_the_same_bits(folder):
-    def descend():
-        p = np.linspace(-1, 1, 20).astype(np.float32)
-        done = jd.run(lambda p: jnp.sum((p - 1) ** 4), p, max_iterations=40, chunk=10)
-        return np.asarray(done.params)
-
-    first, known = descend(), hits()
-    forget_programs()
-    np.testing.assert_array_equal(descend(), first)
-    assert hits() > known
+    np.testing.assert_allclose(descend(X, 2 * y), 2 * first, atol=1e-4)  # data are its inputs
 
 
 @pytest.mark.slow
@@ -244,7 +235,6 @@ def test_the_folder_must_be_a_path(folder):
 
 @pytest.mark.slow
 def test_commands_that_run_at_once_share_their_programs(settings, tmp_path, rng, monkeypatch):
-    pytest.importorskip("typer")
     rows = np.column_stack([rng.normal(size=(60, 2)), rng.normal(size=60)])
     np.savetxt(tmp_path / "d.csv", rows, delimiter=",", header="a,b,y", comments="")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -65,12 +65,9 @@ Result: CONVERGED after 1,234 iterations, 1 evaluation
   suboptimality  3e-12 ({jd.Evidence.RATE.explanation})
   params         float32[2]  [1, -2.5]
 """)
-
-
-@pytest.mark.parametrize(("code", "name"), [(0, "RUNNING"), (99, "status 99")])
-def test_a_status_that_is_no_end_is_named_too(code, name):
-    shown = repr(result_with(jnp.ones(2), status=jnp.int32(code)))
-    assert shown.startswith(f"Result: {name} after 1,234 iterations")
+    for code, name in ((0, "RUNNING"), (99, "status 99")):  # which are no ends
+        shown = repr(result_with(jnp.ones(2), status=jnp.int32(code)))
+        assert shown.startswith(f"Result: {name} after 1,234 iterations")
 
 
 def test_leaves_are_shown_by_path_dtype_shape_and_range():
@@ -226,7 +223,7 @@ Result of 1,000 descents: 995 CONVERGED, 4 MAX_ITERATIONS, 1 NON_FINITE
 """)
 
 
-def test_a_batch_that_converged_shows_the_largest_suboptimality():
+def test_a_batch_that_converged_shows_the_largest_suboptimality_if_it_has_members():
     shape = (2, 3)
     suboptimality = jnp.arange(6.0).reshape(shape)
     constant = {
@@ -236,15 +233,9 @@ def test_a_batch_that_converged_shows_the_largest_suboptimality():
     shown = lines(repr(result_with(jnp.ones(shape), **constant, suboptimality=suboptimality)))
     assert shown[0] == "Result of 6 descents: all CONVERGED"
     assert shown[2].split()[1:4] == ["[1,", "2]", "CONVERGED:"]
-
-
-def test_an_empty_batch_is_shown():
-    empty = jnp.zeros(0)
-    names = [
-        name for name in jd.Result._fields if name not in ("state", "history", "params", "ended_by")
-    ]
-    changes = {name: empty.astype(jnp.int32) for name in names}
-    assert repr(result_with(empty, **changes)).startswith("Result of 0 descents: none")
+    nothing = {name: jnp.zeros(0, jnp.int32) for name in [*constant, "suboptimality"]}
+    nothing |= {"gradient_norm": jnp.zeros(0, jnp.int32), "scale": jnp.zeros(0, jnp.int32)}
+    assert repr(result_with(jnp.zeros(0), **nothing)).startswith("Result of 0 descents: none")
 
 
 # Arrays that cannot be read
@@ -338,15 +329,11 @@ def test_huge_arrays_have_no_range(monkeypatch):
 
 
 def test_arrays_whose_computation_fails_are_shown():
+    def fails(*_, **__):
+        raise RuntimeError("the computation failed")
+
     class Broken(np.ndarray):
-        def __array__(self, *args, **kwargs):
-            raise RuntimeError("the computation failed")
-
-        def tolist(self):
-            raise RuntimeError("the computation failed")
-
-        def min(self, *args, **kwargs):
-            raise RuntimeError("the computation failed")
+        __array__ = tolist = min = fails
 
     broken = np.ones(3).view(Broken)
     assert "float64[3]" in repr(result_with({"x": broken}))
@@ -459,7 +446,7 @@ def test_nothing_raises_whatever_the_leaves_are(params, other):
 # Notebooks
 
 
-def test_html_is_escaped():
+def test_html_is_escaped_and_has_the_numbers_of_the_text():
     params = {"<script>x</script>": jnp.ones(3), "a&b": jnp.ones(3)}
     shown = result_with(params)._repr_html_()
     assert "<script" not in shown
@@ -467,9 +454,6 @@ def test_html_is_escaped():
     assert "a&amp;b" in shown
     certificate = jd.Certificate("minimum", 1e-9, 1.0, 2.0, "<b>proof</b>")
     assert "&lt;b&gt;proof&lt;/b&gt;" in certificate._repr_html_()
-
-
-def test_html_has_the_numbers_of_the_text():
     result = result_with({"x": jnp.arange(9.0)})
     parser = TagCounter()
     parser.feed(result._repr_html_())

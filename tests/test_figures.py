@@ -11,7 +11,7 @@ import jaxdescent as jd
 from benchmarks.harness import records
 from benchmarks.report import table
 from benchmarks.studies import plan as study
-from tests.commands import run
+from tests.commands import shown
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -42,6 +42,21 @@ def agrees(figure, value):
     scale = float(f"1{power or ''}") * UNITS[unit]
     half = 0.5 * 10.0 ** -len(digits.partition(".")[2])
     return abs(float(digits.replace(",", "")) - value / scale) <= half * (1 + 1e-9)
+
+
+def assert_agree(figures, values):
+    for figure, value in zip(figures, values, strict=True):
+        assert agrees(figure, value), (figure, value)
+
+
+def assert_agree_in(text, patterns):
+    """That what each pattern finds in a text agrees with its value."""
+    for pattern, value in patterns.items():
+        assert agrees(re.search(pattern, text)[1], value), pattern
+
+
+def results(name):
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
 
 
 def test_figures_are_read_as_they_are_rounded():
@@ -83,8 +98,7 @@ def test_the_speed_of_eight_billion_is_that_of_the_stored_run():
     assert len(rows) == len(names)
     for label, time, ratio in rows:
         value = seconds["sum of x^2", names[label.replace("`", "")]]
-        assert agrees(time, value), label
-        assert agrees(ratio, step / value), label
+        assert_agree([time, ratio], [value, step / value])
     [limits] = [
         line
         for line in records.read(RESULTS / "bench.jsonl")
@@ -93,8 +107,8 @@ def test_the_speed_of_eight_billion_is_that_of_the_stored_run():
     moved, update = re.search(
         r"reads and writes (\d+ GB)/s, .* reached (\d+) in", MEASURED
     ).groups()
-    assert agrees(moved, 2 * 2 * 159_391_744 / step)
-    assert agrees(f"{update} GB", limits["update_bytes_per_second"])
+    values = [2 * 2 * 159_391_744 / step, limits["update_bytes_per_second"]]
+    assert_agree([moved, f"{update} GB"], values)
 
 
 PEERS = {
@@ -124,22 +138,20 @@ def test_the_speed_of_regressions_is_that_of_the_stored_run():
         own = min(value for who, value in of_case.items() if who.startswith("jaxdescent"))
         assert of_case[f"jaxdescent: {method}"] == own
         assert of_case[PEERS[peer]] == best
-        assert agrees(ours, own), label
-        assert agrees(theirs, best), label
-        assert agrees(ratio, best / own), label
+        assert_agree([ours, theirs, ratio], [own, best, best / own])
     sentence = MEASURED[MEASURED.index("Without a method `minimize` took") :].splitlines()[0]
-    for figure, of in {
+    cases = {
         "ill-conditioned one": "ill-conditioned tall",
         "path": "ridge path",
         "fat one": "fat",
         "tall one": "dense tall",
         "square one": "dense square",
         "64 outputs": "64 outputs",
-    }.items():
-        found = re.search(rf"([\d.]+ s) for (the )?{figure}", sentence)[1]
-        assert agrees(found, seconds[of, "jaxdescent: default"]), figure
-    by_solve = re.search(r"([\d.]+ s) by the derivative method", sentence)[1]
-    assert agrees(by_solve, seconds["ill-conditioned tall", "jaxdescent: DerivativeMethod()"])
+    }
+    by_solve = seconds["ill-conditioned tall", "jaxdescent: DerivativeMethod()"]
+    patterns = {rf"([\d.]+ s) for (?:the )?{name}": case for name, case in cases.items()}
+    patterns = {name: seconds[case, "jaxdescent: default"] for name, case in patterns.items()}
+    assert_agree_in(sentence, patterns | {r"([\d.]+ s) by the derivative method": by_solve})
 
 
 @pytest.fixture(scope="module")
@@ -167,9 +179,8 @@ def test_the_breakdown_of_the_derivative_method_is_that_of_the_stored_run(breakd
             if not seconds or "X itself" in seconds:
                 continue
             line = found[group, unknowns, method]
-            assert agrees(seconds, line["seconds"]), (n, method)
             held = line["peak_bytes" if "peak_bytes" in line else "predicted_bytes"]
-            assert agrees(memory, held), (n, method)
+            assert_agree([seconds, memory], [line["seconds"], held])
     assert len(rows) == 9
 
 
@@ -180,44 +191,36 @@ def distance_in(proof):
 def test_the_eight_billion_are_those_of_the_stored_run(breakdown):
     separable, tied, free = table_below(MEASURED, "At the other end, the same run descended")
     run = breakdown["3"]["independent"]
-    assert agrees(separable[0], run["unknowns"])
-    assert agrees(separable[2], run["iterations"])
-    assert agrees(separable[3], run["seconds_total"])
-    assert agrees(separable[4], run["peak_over_params"])
-    equal, sampled = re.findall(r"[\d,]+", separable[5])[:2]
-    assert agrees(equal, run["bit_equal_to_replay"])
-    assert agrees(sampled, run["sampled_elements"])
+    names = "unknowns", "iterations", "seconds_total", "peak_over_params"
+    assert_agree([separable[0], *separable[2:5]], [run[name] for name in names])
+    names = "bit_equal_to_replay", "sampled_elements"
+    assert_agree(re.findall(r"[\d,]+", separable[5])[:2], [run[name] for name in names])
     run = breakdown["3"]["tied"]
-    assert agrees(tied[0], run["unknowns"])
-    assert agrees(tied[2], run["iterations"])
-    assert agrees(tied[3], run["seconds_descending"])
-    memory, largest = re.findall(r"[\d.]+ GB", tied[4])
-    assert agrees(memory, run["extra_peak_bytes"])
-    assert agrees(largest, run["largest_array_bytes"])
-    assert agrees(distance_in(tied[5]), run["distance_largest"])
+    names = "unknowns", "iterations", "seconds_descending", "extra_peak_bytes"
+    names += "largest_array_bytes", "distance_largest"
+    figures = [tied[0], *tied[2:4], *re.findall(r"[\d.]+ GB", tied[4]), distance_in(tied[5])]
+    assert_agree(figures, [run[name] for name in names])
     run = breakdown["3"]["matrix_free_regression"]
-    assert agrees(free[0], run["weights"])
-    assert agrees(free[2], run["iterations"])
-    assert agrees(free[3], run["seconds_descending"])
-    assert agrees(distance_in(free[5]), run["largest_error"])
+    names = "weights", "iterations", "seconds_descending", "largest_error"
+    assert_agree([free[0], *free[2:4], distance_in(free[5])], [run[name] for name in names])
 
 
 def test_the_regression_on_real_rows_is_that_of_the_stored_run(breakdown):
     run = breakdown["5"]
     text = MEASURED[MEASURED.index("Its last part is a regression") :].splitlines()[0]
-    for pattern, key in {
-        r"with ([\d,]+) = 2\^33 weights": "weights",
-        r"n-grams of ([\d,]+) lines": "rows",
-        r"([\d,]+) weights are touched": "touched_weights",
-        r"an R² of ([\d.]+)": "r2_held_out",
-        r"\((\d+) iterations": "iterations",
-        r"iterations, (\d+ s)": "seconds",
-    }.items():
-        assert agrees(re.search(pattern, text)[1], run[key]), key
+    patterns = {
+        r"with ([\d,]+) = 2\^33 weights": run["weights"],
+        r"n-grams of ([\d,]+) lines": run["rows"],
+        r"([\d,]+) weights are touched": run["touched_weights"],
+        r"an R² of ([\d.]+)": run["r2_held_out"],
+        r"\((\d+) iterations": run["iterations"],
+        r"iterations, (\d+ s)": run["seconds"],
+    }
+    assert_agree_in(text, patterns)
     text = (ROOT / "docs" / "designs.md").read_text(encoding="utf-8")
     text = text[text.index("`jaxdescent breakdown --part 5 --thorough` is") :].splitlines()[0]
     ngrams, shared = run["distinct_ngrams"], run["distinct_ngrams"] - run["touched_weights"]
-    for pattern, value in {
+    patterns = {
         r"of ([\d,]+) lines": run["rows"],
         r"with (\d+) n-grams": run["entries_a_row"],
         r"([\d,]+) weights are touched": run["touched_weights"],
@@ -228,8 +231,8 @@ def test_the_regression_on_real_rows_is_that_of_the_stored_run(breakdown):
         r"Of ([\d,]+) different": ngrams,
         r"n-grams (\d+) share": shared,
         r"columns ([\d,]+) would": ngrams - run["touched_at_20_bits"],
-    }.items():
-        assert agrees(re.search(pattern, text)[1], value), pattern
+    }
+    assert_agree_in(text, patterns)
 
 
 def test_fits_of_twenty_million_rows_are_those_of_the_stored_run():
@@ -239,10 +242,9 @@ def test_fits_of_twenty_million_rows_are_those_of_the_stored_run():
     of = {line["contender"]: line for line in lines}
     text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     rows = table_below(text, "`python -m benchmarks.studies.fit --full`")
-    for row, name in zip(rows, of, strict=True):
-        assert agrees(row[1], of[name]["process_seconds"]), name
-        assert agrees(row[2], of[name]["work_seconds"]), name
-        assert agrees(row[3], of[name]["peak_bytes"]), name
+    names = "process_seconds", "work_seconds", "peak_bytes"
+    for row, line in zip(rows, of.values(), strict=True):
+        assert_agree(row[1:4], [line[name] for name in names])
     assert of["jaxdescent"]["apart"] < 1e-12  # from NumPy's coefficients
 
 
@@ -250,7 +252,7 @@ def test_the_plan_is_what_the_stored_rates_give_today(monkeypatch):
     """Of a machine whose rates were measured before one of the problems of the study of plans."""
     # Sums go through memory where there are several devices: here they are one CPU's.
     monkeypatch.setattr(jax, "device_count", lambda *_: 1)
-    stored = json.loads((RESULTS / "plan.json").read_text(encoding="utf-8"))
+    stored = results("plan.json")
     machine = study.machine_of(stored["20,000 x 4,000 float32"])
     X, y = (jax.ShapeDtypeStruct(size, "float32") for size in ((200_000, 16_000), (200_000,)))
     plan = jd.plan(jd.LinearRegression(X, y), device=machine)
@@ -261,7 +263,7 @@ def test_the_plan_is_what_the_stored_rates_give_today(monkeypatch):
 def test_seconds_of_the_stored_runs_are_priced_within_the_promise(monkeypatch):
     """At each run's own number of iterations, from the rates that were measured beside it."""
     monkeypatch.setattr(jax, "device_count", lambda *_: 1)
-    stored = json.loads((RESULTS / "plan.json").read_text(encoding="utf-8"))
+    stored = results("plan.json")
     ratios = []
     for problem in study.PROBLEMS:
         if problem.name not in stored:
@@ -283,8 +285,6 @@ def test_seconds_of_the_stored_runs_are_priced_within_the_promise(monkeypatch):
 
 def test_the_first_fit_is_what_the_documents_table_gives_today(tmp_path, monkeypatch):
     """The table is made as docs/data.md says; of R² and RMSE six digits are shown."""
-    pytest.importorskip("polars")
-    pytest.importorskip("typer")
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     code = re.search(r"This writes a table.*?```python\n(.*?)```", text, re.DOTALL)[1]
@@ -292,15 +292,13 @@ def test_the_first_fit_is_what_the_documents_table_gives_today(tmp_path, monkeyp
     arguments = "fit homes.parquet --target price --categorical city --test 0.2 --memory 1GB"
     assert f"jaxdescent {arguments.replace(' --memory 1GB', '')}" in text
     arguments = arguments.replace("1GB", "6GB")  # this process holds what tests before left
-    ended = run(*arguments.split(), width=300)
-    assert ended.exit_code == 0, ended.output
+    told = " ".join(shown(*arguments.split(), width=300).split())
     block = text[text.index("price by 4 features") :]
-    shown = block[: block.index("  ...")].strip().splitlines()
-    for line in shown:
+    for line in block[: block.index("  ...")].strip().splitlines():
         kept = " ".join(line.split())
         if kept.startswith("suboptimality"):  # rounding, of the processor's own
             kept = kept.split(" of ")[1]
-        assert kept in " ".join(ended.output.split()), line
+        assert kept in told, line
 
 
 def test_the_table_of_benchmarks_is_that_of_the_stored_runs():
@@ -311,7 +309,7 @@ def test_the_table_of_benchmarks_is_that_of_the_stored_runs():
 
 
 def test_how_well_plans_predict_is_what_the_stored_problems_say(capsys):
-    stored = json.loads((RESULTS / "plan.json").read_text(encoding="utf-8"))
+    stored = results("plan.json")
     study.summarise([study.Row(**row) for entry in stored.values() for row in entry["rows"]])
     printed = table_below(capsys.readouterr().out.replace("100 %", "all"), "| | asked")
     taken = [row for row in printed if row[0].endswith("for the iterations taken")]

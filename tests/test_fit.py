@@ -4,19 +4,16 @@ import datetime
 import json
 import os
 import pathlib
+import re
 import warnings
 
 import numpy as np
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-pytest.importorskip("pyarrow")
-pytest.importorskip("typer")
-
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.metrics import r2_score
 
@@ -249,13 +246,21 @@ class TestHardNumbers:
         centred = time - time.mean()
         assert model.weights[0] == pytest.approx(centred @ y / (centred @ centred), rel=1e-9)
 
-    def test_dependent_columns_are_said_and_predictions_stand(self, X, y):
-        double = np.column_stack([X, X[:, 0], X[:, 1] - X[:, 3]])
-        model = jd.fit_model({"X": double, "y": y})
+    @pytest.mark.parametrize(
+        ("more", "said"),
+        [
+            (lambda X: [X[:, 0], X[:, 1] - X[:, 3]], "linearly dependent"),
+            (lambda X: [np.full(len(X), 0.1)], "x4 does not vary"),
+        ],
+    )
+    def test_columns_that_add_nothing_are_said_and_predictions_stand(self, X, y, more, said):
+        wide = np.column_stack([X, *more(X)])
+        model = jd.fit_model({"X": wide, "y": y})
         assert model.metrics["rank"] == 4
-        assert any("linearly dependent" in note for note in model.metrics["notes"])
+        assert any(said in note for note in model.metrics["notes"])
+        assert (model.weights[4] == 0) == ("vary" in said)
         expected = LinearRegression().fit(X, y)
-        np.testing.assert_allclose(model.predict({"X": double}), expected.predict(X), rtol=1e-8)
+        np.testing.assert_allclose(model.predict({"X": wide}), expected.predict(X), rtol=1e-8)
 
     def test_nearly_dependent_columns_are_said_to_hide_how_far_the_minimum_is(self, rng):
         a, small = rng.normal(size=(2, 2000))
@@ -278,13 +283,6 @@ class TestHardNumbers:
         assert model.weights[2] == 0
         fitted = A @ np.linalg.lstsq(A, y, rcond=None)[0]
         np.testing.assert_allclose(model.predict(data), fitted, rtol=1e-9)
-
-    def test_constant_columns_are_said_and_weigh_nothing(self, X, y):
-        wide = np.column_stack([X, np.full(len(X), 0.1)])
-        model = jd.fit_model({"X": wide, "y": y})
-        assert model.weights[4] == 0
-        assert model.metrics["rank"] == 4
-        assert any("x4 does not vary" in note for note in model.metrics["notes"])
 
     @pytest.mark.parametrize("options", [{"test": 0.3}, {"weights": "s"}])
     @pytest.mark.parametrize("method", ["direct", "cg"])
@@ -434,24 +432,18 @@ class TestRowsInMemory:
         monkeypatch.setattr(strategy, "MOST_COLUMNS", 2)
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("options", [{}, {"weights": "w"}, {"test": 0.3}])
-    def test_it_agrees_with_ridge(self, people, options):
-        out = ("w",) if "weights" not in options else ()
-        options = {"categorical": ("city",), "hashed": ("month",), "l2": 0.5, **options}
-        model = jd.fit_model(people, "pay", exclude=out, **options)
+    def test_it_agrees_with_ridge_on_held_out_rows_too(self, people):
+        options = {"categorical": ("city",), "hashed": ("month",), "l2": 0.5, "test": 0.3}
+        model = jd.fit_model(people, "pay", exclude=("w",), **options)
         assert "ConjugateGradient" in model.metrics["method"]
         assert model.metrics["status"] == "CONVERGED"
         features = np.hstack([people[["age"]].to_numpy(), dummies(people, "city", "month")])
-        test = is_held_out(0, len(people), options.get("test", 0.0), 0)
-        s = people["w"].to_numpy() if "weights" in options else np.ones(len(people))
-        target = people["pay"].to_numpy()
-        expected = Ridge(0.5).fit(features[~test], target[~test], s[~test])
+        test, target = is_held_out(0, len(people), 0.3, 0), people["pay"].to_numpy()
+        expected = Ridge(0.5).fit(features[~test], target[~test])
         np.testing.assert_allclose(model.predict(people), expected.predict(features), rtol=2e-4)
-        score = expected.score(features[~test], target[~test], s[~test])
-        assert model.metrics["train"]["r2"] == pytest.approx(score, abs=1e-5)
-        if "test" in options:
-            score = expected.score(features[test], target[test])
-            assert model.metrics["held_out"]["r2"] == pytest.approx(score, abs=1e-5)
+        for part, own in (("train", ~test), ("held_out", test)):
+            score = expected.score(features[own], target[own])
+            assert model.metrics[part]["r2"] == pytest.approx(score, abs=1e-5)
 
     def test_free_constants_are_said(self, people):
         model = jd.fit_model(people, "pay", exclude=("w",), categorical=("city", "month"))
@@ -472,6 +464,17 @@ class TestRowsInMemory:
         np.testing.assert_allclose(model.predict(whole), expected.predict(features), rtol=2e-4)
 
 
+def of_everything(rng):
+    """A table, and options by which its model has features of every kind."""
+    numbers = {name: rng.normal(size=60) for name in "aby"}
+    levels = {name: rng.choice(list("klmn"), 60) for name in "cdh"}
+    days = {"when": [datetime.date(2024, 5, 1 + i % 30) for i in range(60)]}
+    return pl.DataFrame(numbers | levels | days), {
+        "categorical": ("c", "d"), "hashed": "h", "interact": ("a:b", "c:d", "a:c"), "l2": 1.0,
+        "missing": "mean", "test": 0.2, "bits": 10, "date": "when:weekday,trend",
+    }  # fmt: skip
+
+
 class TestModels:
     @pytest.fixture
     def model(self, people):
@@ -479,12 +482,15 @@ class TestModels:
             people, "pay", exclude=("w",), categorical=("city",), hashed=("month",), l2=0.1
         )
 
-    def test_a_model_comes_back_whole(self, model, people, tmp_path):
-        model.save(tmp_path / "m")
-        loaded = jd.load_model(tmp_path / "m")
-        np.testing.assert_array_equal(loaded.predict(people), model.predict(people))
+    def test_a_model_comes_back_whole(self, tmp_path):
+        table, options = of_everything(np.random.default_rng(0))
+        model = jd.fit_model(table, "y", **options)
+        loaded = jd.load_model(model.save(tmp_path / "m"))
+        np.testing.assert_array_equal(loaded.predict(table), model.predict(table))
+        assert loaded.encoding.interactions == model.encoding.interactions
+        assert loaded.dates == model.dates
         assert loaded.metrics == json.loads(json.dumps(model.metrics))
-        assert loaded.options["target"] == "pay"
+        assert loaded.options["interact"] == ["a:b", "c:d", "a:c"]
         assert {"python", "numpy", "jax", "pyarrow"} <= set(loaded.versions)
         assert sorted(p.name for p in (tmp_path / "m").iterdir()) == [
             "buckets.npy", "model.json", "weights.npy",
@@ -609,22 +615,16 @@ class TestModels:
 
     def test_files_that_are_cut_off_or_gone_are_refused(self, model, tmp_path):
         folder = model.save(tmp_path / "m")
-        text = (folder / "model.json").read_text()
-        (folder / "model.json").write_text(text[:100])
-        with pytest.raises(DataError, match="damaged"):
-            jd.load_model(folder)
-        (folder / "model.json").write_text(text)
-        whole = (folder / "weights.npy").read_bytes()
-        (folder / "weights.npy").write_bytes(whole[:-8])
-        with pytest.raises(DataError, match=r"weights\.npy"):
-            jd.load_model(folder)
-        for size in (0, 1, 60, 127):
-            (folder / "weights.npy").write_bytes(whole[:size])
-            with pytest.raises(DataError, match=r"weights\.npy cannot be read"):
+        text, whole = ((folder / name).read_bytes() for name in ("model.json", "weights.npy"))
+        for name, content, message in (
+            ("model.json", text[:100], "damaged"),
+            *(("weights.npy", whole[:size], "cannot be read") for size in (0, 1, 60, 127, -8)),
+            ("weights.npy", whole[:40] + b"\x00'" + whole[42:], "cannot be read"),
+        ):
+            (folder / name).write_bytes(content)
+            with pytest.raises(DataError, match=rf"{re.escape(name)} .*{message}"):
                 jd.load_model(folder)
-        (folder / "weights.npy").write_bytes(whole[:40] + b"\x00'" + whole[42:])
-        with pytest.raises(DataError, match=r"weights\.npy cannot be read"):
-            jd.load_model(folder)
+            (folder / "model.json").write_bytes(text)
         np.save(folder / "weights.npy", np.full(len(model.weights), np.nan))
         with pytest.raises(DataError, match="weights must be finite"):
             jd.load_model(folder)
@@ -656,15 +656,8 @@ class TestModels:
     def test_a_description_that_was_edited_is_a_model_or_an_error_of_one_line(self, tmp_path, seed):
         """Any part of it left out, or changed to something else."""
         rng = np.random.default_rng(seed)
-        table = pl.DataFrame(
-            {"a": rng.normal(size=60), "b": rng.normal(size=60), "y": rng.normal(size=60)}
-            | {name: rng.choice(list("klmn"), 60) for name in "cdh"}
-            | {"when": [datetime.date(2024, 5, 1 + i % 30) for i in range(60)]}
-        )
-        folder = jd.fit_model(
-            table, "y", categorical=("c", "d"), hashed="h", interact=("a:b", "c:d", "a:c"),
-            l2=1.0, missing="mean", test=0.2, bits=10, date="when:weekday,trend",
-        ).save(tmp_path / "m")  # fmt: skip
+        table, options = of_everything(rng)
+        folder = jd.fit_model(table, "y", **options).save(tmp_path / "m")
         path = folder / "model.json"
         whole = json.loads(path.read_text())
 

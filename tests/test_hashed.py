@@ -125,6 +125,9 @@ def test_the_same_columns_are_the_same_structure_whatever_their_values(rng):
     assert jax.tree.structure(one) != jax.tree.structure(other)
 
 
+SMALL = jd.Hashed([0], [1], shape=(1, 9))
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
@@ -139,30 +142,23 @@ def test_the_same_columns_are_the_same_structure_whatever_their_values(rng):
         (lambda: jd.Hashed([0], [1], shape=9), TypeError, "two integers"),
         (lambda: jd.Hashed([0], [1], shape=(0, 9)), ValueError, "is empty"),
         (
-            lambda: jax.jit(lambda c: jd.Hashed([0], c, shape=(1, 9)))(jnp.array([1])),
+            lambda: jax.jit(lambda c: jd.Hashed([0], c, shape=(1, 9)))(np.array([1])),
             TypeError,
             "known numbers",
         ),
+        (lambda: SMALL.of_rows([0, 1], [1], rows_in_all=2), ValueError, "for each entry"),
+        # Of a column that no row touches too.
         (
-            lambda: jd.Hashed([0], [1], shape=(1, 9)).of_rows([0, 1], [1], rows_in_all=2),
-            ValueError,
-            "for each entry",
-        ),
-        (  # of a column that no row touches too
-            lambda: jd.Hashed([0], [1], shape=(1, 9)).of_rows([5], [3], rows_in_all=2),
+            lambda: SMALL.of_rows([5], [3], rows_in_all=2),
             ValueError,
             "row indices must be from 0 to 1, got 5",
         ),
         (
-            lambda: jd.Hashed([0], [1], shape=(1, 9)).of_rows([0], [1], [1.0, 2.0], rows_in_all=2),
+            lambda: SMALL.of_rows([0], [1], [1.0, 2.0], rows_in_all=2),
             ValueError,
             "one for each index",
         ),
-        (
-            lambda: jd.Hashed([0], [1], shape=(1, 9)).weights_at(np.ones(9), [1]),
-            ValueError,
-            "of the 1 touched columns",
-        ),
+        (lambda: SMALL.weights_at(np.ones(9), [1]), ValueError, "of the 1 touched columns"),
     ],
 )
 def test_what_makes_no_sense_is_refused(make, error, message):
