@@ -533,8 +533,8 @@ def tables_of(library):
     if library == "pandas":
         pd = pytest.importorskip("pandas")
         frame = pd.DataFrame(plain)
-        shuffled = frame.set_index(np.arange(rows)[::-1])
-        return plain, [frame, shuffled, frame.astype({"c": "category"})]
+        indexed = frame.set_index(np.arange(rows) ** 2)  # which is no range
+        return plain, [frame, indexed, frame.astype({"c": "category"})]
     if library == "duckdb":
         duckdb = pytest.importorskip("duckdb")
         table = pa.table(plain)
