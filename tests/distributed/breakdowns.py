@@ -40,16 +40,6 @@ def endless():
     child.subprocess.Popen = started
 
 
-def fails():
-    """Part 2 has a bug."""
-
-    def run(settings, console):
-        del settings, console
-        return 1 / 0
-
-    coupled.run = run
-
-
 def no_room():
     """There is no room for the params of the second process."""
 

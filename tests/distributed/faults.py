@@ -132,13 +132,9 @@ def other_calls(index, place):
     calls = {
         "method": lambda: jd.minimize(regression(), method=one(jd.LSMR(), jd.LBFGS())),
         "default": lambda: jd.minimize(regression(), method=one(None, jd.LBFGS())),
-        "rate": lambda: jd.minimize(regression(), method=jd.GradientDescent(one(1e-4, 2e-4))),
         "adam": lambda: jd.run(regression(), method=optax.adam(one(1e-2, 2e-2))),
-        "memory": lambda: jd.minimize(regression(), method=jd.LBFGS(memory=one(10, 5))),
         "tolerance": lambda: jd.minimize(regression(), tolerance=one(1e-3, 1e-6)),
-        "gradient": lambda: jd.run(regression(), tolerance=one(None, jd.Tolerance(gradient=1e-2))),
         "penalty": lambda: jd.run(regression(l2=one(0.5, 1.0))),
-        "intercept": lambda: jd.minimize(regression(intercept=one(True, False))),
         "limit": lambda: jd.minimize(regression(), method=jd.LSMR(), max_iterations=one(9, 5)),
         "bad limit": lambda: jd.minimize(regression(), max_iterations=one(9, 0)),
         "check_every": lambda: jd.minimize(regression(), method=jd.LSMR(), check_every=one(1, 4)),

@@ -85,14 +85,16 @@ def command(name, *each, module="jaxdescent", environment=None):
     ]
 
 
-def ended(started, timeout=200):
-    """What each of these processes printed, its errors, and its exit code."""
+def ended(started, timeout=200, code=None):
+    """What each of these processes printed, its errors, and its exit code, which may be told."""
     try:
         said = [process.communicate(timeout=timeout) for process in started]
     finally:
         for process in started:
             process.kill()
-    return [(*texts, each.returncode) for texts, each in zip(said, started, strict=True)]
+    codes = [process.returncode for process in started]
+    assert code is None or codes == [code] * len(codes), (codes, said)
+    return [(*texts, own) for texts, own in zip(said, codes, strict=True)]
 
 
 def _start(module, arguments, folder, environment):

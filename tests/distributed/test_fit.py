@@ -7,13 +7,9 @@ import signal
 import time
 
 import numpy as np
-import pytest
-
-pytest.importorskip("pyarrow")
-pytest.importorskip("typer")
-
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from pyarrow import csv
 
 from jaxdescent.data import DataError
@@ -31,6 +27,8 @@ from tests.distributed.fits import (
     told,
 )
 from tests.distributed.processes import answers, command, ended, run
+
+pytestmark = pytest.mark.slow
 
 CHILD = "tests.distributed.fits"
 DIRECT = {"method": "direct", "dtype": None}
@@ -137,7 +135,6 @@ def check_failures(found):
         assert "the options are not the same in all processes: start" in each["options"]
 
 
-@pytest.mark.slow
 def test_two_processes_fit_rows_in_files_as_one_does_and_are_refused_together(folder):
     found = answers(CHILD, 2, folder, *FILES, "read cg", *REFUSED, "pieces")
     check_files(folder, found)
@@ -179,12 +176,12 @@ def by_three(folder, ended_by_signals):
     return answers(CHILD, 3, folder, *names[:-1], "kept 3-lsmr lsmr resume", names[-1])
 
 
-@pytest.mark.slow
 def test_three_processes_fit_by_sums_as_one_does_and_fail_together(folder, by_three):
     check_sums(folder, by_three)
     check_failures(by_three)
 
 
+@pytest.mark.core
 def test_a_process_that_is_interrupted_waits_for_none_and_the_others_end(folder):
     """JAX's own end would wait for those that wait for it, for five minutes."""
     (out, _, code), (_, _, interrupted) = run(CHILD, 2, str(folder), "gone", timeout=100)
@@ -195,16 +192,14 @@ def test_a_process_that_is_interrupted_waits_for_none_and_the_others_end(folder)
     assert code == 1
 
 
-def commands(*arguments, count=2):
-    """What ``jaxdescent fit`` prints in each of several processes, its errors, and exit codes."""
-    return ended(command("fit", *[arguments] * count))
+def commands(*arguments, code):
+    """What ``jaxdescent fit`` prints in each of two processes, and its errors."""
+    return [said[:2] for said in ended(command("fit", arguments, arguments), code=code)]
 
 
-@pytest.mark.slow
 def test_the_command_tells_and_writes_in_the_first_process_and_ends_all_of_them(folder):
     options = [folder / "d.parquet", "--target", "y", "--features", "a,b", "--out"]
-    first, other = commands(*options, folder / "model")
-    assert [first[2], other[2]] == [0, 0], (first, other)
+    first, other = commands(*options, folder / "model", code=0)
     assert other[0] == ""
     assert f"{ROWS:,} rows of Parquet (1 file," in first[0]
     assert "shared by 2 processes: 2 features" in first[0]
@@ -212,8 +207,7 @@ def test_the_command_tells_and_writes_in_the_first_process_and_ends_all_of_them(
     assert "processes 2, each of which read its share of the rows" in shown
     own = fit_model(folder / "d.parquet", "y", features=["a", "b"])
     np.testing.assert_allclose(load_model(folder / "model").weights, own.weights, rtol=1e-8)
-    first, other = commands(*options, folder / "nowhere" / "model")
-    assert [first[2], other[2]] == [2, 2]
+    first, other = commands(*options, folder / "nowhere" / "model", code=2)
     assert first[1].strip().splitlines()[-1].startswith("Error: ")
     assert "Error: process 0 failed with DataError: " in other[1]
 
@@ -239,7 +233,6 @@ def resumed_by_two(folder, by_three):
     return answers(CHILD, 2, folder, *names, "kept k lbfgs resume")
 
 
-@pytest.mark.slow
 def test_a_signal_to_one_process_keeps_the_fit_of_all(folder, by_three):
     for index, each in enumerate(by_three):
         assert each["kept drop drop SIGINT often"].startswith("Interrupted: iteration ")
@@ -260,7 +253,6 @@ def test_a_signal_to_one_process_keeps_the_fit_of_all(folder, by_three):
         fit_model(folder / "d.parquet", "y", **options, checkpoint=folder / "lbfgs", resume=True)
 
 
-@pytest.mark.slow
 def test_a_fit_that_goes_on_ends_with_the_same_bits(folder, by_three):
     whole = by_three[0]["kept whole drop"]
     assert whole["resumed_at"] == 0
@@ -275,7 +267,6 @@ def test_a_fit_that_goes_on_ends_with_the_same_bits(folder, by_three):
         assert said[0].endswith("the one before is used (it is truncated)")
 
 
-@pytest.mark.slow
 def test_other_numbers_of_processes_go_on_with_a_fit(folder, by_three, resumed_by_two):
     for way in SIGNALS:
         exact = told(fit_model(folder / "d.parquet", "y", **own_options(way)))
@@ -298,7 +289,6 @@ def test_other_numbers_of_processes_go_on_with_a_fit(folder, by_three, resumed_b
         assert "keeps a fit of 3 processes, and shares from which rows were dropped" in said
 
 
-@pytest.mark.slow
 def test_a_fit_goes_on_after_one_of_its_processes_was_killed(folder, resumed_by_two):
     whole = resumed_by_two[0]["kept whole-lbfgs lbfgs"]
     for each in resumed_by_two:
@@ -307,7 +297,6 @@ def test_a_fit_goes_on_after_one_of_its_processes_was_killed(folder, resumed_by_
         assert each["kept k lbfgs resume"]["resumed_at"] > 0
 
 
-@pytest.mark.slow
 def test_the_command_keeps_what_a_signal_ends(folder, resumed_by_two):
     kept = folder / "of-the-command"
     options = [folder / "d.parquet", "--target", "y", "--hash", "g", "--exclude", "w,gaps"]
@@ -324,8 +313,7 @@ def test_the_command_keeps_what_a_signal_ends(folder, resumed_by_two):
     for out, errors, code in both:
         assert (out, code) == ("", 130), errors
         assert f"is kept in {kept}; the same command with --resume" in errors
-    first, other = commands(*options, "--resume")
-    assert [first[2], other[2]] == [0, 0], (first, other)
+    first, other = commands(*options, "--resume", code=0)
     assert other[0] == ""
     resumed = json.loads(first[0])  # and nothing else
     whole = resumed_by_two[0]["kept whole-lbfgs lbfgs"]

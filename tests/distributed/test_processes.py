@@ -13,6 +13,8 @@ from tests.commands import started
 from tests.distributed.cases import CASES, certified, solved
 from tests.distributed.processes import SHARED, free_port, run
 
+pytestmark = pytest.mark.slow
+
 EVERYDAY = ("default", "traced", "function")
 CHILD = "tests.distributed.child"
 
@@ -53,6 +55,7 @@ def assert_equal_to_one_process(found, own):
         np.testing.assert_allclose(found["params"][leaf], values, rtol=3e-3, atol=1e-3)
 
 
+@pytest.mark.core
 def test_two_processes_find_what_one_does(everyday):
     first, second = everyday
     for name in EVERYDAY:
@@ -81,7 +84,6 @@ def of_two(tmp_path_factory):
     return said(2, *SELDOM, *FAULTS_OF_TWO, CHECKPOINTS=folder, **SHARED)
 
 
-@pytest.mark.slow
 def test_two_processes_find_what_one_does_by_every_method(of_two, relaxed_promotion):
     first, second = ({name: each[name] for name in SELDOM} for each in of_two)
     assert first == second
@@ -92,7 +94,6 @@ def test_two_processes_find_what_one_does_by_every_method(of_two, relaxed_promot
     np.testing.assert_allclose(found["ends"], certificate["ends"], rtol=1e-6)
 
 
-@pytest.mark.slow
 def test_an_error_in_one_process_is_raised_in_all_and_they_stay_in_step(everyday):
     first, second = (each["bad_weights"] for each in everyday)
     message = "sample_weight must be at least 0, got -1.0."
@@ -100,7 +101,6 @@ def test_an_error_in_one_process_is_raised_in_all_and_they_stay_in_step(everyday
     assert second == [f"ValueError {message}", "1"]
 
 
-@pytest.mark.slow
 def test_processes_with_other_memory_and_rates_choose_the_same_method(of_two):
     first, second = (each["another_machine"] for each in of_two)
     assert first == second
@@ -127,7 +127,6 @@ def ended_in_hooks(count, places, way, which):
             assert code == 1, errors
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "which", "way", "last"),
     [
@@ -143,19 +142,13 @@ def test_wherever_a_process_ends_in_a_hook_all_are_told(count, which, way, last)
     ended_in_hooks(count, [*others, last], way, which)
 
 
-BY_RUN = dict.fromkeys(("gradient", "penalty", "history", "rounding"), "run")
+BY_RUN = dict.fromkeys(("penalty", "history", "rounding"), "run")
 DIFFERING = {
     "method": "method is LSMR() in process {0} and LBFGS() in process {1}",
     "default": "method is None in process {0} and LBFGS() in process {1}",
-    "rate": "method is GradientDescent(0.0001) in process {0} and GradientDescent(0.0002) in "
-    "process {1}",
-    "memory": "method is LBFGS() in process {0} and LBFGS(memory=5) in process {1}",
     "tolerance": "tolerance is 0.001 in process {0} and 1e-06 in process {1}",
-    "gradient": "tolerance is None in process {0} and Tolerance(gradient=0.01) in process {1}",
     "penalty": "objective is LinearRegression(240 rows x 6 features, l2=0.5, intercept) in process "
     "{0} and LinearRegression(240 rows x 6 features, l2=1.0, intercept) in process {1}",
-    "intercept": "objective is LinearRegression(240 rows x 6 features, intercept) in process {0} "
-    "and LinearRegression(240 rows x 6 features, no intercept) in process {1}",
     "limit": "max_iterations is 9 in process {0} and 5 in process {1}",
     "bad limit": "max_iterations is 9 in process {0} and 0 in process {1}",
     "check_every": "check_every is 1 in process {0} and 4 in process {1}",
@@ -166,7 +159,6 @@ DIFFERING = {
 }
 
 
-@pytest.mark.slow
 def test_calls_that_differ_are_refused_with_what_differs():
     """Their programs would not fit together: they aborted, after seconds, without a word."""
     first, *others = (each["other_calls"] for each in said(3, "other_calls", **SHARED))
@@ -190,7 +182,6 @@ def test_calls_that_differ_are_refused_with_what_differs():
     assert found == {}
 
 
-@pytest.mark.slow
 def test_what_a_process_does_with_its_own_arrays_concerns_no_other(of_two):
     first, second = (each["alone"] for each in of_two)
     assert first == []
@@ -198,7 +189,6 @@ def test_what_a_process_does_with_its_own_arrays_concerns_no_other(of_two):
     assert "got (239,)" in second[1]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("of", ["first", "second"])
 def test_when_the_disk_of_one_process_is_full_the_run_of_all_goes_on(of, of_two):
     for number, each in enumerate(of_two):
@@ -209,7 +199,6 @@ def test_when_the_disk_of_one_process_is_full_the_run_of_all_goes_on(of, of_two)
         ]
 
 
-@pytest.mark.slow
 def test_a_run_of_one_of_several_processes_is_not_kept(of_two):
     first, second = (each["a_run_alone"] for each in of_two)
     assert first == []
@@ -219,7 +208,6 @@ def test_a_run_of_one_of_several_processes_is_not_kept(of_two):
     ]
 
 
-@pytest.mark.slow
 def test_the_death_of_a_process_ends_the_others_with_an_error():
     ended = run(CHILD, 2, "death", timeout=60)
     (_, errors, code), (_, _, killed) = ended
@@ -227,43 +215,6 @@ def test_the_death_of_a_process_ends_the_others_with_an_error():
     assert killed == -9
     # Whether a program or a message of the other is what is waited for: JAX's heartbeat is not.
     assert re.search(r"Connection (closed|reset) by peer|\(process 1 is gone\)", errors)
-
-
-def two_of(program, *arguments):
-    """Two processes of this program, of which each knows its number and where they meet."""
-    address = f"127.0.0.1:{free_port()}"
-    alone = {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
-    return [started(program, index, address, *arguments, **alone) for index in range(2)]
-
-
-DIES = """
-import os, signal, sys, time
-from jaxdescent import processes
-from jaxdescent.processes import joining
-
-index, address = int(sys.argv[1]), sys.argv[2]
-joining.join(address, 2, index)
-with processes.among_all("a test"):
-    processes.told_by_all("here")
-    if index == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    began = time.monotonic()
-    try:
-        processes.told_by_all("there")
-    finally:
-        print(f"{time.monotonic() - began:.0f} s", flush=True)
-"""
-
-
-@pytest.mark.slow
-def test_a_process_that_waits_for_the_message_of_a_killed_one_raises_an_error_at_once():
-    first, second = two_of(DIES)
-    told, errors = first.communicate(timeout=60)
-    second.communicate(timeout=60)
-    assert first.returncode == 1
-    assert "OtherProcessFailed: another process has ended, or cannot be reached" in errors
-    assert "(process 1 is gone)" in errors
-    assert int(told.split()[0]) < joining.HEARTBEAT_SECONDS / 3
 
 
 STOPS = """
@@ -280,12 +231,12 @@ signal.pause()
 """
 
 
-@pytest.mark.slow
 def test_a_process_without_a_sign_of_life_ends_the_others_within_a_minute():
     """It is stopped: its connections stay open, and no program waits for it."""
     assert joining.HEARTBEAT_SECONDS + 15 <= 60
     fewer = 12
-    first, second = two_of(STOPS, fewer)
+    address, alone = f"127.0.0.1:{free_port()}", {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    first, second = (started(STOPS, index, address, fewer, **alone) for index in range(2))
     try:
         assert first.stdout.readline() == second.stdout.readline() == "joined\n"
         began = time.monotonic()
@@ -299,7 +250,6 @@ def test_a_process_without_a_sign_of_life_ends_the_others_within_a_minute():
             process.communicate()
 
 
-@pytest.mark.slow
 def test_a_process_that_hangs_ends_the_others_with_an_error():
     ended = run(CHILD, 3, "hangs", timeout=90)
     (_, errors, code), (said, _, hanging), (_, others, last) = ended
