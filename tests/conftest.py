@@ -45,6 +45,7 @@ from hypothesis import HealthCheck, settings  # noqa: E402
 
 from jaxdescent import compilation_cache  # noqa: E402
 from jaxdescent.cost import candidates  # noqa: E402
+from jaxdescent.designs import Dense  # noqa: E402
 from jaxdescent.kernels import platform  # noqa: E402
 from jaxdescent.machine import defaults, host, store  # noqa: E402
 from tests.compilations import forget_programs  # noqa: E402
@@ -160,6 +161,12 @@ def several_devices():
 def one_cpu(monkeypatch):
     """Programs have the forms of one CPU, as nearly every user has it."""
     monkeypatch.setattr(platform, "has_one_cpu", lambda: True)
+
+
+@pytest.fixture
+def whole(monkeypatch):
+    """Traced arrays are known to lie on one device, as where there is only one."""
+    monkeypatch.setattr(Dense, "is_whole", True)
 
 
 @pytest.fixture

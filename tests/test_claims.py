@@ -12,7 +12,7 @@ import jaxdescent as jd
 from benchmarks.problems.classical import himmelblau
 from jaxdescent.descent.looks import sketched
 from jaxdescent.descent.watch import Looks
-from jaxdescent.designs import Dense, Design
+from jaxdescent.designs import Design
 from tests import references
 from tests.meshes import rows_over
 from tests.results import status
@@ -175,9 +175,9 @@ def test_what_is_solved_is_said_to_be(method, rng):
 
 @pytest.mark.parametrize("traced", [False, True], ids=["eager", "jit"])
 @pytest.mark.parametrize("kind", ["sparse", "categorical", "side by side"])
-def test_of_small_designs_of_any_kind_the_minimum_is_known(kind, traced, rng, one_cpu, monkeypatch):
+@pytest.mark.usefixtures("one_cpu", "whole")
+def test_of_small_designs_of_any_kind_the_minimum_is_known(kind, traced, rng, monkeypatch):
     monkeypatch.setattr(Design, "is_whole", True)
-    monkeypatch.setattr(Dense, "is_whole", True)
     codes = rng.integers(0, 9, 120)
     levels = np.eye(9, dtype=np.float32)[codes]
     numbers = rng.normal(size=(120, 2)).astype(np.float32)
@@ -232,13 +232,7 @@ def test_a_regression_of_features_far_from_zero_that_is_solved_is_said_to_be(see
 
 
 def held_to_the_minimum(result, X, y):
-    """By columns of unit length, as SciPy solves them in float64."""
-    A = np.column_stack([X, np.ones(len(X))]).astype(float)
-    A /= np.linalg.norm(A, axis=0)
-    left = A @ np.linalg.lstsq(A, y.astype(float), rcond=1e-13)[0] - y
-    own = X.astype(float) @ np.asarray(result.params["weights"], float)
-    off = own + float(result.params["intercept"]) - y
-    above = 0.5 * (off @ off - left @ left)
+    above, _ = above_minimum(X, y, result.params)
     allowed = float(np.finfo(np.float32).eps) ** (2 / 3) * float(result.value)
     assert status(result) == ("CONVERGED" if above < allowed else "STAGNATED"), above / allowed
     assert float(result.suboptimality) == pytest.approx(above, rel=0.01, abs=1e-3 * allowed)
@@ -246,11 +240,10 @@ def held_to_the_minimum(result, X, y):
 
 @pytest.mark.parametrize("kind", ["all levels", "far", "far targets", "nearly equal"])
 @pytest.mark.parametrize("method", [jd.ConjugateGradient(), jd.LBFGS()], ids=str)
-def test_larger_regressions_are_held_to_the_minimum(method, kind, rng, one_cpu, monkeypatch):
+def test_larger_regressions_are_held_to_the_minimum(method, kind, rng, one_cpu, whole):
     """The gradient hides the difference of nearly equal columns, and means far from zero; its own
     rounding hides what a residual of large terms leaves.
     """
-    monkeypatch.setattr(Dense, "is_whole", True)
     for _ in range(6 if kind == "far targets" else 2):
         X = rng.normal(size=(20_000, 20)).astype(np.float32)
         own = rng.normal(size=len(X))
@@ -278,46 +271,35 @@ def test_larger_regressions_are_held_to_the_minimum(method, kind, rng, one_cpu, 
         (jd.minimize, jd.Gram(jd.LBFGS()), (90, 500), 0.3),
     ],
 )
-def test_what_stagnated_at_the_minimum_has_converged(
-    descend, method, shape, l2, rng, one_cpu, monkeypatch
-):
+@pytest.mark.usefixtures("one_cpu", "whole")
+def test_what_stagnated_at_the_minimum_has_converged(descend, method, shape, l2, rng):
     """The rows are too few for a sketch, or the features for a look at every claim."""
-    monkeypatch.setattr(Dense, "is_whole", True)
     spread = np.logspace(0, -1.5, shape[1])
     for _ in range(3):
         X = (rng.normal(size=shape) * spread + rng.normal(size=shape[1])).astype(np.float32)
         y = (X @ rng.normal(size=shape[1]) + rng.normal(size=len(X))).astype(np.float32)
         result = descend(jd.LinearRegression(X, y, l2=l2), method=method)
-        penalty = np.sqrt(l2) * np.eye(shape[1], shape[1] + 1)
-        A = np.concatenate([np.column_stack([X, np.ones(len(X))]).astype(float), penalty])
-        targets = np.append(y.astype(float), np.zeros(shape[1]))
-        least = 0.5 * np.sum(np.square(A @ np.linalg.lstsq(A, targets)[0] - targets))
-        at = np.append(*(np.float64(result.params[name]) for name in ("weights", "intercept")))
-        above = 0.5 * np.sum(np.square(A @ at - targets)) - least
+        above, least = above_minimum(X, y, result.params, l2)
         assert above < 1e-6 * least
         assert status(result) == "CONVERGED"
         assert float(result.suboptimality) < 2.5e-5 * least
 
 
 @pytest.mark.parametrize("over", ["jit", "vmap", "run"])
-def test_a_claim_at_the_start_is_examined(over, rng, one_cpu, monkeypatch):
+@pytest.mark.usefixtures("one_cpu", "whole")
+def test_a_claim_at_the_start_is_examined(over, rng):
     """The squares of the gradient underflow: there seems to be none."""
-    monkeypatch.setattr(Dense, "is_whole", True)
     X = (1e-22 * rng.normal(size=(60, 7))).astype(np.float32)
     y = rng.normal(3, 1, 60).astype(np.float32)
 
     def descended(X):
-        regression = jd.LinearRegression(X, y)
         descend = jd.run if over == "run" else jd.minimize
-        result = descend(regression, method=jd.LSMR())
+        result = descend(jd.LinearRegression(X, y), method=jd.LSMR())
         return result.value, result.status
 
-    if over == "run":
-        value, code = descended(X)
-    elif over == "jit":
-        value, code = jax.jit(descended)(X)
-    else:
-        value, code = (each[0] for each in jax.vmap(descended)(np.stack([X, X])))
+    ways = {"run": lambda of: of(X), "jit": lambda of: jax.jit(of)(X)}
+    ways["vmap"] = lambda of: (each[0] for each in jax.vmap(of)(np.stack([X, X])))
+    value, code = ways[over](descended)
     A = np.column_stack([1e22 * X.astype(float), np.ones(60)])
     least = 0.5 * np.linalg.lstsq(A, y.astype(float))[1][0]
     assert jd.Status(int(code)).name == "STAGNATED" or value < 1.0001 * least
@@ -430,10 +412,7 @@ def test_an_intercept_is_no_more_exact_than_its_dtype(method, rng):
         X = rng.normal(size=(300, 7)).astype(np.float32)
         y = (X @ rng.normal(size=7) * noise + far + noise * rng.normal(size=300)).astype(np.float32)
         result = jd.minimize(jd.LinearRegression(X, y), method=method)
-        A = np.column_stack([X, np.ones(300)]).astype(np.float64)
-        least = 0.5 * np.linalg.lstsq(A, y.astype(np.float64))[1][0]
-        at = np.append(result.params["weights"], result.params["intercept"]).astype(np.float64)
-        above = 0.5 * np.sum((A @ at - y) ** 2) - least
+        above, least = above_minimum(X, y, result.params)
         if above > 1e-3 * least:
             assert status(result) == "STAGNATED"
             assert float(result.suboptimality) > 0.1 * above
@@ -474,13 +453,7 @@ def test_a_wide_ridge_that_is_solved_has_converged(seed):
     X = (rng.normal(size=(rows, features)) + seed).astype(np.float32)
     y = rng.normal(size=rows).astype(np.float32)
     result = jd.minimize(jd.LinearRegression(X, y, l2=l2))
-    A = X - X.mean(axis=0, dtype=np.float64)
-    t = y - y.mean(dtype=np.float64)
-    dual = np.linalg.solve(A @ A.T + l2 * np.eye(rows), t)
-    least = 0.5 * l2 * t @ dual
-    weights = np.asarray(result.params["weights"], np.float64)
-    left = X @ weights + float(result.params["intercept"]) - y
-    above = 0.5 * (left @ left + l2 * weights @ weights) - least
+    above, least = above_minimum(X, y, result.params, l2)
     assert above < 1e-6 * least
     assert status(result) == "CONVERGED"
     assert float(result.suboptimality) > 0.5 * above
@@ -752,9 +725,9 @@ def test_rounding_of_the_means_does_not_go_on_to_the_limit(rng):
         assert true <= 30 * float(result.suboptimality)
 
 
-def above_minimum(X, y, params):
+def above_minimum(X, y, params, l2=0.0):
     """The value at these params minus the minimum, and the minimum, in float64."""
-    regression = jd.LinearRegression(X, y)
+    regression = jd.LinearRegression(X, y, l2=l2)
     best = references.least_squares(regression)
     return references.height(regression, params, best), references.value(regression, best)
 
@@ -788,13 +761,11 @@ def test_a_methods_own_tolerance_says_no_estimate_that_a_traced_tolerance_does_n
     right, _ = np.linalg.qr(rng.normal(size=(90, 90)))
     X = (400 * left * np.geomspace(1, 1e-3, 90)) @ right.T
     y = X @ (1e3 * rng.normal(size=90)) + rng.normal(size=400)
-    problem = jd.LinearRegression(X.astype(np.float32), y.astype(np.float32))
+    X, y = X.astype(np.float32), y.astype(np.float32)
+    problem = jd.LinearRegression(X, y)
     method = jd.LSMR(atol=0.4)
     eager = jd.minimize(problem, method=method, tolerance=1e-4)
     traced = jax.jit(lambda t: jd.minimize(problem, method=method, tolerance=t))(1e-4)
-    residual = y - y.mean() - (X - X.mean(axis=0)) @ np.asarray(eager.params["weights"], float)
-    least = np.linalg.lstsq(np.column_stack([X, np.ones(400)]), y)[1][0]
-    above = 0.5 * (residual @ residual - least)
     for result in (eager, traced):
         assert result.status == jd.Status.CONVERGED
-        assert float(result.suboptimality) >= 0.99 * above
+        assert float(result.suboptimality) >= 0.99 * above_minimum(X, y, result.params)[0]
