@@ -16,7 +16,6 @@ from benchmarks.problems.classical import rosenbrock, rosenbrock_residuals
 from jaxdescent.methods import Method, as_method
 from jaxdescent.methods.nonlinear_conjugate_gradient import NonlinearConjugateGradient
 from jaxdescent.objectives import as_objective
-from tests.results import assert_trees_close
 
 METHODS = {
     "constant": lambda: jd.GradientDescent(0.01),
@@ -139,85 +138,6 @@ def test_exact_line_search_takes_the_step_of_its_formula(rng):
         tolerance=0,
     )
     np.testing.assert_allclose(result.params, x, rtol=1e-3, atol=1e-4)
-
-
-def test_backtracking_descends_the_rosenbrock_valley():
-    result = jd.minimize(
-        rosenbrock,
-        jnp.array([-1.2, 1.0]),
-        jd.GradientDescent(jd.Backtracking()),
-        max_iterations=20_000,
-        history=20_000,
-    )
-    assert bool(result.converged)
-    np.testing.assert_allclose(result.params, [1.0, 1.0], atol=2e-2)
-    values = np.asarray(result.history.value)
-    values = values[~np.isnan(values)]
-    assert np.all(np.diff(values) <= 8 * np.finfo(np.float32).eps * np.abs(values[:-1]))
-
-
-def test_backtracking_needs_no_learning_rate_at_any_scale():
-    for scale in (1e-6, 1.0, 1e6):
-        result = jd.minimize(
-            cosh_of_sum,
-            jnp.array([2.0, -1.0]),
-            jd.GradientDescent(jd.Backtracking()),
-            args=(scale,),
-        )
-        assert bool(result.converged)
-        assert int(result.evaluations) < 50
-        np.testing.assert_allclose(result.params, 0, atol=1e-3)
-
-
-def cosh_of_sum(p, scale):
-    return scale * jnp.sum(jnp.cosh(p))
-
-
-OPTAX = {
-    "sgd": lambda: optax.sgd(0.05),
-    "momentum": lambda: optax.sgd(0.02, momentum=0.9, nesterov=True),
-    "adam": lambda: optax.adam(0.1),
-    "chain": lambda: optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.1)),
-    "lbfgs": optax.lbfgs,
-}
-
-
-@pytest.mark.first
-@pytest.mark.parametrize("make", OPTAX.values(), ids=OPTAX.keys())
-def test_an_optax_transformation_steps_as_in_its_own_loop(make, relaxed_promotion):
-    transformation = make()
-    steps = 8
-    result = jd.minimize(
-        optax_target,
-        {"a": jnp.array([2.0, -1.0]), "b": jnp.array(0.5)},
-        transformation,
-        max_iterations=steps,
-        tolerance=0,
-    )
-    params = {"a": jnp.array([2.0, -1.0]), "b": jnp.array(0.5)}
-    state = transformation.init(params)
-    update = optax.with_extra_args_support(transformation).update
-
-    @jax.jit
-    def loop_step(params, state):
-        value, gradient = jax.value_and_grad(optax_target)(params)
-        updates, state = update(
-            gradient, state, params, value=value, grad=gradient, value_fn=optax_target
-        )
-        return optax.apply_updates(params, updates), state
-
-    for _ in range(steps):
-        params, state = loop_step(params, state)
-    assert_trees_close(result.params, params, rtol=1e-4, atol=1e-5)
-
-
-def optax_target(p):
-    return jnp.sum(jnp.cosh(p["a"])) + (p["b"] - 1.0) ** 2 + 0.1 * jnp.sum(p["a"]) * p["b"]
-
-
-def test_optax_sgd_works_under_strict_promotion():
-    start = {"a": jnp.ones(2), "b": jnp.array(0.0)}
-    assert bool(jd.minimize(optax_target, start, optax.sgd(0.1)).converged)
 
 
 def test_only_rates_known_ahead_are_elementwise():
