@@ -20,9 +20,10 @@ def of_condition(condition, rng, rows, features):
     return U * np.geomspace(1, 1 / condition, side) @ V.T
 
 
-def closed_form(X, y, l2=0.0, sample_weight=None, intercept=True):
+def closed_form(X, y, l2=0.0, sample_weight=None, intercept=True, *, in_lengths=False):
     """Weights, intercept and value of a linear regression's minimum, in float64; the weights of
-    least norm where there are many. Each output has its own l2, or all have one.
+    least norm where there are many, in units of the columns' lengths if they are uneven. Each
+    output has its own l2, or all have one.
     """
     X, y = np.asarray(X, float), np.asarray(y, float)
     weight = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, float)
@@ -32,19 +33,24 @@ def closed_form(X, y, l2=0.0, sample_weight=None, intercept=True):
     root = np.sqrt(weight)[:, None]
     A, t = root * (X - mean), root * (y - target).reshape(len(y), -1)
     penalties = np.broadcast_to(np.asarray(l2, float), y.shape[1:]).reshape(-1)
-    eye = np.eye(X.shape[1])
+    rows, features = A.shape
     solutions = []
     for penalty, column in zip(penalties, t.T, strict=True):
-        rows = np.concatenate([A, np.sqrt(penalty) * eye])
-        targets = np.concatenate([column, np.zeros(len(eye))])
-        solutions.append(np.linalg.lstsq(rows, targets, rcond=1e-12)[0])
+        if rows < features and not in_lengths:  # of least norm together with the residuals
+            wide = np.concatenate([A, np.sqrt(penalty) * np.eye(rows)], axis=1)
+            solutions.append(np.linalg.lstsq(wide, column, rcond=1e-12)[0][:features])
+            continue
+        tall = np.concatenate([A, np.sqrt(penalty) * np.eye(features)])
+        lengths = np.linalg.norm(tall, axis=0) if in_lengths else np.ones(features)
+        targets = np.concatenate([column, np.zeros(features)])
+        solutions.append(np.linalg.lstsq(tall / lengths, targets, rcond=1e-12)[0] / lengths)
     weights = np.stack(solutions, axis=1)
     value = 0.5 * np.sum((A @ weights - t) ** 2) + 0.5 * np.sum(penalties * weights**2)
     weights = weights.reshape(X.shape[1], *y.shape[1:])
     return weights, target - mean @ weights, value
 
 
-def least_squares(objective):
+def least_squares(objective, **options):
     """The params of a linear regression's minimum; of least norm where there are many."""
     weights, intercept, _ = closed_form(
         matrix(objective),
@@ -52,6 +58,7 @@ def least_squares(objective):
         objective.l2,
         objective.sample_weight,
         objective.intercept,
+        **options,
     )
     return {"weights": weights} | ({"intercept": intercept} if objective.intercept else {})
 

@@ -157,8 +157,7 @@ def test_a_refuted_claim_goes_on_in_a_program_of_its_own(rng, monkeypatch):
 
     names = compiled_by(call, monkeypatch)
     assert names == ["descend_to_claim", "_advanced"]
-    A = np.column_stack([np.asarray(X, np.float64) / 1e7, np.ones(100)])
-    least = 0.5 * np.linalg.lstsq(A, np.asarray(y, np.float64))[1][0]
+    *_, least = closed_form(X, y, in_lengths=True)
     (result,) = results
     assert result.status == jd.Status.STAGNATED
     assert float(result.value) - least < 2 * float(result.suboptimality)
@@ -206,21 +205,14 @@ def test_a_penalty_is_not_lost_beside_columns_of_uneven_lengths(rng, shape, dtyp
         X = (rng.normal(size=shape) * 10 ** rng.uniform(-4, 8, shape[1])).astype(dtype)
         y = rng.normal(size=shape[0]).astype(dtype)
         result = jd.minimize(jd.LinearRegression(X, y, l2=1.0, intercept=False))
-        wide, targets = X.astype(np.float64), y.astype(np.float64)
-        units = np.hypot(np.linalg.norm(wide, axis=0), 1)
-        A = np.vstack([wide, np.eye(shape[1])]) / units
-        b = np.append(targets, np.zeros(shape[1]))
-        least = 0.5 * np.sum(np.square(A @ np.linalg.lstsq(A, b)[0] - b))
+        *_, least = closed_form(X, y, 1.0, intercept=False, in_lengths=True)
         above = float(result.value) / least - 1
         assert above < 1e-4 or not result.converged
         assert above * least < 1.1 * float(result.suboptimality) + 1e-5 * least
 
 
 @pytest.mark.slow
-def test_programs_call_the_host_where_their_arrays_are_whole(rng, monkeypatch):
-    from jaxdescent.designs import Dense
-
-    monkeypatch.setattr(Dense, "is_whole", True)
+def test_programs_call_the_host_where_their_arrays_are_whole(rng, whole):
     X, y = rng.normal(size=(50, 4)).astype(np.float32), rng.normal(size=50).astype(np.float32)
     inside = jax.jit(lambda X, y: jd.minimize(jd.LinearRegression(X, y)))
     traced, eager = inside(X, y), jd.minimize(jd.LinearRegression(X, y))
@@ -233,10 +225,7 @@ def test_programs_call_the_host_where_their_arrays_are_whole(rng, monkeypatch):
 @pytest.mark.parametrize(
     ("sizes", "is_by_host"), [((16,), True), ((17,), False), ((4, 4), True), ((4, 5), False)]
 )
-def test_few_members_of_a_batch_are_solved_by_the_host(rng, sizes, is_by_host, monkeypatch):
-    from jaxdescent.designs import Dense
-
-    monkeypatch.setattr(Dense, "is_whole", True)
+def test_few_members_of_a_batch_are_solved_by_the_host(rng, sizes, is_by_host, whole):
     X, Y = (rng.normal(size=size).astype(np.float32) for size in ((50, 4), (*sizes, 50)))
 
     def solve(y):
@@ -267,10 +256,7 @@ def test_arrays_on_a_mesh_of_one_device_are_solved_there(rng, spec, axis_type):
 
 
 @pytest.mark.parametrize("penalty", [-1e4, -30.0])
-def test_a_traced_penalty_under_which_nothing_is_least_diverges(penalty, rng, monkeypatch):
-    from jaxdescent.designs import Dense
-
-    monkeypatch.setattr(Dense, "is_whole", True)
+def test_a_traced_penalty_under_which_nothing_is_least_diverges(penalty, rng, whole):
     X = rng.normal(size=(30, 3)).astype(np.float32)
     assert np.linalg.eigvalsh(X.T @ X)[0] < 30
     solve = jax.jit(lambda l2: jd.minimize(jd.LinearRegression(X, X[:, 0], l2=l2)))

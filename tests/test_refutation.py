@@ -18,7 +18,6 @@ from benchmarks.problems.exact_regression import (
 )
 from jaxdescent.descent.looks import singular_values
 from jaxdescent.descent.looks.scaled_step import look_at_quadratic, look_at_regression
-from jaxdescent.designs import Dense
 from jaxdescent.regression.solve import by_lapack
 from jaxdescent.regression.solve.stored_regression import StoredRegression
 from tests import references
@@ -53,10 +52,7 @@ def uneven(scale, dtype=np.float32):
 
 
 def least(X, y):
-    X, y = np.asarray(X, np.float64), np.asarray(y, np.float64)
-    X = np.column_stack([X / np.linalg.norm(X, axis=0), np.ones(len(X))])
-    residual = y - X @ np.linalg.lstsq(X, y, rcond=None)[0]
-    return 0.5 * float(residual @ residual)
+    return references.closed_form(X, y, in_lengths=True)[2]
 
 
 def posed(drawn):
@@ -79,26 +75,52 @@ def at(drawn, weights):
     return params
 
 
-@pytest.mark.first
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_bound_is_never_above_how_far_the_minimum_is(dtype, x64):
+def by_bound(drawn, weights):
+    return float(bound(posed(drawn), at(drawn, weights[:, 0].astype(np.longdouble))))
+
+
+def by_singular_vectors(drawn, weights):
+    return taken_apart(posed(drawn), weights)
+
+
+SEEN = [
+    # How, which draws, what share of the height counts as seen, and how often it is at least.
+    ("bound", by_bound, SHAPE, range(120), 0.01, (100, 40)),
+    ("vectors", by_singular_vectors, SHAPE, range(1000, 1060), 0.5, (80, 60)),
+    ("vectors of two", by_singular_vectors, SHAPES[3], range(1000, 1060), 0.5, (80, 60)),
+]
+
+
+@pytest.mark.parametrize(
+    ("seen", "dtype"),
+    [
+        pytest.param(each, dtype, id=f"{each[0]}-{dtype.__name__}", marks=marks)
+        for each in SEEN
+        for dtype in (np.float32, np.float64)
+        for marks in [pytest.mark.slow if (each[0], dtype) == ("bound", np.float64) else ()]
+    ],
+)
+def test_what_is_seen_is_never_above_how_far_the_minimum_is(seen, dtype, x64):
     """At the exact minimum, near it, and anywhere, however the columns are scaled."""
+    _, found_by, shape, seeds, share, (least_near, least_falls) = seen
     near = falls = 0
-    for seed in range(120):
-        drawn = exact_regression(seed, SHAPE, dtype)
+    for seed in seeds:
+        drawn = exact_regression(seed, shape, dtype)
+        if not (np.isfinite(drawn.X).all() and np.isfinite(drawn.Y).all()):
+            continue
         rng = np.random.default_rng(seed)
-        best = drawn.minimiser[:, 0]
         for off in (0.0, 1e-6, 1e-3, 1.0):
+            best = drawn.minimiser
             weights = (best * (1 + off * rng.normal(size=best.shape))).astype(dtype)
-            if not np.all(np.isfinite(weights)):
-                continue
-            found = float(bound(posed(drawn), at(drawn, weights.astype(np.longdouble))))
             true, _ = drawn.heights(weights)
-            assert found <= 1.001 * true or not np.isfinite(true), (drawn.name, off, found, true)
+            if not np.all(np.isfinite(weights)) or true > float(np.finfo(dtype).max) / 1e3:
+                continue
+            found = found_by(drawn, weights)
+            assert found <= 1.001 * true, (drawn.name, off, found, true)
             near += off <= 1e-6
-            falls += found > 0.01 * true > 0
-    assert near > 100
-    assert falls > 40  # the bound is no empty one
+            falls += found > share * true > 0
+    assert near > least_near
+    assert falls > least_falls  # the bound is no empty one
 
 
 def test_the_bound_of_a_single_column_is_exact():
@@ -146,9 +168,7 @@ def test_a_method_that_stagnated_says_how_far_the_minimum_is_at_least(method):
         X[:, 0] *= 1e4
         X, y = X.astype(np.float32), y.astype(np.float32)
         result = jd.minimize(jd.LinearRegression(X, y), method=method)
-        A = np.column_stack([np.ones(300), X / 10.0 ** np.array([4] + [0] * 19)])
-        residuals = A @ np.linalg.lstsq(A, y.astype(np.float64), rcond=1e-10)[0] - y
-        above = result.value - residuals @ residuals / 2
+        above = result.value - references.closed_form(X, y)[2]
         assert result.status == jd.Status.STAGNATED
         assert above > 1e6
         assert above / 10 < result.suboptimality < 1.01 * above
@@ -238,33 +258,9 @@ def test_a_program_calls_the_host_for_what_singular_vectors_show():
     assert both.is_exact.all()
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[3]], ids=["one output", "two"])
-def test_what_singular_vectors_show_is_never_above_how_far_the_minimum_is(dtype, shape, x64):
-    near = falls = 0
-    for seed in range(1000, 1060):
-        drawn = exact_regression(seed, shape, dtype)
-        if not (np.isfinite(drawn.X).all() and np.isfinite(drawn.Y).all()):
-            continue
-        rng = np.random.default_rng(seed)
-        for off in (0.0, 1e-6, 1e-3, 1.0):
-            best = drawn.minimiser
-            weights = (best * (1 + off * rng.normal(size=best.shape))).astype(dtype)
-            true, _ = drawn.heights(weights)
-            if not np.all(np.isfinite(weights)) or true > float(np.finfo(dtype).max) / 1e3:
-                continue
-            found = taken_apart(posed(drawn), weights)
-            assert found <= 1.001 * true, (drawn.name, off, found, true)
-            near += off <= 1e-6
-            falls += found > 0.5 * true > 0
-    assert near > 80
-    assert falls > 60
-
-
 @pytest.mark.parametrize("what", ["penalty", "weight"])
-def test_what_curves_down_somewhere_refutes_nothing(what, monkeypatch):
+def test_what_curves_down_somewhere_refutes_nothing(what, whole):
     """Traced penalties and weights may be negative: their terms are none of a sum of squares."""
-    monkeypatch.setattr(Dense, "is_whole", True)
     X, y = uneven(1.0)
     weight = np.ones(len(y), np.float32)
     params = {"weights": np.zeros(2, np.float32), "intercept": np.float32(0)}
@@ -281,8 +277,7 @@ def test_what_curves_down_somewhere_refutes_nothing(what, monkeypatch):
 
 
 @pytest.mark.parametrize("what", ["many features", "many rows", "not in memory"])
-def test_only_small_regressions_are_taken_apart(what, monkeypatch):
-    monkeypatch.setattr(Dense, "is_whole", True)
+def test_only_small_regressions_are_taken_apart(what, whole):
     shape = {"many features": (100, 65), "many rows": (70_000, 4)}.get(what, (10, 2))
     X, y = np.ones(shape, np.float32), np.zeros(shape[0], np.float32)
     assert singular_values.is_small(jd.LinearRegression(X[:10, :2], y[:10]))
@@ -344,36 +339,25 @@ def test_no_factor_of_a_wide_regression_is_larger_than_its_rows(l2, rng, monkeyp
     assert float(result.value) <= 1e-4 * float(np.sum(np.square(y - y.mean())))
 
 
-def wide_ridge(rng, shape):
-    """A ridge of more features than rows, its weights, and its minimum in float64."""
-    X, y = rng.normal(size=shape).astype(np.float32), rng.normal(size=shape[0]).astype(np.float32)
-    l2 = np.float32(10 ** rng.uniform(-2, 1))
-    A, t = (part.astype(float) - part.mean(axis=0, dtype=float) for part in (X, y))
-    weights = A.T @ np.linalg.solve(A @ A.T + float(l2) * np.eye(len(A)), t)
-    return jd.LinearRegression(X, y, l2=l2), 0.5 * (t - A @ weights) @ t
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(40, 300), (300, 1200)], ids=["by LAPACK", "by steps"])
-def test_a_valley_along_weights_and_intercept_of_a_wide_ridge_is_no_minimum(
-    shape, rng, monkeypatch
-):
+def test_a_valley_along_weights_and_intercept_of_a_wide_ridge_is_no_minimum(shape, rng, whole):
     """The gradient is small all along it, and falls at the rate of the other directions."""
-    monkeypatch.setattr(Dense, "is_whole", True)
     counts = collections.Counter()
     for _ in range(8):
-        ridge, minimum = wide_ridge(rng, shape)
+        X, y = (rng.normal(size=size).astype(np.float32) for size in (shape, shape[0]))
+        ridge = jd.LinearRegression(X, y, l2=np.float32(10 ** rng.uniform(-2, 1)))
+        best = references.least_squares(ridge)
+        least = references.value(ridge, best)
         for rule in (
             jd.GradientDescent(jd.BarzilaiBorwein()),
             jd.GradientDescent(momentum=jd.Nesterov()),
         ):
             result = jd.minimize(ridge, method=rule)
-            params = {name: np.asarray(leaf, float) for name, leaf in result.params.items()}
-            above = references.value(ridge, params) / minimum - 1
+            above = references.height(ridge, result.params, best) / least
             counts[status(result)] += 1
-            counts["false"] += status(result) == "CONVERGED" and above > 10 * np.finfo(
-                np.float32
-            ).eps ** (2 / 3)
+            is_false = above > 10 * np.finfo(np.float32).eps ** (2 / 3)
+            counts["false"] += status(result) == "CONVERGED" and is_false
     assert counts["false"] == 0
     assert counts["CONVERGED"] > 6
 
@@ -421,25 +405,18 @@ def test_claims_that_were_false_are_so_no_more():
 
 
 @pytest.mark.slow
-def test_designs_that_know_their_columns_are_looked_at():
+def test_designs_that_know_their_columns_outputs_and_weights_are_looked_at():
     X, y = uneven(1e15)
     sparse = jd.Sparse.from_indices(
         np.repeat(np.arange(100), 2), np.tile([0, 1], 100), X.ravel(), shape=(100, 2)
     )
     together = jd.Concatenated({"a": X[:, :1], "b": X[:, 1:]})
-    streamed = jd.Streamed({"X": X})
-    for design in (sparse, together, streamed):
-        result = jd.minimize(jd.LinearRegression(design, y), method=jd.ConjugateGradient())
-        assert status(result) == "STAGNATED", design
-
-
-@pytest.mark.slow
-def test_outputs_and_weights_are_looked_at():
-    X, y = uneven(1e15)
-    Y = np.stack([y, -2 * y], axis=1)
-    weight = np.linspace(0, 2, 100, dtype=np.float32)
-    regression = jd.LinearRegression(X, Y, sample_weight=weight)
-    assert status(jd.minimize(regression, method=jd.ConjugateGradient())) == "STAGNATED"
+    streamed, weight = jd.Streamed({"X": X}), np.linspace(0, 2, 100, dtype=np.float32)
+    regressions = [jd.LinearRegression(design, y) for design in (sparse, together, streamed)]
+    both = np.stack([y, -2 * y], axis=1)
+    for regression in (*regressions, jd.LinearRegression(X, both, sample_weight=weight)):
+        result = jd.minimize(regression, method=jd.ConjugateGradient())
+        assert status(result) == "STAGNATED", regression
 
 
 @pytest.mark.slow
