@@ -91,14 +91,6 @@ def test_forward_derivatives_equal_the_closed_forms(data):
     assert_trees_close(got, expected, rtol=1e-6)
 
 
-@pytest.mark.slow
-def test_derivatives_are_batched_by_vmap(data):
-    penalties = np.array([0.1, 1.0, 10.0])
-    slopes = jax.vmap(jax.grad(lambda l2: loss(data | {"l2": l2})))(penalties)
-    expected = [exact_gradient(data | {"l2": l2})["l2"] for l2 in penalties]
-    np.testing.assert_allclose(slopes, expected, rtol=1e-6)
-
-
 @pytest.mark.parametrize("shape", [(9, 2), (4, 6)], ids=str)
 def test_the_gradient_of_a_batch_is_that_of_its_members(shape, rng):
     X = rng.normal(size=(3, *shape))
@@ -151,21 +143,49 @@ def test_closures_are_differentiated_like_args(wrap):
     np.testing.assert_allclose(wrap(jax.grad(closing))(a), expected, rtol=1e-8)
 
 
-def test_a_closure_in_a_residual_is_differentiated():
-    def closing(a):
-        squares = jd.LeastSquares(lambda p: a * p - 1.0)
-        return jd.minimize(squares, jnp.zeros(2), METHODS["descent"], tolerance=1e-13).params[0]
-
-    np.testing.assert_allclose(jax.grad(closing)(2.0), -1 / 4, rtol=1e-8)
+def small_units(x, center):
+    return 1e-12 * (x[0] - center) ** 2 + 1e4 * (x[1] - center) ** 2
 
 
-def test_a_sum_of_squares_moves_with_its_center():
-    def of(center):
-        squares = jd.SumOfSquares(2.0, center)
-        return jnp.sum(jd.minimize(squares, jnp.zeros(3), jd.DerivativeMethod()).params ** 2)
+def flat_along_one_direction(p, a):
+    return (p[0] + p[1] - a) ** 2 + (p[2] - 2 * a) ** 2
 
-    center = jnp.array([1.0, 2.0, 3.0])
-    np.testing.assert_allclose(jax.grad(of)(center), 2 * center, rtol=1e-10)
+
+def closing(a):
+    return jd.LeastSquares(lambda p: a * p - 1.0)
+
+
+# A problem of its argument, a start, the method, and the derivative at an argument.
+KNOWN = {
+    "a residual that closes over it": (closing, np.zeros(2), "descent", 2.0, [-0.25] * 2, 1e-8),
+    "the center of a sum of squares": (
+        functools.partial(jd.SumOfSquares, 2.0), np.zeros(3), "derivative", [1.0, 2.0, 3.0],
+        np.eye(3), 1e-10,
+    ),
+    "an unknown in small units": (
+        small_units, np.ones(2, np.float32), None, np.float32(1), [1, 1], 1e-5
+    ),
+    "a flat direction": (
+        flat_along_one_direction, np.zeros(3, np.float32), None, np.float32(1), [0.5, 0.5, 2], 1e-5
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n == "a flat direction" else ()) for n in KNOWN],
+)
+def test_a_derivative_is_the_known_one(name):
+    problem, start, method, at, expected, rtol = KNOWN[name]
+    is_function = start.dtype == np.float32
+    options = {} if is_function else {"tolerance": 1e-13}
+
+    def minimiser(a):
+        objective, args = (problem, (a,)) if is_function else (problem(a), ())
+        return jd.minimize(objective, start, METHODS.get(method), args=args, **options).params
+
+    for way in (jax.jacrev, jax.jacfwd):
+        np.testing.assert_allclose(way(minimiser)(jnp.asarray(at)), expected, rtol=rtol, atol=1e-12)
 
 
 @pytest.mark.slow
@@ -264,16 +284,6 @@ def test_derivatives_in_float32_survive_units_whose_squares_are_no_numbers():
         np.testing.assert_allclose(moved, np.eye(2), atol=1e-5, err_msg=str(units))
 
 
-def test_an_unknown_in_small_units_has_its_own_derivative():
-    def solution(center):
-        def function(x, center):
-            return 1e-12 * (x[0] - center) ** 2 + 1e4 * (x[1] - center) ** 2
-
-        return jd.minimize(function, np.ones(2, np.float32), args=(center,)).params
-
-    np.testing.assert_allclose(jax.jacfwd(solution)(np.float32(1.0)), [1, 1], rtol=1e-5)
-
-
 def test_an_indefinite_system_is_solved_in_any_units():
     matrix = np.array([[1.0, 0.5], [0.5, -2.0]])
 
@@ -311,40 +321,33 @@ def dependent_columns(kind, rng):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["wide", "dummies"])
-def test_weights_of_least_norm_and_predictions_move_as_by_the_pseudoinverse(kind, rng):
+@pytest.mark.parametrize(
+    ("kind", "method", "intercept"),
+    [
+        ("wide", None, True),
+        ("dummies", None, True),
+        ("copied", jd.LSMR(), True),
+        ("wide", None, False),
+    ],
+    ids=str,
+)
+def test_weights_of_least_norm_and_predictions_move_as_by_the_pseudoinverse(
+    kind, method, intercept, rng
+):
     X = dependent_columns(kind, rng).astype(np.float32)
     y = rng.normal(size=len(X)).astype(np.float32)
-    exact = of_least_norm(X, True)
+    exact = of_least_norm(X, intercept)
 
     def fitted(y):
-        params = jd.minimize(jd.LinearRegression(X, y)).params
-        return params["weights"], X @ params["weights"] + params["intercept"]
+        regression = jd.LinearRegression(X, y, intercept=intercept)
+        params = jd.minimize(regression, method=method).params
+        return params["weights"], X @ params["weights"] + params.get("intercept", 0)
 
-    hat = X @ exact + 1 / len(X) - np.mean(X @ exact, axis=0)
+    hat = X @ exact + intercept * (1 / len(X) - np.mean(X @ exact, axis=0))
     for way in (jax.jacrev, jax.jacfwd):
         moved, predicted = way(fitted)(y)
         np.testing.assert_allclose(moved, exact, atol=2e-5 * np.max(np.abs(exact)))
         np.testing.assert_allclose(predicted, hat, atol=2e-5)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kind", "method", "intercept"),
-    [("copied", jd.LSMR(), True), ("wide", None, False)],
-    ids=str,
-)
-def test_weights_of_least_norm_move_so_by_lsmr_or_without_intercept(kind, method, intercept, rng):
-    X = dependent_columns(kind, rng).astype(np.float32)
-    y, along = rng.normal(size=(2, len(X))).astype(np.float32)
-    back = rng.normal(size=X.shape[1]).astype(np.float32)
-    along, back = along / np.linalg.norm(along), back / np.linalg.norm(back)
-    exact = of_least_norm(X, intercept)
-
-    weights = functools.partial(weights_of, X=X, method=method, intercept=intercept)
-    atol = 2e-5 * np.max(np.abs(exact))
-    np.testing.assert_allclose(jax.jvp(weights, (y,), (along,))[1], exact @ along, atol=atol)
-    np.testing.assert_allclose(jax.vjp(weights, y)[1](back)[0], exact.T @ back, atol=atol)
 
 
 @pytest.mark.parametrize(
@@ -775,18 +778,6 @@ def test_where_a_solution_jumps_it_has_no_derivative(solver, rng, monkeypatch):
     assert np.all(np.isnan(jax.jvp(lambda X: slope(X, y), (X,), (X,))[1]))
     exact = np.linalg.pinv((X - X.mean(axis=0)).astype(float), rcond=1e-5)[0]
     np.testing.assert_allclose(slope(X, y), exact, rtol=0, atol=1e-5)
-
-
-@pytest.mark.slow
-def test_along_a_flat_direction_a_function_s_minimiser_stays():
-    def minimiser(a):
-        def function(p, a):
-            return (p[0] + p[1] - a) ** 2 + (p[2] - 2 * a) ** 2
-
-        return jd.minimize(function, np.zeros(3, np.float32), args=(a,)).params
-
-    for way in (jax.jacrev, jax.jacfwd):
-        np.testing.assert_allclose(way(minimiser)(np.float32(1)), [0.5, 0.5, 2], rtol=1e-5)
 
 
 def test_minres_removes_what_is_outside_the_range(rng):
