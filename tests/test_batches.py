@@ -118,22 +118,6 @@ def test_parts_of_one_length_hold_every_member(size, cores, monkeypatch):
     np.testing.assert_array_equal(*map(jax.random.key_data, (joined["key"], members["key"])))
 
 
-@pytest.mark.parametrize("name", ["one_by_one", "shrinking"])
-def test_members_keep_their_places_and_their_own_ends(name, request):
-    result = request.getfixturevalue(name)
-    statuses = np.asarray(result.status)
-    converged = statuses == jd.Status.CONVERGED
-    assert np.any(converged)
-    differentiate = jax.jit(jax.vmap(jax.value_and_grad(valley)))
-    scales = np.linalg.norm(differentiate(STARTS, STEEPNESS)[1], axis=1)
-    np.testing.assert_allclose(result.scale, scales, rtol=1e-5)
-    values, gradients = differentiate(result.params, STEEPNESS)
-    norms = np.linalg.norm(gradients, axis=1)
-    np.testing.assert_allclose(result.gradient_norm, norms, rtol=1e-3, atol=1e-3)
-    assert np.all(norms[converged] <= 1.01e-4 * scales[converged])
-    np.testing.assert_allclose(result.value, values, rtol=1e-5)
-
-
 def test_every_member_has_its_own_status():
     def problem(scale, start):
         return lambda x: scale * jnp.log(x) ** 2, start

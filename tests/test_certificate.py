@@ -75,6 +75,9 @@ KINDS = {
 }
 
 
+QUARTIC, BOWL, TURNED = [0, 0, 1, 0, 0, 1, 0], [1, 0, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0, 0]
+
+
 @pytest.mark.parametrize(("coefficients", "kind"), KINDS.values(), ids=KINDS.keys())
 def test_points_at_the_origin_are_what_calculus_says(coefficients, kind):
     found = polynomial_at([0, 0], coefficients)
@@ -85,13 +88,6 @@ def test_points_at_the_origin_are_what_calculus_says(coefficients, kind):
     eigenvalues = np.linalg.eigvalsh([[2 * xx, xy], [xy, 2 * yy]])
     found = found.smallest_eigenvalue, found.largest_eigenvalue
     np.testing.assert_allclose(found, eigenvalues, atol=1e-12)
-
-
-@pytest.mark.parametrize("x", [0.03, -1e-3])
-def test_near_a_degenerate_point_no_minimum_is_claimed(x):
-    # x^4 at x: the Hessian there, 12 x^2, is positive, but not that of the stationary point.
-    found = polynomial_at([x, 0], [0, 0, 1, 0, 0, 1, 0], scale=1.0, tolerance=1e-3)
-    assert found.kind == "degenerate"
 
 
 @pytest.mark.parametrize("far", [0, 300])
@@ -120,12 +116,6 @@ def test_a_slope_is_no_stationary_point():
     assert found.gradient_norm == pytest.approx(5**0.5, rel=1e-6)
     assert found.evidence.startswith("|gradient| = 2.24: the value may change by 1, more than ")
     assert found.suboptimality is None
-
-
-def test_a_gradient_that_is_nan_decides_nothing():
-    found = polynomial_at([1, 0], [np.nan, 1, 1, 0, 0, 0, 0])
-    assert found.kind == "undetermined"
-    assert found.evidence == "the gradient is not finite"
 
 
 @pytest.mark.slow
@@ -271,22 +261,17 @@ def test_a_separable_objective_is_decided_by_its_diagonal():
     assert (mixed.kind, mixed.smallest_eigenvalue) == ("saddle", -2.0)
 
 
-def test_a_penalised_regression_is_a_minimum_by_structure(rng):
-    # More features than rows: without the penalty most eigenvalues would be zero.
+def test_a_penalised_regression_alone_is_a_minimum_by_structure(rng):
+    # More features than rows: without the penalty most eigenvalues are zero.
     X, y = rng.normal(size=(50, 700)).astype(np.float32), rng.normal(size=50).astype(np.float32)
-    ridge = jd.LinearRegression(X, y, l2=0.5)
+    ridge, plain = jd.LinearRegression(X, y, l2=0.5), jd.LinearRegression(X, y)
     found = jd.certify(ridge, rounded_minimum(ridge))
     assert found.kind == "minimum"
     assert found.evidence.startswith("by structure every eigenvalue is at least ")
     stated = float(found.evidence.rsplit(" ", 1)[1])
     smallest = np.linalg.eigvalsh(hessian_of_regression(X, 0.5, np.ones(50), True))[0]
     assert 0 < stated <= smallest * 1.01  # stated with three digits
-
-
-def test_an_unpenalised_wide_regression_is_not_called_a_minimum(rng):
-    X, y = rng.normal(size=(50, 700)).astype(np.float32), rng.normal(size=50).astype(np.float32)
-    regression = jd.LinearRegression(X, y)
-    assert jd.certify(regression, rounded_minimum(regression)).kind == "degenerate"
+    assert jd.certify(plain, rounded_minimum(plain)).kind == "degenerate"
 
 
 def rounded_minimum(regression):
@@ -331,14 +316,6 @@ def test_a_regressions_bounds_enclose_its_eigenvalues(seed, shape, l2, weighted,
     assert lower <= eigenvalues[0] + slack
     assert eigenvalues[-1] <= upper + slack
     assert (lower > 0) == (l2 > 0)
-
-
-def test_a_scale_of_the_callers_decides():
-    far, coefficients = [1e-3, 1.0], [1, 1, 1, 0, 0, 0, 0]
-    assert polynomial_at(far, coefficients).kind == "not stationary"
-    assert polynomial_at(far, coefficients, scale=1e8).kind == "minimum"
-    found = polynomial_at(far, coefficients, tolerance=1e-6, scale=1.0)
-    assert (found.kind, found.evidence) == ("not stationary", "|gradient| exceeds 1e-06 * 1")
 
 
 def test_bfloat16_params_are_judged_in_float32():
@@ -436,17 +413,34 @@ def test_a_result_and_its_params_are_of_one_kind(function, start, args, method):
     assert found.kind == ("not stationary" if is_lost else "minimum")
 
 
-@pytest.mark.parametrize(
-    ("coefficients", "point", "center", "floor"),
-    [
-        ([0, 0, 1, 0, 0, 1, 0], [3.0125, 0], [3, 0], 0),
-        ([1, 0, 1, 0, 0, 0, 0], [0, 0], [3, 0], 1e6),
-        ([1e12, 0, 1, 0, 0, 0, 0], [0, 0], [1e-6, 0], 0),
-    ],
-    ids=["quartic", "offset", "small units"],
-)
-def test_where_a_descent_stopped_early_is_not_stationary(coefficients, point, center, floor):
-    assert polynomial_at(point, coefficients, center, floor).kind == "not stationary"
+# Coefficients, a point, what else is told, the kind, and the evidence where that is the point.
+ELSEWHERE = {
+    # x^4 at x: the Hessian there, 12 x^2, is positive, but not that of the stationary point.
+    "near a quartic's point": (QUARTIC, [0.03, 0], {"scale": 1.0, "tolerance": 1e-3}, "degenerate"),
+    "very near it": (QUARTIC, [-1e-3, 0], {"scale": 1.0, "tolerance": 1e-3}, "degenerate"),
+    "early on a quartic": (QUARTIC, [3.0125, 0], {"center": [3, 0]}, "not stationary"),
+    "early on a floor": (BOWL, [0, 0], {"center": [3, 0], "floor": 1e6}, "not stationary"),
+    "early in small units": (
+        [1e12, 0, 1, 0, 0, 0, 0], [0, 0], {"center": [1e-6, 0]}, "not stationary"
+    ),
+    "not a number": (
+        [np.nan, 1, 1, 0, 0, 0, 0], [1, 0], {}, "undetermined", "the gradient is not finite"
+    ),
+    "early": (TURNED, [1e-3, 1], {}, "not stationary"),
+    "in the caller's scale": (TURNED, [1e-3, 1], {"scale": 1e8}, "minimum"),
+    "by the caller's tolerance": (
+        TURNED, [1e-3, 1], {"tolerance": 1e-6, "scale": 1.0},
+        "not stationary", "|gradient| exceeds 1e-06 * 1",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_points_elsewhere_are_what_calculus_and_the_caller_say(name):
+    coefficients, point, options, kind, *evidence = ELSEWHERE[name]
+    found = polynomial_at(point, coefficients, **options)
+    assert found.kind == kind
+    assert not evidence or found.evidence == evidence[0]
 
 
 def test_on_a_curve_a_descent_that_stopped_early_is_not_stationary():

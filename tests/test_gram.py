@@ -83,14 +83,6 @@ def test_gram_steps_are_the_inner_methods_steps_on_the_regression(rng, x64):
             assert_trees_close(got.params, expected.params, rtol=1e-7, atol=1e-9)
 
 
-def test_a_start_is_judged_before_the_first_step(rng, x64):
-    objective = regression(rng, *SHAPE, l2=0.1)
-    best = jax.tree.map(jnp.asarray, least_squares(objective))
-    result = jd.minimize(objective, best, jd.Gram(), tolerance=1e-6)
-    assert bool(result.converged)
-    assert int(result.iterations) == 0
-
-
 def test_under_jit_and_vmap_each_has_its_closed_form_and_its_derivatives(rng, x64):
     X = np.asarray(regression(rng, *SHAPE).X)
     ys, penalties = rng.normal(size=(3, len(X))) + 1, np.array([0.05, 0.5, 10.0])
@@ -169,16 +161,3 @@ def test_a_path_of_penalties_builds_the_matrix_once(rng):
     )
     assert form.gram.shape == (6, 6)  # out_axes=None: raises if it depended on l2
     assert stepped["weights"].shape == (50, *params["weights"].shape)
-
-
-def test_a_matrix_free_x_does(rng, x64):
-    objective = regression(rng, *SHAPE, l2=0.3)
-    design = jd.MatrixFree(
-        jax.tree_util.Partial(lambda X, w: X @ w, objective.X),
-        rows=SHAPE[0],
-        features=SHAPE[1],
-        weights_dtype=jnp.float64,
-    )
-    free = jd.LinearRegression(design, objective.y, l2=0.3)
-    result = jd.minimize(free, method=jd.Gram(), tolerance=1e-10)
-    assert_trees_close(result.params, least_squares(objective), rtol=1e-6, atol=1e-7)

@@ -285,13 +285,6 @@ def test_nan_at_the_start_is_non_finite_and_beyond_the_domain_is_not():
     np.testing.assert_allclose(result.params, 1, rtol=5e-2)
 
 
-@pytest.mark.core
-def test_a_stationary_start_converges_at_once():
-    result = jd.minimize(lambda x: jnp.sum(x * x), jnp.zeros(3), jd.LBFGS())
-    assert result.status == jd.Status.CONVERGED
-    assert result.iterations == 0
-
-
 def test_mixed_shapes_and_16_bit_storage():
     params = {"a": jnp.ones((2, 3)), "b": jnp.array(2.0), "c": jnp.ones((4,), jnp.bfloat16)}
 

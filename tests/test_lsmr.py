@@ -131,15 +131,6 @@ def test_deficient_ranks_and_zero_columns_reach_the_least_residual(preconditione
         np.testing.assert_allclose(result.params["weights"], weights, rtol=1e-4, atol=1e-5)
 
 
-def test_an_optimal_start_needs_no_iteration(rng):
-    X = rng.normal(size=(400, 9)).astype(np.float32)
-    objective = jd.LinearRegression(X, np.zeros(400, np.float32))
-    for preconditioner in (None, jd.Sketch()):
-        result = jd.minimize(objective, method=jd.LSMR(preconditioner))
-        assert bool(result.converged)
-        assert int(result.iterations) == 0
-
-
 def test_matrix_free_and_16_bit_designs(rng):
     X, y = (array.astype(np.float32) for array in data(rng))
     dense = references.least_squares(jd.LinearRegression(X, y))["weights"]

@@ -8,7 +8,6 @@ import json
 import pathlib
 from fractions import Fraction
 
-import jax
 import numpy as np
 import pytest
 import scipy.linalg
@@ -141,17 +140,3 @@ def test_filip_in_float32_is_the_fit_of_minimum_norm_in_units_of_its_columns_len
     length = np.linalg.norm(centred, axis=0)
     expected = np.linalg.pinv(centred / length, rcond=1e-5) @ (y - y.mean(dtype=np.float64))
     np.testing.assert_allclose(found[1:] * length, expected, rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.slow
-def test_jit_and_vmap_find_the_same_digits(x64):
-    X, y, intercept = problem("longley", np.float64)
-
-    def weights(X, y):
-        regression = jd.LinearRegression(X, y, intercept=intercept)
-        return jd.minimize(regression, method=jd.DerivativeMethod()).params["weights"]
-
-    alone = np.asarray(weights(X, y))
-    np.testing.assert_array_equal(jax.jit(weights)(X, y), alone)
-    batch = jax.vmap(weights)(np.stack([X, X]), np.stack([y, 3 * y]))
-    np.testing.assert_allclose(batch, [alone, 3 * alone], rtol=1e-8)

@@ -94,10 +94,3 @@ def test_at_the_floor_of_float32_it_stagnates():
     )
     assert result.status == jd.Status.STAGNATED
     assert result.gradient_norm <= 1e-4 * result.scale
-
-
-@pytest.mark.core
-def test_a_quadratic_without_a_minimum_diverges():
-    saddle = jd.Quadratic(jnp.diag(jnp.array([1.0, -1.0])))
-    result = jd.minimize(saddle, jnp.array([0.1, 1.0]), NonlinearConjugateGradient())
-    assert result.status == jd.Status.DIVERGED

@@ -419,18 +419,6 @@ def test_designs_that_know_their_columns_outputs_and_weights_are_looked_at():
         assert status(result) == "STAGNATED", regression
 
 
-@pytest.mark.slow
-def test_members_of_a_batch_are_looked_at():
-    X, y = uneven(1e15)
-
-    def solve(X):
-        return jd.minimize(jd.LinearRegression(X, y), method=jd.ConjugateGradient()).status
-
-    even, _ = uneven(1.0)
-    found = jax.vmap(solve)(np.stack([X, even]))
-    assert [jd.Status(int(each)).name for each in found] == ["STAGNATED", "CONVERGED"]
-
-
 def test_the_bound_of_a_quadratic_is_never_above_how_far_the_minimum_is():
     bound = jax.jit(lambda *at: look_at_quadratic(*at).falls)
     falls = 0
@@ -462,14 +450,3 @@ def test_columns_of_zeros_refute_nothing():
     for method in (jd.LSMR(), jd.LBFGS()):
         result = jd.minimize(jd.LinearRegression(X, y), method=method)
         assert status(result) == "CONVERGED"
-
-
-@pytest.mark.slow
-def test_a_run_in_chunks_is_looked_at_in_the_same_way():
-    X, y = uneven(1e15)
-    regression = jd.LinearRegression(X, y)
-    once = jd.minimize(regression, method=jd.GradientDescent())
-    run = jd.run(regression, method=jd.GradientDescent(), chunk=3)
-    assert status(once) == status(run) == "STAGNATED"
-    assert int(once.iterations) == int(run.iterations)
-    assert float(once.suboptimality) == float(run.suboptimality)

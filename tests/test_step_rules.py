@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import jaxdescent as jd
 from benchmarks.problems.classical import rosenbrock
 from jaxdescent.methods.gradient_descent import GradientDescent
+from jaxdescent.methods.nonlinear_conjugate_gradient import NonlinearConjugateGradient
 from jaxdescent.objectives import as_objective
 from tests.references import of_condition
 from tests.results import assert_trees_close, status
@@ -672,7 +673,19 @@ def test_momentum_knows_the_curvature_of_a_quadratic_without_trials():
 SADDLE = jd.Quadratic(np.diag([1.0, -2.0]).astype(np.float32))
 
 
-@pytest.mark.parametrize("method", [*METHODS, jd.DerivativeMethod()], ids=str)
+@pytest.mark.parametrize(
+    "method",
+    [
+        *METHODS,
+        jd.DerivativeMethod(),
+        NonlinearConjugateGradient(),
+        *(
+            pytest.param(jd.ConjugateGradient(each), marks=pytest.mark.slow)
+            for each in (None, jd.Jacobi(), jd.Nystrom(2))
+        ),
+    ],
+    ids=str,
+)
 def test_negative_curvature_in_a_quadratic_diverges(method):
     assert status(jd.minimize(SADDLE, np.float32([0.1, 1]), method)) == "DIVERGED"
 

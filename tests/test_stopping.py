@@ -7,6 +7,7 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent.tolerance import default_tolerance
+from tests import references
 from tests.results import status
 
 START = np.float32([3, -4])
@@ -80,7 +81,29 @@ def test_an_absolute_bound_holds_of_the_gradient_that_is_measured(method):
         assert status(bounded(1e-12)) == "STAGNATED"
 
 
-def test_a_start_at_the_minimum_and_a_last_iteration_converge():
+@pytest.mark.first
+@pytest.mark.parametrize(
+    "method",
+    [
+        jd.LBFGS(),
+        jd.ConjugateGradient(jd.Jacobi()),
+        jd.LSMR(),
+        jd.LSMR(jd.Sketch()),
+        jd.Gram(),
+    ],
+    ids=str,
+)
+def test_an_optimal_start_needs_no_iteration(method, rng, x64):
+    X, y = rng.normal(size=(400, 9)), rng.normal(size=400)
+    for targets, tolerance in ((np.zeros(400), None), (y, 1e-6)):
+        regression = jd.LinearRegression(X, targets, l2=0.1)
+        start = references.least_squares(regression)
+        result = jd.minimize(regression, start, method, tolerance=tolerance)
+        assert status(result) == "CONVERGED"
+        assert int(result.iterations) == 0
+
+
+def test_convergence_at_the_last_iteration_is_convergence():
     start = descend(bowl, np.zeros(2, np.float32))
     assert int(start.iterations) == 0
     last = descend(bowl, tolerance=jd.Tolerance(gradient=1e-3), max_iterations=31)
