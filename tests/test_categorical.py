@@ -94,25 +94,6 @@ def test_every_method_finds_the_ridge_solution_by_name(method, panel):
 
 
 @pytest.mark.slow
-def test_without_a_penalty_the_fit_is_that_of_least_norm(panel, x64):
-    _, X, y = panel
-    worker, firm = X[:, 2:32].argmax(axis=1), X[:, 32:].argmax(axis=1)
-    design = jd.Concatenated(
-        {
-            "x": X[:, :2],
-            "worker": jd.Categorical(worker, 30, dtype=jnp.float64),
-            "firm": jd.Categorical(firm, 7, dtype=jnp.float64),
-        }
-    )
-    weights, *_ = references.closed_form(X, y)
-    for method in (jd.LSMR(), jd.DerivativeMethod()):
-        result = jd.minimize(
-            jd.LinearRegression(design, jnp.asarray(y)), method=method, max_iterations=3000
-        )
-        np.testing.assert_allclose(joined(result.params["weights"]), weights, atol=1e-6)
-
-
-@pytest.mark.slow
 def test_a_start_and_a_point_may_be_given_by_name(panel):
     design, X, y = panel
     regression = jd.LinearRegression(design, jnp.asarray(y, jnp.float32), l2=1.0)

@@ -15,6 +15,7 @@ from jaxdescent.designs import Center, Dense
 from jaxdescent.objectives.elimination import Means
 from jaxdescent.regression.forms import GramForm
 from jaxdescent.status import Status
+from tests import references
 from tests.meshes import rows_over
 from tests.references import closed_form
 
@@ -42,12 +43,6 @@ def data(rng, shift, rows=400, features=8, outputs=(), dtype=np.float32):
     return X, y.astype(dtype)
 
 
-def value_of(result, X, y):
-    """The value at the params in float64."""
-    weights, intercept = (np.asarray(result.params[n], float) for n in ("weights", "intercept"))
-    return 0.5 * np.sum((X.astype(float) @ weights + intercept - y) ** 2)
-
-
 def error(result, weights):
     got = np.asarray(result.params["weights"], float)
     return np.linalg.norm(got - weights) / np.linalg.norm(weights)
@@ -65,7 +60,8 @@ def test_the_weights_are_those_of_the_stored_numbers(name, rng):
             assert error(usual, weights) < 1e-3
             # Far out the rounding of params alone may be more than the tolerance allows: the
             # result says so, and by how much.
-            above, said = value_of(usual, X, y) / value - 1, float(usual.suboptimality) / value
+            own, said = references.value(objective, usual.params), float(usual.suboptimality)
+            above, said = own / value - 1, said / value
             assert above <= 1.05 * said + 1e-9, shift
             assert bool(usual.converged) or (shift > 300 and said > TOLERANCE), shift
             assert above <= TOLERANCE or not bool(usual.converged), shift
@@ -214,13 +210,10 @@ def test_a_constant_column_hides_nothing(constant, beside, rng):
         entries = jd.Sparse.from_indices(np.arange(400), codes, shape=(400, 3))
         design = jd.Concatenated({"x": X, "level": entries})
     A = X if beside == "alone" else np.column_stack([X, levels])
-    centred = A - A.mean(axis=0, dtype=np.float64)
-    _, (squares,), *_ = np.linalg.lstsq(
-        np.delete(centred, [3, *range(10, A.shape[1])], axis=1), y - y.mean(dtype=np.float64)
-    )
+    *_, least = closed_form(np.delete(A, 3, axis=1), y)
     result = jd.minimize(jd.LinearRegression(design, jnp.asarray(y)), method=jd.LSMR())
     assert jd.Status(int(result.status)) is jd.Status.CONVERGED
-    np.testing.assert_allclose(float(result.value), 0.5 * squares, rtol=2e-4)
+    np.testing.assert_allclose(float(result.value), least, rtol=2e-4)
 
 
 @pytest.mark.core

@@ -133,6 +133,7 @@ def test_bfloat16_data_and_params_are_computed_with_in_float32(rng):
     )
 
 
+@pytest.mark.core
 def test_many_penalties_share_one_gram_matrix_through_the_whole_descent(rng):
     X, y = rng.normal(size=(200, 60)).astype(np.float32), rng.normal(size=200).astype(np.float32)
     penalties = jnp.linspace(1, 50, 50)
@@ -143,21 +144,3 @@ def test_many_penalties_share_one_gram_matrix_through_the_whole_descent(rng):
 
     memory = jax.jit(jax.vmap(solve)).lower(penalties).compile().memory_analysis()
     assert memory.temp_size_in_bytes < len(penalties) / 2 * 4 * 60 * 60
-
-
-@pytest.mark.core
-def test_a_path_of_penalties_builds_the_matrix_once(rng):
-    objective = regression(rng, *SHAPE, dtype=np.float32).checked()
-    params = objective.start()
-
-    def state(l2):
-        penalised = jd.LinearRegression(objective.X, objective.y, l2=l2)
-        state = jd.Gram().init(penalised, params)
-        new, _, _ = jd.Gram().step(penalised, params, state)
-        return state.form, new
-
-    form, stepped = jax.eval_shape(
-        jax.vmap(state, out_axes=(None, 0)), jax.ShapeDtypeStruct((50,), jnp.float32)
-    )
-    assert form.gram.shape == (6, 6)  # out_axes=None: raises if it depended on l2
-    assert stepped["weights"].shape == (50, *params["weights"].shape)

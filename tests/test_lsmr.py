@@ -237,9 +237,7 @@ def test_rounding_moves_no_weight_of_a_constant_column(preconditioner, features)
         objective = jd.LinearRegression(design, y, sample_weight=weight)
         params = jd.minimize(objective, method=jd.LSMR(preconditioner)).params
         own, y = np.asarray(objective.predict(params, design), float), y.astype(float)
-        roots = np.sqrt(weight.astype(float))
-        dense = roots[:, None] * np.column_stack([np.ones(rows), X.astype(float)])
-        least = np.sum(np.square(roots * y - dense @ np.linalg.lstsq(dense, roots * y)[0]))
+        least = 2 * closed_form(X, y, sample_weight=weight)[2]
         of_mean = weight @ np.square(y - np.average(y, weights=weight))
         assert weight @ np.square(own - y) - least <= 10 * eps ** (2 / 3) * of_mean
         weights = params["weights"]["factor"] if features else params["weights"]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
+import jaxdescent as jd
 from benchmarks.problems import classical, published
 from benchmarks.problems.random_quadratics import (
     SPECTRA,
@@ -15,6 +16,7 @@ from benchmarks.problems.random_quadratics import (
     random_regression,
     spectrum,
 )
+from tests import references
 
 PROBLEMS = {problem.name: problem for problem in published.problems()}
 CLASSICAL = {problem.name: problem for problem in classical.problems()}
@@ -151,30 +153,22 @@ def test_classical_residuals_have_the_function_as_the_sum_of_their_squares(name,
 @pytest.mark.parametrize("seed", range(8))
 def test_a_random_regression_knows_how_far_params_are_above_its_minimum(seed, rng):
     drawn = random_regression(seed, np.float64)
-    features = drawn.X.shape[1]
-    rows = drawn.X.shape[0]
-    weight = np.ones(rows) if drawn.sample_weight is None else drawn.sample_weight
-    Y = drawn.Y.reshape(rows, -1)
-    columns = np.column_stack([drawn.X] + [np.ones(rows)] * drawn.intercept)
-    A = np.sqrt(weight)[:, None] * columns
-    penalty = np.sqrt(drawn.l2) * np.eye(features, columns.shape[1])
-    A = np.concatenate([A, penalty])
-    B = np.concatenate([np.sqrt(weight)[:, None] * Y, np.zeros((features, Y.shape[1]))])
-    best = np.linalg.lstsq(A, B, rcond=None)[0]
-    least = 0.5 * np.sum((A @ best - B) ** 2)
-    zeros = {"weights": np.zeros_like(best[:features]), "intercept": np.zeros(Y.shape[1])}
-    assert drawn.minimum == pytest.approx(least, rel=1e-9, abs=1e-18 * drawn.value_at_zero)
-    assert drawn.value_at_zero == pytest.approx(0.5 * np.sum(B**2), rel=1e-12)
-    left = drawn.suboptimality({"weights": best[:features], "intercept": best[features:]})
-    assert left <= 1e-16 * drawn.value_at_zero
-    whole = drawn.value_at_zero - least
-    assert drawn.suboptimality(zeros) == pytest.approx(
-        whole, rel=1e-9, abs=1e-12 * drawn.value_at_zero
+    Y = drawn.Y.reshape(len(drawn.X), -1)
+    posed = jd.LinearRegression(
+        drawn.X, Y, l2=drawn.l2, sample_weight=drawn.sample_weight, intercept=drawn.intercept
     )
-    step = 1e-6 * rng.normal(size=best.shape) * np.abs(best)
-    moved = best + step
-    found = drawn.suboptimality({"weights": moved[:features], "intercept": moved[features:]})
-    assert found == pytest.approx(0.5 * np.sum((A @ step) ** 2), rel=1e-4)
+    best = references.least_squares(posed)
+    zeros = {"weights": 0 * best["weights"], "intercept": np.zeros(Y.shape[1])}
+    best = zeros | best
+    least = references.value(posed, best)
+    assert drawn.minimum == pytest.approx(least, rel=1e-9, abs=1e-18 * drawn.value_at_zero)
+    assert drawn.value_at_zero == pytest.approx(references.value(posed, zeros), rel=1e-12)
+    assert drawn.suboptimality(best) <= 1e-16 * drawn.value_at_zero
+    whole, off = drawn.value_at_zero - least, 1e-12 * drawn.value_at_zero
+    assert drawn.suboptimality(zeros) == pytest.approx(whole, rel=1e-9, abs=off)
+    moved = {name: leaf * (1 + 1e-6 * rng.normal(size=leaf.shape)) for name, leaf in best.items()}
+    height = references.height(posed, moved, best)
+    assert drawn.suboptimality(moved) == pytest.approx(height, rel=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(8))
