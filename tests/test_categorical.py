@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,33 +34,40 @@ def test_products_are_those_of_the_columns_written_out(seed, levels, has_missing
 
 @pytest.fixture(scope="module")
 def panel():
-    """A covariate far from zero, and two connected factors whose levels are of uneven size."""
+    """A covariate far from zero, two connected factors whose levels are of uneven size, and words:
+    a sparse matrix."""
     rng = np.random.default_rng(5)
     rows, workers, firms = 400, 30, 7
     worker = np.minimum(rng.geometric(0.08, rows) - 1, workers - 1)
     firm = rng.integers(0, firms, rows)
     worker[:workers], firm[:firms] = np.arange(workers), np.arange(firms)
     x = 50 + rng.normal(size=(rows, 2)) + 0.1 * worker[:, None]
+    words = scipy.sparse.random(rows, 12, 0.2, random_state=rng, dtype=np.float32).tocsr()
     effects = rng.normal(size=workers), rng.normal(size=firms)
     y = x @ [1.0, -0.5] + effects[0][worker] + effects[1][firm] + 0.1 * rng.normal(size=rows)
+    y += words @ rng.normal(size=12)
     design = jd.Concatenated(
         {
             "x": jnp.asarray(x, jnp.float32),
             "worker": jd.Categorical(worker, workers),
             "firm": jd.Categorical(firm, firms),
+            "words": jd.Sparse(words),
         }
     )
-    X = np.concatenate([x, dense_of(worker, workers), dense_of(firm, firms)], axis=1)
+    X = np.column_stack([x, dense_of(worker, workers), dense_of(firm, firms), words.toarray()])
     return design, X, y
 
 
 def joined(weights):
-    return np.concatenate([np.asarray(weights[name]) for name in ("x", "worker", "firm")])
+    return np.concatenate([np.asarray(weights[name]) for name in ("x", "worker", "firm", "words")])
 
 
+# One for each of the answers that methods ask of a design.
 METHODS = [
     None,
+    jd.LSMR(),
     jd.LSMR(jd.Jacobi()),
+    jd.LSMR(jd.Nystrom(4)),
     jd.ConjugateGradient(jd.Jacobi()),
     jd.DerivativeMethod(),
     jd.LBFGS(),
@@ -74,7 +82,7 @@ def test_every_method_finds_the_ridge_solution_by_name(method, panel):
     regression = jd.LinearRegression(design, jnp.asarray(y, jnp.float32), l2=1.0)
     result = jd.minimize(regression, method=method, max_iterations=5000)
     assert bool(result.converged)
-    assert set(result.params["weights"]) == {"x", "worker", "firm"}
+    assert set(result.params["weights"]) == {"x", "worker", "firm", "words"}
     # Both of the data as they were rounded: x is 50 with a spread of 1.
     X, y = X.astype(np.float32).astype(float), y.astype(np.float32).astype(float)
     dense = jd.LinearRegression(X, y, l2=1.0)

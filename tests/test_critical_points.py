@@ -86,17 +86,19 @@ def cubic(p, a, b, c):
     return a * (p[0] ** 2 - p[1] ** 2) + b * p[0] + c * (p[0] ** 3 - 3 * p[0] * p[1] ** 2)
 
 
-@pytest.mark.slow
-def test_a_saddle_is_found_from_every_start():
-    (point,) = jd.critical_points(cubic, grid(-3.0, 3.0, 4), args=tuple(np.float32([1, 1, 0])))
-    assert (point.kind, point.starts) == ("saddle", 16)
-    np.testing.assert_allclose(point.params, [-0.5, 0], atol=1e-6)
-
-
-def test_a_monkey_saddle_is_degenerate():
-    (point,) = jd.critical_points(cubic, grid(-2.0, 2.0, 4), args=tuple(np.float32([0, 0, 1])))
-    assert point.kind == "degenerate"
-    np.testing.assert_allclose(point.params, [0, 0], atol=0.02)
+@pytest.mark.parametrize(
+    ("coefficients", "far", "kind", "at", "off"),
+    [
+        pytest.param((1, 1, 0), 3.0, "saddle", [-0.5, 0], 1e-6, marks=pytest.mark.slow),
+        ((0, 0, 1), 2.0, "degenerate", [0, 0], 0.02),
+    ],
+    ids=["saddle", "monkey saddle"],
+)
+def test_a_saddle_is_found_from_every_start(coefficients, far, kind, at, off):
+    args = tuple(np.float32(coefficients))
+    (point,) = jd.critical_points(cubic, grid(-far, far, 4), args=args)
+    assert (point.kind, point.starts) == (kind, 16)
+    np.testing.assert_allclose(point.params, at, atol=off)
 
 
 def test_starts_are_pytrees_with_a_leading_axis():

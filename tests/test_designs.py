@@ -43,29 +43,6 @@ def test_products_equal_numpys(rng, matrix, make, outputs):
     np.testing.assert_allclose(design.to_dense(), matrix, rtol=1e-6)
 
 
-@pytest.mark.parametrize("rows", [1024, 1031, 2 * 1031, 7 * 211])
-@pytest.mark.parametrize("outputs", [2, 5])
-def test_a_product_in_parts_of_the_rows_equals_numpys(rng, rows, outputs):
-    matrix = rng.normal(size=(rows, 3)).astype(np.float32)
-    residual = rng.normal(size=(rows, outputs)).astype(np.float32)
-    exact = matrix.T.astype(float) @ residual
-    product = as_design(jnp.asarray(matrix)).transposed_product(jnp.asarray(residual))
-    np.testing.assert_allclose(product, exact, rtol=1e-5, atol=1e-4)
-
-
-@pytest.mark.first
-@pytest.mark.parametrize(("features", "outputs"), [(1024, 9), (3001, 2)])
-def test_a_product_block_by_block_equals_numpys(rng, features, outputs):
-    matrix = rng.normal(size=(8209, features)).astype(np.float32)
-    residual = rng.normal(size=(8209, outputs)).astype(np.float32)
-    exact = matrix.T.astype(float) @ residual
-    design = as_design(jnp.asarray(matrix))
-    product = jax.jit(lambda design, residual: design.transposed_product(residual))
-    assert "scan" in str(jax.make_jaxpr(product)(design, jnp.asarray(residual)))
-    found = product(design, jnp.asarray(residual))
-    np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-6 * np.abs(exact).max())
-
-
 @pytest.mark.parametrize("rows", [1 << 10, 3 * 1031, 61 * 101])
 def test_parts_of_the_rows_are_equal_and_few(rows):
     length = part_length(rows)
@@ -73,15 +50,35 @@ def test_parts_of_the_rows_are_equal_and_few(rows):
     assert 2 <= rows // length <= 64
 
 
-@pytest.mark.parametrize("rows", [200_000, 200_003])
-@pytest.mark.parametrize("features", [1, 10, 50])
-def test_a_transposed_product_keeps_its_digits_over_many_rows(rng, rows, features):
-    matrix = rng.uniform(size=(rows, features)).astype(np.float32)
-    residual = rng.uniform(size=rows).astype(np.float32)
-    exact = matrix.T.astype(float) @ residual
-    product = as_design(jnp.asarray(matrix)).transposed_product(jnp.asarray(residual))
-    # Row after row to the same sums, the error is 2e-5 and more.
-    np.testing.assert_allclose(product, exact, rtol=2e-6)
+@pytest.mark.first
+@pytest.mark.parametrize(
+    ("rows", "features", "outputs", "is_in_blocks", "digits"),
+    [
+        # Row after row to the same sums, the error is 2e-5 and more.
+        *(
+            (rows, features, (), False, (2e-6, 0))
+            for rows in (200_000, 200_003)
+            for features in (1, 10, 50)
+        ),
+        *(
+            (rows, 3, (outputs,), False, (1e-5, 1e-4))
+            for rows in (1024, 1031, 2 * 1031, 7 * 211)
+            for outputs in (2, 5)
+        ),
+        (8209, 1024, (9,), True, (1e-5, 1e-6)),
+        (8209, 3001, (2,), True, (1e-5, 1e-6)),
+    ],
+)
+def test_a_transposed_product_keeps_its_digits(rng, rows, features, outputs, is_in_blocks, digits):
+    """In runs, in parts, or block by block: of positive numbers, and of both signs."""
+    draw = rng.normal if outputs else rng.uniform
+    matrix = jnp.asarray(draw(size=(rows, features)), jnp.float32)
+    residual = jnp.asarray(draw(size=(rows, *outputs)), jnp.float32)
+    exact = np.asarray(matrix, float).T @ np.asarray(residual, float)
+    product = jax.jit(lambda design, residual: design.transposed_product(residual))
+    assert ("scan" in str(jax.make_jaxpr(product)(as_design(matrix), residual))) == is_in_blocks
+    rtol, atol = digits[0], digits[1] * (np.abs(exact).max() if is_in_blocks else 1)
+    np.testing.assert_allclose(product(as_design(matrix), residual), exact, rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize("features", [1, 50, 4096])

@@ -36,21 +36,29 @@ SECOND_CALLS = {
     "NumPy start": {"params": np.array([1.0, 2.0], np.float32)},
     "new learning rate": {"method": jd.GradientDescent(0.07)},
     "new max_iterations": {"max_iterations": 123},
-    "new tolerance": {"tolerance": 0.5},
     "the same": {},
 }
 
 
-def test_a_second_call_traces_nothing():
+@pytest.mark.parametrize(
+    "tolerances",
+    [(1e-4, 0.5), [jd.Tolerance(gradient=each, value=1e-6) for each in (1e-3, 1e-1)]],
+    ids=["a number", "several rules"],
+)
+def test_a_second_call_traces_nothing(tolerances):
     function = counted_function()
     call = {"params": START, "method": jd.GradientDescent(0.1), "args": (WEIGHTS,)}
-    call |= {"max_iterations": 100, "tolerance": 1e-4}
-    assert jd.minimize(function, **call).converged  # or the next call may be the first to claim it
+    call |= {"max_iterations": 100, "tolerance": tolerances[0]}
+    first = jd.minimize(function, **call)
+    assert first.converged  # or the next call may be the first to claim it
     traces = function.traces
     assert traces > 0
     for name, change in SECOND_CALLS.items():
         jd.minimize(function, **(call | change))
         assert function.traces == traces, name
+    sooner = jd.minimize(function, **(call | {"tolerance": tolerances[1]}))
+    assert function.traces == traces
+    assert int(sooner.iterations) < int(first.iterations)
 
 
 def test_a_second_regression_of_the_same_shapes_compiles_nothing(rng):

@@ -286,23 +286,6 @@ def test_a_predicate_may_close_over_traced_values():
     np.testing.assert_array_equal(iterations(np.float32([30, 7, 0.4, 0.3])), [0, 1, 3, 4])
 
 
-def test_tolerances_are_data():
-    traces = []
-
-    def objective(p):
-        traces.append(None)
-        return bowl(p)
-
-    def run(**fields):
-        return descend(objective, rate=0.25, tolerance=jd.Tolerance(**fields))
-
-    run(gradient=1e-2, value=1e-3)
-    count = len(traces)
-    one, other = (run(gradient=gradient, value=1e-6) for gradient in (1e-1, 1e-3))
-    assert int(one.iterations) < int(other.iterations)
-    assert len(traces) == count
-
-
 def test_the_default_tolerance_follows_the_coarsest_dtype():
     wide, narrow = np.zeros(2, np.float32), np.zeros(2, jnp.bfloat16)
     assert default_tolerance(wide) == pytest.approx(2.0 ** (-23 * 2 / 3))
