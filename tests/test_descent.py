@@ -117,27 +117,6 @@ def test_jit_equals_eager_bit_by_bit(check_every, dtype, rng):
     np.testing.assert_allclose(traced[1:3], eager[1:3], rtol=1e-6)
 
 
-def test_coupled_unknowns_take_every_step_whatever_lies_between_checks(rng):
-    # Nothing fuses: the same steps, checked more or less often.
-    matrix = rng.normal(size=(6, 6)).astype(np.float32)
-    objective = jd.Quadratic(
-        matrix @ matrix.T + np.eye(6, dtype=np.float32), np.ones(6, np.float32)
-    )
-    start, options = np.zeros(6, np.float32), {"max_iterations": 37, "tolerance": 0}
-    ends = [
-        jd.minimize(objective, start, jd.GradientDescent(0.02), check_every=every, **options)
-        for every in (1, 5, 64)
-    ]
-    for end in ends:
-        assert int(end.iterations) == 37
-        np.testing.assert_allclose(end.params, ends[0].params, rtol=1e-5)
-    hessian = np.asarray(objective.hessian, np.float64)
-    x = np.zeros(6)
-    for _ in range(37):
-        x = x - 0.02 * (hessian @ x - 1)
-    np.testing.assert_allclose(ends[0].params, x, rtol=1e-4, atol=1e-6)
-
-
 def test_fused_steps_carry_no_norm_that_nobody_reads():
     params = {name: np.ones((300, 3), np.float32) for name in "abc"}
 

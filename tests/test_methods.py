@@ -8,8 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import jaxdescent as jd
 from benchmarks.problems.classical import rosenbrock, rosenbrock_residuals
@@ -86,31 +84,6 @@ def test_methods_count_by_their_structure_and_hyper_parameters_are_leaves(of):
     assert jax.tree.leaves(two) == [0.2]
 
 
-def numpy_descent(gradient, x, rate, steps):
-    for index in range(steps):
-        x = x - (rate(index) if callable(rate) else rate) * gradient(x)
-    return x
-
-
-@given(
-    rate=st.floats(1e-3, 0.2),
-    steps=st.integers(1, 40),
-    start=st.lists(st.floats(-10, 10, width=16), min_size=2, max_size=2),
-)
-def test_constant_steps_equal_a_numpy_loop(rate, steps, start):
-    start = np.asarray(start)
-    weights = np.array([1.0, 3.0])
-    options = {"max_iterations": steps, "tolerance": 0}
-    method = jd.GradientDescent(rate)
-    result = jd.minimize(weighted_squares, start.astype(np.float32), method, **options)
-    expected = numpy_descent(lambda x: 2 * weights * x, start, rate, steps)
-    np.testing.assert_allclose(result.params, expected, rtol=1e-4, atol=1e-5)
-
-
-def weighted_squares(p):
-    return jnp.sum(jnp.array([1.0, 3.0]) * p**2)
-
-
 @pytest.mark.parametrize("separable", [True, False])
 def test_a_schedule_is_asked_for_each_iteration_once(separable):
     schedule = optax.linear_schedule(0.2, 0.01, 30)
@@ -118,7 +91,7 @@ def test_a_schedule_is_asked_for_each_iteration_once(separable):
     options = {"max_iterations": 37, "tolerance": 0}
     start = np.array([3.0, -2.0], np.float32)
     result = jd.minimize(objective, start, jd.GradientDescent(schedule), **options)
-    expected = numpy_descent(lambda x: 2 * x, start, lambda i: float(schedule(i)), 37)
+    expected = start * np.prod([1 - 2 * float(schedule(index)) for index in range(37)])
     np.testing.assert_allclose(result.params, expected, rtol=1e-4)
     assert int(result.state) == 37
 

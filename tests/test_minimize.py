@@ -148,7 +148,8 @@ def test_history_holds_the_last_checked_values_oldest_first():
     values = 25 * 0.25 ** np.arange(6.0)
     np.testing.assert_allclose(result.history.value, values[3:], rtol=1e-5)
     np.testing.assert_allclose(short.history.value, [*values[:2], np.nan])
-    assert result.history.value[-1] == result.value
+    for name in ("value", "gradient_norm", "suboptimality"):
+        assert getattr(result.history, name)[-1] == getattr(result, name)
     assert jd.minimize(jd.SumOfSquares(), 1.0).history == ()
 
 

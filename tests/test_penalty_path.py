@@ -170,28 +170,6 @@ class TestStandardize:
         assert abs(weights["name=same"]) < 1e-4
         assert np.isfinite(model.weights).all()
 
-    def test_columns_moments_are_those_of_the_columns(self, table, monkeypatch):
-        """Shared buckets too, where two columns of a row may be in one, and slopes."""
-        options = {"exclude": "w", "hashed": ("city", "shop", "day"), "bits": 3, "l2": 1.0}
-        options |= {"standardize": True, "interact": "age:city"}
-        model = jd.fit_model(table, "y", method="direct", **options)
-        kept, before = [], ColumnSquares.squares
-
-        def noted(self, *arguments):
-            kept.append(before(self, *arguments))
-            raise InterruptedError
-
-        monkeypatch.setattr(ColumnSquares, "squares", noted)
-        with pytest.raises(InterruptedError):
-            jd.fit_model(table, "y", method="cg", **options)
-        X = np.zeros((ROWS, model.encoding.size))
-        X[:, 0] = table["age"]
-        encoded = encoded_of(model, table)
-        for column in encoded.coded:
-            values = 1.0 if column.values is None else column.values
-            X[np.arange(ROWS), column.first + column.codes] += values
-        np.testing.assert_allclose(*kept, ((X - X.mean(0)) ** 2).sum(0), rtol=1e-6)
-
     def test_moments_add_up_over_blocks_with_means_for_what_is_missing(self, rng):
         rows, weight = 500, rng.integers(0, 3, 500).astype(float)
         numbers = rng.normal(size=(rows, 3)) * [1.0, 100.0, 0.0]

@@ -228,13 +228,6 @@ def test_it_works_under_jit_and_vmap(rng):
                 assert exact / 4 <= found[1] <= 4 * exact
 
 
-def test_the_history_has_value_norm_and_suboptimality():
-    result = jd.minimize(rosenbrock, jnp.zeros(2), jd.LBFGS(), history=5)
-    assert result.history.value[-1] == result.value
-    assert result.history.gradient_norm[-1] == result.gradient_norm
-    assert result.history.suboptimality[-1] == result.suboptimality
-
-
 def test_what_converged_is_converged_by_the_numbers_it_returns(rng):
     X, y = regression(rng, np.float32, condition=30.0, shift=2.0)
     for method in (jd.Gram(), jd.LSMR(), jd.LSMR(jd.Jacobi()), jd.ConjugateGradient()):
