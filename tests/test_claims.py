@@ -62,17 +62,24 @@ def test_params_that_are_right_to_the_tolerance_may_be_far_above_a_minimum_of_ze
         assert value <= 10 * eps ** (2 / 3) * eps * worth, a
 
 
+def certified(problems):
+    """How many of some descents converge, none of whose results a certificate contradicts."""
+    converged = 0
+    for function, start, *args in problems:
+        result = jd.minimize(function, start, args=tuple(args))
+        if status(result) == "CONVERGED":
+            converged += 1
+            assert jd.certify(function, result, args=tuple(args)).kind != "not stationary", start
+            assert float(result.suboptimality) < np.inf
+    return converged
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_no_certificate_contradicts_a_result(dtype, x64, rng):
-    converged = 0
-    for start in rng.uniform(-7, 7, size=(25, 2)).astype(dtype):
-        result = jd.minimize(beale, start)
-        if status(result) == "CONVERGED":
-            converged += 1
-            assert jd.certify(beale, result).kind != "not stationary", start
-            assert float(result.suboptimality) < np.inf
-    assert converged >= 5
+    assert (
+        certified((beale, start) for start in rng.uniform(-7, 7, size=(25, 2)).astype(dtype)) >= 5
+    )
 
 
 def decay(p, t):
@@ -92,16 +99,13 @@ def test_no_certificate_contradicts_a_fit_of_a_curve(model, unknowns, rng):
     def squares(p, y):
         return jnp.sum(jnp.square(model(p, t) - y))
 
-    converged = 0
-    for _ in range(20):
-        noise = 10 ** rng.uniform(-3, 0.5) * rng.normal(size=30)
-        y = jnp.float32(model(rng.normal(size=unknowns), t) + noise)
-        fit = jax.tree_util.Partial(squares, y=y)
-        result = jd.minimize(fit, rng.normal(size=unknowns).astype(np.float32))
-        if status(result) == "CONVERGED":
-            converged += 1
-            assert jd.certify(fit, result).kind != "not stationary"
-    assert converged >= 12
+    def problems():
+        for _ in range(20):
+            noise = 10 ** rng.uniform(-3, 0.5) * rng.normal(size=30)
+            y = jnp.float32(model(rng.normal(size=unknowns), t) + noise)
+            yield squares, rng.normal(size=unknowns).astype(np.float32), y
+
+    assert certified(problems()) >= 12
 
 
 @pytest.mark.slow
@@ -305,6 +309,15 @@ def test_a_claim_at_the_start_is_examined(over, rng):
     assert jd.Status(int(code)).name == "STAGNATED" or value < 1.0001 * least
 
 
+def along_the_least_curvature(A, left, factor, allowed):
+    """Weights whose value is so often what is allowed above the minimum, which is at zero, and what
+    a descent would tell of them."""
+    sizes, vectors = np.linalg.eigh(A.T @ A)
+    length = np.sqrt(2 * factor * allowed / sizes[0])
+    value = 0.5 * left @ left + factor * allowed
+    return length * vectors[:, 0], value, sizes[0] * length, allowed
+
+
 def test_a_sketch_proves_nothing_above_the_minimum_of_rows_that_repeat(rng):
     """An indicator of every hundredth row, where a sketch had hundred rows."""
     X = rng.normal(size=(3000, 9)).astype(np.float32).astype(float)
@@ -313,13 +326,9 @@ def test_a_sketch_proves_nothing_above_the_minimum_of_rows_that_repeat(rng):
         X[first::100, 0] = 1
         left = rng.normal(size=len(X))
         left -= X @ np.linalg.lstsq(X, left)[0]
-        least = 0.5 * left @ left
-        allowed = 1e-4 * least
-        sizes, vectors = np.linalg.eigh(X.T @ X)
-        length = np.sqrt(2 * 1.05 * allowed / sizes[0])
         regression = jd.LinearRegression(X, left, intercept=False).checked()
-        at = least + 1.05 * allowed, sizes[0] * length, allowed
-        assert not sketched.proves(regression, length * vectors[:, 0], *at)
+        at = along_the_least_curvature(X, left, 1.05, 1e-4 * (0.5 * left @ left))
+        assert not sketched.proves(regression, *at)
         X[first::100, 0] = 0
 
 
@@ -333,14 +342,10 @@ def test_a_sketch_of_weighted_rows_proves_what_is_near_the_minimum_and_nothing_e
         left = rng.normal(size=len(X))
         left -= A @ np.linalg.lstsq(A, left)[0]
         y = (left / np.sqrt(share.astype(float))).astype(np.float32)
-        least = 0.5 * left @ left
-        sizes, vectors = np.linalg.eigh(A.T @ A)
         regression = jd.LinearRegression(X, y, intercept=False, sample_weight=share).checked()
         for factor in (0.1, 1.05):
-            allowed = 1e-2 * least
-            length = np.sqrt(2 * factor * allowed / sizes[0])
-            at = least + factor * allowed, sizes[0] * length, allowed
-            is_proven = sketched.proves(regression, length * vectors[:, 0], *at)
+            at = along_the_least_curvature(A, left, factor, 1e-2 * (0.5 * left @ left))
+            is_proven = sketched.proves(regression, *at)
             assert not is_proven or factor < 1
             proven += is_proven
     assert proven >= 18

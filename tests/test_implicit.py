@@ -554,22 +554,6 @@ def test_short_columns_of_a_wide_matrix_move_where_the_penalty_is_smaller(solver
             np.testing.assert_allclose(found, expected, atol=atol, err_msg=str(short))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("intercept", [True, False])
-def test_weights_of_least_norm_turn_with_a_wide_matrix(intercept, rng):
-    X, by = rng.normal(size=(2, 6, 15))
-    y = rng.normal(size=6)
-
-    weights = functools.partial(weights_of, y.astype(np.float32), intercept=intercept)
-    ends = [of_least_norm(X + step * by, intercept) @ y for step in (1e-6, -1e-6)]
-    slope = (ends[0] - ends[1]) / 2e-6
-    near, towards = X.astype(np.float32), by.astype(np.float32)
-    forward = jax.jvp(weights, (near,), (towards,))[1]
-    backward = np.tensordot(jax.jacrev(weights)(near), by, 2)
-    for moved in (forward, backward):
-        np.testing.assert_allclose(moved, slope, atol=1e-3 * np.max(np.abs(slope)))
-
-
 def weights_in_float64(X, y, l2, sample_weight, intercept):
     """The weights of least norm by the normal equations, to be differentiated in float64."""
     root = jnp.sqrt(sample_weight)
