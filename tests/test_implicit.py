@@ -12,6 +12,7 @@ from jaxdescent.designs import as_design
 from jaxdescent.kernels import platform
 from jaxdescent.numerics import linear_systems
 from jaxdescent.regression.solve import least_squares, pseudo_inverse
+from tests import references
 from tests.references import of_condition
 from tests.results import assert_trees_close
 
@@ -395,13 +396,8 @@ def test_a_ridge_with_more_features_than_rows_moves_with_all_its_data(intercept,
     X, y = rng.normal(size=(6, 20)) + 3, rng.normal(size=(6, 2))
     weight, l2, back = rng.uniform(0.5, 2, 6), np.array([1e-2, 1.0]), rng.normal(size=(20, 2))
 
-    def value(X, y, l2, weight):
-        total, one = np.sum(weight), np.ones(6)
-        A = np.sqrt(weight)[:, None] * (X - intercept * np.outer(one, weight @ X / total))
-        t = np.sqrt(weight)[:, None] * (y - intercept * np.outer(one, weight @ y / total))
-        pairs = zip(l2, t.T, strict=True)
-        own = [A.T @ np.linalg.solve(A @ A.T + each * np.eye(6), column) for each, column in pairs]
-        return np.sum(back * np.stack(own, axis=1))
+    def value(*data):
+        return np.sum(back * references.closed_form(*data, intercept)[0])
 
     def found(X, y, l2, weight):
         regression = jd.LinearRegression(X, y, l2=l2, sample_weight=weight, intercept=intercept)
@@ -513,11 +509,7 @@ def test_only_outputs_without_a_penalty_turn_with_a_wide_matrix(solver, rng, mon
     weights = functools.partial(weights_of, y, l2=l2, intercept=False)
 
     def exact(X):
-        own = [
-            X.T @ np.linalg.solve(X @ X.T + each * np.eye(5), column)
-            for each, column in zip(l2, y.T, strict=True)
-        ]
-        return np.stack(own, axis=1)
+        return references.closed_form(X, y, l2, intercept=False)[0]
 
     slope = (exact(X + 1e-6 * by) - exact(X - 1e-6 * by)) / 2e-6
     np.testing.assert_allclose(jax.jvp(weights, (X,), (by,))[1], slope, rtol=1e-6, atol=1e-7)

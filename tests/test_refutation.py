@@ -247,10 +247,7 @@ def test_a_program_calls_the_host_for_what_singular_vectors_show():
         params = {"weights": weights, "intercept": jnp.mean(y - X @ weights)}
         return singular_values.in_program(regression, params, 0.5 * expected)
 
-    centred = np.asarray(X - X.mean(axis=0), np.float64)
-    residual = np.asarray(y, np.float64) - np.mean(y, dtype=np.float64)
-    off = residual - centred @ np.asarray(weights, np.float64)
-    above = 0.5 * (off @ off - np.linalg.lstsq(centred, residual)[1][0])
+    above = references.height(regression, at_best(X.astype(float), y, {"weights": weights}))
     np.testing.assert_allclose(in_program(weights).falls, above, rtol=1e-5)
     both = jax.vmap(in_program)(np.stack([weights, weights]))
     np.testing.assert_allclose(both.falls, above, rtol=1e-5)
