@@ -282,9 +282,7 @@ def test_costly_branches_are_taken_for_those_who_need_them(at_once, expected_cal
 
 
 def test_a_claim_at_the_start_of_a_member_is_looked_at(one_cpu):
-    """A rate of a thousand beside a height of a millionth: by the size of the params alone any
-    value near zero is small.
-    """
+    """A rate beside a tiny height: by the size of the params any value near zero is small."""
     times = np.geomspace(1e-5, 5e-3, 12).astype(np.float32)
 
     def residual(p, height):

@@ -34,8 +34,7 @@ def test_products_are_those_of_the_columns_written_out(seed, levels, has_missing
 
 @pytest.fixture(scope="module")
 def panel():
-    """A covariate far from zero, two connected factors whose levels are of uneven size, and words:
-    a sparse matrix."""
+    """A covariate far from zero, two connected factors of uneven levels, and sparse words."""
     rng = np.random.default_rng(5)
     rows, workers, firms = 400, 30, 7
     worker = np.minimum(rng.geometric(0.08, rows) - 1, workers - 1)

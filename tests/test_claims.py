@@ -44,9 +44,7 @@ def test_the_floor_of_a_stiff_curved_valley_is_no_minimum():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_params_that_are_right_to_the_tolerance_may_be_far_above_a_minimum_of_zero(dtype, x64, rng):
-    """Brown's badly scaled function, with 1e6 and others in its place: at (a, 2 / a) a tolerance of
-    x alone allows (t a)^2.
-    """
+    """Brown's badly scaled function: at (a, 2 / a) a tolerance of x alone allows (t a)^2."""
 
     def brown(p, a):
         return (p[0] - a) ** 2 + (p[1] - 2 / a) ** 2 + (p[0] * p[1] - 2) ** 2
@@ -110,9 +108,7 @@ def test_no_certificate_contradicts_a_fit_of_a_curve(model, unknowns, rng):
 
 @pytest.mark.slow
 def test_no_certificate_contradicts_a_claim_by_a_bound(rng):
-    """The value itself bounds a sum of squares. The floor ``eps L |x|^2 / 2`` is far above it where
-    L is the curvature of one unknown, and another one has the size.
-    """
+    """The floor ``eps L |x|^2 / 2`` is far above the value where another unknown has the size."""
     x, kinds = jnp.linspace(0.1, 3, 40), []
 
     def power(p, x):
@@ -213,9 +209,7 @@ def test_of_small_designs_of_any_kind_the_minimum_is_known(kind, traced, rng, mo
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_regression_of_features_far_from_zero_that_is_solved_is_said_to_be(seed):
-    """The gradient in weights and intercept is rounding there; LAPACK knows how far the value is
-    above the minimum.
-    """
+    """The gradient is rounding there; LAPACK knows how far the value is above the minimum."""
     rng, solved = np.random.default_rng(seed), 0
     start = {"weights": jnp.zeros(5), "intercept": jnp.zeros(())}
     for _ in range(12):
@@ -245,9 +239,7 @@ def held_to_the_minimum(result, X, y):
 @pytest.mark.parametrize("kind", ["all levels", "far", "far targets", "nearly equal"])
 @pytest.mark.parametrize("method", [jd.ConjugateGradient(), jd.LBFGS()], ids=str)
 def test_larger_regressions_are_held_to_the_minimum(method, kind, rng, one_cpu, whole):
-    """The gradient hides the difference of nearly equal columns, and means far from zero; its own
-    rounding hides what a residual of large terms leaves.
-    """
+    """The gradient hides nearly equal columns and means far from zero, and is rounded itself."""
     for _ in range(6 if kind == "far targets" else 2):
         X = rng.normal(size=(20_000, 20)).astype(np.float32)
         own = rng.normal(size=len(X))
@@ -310,8 +302,7 @@ def test_a_claim_at_the_start_is_examined(over, rng):
 
 
 def along_the_least_curvature(A, left, factor, allowed):
-    """Weights whose value is so often what is allowed above the minimum, which is at zero, and what
-    a descent would tell of them."""
+    """Weights above the minimum at zero by so often what is allowed, and what is told of them."""
     sizes, vectors = np.linalg.eigh(A.T @ A)
     length = np.sqrt(2 * factor * allowed / sizes[0])
     value = 0.5 * left @ left + factor * allowed
@@ -569,9 +560,7 @@ def test_what_is_said_after_a_refuted_claim_is_as_exact(rng):
     "method", [jd.GradientDescent(jd.BarzilaiBorwein()), jd.LSMR(jd.Sketch())], ids=str
 )
 def test_the_rounding_of_params_of_16_bits_is_said(method, rng):
-    """Gradient methods claimed to be where bfloat16 does not lead, and a sketch told the value of
-    the params before they were rounded.
-    """
+    """Some claimed to be where bfloat16 does not lead, or told the value before the rounding."""
     start = {"weights": jnp.zeros(7, jnp.bfloat16), "intercept": jnp.zeros((), jnp.bfloat16)}
     seen = collections.Counter()
     for X, y in uneven_regressions((60, 7), rng, count=20):

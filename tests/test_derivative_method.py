@@ -209,9 +209,7 @@ def test_sums_by_blocks_are_those_of_the_whole(rng, monkeypatch, shape, block, c
 def test_a_direction_that_is_taken_for_rounding_is_told_of(
     where, shape, apart, share, rng, one_cpu, monkeypatch, request
 ):
-    """The difference of two columns, a few millionths of their lengths, explains nearly all of y,
-    where the host solves, where it looks at a program's solution, and where the program calls it.
-    """
+    """The difference of two columns, millionths of their lengths, explains nearly all of y."""
     if where != "host":
         monkeypatch.setattr(by_lapack, "MOST_PRODUCTS", 0)
         request.getfixturevalue("whole")
@@ -694,9 +692,7 @@ def test_an_l2_for_each_output_gives_what_each_gives_alone(rng, spread, intercep
 
 @pytest.mark.slow
 def test_a_solve_that_rounding_stops_ends_soon(rng):
-    """Too large for steps in double length, and the means leave an intercept few digits: each solve
-    rounds to another value, none is better, and none after the first few is worth its seconds.
-    """
+    """The means leave an intercept few digits: solves round to other values, and none is better."""
     unit = 10 ** rng.uniform(-1, 1, 80)
     X = (rng.normal(size=(16_000, 80)) + 3e3 * rng.normal(size=80)) * unit
     y = X @ (rng.normal(size=80) / unit) + 2e6 + 3e-2 * rng.normal(size=16_000)

@@ -208,8 +208,7 @@ def test_the_members_of_a_batch_share_one_matrix(method, rng, x64):
 
 
 def test_a_claim_that_rounding_refutes_again_and_again_ends_the_descent(rng):
-    """Features 3,000 spreads from zero: the rounding of the weights alone moves the value by more
-    than the tolerance allows, which the recurrences do not know."""
+    """The weights' rounding alone moves the value by more than is allowed."""
     for _ in range(5):
         X = (rng.normal(size=(400, 9)) + 3000).astype(np.float32)
         y = (

@@ -391,9 +391,7 @@ def near_one(p, A, b, l2):
 
 
 def least_near_one(A, b, l2):
-    """The minimum of ``near_one`` by Newton's method, without its differences of nearly equal
-    numbers.
-    """
+    """The minimum of ``near_one``, by steps without differences of nearly equal numbers."""
     p = np.linalg.solve(A.T @ A + l2 * np.eye(A.shape[1]), A.T @ b)
     for _ in range(20):
         r = A @ p - b

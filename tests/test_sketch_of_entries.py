@@ -17,9 +17,7 @@ ROWS = 1200
 
 @pytest.fixture(scope="module")
 def designs():
-    """Words, levels and numbers side by side, of columns that are nearly dependent: on one device,
-    over eight, and written out.
-    """
+    """Nearly dependent words, levels and numbers: on one device, over eight, and written out."""
     rng = np.random.default_rng(0)
     matrix = scipy.sparse.random(ROWS, 20, 0.2, random_state=rng).tolil()
     matrix[:, 1] = matrix[:, 0] + 1e-3 * matrix[:, 2]

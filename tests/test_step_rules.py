@@ -501,9 +501,7 @@ def test_values_in_any_units_take_as_many_steps(name):
 @pytest.mark.parametrize("name", SEARCHING)
 @pytest.mark.parametrize("unit", [2.0**-45, 2.0**45])
 def test_params_in_any_units_take_no_more_than_twice_the_steps(name, unit):
-    """Products of two steps would underflow and overflow in these units, products of two gradients
-    would not.
-    """
+    """Products of two steps would underflow and overflow here, those of gradients would not."""
 
     def steps(unit):
         def function(p, unit):
