@@ -10,7 +10,7 @@ import polars as pl
 from sklearn.linear_model import LinearRegression, Ridge
 
 import jaxdescent as jd
-from jaxdescent.data import DataError
+from jaxdescent.data import DataError, located, open_source
 from jaxdescent.data.chunk import Chunk
 from jaxdescent.data.entries import Coded, sparse_pieces
 from jaxdescent.fit import descents, penalty_path
@@ -207,16 +207,9 @@ class TestStandardize:
         assert moments.squares(total, *np.zeros((3, 3)))[2] > 0
 
 
-def encoded_of(model, table):
-    from jaxdescent.data import located, open_source
-
-    source = open_source(table)
-    (block,) = located(source, model.encoding.columns, len(table))
-    return model.encoding.encode(block)
-
-
 def written_out(model, table):
-    encoded = encoded_of(model, table)
+    (block,) = located(open_source(table), model.encoding.columns, len(table))
+    encoded = model.encoding.encode(block)
     X = np.zeros((len(table), model.encoding.size))
     for j, number in enumerate(encoded.numbers):
         X[:, j] = number.values

@@ -219,12 +219,6 @@ def test_two_axes_of_a_mesh_cut_rows(rng):
 
 CASES, INPUTS, OUTPUTS = 96, 8, 6
 
-AXES = {
-    "rows and outputs": {"samples": "hosts", "outputs": "chips"},
-    "columns and outputs": {"features": "hosts", "outputs": "chips"},
-    "outputs alone": {"outputs": ("hosts", "chips")},
-}
-
 
 @pytest.fixture(scope="module")
 def data():
@@ -234,38 +228,28 @@ def data():
     return X, (y + rng.normal(size=y.shape)).astype("f")
 
 
-def solved(data, method, axes, shape=(4, 2)):
-    count = int(np.prod(shape))
-    devices = jax.devices()[:count]
-    mesh = jax.make_mesh(shape, ("hosts", "chips"), (AxisType.Auto,) * 2, devices=devices)
-
-    def placed(array, *names):
-        spec = P(*(axes.get(name) for name in names))
-        return jax.device_put(array, NamedSharding(mesh, spec))
-
-    X = placed(data[0], "samples", "features")
-    y = placed(data[1], "samples", "outputs")
-    return jd.minimize(jd.LinearRegression(X, y, l2=0.5), method=method), y
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("method", "layout"),
+    ("method", "shape", "of_X", "of_y"),
     [
-        (None, "outputs alone"),
-        (jd.ConjugateGradient(), "columns and outputs"),
-        (jd.LSMR(), "rows and outputs"),
+        # Of six outputs two or three devices have as many each.
+        (None, (1, 2), P(), P(None, ("hosts", "chips"))),
+        (jd.ConjugateGradient(), (4, 2), P(None, "hosts"), P(None, "chips")),
+        (jd.LSMR(), (4, 2), P("hosts"), P("hosts", "chips")),
     ],
-    ids=repr,
+    ids=["outputs alone", "columns and outputs", "rows and outputs"],
 )
-def test_outputs_over_devices_are_solved_as_on_one(data, method, layout):
-    X, y = data
-    # Of six outputs two or three devices have as many each.
-    shape = (1, 2) if layout == "outputs alone" else (4, 2)
-    result, targets = solved(data, method, AXES[layout], shape)
-    assert len({shard.index for shard in targets.addressable_shards}) > 1
+def test_outputs_over_devices_are_solved_as_on_one(data, method, shape, of_X, of_y):
+    devices = jax.devices()[: int(np.prod(shape))]
+    mesh = jax.make_mesh(shape, ("hosts", "chips"), (AxisType.Auto,) * 2, devices=devices)
+    X, y = (
+        jax.device_put(array, NamedSharding(mesh, spec))
+        for array, spec in zip(data, (of_X, of_y), strict=True)
+    )
+    result = jd.minimize(jd.LinearRegression(X, y, l2=0.5), method=method)
+    assert len({shard.index for shard in y.addressable_shards}) > 1
     assert result.converged
-    weights, intercept, _ = closed_form(X, y, 0.5)
+    weights, intercept, _ = closed_form(*data, 0.5)
     np.testing.assert_allclose(result.params["weights"], weights, rtol=2e-3, atol=2e-3)
     np.testing.assert_allclose(result.params["intercept"], intercept, rtol=1e-2, atol=2e-2)
 

@@ -46,18 +46,12 @@ def test_sums_of_rows_are_those_of_the_rows_written_out(designs, is_cut, rng, x6
 
 
 @jax.jit
-def preconditioned(sketch, objective):
-    """``A N``, and N itself."""
-    regression = CentredRegression.from_objective(objective)
-    columns = sketch.factorise(regression).apply(jnp.eye(regression.size, dtype=objective.X.dtype))
-    root = jnp.sqrt(jnp.asarray(objective.l2, columns.dtype))
-    return jnp.concatenate([regression.forward(columns), root * columns]), columns
-
-
 def of_sketch(X, sketch, weight=None):
-    zeros = np.zeros(X.shape[0])
-    objective = jd.LinearRegression(X, zeros, l2=1e-3, sample_weight=weight)
-    return preconditioned(sketch, objective.checked())
+    """``A N``, and N itself."""
+    posed = jd.LinearRegression(X, jnp.zeros(X.shape[0]), l2=1e-3, sample_weight=weight)
+    regression = CentredRegression.from_objective(posed.checked())
+    columns = sketch.factorise(regression).apply(jnp.eye(regression.size, dtype=X.dtype))
+    return jnp.concatenate([regression.forward(columns), 1e-3**0.5 * columns]), columns
 
 
 @pytest.mark.slow

@@ -380,17 +380,12 @@ def test_no_sum_of_squares_is_below_zero_where_a_column_does_not_vary(x64):
         assert np.all(squares <= 1e-10 * value**2 * weights.sum())
 
 
-def unsorted_matrix(rng, rows, features):
-    """A sparse matrix whose rows have entries in any order, some places twice, and what it says."""
-    index = np.concatenate([rng.permutation(features)[:4] for _ in range(rows)])
-    index[1::8] = index[::8]
-    starts, values = np.arange(0, 4 * rows + 1, 4), rng.normal(size=4 * rows)
-    matrix = scipy.sparse.csr_array((values, index.astype(np.int32), starts), (rows, features))
-    return matrix, matrix.copy().toarray()
-
-
 def test_entries_in_any_order_stay_as_they_are(rng, x64):
-    matrix, dense = unsorted_matrix(rng, 600, 12)
+    index = np.concatenate([rng.permutation(12)[:4] for _ in range(600)]).astype(np.int32)
+    index[1::8] = index[::8]  # some places twice
+    starts, values = np.arange(0, 2401, 4), rng.normal(size=2400)
+    matrix = scipy.sparse.csr_array((values, index, starts), (600, 12))
+    dense = matrix.copy().toarray()
     given = matrix.data.copy(), matrix.indices.copy()
     y = dense @ rng.normal(size=12) + rng.normal(size=600)
     stream = jd.Streamed({"x": matrix}, sparse={"x": 12}, dtype=jnp.float64)
