@@ -22,20 +22,18 @@ def halve(index: jax.Array, x: jax.Array) -> jax.Array:
 
 
 @pytest.mark.parametrize("turn_bytes", [SMALL, LARGE])
-@pytest.mark.parametrize("count", [0, 1, 7])
-def test_fori_loop_is_that_of_lax(count, turn_bytes):
-    x = jnp.arange(5.0)
-    expected = lax.fori_loop(0, count, halve, x)
-    got = jax.jit(lambda n: loops.fori_loop(n, halve, x, turn_bytes=turn_bytes))(count)
-    np.testing.assert_array_equal(got, expected)
+def test_fori_loop_and_scan_are_those_of_lax(turn_bytes):
+    @jax.jit
+    def looped(count, x):
+        return loops.fori_loop(count, halve, x, turn_bytes=turn_bytes)
 
-
-@pytest.mark.parametrize("turn_bytes", [SMALL, LARGE])
-def test_scan_is_that_of_lax(turn_bytes):
     def body(total, index):
         step = index.astype(total.dtype)
         return total + step, total * step
 
+    for count in (0, 1, 7):
+        expected = lax.fori_loop(0, count, halve, jnp.arange(5.0))
+        np.testing.assert_array_equal(looped(count, jnp.arange(5.0)), expected)
     expected = lax.scan(body, jnp.float32(1), jnp.arange(6))
     got = loops.scan(6, body, jnp.float32(1), turn_bytes=turn_bytes)
     for one, other in zip(got, expected, strict=True):

@@ -88,28 +88,17 @@ def assert_results_close(got, expected, **tolerances):
 @pytest.mark.first
 @pytest.mark.parametrize("over", ["starts", "data", "learning rates"])
 def test_vmap_equals_a_python_loop(over):
-    starts = jax.tree.map(lambda x: np.stack([x, 2 * x, x + 1]), jax.tree.map(np.asarray, TREE))
-    data = np.stack([np.asarray(WEIGHTS) * factor for factor in (1, 2, 3)])
-    rates = np.array([0.01, 0.05, 0.1], np.float32)
-    axes = {"starts": (0, None, None), "data": (None, 0, None), "learning rates": (None, None, 0)}
-    inputs = tuple(
-        batch if axis == 0 else jax.tree.map(lambda x: x[0], batch)
-        for batch, axis in zip((starts, data, rates), axes[over], strict=True)
-    )
+    def call(factor):
+        start = jax.tree.map(lambda x: factor * x, TREE) if over == "starts" else TREE
+        w = factor * WEIGHTS if over == "data" else WEIGHTS
+        method = jd.GradientDescent(0.05 * factor if over == "learning rates" else 0.01)
+        return jd.minimize(squares, start, method, args=(w,), tolerance=1e-3)
 
-    def call(params, w, rate):
-        return jd.minimize(squares, params, jd.GradientDescent(rate), args=(w,), tolerance=1e-3)
-
-    batch = jax.vmap(call, in_axes=axes[over])(*inputs)
-    for index in range(3):
-        single = call(
-            *(
-                jax.tree.map(lambda x: x[index], given) if axis == 0 else given  # noqa: B023
-                for given, axis in zip(inputs, axes[over], strict=True)
-            )
-        )
+    factors = np.array([0.2, 1.0, 2.0], np.float32)
+    batch = jax.vmap(call)(factors)
+    for index, factor in enumerate(factors):
         member = jax.tree.map(lambda x: np.asarray(x)[index], batch)  # noqa: B023
-        assert_results_close(member, single, rtol=1e-5, atol=1e-6)
+        assert_results_close(member, call(factor), rtol=1e-5, atol=1e-6)
 
 
 def square(p):

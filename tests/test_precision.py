@@ -176,17 +176,11 @@ def test_nearest_biases_a_long_descent_and_stochastic_rounding_does_not():
     start = np.linspace(500, 1000, size).astype(ml_dtypes.bfloat16)
 
     def mean_ratio(rounding, check_every):
-        end = jd.minimize(
-            jd.SumOfSquares(),
-            start,
-            jd.GradientDescent(5e-3),
-            max_iterations=1000,
-            tolerance=0,
-            check_every=check_every,
-            rounding=rounding,
-        ).params
+        options = {"max_iterations": 1000, "tolerance": 0, "rounding": rounding}
+        method = jd.GradientDescent(5e-3)
+        end = jd.minimize(jd.SumOfSquares(), start, method, check_every=check_every, **options)
         closed = 0.99**1000 * np.asarray(start, np.float64)
-        return np.mean(np.asarray(end, np.float64) / closed)
+        return np.mean(np.asarray(end.params, np.float64) / closed)
 
     assert abs(mean_ratio(jd.Nearest(), 1) - 1) > 0.1
     # Each of 1,000 roundings deviates by less than half an ulp of 2^-7: the mean over all
