@@ -13,7 +13,7 @@ from jaxdescent.objectives import as_objective
 from jaxdescent.status import Status
 from tests import references
 from tests.references import least_squares
-from tests.results import assert_progress_is_true
+from tests.results import assert_progress_is_true, assert_trees_close
 
 pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day
 
@@ -33,9 +33,7 @@ def test_a_regression_has_the_exact_solution(preconditioner, rng, x64):
     exact = least_squares(objective)
     result = jd.minimize(objective, method=jd.ConjugateGradient(preconditioner), tolerance=1e-11)
     assert bool(result.converged)
-    assert result.params.keys() == exact.keys()
-    for name in exact:
-        np.testing.assert_allclose(result.params[name], exact[name], rtol=1e-6, atol=1e-8)
+    assert_trees_close(result.params, exact, rtol=1e-6, atol=1e-8)
 
 
 @given(seed=st.integers(0, 2**16), size=st.sampled_from([1, 5]))

@@ -12,6 +12,7 @@ import jaxdescent as jd
 from jaxdescent.kernels import loops
 from jaxdescent.regression.forms import GramForm
 from tests.meshes import rows_over
+from tests.results import assert_same, assert_trees_close
 
 SMALL, LARGE = 1, loops.LARGE_BYTES
 ONE_KERNEL = "xla_cpu_small_call"
@@ -35,9 +36,7 @@ def test_fori_loop_and_scan_are_those_of_lax(turn_bytes):
         expected = lax.fori_loop(0, count, halve, jnp.arange(5.0))
         np.testing.assert_array_equal(looped(count, jnp.arange(5.0)), expected)
     expected = lax.scan(body, jnp.float32(1), jnp.arange(6))
-    got = loops.scan(6, body, jnp.float32(1), turn_bytes=turn_bytes)
-    for one, other in zip(got, expected, strict=True):
-        np.testing.assert_array_equal(one, other)
+    assert_same(loops.scan(6, body, jnp.float32(1), turn_bytes=turn_bytes), expected)
 
 
 @pytest.mark.parametrize("turn_bytes", [SMALL, LARGE])
@@ -67,7 +66,7 @@ def test_one_turn_is_what_it_repeats(rng):
                 lambda f: jax.vmap(f)(points)):  # fmt: skip
         got, expected = way(once), way(function)
         assert jax.tree.structure(got) == jax.tree.structure(expected)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), got, expected)
+        assert_trees_close(got, expected, rtol=1e-6)
 
 
 def test_one_turn_is_one_kernel_on_a_cpu():

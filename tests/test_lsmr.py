@@ -12,7 +12,7 @@ from jaxdescent.numerics.linear_systems import hypotenuse
 from jaxdescent.status import Status
 from tests import references
 from tests.references import closed_form
-from tests.results import assert_progress_is_true
+from tests.results import assert_progress_is_true, assert_trees_close
 
 pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day
 
@@ -41,9 +41,7 @@ def test_the_solution_is_the_exact_one(preconditioner, l2, intercept, outputs, r
     exact = references.least_squares(objective)
     result = jd.minimize(objective, method=jd.LSMR(preconditioner), tolerance=1e-11)
     assert bool(result.converged)
-    assert result.params.keys() == exact.keys()
-    for name in exact:
-        np.testing.assert_allclose(result.params[name], exact[name], rtol=1e-6, atol=1e-8)
+    assert_trees_close(result.params, exact, rtol=1e-6, atol=1e-8)
     np.testing.assert_allclose(result.value, references.value(objective, exact), rtol=1e-9)
 
 
@@ -79,8 +77,7 @@ def test_a_warm_start_is_corrected_and_a_wrong_intercept_alone_is_not_an_optimum
     for start in (exact, exact | {"intercept": exact["intercept"] + 1e7}):
         result = jd.minimize(objective, start, jd.LSMR(jd.Sketch()), tolerance=1e-12)
         assert bool(result.converged)
-        np.testing.assert_allclose(result.params["intercept"], exact["intercept"], rtol=1e-5)
-        np.testing.assert_allclose(result.params["weights"], exact["weights"], rtol=1e-5)
+        assert_trees_close(result.params, exact, rtol=1e-5)
 
 
 def test_the_backward_error_ends_it_where_the_gradient_is_not_asked(rng, x64):

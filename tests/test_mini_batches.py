@@ -10,6 +10,7 @@ import jaxdescent as jd
 from jaxdescent.data import row_stream
 from tests import references
 from tests.references import closed_form
+from tests.results import assert_same
 from tests.test_recipes import Logistic
 from tests.test_streamed import Loader, table_of, written_out
 
@@ -38,9 +39,7 @@ def test_a_batch_of_all_rows_is_the_full_gradient(problem):
     for rows in (ROWS, 10 * ROWS):
         method = jd.MiniBatches(rule, rows=rows, averaging=False)
         got = jd.minimize(regression, method=method, max_iterations=7, tolerance=0)
-        for name in ("weights", "intercept"):
-            np.testing.assert_array_equal(got.params[name], full.params[name])
-        assert float(got.value) == float(full.value)
+        assert_same((got.params, got.value), (full.params, full.value))
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ from jaxdescent.machine import Machine
 from tests.commands import printed
 from tests.files import zeros_below
 from tests.references import assert_is_matrix, closed_form
-from tests.results import assert_same
+from tests.results import assert_same, assert_trees_close
 
 ROWS, COLUMNS, LEVELS = 450, 3, 4
 
@@ -191,8 +191,7 @@ def test_there_and_back_is_both_products_and_reads_once(rng, x64):
     # Backwards and forwards, by what is passed and by what is closed over.
     gradients = jax.jit(jax.grad(both, (0, 1, 2)))(w, b, y)
     wanted = jax.jit(jax.grad(plain, (0, 1, 2)))(w, b, y)
-    for got, expected in zip(gradients, wanted, strict=True):
-        np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9)
+    assert_trees_close(gradients, wanted, rtol=1e-9, atol=1e-9)
     moved = jax.jit(lambda *at: jax.jvp(both, at, at)[1])(w, b, y)
     np.testing.assert_allclose(
         moved, sum(np.sum(g * x) for g, x in zip(wanted, (w, b, y), strict=True))
@@ -229,8 +228,7 @@ def test_derivatives_of_products(rng, x64):
         jax.jit(jax.grad(value(design), (0, 1, 2)))(c, w, r)
         for design in (S, jd.designs.Dense.from_array(X))
     )
-    for got, right in zip(*slopes, strict=True):
-        np.testing.assert_allclose(got, right, rtol=1e-9)
+    assert_trees_close(*slopes, rtol=1e-9)
     slope = jax.grad(lambda w: jnp.sum(S.product(w) ** 2))
     second = jax.jit(lambda w: jax.jvp(slope, (w,), (w,))[1])(w)
     np.testing.assert_allclose(second, 2 * X.T @ (X @ w))
