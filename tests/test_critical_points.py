@@ -240,12 +240,6 @@ def many(x):
     return bowls + double_wells + 0.1 * jnp.sum(a * b**2)
 
 
-def test_a_saddle_is_left_for_a_lower_value():
-    left = jd.leave_saddle(wells, jnp.zeros(2))
-    assert wells(left) < -0.1
-    assert left.dtype == jnp.float32
-
-
 @pytest.mark.first
 @pytest.mark.parametrize("method", [None, jd.DerivativeMethod(), jd.GradientDescent()])
 def test_a_descent_from_a_saddle_ends_at_a_minimum(method):

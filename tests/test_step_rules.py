@@ -118,35 +118,44 @@ def test_momentum_finds_the_minimum_with_every_rate(method):
     assert_trees_close(result.params, CENTER, atol=2e-3)
 
 
-# A transformation for a loop, and what minimize takes in its place, where it does not take it.
+# Transformations for a loop, and what minimize takes for the same steps.
 ALIKE = {
-    "Nesterov": (optax.chain(optax.scale_by_learning_rate(0.1), MOMENTA[0]), MOMENTA[0]),
-    "heavy ball": (optax.chain(optax.scale_by_learning_rate(0.1), MOMENTA[1]), MOMENTA[1]),
-    "optax's momentum": (optax.sgd(0.1, momentum=0.5), jd.HeavyBall(0.5)),
+    "Nesterov": (
+        optax.chain(optax.scale_by_learning_rate(0.1), MOMENTA[0]),
+        GradientDescent(0.1, MOMENTA[0]),
+    ),
+    "heavy ball": (
+        optax.chain(optax.scale_by_learning_rate(0.1), MOMENTA[1]),
+        GradientDescent(0.1, MOMENTA[1]),
+    ),
+    "optax's momentum": (optax.sgd(0.1, momentum=0.5), GradientDescent(0.1, jd.HeavyBall(0.5))),
     **{
         name: (RULES[name], GradientDescent(RULES[name]))
         for name in ("backtracking", "Barzilai-Borwein", "adaptive step")
     },
-    "sgd": (optax.sgd(0.05), None),
-    "optax's Nesterov": (optax.sgd(0.02, momentum=0.9, nesterov=True), None),
-    "adam": (optax.adam(0.1), None),
-    "chain": (optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.1)), None),
-    "optax's LBFGS": (optax.lbfgs(), None),
+    "sgd": (optax.sgd(0.05),) * 2,
 }
-SELDOM = [name for name, (_, method) in ALIKE.items() if method is None][1:]
+SELDOM = {
+    "optax's Nesterov": optax.sgd(0.02, momentum=0.9, nesterov=True),
+    "adam": optax.adam(0.1),
+    "chain": optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.1)),
+    "optax's LBFGS": optax.lbfgs(),
+}
 
 
 @pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.slow if name in SELDOM else ()) for name in ALIKE],
+    ("transformation", "method"),
+    [
+        *(pytest.param(*pair, id=name) for name, pair in ALIKE.items()),
+        *(pytest.param(t, t, id=name, marks=pytest.mark.slow) for name, t in SELDOM.items()),
+    ],
 )
-def test_a_transformation_in_an_optax_loop_steps_as_in_minimize(name, x64, relaxed_promotion):
-    transformation, method = ALIKE[name]
-    is_momentum = isinstance(method, jd.Nesterov | jd.HeavyBall)
-    method = GradientDescent(0.1, method) if is_momentum else method or transformation
-    start, steps = jax.tree.map(np.float64, START), 25 if is_momentum else 8
-    inside = jd.minimize(bowl, start, method, max_iterations=steps, tolerance=0)
-    assert_trees_close(loop(transformation, bowl, start, steps), inside.params, atol=1e-9)
+def test_a_transformation_in_an_optax_loop_steps_as_in_minimize(
+    transformation, method, x64, relaxed_promotion
+):
+    start = jax.tree.map(np.float64, START)
+    inside = jd.minimize(bowl, start, method, max_iterations=25, tolerance=0)
+    assert_trees_close(loop(transformation, bowl, start, 25), inside.params, atol=1e-9)
 
 
 def test_optax_sgd_works_under_strict_promotion():
