@@ -309,25 +309,6 @@ def test_many_unknowns_are_not_looked_at():
     assert not newton_steps.is_possible(objective, shape)
 
 
-@pytest.mark.slow
-def test_members_of_a_batch_are_looked_at_alone():
-    rng = np.random.default_rng(3)
-    A, b = drawn(rng, 50.0)
-    starts = np.stack([start_of(A, b, rng) for _ in range(2)])
-    method = METHODS["gradient descent"]
-
-    def descend(start):
-        return jd.minimize(absolute, start, method, args=(A, b), max_iterations=100)
-
-    batch = jax.vmap(descend)(starts)
-    # Every member ends at a kink of its own, far above the minimum, because of what was seen there.
-    for k, start in enumerate(starts):
-        alone = descend(start)
-        for code, params in ((batch.status[k], batch.params[k]), (alone.status, alone.params)):
-            assert int(code) == jd.Status.STAGNATED
-            assert height(absolute, params, A, b) > 1
-
-
 def uneven(p, scale, unit, target):
     return jnp.sum(scale * (p[:3] * unit - target) ** 2) + jnp.sum((1000 * p[3:] - 1) ** 4)
 
