@@ -297,14 +297,10 @@ def test_a_regressions_bounds_enclose_its_eigenvalues(seed, shape, l2, weighted,
     rows, features = shape
     X = random.normal(size=(rows, features)) + shift
     sample_weight = random.uniform(0.01, 4, rows) if weighted else np.ones(rows)
+    options = {"l2": l2, "sample_weight": sample_weight if weighted else None}
     with jax.enable_x64(True):
-        regression = jd.LinearRegression(
-            X,
-            np.zeros(rows),
-            l2=l2,
-            sample_weight=sample_weight if weighted else None,
-            intercept=intercept,
-        ).checked()
+        regression = jd.LinearRegression(X, np.zeros(rows), intercept=intercept, **options)
+        regression = regression.checked()
         bounds = regression.curvature_bounds(regression.start())
         lower, upper = float(bounds.lower), float(bounds.upper)
     eigenvalues = np.linalg.eigvalsh(hessian_of_regression(X, l2, sample_weight, intercept))

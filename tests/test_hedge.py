@@ -149,17 +149,17 @@ def assert_second_is_zeros(result):
 def test_the_second_goes_on_from_what_the_first_reached(rng):
     X, y = data(rng, 30.0)
     regression = as_regression(X, y)
+    method = jd.Hedge(jd.LSMR(), jd.LSMR(), 3)
+
+    def after(most, start=None, method=method):
+        options = {"max_iterations": most, "tolerance": 0}
+        return jd.minimize(regression, start, method, **options).params
+
     start = {"weights": jnp.zeros(FEATURES), "intercept": jnp.zeros(())}
-    reached = jd.minimize(regression, start, jd.LSMR(), max_iterations=3, tolerance=0)
-    hedged = jd.minimize(
-        regression, method=jd.Hedge(jd.LSMR(), jd.LSMR(), 3), max_iterations=3, tolerance=0
-    )
-    np.testing.assert_allclose(hedged.params["weights"], reached.params["weights"], rtol=1e-5)
-    both = jd.minimize(
-        regression, method=jd.Hedge(jd.LSMR(), jd.LSMR(), 3), max_iterations=5, tolerance=0
-    )
-    further = jd.minimize(regression, reached.params, jd.LSMR(), max_iterations=2, tolerance=0)
-    np.testing.assert_allclose(both.params["weights"], further.params["weights"], atol=1e-5)
+    reached = after(3, start, jd.LSMR())
+    np.testing.assert_allclose(after(3)["weights"], reached["weights"], rtol=1e-5)
+    further = after(2, reached, jd.LSMR())
+    np.testing.assert_allclose(after(5)["weights"], further["weights"], atol=1e-5)
 
 
 @pytest.mark.slow

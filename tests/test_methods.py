@@ -103,13 +103,8 @@ def test_exact_line_search_takes_the_step_of_its_formula(rng):
     for _ in range(4):
         g = hessian @ x
         x = x - (g @ g) / (g @ hessian @ g) * g
-    result = jd.minimize(
-        jd.Quadratic(hessian.astype(np.float32)),
-        jnp.array(start, jnp.float32),
-        jd.GradientDescent(jd.ExactLineSearch()),
-        max_iterations=4,
-        tolerance=0,
-    )
+    quadratic, method = jd.Quadratic(hessian.astype("f")), jd.GradientDescent(jd.ExactLineSearch())
+    result = jd.minimize(quadratic, start.astype("f"), method, max_iterations=4, tolerance=0)
     np.testing.assert_allclose(result.params, x, rtol=1e-3, atol=1e-4)
 
 

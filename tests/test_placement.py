@@ -200,16 +200,12 @@ def test_explicit_axes_are_taken_by_calls_for_many_starts_and_by_plans(rng):
     np.testing.assert_allclose(batch.params, 1, atol=1e-4)
     (point,) = jd.critical_points(lambda p, c: jnp.sum(jnp.cosh(p - c)), starts, args=(center,))
     np.testing.assert_allclose(point.params, 1, atol=1e-4)
-    X, y = np.ones((16, 4)), np.ones(16)
-    plans = [
-        str(
-            jd.plan(
-                jd.LinearRegression(placed(X, "samples", "features", on=on), placed(y, over, on=on))
-            )
-        )
-        for on, over in ((AxisType.Auto, "samples"), (AxisType.Explicit, "features"))
-    ]
-    assert plans[0] == plans[1]
+
+    def planned(on, over):
+        X = placed(np.ones((16, 4)), "samples", "features", on=on)
+        return str(jd.plan(jd.LinearRegression(X, placed(np.ones(16), over, on=on))))
+
+    assert planned(AxisType.Auto, "samples") == planned(AxisType.Explicit, "features")
 
 
 def test_under_jit_automatic_axes_work_and_explicit_ones_are_refused_with_the_way_out():

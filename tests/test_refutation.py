@@ -56,13 +56,8 @@ def least(X, y):
 
 
 def posed(drawn):
-    return jd.LinearRegression(
-        drawn.X,
-        drawn.Y,
-        l2=drawn.l2,
-        sample_weight=drawn.sample_weight,
-        intercept=drawn.intercept,
-    )
+    options = {name: getattr(drawn, name) for name in ("l2", "sample_weight", "intercept")}
+    return jd.LinearRegression(drawn.X, drawn.Y, **options)
 
 
 def at(drawn, weights):

@@ -44,16 +44,12 @@ def entries(rng, kind):
 )
 def test_a_sharded_sparse_matrix_is_the_whole_one(kind, has_values, rng, x64):
     matrix = entries(rng, kind).tocoo()
-    values = matrix.data if has_values else None
-    make = functools.partial(
-        jd.Sparse.from_indices,
-        matrix.row,
-        matrix.col,
-        values,
-        shape=matrix.shape,
-        dtype=jnp.float64,
+    entries_of = matrix.row, matrix.col, matrix.data if has_values else None
+    options = {"shape": matrix.shape, "dtype": jnp.float64}
+    whole, cut = (
+        jd.Sparse.from_indices(*entries_of, **options, sharding=sharding)
+        for sharding in (None, rows_over())
     )
-    whole, cut = make(), make(sharding=rows_over())
     assert cut.entries == whole.entries
     assert all(leaf.sharding.spec[0] == "samples" for leaf in jax.tree.leaves(cut) if leaf.ndim)
     A = matrix.toarray() if has_values else (matrix.toarray() != 0).astype(float)

@@ -544,13 +544,12 @@ def test_adaptive_steps_equal_the_formula(x64):
         limit = np.linalg.norm(new - x) / (2 * np.linalg.norm(new_gradient - gradient))
         new_rate = min(np.sqrt(1 + growth) * rate, limit)
         x, gradient, growth, rate = new, new_gradient, new_rate / rate, new_rate
-    result = jd.minimize(
-        lambda p: jnp.sum(jnp.asarray(weights) * jnp.cosh(p)),
-        jnp.asarray(start),
-        GradientDescent(jd.AdaptiveStep()),
-        max_iterations=20,
-        tolerance=0,
-    )
+
+    def function(p):
+        return jnp.sum(jnp.asarray(weights) * jnp.cosh(p))
+
+    method = GradientDescent(jd.AdaptiveStep())
+    result = jd.minimize(function, start, method, max_iterations=20, tolerance=0)
     np.testing.assert_allclose(result.params, x, rtol=1e-5, atol=1e-9)
 
 
