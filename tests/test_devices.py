@@ -170,25 +170,22 @@ def test_more_devices_hold_less_each_and_iterate_faster(objective, params):
                 assert after.working_bytes <= before.working_bytes
 
 
-@pytest.mark.parametrize(
-    ("objective", "params", "name", "links", "held"),
-    [
-        # X w is a sum over devices.
-        (
-            regression(1000, 1 << 20), None, "4xh100", 2 * 3 / 4 * 4 * (1000 + work.NORMS),
-            4 * 1000 * (1 << 20) / 4 + 4 * 1000 + 4 * (1 << 20) / 4,
-        ),
-        (
-            jd.Quadratic(shape(40_000, 40_000), shape(40_000)), shape(40_000), "8xh100",
-            7 / 8 * 4 * 40_000, 4 * 40_000**2 / 8 + 2 * 4 * 40_000,
-        ),
-    ],
-    ids=["a wide X by its features", "a Hessian by its rows"],
-)  # fmt: skip
-def test_each_device_has_a_part_and_sends_vectors(objective, params, name, links, held):
-    candidate = named(jd.plan(objective, params, device=name))["ConjugateGradient()"]
-    assert candidate.link_bytes_per_iteration == pytest.approx(links)
-    assert candidate.data_bytes == pytest.approx(held, rel=1e-6)
+def test_wide_data_are_sharded_by_features():
+    rows, features = 1000, 1 << 20
+    candidate = named(jd.plan(regression(rows, features), device="4xh100"))["ConjugateGradient()"]
+    # X w is a sum over devices.
+    assert candidate.link_bytes_per_iteration == pytest.approx(2 * 3 / 4 * 4 * (rows + work.NORMS))
+    assert candidate.data_bytes == pytest.approx(
+        4 * rows * features / 4 + 4 * rows + 4 * features / 4, rel=1e-6
+    )
+
+
+def test_a_hessian_is_sharded_by_rows():
+    size = 40_000
+    objective = jd.Quadratic(shape(size, size), shape(size))
+    candidate = named(jd.plan(objective, shape(size), device="8xh100"))["ConjugateGradient()"]
+    assert candidate.link_bytes_per_iteration == pytest.approx(7 / 8 * 4 * size)
+    assert candidate.data_bytes == pytest.approx(4 * size**2 / 8 + 2 * 4 * size, rel=1e-6)
 
 
 @pytest.mark.parametrize(
