@@ -51,7 +51,6 @@ def test_parts_of_the_rows_are_equal_and_few(rows):
     assert 2 <= rows // length <= 64
 
 
-@pytest.mark.first
 @pytest.mark.parametrize(
     ("rows", "features", "outputs", "is_in_blocks", "digits"),
     [
@@ -67,7 +66,7 @@ def test_parts_of_the_rows_are_equal_and_few(rows):
             for outputs in (2, 5)
         ),
         (8209, 1024, (9,), True, (1e-5, 1e-6)),
-        (8209, 3001, (2,), True, (1e-5, 1e-6)),
+        pytest.param(8209, 3001, (2,), True, (1e-5, 1e-6), marks=pytest.mark.slow),
     ],
 )
 def test_a_transposed_product_keeps_its_digits(rng, rows, features, outputs, is_in_blocks, digits):
