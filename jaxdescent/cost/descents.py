@@ -179,16 +179,16 @@ def sketched_lsmr(question: Question) -> Price:
     chunk = min(rows / groups, CHUNK)
     working = max(factorised + square, 7 * square) + chunk * (columns + NONZEROS)
     setup += question.all_reduce(chunk * columns) * (rows / chunk)
-    # Substitution with the triangle and with its transpose reads it twice.
+    # Products with the triangle's inverse and with its transpose read it twice.
     twice = 2 * square * structure.itemsize
-    substitution = Work(bytes_moved=twice, flops=2 * square * outputs)
+    products = Work(bytes_moved=twice, flops=4 * square * outputs)
     condition = math.sqrt(Sketch().oversampling)
     condition = (condition + 1) / (condition - 1)
     return Price(
         max(base.working_bytes + structure.itemsize * square, structure.itemsize * working)
         + 4 * rows,
         base.setup + setup,
-        base.iteration + substitution + question.vectors(4)._replace(kernels=0),
+        base.iteration + products + question.vectors(4)._replace(kernels=0),
         krylov_iterations(condition, question.tolerance) + 2,
         error_bound(question),
     )

@@ -17,7 +17,7 @@ from jaxdescent.machine import memory
 from jaxdescent.numerics import randomness
 from jaxdescent.preconditioners.hessians import CentredRegression, ShiftedHessian
 from jaxdescent.preconditioners.protocol import Factor, Preconditioner
-from jaxdescent.preconditioners.sketch_factor import Square, by_triangle, by_values, spectral
+from jaxdescent.preconditioners.sketch_factor import by_triangle, by_values
 from jaxdescent.regression.solve.factor import certain_lengths, in_units
 
 NONZEROS = 32
@@ -118,8 +118,10 @@ class Sketch(Preconditioner):
         ``least |A|``.
         """
         if regression.shift.ndim:
-            sketch = self._sketch(regression, residual, residual.dtype)
-            return spectral(sketch, regression.shift, penalty_residual, least)
+            triangle = factors.triangle(self._sketch(regression, residual, residual.dtype))
+            triangle = triangle[: regression.size]
+            R, of_penalty = triangle[:, : regression.size], (regression.shift, penalty_residual)
+            return by_values(triangle, R, jnp.ones_like(R[0]), of_penalty, least)
         inputs = regression, residual, penalty_residual
         if residual.dtype != jnp.float64:
             triangle = self._triangle(*inputs, residual.dtype)
@@ -141,9 +143,7 @@ class Sketch(Preconditioner):
             lengths = certain_lengths(lengths, whole)
         scaled, units = in_units(R, lengths)
         is_missing = _least_pivot(scaled) <= least
-        operands = triangle, scaled, units
-        matrix, start = seldom(is_missing, by_values, by_triangle, *operands)
-        return Square(matrix, is_missing), start
+        return seldom(is_missing, by_values, by_triangle, triangle, scaled, units)
 
     def _triangle(
         self,
@@ -197,13 +197,8 @@ class Sketch(Preconditioner):
             signs = scale * is_row * (1 - 2 * is_odd)
             index = jnp.minimum(index, rows - 1)
             blocks = _rows(regression, index), jnp.take(residual, index, axis=0)
-            return jax.tree.map(
-                lambda total, block: (
-                    total + jnp.matmul(signs, block.astype(dtype), precision=HIGHEST)
-                ),
-                sums,
-                blocks,
-            ), None
+            mixed = (jnp.matmul(signs, block.astype(dtype), precision=HIGHEST) for block in blocks)
+            return jax.tree.map(jnp.add, sums, tuple(mixed)), None
 
         def group(number: jax.Array, indices: jax.Array) -> tuple[jax.Array, Sums]:
             zeros = tuple(

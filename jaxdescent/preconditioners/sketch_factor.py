@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -19,31 +20,11 @@ ROUNDING = 4
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class Square(Factor):
-    """The inverse of a triangular R, or ``V diag(gain)`` if R is rank-deficient."""
-
-    matrix: jax.Array  # (size, size): the upper triangular R, or V diag(gain)
-    is_product: jax.Array
-
-    def apply(self, columns: jax.Array) -> jax.Array:
-        return lax.cond(self.is_product, _product, solve_triangular, self.matrix, columns)
-
-    def apply_transpose(self, columns: jax.Array) -> jax.Array:
-        return lax.cond(
-            self.is_product,
-            lambda matrix, columns: _product(matrix.T, columns),
-            lambda matrix, columns: solve_triangular(matrix, columns, trans=1),
-            *(self.matrix, columns),
-        )
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
-class Spectral(Factor):
-    """``V diag(gain)``, with a gain for each output."""
+class OfSketch(Factor):
+    """``V diag(gain)``: the inverse of a triangle, or singular vectors with a gain for each."""
 
     vectors: jax.Array  # (size, size)
-    gain: jax.Array  # (size, outputs)
+    gain: jax.Array  # (size, 1), or (size, outputs)
 
     def apply(self, columns: jax.Array) -> jax.Array:
         return jnp.matmul(self.vectors, self.gain * columns, precision=HIGHEST)
@@ -52,38 +33,44 @@ class Spectral(Factor):
         return self.gain * jnp.matmul(self.vectors.T, columns, precision=HIGHEST)
 
 
-def spectral(
-    sketch: jax.Array, shift: jax.Array, penalty_residual: jax.Array, least: float
-) -> tuple[Factor, jax.Array]:
-    """N and the sketch's own solution, where each output has a penalty of its own."""
-    features = penalty_residual.shape[0]
-    triangle = factors.triangle(sketch)[:features]
-    left, singular, right = factors.svd(triangle[:, :features])
-    curvature = jnp.square(singular)[:, None] + shift
-    is_missing = jnp.min(curvature) <= jnp.square(least * singular[0])
-    factor = Spectral(right.T, _gain(curvature, singular, is_missing))
-    rotated = jnp.matmul(left.T, triangle[:, features:], precision=HIGHEST)
-    penalty = jnp.matmul(right, jnp.sqrt(shift) * penalty_residual, precision=HIGHEST)
-    return factor, factor.apply(factor.gain * (singular[:, None] * rotated + penalty))
-
-
-def by_triangle(triangle: jax.Array, *_: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """R and the sketch's own solution, from ``[R, Q' S residual]``."""
-    size = triangle.shape[0]
-    return triangle[:, :size], solve_triangular(triangle[:, :size], triangle[:, size:])
+def by_triangle(
+    triangle: jax.Array, scaled: jax.Array, units: jax.Array
+) -> tuple[OfSketch, jax.Array]:
+    """``R^-1`` and the sketch's own solution, from ``[R, Q' S residual]``."""
+    size = units.size
+    identity = jnp.eye(size, dtype=triangle.dtype)
+    known = jnp.concatenate([identity, triangle[:, size:]], axis=1)
+    solved = solve_triangular(triangle[:, :size], known)
+    return OfSketch(solved[:, :size], jnp.ones_like(triangle[:, :1])), solved[:, size:]
 
 
 def by_values(
-    triangle: jax.Array, in_units: jax.Array, units: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """``V diag(gain)`` divided by the units, and the solution of least norm in these units, for a
-    rank-deficient R.
+    triangle: jax.Array,
+    scaled: jax.Array,
+    units: jax.Array,
+    of_penalty: tuple[jax.Array, jax.Array] | None = None,
+    least: float = math.inf,
+) -> tuple[OfSketch, jax.Array]:
+    """N and the sketch's own solution by singular values, with no more than rounding in directions
+    whose curvature is at most the square of ``least |A|``. The solution has least norm in units.
+
+    Args:
+      triangle: ``[R, Q' S residual]``.
+      scaled: R with its columns divided by units.
+      units: of the columns, (size,).
+      of_penalty: what R does not contain: a penalty for each output, and its residuals.
+      least: where some curvature is no more, the rank is deficient.
     """
-    left, singular, right = factors.svd(in_units)
-    gain = _gain(jnp.square(singular), singular, jnp.array(True))
-    rotated = jnp.matmul(left.T, triangle[:, len(units) :], precision=HIGHEST)
-    matrix = right.T * gain[None, :] / units[:, None]
-    return matrix, _product(matrix, (gain * singular)[:, None] * rotated)
+    left, singular, right = factors.svd(scaled)
+    shift, residual = (0.0, None) if of_penalty is None else of_penalty
+    curvature = jnp.square(singular)[:, None] + shift
+    is_missing = ~(jnp.min(curvature) > jnp.square(least * singular[0]))
+    factor = OfSketch(right.T / units[:, None], _gain(curvature, singular, is_missing))
+    rotated = jnp.matmul(left.T, triangle[:, units.size :], precision=HIGHEST)
+    rotated = singular[:, None] * rotated
+    if residual is not None:
+        rotated += jnp.matmul(right, jnp.sqrt(shift) * residual, precision=HIGHEST)
+    return factor, factor.apply(factor.gain * rotated)
 
 
 def _gain(curvature: jax.Array, singular: jax.Array, is_missing: jax.Array) -> jax.Array:
@@ -97,7 +84,3 @@ def _gain(curvature: jax.Array, singular: jax.Array, is_missing: jax.Array) -> j
     ridge = jnp.where(is_missing, eps * jnp.square(size), 0)
     is_none = is_missing & (curvature <= jnp.square(ROUNDING * eps * size))
     return jnp.where(is_none, 0, lax.rsqrt(jnp.where(is_none, 1, curvature + ridge)))
-
-
-def _product(matrix: jax.Array, columns: jax.Array) -> jax.Array:
-    return jnp.matmul(matrix, columns, precision=HIGHEST)
