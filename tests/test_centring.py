@@ -13,7 +13,7 @@ import jaxdescent as jd
 from benchmarks.studies.passes import Counted, passes
 from jaxdescent.designs import Center, Dense
 from jaxdescent.objectives.elimination import Means
-from jaxdescent.regression.forms import GramForm
+from jaxdescent.regression.gram_form import GramForm
 from jaxdescent.status import Status
 from tests import references
 from tests.meshes import rows_over

@@ -22,7 +22,7 @@ from jaxdescent.display.of_results import MOST_LINES
 from jaxdescent.machine import Machine
 from jaxdescent.methods import OptaxMethod
 from jaxdescent.objectives import as_objective
-from jaxdescent.regression.forms import GramForm
+from jaxdescent.regression.gram_form import GramForm
 from tests.meshes import rows_over
 
 CONVERGED, MAX_ITERATIONS = jd.Status.CONVERGED.value, jd.Status.MAX_ITERATIONS.value

@@ -10,7 +10,8 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent.kernels import symmetric
-from jaxdescent.regression.forms import GramForm, gram_sums
+from jaxdescent.regression import gram_form
+from jaxdescent.regression.gram_form import GramForm
 from tests import references
 from tests.results import assert_trees_close
 
@@ -45,8 +46,8 @@ def both(objective, block=None):
     """The form and the means, by blocks of so many rows whatever the platform."""
     with pytest.MonkeyPatch.context() as patch:
         if block is not None:
-            patch.setattr(gram_sums, "block_length", lambda rows, *_: min(block, rows))
-            patch.setattr(gram_sums, "on_one_cpu", lambda own, plain: own())
+            patch.setattr(gram_form, "block_length", lambda rows, *_: min(block, rows))
+            patch.setattr(gram_form, "on_one_cpu", lambda own, plain: own())
         return GramForm.of(objective)
 
 

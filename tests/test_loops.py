@@ -10,7 +10,7 @@ from jax import lax
 
 import jaxdescent as jd
 from jaxdescent.kernels import loops
-from jaxdescent.regression.forms import GramForm
+from jaxdescent.regression.gram_form import GramForm
 from tests.meshes import rows_over
 from tests.results import assert_same, assert_trees_close
 

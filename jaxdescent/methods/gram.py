@@ -24,7 +24,7 @@ from jaxdescent.methods.protocol import (
 from jaxdescent.objectives import Objective
 from jaxdescent.objectives.elimination import Means
 from jaxdescent.regression import LinearRegression
-from jaxdescent.regression.forms import GramForm
+from jaxdescent.regression.gram_form import GramForm
 from jaxdescent.status import Status
 
 
@@ -34,8 +34,8 @@ class Gram(Method):
     """A method applied to the Gram matrix of a regression: X is read once, before the first step.
 
     ``G = X'SX`` (centred, with an intercept) and ``X'Sy`` are summed in one pass over X. After that
-    a step is one of ``method`` on :class:`jaxdescent.regression.forms.GramForm`, the same function
-    of the weights, at ``features^2`` operations for each output instead of ``2 rows features``. The
+    a step is one of ``method`` on the Gram form (:mod:`jaxdescent.regression.gram_form`), the same
+    function of the weights: ``features^2`` operations an output instead of ``2 rows features``. The
     intercept is always the best for the weights: the method sees neither the intercept nor how far
     from zero the features lie (:mod:`jaxdescent.objectives.elimination`). The penalty is not part
     of G: under ``jax.vmap`` over ``l2`` it is built once, and with an ``l2`` for each output, or a
