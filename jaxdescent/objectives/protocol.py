@@ -8,16 +8,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxdescent.display import Displayed
 from jaxdescent.kernels import dtypes
 from jaxdescent.kernels.host_memory import Cut
+from jaxdescent.kernels.platform import on_cpu
 from jaxdescent.numerics import precision
 from jaxdescent.objectives.answers import Bounds, Params, Parts, RowBlocks, StationarySolver
 from jaxdescent.objectives.elimination import Elimination, Means
 from jaxdescent.objectives.forward import pushed
-from jaxdescent.objectives.leaves import Scalars, sum_over_leaves
 
+Scalars = tuple[jax.Array, ...]
 PartFunction = Callable[["Objective", Params], Scalars]
 
 
@@ -161,12 +163,25 @@ class Objective(Displayed, abc.ABC):
 
         Without such objectives it is ``function(self, params)``. A check computes its sums through
         this, so that its temporaries are no larger than a leaf. ``always`` is a true value that XLA
-        cannot know to be true.
+        cannot know to be true: on a CPU a branch for each leaf keeps their temporaries apart.
         """
         terms = self.blocks(params)
         if terms is None:
             return function(self, params)
-        return sum_over_leaves(function, terms, jax.tree.leaves(params), always)
+        leaves = jax.tree.leaves(params)
+        like = jax.eval_shape(function, terms[0], leaves[0])
+        zeros = tuple(jnp.zeros((), each.dtype) for each in like)
+        of_leaf = jax.jit(function)  # leaves of one shape share one trace
+
+        def apart(always: Any, *pairs: Any) -> list[Scalars]:
+            return [lax.cond(always, of_leaf, lambda *_: zeros, *pair) for pair in pairs]
+
+        def at_once(_: Any, *pairs: Any) -> list[Scalars]:
+            # Sums have no temporaries, and without branches devices add all leaves' sums at once.
+            return [of_leaf(*pair) for pair in pairs]
+
+        sums = on_cpu(apart, at_once, always, *zip(terms, leaves, strict=True))
+        return tuple(precision.add(list(scalars)) for scalars in zip(*sums, strict=True))
 
     def value_and_squared_norm(self, params: Params) -> Scalars:
         """The value and the squared norm of the gradient, which a check reads."""

@@ -12,8 +12,7 @@ from jaxdescent.kernels import dtypes, host_memory
 from jaxdescent.kernels.host_memory import Cut
 from jaxdescent.numerics import precision
 from jaxdescent.objectives.answers import Bounds
-from jaxdescent.objectives.leaves import Scalars
-from jaxdescent.objectives.protocol import Objective, Params
+from jaxdescent.objectives.protocol import Objective, Params, Scalars
 from jaxdescent.objectives.stationary import DiagonalSolver
 
 
