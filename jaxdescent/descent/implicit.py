@@ -34,7 +34,7 @@ from jaxdescent.numerics import precision
 from jaxdescent.numerics.linear_systems import System, on_vectors, solve
 from jaxdescent.objectives import Objective, Params
 from jaxdescent.objectives.forward import pushed
-from jaxdescent.regression.solve.augmented import Weights
+from jaxdescent.regression.solve.augmented import Weights, tied
 from jaxdescent.regression.solve.factor import is_uneven
 from jaxdescent.result import Result
 
@@ -84,8 +84,8 @@ def _root_jvp(primals: Any, tangents: Any) -> tuple[Params, Params]:
     system = known._replace(units=lax.stop_gradient(known.units))
     change = _change(lambda objective: objective.gradient(root), objective, tangents[0])
     solved = lax.custom_linear_solve(
-        lambda direction: _tied(product(direction)),
-        _tied(change),
+        lambda direction: tied(product(direction)),
+        tied(change),
         functools.partial(solve, system=system),
         symmetric=True,
     )
@@ -198,15 +198,3 @@ def _system(objective: Objective, params: Params, product: Callable[[Params], Pa
     is_usable = (roots > 0) & jnp.isfinite(roots)
     units = jnp.where(is_usable, 1 / jnp.where(is_usable, roots, 1), 1)
     return System(unravel(units), are_uneven=is_uneven(roots), is_small=is_small)
-
-
-def _tied(tree: Params) -> Params:
-    """The leaves unchanged, each made to depend on all of them.
-
-    The rules of the linear solve fail for a leaf whose tangent is a symbolic zero (such as the
-    intercept's when differentiating by l2).
-    """
-    leaves, treedef = jax.tree.flatten(tree)
-    zeros = [0 * leaf.ravel()[:1].sum().astype(leaves[0].dtype) for leaf in leaves]
-    tie = sum(zeros, start=jnp.zeros((), leaves[0].dtype))
-    return treedef.unflatten([leaf + tie.astype(leaf.dtype) for leaf in leaves])

@@ -28,17 +28,18 @@ from jax import lax
 
 from jaxdescent.designs import as_design
 from jaxdescent.kernels.platform import is_on_one_cpu, on_one_cpu
+from jaxdescent.numerics.linear_systems import inverse
 from jaxdescent.regression.linear_model import scaled_rows
 from jaxdescent.regression.solve.centred import columns
 from jaxdescent.regression.solve.factor import is_uneven
 from jaxdescent.regression.solve.least_squares import by_conjugate_gradients
 from jaxdescent.regression.solve.pseudo_inverse import (
-    OfTranspose,
     Solve,
     is_possible,
     is_possible_on_host,
     lengths_of,
     of_regression,
+    of_transpose,
 )
 
 Pair = tuple[jax.Array, jax.Array]
@@ -46,21 +47,14 @@ Other = tuple["Weights", jax.Array]
 
 
 class Weights(NamedTuple):
-    """The weights of regressions near one that is given, as a function of their data.
+    """The weights of regressions near one that is given, as a function of their data."""
 
-    Attributes:
-      shape: (features,) or (features, outputs).
-      dtype: of the weights.
-      solver: solves the system of the given regression.
-      is_wide: whether X has more features than its rank can be.
-      jumps: whether the rank is lower than the shape of X allows, so that the solution without a
-        penalty jumps as X moves; None if the rank is not known.
-    """
-
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # of the weights
     dtype: Any
-    solver: Solve
-    is_wide: bool
+    solver: Solve  # for the system of the given regression
+    is_wide: bool  # whether X has more features than its rank can be
+    # Whether the rank is lower than the shape of X allows, so that the solution without a penalty
+    # jumps as X moves; None if the rank is not known.
     jumps: jax.Array | None
 
     @classmethod
@@ -93,25 +87,25 @@ class Weights(NamedTuple):
         is_factorised, jumps, others = is_possible_on_host(regression), None, list[Other]()
         by_turns = functools.partial(by_conjugate_gradients, alone, dtype=dtype)
         if is_factorised:
-            inverse = of_regression(regression, alone, dtype=dtype, is_wide=is_wide)
+            factors = of_regression(regression, alone, dtype=dtype, is_wide=is_wide)
             if regression.sample_weight is not None:
                 weighty = jnp.sum(regression.sample_weight != 0, dtype=jnp.int32)
                 most = jnp.minimum(most, weighty - int(regression.intercept))
-            jumps, solver = inverse.rank < most, inverse.solve
+            jumps, solver = factors.rank < most, factors.solve
             if is_wide and regression.sample_weight is not None:
                 serves = jumps & (jnp.asarray(regression.l2) == 0)
-                of_rows = OfTranspose.where(serves, inverse)
-                others.append((cls(shape, dtype, of_rows.solve, False, None), serves))
+                of_rows = of_transpose(factors, serves)
+                others.append((cls(shape, dtype, of_rows, False, None), serves))
             if not is_possible(regression):
-                ways = solver, by_turns(is_wide=is_wide).solve
+                ways = solver, by_turns(is_wide=is_wide)
                 solver = functools.partial(on_one_cpu, *ways, is_whole=design.is_whole)
         else:
-            solver = by_turns(is_wide=is_wide).solve
+            solver = by_turns(is_wide=is_wide)
         own = cls(shape, dtype, solver, is_wide, jumps)
         lengths = lengths_of(design, regression.sample_weight)
         if not is_wide or lengths is None or (is_factorised and is_on_one_cpu()):
             return own, others
-        solver = by_turns(is_wide=False).solve
+        solver = by_turns(is_wide=False)
         is_penalised = jnp.min(jnp.asarray(regression.l2)) > 0
         others.append((cls(shape, dtype, solver, False, None), is_uneven(lengths) & is_penalised))
         return own, others
@@ -125,11 +119,11 @@ class Weights(NamedTuple):
         zeros = jnp.zeros((own.design.shape[1], targets.shape[1]), self.dtype)
         solution = lax.custom_linear_solve(
             own.product,
-            _tied((zeros, targets) if self.is_wide else (targets, zeros)),
+            tied((zeros, targets) if self.is_wide else (targets, zeros)),
             lambda _, given: known.solve(*given),
             lambda _, given: known.solve_transposed(*given),
         )
-        return _tied(solution)[0 if self.is_wide else 1].reshape(self.shape)
+        return tied(solution)[0 if self.is_wide else 1].reshape(self.shape)
 
     def _system(self, regression: Any) -> _Tall | _Wide:
         kind = _Wide if self.is_wide else _Tall
@@ -161,23 +155,10 @@ class _System(NamedTuple):
         """``X'q`` for (rows, outputs)."""
         return _linear(lambda own: self._shaped(self.design.transposed_product, own), residual)
 
-    def weighed(self, rows: jax.Array) -> jax.Array:
-        return scaled_rows(rows, self.regression.sample_weight)
-
-    def rooted(self, rows: jax.Array) -> jax.Array:
-        """``sqrt(S)`` times the rows."""
-        return self.scaled(rows, jnp.sqrt)
-
-    def unrooted(self, rows: jax.Array) -> jax.Array:
-        """The inverse of :meth:`rooted`; zero in rows without weight."""
-
-        def inverse_root(weight: jax.Array) -> jax.Array:
-            return jnp.where(weight == 0, 0, 1 / jnp.sqrt(jnp.where(weight == 0, 1, weight)))
-
-        return self.scaled(rows, inverse_root)
-
-    def scaled(self, rows: jax.Array, of: Callable[[jax.Array], jax.Array]) -> jax.Array:
-        """The rows times a function of their weights; unchanged if the rows have no weights."""
+    def weighed(
+        self, rows: jax.Array, of: Callable[[jax.Array], jax.Array] = jnp.asarray
+    ) -> jax.Array:
+        """The rows times their weights, or times a function of these."""
         weight = self.regression.sample_weight
         return rows if weight is None else scaled_rows(rows, of(weight))
 
@@ -197,19 +178,20 @@ class _Tall(_System):
         return rows
 
     def product(self, pair: Pair) -> Pair:
-        q, w = _tied(pair)
-        return _tied((q + self.predicted(w), self.pulled(self.weighed(q)) - self.penalty * w))
+        q, w = tied(pair)
+        return tied((q + self.predicted(w), self.pulled(self.weighed(q)) - self.penalty * w))
 
     def solve(self, top: jax.Array, bottom: jax.Array) -> Pair:
-        w, _ = self.solver(self.rooted(top), bottom)
+        w, _ = self.solver(self.weighed(top, jnp.sqrt), bottom)
         return top - self.predicted(w), w
 
     def solve_transposed(self, top: jax.Array, bottom: jax.Array) -> Pair:
         if self.regression.sample_weight is not None:
             bottom = bottom - self.pulled(self.without_weight(top))
         # A product of X and w would have the rounding of w.
-        w, image = self.solver(self.unrooted(top), bottom)
-        return top - self.rooted(image), w
+        scaled = self.weighed(top, lambda weight: inverse(jnp.sqrt(weight)))
+        w, image = self.solver(scaled, bottom)
+        return top - self.weighed(image, jnp.sqrt), w
 
 
 class _Wide(_System):
@@ -218,33 +200,29 @@ class _Wide(_System):
     """
 
     def product(self, pair: Pair) -> Pair:
-        w, v = _tied(pair)
-        return _tied((w + self.pulled(v), self.shares(self.predicted(w)) - self._penalised(v)))
+        w, v = tied(pair)
+        per_weight = self.weighed(v, lambda weight: 1 / jnp.where(weight == 0, 1, weight))
+        below = self.shares(self.predicted(w)) - self.penalty * per_weight
+        return tied((w + self.pulled(v), below))
 
     def shares(self, rows: jax.Array) -> jax.Array:
         """The rows, those without weight times their weight: zero, but not its derivative."""
-        return self.scaled(rows, lambda weight: jnp.where(weight == 0, weight, 1))
+        return self.weighed(rows, lambda weight: jnp.where(weight == 0, weight, 1))
 
     def solve(self, top: jax.Array, bottom: jax.Array) -> Pair:
         alone = jnp.zeros_like(bottom)
         if self.regression.sample_weight is not None:
             alone = self._of_penalty(self.without_weight(-bottom))
             top = top - self.pulled(alone)
-        v, image = self.solver(top, self.rooted(bottom))
-        return top - image, self.rooted(v) + alone
+        v, image = self.solver(top, self.weighed(bottom, jnp.sqrt))
+        return top - image, self.weighed(v, jnp.sqrt) + alone
 
     def solve_transposed(self, top: jax.Array, bottom: jax.Array) -> Pair:
-        v, image = self.solver(top, self.rooted(bottom))
-        w, v = top - image, self.rooted(v)
+        v, image = self.solver(top, self.weighed(bottom, jnp.sqrt))
+        w, v = top - image, self.weighed(v, jnp.sqrt)
         if self.regression.sample_weight is not None:
             v = v + self._of_penalty(self.without_weight(self.predicted(w) - bottom))
         return w, v
-
-    def _penalised(self, rows: jax.Array) -> jax.Array:
-        """``l2 S^-1`` times the rows."""
-        return self.penalty * self.scaled(
-            rows, lambda weight: 1 / jnp.where(weight == 0, 1, weight)
-        )
 
     def _of_penalty(self, rows: jax.Array) -> jax.Array:
         """The rows divided by the penalty; zero where there is none."""
@@ -259,9 +237,13 @@ def _linear(product: Any, operand: jax.Array) -> jax.Array:
     return jax.jvp(product, (jnp.zeros_like(operand),), (operand,))[1]
 
 
-def _tied(pair: Pair) -> Pair:
-    """The arrays unchanged, each made to depend on both: the rules of the linear solve fail for an
-    array whose tangent or cotangent is a symbolic zero.
+def tied(tree: Any) -> Any:
+    """The leaves unchanged, each made to depend on all of them.
+
+    The rules of the linear solve fail for a leaf whose tangent or cotangent is a symbolic zero
+    (such as the tangent of the intercept's gradient when differentiating by l2).
     """
-    tie = sum(0 * array.ravel()[:1].sum() for array in pair)
-    return pair[0] + tie, pair[1] + tie
+    leaves, treedef = jax.tree.flatten(tree)
+    zeros = [0 * leaf.ravel()[:1].sum().astype(leaves[0].dtype) for leaf in leaves]
+    tie = sum(zeros, start=jnp.zeros((), leaves[0].dtype))
+    return treedef.unflatten([leaf + tie.astype(leaf.dtype) for leaf in leaves])

@@ -5,7 +5,7 @@ where the matrix is too large to be factorised, or its rank is deficient.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from jaxdescent.kernels import loops
 from jaxdescent.numerics.linear_systems import add_scaled, inverse, scaled
 from jaxdescent.regression.linear_model import scaled_rows
 from jaxdescent.regression.solve.centred import columns
-from jaxdescent.regression.solve.pseudo_inverse import lengths_of
+from jaxdescent.regression.solve.pseudo_inverse import Solve, lengths_of
 
 Vectors = Any
 """An array with a column for each output, or several."""
@@ -28,8 +28,9 @@ ROUNDING = 16
 """The rounding of a computed gradient, in eps times the sizes of the numbers that it is made of."""
 
 
-class ByConjugateGradients(NamedTuple):
-    """Solutions for ``B = sqrt(S) X``, or for its transpose.
+def by_conjugate_gradients(regression: Any, *, dtype: Any, is_wide: bool) -> Solve:
+    """Solutions for ``B = sqrt(S) X`` of a regression without an intercept, where any design is X;
+    for the transpose of B if it ``is_wide``.
 
     With the penalty below B, ``A = [B; sqrt(l2) I]`` in units of its columns, the solution for f
     and g is ``A^+ ((f, 0) - (A')^+ g)``. Both factors solve a least-squares problem with A itself,
@@ -37,62 +38,42 @@ class ByConjugateGradients(NamedTuple):
     with the normal matrix the whole error would be the square.
     Where the rank is deficient the solution has least norm in units of the columns.
     """
-
-    regression: Any
-    root: jax.Array | None  # of the weights of the rows
-    lengths: jax.Array  # of the features, zero where a feature is constant
-    penalty: jax.Array  # sqrt(l2), (1, outputs) or (1, 1)
-    is_wide: bool  # whether B is the transpose
-    units: jax.Array  # of the columns of A, (columns, outputs), or one row for all columns
-
-    def solve(self, f: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """As in :data:`~jaxdescent.regression.solve.pseudo_inverse.Solve`."""
-        design = as_design(self.regression.X)
-        size = design.shape[0] * design.shape[1] * f.dtype.itemsize
-        above, _ = least_squares(
-            self._pulled, self._image, self.units * g, like=(f, g), turn_bytes=size
-        )
-        known = f - above[0], -above[1]
-        x, left = least_squares(self._image, self._pulled, known, like=g, turn_bytes=size)
-        return self.units * x, known[0] - left[0]
-
-    def _image(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """``A x``."""
-        x = self.units * x
-        image = self._of_rows(x) if self.is_wide else self._of_features(x)
-        return image, self.penalty * x
-
-    def _pulled(self, pair: tuple[jax.Array, jax.Array]) -> jax.Array:
-        """``A' (p, r)``."""
-        p, r = pair
-        pulled = self._of_features(p) if self.is_wide else self._of_rows(p)
-        return self.units * (pulled + self.penalty * r)
-
-    def _of_features(self, weights: jax.Array) -> jax.Array:
-        """``sqrt(S) X w``."""
-        weights = jnp.where(self.lengths[:, None] == 0, 0, weights)
-        product = as_design(self.regression.X).product
-        return scaled_rows(columns(product(self._shaped(weights))), self.root)
-
-    def _of_rows(self, rows: jax.Array) -> jax.Array:
-        """``X' sqrt(S) q``."""
-        pulled = as_design(self.regression.X).transposed_product
-        weights = columns(pulled(self._shaped(scaled_rows(rows, self.root))))
-        return jnp.where(self.lengths[:, None] == 0, 0, weights)
-
-    def _shaped(self, array: jax.Array) -> jax.Array:
-        return array.reshape(-1, *jnp.shape(self.regression.y)[1:])
-
-
-def by_conjugate_gradients(regression: Any, *, dtype: Any, is_wide: bool) -> ByConjugateGradients:
-    """The solver for a regression without an intercept; any design is X."""
     design, weight = as_design(regression.X), regression.sample_weight
     lengths = lengths_of(design, weight)
     lengths = jnp.ones(design.shape[1], dtype) if lengths is None else lengths.astype(dtype)
+    is_constant = lengths[:, None] == 0
     root = None if weight is None else jnp.sqrt(weight.astype(dtype))
     penalty = jnp.sqrt(jnp.atleast_1d(jnp.asarray(regression.l2, dtype)))[None]
-    sizes = jnp.hypot(jnp.max(lengths) if is_wide else lengths[:, None], penalty)
-    return ByConjugateGradients(regression, root, lengths, penalty, is_wide, inverse(sizes))
+    # Of the columns of A, (columns, outputs), or one row for all columns.
+    units = inverse(jnp.hypot(jnp.max(lengths) if is_wide else lengths[:, None], penalty))
+    size = design.shape[0] * design.shape[1] * jnp.dtype(dtype).itemsize
+
+    def shaped(array: jax.Array) -> jax.Array:
+        return array.reshape(-1, *jnp.shape(regression.y)[1:])
+
+    def of_features(weights: jax.Array) -> jax.Array:  # sqrt(S) X w
+        product = design.product(shaped(jnp.where(is_constant, 0, weights)))
+        return scaled_rows(columns(product), root)
+
+    def of_rows(rows: jax.Array) -> jax.Array:  # X' sqrt(S) q
+        pulled = design.transposed_product(shaped(scaled_rows(rows, root)))
+        return jnp.where(is_constant, 0, columns(pulled))
+
+    def image(x: jax.Array) -> tuple[jax.Array, jax.Array]:  # A x
+        x = units * x
+        return of_rows(x) if is_wide else of_features(x), penalty * x
+
+    def pulled(pair: tuple[jax.Array, jax.Array]) -> jax.Array:  # A' (p, r)
+        p, r = pair
+        return units * ((of_features(p) if is_wide else of_rows(p)) + penalty * r)
+
+    def solve(f: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+        above, _ = least_squares(pulled, image, units * g, like=(f, g), turn_bytes=size)
+        known = f - above[0], -above[1]
+        x, left = least_squares(image, pulled, known, like=g, turn_bytes=size)
+        return units * x, known[0] - left[0]
+
+    return solve
 
 
 def least_squares(
@@ -103,19 +84,14 @@ def least_squares(
     like: Vectors,
     turn_bytes: int,
 ) -> tuple[Vectors, Vectors]:
-    """The x of least norm that minimises ``|b - A x|^2`` for each output, and ``b - A x``, by
-    conjugate gradients on the normal equations in the form that keeps the residual.
+    """The x of least norm, ``like`` an array or several, that minimises ``|b - A x|^2`` for each
+    output of the ``known`` b, and ``b - A x``, by conjugate gradients on the normal equations in
+    the form that keeps the residual. A is known by its ``product`` and that with its transpose.
 
     An output is done where ``A'(b - A x)`` is the rounding of its computation, ``eps |A| |b - Ax|``
     or ``eps^2 |A| (|A| |x| + |b|)``, or where a turn would make the residual longer: it has none
     but rounding errors left then. What is not done after :data:`TURNS` for each unknown is NaN.
-
-    Args:
-      product: ``A x``.
-      transposed: ``A'r``.
-      known: b.
-      like: an array, or several, in the shape of x.
-      turn_bytes: about how many bytes the two products read.
+    The two products read about ``turn_bytes``.
 
     Reference: Björck (1996), "Numerical Methods for Least Squares Problems", section 7.4.
     """

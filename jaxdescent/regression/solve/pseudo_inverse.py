@@ -63,23 +63,21 @@ class PseudoInverse(NamedTuple):
         return _product(self.basis, shares), _product(self.image, shares)
 
 
-class OfTranspose(NamedTuple):
-    """Solutions without a penalty for the transpose of the matrix that was factorised."""
+def of_transpose(inverse: PseudoInverse, serves: jax.Array) -> Solve:
+    """Solutions without a penalty for the transpose of the matrix that was factorised, with the
+    part of g that the transpose has in its range.
 
-    inverse: PseudoInverse
+    They serve where the rank is deficient, and are NaN there where the columns were in units of
+    their own: these are the rows of a regression, whose weights count as they are.
+    """
+    unit = jnp.max(jnp.abs(inverse.basis))
+    basis, image = inverse.basis / unit, inverse.image
+    # The rows of the basis are of equal lengths unless the columns had units or the rank is full.
+    lengths = jnp.linalg.norm(basis, axis=1)
+    are_lost = serves & is_uneven(lengths, null_level(lengths.dtype, lengths.size))
+    gain = jnp.where(are_lost, jnp.nan, inverse.gain)
 
-    @classmethod
-    def where(cls, serves: jax.Array, inverse: PseudoInverse) -> OfTranspose:
-        """The solutions where the rank is deficient. They are NaN where the columns were in units
-        of their own: these are the rows of a regression, whose weights count as they are.
-        """
-        _, _, lengths = cls(inverse)._scaled()
-        are_lost = serves & is_uneven(lengths, null_level(lengths.dtype, lengths.size))
-        return cls(inverse._replace(gain=jnp.where(are_lost, jnp.nan, inverse.gain)))
-
-    def solve(self, f: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """As in :data:`Solve`, with the part of g that the transpose has in its range."""
-        (basis, unit, lengths), (_, image, gain, _) = self._scaled(), self.inverse
+    def solve(f: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
         rows = f - unit * _product(basis, gain * _product(image.T, g))
         shares = _product(basis.T, rows)
         # Vectors beyond the range are there only if the basis is orthogonal.
@@ -87,13 +85,7 @@ class OfTranspose(NamedTuple):
         is_there = lengths[:, None] > 0
         return _product(image, gain * unit * shares), jnp.where(is_there, rows - beyond, 0)
 
-    def _scaled(self) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """The basis in units of its largest entry, the unit, and the lengths of the rows of this
-        basis, which are equal unless the columns had units of their own or the rank is full.
-        """
-        unit = jnp.max(jnp.abs(self.inverse.basis))
-        basis = self.inverse.basis / unit
-        return basis, unit, jnp.linalg.norm(basis, axis=1)
+    return solve
 
 
 def is_possible(regression: Any) -> bool:
@@ -139,18 +131,16 @@ def of_regression(regression: Any, alone: Any, *, dtype: Any, is_wide: bool) -> 
     level = null_level(dtype, min(rows, features))
     side, length = (rows, features) if is_wide else (features, rows)
     of = functools.partial(jax.ShapeDtypeStruct, dtype=dtype)
-    like = of((side, side)), of((length, side)), of((side, size)), of((), dtype=np.int32)
+    numbers = of((side, side)), of((length, side)), of((side, size))
+    like = PseudoInverse(*numbers, of((), dtype=np.int32))
     is_small = is_possible(regression)
+    how = {"has_intercept": regression.intercept, "is_wide": is_wide, "is_small": is_small}
+    compute = functools.partial(_on_host, like=like, level=level, **how)
 
-    def on_host(X: jax.Array, weight: Any, l2: jax.Array) -> PseudoInverse:
-        how = {"has_intercept": regression.intercept, "is_wide": is_wide, "is_small": is_small}
-        how["level"] = level
-        compute = functools.partial(_on_host, like=like, **how)
-        options = {"vmap_method": "sequential"}
-        return host_call(compute, PseudoInverse(*like), X, weight, l2, **options)
+    def on_host(*given: Any) -> PseudoInverse:
+        return host_call(compute, like, *given, vmap_method="sequential")
 
     def in_program(X: jax.Array, weight: Any, l2: jax.Array) -> PseudoInverse:
-        del X
         B, lengths = design.to_dense().astype(dtype), lengths_of(design, weight)
         if lengths is not None:
             B = jnp.where(lengths[None] == 0, 0, B)  # of constant columns rounding is left
@@ -162,7 +152,7 @@ def of_regression(regression: Any, alone: Any, *, dtype: Any, is_wide: bool) -> 
             return made._replace(image=jnp.matmul(B, made.image))
 
     def of_zeros(*_: Any) -> PseudoInverse:
-        made = PseudoInverse(*(jnp.zeros(of.shape, of.dtype) for of in like))
+        made = jax.tree.map(lambda of: jnp.zeros(of.shape, of.dtype), like)
         return made._replace(rank=jnp.asarray(side, jnp.int32))  # a full rank: it is not known
 
     elsewhere = in_program if is_small else of_zeros
