@@ -174,9 +174,6 @@ class Categorical(Design):
     def to_dense(self) -> jax.Array:
         return one_hot(self.codes, self.levels, dtype=self.dtype)
 
-    def dense_bytes(self) -> int:
-        return super().dense_bytes()
-
     def column_squared_norms(
         self, row_weight: jax.Array | None, center: jax.Array | None
     ) -> jax.Array:

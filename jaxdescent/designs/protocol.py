@@ -74,15 +74,14 @@ class Design(Displayed, abc.ABC):
     def to_dense(self) -> jax.Array:
         """X as an array of shape (rows, features)."""
 
-    @abc.abstractmethod
+    # The answers that most designs give besides.
+
     def dense_bytes(self) -> int:
-        """The bytes that :meth:`to_dense` allocates at its peak, beyond what exists already; those
-        of its result, where a subclass asks this method.
+        """The bytes that :meth:`to_dense` allocates at its peak, beyond what exists already; by
+        default those of its result.
         """
         rows, features = self.shape
         return rows * features * jnp.dtype(self.dtype).itemsize
-
-    # The answers that most designs give besides.
 
     def there_and_back(self, weights: jax.Array, change: RowFunction, rows: Any) -> tuple[Any, Any]:
         """``kept`` and ``X.T @ residual``, where ``kept, residual = change(X @ weights, rows)``.
@@ -99,12 +98,10 @@ class Design(Displayed, abc.ABC):
         """``sum_i s_i (X_ij - center_j)^2``, (features,), if one pass over X can compute it, else
         None.
         """
-        del row_weight, center
         return None
 
     def rows_at(self, index: jax.Array) -> jax.Array | None:
         """The rows at these indices, (indices, features); None if they cannot be read."""
-        del index
         return None
 
     def minus(self, center: jax.Array) -> Design | None:
@@ -113,7 +110,6 @@ class Design(Displayed, abc.ABC):
         The result need only have products. None if the entries of X cannot be read; a design that
         gives an answer gives its rows, too (:meth:`rows_at`).
         """
-        del center
         return None
 
     @property
@@ -179,7 +175,6 @@ class Design(Displayed, abc.ABC):
 
     def row_block(self, start: Any, size: int) -> jax.Array | None:
         """``X[start : start + size]`` in the dtype of the weights; None if it cannot be read."""
-        del start, size
         return None
 
     def column_lengths(
@@ -197,7 +192,6 @@ class Design(Displayed, abc.ABC):
         """Rows times a factor each, added up where their ``target``, from 0 to ``sums - 1``, is the
         same: (sums, features); None if one pass over X cannot compute it.
         """
-        del target, factor, sums
         return None
 
     def normal_sums(
@@ -210,7 +204,6 @@ class Design(Displayed, abc.ABC):
           A :class:`jaxdescent.data.NormalSums`; if a penalty ``l2`` is given, the minimum of the
           penalised sum of squares by such sums, a :class:`jaxdescent.data.NormalSolution`.
         """
-        del row_weight, targets, l2, intercept
         return None
 
     # Weights in the form in which callers have them.
@@ -235,7 +228,6 @@ class Design(Displayed, abc.ABC):
         """This design with the arrays that its functions close over as leaves; see
         :meth:`jaxdescent.objectives.Objective.hoisted`.
         """
-        del always
         return self
 
     def repeated(self, over: RowSharding) -> Design:
