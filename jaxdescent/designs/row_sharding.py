@@ -13,19 +13,12 @@ from jaxdescent import placement
 
 
 class RowSharding(NamedTuple):
-    """Where the parts of a design's rows lie; without a sharding there is one part.
+    """Where the parts of a design's rows lie; without a sharding there is one part."""
 
-    Attributes:
-      rows: the number of rows of the whole design.
-      parts: the number of parts.
-      axes: the mesh axes along which rows are cut; None for one part.
-      mesh: the mesh, with axes for which XLA's partitioner inserts collectives; None for one part.
-    """
-
-    rows: int
+    rows: int  # of the whole design
     parts: int
-    axes: Any
-    mesh: Mesh | None
+    axes: Any  # of the mesh, along which rows are cut; None for one part
+    mesh: Mesh | None  # with axes for which XLA's partitioner inserts collectives; None as well
 
     @classmethod
     def of(cls, sharding: Any, rows: int) -> RowSharding:

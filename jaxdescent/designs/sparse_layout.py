@@ -43,19 +43,12 @@ that a penalty gives to columns of similar length."""
 
 
 class Entries(NamedTuple):
-    """The entries of some rows, sorted by row.
+    """The entries of some rows, sorted by row."""
 
-    Attributes:
-      start: (rows + 1,), int64: the first entry of each row.
-      column: (entries,), int32: the column of each entry.
-      values: the values of the whole matrix, a NumPy array or traced; None for ones.
-      order: the index of each entry's value among them; None if they are in the order of entries.
-    """
-
-    start: np.ndarray
-    column: np.ndarray
-    values: Any = None
-    order: np.ndarray | None = None
+    start: np.ndarray  # (rows + 1,), int64: the first entry of each row
+    column: np.ndarray  # (entries,), int32
+    values: Any = None  # of the whole matrix, a NumPy array or traced; None for ones
+    order: np.ndarray | None = None  # of each entry's value among them; None for that of entries
 
     @classmethod
     def of(cls, row: np.ndarray, column: np.ndarray, rows: int, *stored: Any) -> Entries:
@@ -72,12 +65,8 @@ class Pieces(NamedTuple):
 
 
 def layout_of(parts: Sequence[Entries], over: RowSharding) -> Layout:
-    """The layout of a matrix, from its entries row by row.
-
-    Args:
-      parts: the ``over.parts`` parts, with equally many rows. Each part has a layout of its own, of
-        equal shapes, padded where a part has fewer pieces of rows.
-      over: the devices of the parts.
+    """The layout of a matrix, from its entries row by row, in parts with equally many rows. Each
+    part has a layout of its own, of equal shapes, padded where a part has fewer pieces of rows.
     """
     levels: list[tuple[Slice, ...]] = []
     rows = parts[0].start.size - 1

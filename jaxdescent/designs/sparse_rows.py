@@ -33,19 +33,12 @@ about CHUNKS chunks of at least LEAST_CHUNK pieces."""
 
 
 class RowPieces(NamedTuple):
-    """Rows as pieces of their entries.
+    """Rows as pieces of their entries."""
 
-    Attributes:
-      columns: (pieces, width), int32: the column of each entry; the number of features for padding.
-      values: (pieces, width): the value of each entry, zero for padding; None for ones.
-      begin: (rows,), int32: the first piece of each row.
-      length: (rows,), int32: the number of pieces of each row; None if each row has one.
-    """
-
-    columns: jax.Array
-    values: jax.Array | None
-    begin: jax.Array
-    length: jax.Array | None
+    columns: jax.Array  # (pieces, width), int32: of each entry; the number of features for padding
+    values: jax.Array | None  # (pieces, width): of each entry, zero for padding; None for ones
+    begin: jax.Array  # (rows,), int32: the first piece of each row
+    length: jax.Array | None  # (rows,), int32: the pieces of each row; None if each has one
 
 
 @jax.tree_util.register_dataclass
@@ -55,19 +48,12 @@ class SparseRows(Design):
 
     Rows are taken from it without copying an entry. Products with all rows are slower than those of
     the design that it was made from.
-
-    Attributes:
-      pieces: the pieces of these rows.
-      features: the number of columns of the matrix.
-      usual: about how many pieces a row has.
-      mean_entries: about how many entries a row has.
-      weights_dtype: the dtype of the weights.
     """
 
     pieces: RowPieces
     features: int = dataclasses.field(metadata={"static": True})
-    usual: int = dataclasses.field(metadata={"static": True})
-    mean_entries: int = dataclasses.field(metadata={"static": True})
+    usual: int = dataclasses.field(metadata={"static": True})  # about how many pieces a row has
+    mean_entries: int = dataclasses.field(metadata={"static": True})  # and how many entries
     weights_dtype: Any = dataclasses.field(metadata={"static": True})
 
     @classmethod
@@ -111,9 +97,6 @@ class SparseRows(Design):
             return total.at[row[:, None], columns].add(terms, mode="drop")
 
         return self._over_chunks(add, jnp.zeros(self.shape, self.dtype))
-
-    def dense_bytes(self) -> int:
-        return super().dense_bytes()
 
     def _product(self, weights: jax.Array) -> jax.Array:
         def sums(number: jax.Array) -> jax.Array:
@@ -174,12 +157,8 @@ def _one_by_one(of_column: Callable[[jax.Array], jax.Array], columns: jax.Array)
 
 
 def pieces_of_rows(layout: Layout, shape: tuple[int, int], entries: int) -> RowPieces:
-    """The pieces of all rows: one pass over the layout, and a copy of its entries.
-
-    Args:
-      layout: the layout of the matrix, which may be in parts of the rows on several devices.
-      shape: the shape of the matrix, (rows, features).
-      entries: the number of entries without padding.
+    """The pieces of all rows of a matrix with so many entries: one pass over its layout, which may
+    be in parts of the rows on several devices, and a copy of its entries.
     """
     rows, features = shape
     if not layout.is_cut:

@@ -71,7 +71,6 @@ def _host(
     rows: int,
 ) -> np.ndarray:
     """The product by NumPy; a callback inside a program must not call JAX, which can deadlock."""
-    del after
     operand, block, center = np.asarray(operand), np.asarray(block), np.asarray(center)
     static: dict[str, Any] = {"is_transposed": is_transposed, "rows": rows}
     like = _like(operand, shares=shares, **static)
@@ -91,7 +90,6 @@ def _computed(*operands: Any, **static: Any) -> jax.Array:
 
 
 def _shaped(operand: Any, *rest: Any, **static: Any) -> ShapedArray:
-    del rest
     like = _like(operand, **static)
     return ShapedArray(like.shape, like.dtype)
 
@@ -101,7 +99,6 @@ def _called(*operands: Any, **static: Any) -> jax.Array:
 
 
 def _tangent(tangent: Any, operand: Any, *rest: Any, **static: Any) -> jax.Array:
-    del operand
     return _product.bind(tangent, *rest, **static)
 
 

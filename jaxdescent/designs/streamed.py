@@ -221,14 +221,10 @@ class StreamedRows(Design):
 
     The stream keeps the rows of the last request, so that all products of a step with the same rows
     extract them from their block once. The rows should be of one block.
-
-    Attributes:
-      design: the design of all rows.
-      index: (rows,), the indices of these rows in the design, int32.
     """
 
-    design: Any
-    index: jax.Array
+    design: Any  # of all rows
+    index: jax.Array  # (rows,), int32: the indices of these rows in the design
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -65,7 +65,6 @@ class LinearRegression(LinearModel):
         return self._value(params, residual), self._as_given(gradient, given)
 
     def hessian_product(self, params: Params, direction: Params) -> Params:
-        del params
         given, direction = direction, self.packed(direction)
         way = self._way(direction, None)
         predictions, columns = self._design.there_and_back(*way)
@@ -91,7 +90,6 @@ class LinearRegression(LinearModel):
         return self._value(params, residual), self._gradient(params, residual, columns)
 
     def curvature_along(self, params: Params, direction: Params, image: jax.Array) -> jax.Array:
-        del params
         return 2 * self._value(direction, image)
 
     def residuals(self, params: Params) -> tuple[jax.Array, jax.Array]:
@@ -102,7 +100,6 @@ class LinearRegression(LinearModel):
         return residual, jnp.sqrt(self._penalty(weights)) * weights
 
     def curvature_bounds(self, params: Params) -> Bounds | None:
-        del params
         l2 = jnp.asarray(self.l2, self._design.dtype)
         squares, lower = self._design.column_squared_norms(self.sample_weight, None), jnp.min(l2)
         if squares is None:
@@ -194,11 +191,9 @@ class LinearRegression(LinearModel):
         return Elimination(weights_alone, means)
 
     def stationary_solver(self, params: Params) -> StationarySolver:
-        del params
         return regression_solver(self)
 
     def stationary_solver_bytes(self, params: Params) -> int:
-        del params
         return regression_solver_bytes(self)
 
     def parts(self) -> Parts | None:

@@ -83,26 +83,17 @@ def is_quick(rows: int, features: int, outputs: int, *, estimates: bool) -> bool
 
 @dataclasses.dataclass(frozen=True)
 class Minimiser:
-    """The minimiser, and how far the value at other params is above the minimum.
-
-    Attributes:
-      regression: the regression with X and y in units, powers of two in which no square overflows.
-      units: the units of X and of y.
-      exact: the weights of the minimiser in these units, (features, outputs).
-      offset: the intercept of the minimiser, (outputs,), zeros without an intercept.
-      factor: of the normal matrix in these units; of several solves one, with the verdicts on all.
-      uncertainty: by how much the value at the minimiser may be above the minimum, in units.
-      is_whole: whether no direction was taken for rounding, so that the minimum is exact for the
-        given numbers.
+    """The minimiser, and how far the value at other params is above the minimum. X and y are in
+    units, powers of two in which no square overflows.
     """
 
     regression: StoredRegression
-    units: tuple[float, float]
-    exact: Double
-    offset: Double
-    factor: Inverse
-    uncertainty: float
-    is_whole: bool
+    units: tuple[float, float]  # of X and of y
+    exact: Double  # the weights of the minimiser in units, (features, outputs)
+    offset: Double  # the intercept of the minimiser, (outputs,), zeros without an intercept
+    factor: Inverse  # of the normal matrix; of several solves one, with the verdicts on all
+    uncertainty: float  # by how much the value at the minimiser may be above the minimum, in units
+    is_whole: bool  # whether no direction was taken for rounding: the minimum is exact then
 
     @property
     def weights(self) -> Array:

@@ -26,22 +26,14 @@ class StoredRegression:
 
     An X of up to 32 bits and more than :data:`BLOCK` entries is kept in float32, and its targets
     too: each pass converts X block by block, which is faster than to read a copy.
-
-    Attributes:
-      X: (rows, features), not centred.
-      y: (rows, outputs).
-      l2: (outputs,) or (1,).
-      share: (rows, 1), the weights of the rows.
-      intercept: whether there is an intercept.
-      digits: the dtype of the data, whose eps decides whether columns are linearly dependent.
     """
 
-    X: Array
-    y: Array
-    l2: Array
-    share: Array
+    X: Array  # (rows, features), not centred
+    y: Array  # (rows, outputs)
+    l2: Array  # (outputs,) or (1,)
+    share: Array  # (rows, 1), the weights of the rows
     intercept: bool
-    digits: np.dtype[Any]
+    digits: np.dtype[Any]  # of the data, whose eps decides whether columns are linearly dependent
 
     @classmethod
     def of(

@@ -85,7 +85,6 @@ class WideSolver:
         return self.is_ill
 
     def solve(self, objective: Any, params: Params, gradient: Params) -> tuple[Params, jax.Array]:
-        del gradient
         # In X's null space the penalty is the only curvature, and QR needs the root of a weight.
         is_negative = ~objective.is_convex
         if self.factor is None:
