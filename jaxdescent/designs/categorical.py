@@ -12,7 +12,6 @@ import numpy as np
 from jax.core import Tracer
 from jax.nn import one_hot
 
-from jaxdescent.designs.operands import residual_of, weights_of
 from jaxdescent.designs.protocol import Design, Reading, registered
 from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.designs.sparse_layout import Entries, are_uneven, layout_of
@@ -161,7 +160,7 @@ class Categorical(Design):
         return Reading(self.dtype, self.codes.size * 4)
 
     def product(self, weights: jax.Array) -> jax.Array:
-        codes, weights = self.codes, weights_of(self, weights)
+        codes, weights = self.codes, self._operand(weights)
         picked = sparse_products.at(weights, jnp.maximum(codes, 0) if self.has_missing else codes)
         if not self.has_missing:
             return picked
@@ -169,7 +168,7 @@ class Categorical(Design):
         return jnp.where(is_there, picked, 0)
 
     def transposed_product(self, residual: jax.Array) -> jax.Array:
-        return sparse_products.product_of_all(self.by_level, residual_of(self, residual))
+        return sparse_products.product_of_all(self.by_level, self._operand(residual, axis=0))
 
     def to_dense(self) -> jax.Array:
         return one_hot(self.codes, self.levels, dtype=self.dtype)

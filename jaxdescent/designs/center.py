@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdescent.designs.operands import columns_of
-from jaxdescent.designs.protocol import Design
+from jaxdescent.designs.protocol import Design, columns_of
 from jaxdescent.kernels import loops
 from jaxdescent.kernels.branches import of_any
 

@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent.designs.conversion import as_design
-from jaxdescent.designs.operands import columns_of, weights_of
-from jaxdescent.designs.protocol import Design, Reading
+from jaxdescent.designs.protocol import Design, Reading, columns_of
 from jaxdescent.designs.reference_levels import references
 from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.display import argument
@@ -154,7 +153,7 @@ class Concatenated(Design):
         return {name: design.unpacked(part) for (name, design), part in parts}
 
     def product(self, weights: Any) -> jax.Array:
-        weights = weights_of(self, self.packed(weights))
+        weights = self._operand(self.packed(weights))
         parts = zip(self._all, columns_of(self._all, weights), strict=True)
         return functools.reduce(jnp.add, [design.product(part) for design, part in parts])
 

@@ -11,8 +11,7 @@ import numpy as np
 from jax import lax
 
 from jaxdescent import placement
-from jaxdescent.designs.operands import sum_of_centers
-from jaxdescent.designs.protocol import Design, Reading, RowFunction
+from jaxdescent.designs.protocol import Design, Reading, RowFunction, sum_of_centers
 from jaxdescent.inputs.arrays import as_array
 from jaxdescent.inputs.numbers import refuse_masked
 from jaxdescent.inputs.trees import check_floats

@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdescent.designs.operands import residual_of, weights_of
 from jaxdescent.designs.protocol import Design
 from jaxdescent.inputs.functions import anew, as_pytree, hoist
 from jaxdescent.inputs.numbers import check_count
@@ -135,13 +134,13 @@ class MatrixFree(Design):
     def product(self, weights: jax.Array) -> jax.Array:
         weights = jnp.asarray(weights)
         is_flat = weights.ndim <= 2 and weights.shape[:1] == self.shape[1:]
-        flat = weights_of(self, weights if is_flat else self.packed(weights))
+        flat = self._operand(weights if is_flat else self.packed(weights))
         return _over_outputs(self._flat, flat)
 
     def transposed_product(self, residual: jax.Array) -> jax.Array:
         weights = jax.ShapeDtypeStruct(self.shape[1:], self.dtype)
         transpose = jax.linear_transpose(self._flat, weights)
-        return _over_outputs(lambda column: transpose(column)[0], residual_of(self, residual))
+        return _over_outputs(lambda column: transpose(column)[0], self._operand(residual, axis=0))
 
     def _flat(self, column: jax.Array) -> jax.Array:
         return self.forward(column.reshape(_shape(self.features))).reshape(self.shape[0])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import abc
+import itertools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -143,13 +144,6 @@ class Design(Displayed, abc.ABC):
         return False
 
     @property
-    def uncentred(self) -> Design | None:
-        """This design before a mean was subtracted from its columns, which lowers their rank by one
-        and may leave mere rounding of their lengths; None if no mean was subtracted.
-        """
-        return None
-
-    @property
     def level_of_row(self) -> jax.Array | None:
         """The level of each row, (rows,), -1 for none, if X is the one-hot columns of a categorical
         variable; None for other designs.
@@ -218,7 +212,25 @@ class Design(Displayed, abc.ABC):
         """Weights in the form in which callers have them."""
         return weights
 
-    # Preparation of a design for a program, and the shapes of larger ones.
+    # Preparation of operands and of a design for a program, and the shapes of larger ones.
+
+    def _operand(self, columns: Any, *, axis: int = 1) -> jax.Array:
+        """The operand of X, (features,) or (features, outputs), or along axis 0 that of X';
+        integers become floating-point numbers.
+
+        Raises:
+          ValueError: if the operand has another shape: products that gather numbers by index would
+            read wrong ones.
+        """
+        columns, (rows, features) = jnp.asarray(columns), self.shape
+        length, side = self.shape[axis], ("rows", "features")[axis]
+        if columns.ndim not in (1, 2) or columns.shape[0] != length:
+            raise ValueError(
+                f"X of {rows:,} rows and {features:,} features must be multiplied by ({length},) "
+                f"or ({length}, outputs), as many as {side}, got {columns.shape}."
+            )
+        is_float = jnp.issubdtype(columns.dtype, jnp.inexact)
+        return columns if is_float else columns.astype(self.dtype)
 
     def checked(self) -> Design:
         """This design after its checks, which may raise."""
@@ -240,6 +252,19 @@ class Design(Displayed, abc.ABC):
           TypeError: if this kind of design cannot be repeated.
         """
         raise TypeError(f"{type(self).__name__} has no shapes by one device's rows, for {over}.")
+
+
+def columns_of(parts: Sequence[Design], columns: jax.Array) -> list[jax.Array]:
+    """An array (features, ...) for designs side by side, cut into an array for each design."""
+    ends = itertools.accumulate(part.shape[1] for part in parts)
+    return jnp.split(columns, list(ends)[:-1])
+
+
+def sum_of_centers(center: jax.Array | None, other: jax.Array | None) -> jax.Array | None:
+    """The center of both subtractions, if one center is subtracted and then another one."""
+    if center is None or other is None:
+        return other if center is None else center
+    return center + other
 
 
 def registered(

@@ -14,8 +14,7 @@ from jax.sharding import PartitionSpec
 from jax.tree_util import Partial
 
 from jaxdescent.data import Decoding, Shares
-from jaxdescent.designs.operands import residual_of, sum_of_centers, weights_of
-from jaxdescent.designs.protocol import Design, Reading, RowFunction
+from jaxdescent.designs.protocol import Design, Reading, RowFunction, sum_of_centers
 from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.designs.stream_products import multiplied
 from jaxdescent.inputs.functions import hoist
@@ -132,10 +131,10 @@ class ReadRows(Design):
         return new
 
     def product(self, weights: jax.Array) -> jax.Array:
-        return self.multiplied(weights_of(self, weights), is_transposed=False)
+        return self.multiplied(self._operand(weights), is_transposed=False)
 
     def transposed_product(self, residual: jax.Array) -> jax.Array:
-        return self.multiplied(residual_of(self, residual), is_transposed=True)
+        return self.multiplied(self._operand(residual, axis=0), is_transposed=True)
 
     def there_and_back(self, weights: jax.Array, change: RowFunction, rows: Any) -> tuple[Any, Any]:
         parts, of_part, block = _sizes(self)

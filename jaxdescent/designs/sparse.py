@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxdescent.designs.operands import residual_of, weights_of
 from jaxdescent.designs.protocol import Design, Reading, registered
 from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.designs.sparse_entries import (
@@ -182,10 +181,10 @@ class Sparse(Design):
         return Reading(self._like.dtype, read)
 
     def product(self, weights: jax.Array) -> jax.Array:
-        return sparse_products.product(self._forward, weights_of(self, weights))
+        return sparse_products.product(self._forward, self._operand(weights))
 
     def transposed_product(self, residual: jax.Array) -> jax.Array:
-        return sparse_products.product_of_all(self._backward, residual_of(self, residual))
+        return sparse_products.product_of_all(self._backward, self._operand(residual, axis=0))
 
     def to_dense(self) -> jax.Array:
         return sparse_products.dense(self._forward, self.shape, self.dtype)

@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent.designs.operands import residual_of, weights_of
 from jaxdescent.designs.protocol import Design
 from jaxdescent.kernels.sparse_products import Layout, Slice, row_of_piece
 
@@ -76,10 +75,10 @@ class SparseRows(Design):
         return self.shape[0] * self.mean_entries
 
     def product(self, weights: jax.Array) -> jax.Array:
-        return _one_by_one(self._product, weights_of(self, weights))
+        return _one_by_one(self._product, self._operand(weights))
 
     def transposed_product(self, residual: jax.Array) -> jax.Array:
-        return _one_by_one(self._transposed, residual_of(self, residual))
+        return _one_by_one(self._transposed, self._operand(residual, axis=0))
 
     def taken(self, index: jax.Array) -> SparseRows:
         own = self.pieces

@@ -13,8 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent.designs.center import Center
-from jaxdescent.designs.operands import columns_of, sum_of_centers
-from jaxdescent.designs.protocol import Design, Reading, RowFunction
+from jaxdescent.designs.protocol import Design, Reading, RowFunction, columns_of, sum_of_centers
 from jaxdescent.kernels import loops
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.kernels.platform import kept_apart
@@ -69,13 +68,6 @@ class Standardised(Design):
     @property
     def is_whole(self) -> bool:
         return self.design.is_whole
-
-    @property
-    def uncentred(self) -> Design | None:
-        if self.center is not None:
-            return dataclasses.replace(self, center=None)
-        own = self.design.uncentred
-        return None if own is None else dataclasses.replace(self, design=own)
 
     @property
     def side_by_side(self) -> tuple[Design, ...]:

@@ -22,7 +22,6 @@ from jaxdescent.data import (
     normal_solution,
     open_source,
 )
-from jaxdescent.designs.operands import residual_of, weights_of
 from jaxdescent.designs.protocol import Design, Reading, registered
 from jaxdescent.designs.read_rows import READERS, ReadRows
 from jaxdescent.designs.row_sharding import RowSharding
@@ -240,10 +239,10 @@ class StreamedRows(Design):
         return max(self.design.entries // rows, 1) * self.shape[0]
 
     def product(self, weights: jax.Array) -> jax.Array:
-        return self._multiplied(weights_of(self, weights), is_transposed=False)
+        return self._multiplied(self._operand(weights), is_transposed=False)
 
     def transposed_product(self, residual: jax.Array) -> jax.Array:
-        return self._multiplied(residual_of(self, residual), is_transposed=True)
+        return self._multiplied(self._operand(residual, axis=0), is_transposed=True)
 
     def taken(self, index: jax.Array) -> Design:
         return StreamedRows(self.design, jnp.take(self.index, index))

@@ -82,10 +82,11 @@ class Weights(NamedTuple):
         alone = regression.eliminated().objective if regression.intercept else regression
         design, (shape, dtype) = as_design(alone.X), (like.shape, like.dtype)
         rows, features = design.shape
-        most = min(rows - (design.uncentred is not None), features)
+        most = min(rows - int(regression.intercept), features)
         is_wide = most < features and rows <= features
         is_factorised, jumps, others = is_possible_on_host(regression), None, list[Other]()
-        by_turns = functools.partial(by_conjugate_gradients, alone, dtype=dtype)
+        lengths = lengths_of(regression, alone)
+        by_turns = functools.partial(by_conjugate_gradients, alone, lengths, dtype=dtype)
         if is_factorised:
             factors = of_regression(regression, alone, dtype=dtype, is_wide=is_wide)
             if regression.sample_weight is not None:
@@ -102,7 +103,6 @@ class Weights(NamedTuple):
         else:
             solver = by_turns(is_wide=is_wide)
         own = cls(shape, dtype, solver, is_wide, jumps)
-        lengths = lengths_of(design, regression.sample_weight)
         if not is_wide or lengths is None or (is_factorised and is_on_one_cpu()):
             return own, others
         solver = by_turns(is_wide=False)
@@ -149,11 +149,11 @@ class _System(NamedTuple):
 
     def predicted(self, weights: jax.Array) -> jax.Array:
         """``X w`` for (features, outputs)."""
-        return _linear(lambda own: self._shaped(self.design.product, own), weights)
+        return self._linear(self.design.product, weights)
 
     def pulled(self, residual: jax.Array) -> jax.Array:
         """``X'q`` for (rows, outputs)."""
-        return _linear(lambda own: self._shaped(self.design.transposed_product, own), residual)
+        return self._linear(self.design.transposed_product, residual)
 
     def weighed(
         self, rows: jax.Array, of: Callable[[jax.Array], jax.Array] = jnp.asarray
@@ -166,9 +166,16 @@ class _System(NamedTuple):
         """The rows that have no weight; zero elsewhere."""
         return scaled_rows(rows, self.regression.sample_weight == 0)
 
-    def _shaped(self, product: Any, own: jax.Array) -> jax.Array:
-        # A design multiplies arrays of the shape that the params and targets have.
-        return columns(product(own.reshape(-1, *self.outputs)))
+    def _linear(self, product: Any, operand: jax.Array) -> jax.Array:
+        """The product as a derivative, which can be transposed: a design's own product may tie
+        other arrays to the operand by a barrier.
+        """
+
+        def shaped(own: jax.Array) -> jax.Array:
+            # A design multiplies arrays of the shape that the params and targets have.
+            return columns(product(own.reshape(-1, *self.outputs)))
+
+        return jax.jvp(shaped, (jnp.zeros_like(operand),), (operand,))[1]
 
 
 class _Tall(_System):
@@ -228,13 +235,6 @@ class _Wide(_System):
         """The rows divided by the penalty; zero where there is none."""
         is_free = self.penalty == 0
         return jnp.where(is_free, 0, rows / jnp.where(is_free, 1, self.penalty))
-
-
-def _linear(product: Any, operand: jax.Array) -> jax.Array:
-    """The product as a derivative, which can be transposed: a design's own product may tie other
-    arrays to the operand by a barrier.
-    """
-    return jax.jvp(product, (jnp.zeros_like(operand),), (operand,))[1]
 
 
 def tied(tree: Any) -> Any:

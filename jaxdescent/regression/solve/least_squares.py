@@ -15,7 +15,7 @@ from jaxdescent.kernels import loops
 from jaxdescent.numerics.linear_systems import add_scaled, inverse, scaled
 from jaxdescent.regression.linear_model import scaled_rows
 from jaxdescent.regression.solve.centred import columns
-from jaxdescent.regression.solve.pseudo_inverse import Solve, lengths_of
+from jaxdescent.regression.solve.pseudo_inverse import Solve
 
 Vectors = Any
 """An array with a column for each output, or several."""
@@ -28,9 +28,11 @@ ROUNDING = 16
 """The rounding of a computed gradient, in eps times the sizes of the numbers that it is made of."""
 
 
-def by_conjugate_gradients(regression: Any, *, dtype: Any, is_wide: bool) -> Solve:
+def by_conjugate_gradients(
+    regression: Any, lengths: jax.Array | None, *, dtype: Any, is_wide: bool
+) -> Solve:
     """Solutions for ``B = sqrt(S) X`` of a regression without an intercept, where any design is X;
-    for the transpose of B if it ``is_wide``.
+    for the transpose of B if it ``is_wide``. The ``lengths`` are those of X's columns, if known.
 
     With the penalty below B, ``A = [B; sqrt(l2) I]`` in units of its columns, the solution for f
     and g is ``A^+ ((f, 0) - (A')^+ g)``. Both factors solve a least-squares problem with A itself,
@@ -39,7 +41,6 @@ def by_conjugate_gradients(regression: Any, *, dtype: Any, is_wide: bool) -> Sol
     Where the rank is deficient the solution has least norm in units of the columns.
     """
     design, weight = as_design(regression.X), regression.sample_weight
-    lengths = lengths_of(design, weight)
     lengths = jnp.ones(design.shape[1], dtype) if lengths is None else lengths.astype(dtype)
     is_constant = lengths[:, None] == 0
     root = None if weight is None else jnp.sqrt(weight.astype(dtype))

@@ -109,11 +109,16 @@ def is_possible_on_host(regression: Any) -> bool:
     return is_possible(regression) or (is_within and jnp.size(regression.l2) == 1)
 
 
-def lengths_of(design: Any, weight: jax.Array | None) -> jax.Array | None:
-    """The lengths of the columns, zero where a column is constant; None where X does not know."""
-    lengths, uncentred = design.column_lengths(weight, None), design.uncentred
-    whole = None if uncentred is None else uncentred.column_lengths(weight, None)
-    return lengths if lengths is None or whole is None else certain_lengths(lengths, whole)
+def lengths_of(regression: Any, alone: Any) -> jax.Array | None:
+    """The lengths of the columns without an intercept, as :func:`of_regression` has the arguments:
+    zero where a column is constant; None where X does not know.
+    """
+    weight = regression.sample_weight
+    lengths = as_design(alone.X).column_lengths(weight, None)
+    if lengths is None or not regression.intercept:
+        return lengths
+    whole = as_design(regression.X).column_lengths(weight, None)
+    return lengths if whole is None else certain_lengths(lengths, whole)
 
 
 def of_regression(regression: Any, alone: Any, *, dtype: Any, is_wide: bool) -> PseudoInverse:
@@ -141,7 +146,7 @@ def of_regression(regression: Any, alone: Any, *, dtype: Any, is_wide: bool) -> 
         return host_call(compute, like, *given, vmap_method="sequential")
 
     def in_program(X: jax.Array, weight: Any, l2: jax.Array) -> PseudoInverse:
-        B, lengths = design.to_dense().astype(dtype), lengths_of(design, weight)
+        B, lengths = design.to_dense().astype(dtype), lengths_of(regression, alone)
         if lengths is not None:
             B = jnp.where(lengths[None] == 0, 0, B)  # of constant columns rounding is left
         B = B if weight is None else scaled_rows(B, jnp.sqrt(weight))
