@@ -78,15 +78,17 @@ class ConjugateGradient(KeepingProgress):
     preconditioner: Any = None
 
     def steps(self, objective: Objective) -> KeepingProgress:
-        return self if objective.is_quadratic else NonlinearConjugateGradient()
-
-    def init(self, objective: Objective, params: Params) -> State:
-        if self.preconditioner is not None and not objective.is_quadratic:
+        if objective.is_quadratic:
+            return self
+        if self.preconditioner is not None:
             raise TypeError(
                 "ConjugateGradient takes a preconditioner for quadratic objectives alone "
                 "(jd.Quadratic, jd.LinearRegression, jd.SumOfSquares), got "
                 f"{type(objective).__name__}: leave it out, or take jd.LBFGS()."
             )
+        return NonlinearConjugateGradient()
+
+    def init(self, objective: Objective, params: Params) -> State:
         state = super().init(objective, params)
         if self.preconditioner is None:
             return state
