@@ -236,6 +236,15 @@ def test_the_scale_of_the_objective_changes_nothing(x64):
         np.testing.assert_allclose(result.params, plain.params, rtol=1e-6)
 
 
+def test_a_gradient_whose_square_overflows_leaves_a_direction():
+    def steep(x):
+        return 1e20 * jnp.sum(jnp.cosh(x - 1) - 1)
+
+    result = jd.minimize(steep, jnp.linspace(2.0, 4.0, 30), jd.LBFGS())
+    assert result.status == jd.Status.CONVERGED
+    np.testing.assert_allclose(result.params, 1, atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_under_scan_the_value_never_rises(x64, dtype):
     method, objective = jd.LBFGS(), as_objective(extended_rosenbrock)

@@ -107,7 +107,11 @@ class InverseByPairs(NamedTuple):
         # The write over the oldest pair is made to depend on these products, so that they are
         # computed first: in the other order XLA would copy all rows.
         is_usable = jnp.isfinite(jnp.sum(with_gradient) + jnp.sum(with_change))
-        step = jnp.where(is_usable, step, 0)
+        # A pair whose products overflow is one of zeros: of infinity even no share would be NaN.
+        step, with_gradient, with_change = (
+            jnp.where(is_usable, each, 0) for each in (step, with_gradient, with_change)
+        )
+        change = jax.tree.map(lambda leaf: jnp.where(is_usable, leaf, 0), change)
 
         def store(rows: jax.Array, d: jax.Array, change: jax.Array) -> jax.Array:
             # An elementwise select works in place, even if the descent keeps the old state instead.
