@@ -279,6 +279,19 @@ def test_what_is_ended_on_the_way_is_measured_there(name):
     assert float(result.gradient_norm) == pytest.approx(norm, rel=1e-3, abs=1e-4)
 
 
+def test_what_is_ended_before_its_first_step_is_measured_at_the_start():
+    class Ends(jd.hooks.Hook):
+        def begin(self, facts):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    start = np.linspace(0.5, 2, 3, dtype=np.float32)
+    result = jd.run(lambda x: jnp.sum(jnp.cosh(x)), start, jd.LBFGS(), hooks=[Ends()])
+    assert int(result.status) == jd.Status.INTERRUPTED
+    assert (int(result.iterations), int(result.evaluations)) == (0, 1)
+    assert float(result.value) == pytest.approx(np.sum(np.cosh(start)), rel=1e-5)
+    assert float(result.gradient_norm) == pytest.approx(np.linalg.norm(np.sinh(start)), rel=1e-5)
+
+
 def test_a_run_that_ends_by_itself_keeps_its_status():
     stop = jd.hooks.StopWhen(lambda record: True)
     result = jd.run(REGRESSION, method=jd.LSMR(), chunk=100, hooks=[stop])

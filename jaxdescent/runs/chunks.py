@@ -166,13 +166,16 @@ def _end(
     """The result of a loop that is ended with ``status``.
 
     A loop that a rule has ended keeps its own status. Otherwise value and gradient norm are
-    measured at the loop's params: where the next step checks these, they have not been checked yet.
+    measured at the loop's params: where the next step checks these, they have not been checked yet,
+    nor has a start that the first step evaluates.
     An estimate of the suboptimality is said if it has been steady.
     """
     params, state = large
     loop, descent = rest._replace(params=params, state=state), Descent(*problem, limit, check_every)
     is_running = loop.status == RUNNING
     is_behind: Any = descent.method.is_estimate(state)
+    if (is_start := descent.method.is_start(state)) is not False:
+        is_behind |= is_start
     if not descent.is_by_passes and not descent.looks_ahead:
         is_behind = True
     if is_behind is not False:
