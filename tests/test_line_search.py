@@ -165,6 +165,15 @@ def test_the_objective_is_traced_once():
     assert len(traces) == 1
 
 
+def test_vmap_is_a_loop():
+    starts = np.linspace(-2, 2, 14, dtype=np.float32).reshape(7, 2)
+    batched = jax.jit(jax.vmap(lambda x: along(rosenbrock, x, 1.0)[0]))(starts)
+    for index, start in enumerate(starts):
+        single = along(rosenbrock, start, 1.0)[0]
+        assert batched.evaluations[index] == single.evaluations
+        np.testing.assert_allclose(batched.point.params[index], single.point.params, rtol=1e-5)
+
+
 def test_the_first_length_follows_the_scale_of_the_problem():
     first = jax.jit(first_length)
     assert first(np.full(4, 50, np.float32), np.float32(1e9), np.float32(1)) == 100  # params' norm
