@@ -179,9 +179,8 @@ def test_few_frames_lie_between_a_call_and_the_arithmetic(monkeypatch, rng):
 
 MOST_LINES = 350
 
-# Both are names that programs use, in different modules: what a result and a method report, and the
-# hooks of a run that keep and show the same.
-TWICE = {"History", "Progress"}
+# Programs use both: what a result reports, and the hook of a run that keeps the same in a file.
+TWICE = {"History"}
 
 
 def test_no_file_is_long():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import jaxdescent as jd
 from benchmarks.problems.classical import rosenbrock
 from jaxdescent.descent.suboptimality import Falling, Size
-from jaxdescent.methods import Progress
+from jaxdescent.methods import StepReport
 from jaxdescent.numerics.ritz import SmallestRitz
 from tests.references import of_condition
 from tests.results import status
@@ -357,7 +357,7 @@ def test_the_smallest_ritz_value_follows_the_tridiagonal_matrix(seed):
 def test_the_rate_of_a_geometric_descent_gives_what_is_left():
     @jax.jit
     def looked_at(falling, value, norm, last, index):
-        falling = falling.after(Progress(value, norm, curvature=0.0), *last, index)
+        falling = falling.after(StepReport(value, norm, curvature=0.0), *last, index)
         return falling, falling.estimate(norm, last[1]).suboptimality
 
     falling, last = Falling.start(jnp.float32, jnp.float32), np.float32([np.nan, np.nan])
@@ -373,7 +373,7 @@ def test_a_check_without_any_change_says_nothing_about_the_rate():
     falling, last = Falling.start(jnp.float32, jnp.float32), jnp.float32([jnp.nan, jnp.nan])
     for index in range(30):  # blocks end at some of these checks
         value, norm = jnp.float32(5 + 0.5**index), jnp.float32(0.5 ** (index / 2))
-        progress = Progress(value, norm, curvature=2.0)
+        progress = StepReport(value, norm, curvature=2.0)
         falling = falling.after(progress, *last, jnp.int32(index))
         held, last = falling, (value, norm)
         for later in range(3):

@@ -23,7 +23,7 @@ from jaxdescent.descent.refutation import Refutable
 from jaxdescent.descent.suboptimality import Falling, Size
 from jaxdescent.descent.watch import Looks, Loop, Watch
 from jaxdescent.kernels import loops
-from jaxdescent.methods import Method, Progress
+from jaxdescent.methods import Method, StepReport
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import checks
 from jaxdescent.result import History, Result
@@ -287,7 +287,7 @@ class Descent(Refutable):
         progress, size = lax.cond(
             loop.iteration >= 0,
             self.measured_with_size,
-            lambda loop: (Progress(loop.value, loop.norm, 1, loop.status), loop.norm),
+            lambda loop: (StepReport(loop.value, loop.norm, 1, loop.status), loop.norm),
             loop,
         )
         loop = self.check(loop, progress, size)

@@ -16,7 +16,7 @@ from jaxdescent.descent.watch import Loop
 from jaxdescent.inputs.functions import anew
 from jaxdescent.kernels import branches, loops
 from jaxdescent.kernels.platform import is_on_one_cpu
-from jaxdescent.methods import Progress
+from jaxdescent.methods import StepReport
 from jaxdescent.methods.protocol import measure
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective, Params
@@ -28,7 +28,7 @@ from jaxdescent.tolerance import Check
 class Measured(Stopping):
     """A descent, and the progress and checks at its params."""
 
-    def measure(self, params: Params) -> Progress:
+    def measure(self, params: Params) -> StepReport:
         return measure(self.objective, params, self.max_iterations >= 0)
 
     @property
@@ -36,7 +36,7 @@ class Measured(Stopping):
         """Whether params are in the host's memory, through which no branch may go."""
         return self.objective.cuts is not None
 
-    def progress(self, loop: Loop) -> Progress:
+    def progress(self, loop: Loop) -> StepReport:
         return self.method.progress(self.objective, precision.widen(loop.params), loop.state)
 
     def narrowed(self, wide: Params, state: Any, loop: Loop) -> tuple[Params, Any]:
@@ -104,7 +104,7 @@ class Measured(Stopping):
         inputs = loop.params, self.objective
         return loop._replace(**loops.one_turn_if_few(changes, inputs))
 
-    def measured_with_size(self, loop: Loop) -> tuple[Progress, jax.Array]:
+    def measured_with_size(self, loop: Loop) -> tuple[StepReport, jax.Array]:
         """The progress at the loop's params and their norm, leaf by leaf for a sum over leaves."""
         always = self.max_iterations >= 0
 
@@ -117,7 +117,7 @@ class Measured(Stopping):
             size = jnp.sqrt(squared)
         else:
             size = precision.root(squared, lambda: loop.params)
-        progress = Progress(
+        progress = StepReport(
             jnp.asarray(progress.value, loop.value.dtype),
             jnp.asarray(progress.gradient_norm, loop.norm.dtype),
             1,
@@ -135,7 +135,7 @@ class Measured(Stopping):
         (squared,) = self.objective.sum_over_parts(square, loop.params, always)
         return jnp.sqrt(squared)
 
-    def check(self, loop: Loop, progress: Progress, size: jax.Array | None = None) -> Loop:
+    def check(self, loop: Loop, progress: StepReport, size: jax.Array | None = None) -> Loop:
         """The loop after a check at its params; ``size`` is their norm, if it is known."""
         if size is None:
             size = self.objective.size(loop.params)

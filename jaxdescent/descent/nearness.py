@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxdescent.descent.suboptimality import NOISE_ULPS, known_by_structure
 from jaxdescent.descent.watch import Loop, Watch
-from jaxdescent.methods import Method, Progress
+from jaxdescent.methods import Method, StepReport
 from jaxdescent.methods.protocol import Estimate
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
@@ -52,7 +52,7 @@ class Nearness(NamedTuple):
     checks_in_loop: bool = False
 
     def with_estimate(
-        self, loop: Loop, watch: Watch, progress: Progress, norms: Any
+        self, loop: Loop, watch: Watch, progress: StepReport, norms: Any
     ) -> tuple[Watch, jax.Array | bool, jax.Array | bool]:
         """The watch with suboptimality and scales after a check of this progress, and two verdicts.
 

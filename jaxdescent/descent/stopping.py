@@ -45,7 +45,7 @@ from jax import lax
 
 from jaxdescent.descent.nearness import FACTORISED, Nearness, is_certain, with_bound_alone
 from jaxdescent.descent.watch import Loop, Watch
-from jaxdescent.methods import Progress
+from jaxdescent.methods import StepReport
 from jaxdescent.numerics import precision
 from jaxdescent.status import RUNNING, Status
 
@@ -59,7 +59,7 @@ class Stopping(Nearness):
     def judge(
         self,
         loop: Loop,
-        progress: Progress,
+        progress: StepReport,
         size: jax.Array,
         *,
         rounding: Any,

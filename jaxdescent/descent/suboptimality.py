@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdescent.methods.protocol import Estimate, Progress, implied_curvature
+from jaxdescent.methods.protocol import Estimate, StepReport, implied_curvature
 from jaxdescent.numerics.ritz import caution
 from jaxdescent.objectives import Objective
 from jaxdescent.status import Evidence
@@ -102,7 +102,7 @@ class Falling(NamedTuple):
         )
 
     def after(
-        self, progress: Progress, last_value: jax.Array, before: jax.Array, checks: jax.Array
+        self, progress: StepReport, last_value: jax.Array, before: jax.Array, checks: jax.Array
     ) -> Falling:
         """The state after one more check, where ``checks`` others came before it, the last with
         this value and ``|g| = before``. A check at which nothing has changed says nothing about the

@@ -15,7 +15,7 @@ from jaxdescent import processes
 from jaxdescent.data import DataError
 from jaxdescent.fit.checkpoint import DESCENT, FitCheckpoint
 from jaxdescent.fit.job import Job
-from jaxdescent.methods import Method, Progress
+from jaxdescent.methods import Method, StepReport
 from jaxdescent.minimize import minimize
 from jaxdescent.objectives import Objective
 from jaxdescent.result import Result
@@ -120,7 +120,7 @@ def reporting(kind: type[Method]) -> Any:
     listeners, by a callback on the host that calls nothing of JAX.
     """
 
-    def progress(self: Any, objective: Objective, params: Any, state: Any) -> Progress:
+    def progress(self: Any, objective: Objective, params: Any, state: Any) -> StepReport:
         found = kind.progress(self, objective, params, state)
         left = jnp.nan if found.estimate is None else found.estimate.suboptimality
         jax.debug.callback(_tell, found.value, left)

@@ -12,7 +12,7 @@ from jaxdescent.methods.mini_batches import MiniBatches as MiniBatches
 from jaxdescent.methods.optax_method import OptaxMethod as OptaxMethod
 from jaxdescent.methods.optax_method import as_method as as_method
 from jaxdescent.methods.protocol import Method as Method
-from jaxdescent.methods.protocol import Progress as Progress
+from jaxdescent.methods.protocol import StepReport as StepReport
 from jaxdescent.methods.step_rules import AdaptiveStep as AdaptiveStep
 from jaxdescent.methods.step_rules import Backtracking as Backtracking
 from jaxdescent.methods.step_rules import BarzilaiBorwein as BarzilaiBorwein

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdescent.methods.protocol import Progress
+from jaxdescent.methods.protocol import StepReport
 from jaxdescent.status import RUNNING, Status
 
 DOUBTS = 3
@@ -39,13 +39,13 @@ class Attempt(NamedTuple):
     is_over: jax.Array
 
     @classmethod
-    def start(cls, progress: Progress) -> Attempt:
+    def start(cls, progress: StepReport) -> Attempt:
         """The state before the first iteration."""
         zero, norm = jnp.zeros((), jnp.int32), progress.gradient_norm
         is_over = _gives_up(progress)
         return cls(zero, zero, norm, jnp.abs(progress.value), norm, norm, is_over)
 
-    def after(self, progress: Progress, budget: int, tolerance: Any) -> Attempt:
+    def after(self, progress: StepReport, budget: int, tolerance: Any) -> Attempt:
         """The state after one more iteration."""
         steps, norm = self.steps + 1, progress.gradient_norm
         # The mark before the last one is at steps / 2, rounded down to a power of two.
@@ -67,7 +67,7 @@ class Attempt(NamedTuple):
             | _gives_up(progress),
         )
 
-    def _logarithm(self, progress: Progress, tolerance: Any) -> jax.Array:
+    def _logarithm(self, progress: StepReport, tolerance: Any) -> jax.Array:
         """The amount by which the logarithm of ``|g|`` has yet to fall."""
         norm, estimate = progress.gradient_norm, progress.estimate
         assert estimate is not None  # Hedge has replaced None by an estimate without evidence
@@ -83,12 +83,12 @@ class Attempt(NamedTuple):
         return jnp.maximum(by_gradient, jnp.where(left < jnp.inf, excess, -jnp.inf))
 
 
-def _gives_up(progress: Progress) -> jax.Array:
+def _gives_up(progress: StepReport) -> jax.Array:
     verdict = progress.verdict
     return (verdict != RUNNING) & (verdict != Status.CONVERGED.value)
 
 
-def _rate(progress: Progress) -> jax.Array:
+def _rate(progress: StepReport) -> jax.Array:
     """The predicted decrease of ``log |g|`` in an iteration, by the Ritz values seen so far."""
     estimate, norm = progress.estimate, progress.gradient_norm
     assert estimate is not None

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxdescent.kernels.branches import seldom
 from jaxdescent.methods.keeping_progress import KeepingProgress
 from jaxdescent.methods.nonlinear_conjugate_gradient import NonlinearConjugateGradient
-from jaxdescent.methods.protocol import Estimate, Params, Progress, State
+from jaxdescent.methods.protocol import Estimate, Params, State, StepReport
 from jaxdescent.numerics import precision
 from jaxdescent.numerics.linear_systems import add_scaled
 from jaxdescent.numerics.ritz import SmallestRitz, caution
@@ -194,11 +194,11 @@ class ConjugateGradient(KeepingProgress):
     def estimates(self, objective: Objective) -> bool:
         return objective.is_quadratic
 
-    def report(self, own: _State) -> Progress:
+    def report(self, own: _State) -> StepReport:
         height = own.height.astype(own.value.dtype)
         code = Evidence.RITZ_VALUES.value
         estimate = Estimate(height, own.largest, code, caution(height.dtype), rounding=own.largest)
-        return Progress(own.value, own.norm, estimate=estimate)
+        return StepReport(own.value, own.norm, estimate=estimate)
 
     def check(self) -> None:
         check_preconditioner(self.preconditioner)

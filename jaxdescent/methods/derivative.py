@@ -14,8 +14,8 @@ from jaxdescent.methods.protocol import (
     Estimate,
     LookingAhead,
     Params,
-    Progress,
     State,
+    StepReport,
     progress_at,
 )
 from jaxdescent.numerics import precision
@@ -129,7 +129,7 @@ class DerivativeMethod(LookingAhead):
             is_rounded = state.is_solution & ~(at.value < state.at.value)
         return new, _State(solver, at, is_unbounded, is_solution, is_rounded)
 
-    def progress(self, objective: Objective, params: Params, state: State) -> Progress:
+    def progress(self, objective: Objective, params: Params, state: State) -> StepReport:
         if state.at is None:
             progress = super().progress(objective, params, state)
         else:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxdescent.inputs.functions import as_pytree, hoist
 from jaxdescent.inputs.numbers import check_number
 from jaxdescent.methods.line_search import LinePoint
-from jaxdescent.methods.protocol import Method, Params, Progress, State, progress_at
+from jaxdescent.methods.protocol import Method, Params, State, StepReport, progress_at
 from jaxdescent.methods.step_rules import Backtracking, Momentum
 from jaxdescent.methods.step_rules.transformation import StepRule, Transformation
 from jaxdescent.objectives import Objective
@@ -70,7 +70,7 @@ class GradientDescent(Method):
 
     def step(
         self, objective: Objective, params: Params, state: State
-    ) -> tuple[Params, State, Progress]:
+    ) -> tuple[Params, State, StepReport]:
         rule, momentum = self.learning_rate, self.momentum
         if momentum is None and not self._has_rate_ahead:
             value, gradient = rule.value_and_gradient(objective, params, state)

@@ -16,8 +16,8 @@ from jaxdescent.methods.optax_method import as_method
 from jaxdescent.methods.protocol import (
     Method,
     Params,
-    Progress,
     State,
+    StepReport,
     implied_curvature,
     measure_at_best_intercept,
 )
@@ -99,7 +99,7 @@ class Gram(Method):
 
     def step(
         self, objective: Objective, params: Params, state: State
-    ) -> tuple[Params, State, Progress]:
+    ) -> tuple[Params, State, StepReport]:
         regression, means = _regression_of(objective), state.means
         form = state.form.with_penalty(regression.l2)
         weights = {"weights": params["weights"]}
@@ -136,7 +136,9 @@ class Gram(Method):
         weights = {"weights": params["weights"]}
         return state._replace(inner=self._inner.after_rounding(form, weights, state.inner))
 
-    def measured(self, objective: Objective, params: Params, state: State, always: Any) -> Progress:
+    def measured(
+        self, objective: Objective, params: Params, state: State, always: Any
+    ) -> StepReport:
         means = state.means
         if means is None:
             return measure_at_best_intercept(objective, params, None, always)

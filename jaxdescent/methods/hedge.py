@@ -14,7 +14,7 @@ from jaxdescent.inputs.numbers import check_count, check_number
 from jaxdescent.kernels.branches import seldom
 from jaxdescent.methods.attempt import Attempt
 from jaxdescent.methods.optax_method import as_method
-from jaxdescent.methods.protocol import Estimate, LookingAhead, Method, Params, Progress, State
+from jaxdescent.methods.protocol import Estimate, LookingAhead, Method, Params, State, StepReport
 from jaxdescent.objectives import Objective
 from jaxdescent.result import EndedBy
 from jaxdescent.status import RUNNING, Evidence, Status
@@ -120,7 +120,7 @@ class Hedge(LookingAhead):
         state = state._replace(second=second, is_second=state.is_second | switches)
         return self._by_stage(_step, state, self, objective, params, state)
 
-    def progress(self, objective: Objective, params: Params, state: State) -> Progress:
+    def progress(self, objective: Objective, params: Params, state: State) -> StepReport:
         progress = state.progress
         # Where the first method gives up, the second continues.
         is_final = state.is_second | (progress.verdict == Status.CONVERGED.value)
@@ -164,9 +164,11 @@ class Hedge(LookingAhead):
         is_none = first is False and second is False
         return False if is_none else self._of_stage(state, first, second)
 
-    def measured(self, objective: Objective, params: Params, state: State, always: Any) -> Progress:
+    def measured(
+        self, objective: Objective, params: Params, state: State, always: Any
+    ) -> StepReport:
         operands = self, objective, params, state, jnp.asarray(always)
-        return Progress(*self._by_stage(_measured, state, *operands))
+        return StepReport(*self._by_stage(_measured, state, *operands))
 
     def disproved(self, state: State) -> tuple[State, jax.Array] | None:
         over = state.attempt._replace(is_over=jnp.ones_like(state.attempt.is_over))
@@ -203,7 +205,7 @@ class Hedge(LookingAhead):
 class _State(NamedTuple):
     first: State
     second: State
-    progress: Progress  # the progress at the params, by the method that is active
+    progress: StepReport  # the progress at the params, by the method that is active
     attempt: Attempt
     is_second: jax.Array
 
@@ -277,7 +279,7 @@ def _measured(
     return value, jnp.asarray(truth.gradient_norm, state.progress.gradient_norm.dtype)
 
 
-def _as_arrays(progress: Progress, value: Any, norm: Any) -> Progress:
+def _as_arrays(progress: StepReport, value: Any, norm: Any) -> StepReport:
     """The progress of either method, with arrays of these dtypes."""
     estimate = progress.estimate
     if estimate is None:
@@ -285,5 +287,5 @@ def _as_arrays(progress: Progress, value: Any, norm: Any) -> Progress:
     given = progress._replace(estimate=estimate)
     code, flag = jnp.int32, jnp.bool_
     of_estimate = Estimate(value, norm, code, value, norm, norm, norm, flag)
-    dtypes = Progress(value, norm, code, code, of_estimate, norm, flag)
+    dtypes = StepReport(value, norm, code, code, of_estimate, norm, flag)
     return jax.tree.map(jnp.asarray, given, dtypes)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdescent.methods.protocol import LookingAhead, Params, Progress, State
+from jaxdescent.methods.protocol import LookingAhead, Params, State, StepReport
 from jaxdescent.objectives import Objective
 from jaxdescent.objectives.elimination import Means, eliminated, weights_alone
 from jaxdescent.status import RUNNING, Status
@@ -30,7 +30,7 @@ class GivenIntercept(NamedTuple):
         given = means.at_given_intercept(params, value, gradient["weights"])
         return cls(*given, jnp.any(means.excess(params) != 0))
 
-    def of(self, progress: Progress) -> Progress:
+    def of(self, progress: StepReport) -> StepReport:
         """The progress with the given intercept, from that of the weights alone."""
         estimate = progress.estimate
         if estimate is not None:
@@ -86,7 +86,7 @@ class KeepingProgress(LookingAhead):
         """The steps' own state at other params."""
 
     @abc.abstractmethod
-    def report(self, own: Any) -> Progress:
+    def report(self, own: Any) -> StepReport:
         """The progress at the current params, without evaluations and verdict."""
 
     def steps(self, objective: Objective) -> KeepingProgress:
@@ -137,7 +137,7 @@ class KeepingProgress(LookingAhead):
 
     def step(
         self, objective: Objective, params: Params, state: State
-    ) -> tuple[Params, State, Progress]:
+    ) -> tuple[Params, State, StepReport]:
         new_params, new = self.blind_step(objective, params, state)
         progress = self.progress(objective, params, state)._replace(
             evaluations=state.unreported + new.unreported,
@@ -147,7 +147,7 @@ class KeepingProgress(LookingAhead):
         none = jnp.zeros_like(new.unreported)
         return new_params, new._replace(unreported=none, verdict=none + RUNNING), progress
 
-    def progress(self, objective: Objective, params: Params, state: State) -> Progress:
+    def progress(self, objective: Objective, params: Params, state: State) -> StepReport:
         progress = self.steps(objective).report(state.own)
         progress = progress._replace(evaluations=state.unreported, verdict=state.verdict)
         if state.means is None:

@@ -27,7 +27,7 @@ from jaxdescent.inputs.numbers import check_number
 from jaxdescent.kernels import dtypes, small_matrices
 from jaxdescent.kernels.branches import where
 from jaxdescent.methods.line_search import NOISE_ULPS, Idle
-from jaxdescent.methods.protocol import Estimate, Method, Params, Progress, State
+from jaxdescent.methods.protocol import Estimate, Method, Params, State, StepReport
 from jaxdescent.numerics import precision
 from jaxdescent.numerics.linear_systems import add_scaled, conjugate_gradient
 from jaxdescent.objectives import Objective
@@ -127,7 +127,7 @@ class LevenbergMarquardt(Method):
 
     def step(
         self, objective: Objective, params: Params, state: State
-    ) -> tuple[Params, State, Progress]:
+    ) -> tuple[Params, State, StepReport]:
         residuals, push = linearized(objective.residuals, params)
         transpose = jax.linear_transpose(push, params)
 
@@ -199,7 +199,7 @@ class LevenbergMarquardt(Method):
         verdict = jnp.where(has_failed, Status.STAGNATED.value, RUNNING)
         new_state = _DampingState(trial.damping, scale, first_norm, idle)
         estimate = Estimate(trial.ahead.astype(value.dtype), curvature)
-        return params, new_state, Progress(value, norm, 1 + trial.trials, verdict, estimate)
+        return params, new_state, StepReport(value, norm, 1 + trial.trials, verdict, estimate)
 
     def estimates(self, objective: Objective) -> bool:
         return True

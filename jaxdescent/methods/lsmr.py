@@ -26,8 +26,8 @@ from jaxdescent.methods.protocol import (
     Estimate,
     LookingAhead,
     Params,
-    Progress,
     State,
+    StepReport,
     implied_curvature,
     measure_at_best_intercept,
 )
@@ -235,7 +235,7 @@ class LSMR(LookingAhead):
         factor, direction = state.factor, state.basis.direction
         return factor is not None and loops.calls_libraries(factor.apply, direction)
 
-    def progress(self, objective: Objective, params: Params, state: _State) -> Progress:
+    def progress(self, objective: Objective, params: Params, state: _State) -> StepReport:
         regression = _regression(objective, state.means)
         (is_done, is_singular), scalars = state.ends, state.scalars
         # With the default tolerances the end is rounding; a given tolerance means convergence.
@@ -253,7 +253,7 @@ class LSMR(LookingAhead):
             estimate = estimate.with_means(state.means, params["weights"])
         if state.factor is None:
             estimate = estimate._replace(rounding=curvature)
-        progress = Progress(
+        progress = StepReport(
             0.5 * jnp.sum(jnp.square(scalars.residual)),
             norm,
             1,
@@ -268,7 +268,9 @@ class LSMR(LookingAhead):
         check_number("LSMR.btol", self.btol, "at least 0", lambda x: x >= 0, may_be_none=True)
         check_number("LSMR.conlim", self.conlim, "positive", lambda x: x > 0, may_be_none=True)
 
-    def measured(self, objective: Objective, params: Params, state: State, always: Any) -> Progress:
+    def measured(
+        self, objective: Objective, params: Params, state: State, always: Any
+    ) -> StepReport:
         return measure_at_best_intercept(objective, params, state.means, always)
 
     def is_estimate(self, state: State) -> jax.Array:

@@ -26,7 +26,7 @@ from jaxdescent.methods.batch_steps import (
 )
 from jaxdescent.methods.keeping_progress import GivenIntercept
 from jaxdescent.methods.optax_method import as_method
-from jaxdescent.methods.protocol import LookingAhead, Params, Progress, State, progress_at
+from jaxdescent.methods.protocol import LookingAhead, Params, State, StepReport, progress_at
 from jaxdescent.numerics import randomness
 from jaxdescent.objectives import Objective, RowBlocks
 from jaxdescent.objectives.elimination import Means, eliminated, weights_alone
@@ -178,7 +178,7 @@ class MiniBatches(LookingAhead):
             state = state._replace(given=given, look=look, scaling=scaling)
         return new if state.means is None else state.means.with_intercept(new["weights"]), state
 
-    def progress(self, objective: Objective, params: Params, state: State) -> Progress:
+    def progress(self, objective: Objective, params: Params, state: State) -> StepReport:
         if state.look is None:
             return super().progress(objective, params, state)
         progress = progress_at(*state.look)

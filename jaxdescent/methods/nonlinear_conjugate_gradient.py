@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxdescent.methods.line_search import FoundStep
 from jaxdescent.methods.line_searching import Line, LineSearching, Searching
-from jaxdescent.methods.protocol import Params, Progress
+from jaxdescent.methods.protocol import Params, StepReport
 from jaxdescent.numerics import precision
 
 
@@ -108,5 +108,5 @@ class NonlinearConjugateGradient(LineSearching):
         zeros = jax.tree.map(jnp.zeros_like, gradient)
         return ConjugateDirection(zeros, zero, zero, length, zero, zero)
 
-    def report(self, own: Searching) -> Progress:
-        return Progress(own.value, own.norm, curvature=own.directions.curvature)
+    def report(self, own: Searching) -> StepReport:
+        return StepReport(own.value, own.norm, curvature=own.directions.curvature)

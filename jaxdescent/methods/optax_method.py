@@ -12,7 +12,7 @@ import optax
 from jaxdescent.display import Displayed, argument, name_of
 from jaxdescent.inputs.functions import as_pytree
 from jaxdescent.kernels.loops import equations
-from jaxdescent.methods.protocol import Method, Params, Progress, State, progress_at
+from jaxdescent.methods.protocol import Method, Params, State, StepReport, progress_at
 from jaxdescent.methods.step_rules import Momentum
 from jaxdescent.methods.step_rules.transformation import StepRule
 from jaxdescent.objectives import Objective
@@ -68,7 +68,7 @@ class OptaxMethod(Method):
 
     def step(
         self, objective: Objective, params: Params, state: State
-    ) -> tuple[Params, State, Progress]:
+    ) -> tuple[Params, State, StepReport]:
         value, gradient = objective.value_and_gradient(params)
         update = optax.with_extra_args_support(self.transformation).update
         updates, state = update(

@@ -88,7 +88,7 @@ class Estimate(NamedTuple):
         return self.at_most(bound, Evidence.BOUND, norm)
 
 
-class Progress(NamedTuple):
+class StepReport(NamedTuple):
     """The report of a step on the params it began from; unused entries are dead code.
 
     Attributes:
@@ -129,7 +129,7 @@ class Method(Displayed, abc.ABC):
     @abc.abstractmethod
     def step(
         self, objective: Objective, params: Params, state: State
-    ) -> tuple[Params, State, Progress]:
+    ) -> tuple[Params, State, StepReport]:
         """One step: new params, new state, and the progress at the params it began from."""
 
     def blind_step(
@@ -139,7 +139,7 @@ class Method(Displayed, abc.ABC):
         params, state, _ = self.step(objective, params, state)
         return params, state
 
-    def progress(self, objective: Objective, params: Params, state: State) -> Progress:
+    def progress(self, objective: Objective, params: Params, state: State) -> StepReport:
         """The progress that ``step`` would report at ``params``, without the step."""
         return progress_at(*objective.value_and_gradient(params))
 
@@ -211,7 +211,9 @@ class Method(Displayed, abc.ABC):
         """Whether the progress comes from recurrences, which rounding separates from the truth."""
         return False
 
-    def measured(self, objective: Objective, params: Params, state: State, always: Any) -> Progress:
+    def measured(
+        self, objective: Objective, params: Params, state: State, always: Any
+    ) -> StepReport:
         """The value and the gradient's norm at ``params``, computed from the objective.
 
         These replace the progress of recurrences (:meth:`is_estimate`). ``always`` is passed to
@@ -271,7 +273,7 @@ class LookingAhead(Method):
 
     def step(
         self, objective: Objective, params: Params, state: State
-    ) -> tuple[Params, State, Progress]:
+    ) -> tuple[Params, State, StepReport]:
         return (
             *self.blind_step(objective, params, state),
             self.progress(objective, params, state),
@@ -282,9 +284,9 @@ class LookingAhead(Method):
         return True
 
 
-def progress_at(value: jax.Array, gradient: Params) -> Progress:
+def progress_at(value: jax.Array, gradient: Params) -> StepReport:
     """The progress for a value and a gradient."""
-    return Progress(value, precision.norm(gradient))
+    return StepReport(value, precision.norm(gradient))
 
 
 def implied_curvature(norm: jax.Array, left: jax.Array) -> jax.Array:
@@ -296,7 +298,7 @@ def implied_curvature(norm: jax.Array, left: jax.Array) -> jax.Array:
 
 def measure_at_best_intercept(
     objective: Objective, params: Params, means: Means | None, always: Any
-) -> Progress:
+) -> StepReport:
     """The measurement of a regression whose intercept is the best but for rounding.
 
     The value and gradient are computed for the weights alone, with the given means. In the unknowns
@@ -309,7 +311,7 @@ def measure_at_best_intercept(
     return progress_at(*alone.value_and_gradient(weights))
 
 
-def measure(objective: Objective, params: Params, always: Any) -> Progress:
+def measure(objective: Objective, params: Params, always: Any) -> StepReport:
     """The value and the gradient's norm at ``params``, leaf by leaf for a sum over leaves.
 
     ``always`` is a true value that XLA cannot know to be true
@@ -321,7 +323,7 @@ def measure(objective: Objective, params: Params, always: Any) -> Progress:
 
     value, squared = objective.sum_over_parts(of_leaf, params, always)
     if objective.blocks(params) is not None:
-        return Progress(value, jnp.sqrt(squared))
-    return Progress(
+        return StepReport(value, jnp.sqrt(squared))
+    return StepReport(
         value, precision.root(squared, lambda: objective.gradient(precision.widen(params)))
     )

@@ -11,7 +11,7 @@ from jaxdescent.inputs.numbers import check_count
 from jaxdescent.methods.lbfgs.inverse_by_entries import InverseByEntries
 from jaxdescent.methods.lbfgs.inverse_by_pairs import InverseByPairs
 from jaxdescent.methods.line_searching import LineSearching, Searching
-from jaxdescent.methods.protocol import Estimate, Params, Progress
+from jaxdescent.methods.protocol import Estimate, Params, StepReport
 from jaxdescent.numerics.ritz import caution
 from jaxdescent.objectives import Objective
 
@@ -71,7 +71,7 @@ class LBFGS(LineSearching):
     def estimates(self, objective: Objective) -> bool:
         return True
 
-    def report(self, own: Searching) -> Progress:
+    def report(self, own: Searching) -> StepReport:
         # Along a direction that no step has taken so far, H has the curvature of the last step. So
         # the caution is that of a Krylov space: a direction may hardly show in the gradient.
         left, curvature = own.directions.decrement, own.directions.curvature
@@ -82,7 +82,7 @@ class LBFGS(LineSearching):
             height = own.krylov.ritz.height(own.norm, own.norm).astype(left.dtype)
             left = jnp.where(height < jnp.inf, jnp.maximum(left, height), left)
             estimate = estimate._replace(suboptimality=left, rounding=curvature)
-        return Progress(own.value, own.norm, estimate=estimate)
+        return StepReport(own.value, own.norm, estimate=estimate)
 
     def check(self) -> None:
         check_count("LBFGS.memory", self.memory)
