@@ -82,7 +82,7 @@ class Descent(Refutable):
             if own_norm is None and own is not None:
                 own_norm = self.measure(own).gradient_norm
         unevaluated = None
-        if self.looks_ahead and not precision.is_rounded(params):
+        if self.looks_ahead and not (self.is_on_host or precision.is_rounded(params)):
             unevaluated = self.method.unevaluated(self.objective, params, value_dtype)
         state = unevaluated
         if state is None:
