@@ -26,8 +26,8 @@ def check_tree(name: str, tree: Any) -> None:
         if "dictionary keys" not in str(error):
             raise
         raise TypeError(
-            f"{name} has a dictionary with keys of several types, which have no common order: give "
-            "it keys of one type, such as text."
+            f"{name} has a dictionary whose keys have no common order: give it keys of one type, "
+            "such as text."
         ) from error
     if any(map(_is_foreign, leaves)):
         for path, leaf in jax.tree.leaves_with_path(tree):
