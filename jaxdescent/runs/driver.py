@@ -18,7 +18,7 @@ from jaxdescent import processes
 from jaxdescent.calls import programs
 from jaxdescent.descent.watch import Loop
 from jaxdescent.processes.signals import Interruption, on_a_thread
-from jaxdescent.runs.chunks import Chunks
+from jaxdescent.runs.chunks import NUMBERS, Chunks, Numbers
 from jaxdescent.runs.hooks import Checkpoint, Hook
 from jaxdescent.runs.hooks.protocol import Facts, Pause, Record, Summary
 from jaxdescent.status import RUNNING, Evidence, Status
@@ -154,7 +154,9 @@ class Driver:
     def _read(self, chunk: _UnderWay) -> Record:
         """The numbers of a chunk, as soon as it is done."""
         now = self._wait(chunk)
-        numbers = {name: each.item() for name, each in jax.device_get(chunk.numbers).items()}
+        numbers: dict[str, Any] = {}
+        for names, array in zip(NUMBERS, chunk.numbers, strict=True):
+            numbers |= zip(names, np.asarray(array).tolist(), strict=True)
         numbers["evidence"] = Evidence(numbers["evidence"])
         numbers["status"] = Status(numbers["status"]) if numbers["status"] != RUNNING else None
         iteration = numbers["iteration"]
@@ -187,7 +189,7 @@ class _UnderWay:
     """
 
     number: int
-    numbers: dict[str, jax.Array]
+    numbers: Numbers
     dispatched: float
     completed: float | None = None
 
