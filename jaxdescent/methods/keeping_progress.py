@@ -70,7 +70,9 @@ class KeepingProgress(LookingAhead):
         """The steps' own state before the first step."""
 
     def unbegun(self, objective: Objective, params: Params, value_dtype: Any) -> Any:
-        """:meth:`begun` without an evaluation, which the first step makes; None if it cannot be."""
+        """:meth:`begun` without an evaluation, which the first step makes; None if it cannot be, as
+        for quadratic objectives, the only ones whose intercept is eliminated.
+        """
         return None
 
     @abc.abstractmethod
@@ -103,8 +105,6 @@ class KeepingProgress(LookingAhead):
         return Kept(own, one, running, means, given)
 
     def unevaluated(self, objective: Objective, params: Params, value_dtype: Any) -> Kept | None:
-        if objective.eliminated() is not None:
-            return None
         own = self.steps(objective).unbegun(objective, params, value_dtype)
         if own is None:
             return None
