@@ -252,8 +252,11 @@ def set_up(
             problem = problem.hoisted(params)
         if donate:
             _check_donation(params, problem.objective)
-        flags = {"check_every": check_every, "history": history}
-        flags["starts_at_own"] = starts_at_own
+        flags = {
+            "check_every": check_every,
+            "history": history,
+            "starts_at_own": starts_at_own,
+        }
         # jnp.asarray is avoided: for a number it takes as long as all the checks together.
         is_number = not isinstance(max_iterations, jax.Array)
         limit = np.int32(max_iterations) if is_number else max_iterations.astype(jnp.int32)
