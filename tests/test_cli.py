@@ -452,7 +452,8 @@ def lost_and_signalled_again():
         raise Lost
 
     Calling(lose)
-    time.sleep(10)
+    for _ in range(600):
+        time.sleep(0.1)
 
 
 def lost_before_an_error():

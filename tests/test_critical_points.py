@@ -251,6 +251,7 @@ def test_a_descent_from_a_saddle_ends_at_a_minimum(method):
     assert result.iterations > stays.iterations
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("start", [jnp.zeros(3), jnp.array(0.0)])
 def test_exact_maxima_of_a_cosine_are_left(start):
     def function(x):
@@ -275,6 +276,7 @@ def test_a_saddle_in_large_units_is_left():
     assert wells(np.asarray(left, np.float64) / 1e4) < -1e-5
 
 
+@pytest.mark.first
 @pytest.mark.parametrize(
     ("kind", "pose"),
     [

@@ -203,7 +203,7 @@ def test_sums_by_blocks_are_those_of_the_whole(rng, monkeypatch, shape, block, c
         ("host", (3000, 70), 2e-6, 0.2),
         ("host", (3000, 70), 7e-7, 0.05),  # float32 weights get less near
         ("program", (3000, 70), 2e-6, 0.2),
-        ("jit", (3000, 70), 2e-6, 0.2),
+        pytest.param("jit", (3000, 70), 2e-6, 0.2, marks=pytest.mark.slow),
     ],
 )
 def test_a_direction_that_is_taken_for_rounding_is_told_of(
@@ -616,6 +616,7 @@ def test_one_solve_reads_x_at_both_ends_and_for_a_correction_where_one_is_due(
     assert count == 1 + 2 * corrections + 2
 
 
+@pytest.mark.first
 @pytest.mark.parametrize(("condition", "intercept"), [(2e3, True), (1e4, False)])
 def test_what_rounding_ends_of_a_wide_solve_the_host_solves_again(rng, condition, intercept):
     """With more features than XLA's solve and the loop's values have digits for."""

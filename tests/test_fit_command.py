@@ -870,6 +870,7 @@ def test_a_real_ctrl_c_in_the_middle_of_a_pass(tmp_path, rng):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["X.npy", "y.npy"]
 
 
+@pytest.mark.first
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize("end", ["SIGTERM", "a full disk", "SIGINT, and no row meets"])
 def test_predict_ends_whatever_stops_it(tmp_path, rng, end):

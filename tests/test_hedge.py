@@ -344,6 +344,7 @@ def test_each_method_is_compiled_when_its_turn_comes(condition, rng, monkeypatch
     np.testing.assert_allclose(eager.params["weights"], whole.params["weights"], atol=1e-4)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize(("budget", "every"), [(4, 7), (2, 32)])
 def test_a_hedge_that_is_seldom_checked_takes_over_between_two_checks(budget, every, rng):
     # Orthogonal columns of eight lengths, powers of two: a solve is exact on every machine.

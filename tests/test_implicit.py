@@ -92,6 +92,7 @@ def test_forward_derivatives_equal_the_closed_forms(data):
     assert_trees_close(got, expected, rtol=1e-6)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("shape", [(9, 2), (4, 6)], ids=str)
 def test_the_gradient_of_a_batch_is_that_of_its_members(shape, rng):
     X = rng.normal(size=(3, *shape))
@@ -132,6 +133,7 @@ def test_jacobians_by_args_equal_finite_differences():
     np.testing.assert_allclose(jax.jacfwd(minimum)(a), expected, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
 def test_closures_are_differentiated_like_args(wrap):
     def closing(a):
@@ -173,11 +175,12 @@ KNOWN = {
         np.float32(1), [0.5, 0.5, 2], 1e-5,
     ),
 }  # fmt: skip
+SLOW = ("an unknown in small units", "a flat direction")
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=pytest.mark.slow if n == "a flat direction" else ()) for n in KNOWN],
+    [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in KNOWN],
 )
 def test_a_derivative_is_the_known_one(name):
     solved, at, expected, rtol = KNOWN[name]
@@ -413,6 +416,7 @@ def test_a_ridge_with_more_features_than_rows_moves_with_all_its_data(intercept,
         np.testing.assert_allclose(np.sum(slope * along), exact, atol=2e-3 * size)
 
 
+@pytest.mark.slow
 def test_the_weights_of_equal_rows_decide_which_target_a_wide_regression_meets(rng):
     """First derivatives, and second ones by the targets and the weights of the rows."""
     X, y, weight, along = rng.normal(size=(5, 9)), *rng.uniform(1, 2, (3, 5))
@@ -458,6 +462,7 @@ def test_light_rows_beside_equal_ones_of_a_wide_regression_move_or_are_lost(rng)
         assert np.all(np.isnan(by_targets(y, weight)))
 
 
+@pytest.mark.slow
 @pytest.mark.core
 def test_second_derivatives_by_the_weights_of_rows_hold_where_these_are_zero(data):
     weight = np.where(np.arange(7) < 3, 0.0, data["sample_weight"])
@@ -497,6 +502,7 @@ def take(solver, monkeypatch):
         monkeypatch.setattr(pseudo_inverse, "MOST_SIDE_ON_HOST", 0)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("solver", [SOLVERS[0], SOLVERS[2]])
 def test_only_outputs_without_a_penalty_turn_with_a_wide_matrix(solver, rng, monkeypatch):
     take(solver, monkeypatch)
@@ -525,7 +531,7 @@ def test_columns_in_any_units_move_with_several_penalties(rng):
         np.testing.assert_allclose(moved[:, index], exact, rtol=1e-4)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", [*SOLVERS[:2], pytest.param(SOLVERS[2], marks=pytest.mark.slow)])
 def test_short_columns_of_a_wide_matrix_move_where_the_penalty_is_smaller(solver, monkeypatch):
     take(solver, monkeypatch)
     for short in (1e-5, 1e-7):  # numbers alone differ: both have the same programs
@@ -620,7 +626,8 @@ def test_first_and_second_derivatives_of_ill_conditioned_data_are_those_in_float
             assert error < 20 * np.finfo(np.float32).eps * condition * np.linalg.norm(other)
 
 
-@pytest.mark.parametrize("shape", [(9, 4), pytest.param((4, 9), marks=pytest.mark.slow)], ids=str)
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(9, 4), (4, 9)], ids=str)
 def test_derivatives_of_third_order_by_the_penalty_hold_in_reverse(shape, rng):
     X, y, back = rng.normal(size=shape), rng.normal(size=shape[0]), rng.normal(size=shape[1])
 
@@ -640,6 +647,7 @@ def test_derivatives_of_third_order_by_the_penalty_hold_in_reverse(shape, rng):
             np.testing.assert_allclose(found(0.5), jax.jit(exact)(0.5), rtol=1e-8)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("shape", [(9, 4), (4, 9)], ids=str)
 @pytest.mark.parametrize("is_factorised_by_numpy", [True, False])
 @pytest.mark.parametrize("bad", ["an entry", "the penalty, or a weight"])

@@ -130,6 +130,7 @@ def test_there_is_no_decrement_at_a_saddle(rng):
     assert seen.decrement == np.inf
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("over", ["eager", "jit"])
 def test_many_unknowns_have_converged_where_rounding_hides_the_rate(rng, over):
     descend = jax.jit(jd.minimize, static_argnums=0) if over == "jit" else jd.minimize
@@ -185,6 +186,7 @@ def effort(pushes, start):
     return jnp.sum(costs) + 1e-2 * jnp.sum(pushes**2) + 10 * jnp.sum(last**2)
 
 
+@pytest.mark.slow
 def test_claims_on_an_unstable_path_are_true():
     rng = np.random.default_rng(1)
     for _ in range(3):
@@ -241,6 +243,7 @@ def huber(x, A, b, delta):
     return jnp.sum(jnp.where(gap < delta, gap**2 / 2, delta * (gap - delta / 2)))
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("name", ["gradient descent", "Barzilai-Borwein"])
 def test_a_slope_along_directions_without_curvature_is_left_to_fall(name):
     """Where fewer residuals than unknowns are below Huber's delta, the Hessian is singular."""
@@ -404,6 +407,7 @@ def test_a_minimum_whose_value_is_rounded_more_than_its_size_tells_is_claimed(me
     assert met.count(1e-9) >= 5
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("power", [4, 6])
 def test_a_value_that_underflows_at_a_flat_minimum_has_converged(power, rng):
     def flat(p, factor):

@@ -187,6 +187,7 @@ def test_relabelling_axes_moves_no_data():
     assert before == after
 
 
+@pytest.mark.slow
 def test_explicit_axes_are_taken_by_calls_for_many_starts_and_by_plans(rng):
     """Those are the axes that ``jax.make_mesh`` makes by default."""
 
@@ -230,6 +231,7 @@ def in_shard_map(function, **options):
     )
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("method", [None, jd.LSMR(), jd.GradientDescent(jd.ExactLineSearch())])
 def test_each_device_fits_its_own_in_a_shard_map(method):
     rng = np.random.default_rng(1)

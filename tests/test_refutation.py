@@ -86,6 +86,7 @@ SEEN = [
 ]
 
 
+@pytest.mark.first
 @pytest.mark.parametrize(
     ("seen", "dtype"),
     [

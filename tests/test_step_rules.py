@@ -439,6 +439,7 @@ NEAR = jd.Tolerance(gradient=2.4e-5)
 """Nearer than this, rounding of the start decides whether it takes 150 steps or 1,500."""
 
 
+@pytest.mark.first
 # Above zero: a minimum of zero would be one of rounding, which differs from program to program.
 @pytest.mark.parametrize(
     ("method", "size", "floor", "tolerance", "most", "rounding"),
@@ -492,6 +493,7 @@ SEARCHING = {
 }
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("name", SEARCHING)
 def test_values_in_any_units_take_as_many_steps(name):
     """Products of two gradients would underflow and overflow in these units."""

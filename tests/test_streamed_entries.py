@@ -422,6 +422,7 @@ def test_sums_of_rows_of_any_lengths_are_those_of_the_written_out_matrix(rng, lo
     np.testing.assert_allclose(total, A.T @ A, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("seldom", [0, 60])
 def test_full_sparse_columns_far_from_zero_keep_their_digits(rng, x64, seldom):
     few = rng.normal(size=(800, seldom)) * (rng.random((800, seldom)) < 0.02)
