@@ -170,15 +170,28 @@ def sums_of_rows(
     row, begin = row_of_piece(layout, target.size), 0
     # Padding belongs to a row behind the last, whose target is out of range and dropped.
     target, factor = jnp.append(target, sums), jnp.append(factor, 0)
-    ones = jnp.ones((features,), factor.dtype)
     for piece in layout.levels[0]:
         own = row[begin : begin + piece.pieces]
         begin += piece.pieces
-        to, times = at(target, own), at(factor, own)
-        for slot in range(piece.places.shape[0]):
-            value = times * _terms(piece, ones, slice(slot, slot + 1))[0]
-            whole = whole.at[to, piece.places[slot]].add(value, mode="drop")
+        whole = _scattered(whole, piece, at(target, own), at(factor, own))
     return whole
+
+
+def _scattered(whole: jax.Array, piece: Slice, to: jax.Array, times: jax.Array) -> jax.Array:
+    """The sums, plus the entries of each piece times its factor. A scan, because XLA would compile
+    a scatter for each entry of a piece.
+    """
+    kept = piece.kept
+    if kept is not None:
+        kept = lax.pad(kept, True, [(len(piece.places) - len(kept), 0, 0), (0, 0, 0)])
+
+    def add(whole: jax.Array, entry: tuple[Any, ...]) -> tuple[jax.Array, None]:
+        places, values, is_kept = entry
+        terms = times if values is None else times * values.astype(times.dtype)
+        terms = terms if is_kept is None else jnp.where(is_kept, terms, 0)
+        return whole.at[to, places].add(terms, mode="drop"), None
+
+    return lax.scan(add, whole, (piece.places, piece.values, kept))[0]
 
 
 def row_of_piece(layout: Layout, rows: int) -> jax.Array:
