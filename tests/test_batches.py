@@ -302,3 +302,18 @@ def test_a_claim_at_the_start_of_a_member_is_looked_at(one_cpu):
         assert int(result.status[k]) == int(alone.status)
         for name in ("value", "suboptimality", "evidence"):
             np.testing.assert_allclose(getattr(result, name)[k], getattr(alone, name), rtol=0.01)
+
+
+@pytest.mark.parametrize("method", [jd.DerivativeMethod(), jd.LBFGS()], ids=str)
+def test_quadratics_with_hessians_of_their_own_are_solved(method, rng):
+    roots, linear = rng.normal(size=(3, 4, 4)).astype(np.float32), np.ones(4, np.float32)
+    hessians = roots @ np.swapaxes(roots, 1, 2) + np.eye(4, dtype=np.float32)
+
+    def solve(hessian):
+        return jd.minimize(jd.Quadratic(hessian, linear), method=method)
+
+    expected = np.linalg.solve(hessians.astype(float), np.ones((3, 4, 1)))[..., 0]
+    batch = jd.minimize_batch(lambda hessian: jd.Quadratic(hessian, linear), (hessians,), method)
+    for result in (jax.jit(jax.vmap(solve))(hessians), batch):
+        assert np.all(np.asarray(result.status) == jd.Status.CONVERGED)
+        np.testing.assert_allclose(result.params, expected, rtol=2e-3, atol=1e-4)

@@ -31,20 +31,23 @@ def seldom(
     which any member does. The functions must not close over arrays.
     """
 
+    given, treedef = jax.tree.flatten(operands)
+
+    # Of leaves, because an objective that holds flags instead of arrays may have other leaves.
     @custom_vmap
-    def choose(is_needed: jax.Array, operands: tuple[Any, ...]) -> Any:
-        return lax.cond(is_needed, costly, usual, *operands)
+    def choose(is_needed: jax.Array, leaves: list[jax.Array]) -> Any:
+        return lax.cond(is_needed, costly, usual, *treedef.unflatten(leaves))
 
     @choose.def_vmap
     def choose_each(
-        axis_size: int, in_batched: Any, is_needed: jax.Array, operands: tuple[Any, ...]
+        axis_size: int, in_batched: Any, is_needed: jax.Array, leaves: list[jax.Array]
     ) -> Any:
-        is_mapped = in_batched[1]
-        axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, is_mapped)
-        results = jax.vmap(usual, in_axes=axes, axis_size=axis_size)(*operands)
-        needs = jnp.broadcast_to(is_needed, (axis_size,))
-        leaves, treedef = jax.tree.flatten(operands)
-        flags = jax.tree.leaves(is_mapped)
+        flags = in_batched[1]
+        axes = [0 if is_batched else None for is_batched in flags]
+        of_leaves = jax.vmap(
+            lambda leaves: usual(*treedef.unflatten(leaves)), in_axes=(axes,), axis_size=axis_size
+        )
+        results, needs = of_leaves(leaves), jnp.broadcast_to(is_needed, (axis_size,))
 
         def replace(needs: jax.Array, leaves: list[jax.Array], results: Any) -> Any:
             mapped = [leaf for leaf, flag in zip(leaves, flags, strict=True) if flag]
@@ -73,7 +76,7 @@ def seldom(
         results = seldom(jnp.any(needs), replace, lambda *at: at[-1], *at)
         return results, jax.tree.map(lambda _: True, results)
 
-    return choose(is_needed, operands)
+    return choose(is_needed, given)
 
 
 def where(condition: jax.Array, new: Any, old: Any) -> Any:
