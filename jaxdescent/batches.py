@@ -3,10 +3,10 @@
 Under ``vmap`` a loop runs until its slowest member ends, and every member pays for every iteration
 and for both sides of every branch. So on a CPU each core solves its share of the members one after
 another, in a single compiled loop: a member's numbers stay in the cache, and it stops when it ends.
-If all members end after one step (a solve), they take it in blocks that fit the cache. An
-accelerator needs all members at once: there the loop is interrupted at times, and the members that
-are still running are gathered into a smaller batch. The host does this, so it is a function of its
-own and not part of :func:`jaxdescent.minimize`.
+If all members end after one step (a solve), they take it in blocks that fit the cache; a few small
+regressions are solved by the host. An accelerator needs all members at once: there the loop is
+interrupted at times, and the members that are still running are gathered into a smaller batch. The
+host does this, so it is a function of its own and not part of :func:`jaxdescent.minimize`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from jax import lax
 from jaxdescent import placement
 from jaxdescent.calls import programs
 from jaxdescent.calls.problem import Problem, posed
-from jaxdescent.descent.loop import Descent
+from jaxdescent.descent.at_once import MOST_MEMBERS
+from jaxdescent.descent.loop import Descent, descend
 from jaxdescent.descent.watch import Loop
 from jaxdescent.inputs import tracing
 from jaxdescent.inputs.functions import anew, as_pytree, hinting, is_fleeting
@@ -116,7 +117,7 @@ def minimize_batch(
         block = _looked_at_once(Descent(*first, jnp.int32(max_iterations), 1), start)
         over, flags = (_in_rounds, {"block": block}) if block > 1 else (_one_by_one, {})
         if first.method.solves_at_once(first.objective):
-            over, flags = _by_blocks, {}
+            over, flags = _all_at_once if size <= MOST_MEMBERS else _by_blocks, {}
         shares, twice = _shares(members, size)
         result = _joined(_each(over, common, shares, max_iterations, flags), twice)
     else:
@@ -238,6 +239,17 @@ def _in_rounds(common: Any, most: jax.Array, members: Any, *, block: int) -> Res
         return _descent(common, most, given[0])[0].result(given[1])
 
     return lax.map(result, (members, last))
+
+
+def _all_at_once(common: Any, most: jax.Array, members: Any) -> Result:
+    """As ``jax.vmap`` of ``minimize``: of few small regressions the host solves each."""
+
+    def solve(member: Any) -> Result:
+        problem, params, starts_at_own = _posed(common[0], member, *common[1:])
+        flags = {"check_every": 1, "history": 0, "starts_at_own": starts_at_own}
+        return descend(params, problem, most, **flags)
+
+    return jax.vmap(solve)(members)
 
 
 def _by_blocks(common: Any, most: jax.Array, members: Any) -> Result:

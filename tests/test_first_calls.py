@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import jaxlib
 import numpy as np
 import pytest
+import scipy.sparse
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -16,6 +17,7 @@ import jaxdescent as jd
 from benchmarks.studies.compilation import CASES, kernels_of
 from jaxdescent.calls import programs
 from jaxdescent.descent import at_once, claims
+from jaxdescent.designs import Design
 from tests.compilations import compiled_by
 from tests.references import closed_form
 from tests.results import assert_same
@@ -133,6 +135,41 @@ def test_a_stored_regression_of_some_megabytes_compiles_nothing(shape, rng, monk
     weights, _, value = closed_form(X, y, 0.1)
     np.testing.assert_allclose(found[0].params["weights"], weights, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found[0].value, value, rtol=1e-6)
+
+
+def entries_and_numbers(rng):
+    """Designs that are no arrays, and what they are written out."""
+    entries = scipy.sparse.random(300, 40, 0.1, random_state=0, dtype=np.float32)
+    codes, numbers = rng.integers(0, 9, 300), rng.normal(size=(300, 4)).astype(np.float32)
+    levels = np.eye(9)[codes]
+    factor = jd.Categorical(codes, 9)
+    both = jd.Concatenated({"numbers": numbers, "factor": factor})
+    return {
+        "sparse": (jd.Sparse(entries), entries.toarray()),
+        "categorical": (factor, levels),
+        "side by side": (both, np.hstack([numbers, levels])),
+    }
+
+
+@pytest.mark.parametrize("kind", ["sparse", "categorical", "side by side"])
+@pytest.mark.usefixtures("one_cpu", "whole")
+def test_of_a_small_design_that_is_no_array_a_program_writes_out_the_entries(
+    kind, rng, monkeypatch
+):
+    monkeypatch.setattr(Design, "is_whole", True)
+    X, dense = entries_and_numbers(rng)[kind]
+    y, l2 = rng.normal(size=300).astype(np.float32) + 30, np.float32(0.3)
+    objective, found = jd.LinearRegression(X, y, l2=l2), []
+    names = compiled_by(lambda: found.append(jd.minimize(objective)), monkeypatch)
+    assert names == ["solved", "_to_dense"]
+    weights, intercept, value = closed_form(dense, y, l2)
+    traced = jax.jit(lambda y: jd.minimize(jd.LinearRegression(X, y, l2=l2)))(y)
+    for result in (found[0], traced):
+        assert result.status == jd.Status.CONVERGED
+        packed = X.packed(result.params["weights"])
+        np.testing.assert_allclose(packed, weights, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(result.params["intercept"], intercept, rtol=1e-6)
+        np.testing.assert_allclose(result.value, value, rtol=1e-6)
 
 
 def test_a_repeated_call_compiles_nothing(caplog):

@@ -137,8 +137,7 @@ LSMR_ROW = PricedByPasses((2, 2), (1, 1), 12, 9, of_rows=3, looked=(12, 7), is_c
 
 def is_sketched(structure: Structure) -> bool:
     """Whether X is in memory, and has more rows than the sketch would have."""
-    is_held = structure.is_dense or (structure.is_sparse and not structure.is_streamed)
-    return is_held and structure.rows > Sketch().oversampling * structure.features
+    return structure.is_held and structure.rows > Sketch().oversampling * structure.features
 
 
 SKETCH_SHARE = 0.65

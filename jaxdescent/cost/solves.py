@@ -32,7 +32,7 @@ wide X, and those over arrays like the targets and the weights, in float64 on on
 def is_on_host(question: Question) -> bool:
     """Whether NumPy solves the regression, whose data are on one CPU."""
     structure = question.structure
-    if not (structure.is_dense and _is_by_rows(question)) or structure.is_rounded:
+    if not (structure.is_held and _is_by_rows(question)) or structure.is_rounded:
         return False
     return is_small(structure.rows, structure.features, structure.outputs, structure.itemsize)
 
@@ -74,7 +74,7 @@ def _on_host(question: Question) -> Price:
     else:
         copies = 2 * structure.entries + 10 * features * outputs
     held = 8.0 * (copies + 4 * (rows + features) * outputs + 5 * smaller**2)
-    if structure.data_dtype != structure.compute_dtype:
+    if structure.data_dtype != structure.compute_dtype or not structure.is_dense:
         held += structure.entries * structure.itemsize
     if not question.machine.is_one_cpu:  # a program that may run elsewhere has XLA's solve
         held = _direct_bytes(question)

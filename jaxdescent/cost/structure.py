@@ -156,6 +156,11 @@ class Structure(Displayed):
         return self.kind is ProblemKind.REGRESSION and is_known and not self.is_dense
 
     @property
+    def is_held(self) -> bool:
+        """Whether the entries of X, or those that are not zero, are in memory."""
+        return self.is_dense or (self.is_sparse and not self.is_streamed)
+
+    @property
     def is_streamed(self) -> bool:
         """Whether X's rows are not in memory, and are read at each product."""
         return self.reading_seconds > 0

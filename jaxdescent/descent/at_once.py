@@ -1,8 +1,9 @@
-"""A descent on a stored regression of some megabytes that the host solves at once, without a loop.
+"""A descent on a regression of some megabytes that the host solves at once, without a loop.
 
 The derivative method takes one step, to the minimum. If X is in the memory of a CPU, NumPy makes
 this step, and judges start and end by the rules of :mod:`jaxdescent.descent.stopping`. An eager
-call compiles nothing for it; a program calls the host once.
+call compiles nothing for it, or if X is no array what writes out its entries; a program calls the
+host once.
 """
 
 from __future__ import annotations

@@ -30,7 +30,6 @@ def seldom(
     over the members runs it for those that do; or over blocks of ``at_once`` members, for blocks in
     which any member does. The functions must not close over arrays.
     """
-
     given, treedef = jax.tree.flatten(operands)
 
     # Of leaves, because an objective that holds flags instead of arrays may have other leaves.

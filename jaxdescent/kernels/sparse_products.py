@@ -159,7 +159,6 @@ def sums_of_rows(
     """Sums of the rows of A with equal targets, each row times its factor: (sums, features), in the
     dtype of the factors. Each stored entry is read once, and scattered.
     """
-    sums, features = shape
     if layout.is_cut:
         own = target.reshape(layout.parts, -1), factor.reshape(layout.parts, -1)
         each = jax.vmap(functools.partial(sums_of_rows, shape=shape))(layout, *own)
@@ -169,7 +168,7 @@ def sums_of_rows(
         return whole
     row, begin = row_of_piece(layout, target.size), 0
     # Padding belongs to a row behind the last, whose target is out of range and dropped.
-    target, factor = jnp.append(target, sums), jnp.append(factor, 0)
+    target, factor = jnp.append(target, shape[0]), jnp.append(factor, 0)
     for piece in layout.levels[0]:
         own = row[begin : begin + piece.pieces]
         begin += piece.pieces

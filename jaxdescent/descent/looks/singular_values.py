@@ -109,12 +109,11 @@ def _is_solved_by_host(regression: LinearRegression) -> bool:
 
 
 def _is_at_hand(regression: LinearRegression) -> bool:
-    """Whether all entries of X, or all that are not zero, are in memory: on one device, or for a
-    look by the host as arrays over CPUs of this process. A program would gather their rows.
+    """Whether the entries of X are in memory: on one device, or for a look by the host as arrays
+    over CPUs of this process. A program would gather their rows.
     """
     design = as_design(regression.X)
-    readings = [each.reading for each in design.side_by_side if not each.is_stored]
-    is_in_memory = all(own.bytes and not own.held_bytes for own in readings)
+    is_in_memory = by_lapack.is_in_memory(design)
     if design.is_whole or not is_in_memory:
         return is_in_memory
     return design.is_stored and tracing.is_there(design) and placement.is_at_hand(design)

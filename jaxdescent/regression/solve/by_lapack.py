@@ -49,9 +49,15 @@ Array = np.ndarray
 
 
 def is_possible(design: Design, outputs: int, *, is_seldom: bool = False) -> bool:
-    """Whether X lies on one device as an array, and is small enough."""
+    """Whether X lies on one device, and is small enough."""
     size = *design.shape, outputs, jnp.dtype(design.dtype).itemsize
-    return is_small(*size, is_seldom=is_seldom) and design.is_stored and bool(design.is_whole)
+    return is_small(*size, is_seldom=is_seldom) and is_in_memory(design) and bool(design.is_whole)
+
+
+def is_in_memory(design: Design) -> bool:
+    """Whether all entries of X, or all that are not zero, are in memory."""
+    readings = [each.reading for each in design.side_by_side if not each.is_stored]
+    return all(own.bytes and not own.held_bytes for own in readings)
 
 
 def is_small(
