@@ -100,6 +100,13 @@ def test_outside_the_domain_the_damping_grows(solve):
     np.testing.assert_allclose(result.params, 1, rtol=1e-3)
 
 
+def test_where_derivatives_are_no_numbers_the_damping_grows(solve):
+    """Beyond an exponent of 88 the fraction is zero, and its derivative infinity over infinity."""
+    result = solve(lambda p: 1 / (1 + jnp.exp(p)) - 1e-3, jnp.array([-6.0]))
+    assert result.status == jd.Status.CONVERGED
+    np.testing.assert_allclose(result.params, np.log(999), rtol=1e-3)
+
+
 def test_at_the_floor_of_float32_it_stagnates(solve):
     t = np.linspace(0, 1, 30, dtype=np.float32)
     y = 2 * np.exp(-3 * t) + np.float32(0.1) * np.sin(40 * t)

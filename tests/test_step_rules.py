@@ -715,6 +715,15 @@ def test_a_rule_that_finds_no_step_has_stagnated(method):
     assert int(result.iterations) == 0
 
 
+def test_a_rule_takes_no_step_to_where_the_gradient_is_no_number():
+    # Beyond an exponent of 88 the value is lower, and its derivative infinity over infinity.
+    function = lambda p: jnp.sum(jnp.square(1 / (1 + jnp.exp(p)) - 1e-3))  # noqa: E731
+    result = jd.minimize(function, np.float32([-6]), GradientDescent(jd.BarzilaiBorwein()))
+    assert status(result) == "STAGNATED"  # on the plateau
+    assert result.value < 0.9
+    assert np.isfinite(result.gradient_norm)
+
+
 def of_rule(make, *args, **options):
     return lambda: GradientDescent(make(*args, **options))
 

@@ -31,7 +31,7 @@ from jaxdescent.methods.protocol import Estimate, Method, Params, State, StepRep
 from jaxdescent.numerics import precision
 from jaxdescent.numerics.linear_systems import add_scaled, conjugate_gradient
 from jaxdescent.objectives import Objective
-from jaxdescent.objectives.forward import linearized
+from jaxdescent.objectives.forward import linearized, pushed
 from jaxdescent.status import RUNNING, Status
 
 DENSE_PARAMS = 256
@@ -70,12 +70,12 @@ Solve = Callable[[jax.Array], tuple[Params, jax.Array]]
 class LevenbergMarquardt(Method):
     """Damped Gauss-Newton for ``jd.LeastSquares`` and other objectives that have residuals.
 
-    ``x <- x + p`` with ``(J'J + mu D^2) p = -J'r``. A step is taken if it decreases the objective.
-    With the gain ratio ``rho`` of the decrease to the predicted one, then
-    ``mu <- mu max(1/3, 1 - (2 rho - 1)^3)``. Otherwise mu grows by factors of 2, 4, 8, ... and the
-    step is solved again; after 30 such trials the descent ends ``STAGNATED``. If the predicted
-    decrease is below rounding the step is taken anyway, until 30 steps have brought neither a lower
-    value nor a lower gradient.
+    ``x <- x + p`` with ``(J'J + mu D^2) p = -J'r``. A step is taken if it decreases the objective,
+    and the residuals have derivatives at its end. With the gain ratio ``rho`` of the decrease to
+    the predicted one, then ``mu <- mu max(1/3, 1 - (2 rho - 1)^3)``. Otherwise mu grows by factors
+    of 2, 4, 8, ... and the step is solved again; after 30 such trials the descent ends
+    ``STAGNATED``. If the predicted decrease is below rounding the step is taken anyway, until 30
+    steps have brought neither a lower value nor a lower gradient.
 
     Up to 256 unknowns, and 2^20 elements in J, J is formed by forward differentiation and the
     system solved by QR; D holds the largest norm that each column has had, so that scaling an
@@ -158,7 +158,13 @@ class LevenbergMarquardt(Method):
         def attempt(trial: _Trial) -> _Trial:
             move, image = solve(trial.damping)
             new = jax.tree.map(jnp.add, params, move)
-            new_value = 0.5 * precision.squared_norm(objective.residuals(new))
+            # Where a denominator overflows a residual is finite, and its derivatives infinity over
+            # infinity: no further step leads from there.
+            new_residuals, change = pushed(objective.residuals, (new,), (move,))
+            new_value = 0.5 * precision.squared_norm(new_residuals)
+            is_inside = jnp.isfinite(new_value)
+            for leaf in jax.tree.leaves(change):
+                is_inside &= jnp.all(jnp.isfinite(leaf))
             slope = precision.inner(move, gradient)
             predicted = -slope - 0.5 * image
             is_curved = image > 0
@@ -167,7 +173,7 @@ class LevenbergMarquardt(Method):
             gain = (value - new_value) / predicted.astype(value.dtype)
             is_noise = (jnp.abs(value - new_value) <= noise) & (predicted <= noise)
             gain = jnp.where(is_noise, 1, gain).astype(norm.dtype)
-            is_accepted = (gain > 0) & jnp.isfinite(new_value) & (predicted > 0)
+            is_accepted = (gain > 0) & is_inside & (predicted > 0)
             shrink = jnp.maximum(1 / 3, 1 - (2 * jnp.minimum(gain, 2) - 1) ** 3)
             factor = jnp.where(is_accepted, shrink, trial.growth)
             # At rounding level the damping has no effect, but must not become zero and stay there.

@@ -57,7 +57,10 @@ def search(
         value, gradient = objective.value_and_gradient(params)
         point = LinePoint(params, jnp.asarray(value, start.value.dtype), gradient)
         trial = FoundStep(point, rate, jnp.array(False), trials)
-        return trial._replace(is_accepted=accepts(trial))
+        # Where the gradient is no number no further step leads from there, whatever the value is;
+        # that of an unbounded function may be -inf.
+        is_inside = jnp.isfinite(change(gradient, direction, rate)) | (point.value == -jnp.inf)
+        return trial._replace(is_accepted=accepts(trial) & is_inside)
 
     trial = lax.while_loop(
         lambda trial: ~trial.is_accepted & (trial.evaluations < max_trials),
