@@ -77,18 +77,19 @@ def critical_points(
 
     Damped Newton steps solve for a zero gradient from every start at once, in float64 if the
     function can be evaluated in it. Each point is verified: Newton's next step must be short
-    compared with ``1 + |x|``. The eigenvalues of its Hessian give its kind. Points are sorted by
-    value. Only points that the starts reach are found. Where gradient and Hessian are exactly zero
-    in a neighbourhood, no single point is stationary and none is listed.
+    compared with ``X + |x|``, where X is the median norm of the starts that are not zero. The
+    eigenvalues of its Hessian give its kind. Points are sorted by value. Only points that the
+    starts reach are found. Where gradient and Hessian are exactly zero in a neighbourhood, no
+    single point is stationary and none is listed.
 
     Args:
       fun: a function of params (and args) to a scalar, or an objective.
       starts: params with one more leading axis on every leaf, over the starts.
       args: extra arguments of ``fun``.
       max_iterations: the most Newton steps from each start.
-      separation: points closer than ``separation * (1 + |params|)``, plus four times the remaining
-        Newton step (which is long near degenerate points), count as one. None stands for
-        ``eps**(1/3)``.
+      separation: points closer than ``separation * (X + |params|)``, plus four times the remaining
+        Newton step (which is long near degenerate points), count as one; here X is at most the
+        largest norm of a point. None stands for ``eps**(1/3)``.
 
     Returns:
       A list of :class:`CriticalPoint`, in the order of their values; empty if the starts reach
@@ -119,19 +120,27 @@ def critical_points(
     columns = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
     # Curvature.at compares dtypes at the start nearest to zero, where the function is least likely
     # to overflow.
-    nearest = int(np.argmin(np.linalg.norm(columns, axis=1)))
+    lengths = np.linalg.norm(columns, axis=1)
+    nearest = int(np.argmin(lengths))
+    # A function in other units has its points elsewhere, and its starts too.
+    size = float(np.median(lengths[lengths > 0])) if np.any(lengths) else 1.0
     curvature = Curvature.at(objective, jax.tree.map(lambda leaf: leaf[nearest], starts))
-    found = jax.device_get(curvature.run(_solve_all, columns, limit=max_iterations))
+    found = curvature.run(_solve_all, columns, np.float64(size), limit=max_iterations)
+    found = jax.device_get(found)
     points, gradients, steps = map(np.asarray, found[:3])
-    all_judged = [_judged(each, curvature.eps) for each in zip(*found, strict=True)]
+    all_judged = [_judged(each, curvature.eps, size) for each in zip(*found, strict=True)]
     judged = {index: each for index, each in enumerate(all_judged) if each is not None}
     apart = precision.epsilon(starts) ** (1 / 3) if separation is None else separation
     norms = np.linalg.norm(gradients, axis=1)
+    # Far starts say nothing of the points' distances, but points are verified no closer than this.
+    far = max((float(np.linalg.norm(points[index])) for index in judged), default=size)
+    least, spread = 2 * math.sqrt(np.finfo(points.dtype).eps) * size, min(size, far)
     counts: dict[int, int] = {}
     for index in sorted(judged, key=lambda index: norms[index]):
         here = points[index]
         distance = {other: np.linalg.norm(here - points[other]) for other in counts}
-        reach = apart * (1 + np.linalg.norm(here)) + 4 * np.linalg.norm(steps[index])
+        reach = max(apart * (spread + np.linalg.norm(here)), least)
+        reach += 4 * np.linalg.norm(steps[index])
         closest = min(counts, key=lambda other: distance[other], default=None)
         if closest is not None and distance[closest] <= reach:
             counts[closest] += 1
@@ -159,12 +168,13 @@ JITTERS = 4
 """The number of points nearby that tell the rounding of the gradient."""
 
 
-def _judged(found: Any, eps: float) -> tuple[str, np.ndarray] | None:
+def _judged(found: Any, eps: float, unit: float) -> tuple[str, np.ndarray] | None:
     """The kind of a point of :func:`_solve_all` and its eigenvalues; None if it is not stationary.
 
-    It is stationary if the next step is short compared with ``1 + |x|``, or the gradient is at most
-    the rounding of ``|H| (1 + |x|)``. Far out on a slope that flattens, gradient and Hessian may
-    both underflow to zero in this dtype; this is recognised by a last move along a flat direction.
+    It is stationary if the next step is short compared with ``X + |x|`` for the ``unit`` X, or the
+    gradient is at most the rounding of ``|H| (X + |x|)``. Far out on a slope that flattens,
+    gradient and Hessian may both underflow to zero in this dtype; this is recognised by a last move
+    along a flat direction.
     """
     params, gradient, step, move, hessian, jittered, beyond, around = (
         np.asarray(part, np.float64) for part in found
@@ -174,7 +184,7 @@ def _judged(found: Any, eps: float) -> tuple[str, np.ndarray] | None:
         return None
     scaled = hessian_matrix.equilibrated(hessian)
     values, vectors = np.linalg.eigh(scaled.matrix)
-    size = 1 + np.linalg.norm(params)
+    size = unit + np.linalg.norm(params)
     largest = float(np.max(np.abs(values)))
 
     def difference(other: np.ndarray) -> float:
@@ -189,7 +199,7 @@ def _judged(found: Any, eps: float) -> tuple[str, np.ndarray] | None:
     flat_move = np.linalg.norm(flat.T @ (move / scaled.scale)) * np.max(scaled.scale)
     flat_gradient = np.linalg.norm(flat.T @ (gradient * scaled.scale)) / np.max(scaled.scale)
     worth = float(np.max(np.abs(eigenvalues))) * size
-    scaled_size = np.linalg.norm((1 + np.abs(params)) / scaled.scale)
+    scaled_size = np.linalg.norm((unit + np.abs(params)) / scaled.scale)
     scaled_norm = np.linalg.norm(gradient * scaled.scale)
     is_close = np.linalg.norm(step) <= np.sqrt(own_eps) * size
     is_close &= flat_gradient <= np.sqrt(own_eps) * worth
@@ -201,7 +211,7 @@ def _judged(found: Any, eps: float) -> tuple[str, np.ndarray] | None:
 
 
 def _solve_all(
-    objective: Objective, params: Params, starts: jax.Array, *, limit: int
+    objective: Objective, params: Params, starts: jax.Array, unit: jax.Array, *, limit: int
 ) -> tuple[jax.Array, ...]:
     """The points where Newton's method ended, one row for each start; the gradients, the next step,
     and the last one that was taken; the Hessians there, at params that differ by rounding, and
@@ -242,7 +252,7 @@ def _solve_all(
         signs = jnp.where(jnp.arange(x.size) % 2 == 0, 1, -1).astype(x.dtype)
         ulps = jnp.finfo(x.dtype).eps * jnp.arange(1, JITTERS + 1, dtype=x.dtype)
         jittered = x[None, :] * (1 + ulps[:, None] * signs[None, :])
-        away = 1e-3 * (1 + precision.norm(x)) * signs
+        away = 1e-3 * (unit.astype(x.dtype) + precision.norm(x)) * signs
         gradients = jax.vmap(gradient_at)(jnp.stack([x + away, x - away, *jittered]))
         moved = jnp.matmul(jittered - x[None, :], hessian, precision=HIGHEST)
         rounding = jnp.max(jnp.abs(gradients[2:] - gradient[None, :] - moved), axis=0)

@@ -41,13 +41,17 @@ HIMMELBLAU = {
 }
 
 
-def test_a_double_well_has_two_minima_and_a_maximum():
-    points = points_of_quartic(WELL, np.linspace(-2, 2, 21))
+@pytest.mark.parametrize(("unit", "farthest"), [(1, 2), (1, 2000), (1e-5, 2), (1e5, 2)])
+def test_a_double_well_has_two_minima_and_a_maximum(unit, farthest):
+    well = WELL / np.power(float(unit), [4, 3, 2, 1])
+    points = points_of_quartic(well, unit * np.linspace(-farthest, farthest, 21))
     assert [point.kind for point in points] == ["minimum", "minimum", "maximum"]
-    np.testing.assert_allclose([p.params for p in points[:2]], [-1, 1], rtol=1e-5)
-    np.testing.assert_allclose(points[2].params, 0, atol=1e-5)
+    params = np.array([point.params for point in points]) / unit
+    np.testing.assert_allclose(np.sort(params[:2]), [-1, 1], rtol=1e-5)
+    np.testing.assert_allclose(params[2], 0, atol=1e-5)
     np.testing.assert_allclose([p.value for p in points], [-1, -1, 0], atol=1e-5)
-    np.testing.assert_allclose([p.eigenvalues[0] for p in points], [8, 8, -4], rtol=1e-4)
+    curvatures = np.array([p.eigenvalues[0] for p in points]) * unit**2
+    np.testing.assert_allclose(curvatures, [8, 8, -4], rtol=1e-4)
 
 
 def test_himmelblaus_nine_points_are_the_published_ones():
