@@ -374,6 +374,15 @@ def test_a_plateau_to_infinity_is_no_minimum(case, method, rng, x64):
                 assert 0.1 * above < float(result.suboptimality) <= float(result.value)
 
 
+def test_a_tail_of_negative_curvature_is_no_minimum():
+    """A sigmoid times an unknown falls to one half, and is flat in both unknowns at first."""
+    faded = lambda p: 1 + p[0] ** 2 / 2 + p[0] * jax.nn.sigmoid(-p[1])  # noqa: E731
+    result = jd.minimize(faded, np.float32([0, 6]), jd.GradientDescent())
+    assert result.value > 0.9
+    assert status(result) == "STAGNATED"
+    assert result.suboptimality > 0.4
+
+
 @pytest.mark.slow
 def test_what_has_no_minimum_has_not_converged():
     slope = jd.Quadratic(np.diag(np.float32([1, 0])), np.float32([1, 1]))

@@ -57,6 +57,12 @@ FLAT_PARTS = 8
 """The exponents of two for the factors on a part of the params, and the most parts that are tried.
 """
 
+TAIL = 0.1
+"""The deviation of the value at the end of Newton's step from its expansion, in decrements, up to
+which a point that is no minimum is a saddle: near one it is as small as the step. Where steps lead
+to infinity, along an exponential or a power, alone or times another unknown, it is 0.2 to 0.33.
+"""
+
 FLAT = 1e-3
 """The largest tolerance that defines flat directions; by a larger one all directions would be flat.
 """
@@ -75,7 +81,8 @@ class _Judged(NamedTuple):
     falls: Any
     is_flat: Any  # whether there is a direction in which the expansion is flat
     # Whether the point stands only if the expansion holds to the end of Newton's step, which is
-    # long by eigenvalues that rounding of the data may change, or longer than a claim allows.
+    # long by eigenvalues that rounding of the data may change, or longer than a claim allows, or
+    # leads to a point that is no minimum.
     is_doubtful: Any
     # The params' parts along flat directions, (..., FLAT_PARTS, unknowns), filled up with zeros.
     parts: Any
@@ -219,7 +226,9 @@ def _judged_each(numbers: Any, value: Any, size: Any, tolerance: Any, *, eps: fl
     how["floor"] = np.minimum(tolerance, eps)
     claim, is_further, _ = stationarity.by_newton(newton, *here, **how)
     is_near = is_known & (claim.is_stationary | is_further)
-    is_doubtful = is_known & (is_far | is_further | (is_minimum & ~is_near))
+    is_doubtful = is_known & (is_far | is_further | (is_minimum != is_near))
+    spared = np.where(is_minimum, 0, (stationarity.HOLDS - TAIL) * verdict.decrement)
+    end = end._replace(slack=end.slack - spared)
     # Along directions of zero curvature the expansion has no minimum: its slope is what is left.
     sloping = newton.flat_change(gradient, flat)
     noise = stationarity.NOISE * np.maximum(np.abs(height), newton.worth(flat))
