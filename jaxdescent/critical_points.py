@@ -16,6 +16,8 @@ from jaxdescent import placement
 from jaxdescent.calls import programs
 from jaxdescent.calls.problem import check_params
 from jaxdescent.display import Displayed, argument, number
+from jaxdescent.inputs import tracing
+from jaxdescent.inputs.numbers import check_count, check_number
 from jaxdescent.inputs.trees import check_floats, leading_axis
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.methods.derivative import halved
@@ -97,7 +99,8 @@ def critical_points(
 
     Raises:
       TypeError: if ``starts`` are not real floating-point.
-      ValueError: if the leaves of ``starts`` do not share a leading axis.
+      ValueError: if the leaves of ``starts`` do not share a leading axis; or inside ``jit``,
+        ``vmap`` or ``grad``.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> for point in jd.critical_points(lambda x: x**4 - 2 * x**2, jnp.linspace(-2.0, 2.0, 9)):
@@ -106,6 +109,10 @@ def critical_points(
     minimum 1.0
     maximum 0.0
     """
+    if not tracing.is_top_level():
+        raise ValueError("critical_points reads values: call it outside jit, vmap and grad.")
+    check_count("max_iterations", max_iterations)
+    check_number("separation", separation, "positive", lambda given: given > 0, may_be_none=True)
     objective = placement.with_automatic_axes(as_objective(fun, args).checked())
     checks.check_leaves(objective)
     check_params(starts, "starts")
@@ -121,9 +128,10 @@ def critical_points(
     # Curvature.at compares dtypes at the start nearest to zero, where the function is least likely
     # to overflow.
     lengths = np.linalg.norm(columns, axis=1)
-    nearest = int(np.argmin(lengths))
+    nearest = int(np.argmin(np.where(np.isnan(lengths), np.inf, lengths)))
     # A function in other units has its points elsewhere, and its starts too.
-    size = float(np.median(lengths[lengths > 0])) if np.any(lengths) else 1.0
+    sizes = lengths[(lengths > 0) & np.isfinite(lengths)]
+    size = float(np.median(sizes)) if sizes.size else 1.0
     curvature = Curvature.at(objective, jax.tree.map(lambda leaf: leaf[nearest], starts))
     found = curvature.run(_solve_all, columns, np.float64(size), limit=max_iterations)
     found = jax.device_get(found)

@@ -268,6 +268,10 @@ WRONG_TYPES = [
         lambda: descend(jd.LeastSquares(lambda x: {"a": (x > 0).astype(int)})),
         r"residual\(params\)\['a'\] must be real floating-point, got dtype int",
     ),
+    (
+        lambda: descend(jd.LeastSquares(lambda x: None)),
+        r"residual\(params\) must be an array .* got None: return what it computes",
+    ),
 ]
 WRONG_VALUES = [
     # the objective

@@ -154,6 +154,25 @@ def test_starts_that_make_no_sense_are_refused(starts, error, message):
         jd.critical_points(lambda x: jnp.sum(jnp.asarray(x) ** 2), starts)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_iterations": 0}, "max_iterations must be at least 1, got 0"),
+        ({"separation": -1.0}, r"separation must be positive, got -1\.0"),
+        ({"separation": np.nan}, "separation must be positive, got nan"),
+    ],
+    ids=str,
+)
+def test_options_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        points_of_quartic(WELL, FAR, **options)
+
+
+def test_points_are_found_outside_transformations():
+    with pytest.raises(ValueError, match="critical_points reads values: call it outside jit"):
+        jax.jit(lambda starts: jd.critical_points(lambda x: x**2, starts))(FAR)
+
+
 def test_starts_that_are_good_already_are_points():
     # Nothing is left to gain there, so that the gradient cannot fall by much.
     points = points_of_quartic(WELL, [1.0, 1.0 + 1e-7, -1.0 - 1e-7] * 7)

@@ -53,6 +53,11 @@ class LeastSquares(Objective):
     def residuals(self, params: Params) -> Any:
         with hinting("LeastSquares.residual"):
             residuals = self.residual(params, *self.args)
+        if not jax.tree.leaves(residuals):
+            raise TypeError(
+                "residual(params) must be an array or a pytree of arrays, got "
+                f"{residuals!r}: return what it computes."
+            )
         for path, leaf in jax.tree.leaves_with_path(residuals):
             check_floats(f"residual(params){keystr(path)}", jnp.result_type(leaf))
         return residuals
