@@ -499,6 +499,16 @@ def newton_target(x):
     return jnp.exp(x) - 2 * x
 
 
+def test_of_a_slope_without_curvature_no_minimum_is_known():
+    slope = np.float32([1, 2, 3])
+    # A function that casts its value is not looked at in float64.
+    result = jd.minimize(
+        lambda p: (slope @ p + 5).astype(jnp.float32), jnp.ones(3), jd.DerivativeMethod()
+    )
+    assert result.status == jd.Status.STAGNATED
+    assert result.suboptimality == np.inf
+
+
 def test_newton_finds_a_saddle_where_one_is_near():
     result = jd.minimize(lambda p: p[0] ** 2 - p[1] ** 2 + p[0] ** 4, jnp.array([0.3, 0.2]), METHOD)
     assert bool(result.converged)

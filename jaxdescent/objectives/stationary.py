@@ -93,7 +93,9 @@ class DenseSolver:
         curvatures = jnp.maximum(jnp.abs(self.eigenvalues), self._cutoff)
         is_known = curvatures > 0
         heights = jnp.square(coordinates) / jnp.where(is_known, curvatures, 1)
-        left = 0.5 * jnp.sum(jnp.where(is_known, heights, 0))
+        # Without any curvature a slope falls for ever.
+        falling = jnp.where(coordinates == 0, 0, jnp.inf)
+        left = 0.5 * jnp.sum(jnp.where(is_known, heights, falling))
         rows = jnp.sum(jnp.square(self.scale[:, None] * self.hessian), axis=1)
         row = jnp.take(self.hessian, jnp.argmax(rows), axis=0)
         peak = jnp.max(jnp.abs(row))
