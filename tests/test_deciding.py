@@ -175,6 +175,23 @@ def test_who_is_interrupted_leaves_word_and_does_not_wait(service, left):
     assert left == [()]
 
 
+@pytest.mark.parametrize("error", [jax.errors.JaxRuntimeError("Connection closed"), OSError("own")])
+@pytest.mark.parametrize("is_silent", [False, True])
+def test_the_end_of_another_process_is_told_in_the_place_of_a_program_s_error(
+    service, left, error, is_silent
+):
+    """What fails by itself, or beside a process of which nothing is heard, is its own error."""
+    other_leaves(BEGUN)
+    if not is_silent:
+        service.end(1, INTERRUPTED)
+    is_own = is_silent or isinstance(error, OSError)
+    expected = type(error) if is_own else processes.OtherProcessFailed
+    said = str(error) if is_own else r"see what it said \(process 1 was interrupted\)"
+    with pytest.raises(expected, match=said), processes.patience(0.05), processes.among_all("call"):
+        raise error
+    assert left == [(1,)]
+
+
 BEGUN_STEP = ["a step of a point", deciding._digest({})]
 ENDED_STEP = ["end of a step of a point", None]
 

@@ -1,6 +1,7 @@
 """The early end of one process is the end of all: here of one of two, with false messages."""
 
 import contextlib
+import math
 import threading
 import time
 
@@ -192,13 +193,17 @@ def test_a_second_ctrl_c_here_leaves_the_others_with_the_first(second, left, mon
 
 
 def test_who_waits_in_a_program_follows_an_early_end(notes, monkeypatch):
-    left, over = [], threading.Event()
+    left, over, given, waited = [], threading.Event(), [], []
     monkeypatch.setattr(ending, "leave_without_others", lambda *how: left.append(how))
     notes.end(1, DONE)
     assert on_a_thread(lambda: time.sleep(0.2) or 3, look=ending.follow_early_end) == 3
     expected = pytest.raises(OtherProcessFailed, match="process 1 was interrupted")
     with expected, after(0.1, notes.end, 1, INTERRUPTED):
-        on_a_thread(lambda: over.wait(20), look=ending.follow_early_end)
+        on_a_thread(
+            lambda: waited.append(over.wait(20)), math.inf, given.append, ending.follow_early_end
+        )
+    # The program may wait for the other process itself.
+    assert (len(given), waited) == (1, [])
     over.set()
     assert left == [(1, FOLLOWED)]
 

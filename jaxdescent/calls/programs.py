@@ -103,7 +103,10 @@ class Program:
         if self.streams:
             # If processes read shares of one design, a failure in one process is raised in all.
             with processes.among("a program that reads rows", leaves):
-                return run_reading(self.streams, self.prepared(*leaves))
+                arrays = [jnp.asarray(leaf) for leaf in leaves]
+                lowered = self.of_leaves.lower(*arrays)
+                # Compiled where the end of another process is heard of meanwhile.
+                return run_reading(self.streams, lambda: lowered.compile()(*arrays))
         return self.of_leaves(*leaves)
 
     def prepared(self, *inputs: Any) -> Callable[[], Any]:
@@ -187,6 +190,7 @@ def run_reading(streams: tuple[RowStream, ...], call: Callable[[], Any]) -> Any:
     Raises:
       DataError: if rows could not be read; the error of the stream.
       KeyboardInterrupt: soon after Ctrl-C.
+      OtherProcessFailed: soon after the early end of another process that runs this program.
     """
 
     def give_up(error: BaseException) -> None:
@@ -196,4 +200,7 @@ def run_reading(streams: tuple[RowStream, ...], call: Callable[[], Any]) -> Any:
     with contextlib.ExitStack() as watched:
         for stream in streams:
             watched.enter_context(stream.watched())
-        return on_a_thread(lambda: jax.block_until_ready(call()), give_up=give_up)
+        look: dict[str, Any] = {}
+        if not processes.is_alone():
+            look = {"look": processes.follow_early_end}
+        return on_a_thread(lambda: jax.block_until_ready(call()), give_up=give_up, **look)

@@ -112,11 +112,8 @@ def breakdown(
             resume=resume,
         )
         parts = list(story.PARTS) if part is None else [part]
-        if distributed:
-            # SIGTERM ends the parts of one process too, as Ctrl-C does. JAX would take it for a
-            # preemption notice, which all processes have to ask for.
-            jax.config.update("jax_enable_preemption_service", False)
-        join(distributed, coordinator, processes, process)
+        # Parts of one process ask for no notices.
+        join(distributed, coordinator, processes, process, has_notices=False)
         with among_all("breakdown"):
             check()
             choose_device(device)

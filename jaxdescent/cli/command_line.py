@@ -59,14 +59,26 @@ def split_names(
 
 
 def join(
-    distributed: bool, coordinator: str | None, processes: int | None, process: int | None
+    distributed: bool,
+    coordinator: str | None,
+    processes: int | None,
+    process: int | None,
+    *,
+    has_notices: bool = True,
 ) -> None:
-    """Join the other processes if ``--distributed`` is given, before JAX has devices."""
+    """Join the other processes if ``--distributed`` is given, before JAX has devices. Unless
+    ``has_notices``, SIGTERM ends a process as Ctrl-C does: JAX would take it for a notice of
+    preemption, which all processes have to ask for.
+    """
     is_named = (coordinator, processes, process) != (None, None, None)
     require(distributed or not is_named, "--distributed", "is missing.")
     if distributed:
+        import jax
+
         from jaxdescent.processes import joining
 
+        if not has_notices:
+            jax.config.update("jax_enable_preemption_service", False)
         try:
             joining.join(coordinator, processes, process)
         except joining.NoCluster as error:

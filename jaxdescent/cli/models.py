@@ -116,7 +116,8 @@ def fit(
 
         if distributed and plot is not None:
             raise DataError("--plot draws for one process: leave it or --distributed out.")
-        join(distributed, coordinator, processes, process)
+        # Only descents that are kept ask for notices of preemption.
+        join(distributed, coordinator, processes, process, has_notices=checkpoint is not None)
         if distributed:
             # The group stays open to the end: a model that cannot be saved fails in all processes.
             stack.enter_context(deciding.among_all("fit"))

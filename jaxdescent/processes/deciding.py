@@ -31,6 +31,7 @@ from jaxdescent.processes.ending import (
     ALONE,
     FOLLOWED,
     TOGETHER,
+    Silence,
     early_end,
     follow_early_end,
     has_ended,
@@ -111,7 +112,11 @@ def _agreeing(
 
 
 def _tell_of(error: BaseException) -> None:
-    """Tell the others an error, and wait until each of them asks for it."""
+    """Tell the others an error, and wait until each of them asks for it.
+
+    Raises:
+      OtherProcessFailed: in the place of a program's error, if another process has ended.
+    """
     said = f"{type(error).__name__}: {error}"[:LONGEST_ERROR]
     line = f"process {jax.process_index()} waits for the others to tell them that it failed with"
     late = threading.Timer(PATIENCE, print, (f"{line} {said}",), {"file": sys.stderr})
@@ -120,8 +125,11 @@ def _tell_of(error: BaseException) -> None:
         late.start()
     try:
         _send("error", said)
-    except OtherProcessFailed:
-        pass  # this process's own error must be raised
+    except OtherProcessFailed as other:
+        # A program fails where a process that it needs numbers of has ended: that end is told.
+        if isinstance(error, jax.errors.JaxRuntimeError) and not isinstance(other, Silence):
+            raise other from error
+        # Else this process's own error must be raised.
     except KeyboardInterrupt as interrupt:
         # Who has heard of the error may wait for this process in JAX's shutdown already.
         if not _are_alone(ALONE):

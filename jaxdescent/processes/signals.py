@@ -20,6 +20,7 @@ from typing import Any
 import jax
 
 from jaxdescent.processes.ending import SIGNALS, has_waited
+from jaxdescent.processes.messages import OtherProcessFailed
 
 LOOK_SECONDS = 0.1
 """Seconds within which a waiting thread can be interrupted."""
@@ -119,7 +120,8 @@ def on_a_thread(
     except BaseException as error:
         if give_up is not None:
             give_up(error)
-            thread.join()
+            if not isinstance(error, OtherProcessFailed):  # which the work may wait for
+                thread.join()
         raise
     if thread.is_alive():
         raise has_waited(seconds)

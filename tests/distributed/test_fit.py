@@ -26,7 +26,7 @@ from tests.distributed.fits import (
     data_of,
     told,
 )
-from tests.distributed.processes import answers, command, ended, run
+from tests.distributed.processes import PLAIN, answers, command, ended, run
 
 pytestmark = pytest.mark.slow
 
@@ -190,6 +190,19 @@ def test_a_process_that_is_interrupted_waits_for_none_and_the_others_end(folder)
     assert name == "gone"
     assert said.startswith("OtherProcessFailed: another process has ended, or cannot be reached:")
     assert code == 1
+
+
+def test_a_signal_to_one_process_inside_a_program_ends_both_in_one_line(folder):
+    options = [folder / "d.parquet", "--target", "y", "--features", "a,b", "--method", "lbfgs"]
+    started = command(
+        "fit", options, options, module="tests.distributed.signalled", environment=PLAIN
+    )
+    (out, errors, code), (_, own, other) = ended(started, timeout=100)
+    assert (code, other) == (1, 130), (errors, own)
+    assert own.strip().splitlines()[-1] == "Interrupted: nothing was written."
+    assert errors.strip().splitlines()[-1].startswith("Error: another process has ended, or cannot")
+    assert "Traceback" not in errors + own
+    assert "R²" not in out
 
 
 def commands(*arguments, code):
