@@ -218,6 +218,18 @@ def test_a_day_that_is_two_levels_is_noted(tmp_path):
     assert note.startswith("'day' has two levels for a day, '2024-01-01' and '2024-01-01 00:00:00'")
 
 
+def test_a_number_that_is_two_levels_is_noted(tmp_path):
+    """As pandas writes whole numbers in one file, and in another one where some are missing."""
+    for name, levels in (("a", "1 2 -3 1 a"), ("b", "2.0 -3.0 4.0 a.0 2.5")):
+        lines = [f"{level},{row % 3}" for row, level in enumerate(levels.split())]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["g,y", *lines * 3]))
+        notes = jd.fit_model(tmp_path, "y", categorical="g").metrics["notes"]
+        told = [
+            note for note in notes if "'g' has two levels for each of 2 numbers, '-3' and" in note
+        ]
+        assert len(told) == (name == "b")
+
+
 @pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
 def test_dates_are_kept_beside_predictions_of_their_parts(table, zone, tmp_path):
     table = table if zone is None else in_zone(table, zone)

@@ -155,13 +155,28 @@ def _check(
         )
 
 
-MIDNIGHT = " 00:00:00"
-"""The end of the text of a timestamp on whose day a column of dates has a text without it."""
+TWICE = {
+    " 00:00:00": (
+        "day",
+        lambda text: time_of(text) is not None,
+        "some files hold dates and others dates with a time, convert one of them, or name the "
+        "column in --date",
+    ),
+    ".0": (
+        "number",
+        lambda text: text.removeprefix("-").isdecimal(),
+        "some files hold whole numbers and others have a point in them, as pandas writes those "
+        "of a column with missing values, write all of them alike",
+    ),
+}
+"""What a level may be twice, by the end that only one of its texts has: with a test of the text
+without that end, and what to do about it.
+"""
 
 
 def notes_of_levels(levels: Mapping[str, Sequence[str]], rows: int) -> list[str]:
     """Notes on columns that have nearly as many levels as there are training rows, and on columns
-    in which a day is two levels.
+    in which a day or a number is two levels.
     """
     notes = list[str]()
     many = [name for name, own in levels.items() if 2 * len(own) > rows]
@@ -173,13 +188,12 @@ def notes_of_levels(levels: Mapping[str, Sequence[str]], rows: int) -> list[str]
             "COLUMN:month,weekday,hour,trend."
         )
     for name, own in levels.items():
-        days = {text.removesuffix(MIDNIGHT) for text in own if text.endswith(MIDNIGHT)}
-        twice = [text for text in own if text in days and time_of(text)]
-        if twice:
-            count = "a day" if len(twice) == 1 else f"each of {len(twice):,} days"
-            notes.append(
-                f"{name!r} has two levels for {count}, {twice[0]!r} and '{twice[0]}{MIDNIGHT}': "
-                "where some files hold dates and others dates with a time, convert one of them, or "
-                "name the column in --date."
-            )
+        for end, (what, is_one, advice) in TWICE.items():
+            longer = {text.removesuffix(end) for text in own if text.endswith(end)}
+            if twice := [text for text in own if text in longer and is_one(text)]:
+                count = f"a {what}" if len(twice) == 1 else f"each of {len(twice):,} {what}s"
+                notes.append(
+                    f"{name!r} has two levels for {count}, {twice[0]!r} and '{twice[0]}{end}': "
+                    f"where {advice}."
+                )
     return notes
