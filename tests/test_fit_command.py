@@ -1,5 +1,6 @@
 """The commands fit, predict and inspect: what they print, refuse, promise and leave behind."""
 
+import dataclasses
 import functools
 import gzip
 import json
@@ -27,7 +28,7 @@ from jaxdescent.fit import fit_model
 from jaxdescent.fit.by_sums import ProductSums
 from jaxdescent.fit.model import Model
 from tests.commands import COMMAND, ROOT, ran, refused, run, shown, started
-from tests.files import full_disk, half_a_picture, zeros_below
+from tests.files import half_a_picture, zeros_below
 
 
 def assert_is_interrupted(process):
@@ -542,6 +543,18 @@ def terminated(*arguments):
     signal.raise_signal(signal.SIGTERM)
 
 
+def in_little_room(self, place, write=Model._write):
+    """The system refuses some of an array."""
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, limits[1]))
+    try:
+        write(dataclasses.replace(self, weights=np.zeros(9_000)), place)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
 WHAT_STOPS = {
     "no permission to read": (denied(os.R_OK), 2, "no permission to read it"),
     "no permission to write": (denied(os.W_OK | os.X_OK), 2, "no permission to write"),
@@ -552,7 +565,9 @@ WHAT_STOPS = {
     "a file that changes": (
         (ProductSums, "moments", touched), 2, "was changed while it was read",
     ),
-    "a full disk": ((np, "save", full_disk), 2, "No space left on device"),
+    "a full disk": (
+        (Model, "_write", in_little_room), 2, "new cannot be written: File too large.\n",
+    ),
     "SIGTERM": ((Model, "_write", terminated), 130, "Interrupted: nothing was written.\n"),
 }  # fmt: skip
 

@@ -245,7 +245,10 @@ class Model(Displayed):
         for name in (*arrays, DESCRIPTION):
             with (folder / name).open("wb") as file:
                 if name in arrays:
-                    np.save(file, arrays[name])
+                    # Not by np.save, which does not say why a disk takes no more.
+                    header = np.lib.format.header_data_from_array_1_0(arrays[name])
+                    np.lib.format.write_array_header_1_0(file, header)
+                    file.write(arrays[name].data)
                 else:
                     file.write(f"{text}\n".encode())
                 file.flush()
