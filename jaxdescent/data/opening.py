@@ -207,8 +207,12 @@ class ArrowStream(Source):
         with reading(TABLE):
             try:
                 return pa.RecordBatchReader.from_stream(self._table)
-            except TypeError as error:  # pandas raises it for columns that Arrow has no type for
-                raise DataError(f"{TABLE} cannot be read: {one_line(error)}.") from error
+            except (TypeError, ValueError, NotImplementedError) as error:
+                said = one_line("; ".join(map(str, error.args)))  # pandas adds the column
+                raise DataError(
+                    f"{TABLE} cannot be read: {said}: give one with columns of different names, "
+                    "each of numbers, text, dates or truth values."
+                ) from error
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
         if self._is_read and not self.can_restart:
