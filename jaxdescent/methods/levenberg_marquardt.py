@@ -70,12 +70,12 @@ Solve = Callable[[jax.Array], tuple[Params, jax.Array]]
 class LevenbergMarquardt(Method):
     """Damped Gauss-Newton for ``jd.LeastSquares`` and other objectives that have residuals.
 
-    ``x <- x + p`` with ``(J'J + mu D^2) p = -J'r``. A step is taken if it decreases the objective,
-    and the residuals have derivatives at its end. With the gain ratio ``rho`` of the decrease to
-    the predicted one, then ``mu <- mu max(1/3, 1 - (2 rho - 1)^3)``. Otherwise mu grows by factors
-    of 2, 4, 8, ... and the step is solved again; after 30 such trials the descent ends
-    ``STAGNATED``. If the predicted decrease is below rounding the step is taken anyway, until 30
-    steps have brought neither a lower value nor a lower gradient.
+    ``x <- x + p`` with ``(J'J + mu D^2) p = -J'r``. A step is taken if it decreases the objective
+    and, where J is formed, the residuals have derivatives at its end. With the gain ratio ``rho``
+    of the decrease to the predicted one, then ``mu <- mu max(1/3, 1 - (2 rho - 1)^3)``. Otherwise
+    mu grows by factors of 2, 4, 8, ... and the step is solved again; after 30 such trials the
+    descent ends ``STAGNATED``. If the predicted decrease is below rounding the step is taken
+    anyway, until 30 steps have brought neither a lower value nor a lower gradient.
 
     Up to 256 unknowns, and 2^20 elements in J, J is formed by forward differentiation and the
     system solved by QR; D holds the largest norm that each column has had, so that scaling an
@@ -138,7 +138,8 @@ class LevenbergMarquardt(Method):
         gradient = pull(residuals)
         norm = precision.norm(gradient)
         first_norm = jnp.where(jnp.isnan(state.first_norm), norm, state.first_norm)
-        if _is_dense(params, residuals):
+        is_dense = _is_dense(params, residuals)
+        if is_dense:
             solve, scale, curvature = _dense(push, params, residuals, state.scale)
             size = jnp.ones_like(norm)
         else:
@@ -158,9 +159,12 @@ class LevenbergMarquardt(Method):
         def attempt(trial: _Trial) -> _Trial:
             move, image = solve(trial.damping)
             new = jax.tree.map(jnp.add, params, move)
-            # Where a denominator overflows a residual is finite, and its derivatives infinity over
-            # infinity: no further step leads from there.
-            new_residuals, change = pushed(objective.residuals, (new,), (move,))
+            if is_dense:
+                # Where a denominator overflows a residual is finite, and its derivatives infinity
+                # over infinity: no further step leads from there.
+                new_residuals, change = pushed(objective.residuals, (new,), (move,))
+            else:  # of many unknowns another derivative would take seconds to compile
+                new_residuals, change = objective.residuals(new), ()
             new_value = 0.5 * precision.squared_norm(new_residuals)
             is_inside = jnp.isfinite(new_value)
             for leaf in jax.tree.leaves(change):
