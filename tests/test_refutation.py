@@ -222,6 +222,19 @@ def test_directions_of_nearly_equal_columns_are_seen(dtype, gap, x64, monkeypatc
     assert 0.99 * above <= taken_apart(both, weights) <= 1.001 * above
 
 
+def test_a_large_residual_does_not_hide_a_direction_of_some_eps(rng):
+    # The second column differs from the first by eight eps of its length.
+    x, z, noise = rng.normal(size=(3, 200))
+    X = np.stack([x, x + 1e-6 * z], axis=1).astype(np.float32)
+    y = (x + 0.2 * z + noise).astype(np.float32)
+    regression = jd.LinearRegression(X, y, intercept=False)
+    result = jd.minimize(regression)
+    true = references.height(regression, result.params)
+    assert status(result) == "STAGNATED"
+    assert 0.1 * true < result.suboptimality <= true
+    assert true > 0.01 * result.value
+
+
 def taken_apart(regression, weights, allowed=0.0):
     stored = StoredRegression.of(
         regression.X,

@@ -12,10 +12,12 @@ that their vectors span. Any step s lowers the value by ``a^2 / 2`` with
     ``a = r.A s / |A s|``,
 
 so that errors of the singular vectors do not matter. The rounding of A s is bounded by e, ``4 eps``
-times the lengths of its terms (``eps`` times for float32, whose sums float64 holds), and that of r
-likewise by d; the decrease is certain with
+times the lengths of its terms, and that of r likewise by d; the decrease is certain with
 
     ``a = (r.A s - |r| e) / (|A s| + e) - d``.
+
+For float32, whose sums float64 holds, e is ``eps`` times these lengths: it is the image of the
+rounding of s alone, and in place of r stands the part of r in the span of A.
 
 Nearly equal columns have large terms that cancel in A s: their directions then show nothing. The
 ``eps`` is that of the params' dtype, to which every step is rounded.
@@ -228,12 +230,14 @@ def largest_decrease(solution: by_lapack.Minimiser, weights: np.ndarray, allowed
         if A is None:
             inner = np.einsum("fso,fo->so", steps, slope)
             squares = np.einsum("fso,fso->so", steps, np.tensordot(gram, steps, axes=1))
+            met = sought  # the image of a step's rounding is in the span of A, as that of the step
         else:
             images = np.tensordot(A, steps, axes=1)
             inner = np.einsum("rso,ro->so", images, posed.whole)
             squares = np.einsum("rso,rso->so", images, images)
+            met = posed.whole
         length = np.sqrt(np.maximum(squares, 0))
-        return _certain(steps, inner, length, posed, eps) * unit * unit
+        return _certain(steps, inner, length, posed, eps, met=met) * unit * unit
 
 
 def _is_narrow(regression: StoredRegression, dtype: Any) -> bool:
@@ -296,19 +300,27 @@ def _shares(least: float) -> np.ndarray:
 
 
 def _certain(
-    steps: np.ndarray, inner: np.ndarray, length: np.ndarray, posed: _Posed, eps: float
+    steps: np.ndarray,
+    inner: np.ndarray,
+    length: np.ndarray,
+    posed: _Posed,
+    eps: float,
+    *,
+    met: np.ndarray,
 ) -> float:
     """The certain decrease of the value by the best of the steps, summed over the outputs.
 
     The steps are (features, steps, outputs), in units of the columns. Of their images, ``inner``
     has the products with the residual, and ``length`` the lengths, (steps, outputs) each; ``eps``
-    is the rounding of a term of a sum.
+    is the rounding of a term of a sum, and ``met`` the part of the residual that this rounding may
+    meet, (numbers, outputs).
     """
     # The columns of A were divided by their lengths: each is one, means included.
     rounding = eps * np.sum(np.abs(steps), axis=0)
     parts = posed.residual, posed.penalised
     sizes = np.sqrt(sum(np.einsum("ro,ro->o", part, part) for part in parts))
-    lost = sizes * (rounding + eps * sum(map(len, parts)) ** 0.5 * length)
+    lost = np.linalg.norm(met, axis=0) * rounding
+    lost += sizes * eps * sum(map(len, parts)) ** 0.5 * length
     shares = (inner - lost) / (length + rounding) - eps * posed.moved
     falls = np.where(np.isfinite(shares), np.maximum(shares, 0), 0)
     return 0.5 * float(np.sum(np.square(np.max(falls, axis=0, initial=0))))
