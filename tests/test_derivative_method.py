@@ -96,6 +96,25 @@ def test_a_constant_column_is_left_to_the_intercept(constant, rng):
     np.testing.assert_allclose(result.params["intercept"], 3.0, atol=1e-4)
 
 
+@pytest.mark.parametrize("factor", ["numpy", refinement.orthogonal_factor, factor_by_gram])
+@pytest.mark.parametrize(("l2", "counts"), [(1.0, False), (1e10, True)])
+def test_a_penalty_does_not_make_a_weight_of_rounding(l2, counts, factor, rng):
+    """A time in seconds, whose spread is an eps of its size, unless the penalty is more."""
+    time, z, noise = 1.7e9 + 128 * rng.integers(0, 4, 200), *rng.normal(size=(2, 200))
+    X, y = np.float32(np.stack([time, z], axis=1)), z + noise + (time - time.mean()) / 10
+    y = np.float32(y - y.mean())
+    mean = np.mean(X, axis=0, dtype=float)
+    if factor == "numpy":
+        weights = solve(X, y, l2=l2).params["weights"]
+    else:
+        given = X, np.ones((200, 1)), mean, np.linalg.norm(X, axis=0), l2
+        found = jax.jit(factor)(*(np.float32(each) for each in given))
+        weights = found.apply(((X - np.float32(mean)).T @ y)[:, None])[:, 0]
+    A = (np.float64(X) - mean) * np.array([counts, True])
+    exact = np.linalg.solve(A.T @ A + l2 * np.eye(2), A.T @ y)
+    np.testing.assert_allclose(weights, exact, rtol=1e-2)
+
+
 @pytest.mark.parametrize("condition", [1e2, 1e4, 1e5])
 def test_float32_solves_stay_accurate_where_the_normal_equations_do_not(rng, condition):
     X = of_condition(condition, rng, 60, 8).astype(np.float32)

@@ -263,7 +263,7 @@ def _judged(
         if left > 0:
             scale = max(scale, norm * height / left)
         is_near = bool(tolerance.is_small_gradient(norm, dtype.type(scale), np))
-        is_near &= bool(tolerance.allows(left, value, floor, np))
+        is_near &= bool(tolerance.allows(left, value, floor, np)) and bool(np.isfinite(value))
         rest = {"value": value, "gradient_norm": norm, "suboptimality": left, "scale": scale}
         return is_near, rest, evidence
 
@@ -282,6 +282,6 @@ def _judged(
         return end, numbers(Status.CONVERGED, evidence, 1, **rest)
     if falls > rest["suboptimality"]:
         rest, evidence = rest | {"suboptimality": falls}, Evidence.NEWTON_DECREMENT
-    is_far = end.size > float(limits.max) * float(limits.eps)
+    is_far = end.size > float(limits.max) * float(limits.eps) or not np.isfinite(rest["value"])
     lost = Status.DIVERGED if is_far else Status.STAGNATED
     return end, numbers(lost if limit > 1 else Status.MAX_ITERATIONS, evidence, 1, **rest)

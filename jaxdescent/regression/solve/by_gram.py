@@ -29,7 +29,8 @@ def factor_by_gram(
     """
     null = null_level(X.dtype, X.shape[1])
     squared = jnp.sum(weight * jnp.square(X - mean[None, :]), axis=0)
-    is_kept = jnp.sqrt(squared) > null * raw_length  # Other columns are constant but for rounding.
+    # Other columns are constant but for rounding, and have no penalty that counts beside it.
+    is_kept = jnp.sqrt(squared + jnp.maximum(jnp.min(l2), 0)) > null * raw_length
     squared = jnp.where(is_kept, squared, 0)
     # A negative penalty has no square root: it is added to the singular values instead.
     penalty = jnp.zeros((), l2.dtype) if l2.ndim else jnp.maximum(l2, 0)
@@ -44,7 +45,8 @@ def factor_by_gram(
     R, inverse = factors.triangle_by_gram(gram, length)
     length = jnp.where(length > 0, length, 1)
     in_lengths = R / length[None, :], length[:, None] * inverse
-    return triangular_factor(R, jnp.minimum(l2, 0), *in_lengths, length=length, mean=mean)
+    factor = triangular_factor(R, jnp.minimum(l2, 0), *in_lengths, length=length, mean=mean)
+    return factor.without(~is_kept)
 
 
 def turned_product(

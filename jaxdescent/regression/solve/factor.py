@@ -37,6 +37,12 @@ class InverseFactor(NamedTuple):
         rotated = self.gain * jnp.matmul(self.basis.T, columns, precision=HIGHEST)
         return jnp.matmul(self.basis, rotated, precision=HIGHEST)
 
+    def without(self, is_noise: jax.Array) -> InverseFactor:
+        """The factor that leaves the weights of these columns at zero: a small penalty alone would
+        make them as large as the penalty's inverse.
+        """
+        return self._replace(basis=jnp.where(is_noise[:, None], 0, self.basis))
+
 
 def null_level(dtype: Any, columns: int) -> float:
     """The largest singular value, relative to the norm, that rounding makes of a zero one.

@@ -67,7 +67,9 @@ def factorised(regression: StoredRegression, *, by_rows: bool) -> Inverse:
     l2, is_long = regression.l2, regression.digits == np.float64
     null, rank = null_level(regression.digits, min(rows, features)), regression.most_rank
     squares, moved = regression.squares, regression.total * np.square(regression.mean)
-    is_noise = squares <= null**2 * (squares + moved)
+    # The penalty's row below a column belongs to the column's length.
+    held = np.maximum(np.min(l2), 0)
+    is_noise = squares + held <= null**2 * (squares + moved)
     lengths = np.sqrt(np.where(is_noise, 0, squares))
     shown = rounding_of_terms(regression.digits)
     hides = bool(np.any(is_noise & (squares > shown**2 * (squares + moved))))
@@ -86,7 +88,8 @@ def factorised(regression: StoredRegression, *, by_rows: bool) -> Inverse:
         triangle, inverse = found
         whole = None if is_noise.any() else triangle * units
         gain, is_ill = np.ones((features, 1)), size > most
-        return Inverse(inverse / units[:, None], gain, whole, False, is_ill, None, 1.0, hides)
+        basis = inverse / np.where(is_noise, np.inf, units)[:, None]
+        return Inverse(basis, gain, whole, False, is_ill, None, 1.0, hides)
     if is_uneven(own, null, np) and l2[0] >= 0:
         units = np.where(is_noise, np.inf, units)
         most_rank = rank + features if l2[0] else rank

@@ -70,7 +70,7 @@ def orthogonal_factor(
     null = null_level(X.dtype, X.shape[1])
     R = jnp.linalg.qr(jnp.sqrt(weight) * (X - mean[None, :]), mode="r")
     length = jnp.sqrt(jnp.sum(jnp.square(R), axis=0))
-    is_noise = length <= null * raw_length
+    is_noise = jnp.hypot(length, jnp.sqrt(jnp.maximum(jnp.min(l2), 0))) <= null * raw_length
     length = jnp.where(is_noise, 1, length)
     R = jnp.where(is_noise[None, :], 0, R)
     if l2.ndim == 1:
@@ -81,7 +81,8 @@ def orthogonal_factor(
     scale = jnp.where(scale > 0, scale, 1)  # a column of zeros is null
     triangle, length = triangle / scale[None, :], length * scale
     inverse = solve_triangular(triangle, jnp.eye(mean.size, dtype=X.dtype))
-    return triangular_factor(R, l2, triangle, inverse, length=length, mean=mean)
+    factor = triangular_factor(R, l2, triangle, inverse, length=length, mean=mean)
+    return factor.without(is_noise)
 
 
 def refined(factor: InverseFactor, objective: Any, params: Params) -> Params:
