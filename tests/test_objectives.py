@@ -235,3 +235,10 @@ def test_a_product_with_a_dense_hessian_copies_nothing():
     shapes = (jax.ShapeDtypeStruct(shape, "float32") for shape in ((size, size), (size,)))
     analysis = jax.jit(product).lower(*shapes).compile().memory_analysis()
     assert analysis.temp_size_in_bytes < 4 * size * 10
+
+
+@pytest.mark.parametrize("weight", [1e-25, 1e25])
+def test_a_penalty_is_in_the_range_where_the_square_of_a_weight_is_not(weight):
+    X, params = jnp.zeros((1, 1)), {"weights": jnp.full(1, weight)}
+    regression = jd.LinearRegression(X, jnp.zeros(1), l2=1 / weight, intercept=False)
+    np.testing.assert_allclose(regression.value(params), weight / 2, rtol=1e-6)

@@ -287,7 +287,8 @@ class LinearModel(Objective):
     def _ridge(self, params: Params) -> jax.Array:
         """``l2/2 |w|^2``."""
         weights = params["weights"]
-        return 0.5 * precision.total(self._penalty(weights) * jnp.square(weights))
+        # A square of weights alone may be beyond the range.
+        return 0.5 * precision.total(self._penalty(weights) * weights * weights)
 
     def _pulled(self, params: Params, rows: jax.Array, columns: jax.Array) -> Params:
         """The gradient with respect to the params, or its change.
