@@ -135,3 +135,23 @@ def test_an_iteration_makes_two_passes_and_a_start_at_zeros_one(rng):
     at_zeros = 1  # the gradient, which sets the tolerance's scale
     assert count == 2 * int(again.iterations) + 2 + at_zeros
     np.testing.assert_allclose(again.params["weights"], result.params["weights"], atol=1e-4)
+
+
+UNITS = [jd.ConjugateGradient(each) for each in PRECONDITIONERS]
+UNITS += [jd.Gram(), jd.LSMR(jd.Nystrom(4))]
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("method", UNITS, ids=repr)
+def test_the_units_of_the_features_change_no_digit(method, rng):
+    """Where squares of the curvatures are beyond the range of float32."""
+    X, y = np.float32(rng.normal(size=(80, 6))), np.float32(rng.normal(size=80))
+    units = 1.0, 2.0**40, 2.0**-40
+    results = [
+        jd.minimize(jd.LinearRegression(X * np.float32(unit), y), method=method) for unit in units
+    ]
+    centred = np.float64(X) - np.mean(X, axis=0, dtype=float)
+    exact = np.linalg.lstsq(centred, y, rcond=None)[0]
+    for result, unit in zip(results, units, strict=True):
+        assert result.converged
+        np.testing.assert_allclose(result.params["weights"] * unit, exact, atol=1e-3)

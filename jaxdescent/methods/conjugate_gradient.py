@@ -104,6 +104,7 @@ class ConjugateGradient(KeepingProgress):
             direction=jax.tree.map(jnp.zeros_like, params),
             slope=jnp.ones((), dtype),
             first_norm=at["norm"].astype(dtype),
+            unit=_power_of_two(at["norm"].astype(dtype)),
             largest=jnp.zeros((), dtype),
             step=jnp.ones((), dtype),
             ritz=SmallestRitz.start((), dtype),
@@ -117,10 +118,15 @@ class ConjugateGradient(KeepingProgress):
     ) -> tuple[Params, _State, int, jax.Array]:
         assert is_start is False  # begun() evaluates
         gradient = own.gradient
-        preconditioned = gradient
+        preconditioned, unit = gradient, own.unit
         if own.factor is not None:
             hessian = shifted_hessian(objective, params)
             preconditioned = hessian.solve(own.factor.solve, gradient)
+            size = precision.norm(preconditioned).astype(unit.dtype)
+            unit = jnp.where(own.iteration == 0, _power_of_two(size), unit)
+        # In units of the first direction squares are in the range, whatever the units of the
+        # unknowns are. A power of two changes no digit.
+        preconditioned = jax.tree.map(lambda z: z / unit.astype(z.dtype), preconditioned)
         slope = precision.inner(gradient, preconditioned)
 
         # The first direction is the preconditioned gradient alone, and so is any direction that
@@ -168,20 +174,21 @@ class ConjugateGradient(KeepingProgress):
         at = _at(objective, params, image)
         norm = at["norm"]
         # One more row of the factor of the Lanczos process's tridiagonal matrix.
-        is_moved = step > 0
-        root = jnp.where(is_moved, jax.lax.rsqrt(jnp.where(is_moved, step, 1)), 0)
+        is_moved, alpha = step > 0, step / unit
+        root = jnp.where(is_moved, jax.lax.rsqrt(jnp.where(is_moved, alpha, 1)), 0)
         below = jnp.sqrt(ratio / jnp.where(own.step > 0, own.step, 1))
         ritz = own.ritz.after(root, jnp.where(own.step > 0, below, 0))
         # Only the next step computes g.z of the new gradient: until then g.z / |g|^2 is taken from
         # the last one.
         share = slope / jnp.where(own.norm > 0, own.norm, 1)
-        share = norm * (share / jnp.where(own.norm > 0, own.norm, 1))
+        share = norm * (share * (unit / jnp.where(own.norm > 0, own.norm, 1)))
         own = own._replace(
             **at,
             direction=direction,
+            unit=unit,
             slope=slope,
             largest=largest,
-            step=step,
+            step=alpha,
             ritz=ritz,
             height=ritz.height(norm, norm if own.factor is None else share),
             iteration=iteration,
@@ -210,14 +217,21 @@ class _State(NamedTuple):
     gradient: Params
     image: Any
     direction: Params
-    slope: jax.Array  # ``g.z`` of the last iteration
+    unit: jax.Array  # a power of two near the length of the first direction
+    slope: jax.Array  # ``g.z`` of the last iteration, over the unit
     first_norm: jax.Array  # the norm of the gradient at the start
     largest: jax.Array  # the largest curvature seen along a unit direction
-    step: jax.Array  # the length of the last step, in units of its direction
+    step: jax.Array  # the length of the last step, in units of its direction times the unit
     ritz: SmallestRitz
     height: jax.Array  # the value minus the minimum, by the smallest Ritz value
     iteration: jax.Array
     factor: Factor | None
+
+
+def _power_of_two(norm: jax.Array) -> jax.Array:
+    """The power of two nearest to a norm; one where there is none."""
+    power = jax.lax.reduce_precision(norm, jnp.finfo(norm.dtype).nexp, 0)
+    return jnp.where((power > 0) & (power < jnp.inf), power, 1)
 
 
 def _at(objective: Objective, params: Params, image: Any) -> dict[str, Any]:

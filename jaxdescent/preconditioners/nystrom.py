@@ -58,6 +58,10 @@ class Nystrom(Preconditioner):
         draw = randomness.normal((hessian.size, rank), randomness.fold(self.seed), hessian.dtype)
         test = jnp.linalg.qr(draw)[0]
         image = hessian.product(test)
+        # In units of the largest entry no square overflows, nor underflows where it counts.
+        peak = jnp.max(jnp.abs(image))
+        unit = jnp.where((peak > 0) & (peak < jnp.inf), peak, 1)
+        image, penalty = image / unit, hessian.shift / unit
         # A shift of the size of the products' rounding keeps the core positive definite; it is
         # subtracted again.
         shift = eps * jnp.linalg.norm(image)
@@ -73,9 +77,9 @@ class Nystrom(Preconditioner):
         values = jnp.maximum(jnp.square(singular) - shift, 0)
         # Where H has a lower rank, its null space must not dominate the rest, or rounding errors
         # accumulate there.
-        is_missing = values[-1] + jnp.min(hessian.shift) <= 32 * eps * values[0]
+        is_missing = values[-1] + jnp.min(penalty) <= 32 * eps * values[0]
         values = jnp.maximum(values, jnp.where(is_missing, eps**0.5 * values[0], 0))
-        shifted = values[:, None] + hessian.shift
+        shifted = values[:, None] + penalty
         last = shifted[-1:]
         is_positive = shifted > 0
         ratio = jnp.where(is_positive, last / jnp.where(is_positive, shifted, 1), 1)
