@@ -31,7 +31,6 @@ from jaxdescent.processes.ending import (
     ALONE,
     FOLLOWED,
     TOGETHER,
-    Silence,
     early_end,
     follow_early_end,
     has_ended,
@@ -127,7 +126,8 @@ def _tell_of(error: BaseException) -> None:
         _send("error", said)
     except OtherProcessFailed as other:
         # A program fails where a process that it needs numbers of has ended: that end is told.
-        if isinstance(error, jax.errors.JaxRuntimeError) and not isinstance(other, Silence):
+        others = set(_group.get()) - {jax.process_index()}
+        if isinstance(error, jax.errors.JaxRuntimeError) and any(map(early_end, others)):
             raise other from error
         # Else this process's own error must be raised.
     except KeyboardInterrupt as interrupt:

@@ -108,14 +108,10 @@ def leave_now(code: int, is_first: bool) -> NoReturn:
         os._exit(code)
 
 
-class Silence(OtherProcessFailed):
-    """Raised where nothing is known of another process, which has not answered for too long."""
-
-
-def has_waited(seconds: float) -> Silence:
+def has_waited(seconds: float) -> OtherProcessFailed:
     """The error of a process that has waited ``seconds``, and that leaves without the others."""
     leave_without_others(1, FOLLOWED)
-    return Silence(
+    return OtherProcessFailed(
         f"process {jax.process_index()} has waited {seconds:.0f} s for another one, which "
         "hangs, or does in a hook what takes longer: see the other processes, and allow more "
         "by patience=."
