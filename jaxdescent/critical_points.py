@@ -89,9 +89,9 @@ def critical_points(
       starts: params with one more leading axis on every leaf, over the starts.
       args: extra arguments of ``fun``.
       max_iterations: the most Newton steps from each start.
-      separation: points closer than ``separation * (X + |params|)``, plus four times the remaining
-        Newton step (which is long near degenerate points), count as one; here X is at most the
-        largest norm of a point. None stands for ``eps**(1/3)``.
+      separation: points closer than ``separation`` times the larger of their norms, plus four times
+        the remaining Newton step (which is long near degenerate points), count as one. None stands
+        for ``eps**(1/3)``.
 
     Returns:
       A list of :class:`CriticalPoint`, in the order of their values; empty if the starts reach
@@ -140,17 +140,17 @@ def critical_points(
     judged = {index: each for index, each in enumerate(all_judged) if each is not None}
     apart = precision.epsilon(starts) ** (1 / 3) if separation is None else separation
     norms = np.linalg.norm(gradients, axis=1)
-    # Far starts say nothing of the points' distances, but points are verified no closer than this.
-    far = max((float(np.linalg.norm(points[index])) for index in judged), default=size)
-    least, spread = 2 * math.sqrt(np.finfo(points.dtype).eps) * size, min(size, far)
+    # Points are verified no closer than this, and far starts say nothing else of distances.
+    least = 2 * math.sqrt(np.finfo(points.dtype).eps) * size
+    sizes = np.linalg.norm(points, axis=1)
     counts: dict[int, int] = {}
     for index in sorted(judged, key=lambda index: norms[index]):
         here = points[index]
         distance = {other: np.linalg.norm(here - points[other]) for other in counts}
-        reach = max(apart * (spread + np.linalg.norm(here)), least)
+        closest = min(counts, key=lambda other: distance[other], default=index)
+        reach = max(apart * max(sizes[index], sizes[closest]), least)
         reach += 4 * np.linalg.norm(steps[index])
-        closest = min(counts, key=lambda other: distance[other], default=None)
-        if closest is not None and distance[closest] <= reach:
+        if counts and distance[closest] <= reach:
             counts[closest] += 1
         else:
             counts[index] = 1

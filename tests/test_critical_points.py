@@ -135,6 +135,12 @@ def test_points_closer_than_the_separation_are_one():
     assert point.starts == 21
 
 
+def test_points_near_each_other_are_told_apart_beside_a_far_one():
+    points = points_of_quartic((1 / 4, -1001 / 3, 500, 0), np.linspace(-1500, 1500, 21))
+    assert [point.kind for point in points] == ["minimum", "minimum", "maximum"]
+    np.testing.assert_allclose([point.params for point in points], [1000, 0, 1], atol=1e-3)
+
+
 ONE_START = r"starts must have a leading axis over the starts .* x\[None\] for a single start"
 
 
