@@ -89,9 +89,9 @@ def critical_points(
       starts: params with one more leading axis on every leaf, over the starts.
       args: extra arguments of ``fun``.
       max_iterations: the most Newton steps from each start.
-      separation: points closer than ``separation`` times the larger of their norms, plus four times
-        the remaining Newton step (which is long near degenerate points), count as one. None stands
-        for ``eps**(1/3)``.
+      separation: points closer than ``separation`` times the largest of their norms and that of the
+        start nearest to zero, plus four times the remaining Newton step (which is long near
+        degenerate points), count as one. None stands for ``eps**(1/3)``.
 
     Returns:
       A list of :class:`CriticalPoint`, in the order of their values; empty if the starts reach
@@ -140,15 +140,16 @@ def critical_points(
     judged = {index: each for index, each in enumerate(all_judged) if each is not None}
     apart = precision.epsilon(starts) ** (1 / 3) if separation is None else separation
     norms = np.linalg.norm(gradients, axis=1)
-    # Points are verified no closer than this, and far starts say nothing else of distances.
-    least = 2 * math.sqrt(np.finfo(points.dtype).eps) * size
-    sizes = np.linalg.norm(points, axis=1)
+    # Points are verified no closer than the first. Rounding parts a degenerate one at zero by more,
+    # in units of which the nearest start says more than far ones do.
+    least = max(2 * math.sqrt(np.finfo(points.dtype).eps) * size, apart * min(sizes, default=1.0))
+    norms_of_points = np.linalg.norm(points, axis=1)
     counts: dict[int, int] = {}
     for index in sorted(judged, key=lambda index: norms[index]):
         here = points[index]
         distance = {other: np.linalg.norm(here - points[other]) for other in counts}
         closest = min(counts, key=lambda other: distance[other], default=index)
-        reach = max(apart * max(sizes[index], sizes[closest]), least)
+        reach = max(apart * np.max(norms_of_points[[index, closest]]), least)
         reach += 4 * np.linalg.norm(steps[index])
         if counts and distance[closest] <= reach:
             counts[closest] += 1

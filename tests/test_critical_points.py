@@ -141,6 +141,12 @@ def test_points_near_each_other_are_told_apart_beside_a_far_one():
     np.testing.assert_allclose([point.params for point in points], [1000, 0, 1], atol=1e-3)
 
 
+def test_a_degenerate_point_at_zero_that_rounding_spreads_is_one():
+    starts = np.random.default_rng(21).normal(size=21).astype(np.float32)
+    (point,) = jd.critical_points(lambda x: quartic(x + 1, 1, -4, 6, -4), starts)
+    assert abs(float(point.params)) < 1e-4
+
+
 ONE_START = r"starts must have a leading axis over the starts .* x\[None\] for a single start"
 
 
