@@ -57,10 +57,11 @@ FLAT_PARTS = 8
 """The exponents of two for the factors on a part of the params, and the most parts that are tried.
 """
 
-TAIL = 0.1
+TAIL = 0.18
 """The deviation of the value at the end of Newton's step from its expansion, in decrements, up to
-which a point that is no minimum is a saddle: near one it is as small as the step. Where steps lead
-to infinity, along an exponential or a power, alone or times another unknown, it is 0.2 to 0.33.
+which a point that is no minimum is a saddle: near one it is as small as the step, and a sixth where
+the value is a cubic alone. Where steps lead to infinity, along an exponential or a power, alone or
+times another unknown, it is 0.2 to 0.33, as it is near saddles of the fourth order.
 """
 
 FLAT = 1e-3
