@@ -24,7 +24,6 @@ from jax import lax
 from jaxdescent import placement
 from jaxdescent.calls import programs
 from jaxdescent.calls.problem import Problem, posed
-from jaxdescent.descent.at_once import MOST_MEMBERS
 from jaxdescent.descent.loop import Descent, descend
 from jaxdescent.descent.watch import Loop
 from jaxdescent.inputs import tracing
@@ -117,7 +116,7 @@ def minimize_batch(
         block = _looked_at_once(Descent(*first, jnp.int32(max_iterations), 1), start)
         over, flags = (_in_rounds, {"block": block}) if block > 1 else (_one_by_one, {})
         if first.method.solves_at_once(first.objective):
-            over, flags = _all_at_once if size <= MOST_MEMBERS else _by_blocks, {}
+            over, flags = _by_blocks, {}
         shares, twice = _shares(members, size)
         result = _joined(_each(over, common, shares, max_iterations, flags), twice)
     else:
@@ -241,20 +240,15 @@ def _in_rounds(common: Any, most: jax.Array, members: Any, *, block: int) -> Res
     return lax.map(result, (members, last))
 
 
-def _all_at_once(common: Any, most: jax.Array, members: Any) -> Result:
-    """As ``jax.vmap`` of ``minimize``: of few small regressions the host solves each."""
+def _by_blocks(common: Any, most: jax.Array, members: Any) -> Result:
+    """Blocks, each as by ``vmap`` of ``minimize``: few small regressions are solved by the host."""
 
     def solve(member: Any) -> Result:
         problem, params, starts_at_own = _posed(common[0], member, *common[1:])
         flags = {"check_every": 1, "history": 0, "starts_at_own": starts_at_own}
         return descend(params, problem, most, **flags)
 
-    return jax.vmap(solve)(members)
-
-
-def _by_blocks(common: Any, most: jax.Array, members: Any) -> Result:
-    each = jax.vmap(lambda member: _solve(common, most, member))
-    return loops.by_blocks(each, (members,), BLOCK)
+    return loops.by_blocks(jax.vmap(solve), (members,), BLOCK)
 
 
 def _solve(common: Any, most: jax.Array, member: Any) -> Result:

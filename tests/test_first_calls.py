@@ -172,6 +172,23 @@ def test_of_a_small_design_that_is_no_array_a_program_writes_out_the_entries(
         np.testing.assert_allclose(result.value, value, rtol=1e-6)
 
 
+@pytest.mark.usefixtures("one_cpu", "whole")
+def test_few_regressions_in_minimize_batch_are_solved_by_the_host(rng, monkeypatch):
+    solved, plain = [], at_once._computed
+
+    def counted(*given, **how):
+        solved.append(1)
+        return plain(*given, **how)
+
+    monkeypatch.setattr(at_once, "_computed", counted)
+    X, y = rng.normal(size=(30, 4)).astype(np.float32), rng.normal(size=30).astype(np.float32)
+    penalties = np.float32([0.1, 1, 10])
+    found = jd.minimize_batch(lambda l2: jd.LinearRegression(X, y, l2=l2), (penalties,))
+    assert len(solved) == 3
+    expected = [closed_form(X, y, each)[0] for each in penalties]
+    np.testing.assert_allclose(found.params["weights"], expected, rtol=1e-5, atol=1e-6)
+
+
 def test_a_repeated_call_compiles_nothing(caplog):
     start = jnp.float32([1, -2])
     assert jd.minimize(bowl, start).status == jd.Status.CONVERGED

@@ -69,8 +69,8 @@ class DerivativeMethod(LookingAhead):
     is wide), with up to 2^30 products in its Gram matrix and factors, 64 outputs, and half as many
     targets and weights as entries: NumPy solves in float64, and refines float64 data as above; the
     Gram matrix is computed by several cores. A sparse or categorical X in memory counts as large as
-    the array that it is written out to. A well-conditioned X takes up to three times as long as by
-    the compiled solve, which takes seconds to compile, and an ill-conditioned one less.
+    the array that it is written out to. A well-conditioned X takes longer than by the compiled
+    solve, which takes seconds to compile, and an ill-conditioned one less.
 
     On accelerators, and if rows lie on several devices, the R of an ill-conditioned X comes from
     Gram matrices (shifted Cholesky QR) instead of QR: it is as accurate, and no row leaves its
