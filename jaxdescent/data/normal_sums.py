@@ -16,6 +16,10 @@ CONSTANT = 64 * EPS
 SPANNED = 1e-6
 """A singular value that is smaller beside the largest is rounding."""
 
+HIDDEN = 64 * EPS
+"""An eigenvalue that is smaller beside the largest may be rounding: the singular values have lost
+half of their digits there."""
+
 
 class NormalSums(NamedTuple):
     """The sums that least squares needs of the rows, in float64 about the weighted means."""
@@ -63,6 +67,7 @@ class NormalSolution(NamedTuple):
     gain: Any  # (features, outputs or 1): the (pseudo-)inverse is ``basis diag(gain) basis'``
     diagonal: Any  # (features, outputs or 1), of the matrix
     is_negative: Any  # whether the matrix has a negative eigenvalue, so that there is no minimum
+    overlooks: Any  # whether the rounding of the sums may hide a direction of the matrix
 
 
 def normal_solution(sums: NormalSums, l2: np.ndarray) -> NormalSolution:
@@ -92,6 +97,10 @@ def normal_solution(sums: NormalSums, l2: np.ndarray) -> NormalSolution:
         weights = weights + basis @ (gain * (basis.T @ left))
     weights = _without(weights, basis[:, is_null.all(axis=1)])
     is_negative = sums.weight_total <= 0 or np.any(spectrum < -floor) or np.any(diagonal < 0)
+    # A sum about the mean may have the rounding of the sum about zero.
+    moved = sums.weight_total * np.square(sums.feature_mean)[:, None]
+    lost = 1 + np.max(moved / np.where(diagonal > 0, diagonal, np.inf), initial=0)
+    overlooks = np.min(spectrum, initial=np.inf) < HIDDEN * lost * np.max(spectrum, initial=0)
     return NormalSolution(
         weights,
         sums.feature_mean,
@@ -101,6 +110,7 @@ def normal_solution(sums: NormalSums, l2: np.ndarray) -> NormalSolution:
         gain,
         diagonal,
         is_negative,
+        overlooks,
     )
 
 

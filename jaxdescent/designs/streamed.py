@@ -208,7 +208,7 @@ class Streamed(ReadRows):
         if l2 is not None:
             l2 = jnp.asarray(l2)
             gain = n, max(l2.size, 1)
-            shapes = NormalSolution((n, k), (n,), (k,), (), (n, n), gain, gain, ())
+            shapes = NormalSolution((n, k), (n,), (k,), (), (n, n), gain, gain, (), ())
         like = type(shapes)(*(jax.ShapeDtypeStruct(shape, self.dtype) for shape in shapes))
         return self._asked(compute, like, (), row_weight, targets, l2)
 

@@ -132,6 +132,10 @@ class SumsSolver:
         solution = design.normal_sums(*given, intercept=regression.intercept)
         return None if solution is None else cls(solution)
 
+    @property
+    def overlooks(self) -> jax.Array:
+        return self.solution.overlooks > 0
+
     def solve(self, objective: Any, params: Params, gradient: Params) -> tuple[Params, jax.Array]:
         """The minimum, and whether the curvature is negative in some direction."""
         own = self.solution
