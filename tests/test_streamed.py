@@ -360,7 +360,7 @@ def test_only_a_solve_that_rounding_may_have_spoilt_is_looked_at(rng, monkeypatc
         raise AssertionError("a look is compiled")
 
     monkeypatch.setattr(Refutable, "looked_at", looked_at)
-    X, y = rng.normal(size=(200, 3)) + [0, 1, 100], rng.normal(size=200)
+    X, y = rng.normal([0, 1, 100], size=(200, 3)), rng.normal(size=200)
 
     def solve():
         S = jd.Streamed({"X": X, "y": y}, exclude=["y"], dtype=jnp.float32)
