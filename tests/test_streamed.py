@@ -28,6 +28,7 @@ from jaxdescent.data import (
 )
 from jaxdescent.descent.refutation import Refutable
 from jaxdescent.machine import Machine
+from jaxdescent.regression.solve.normal_equations import SumsSolver
 from tests.commands import printed
 from tests.files import zeros_below
 from tests.references import assert_is_matrix, closed_form
@@ -372,6 +373,27 @@ def test_only_a_solve_that_rounding_may_have_spoilt_is_looked_at(rng, monkeypatc
     X[:, 1] = X[:, 0]
     with pytest.raises(AssertionError, match="a look is compiled"):
         solve()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "overlooks", "is_exact"),
+    [(jnp.float32, 0.0, True), (jnp.float32, 1.0, False), (jnp.float64, 0.0, False)],
+)
+def test_only_sums_that_are_more_exact_than_a_gradient_are_no_gradient_asked(
+    dtype, overlooks, is_exact, rng, x64
+):
+    S = jd.Streamed(
+        {"X": rng.normal(size=(60, 3)), "y": rng.normal(size=60)}, exclude=["y"], dtype=dtype
+    )
+    regression = jd.LinearRegression(S, S.column("y"))
+    solver = SumsSolver.of(regression)
+    solver = SumsSolver(solver.solution._replace(overlooks=jnp.asarray(overlooks, dtype)))
+    gradient = jax.tree.map(jnp.ones_like, params := regression.start())
+    said, _ = solver.height(regression, params, gradient, jnp.array(True))
+    by_gradient, _ = solver.height(regression, params, gradient, jnp.array(False))
+    assert by_gradient > 0
+    assert said == (0 if is_exact else by_gradient)
+    assert bool(solver.overlooks) != is_exact
 
 
 class TestNormalEquations:

@@ -117,8 +117,9 @@ class GramSolver:
 class SumsSolver:
     """``(X'SX + l2 I) w = X'S y`` of centred columns, summed and solved in float64.
 
-    The solution is rounded to the dtype of the weights once. It is more accurate than a gradient in
-    that dtype, so that there is nothing to refine.
+    The solution is rounded to the dtype of the weights once. In float32 it is more accurate than a
+    gradient, so that there is nothing to refine, unless the rounding of the sums may hide a
+    direction.
     """
 
     solution: NormalSolution
@@ -134,7 +135,9 @@ class SumsSolver:
 
     @property
     def overlooks(self) -> jax.Array:
-        return self.solution.overlooks > 0
+        own = self.solution
+        is_long = own.weights.dtype == jnp.float64  # whose half the sums' rounding takes
+        return jnp.array(True) if is_long else own.overlooks > 0
 
     def solve(self, objective: Any, params: Params, gradient: Params) -> tuple[Params, jax.Array]:
         """The minimum, and whether the curvature is negative in some direction."""
@@ -148,7 +151,8 @@ class SumsSolver:
         """How far the value is above the minimum, and the largest curvature of a column."""
         own, at = self.solution, (objective, params, gradient)
         factor = InverseFactor(own.basis, own.gain, own.feature_mean, jnp.array(False))
-        return height_by_factor(factor, own.diagonal, own.weight_total, at, is_exact=is_solution)
+        is_exact = is_solution & ~self.overlooks
+        return height_by_factor(factor, own.diagonal, own.weight_total, at, is_exact=is_exact)
 
 
 def _solved(solver: GramSolver, objective: Any, params: Params, gradient: Params) -> Params:
