@@ -6,6 +6,7 @@ import gzip
 import json
 import pathlib
 import threading
+from fractions import Fraction
 from typing import ClassVar
 
 import jax
@@ -396,12 +397,29 @@ def test_only_sums_that_are_more_exact_than_a_gradient_are_no_gradient_asked(
     assert bool(solver.overlooks) != is_exact
 
 
+@pytest.mark.parametrize("near", [0, 1e-6, 1e-8, 1e-10])
+def test_float64_rows_show_what_their_sums_have_lost(near, rng, x64):
+    X, hidden = rng.normal(size=(300, 4)), rng.normal(size=300)
+    X[:, 3] = X[:, 0] + near * hidden
+    y = X @ np.ones(4) + hidden + rng.normal(size=300)
+    S = jd.Streamed({"X": X, "y": y}, exclude=["y"], dtype=jnp.float64)
+    result = jd.minimize(jd.LinearRegression(S, S.column("y")), method=jd.DerivativeMethod())
+    apart = X - X[:, :1] * [0, 0, 0, 1]  # the difference of two nearly equal numbers is exact
+    least = closed_form(apart / [1, 1, 1, near or 1], y)[2]
+    w, b = (np.asarray(result.params[name]).astype(object) for name in ("weights", "intercept"))
+    exactly = np.vectorize(Fraction)
+    residual = exactly(y) - exactly(X) @ exactly(w) - Fraction(b.item())
+    assert status(result) == "CONVERGED"
+    np.testing.assert_allclose(float(residual @ residual / 2), least, rtol=1e-10)
+
+
 class TestNormalEquations:
     def sums(self, X, y, intercept=True):
         Y = y.reshape(len(y), -1)
         mean, target = (X.mean(axis=0), Y.mean(axis=0)) if intercept else (0 * X[0], 0 * Y[0])
         Z, T = X - mean, Y - target
-        return NormalSums(Z.T @ Z, Z.T @ T, np.sum(T**2), mean, target, float(len(y)))
+        gram = Z.T @ Z
+        return NormalSums(gram, Z.T @ T, np.sum(T**2), mean, target, float(len(y)), np.diag(gram))
 
     @pytest.mark.parametrize("intercept", [True, False])
     def test_sums_are_those_of_all_rows(self, intercept, rng):
@@ -412,8 +430,9 @@ class TestNormalEquations:
         y = table["y"].astype("f").astype(float)
         got = stream.normal_sums(None, y.astype("f")[:, None], intercept=intercept)
         expected = self.sums(written_out(table), y, intercept)
-        for one, right in zip(got, expected, strict=True):
+        for one, right in zip(got[:-1], expected[:-1], strict=True):
             np.testing.assert_allclose(one, right, rtol=1e-9, atol=1e-6)
+        assert np.all(got.summed >= np.diagonal(got.gram))
 
     def test_the_weights_of_least_norm(self, rng):
         X = rng.normal(size=(50, 3)) * [1, 100, 0.01]
@@ -443,8 +462,40 @@ class TestNormalEquations:
             (far, 1e5, True),
             (X, 1e5, False),
         ):
-            sums = self.sums(given, y)._replace(feature_mean=np.full(4, float(mean)))
+            sums = self.sums(given, y)
+            sums = sums._replace(summed=sums.summed + len(y) * mean**2)
             assert normal_solution(sums, np.zeros(())).overlooks == overlooks
+
+    @pytest.mark.parametrize("weighted", [False, True])
+    def test_products_of_directions_are_exact_where_those_of_columns_have_cancelled(
+        self, weighted, rng, x64
+    ):
+        X, moved = rng.normal(size=(300, 3)), rng.normal(size=(300, 2))
+        X = np.concatenate([X + 1e3, X[:, :2] + 1e3 + 1e-9 * moved], axis=1)
+        weight = rng.uniform(0.5, 2, 300) if weighted else None
+        stream = jd.Streamed({"X": X}, dtype=jnp.float64).stream
+        V = np.zeros((5, 2))
+        V[[0, 1], [0, 1]], V[[3, 4], [0, 1]] = 1, -1
+        share = np.ones(300) if weight is None else weight
+        T = (X[:, :2] - X[:, 3:]).astype(np.longdouble)
+        T = T - np.average(T, axis=0, weights=share)
+        got = stream.gram_of(V, weight, np.average(X, axis=0, weights=weight))
+        assert np.max(np.abs(got)) < 1e-14
+        np.testing.assert_allclose(got, (T.T @ (share[:, None] * T)).astype(float), rtol=1e-6)
+
+    def test_directions_that_sums_lose_have_the_curvatures_of_the_rows(self, rng):
+        X = rng.normal(size=(60, 4))
+        near = np.concatenate([X, X[:, :1] + 1e-10 * rng.normal(size=(60, 1))], axis=1)
+        Z, y = near - near.mean(axis=0), rng.normal(size=60)
+        got = normal_solution(self.sums(near, y), np.zeros(()), lambda V: (Z @ V).T @ (Z @ V))
+        assert got.overlooks
+        inverse = got.basis @ (got.gain * got.basis.T)
+        expected = np.linalg.pinv(Z, rcond=1e-14)
+        np.testing.assert_allclose(inverse, expected @ expected.T, rtol=1e-4)
+        # The sums alone show none of it.
+        alone = normal_solution(self.sums(near, y), np.zeros(()))
+        assert np.min(alone.gain) == 0 < np.min(got.gain)
+        np.testing.assert_allclose(got.weights, alone.weights)
 
     def test_a_penalty_for_each_output(self, rng):
         X, Y = rng.normal(size=(40, 4)), rng.normal(size=(40, 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,9 +17,12 @@ CONSTANT = 64 * EPS
 SPANNED = 1e-6
 """A singular value that is smaller beside the largest is rounding."""
 
-HIDDEN = 64 * EPS
-"""An eigenvalue that is smaller beside the largest may be rounding: the singular values have lost
-half of their digits there."""
+NULL = 32 * EPS
+"""A singular value of rows in float64 that is at most this part of the largest is rounding."""
+
+HIDDEN, ROUGH = 64 * EPS, 2**20 * EPS
+"""An eigenvalue that is smaller beside the largest may be rounding, or may have too few digits for
+a solution in float64: the sums have lost half of those of the singular values there."""
 
 
 class NormalSums(NamedTuple):
@@ -30,6 +34,7 @@ class NormalSums(NamedTuple):
     feature_mean: Any  # (features,); zeros without an intercept
     target_mean: Any  # (outputs,); zeros without an intercept
     weight_total: Any  # the sum of the weights
+    summed: Any = None  # (features,): the squares before centring, whose rounding remains
 
     @classmethod
     def of(
@@ -53,7 +58,7 @@ class NormalSums(NamedTuple):
             rounding = weight * np.square(4 * EPS * mean[:n])
             still = gram.diagonal() <= np.maximum(CONSTANT * total.diagonal()[:n], rounding)
             gram[still] = gram[:, still] = cross[still] = 0
-        return cls(gram, cross, squares, mean[:n], mean[n:], weight)
+        return cls(gram, cross, squares, mean[:n], mean[n:], weight, total.diagonal()[:n])
 
 
 class NormalSolution(NamedTuple):
@@ -70,11 +75,20 @@ class NormalSolution(NamedTuple):
     overlooks: Any  # whether the rounding of the sums may hide a direction of the matrix
 
 
-def normal_solution(sums: NormalSums, l2: np.ndarray) -> NormalSolution:
+def normal_solution(
+    sums: NormalSums, l2: np.ndarray, gram_of: Callable[[np.ndarray], np.ndarray] | None = None
+) -> NormalSolution:
     """The solution of ``(gram + l2 I) w = cross``, for one penalty, () or one for each output.
 
     For one penalty the columns are scaled to one length before the spectrum is computed. The
     solution is refined once.
+
+    Args:
+      sums: of the rows.
+      l2: the penalties.
+      gram_of: the sums of squares and products of ``(X - x_bar) V`` from the rows, for some V,
+        (features, k). They show the curvatures along directions that the sums have lost, which the
+        weights have no part of; None if the rows have no more digits than the sums.
     """
     penalty = np.atleast_1d(np.asarray(l2, np.float64))[None, :]
     diagonal = np.diagonal(sums.gram)[:, None] + penalty
@@ -88,7 +102,8 @@ def normal_solution(sums: NormalSums, l2: np.ndarray) -> NormalSolution:
     matrix = sums.gram + inside * np.eye(len(scale))
     eigenvalues, vectors = np.linalg.eigh(scale[:, None] * matrix * scale[None, :])
     basis, spectrum = scale[:, None] * vectors, eigenvalues[:, None] + shift
-    floor = len(scale) * EPS * max(np.max(np.abs(eigenvalues)), np.max(np.abs(shift)))
+    largest = max(np.max(np.abs(eigenvalues)), np.max(np.abs(shift)))
+    floor = len(scale) * EPS * largest
     is_null = np.abs(spectrum) <= floor
     gain = np.where(is_null, 0, 1 / np.where(is_null, 1, spectrum))
     weights = np.zeros(sums.cross.shape)
@@ -96,11 +111,19 @@ def normal_solution(sums: NormalSums, l2: np.ndarray) -> NormalSolution:
         left = sums.cross - sums.gram @ weights - penalty * weights
         weights = weights + basis @ (gain * (basis.T @ left))
     weights = _without(weights, basis[:, is_null.all(axis=1)])
+    summed = np.broadcast_to(sums.summed[:, None], diagonal.shape)
+    growth = 1 + np.max(summed / np.where(diagonal > 0, diagonal, np.inf), initial=0)
+    hidden = (HIDDEN if gram_of is None else ROUGH) * growth * np.max(spectrum, initial=0)
+    lost = np.flatnonzero(np.min(spectrum, axis=1, initial=np.inf) < hidden)
+    if gram_of is not None and lost.size:
+        is_constant = np.diagonal(sums.gram) == 0
+        own = np.where(is_constant[:, None], 0, basis[:, lost])
+        curvatures, turn = np.linalg.eigh(gram_of(own) + inside * own.T @ own)
+        basis[:, lost] = basis[:, lost] @ turn
+        spectrum[lost] = own = curvatures[:, None] + shift
+        is_there = np.abs(own) > NULL**2 * largest
+        gain[lost] = np.where(is_there, 1 / np.where(is_there, own, 1), 0)
     is_negative = sums.weight_total <= 0 or np.any(spectrum < -floor) or np.any(diagonal < 0)
-    # A sum about the mean may have the rounding of the sum about zero.
-    moved = sums.weight_total * np.square(sums.feature_mean)[:, None]
-    lost = 1 + np.max(moved / np.where(diagonal > 0, diagonal, np.inf), initial=0)
-    overlooks = np.min(spectrum, initial=np.inf) < HIDDEN * lost * np.max(spectrum, initial=0)
     return NormalSolution(
         weights,
         sums.feature_mean,
@@ -110,7 +133,7 @@ def normal_solution(sums: NormalSums, l2: np.ndarray) -> NormalSolution:
         gain,
         diagonal,
         is_negative,
-        overlooks,
+        lost.size > 0,
     )
 
 

@@ -170,6 +170,21 @@ class RowStream(ChunkReader):
         mirror(total)
         return NormalSums.of(total, shift, self.features, intercept=intercept)
 
+    def gram_of(
+        self, directions: np.ndarray, weight: np.ndarray | None, center: np.ndarray
+    ) -> np.ndarray:
+        """``V'(X - 1 center')' S (X - 1 center') V``, (k, k) in float64, for directions V of
+        (features, k), less the product of the means that the center's rounding leaves.
+        """
+        side = directions.shape[1]
+        total = np.zeros((side + 1, side + 1))
+        for chunk in self.all_chunks():
+            image = np.ones((chunk.rows, side + 1))
+            chunk.multiply(directions, center, image[:, :side])
+            total += image.T @ (chunk.own(weight)[:, None] * image)
+        sums, whole = total[:side, side], total[side, side]
+        return total[:side, :side] - (np.outer(sums, sums) / whole if center.any() else 0)
+
     def rows_at(self, index: np.ndarray) -> np.ndarray:
         """Rows by number, (indices, features), and zeros for numbers that no row has; rows after
         the last of them are not read.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -202,9 +203,14 @@ class Streamed(ReadRows):
 
         def compute(stream: RowStream, _: int, weight: Any, targets: Any, l2: Any) -> Any:
             sums = stream.normal_sums(weight, targets, intercept=intercept)
-            return sums if l2 is None else normal_solution(sums, l2)
+            if l2 is None:
+                return sums
+            how = {"weight": weight, "center": sums.feature_mean}
+            gram_of = functools.partial(stream.gram_of, **how)
+            is_long = self.dtype == jnp.float64
+            return normal_solution(sums, l2, gram_of if is_long else None)
 
-        shapes: Any = NormalSums((n, n), (n, k), (), (n,), (k,), ())
+        shapes: Any = NormalSums((n, n), (n, k), (), (n,), (k,), (), (n,))
         if l2 is not None:
             l2 = jnp.asarray(l2)
             gain = n, max(l2.size, 1)

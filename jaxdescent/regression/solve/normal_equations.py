@@ -119,7 +119,7 @@ class SumsSolver:
 
     The solution is rounded to the dtype of the weights once. In float32 it is more accurate than a
     gradient, so that there is nothing to refine, unless the rounding of the sums may hide a
-    direction.
+    direction. In float64 each step takes a gradient of the rows then.
     """
 
     solution: NormalSolution
@@ -143,16 +143,30 @@ class SumsSolver:
         """The minimum, and whether the curvature is negative in some direction."""
         own = self.solution
         new = with_intercept(own.weights, own.feature_mean, own.target_mean, params)
+        if own.weights.dtype == jnp.float64:
+            # Where the sums have lost digits, those of the rows are in the gradient.
+            may_hide, refined = own.overlooks > 0, _corrected(self, objective, params, gradient)
+            new = jax.tree.map(lambda a, b: jnp.where(may_hide, a, b), refined, new)
         return new, own.is_negative > 0
+
+    @property
+    def factor(self) -> InverseFactor:
+        """The inverse of the normal matrix."""
+        own = self.solution
+        return InverseFactor(own.basis, own.gain, own.feature_mean, jnp.array(False))
+
+    @property
+    def weight_total(self) -> jax.Array:
+        """The sum of the row weights."""
+        return self.solution.weight_total
 
     def height(
         self, objective: Any, params: Params, gradient: Params, is_solution: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """How far the value is above the minimum, and the largest curvature of a column."""
         own, at = self.solution, (objective, params, gradient)
-        factor = InverseFactor(own.basis, own.gain, own.feature_mean, jnp.array(False))
         is_exact = is_solution & ~self.overlooks
-        return height_by_factor(factor, own.diagonal, own.weight_total, at, is_exact=is_exact)
+        return height_by_factor(self.factor, own.diagonal, own.weight_total, at, is_exact=is_exact)
 
 
 def _solved(solver: GramSolver, objective: Any, params: Params, gradient: Params) -> Params:
@@ -165,7 +179,9 @@ def _solved(solver: GramSolver, objective: Any, params: Params, gradient: Params
     return lax.cond(is_rough, again, lambda *at: at[-1], solver, objective, solution)
 
 
-def _corrected(solver: GramSolver, objective: Any, params: Params, gradient: Params) -> Params:
+def _corrected(
+    solver: GramSolver | SumsSolver, objective: Any, params: Params, gradient: Params
+) -> Params:
     weights = params["weights"]
     slope, _ = centred_slope(solver.factor.feature_mean, objective, gradient)
     mean = solver.factor.feature_mean
