@@ -18,7 +18,7 @@ from jax.core import Tracer
 
 from jaxdescent import placement, processes
 from jaxdescent.calls import programs, repeated
-from jaxdescent.calls.problem import Problem, check_params, is_small, posed
+from jaxdescent.calls.problem import Problem, check_params, is_small, known_of_descent, posed
 from jaxdescent.cost import ALLOWED_ITERATIONS
 from jaxdescent.descent import at_once
 from jaxdescent.descent.claims import (
@@ -172,7 +172,8 @@ def minimize(
         first = whole.method.first_stage() if flags["check_every"] == 1 else whole.method
         staged = whole._replace(method=first)
         inputs_of_stage = start, staged, most
-        program = programs.compiled(descend_to_claim, inputs_of_stage, donate=donated, **flags)
+        of_program = {"donate": donated, "known": known_of_descent(inputs_of_stage)}
+        program = programs.compiled(descend_to_claim, inputs_of_stage, **of_program, **flags)
         compile_with_look(program, *inputs_of_stage)
         result = settled(program, program(*inputs_of_stage), staged, limit, flags)
     else:

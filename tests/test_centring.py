@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 import jaxdescent as jd
 from benchmarks.studies.passes import Counted, passes
-from jaxdescent.designs import Center, Dense
+from jaxdescent.calls import problem
+from jaxdescent.designs import Center, Dense, as_design
+from jaxdescent.designs.center import is_far_on_host
 from jaxdescent.objectives.elimination import Means
 from jaxdescent.regression.gram_form import GramForm
 from jaxdescent.status import Status
@@ -221,6 +223,37 @@ def test_nothing_but_constant_columns_is_far_from_zero():
     X = jnp.full((50, 2), 3.0)
     assert Center.of(Dense.from_array(X), None).is_far
     assert not Center.of(Dense.from_array(0 * X), None).is_far
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_rows_in_memory_tell_the_host_what_they_tell_a_program(dtype, rng):
+    for _ in range(30):
+        rows, features = rng.integers(1, 300), rng.integers(1, 9)
+        X = rng.normal(size=(rows, features)) + rng.choice([0, 1, 3, 100, 1000], features)
+        X[:, rng.integers(features)] *= rng.choice([0, 1])
+        weight = jnp.asarray(rng.choice([0, 1, 2], rows), jnp.float32)
+        for own in (None, weight) if jnp.sum(weight) > 0 else (None,):
+            design = Dense.from_array(jnp.asarray(X, dtype))
+            expected = bool(Center.of(design, own).is_far)
+            if own is None or rows <= 64:  # another sample of few weights may decide otherwise
+                assert is_far_on_host(design, own) == expected
+    assert is_far_on_host(as_design(jd.Categorical(np.zeros(5, int), 2)), None) is None
+
+
+@pytest.mark.core
+def test_data_that_lie_elsewhere_have_a_program_of_their_own(rng, monkeypatch):
+    """Whose products subtract the means before or after, as the data ask for; again as well."""
+    said, ask = [], problem.is_far_on_host
+    monkeypatch.setattr(problem, "is_far_on_host", lambda *of: said.append(ask(*of)) or said[-1])
+    X, y = data(rng, 0.0, rows=40_000)
+    for shift in (0, 0, 3e3, 3e3, 0):
+        moved = X + np.float32(shift)
+        objective = jd.LinearRegression(jnp.asarray(moved), jnp.asarray(y))
+        result = jd.minimize(objective, method=jd.LSMR())
+        assert error(result, closed_form(moved, y)[0]) < 1e-3
+    # A repeated call whose data lie elsewhere is asked about twice: it is a new call then.
+    assert said == [False, False, True, True, True, False, False]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,10 @@ import optax
 from jaxdescent import placement, processes
 from jaxdescent.cost import default_plan
 from jaxdescent.cost.structure import tree_bytes
+from jaxdescent.designs import as_design
+from jaxdescent.designs.center import is_far_on_host
 from jaxdescent.inputs.trees import check_tree
+from jaxdescent.kernels.platform import Known, known_of
 from jaxdescent.machine import memory
 from jaxdescent.methods import Method, as_method
 from jaxdescent.numerics import precision
@@ -105,6 +108,19 @@ def checked(objective: Objective, params: Params) -> tuple[Objective, Params]:
     objective.check_params(params)
     placement.check_one_placement({"params": params, "objective": objective})
     return objective, params
+
+
+def known_of_descent(inputs: tuple[Params, Problem, Any]) -> Known | None:
+    """The known facts about the inputs of a descent; of a regression on one CPU also whether its
+    features lie far from zero, which decides between two forms of each product.
+    """
+    known, regression = known_of(inputs), inputs[1].objective.linear_regression
+    if known is None or known.is_small or not (known.platform == "cpu" and known.is_whole):
+        return known
+    if regression is None or not regression.intercept:
+        return known
+    is_far = is_far_on_host(as_design(regression.X), regression.sample_weight)
+    return known._replace(is_far=is_far)
 
 
 def is_small(objective: Objective, params: Params) -> bool:

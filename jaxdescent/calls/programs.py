@@ -85,12 +85,15 @@ class Program:
         :func:`compiled`.
 
         It is found by the inputs' structure alone, because the devices of its arrays follow from
-        this program.
+        this program, as do the other facts about them.
         """
         key = function, jax.tree.structure(inputs)
         program = self.next.get(key)
         if program is None:
-            program = self.next[key] = compiled(function, inputs, **flags)
+            known, own = known_of(inputs), self.key[-1]
+            if known is not None and isinstance(own, Known):
+                known = known._replace(is_far=own.is_far)
+            program = self.next[key] = compiled(function, inputs, known=known, **flags)
         return program
 
     def __call__(self, *inputs: Any) -> Any:

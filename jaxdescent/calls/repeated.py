@@ -17,7 +17,9 @@ import numpy as np
 
 from jaxdescent import placement
 from jaxdescent.calls import programs
+from jaxdescent.calls.problem import known_of_descent
 from jaxdescent.inputs.arrays import as_array
+from jaxdescent.kernels.platform import Known
 from jaxdescent.objectives import Objective
 
 
@@ -98,9 +100,13 @@ def run(call: Call) -> tuple[programs.Program, Any, Any, Any, dict[str, Any]] | 
     inputs = known.inputs.copy()
     for place, leaf in zip(known.places, call.data, strict=True):
         inputs[place] = leaf
-    program = programs.kept(known.program)
-    _, structure, _, flags, _ = known.program
-    problem, limit = jax.tree.unflatten(structure, inputs)[1:]
+    _, structure, _, flags, facts = known.program
+    whole = jax.tree.unflatten(structure, inputs)
+    if isinstance(facts, Known) and facts.is_far is not None:
+        now = known_of_descent(whole)
+        if now is None or now.is_far != facts.is_far:
+            return None  # these data need another program
+    program, (_, problem, limit) = programs.kept(known.program), whole
     return program, program.of_leaves(*inputs), problem, limit, dict(flags)
 
 

@@ -4,7 +4,7 @@ after a product would cancel.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jax import lax
 from jaxdescent.designs.protocol import Design, columns_of
 from jaxdescent.kernels import loops
 from jaxdescent.kernels.branches import of_any
+from jaxdescent.kernels.platform import compiled_for
 
 SAMPLED_ROWS, SAMPLED_ENTRIES = 64, 1 << 13
 """The spread of the columns is estimated from SAMPLED_ROWS rows, to about a third. A wide X is
@@ -63,13 +64,39 @@ def _near(design: Design, mean: jax.Array, share: jax.Array) -> Center:
         assert centred is not None
         return mean + centred.transposed_product(share)
 
-    # In a small X the means are subtracted from the entries in any case: a second form of each
-    # product would take longer to compile than it could save.
-    if loops.are_few(design):
-        return Center(corrected(design, mean, share), jnp.array(True))
+    known = known_to_be_far(design)
+    if known is not None:
+        return Center(corrected(design, mean, share) if known else mean, jnp.array(known))
     is_far = of_any(_is_far(design, mean, share))
     mean = lax.cond(is_far, corrected, lambda _, mean, __: mean, design, mean, share)
     return Center(mean, is_far)
+
+
+def known_to_be_far(design: Design) -> bool | None:
+    """Whether means are subtracted from the entries of X, in the program that is traced; None if
+    the program must decide that, by its data.
+
+    A second form of each product would take long to compile. In a small X the means are subtracted
+    from the entries in any case.
+    """
+    if loops.are_few(design):
+        return True
+    known = compiled_for.value
+    return None if known is None else known.is_far
+
+
+def is_far_on_host(design: Design, row_weight: jax.Array | None) -> bool | None:
+    """Whether the means are far from zero, by some rows of an X that is in memory; None for other
+    designs.
+    """
+    if not design.is_stored or len(leaves := jax.tree.leaves(design)) != 1:
+        return None
+    index = sample_index(design, _sampled(design))
+    rows = np.asarray(leaves[0])[index].astype(design.dtype)
+    own = np.ones(index.size) if row_weight is None else np.asarray(row_weight)[index]
+    own = _shares_of(own.astype(rows.dtype), np)
+    with np.errstate(all="ignore"):
+        return bool(_is_far_in(rows, own @ rows, own, np))
 
 
 def shares(design: Design, row_weight: jax.Array | None) -> jax.Array:
@@ -89,23 +116,35 @@ def sample_index(design: Design, count: int) -> np.ndarray:
     return np.linspace(0, last, min(rows, count), dtype=np.int64).astype(np.int32)
 
 
-def _is_far(design: Design, mean: jax.Array, share: jax.Array) -> jax.Array:
-    """Whether ``eps |mean|`` exceeds a sixteenth of the default tolerance ``eps**(2/3)`` times the
-    spread, for any column.
+def _sampled(design: Design) -> int:
+    """The most rows of a sample."""
+    return min(SAMPLED_ROWS, max(SAMPLED_ENTRIES // design.shape[1], 4))
 
-    The spread is that of a sample of rows around the mean of all rows. A column that does not vary
-    contributes only rounding to the products, which must be small compared with the other columns:
-    its mean is compared with the largest spread, or with zero if no column varies.
-    """
-    most = max(SAMPLED_ENTRIES // design.shape[1], 4)
-    index = jnp.asarray(sample_index(design, min(SAMPLED_ROWS, most)))
+
+def _shares_of(weight: Any, xp: Any) -> Any:
+    """The share of each row of a sample; equal ones if no weight is positive."""
+    total = xp.sum(weight)
+    return xp.where(total > 0, weight / xp.where(total > 0, total, 1), 1 / weight.size)
+
+
+def _is_far(design: Design, mean: jax.Array, share: jax.Array) -> jax.Array:
+    """:func:`_is_far_in` a sample of rows around the mean of all rows."""
+    index = jnp.asarray(sample_index(design, _sampled(design)))
     rows = design.rows_at(index)
     assert rows is not None  # A design that can subtract a center can read its rows.
-    own = jnp.take(share, index)
-    total = jnp.sum(own)
-    own = jnp.where(total > 0, own / jnp.where(total > 0, total, 1), 1 / index.size)
-    spread = jnp.sqrt(jnp.sum(own[:, None] * jnp.square(rows - mean[None, :]), axis=0))
+    return _is_far_in(rows, mean, _shares_of(jnp.take(share, index), jnp), jnp)
+
+
+def _is_far_in(rows: Any, mean: Any, share: Any, xp: Any) -> Any:
+    """Whether ``eps |mean|`` exceeds a sixteenth of the default tolerance ``eps**(2/3)`` times the
+    spread of these rows, for any column.
+
+    A column that does not vary contributes only rounding to the products, which must be small
+    compared with the other columns: its mean is compared with the largest spread, or with zero if
+    no column varies.
+    """
+    spread = xp.sqrt(xp.sum(share[:, None] * xp.square(rows - mean[None, :]), axis=0))
     eps = float(jnp.finfo(mean.dtype).eps)
-    varies = spread > 16 * eps * jnp.abs(mean)
-    spread = jnp.where(varies, spread, jnp.max(jnp.where(varies, spread, 0)))
-    return jnp.any(16 * eps ** (1 / 3) * jnp.abs(mean) > spread)
+    varies = spread > 16 * eps * xp.abs(mean)
+    spread = xp.where(varies, spread, xp.max(xp.where(varies, spread, 0)))
+    return xp.any(16 * eps ** (1 / 3) * xp.abs(mean) > spread)

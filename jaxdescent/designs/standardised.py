@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent.designs.center import Center
+from jaxdescent.designs.center import Center, known_to_be_far
 from jaxdescent.designs.protocol import Design, Reading, RowFunction, columns_of, sum_of_centers
-from jaxdescent.kernels import loops
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.kernels.platform import kept_apart
 from jaxdescent.kernels.products import outer
@@ -204,8 +203,9 @@ class Standardised(Design):
         def on_entries(design: Design, *operands: Any) -> Any:
             return before(design.minus(mean), *operands)
 
-        if loops.are_few(self.design):  # as the center was computed
-            return on_entries(self.design, *operands)
+        known = known_to_be_far(self.design)  # as when the center was computed
+        if known is not None:
+            return (on_entries if known else after)(self.design, *operands)
         return lax.cond(is_far, on_entries, after, self.design, *operands)
 
     def _offset(self, weights: jax.Array) -> jax.Array:

@@ -30,6 +30,7 @@ class Known(NamedTuple):
     devices: int  # the number of these devices
     is_whole: bool  # whether all arrays lie in the memory of one device
     is_small: bool  # whether they have so few bytes that the program compiles longer than it runs
+    is_far: bool | None = None  # whether the means of X lie far from zero; None if it is not known
 
     @property
     def compiler_options(self) -> dict[str, Any] | None:
