@@ -483,17 +483,21 @@ class TestNormalEquations:
         assert np.max(np.abs(got)) < 1e-14
         np.testing.assert_allclose(got, (T.T @ (share[:, None] * T)).astype(float), rtol=1e-6)
 
-    def test_directions_that_sums_lose_have_the_curvatures_of_the_rows(self, rng):
+    @pytest.mark.parametrize("l2", [0.0, 1e-18, [0.0, 1e-18]], ids=str)
+    def test_directions_that_sums_lose_have_the_curvatures_of_the_rows(self, l2, rng):
         X = rng.normal(size=(60, 4))
         near = np.concatenate([X, X[:, :1] + 1e-10 * rng.normal(size=(60, 1))], axis=1)
-        Z, y = near - near.mean(axis=0), rng.normal(size=60)
-        got = normal_solution(self.sums(near, y), np.zeros(()), lambda V: (Z @ V).T @ (Z @ V))
+        Z, y = near - near.mean(axis=0), rng.normal(size=(60, np.size(l2)))
+        sums, penalty = self.sums(near, y), np.array(l2)
+        got = normal_solution(sums, penalty, lambda V: (Z @ V).T @ (Z @ V))
         assert got.overlooks
-        inverse = got.basis @ (got.gain * got.basis.T)
-        expected = np.linalg.pinv(Z, rcond=1e-14)
-        np.testing.assert_allclose(inverse, expected @ expected.T, rtol=1e-4)
+        for gain, own in zip(got.gain.T, np.atleast_1d(penalty), strict=True):
+            inverse = np.linalg.pinv(np.concatenate([Z, own**0.5 * np.eye(5)]), rcond=1e-14)
+            np.testing.assert_allclose(
+                got.basis @ np.diag(gain) @ got.basis.T, inverse @ inverse.T, rtol=1e-4
+            )
         # The sums alone show none of it.
-        alone = normal_solution(self.sums(near, y), np.zeros(()))
+        alone = normal_solution(sums, penalty)
         assert np.min(alone.gain) == 0 < np.min(got.gain)
         np.testing.assert_allclose(got.weights, alone.weights)
 

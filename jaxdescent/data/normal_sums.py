@@ -117,12 +117,12 @@ def normal_solution(
     lost = np.flatnonzero(np.min(spectrum, axis=1, initial=np.inf) < hidden)
     if gram_of is not None and lost.size:
         is_constant = np.diagonal(sums.gram) == 0
-        own = np.where(is_constant[:, None], 0, basis[:, lost])
-        curvatures, turn = np.linalg.eigh(gram_of(own) + inside * own.T @ own)
+        varying = np.where(is_constant[:, None], 0, basis[:, lost])
+        curvatures, turn = np.linalg.eigh(gram_of(varying) + inside * varying.T @ varying)
         basis[:, lost] = basis[:, lost] @ turn
-        spectrum[lost] = own = curvatures[:, None] + shift
-        is_there = np.abs(own) > NULL**2 * largest
-        gain[lost] = np.where(is_there, 1 / np.where(is_there, own, 1), 0)
+        spectrum[lost] = curvatures[:, None] + shift
+        is_there = np.abs(spectrum[lost]) > NULL**2 * largest
+        gain[lost] = np.where(is_there, 1 / np.where(is_there, spectrum[lost], 1), 0)
     is_negative = sums.weight_total <= 0 or np.any(spectrum < -floor) or np.any(diagonal < 0)
     return NormalSolution(
         weights,
