@@ -95,13 +95,28 @@ def settled(
             loop = run(_advanced, loop, problem, limit)
             descent = Descent(*problem, limit, **own)
             continue
-        answered = None if descent.may_go_on else descent.answered_by_host(loop)
-        loop = run(_confirmed, loop, problem, limit) if answered is None else answered
+        loop = _examined(run, descent, loop, problem, limit)
         if int(loop.status) != RUNNING:
             break
     if loop.history:
         return run(_finished, loop, problem, limit)
     return at_once.solved_again(descent.result(loop), problem, limit, **flags)
+
+
+def _examined(
+    run: Callable[..., Any], descent: Descent, loop: Loop, problem: Problem, limit: Any
+) -> Loop:
+    """The loop after a look at its claim: by the host if it can, else by a program. A small program
+    asks first whether the columns differ in length so much that a look takes a step, which is the
+    larger part of the program and seldom needed.
+    """
+    if not descent.may_go_on and (answered := descent.answered_by_host(loop)) is not None:
+        return answered
+    if descent.is_seen_by_lengths(loop):
+        measured, takes_a_step = run(_measured_before_step, loop, problem, limit)
+        if not takes_a_step:
+            return descent.confirmed_by_host(loop, measured)
+    return run(_confirmed, loop, problem, limit)
 
 
 def _measured(descent: Descent, loop: Loop) -> Loop:
@@ -115,6 +130,15 @@ def _confirmed(loop: Loop, problem: Problem, limit: jax.Array, **flags: Any) -> 
     """The loop after a look at its claim."""
     descent = Descent(*problem, limit, **flags)
     return descent.confirmed(loop) if descent.may_go_on else descent.looked_at(loop)
+
+
+def _measured_before_step(
+    loop: Loop, problem: Problem, limit: jax.Array, **flags: Any
+) -> tuple[Loop, jax.Array]:
+    """The loop measured, and whether a look at its claim takes a step."""
+    descent = Descent(*problem, limit, **flags)
+    measured = descent.measured_at_end(loop) if descent.may_go_on else loop
+    return measured, descent.takes_a_step(measured)
 
 
 def _advanced(loop: Loop, problem: Problem, limit: jax.Array, **flags: Any) -> Loop:

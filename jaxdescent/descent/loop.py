@@ -13,12 +13,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxdescent.calls.problem import Problem
 from jaxdescent.descent import at_once
 from jaxdescent.descent.fused_steps import fuses, over_params, stepped
 from jaxdescent.descent.host_params import initial_state, over_chunks
+from jaxdescent.descent.looks import Look
 from jaxdescent.descent.refutation import Refutable
 from jaxdescent.descent.suboptimality import Falling, Size
 from jaxdescent.descent.watch import Looks, Loop, Watch
@@ -167,8 +169,23 @@ class Descent(Refutable):
         """
         had_converged = loop.status == Status.CONVERGED.value
         loop = self.looked_at(self.measured_at_end(loop))
-        if not self.may_go_on:
-            return loop
+        return self._going_on(loop, had_converged) if self.may_go_on else loop
+
+    def confirmed_by_host(self, loop: Loop, measured: Loop) -> Loop:
+        """:meth:`confirmed` for a loop, ``measured`` already, at whose claim a look finds nothing;
+        its arrays are concrete.
+        """
+        answered = self.answered_by_host(measured, Look.nothing(np.float32, np))
+        assert answered is not None  # the claim is refutable
+        had_converged = int(loop.status) == Status.CONVERGED.value
+        if had_converged and self.may_go_on and int(answered.status) != Status.CONVERGED.value:
+            return self._going_on(answered, loop.status == Status.CONVERGED.value)
+        return answered
+
+    def _going_on(self, loop: Loop, had_converged: jax.Array) -> Loop:
+        """The loop of a method that may go on, after a look: it runs again, in another way if there
+        is one, where it ``had_converged`` by the method's own estimate alone.
+        """
         further = self.method.disproved(loop.state)
         assert further is not None  # may_go_on is False otherwise
         state, has_another = further

@@ -154,17 +154,17 @@ class Refutable(Measured):
         status, watch = loops.one_turn_if_few(answer, (loop.params, self.objective))
         return loop._replace(status=status, watch=watch)
 
-    def answered_by_host(self, loop: Loop) -> Loop | None:
-        """:meth:`looked_at` for a loop whose arrays are concrete, by the host; None if a program
-        must look instead.
+    def answered_by_host(self, loop: Loop, seen: Look | None = None) -> Loop | None:
+        """:meth:`looked_at` for a loop whose arrays are concrete, by the host, if another look has
+        not ``seen`` the claim yet; None if a program must look instead.
         """
         if not self.is_refutable(loop.params, is_tried=False):
             return None
         numbers = loop._replace(params=(), state=(), history=())
         before, limit = jax.tree.map(np.asarray, (numbers, self.max_iterations))
         host = self._replace(max_iterations=limit)
-        asked = host._asked(before, True, np)
-        if (seen := self._seen_by_host(loop, asked)) is None:
+        asked = host._asked(before, bool(self.method.overlooks(loop.state)), np)
+        if seen is None and (seen := self._seen_by_host(loop, asked)) is None:
             return None
         status, watch = host._answered(before, asked, seen, np)
 
@@ -286,12 +286,8 @@ class Refutable(Measured):
         """The look at the claim by the structure. Under ``vmap`` a plain branch would copy X for
         every member.
         """
-        params, reached, allowed = precision.widen(loop.params), None, asked.allowed
-        if self.method.estimates(self.objective):
-            # A decrease that is allowed or estimated already says nothing new.
-            estimated = jnp.maximum(allowed, loop.watch.suboptimality)
-            known = jnp.where(asked.is_claim, allowed, estimated)
-            reached = loop.norm / jnp.sqrt(2 * known).astype(loop.norm.dtype)
+        params, allowed = precision.widen(loop.params), asked.allowed
+        reached = self._reached(loop, asked)
         regression = self.objective.linear_regression
         look = functools.partial(scaled_step.look_at_regression, is_small=self.is_small)
         of = regression
@@ -300,3 +296,24 @@ class Refutable(Measured):
         inputs = of, params, reached, allowed.astype(jnp.result_type(*jax.tree.leaves(params)))
         dtype = inputs[-1].dtype
         return seldom(asked.is_looked_at, look, lambda *inputs: Look.nothing(dtype), *inputs)
+
+    def is_seen_by_lengths(self, loop: Loop) -> bool:
+        """Whether the lengths of the columns may show that a look by a program finds nothing."""
+        is_by_step = self.has_diagonal and not self.is_small
+        return loop.watch.looks is not None and is_by_step and self.method.estimates(self.objective)
+
+    def takes_a_step(self, loop: Loop) -> jax.Array:
+        """Whether a look by a program at this claim would take a step of the weights."""
+        asked = self._asked(loop, self.method.overlooks(loop.state))
+        params, reached = precision.widen(loop.params), self._reached(loop, asked)
+        return asked.is_looked_at & scaled_step.is_needed(self.objective, params, reached)
+
+    def _reached(self, loop: Loop, asked: Asked) -> jax.Array | None:
+        """The root of the largest curvature along which the gradient could lower the value by more
+        than is allowed or estimated already; None if the method has no estimate.
+        """
+        if not self.method.estimates(self.objective):
+            return None
+        estimated = jnp.maximum(asked.allowed, loop.watch.suboptimality)
+        known = jnp.where(asked.is_claim, asked.allowed, estimated)
+        return loop.norm / jnp.sqrt(2 * known).astype(loop.norm.dtype)

@@ -18,14 +18,14 @@ class Look(NamedTuple):
     is_minimum: Any
 
     @classmethod
-    def nothing(cls, dtype: Any) -> Look:
+    def nothing(cls, dtype: Any, xp: Any = jnp) -> Look:
         """The result in place of a look that is not needed."""
-        return cls.refuting(jnp.zeros((), dtype), jnp.zeros((), dtype))
+        return cls.refuting(xp.zeros((), dtype), xp.zeros((), dtype), xp)
 
     @classmethod
-    def refuting(cls, falls: Any, allowed: Any) -> Look:
+    def refuting(cls, falls: Any, allowed: Any, xp: Any = jnp) -> Look:
         """A look that cannot prove a claim, and refutes it if the decrease exceeds ``allowed``."""
-        never = jnp.zeros((), bool)
+        never = xp.zeros((), bool)
         return cls(falls, falls > allowed, never, never)
 
 

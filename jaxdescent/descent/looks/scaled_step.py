@@ -63,8 +63,8 @@ def look_at_regression(
 
     def by_one_step() -> Look:
         lengths = _lengths_of(regression)
-        is_needed = _is_uneven(lengths, reached)
-        falls = seldom(is_needed, _fall_of_regression, _nothing, regression, params, lengths)
+        is_uneven = _is_uneven(lengths, reached)
+        falls = seldom(is_uneven, _fall_of_regression, _nothing, regression, params, lengths)
         return Look.refuting(falls, allowed)
 
     if is_small:
@@ -138,13 +138,18 @@ def look_at_quadratic(
     objective: Objective, params: Params, reached: jax.Array | None = None, allowed: Any = 0.0
 ) -> Look:
     """A look by one step on a quadratic form whose Hessian is stored: two products with it."""
+    lengths = _lengths_of_hessian(objective, params)
+    is_uneven = _is_uneven(lengths, reached)
+    falls = seldom(is_uneven, _fall_of_quadratic, _nothing, objective, params, lengths)
+    return Look.refuting(falls, allowed)
+
+
+def _lengths_of_hessian(objective: Objective, params: Params) -> jax.Array:
+    """The roots of the diagonal, which are the lengths of a root's columns, (unknowns, 1)."""
     matrix = objective.hessian_array
     assert matrix is not None  # a look is possible only then
     diagonal = jnp.diagonal(matrix).astype(jax.tree.leaves(params)[0].dtype)
-    lengths = jnp.sqrt(jnp.maximum(diagonal, 0))[:, None]
-    is_needed = _is_uneven(lengths, reached)
-    falls = seldom(is_needed, _fall_of_quadratic, _nothing, objective, params, lengths)
-    return Look.refuting(falls, allowed)
+    return jnp.sqrt(jnp.maximum(diagonal, 0))[:, None]
 
 
 def _fall_of_quadratic(objective: Objective, params: Params, lengths: jax.Array) -> jax.Array:
@@ -167,6 +172,13 @@ def _fall_of_quadratic(objective: Objective, params: Params, lengths: jax.Array)
 
 def _nothing(objective: Objective, params: Params, *rest: Any) -> jax.Array:
     return jnp.zeros((), jnp.result_type(*jax.tree.leaves(params)))
+
+
+def is_needed(objective: Objective, params: Params, reached: jax.Array | None) -> jax.Array:
+    """Whether a look by one step takes the step: otherwise it refutes nothing."""
+    if (regression := objective.linear_regression) is not None:
+        return _is_uneven(_lengths_of(regression), reached)
+    return _is_uneven(_lengths_of_hessian(objective, params), reached)
 
 
 def _is_uneven(lengths: jax.Array | None, reached: jax.Array | None) -> jax.Array:
