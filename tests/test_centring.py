@@ -228,8 +228,7 @@ def test_nothing_but_constant_columns_is_far_from_zero():
 @pytest.mark.core
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_rows_in_memory_tell_the_host_what_they_tell_a_program(dtype, rng):
-    for _ in range(30):
-        rows, features = rng.integers(1, 300), rng.integers(1, 9)
+    for rows, features in [(1, 2), (37, 5), (64, 1), (300, 8)] * 8:  # few shapes compile little
         X = rng.normal(size=(rows, features)) + rng.choice([0, 1, 3, 100, 1000], features)
         X[:, rng.integers(features)] *= rng.choice([0, 1])
         weight = jnp.asarray(rng.choice([0, 1, 2], rows), jnp.float32)
@@ -241,7 +240,6 @@ def test_rows_in_memory_tell_the_host_what_they_tell_a_program(dtype, rng):
     assert is_far_on_host(as_design(jd.Categorical(np.zeros(5, int), 2)), None) is None
 
 
-@pytest.mark.core
 def test_data_that_lie_elsewhere_have_a_program_of_their_own(rng, monkeypatch):
     """Whose products subtract the means before or after, as the data ask for; again as well."""
     said, ask = [], problem.is_far_on_host

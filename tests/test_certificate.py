@@ -185,6 +185,7 @@ def test_a_million_coupled_unknowns_are_certified(sign, kind):
     assert ends[1] <= 5 + 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mass", "kind"), [(4e-6, "minimum"), (-4e-6, "saddle"), (0.0, "degenerate")]
 )
@@ -257,6 +258,7 @@ def test_a_separable_objective_is_decided_by_its_diagonal():
     assert (mixed.kind, mixed.smallest_eigenvalue) == ("saddle", -2.0)
 
 
+@pytest.mark.slow
 def test_a_penalised_regression_alone_is_a_minimum_by_structure(rng):
     # More features than rows: without the penalty most eigenvalues are zero.
     X, y = rng.normal(size=(50, 700)).astype(np.float32), rng.normal(size=50).astype(np.float32)

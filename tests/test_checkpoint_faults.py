@@ -150,6 +150,7 @@ def test_what_cannot_be_a_folder_of_checkpoints_is_refused(name, tmp_path, monke
     assert (tmp_path / "a file").read_text() == "mine"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("keep", "room", "left"), [(3, 2.5, 2), (2, 2.5, 2), (5, 3.5, 3), (3, 9, 3)]
 )

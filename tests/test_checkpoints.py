@@ -73,7 +73,7 @@ LIMITED = {
 }
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LIMITED)
 def test_a_run_that_is_over_answers_at_once_and_may_be_given_more(name, tmp_path):
     objective, start, method, few, options = LIMITED[name]

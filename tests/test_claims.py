@@ -28,7 +28,7 @@ def value_in_double(function, params):
         return float(function(jnp.asarray(np.asarray(params), jnp.float64)))
 
 
-@pytest.mark.first
+@pytest.mark.slow
 def test_the_floor_of_a_stiff_curved_valley_is_no_minimum():
     """Across Beale's valley, which falls to 0.452 at infinity, the curvature is 1e6 and more."""
     converged = 0
@@ -127,6 +127,7 @@ def test_no_certificate_contradicts_a_claim_by_a_bound(rng):
     assert "not stationary" not in kinds
 
 
+@pytest.mark.slow
 def test_what_rounding_leaves_of_flat_directions_hides_no_minimum(rng, one_cpu):
     """Eigenvalues of zero become some 1e-8 of the largest where H is rounded."""
 
@@ -532,6 +533,7 @@ def test_of_a_small_regression_the_minimum_is_known_however_a_descent_ends(metho
         assert said == pytest.approx(true, rel=1e-4, abs=1e-10 * value)
 
 
+@pytest.mark.slow
 def test_the_minimum_is_known_where_each_output_has_its_own_penalty(rng):
     method, seen = jd.GradientDescent(), collections.Counter()
     for X, target in uneven_regressions((60, 7), rng, count=12):
@@ -547,6 +549,7 @@ def test_the_minimum_is_known_where_each_output_has_its_own_penalty(rng):
     assert seen["MAX_ITERATIONS"] >= 4, seen
 
 
+@pytest.mark.slow
 def test_what_is_said_after_a_refuted_claim_is_as_exact(rng):
     """An earlier look's difference of two values has the rounding of the higher one."""
     is_exact = 0
@@ -582,7 +585,7 @@ def test_the_rounding_of_params_of_16_bits_is_said(method, rng):
     assert min(seen["CONVERGED"], seen["STAGNATED"]) >= 2, seen
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [jd.ConjugateGradient(), jd.LSMR(), jd.LBFGS()], ids=str)
 def test_an_unfinished_descent_seldom_says_too_little(method, rng):
     """What is said without a claim has been steady, or is a bound."""
@@ -635,7 +638,7 @@ def test_a_gram_matrix_says_nothing_of_a_curvature_below_its_rounding(rng):
     assert hidden >= 4
 
 
-@pytest.mark.core
+@pytest.mark.slow
 def test_a_few_pairs_say_nothing_of_a_function_without_a_claim(x64):
     """Of more unknowns than it has pairs for, LBFGS has forgotten the flat directions."""
     said = []

@@ -572,6 +572,7 @@ main()
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_characters_that_the_output_lacks_are_escaped(tmp_path):
     (tmp_path / "d.csv").write_text("ä,y\n1,2\n", encoding="utf-8")
     done = ran(COMMAND, "inspect", tmp_path / "d.csv", PYTHONIOENCODING="ascii")

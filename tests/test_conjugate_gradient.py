@@ -141,7 +141,6 @@ UNITS = [jd.ConjugateGradient(each) for each in PRECONDITIONERS]
 UNITS += [jd.Gram(), jd.LSMR(jd.Nystrom(4))]
 
 
-@pytest.mark.core
 @pytest.mark.parametrize("method", UNITS, ids=repr)
 def test_the_units_of_the_features_change_no_digit(method, rng):
     """Where squares of the curvatures are beyond the range of float32."""

@@ -79,6 +79,7 @@ def test_eigenvalues_are_those_of_the_hessian_at_the_point(x64):
         assert point.gradient_norm < 1e-9
 
 
+@pytest.mark.slow
 def test_rosenbrocks_valley_has_one_point():
     (point,) = jd.critical_points(rosenbrock, grid(-1.5, 2.0, 6))
     assert point.kind == "minimum"
@@ -141,6 +142,7 @@ def test_points_near_each_other_are_told_apart_beside_a_far_one():
     np.testing.assert_allclose([point.params for point in points], [1000, 0, 1], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_degenerate_point_at_zero_that_rounding_spreads_is_one():
     starts = np.random.default_rng(21).normal(size=21).astype(np.float32)
     (point,) = jd.critical_points(lambda x: quartic(x + 1, 1, -4, 6, -4), starts)
@@ -228,6 +230,7 @@ def test_a_slope_that_is_least_at_zero_has_no_point():
     assert points_of_quartic((0, 1 / 3, 0, 1), FAR) == []
 
 
+@pytest.mark.slow
 def test_all_points_of_a_sine_are_multiples():
     points = jd.critical_points(jnp.sin, np.linspace(-20, 20, 41, dtype=np.float32))
     multiples = np.array([point.params for point in points]) / np.pi - 0.5
@@ -235,6 +238,7 @@ def test_all_points_of_a_sine_are_multiples():
     assert {point.kind for point in points} == {"minimum", "maximum"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_an_inflection_is_degenerate_though_rounding_gives_it_a_curvature(seed, x64):
     # The slope has a double root: near it the computed gradient is zero by rounding alone, at a
@@ -286,7 +290,7 @@ def test_a_descent_from_a_saddle_ends_at_a_minimum(method):
     assert result.iterations > stays.iterations
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [jnp.zeros(3), jnp.array(0.0)])
 def test_exact_maxima_of_a_cosine_are_left(start):
     def function(x):
@@ -360,6 +364,7 @@ def test_the_params_keep_structure_and_dtype():
     )
 
 
+@pytest.mark.slow
 def test_iterations_are_limited_in_all():
     result = jd.minimize(many, jnp.zeros(1000), leave_saddles=True, max_iterations=3)
     assert int(result.iterations) == 3

@@ -213,6 +213,7 @@ def test_sums_by_blocks_are_those_of_the_whole(rng, monkeypatch, shape, block, c
         np.testing.assert_allclose(stored.kernel(units), (A / units**2) @ A.T, rtol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "shape", "apart", "share"),
     [
@@ -518,6 +519,7 @@ def newton_target(x):
     return jnp.exp(x) - 2 * x
 
 
+@pytest.mark.slow
 def test_of_a_slope_without_curvature_no_minimum_is_known():
     slope = np.float32([1, 2, 3])
     # A function that casts its value is not looked at in float64.
@@ -645,7 +647,7 @@ def test_one_solve_reads_x_at_both_ends_and_for_a_correction_where_one_is_due(
     assert count == 1 + 2 * corrections + 2
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.parametrize(("condition", "intercept"), [(2e3, True), (1e4, False)])
 def test_what_rounding_ends_of_a_wide_solve_the_host_solves_again(rng, condition, intercept):
     """With more features than XLA's solve and the loop's values have digits for."""
@@ -732,7 +734,7 @@ def test_a_solve_that_rounding_stops_ends_soon(rng):
     assert result.iterations <= 10
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.parametrize("outputs", [3, 2, 7])
 def test_a_single_row_and_column_with_several_outputs_is_compiled(rng, outputs):
     # Sums of a single term are none: without a barrier XLA compiled this for ever.
@@ -746,6 +748,7 @@ def test_a_single_row_and_column_with_several_outputs_is_compiled(rng, outputs):
             assert result.converged
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("intercept", [True, False])
 def test_a_wide_matrix_with_equal_rows_and_unequal_targets_is_solved_and_said_to_be(

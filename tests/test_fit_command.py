@@ -808,6 +808,7 @@ class TestMemory:
         line, _ = done.stderr.splitlines()  # the error, and the peak
         return line
 
+    @pytest.mark.slow
     def test_long_texts_are_refused_before_they_are_read(self, tmp_path, rng):
         """In pages that pyarrow makes as large as 1,024 texts."""
         long_texts(tmp_path / "d.parquet", 1_200, 10_000, rng)

@@ -216,6 +216,7 @@ def test_rows_that_changed_between_the_ends_of_their_files_are_refused(tmp_path,
     assert jd.fit_model(data, **kept, resume=True).metrics["resumed_at"] > 0
 
 
+@pytest.mark.slow
 def test_held_out_data_that_are_missing_or_new_are_refused(table, tmp_path):
     def stopped(name, **held_out):
         kept = OPTIONS | {"checkpoint": tmp_path / name}

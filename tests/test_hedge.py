@@ -97,6 +97,7 @@ def test_a_quadratic_goes_from_conjugate_gradients_to_its_solve(rng):
     np.testing.assert_allclose(abs(float(result.value)), abs(least), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_an_indefinite_quadratic_ends_as_its_solve_says():
     hessian = np.diag(np.repeat(np.float32([2.0, 1.0, -1.0]), 20))
     quadratic = jd.Quadratic(hessian, np.ones(60, np.float32))
@@ -344,7 +345,7 @@ def test_each_method_is_compiled_when_its_turn_comes(condition, rng, monkeypatch
     np.testing.assert_allclose(eager.params["weights"], whole.params["weights"], atol=1e-4)
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.parametrize(("budget", "every"), [(2, 3), (2, 32)])
 def test_a_hedge_that_is_seldom_checked_takes_over_between_two_checks(budget, every, rng):
     # Orthogonal columns of eight lengths, powers of two: a solve is exact on every machine.
@@ -362,6 +363,7 @@ def test_a_hedge_that_is_seldom_checked_takes_over_between_two_checks(budget, ev
     assert eager.method == whole.method == "DerivativeMethod()"
 
 
+@pytest.mark.slow
 def test_the_steps_of_a_subclass_are_its_own():
     seen = []
 

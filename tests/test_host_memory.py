@@ -119,6 +119,7 @@ def test_a_donated_start_is_where_the_result_is():
     assert result.converged
 
 
+@pytest.mark.slow
 def test_a_learning_rate_that_is_too_large_is_told_from_nan():
     host, device = both(params(), jd.GradientDescent(1e30), tolerance=None)
     assert host.status == device.status == jd.Status.DIVERGED

@@ -496,6 +496,7 @@ def test_equal_computations_are_equal_and_others_are_not():
         assert structure not in structures[:index]
 
 
+@pytest.mark.slow
 def test_float64_data_are_those_of_each_precision(rng):
     X = rng.normal(size=(300, 3))
     y = X @ np.array([1.0, -2.0, 3.0]) + rng.normal(size=300)

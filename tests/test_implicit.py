@@ -273,6 +273,7 @@ def test_data_that_do_not_move_are_not_differentiated():
     np.testing.assert_allclose(jax.jvp(lambda a: of(a, data), (2.0,), (1.0,))[1], 3, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_derivatives_in_float32_survive_units_whose_squares_are_no_numbers():
     def function(x, center, units):
         return units * (jnp.sum((x - center) ** 2) + jnp.sum(jnp.cosh(x - center)))
@@ -443,6 +444,7 @@ def test_the_weights_of_equal_rows_decide_which_target_a_wide_regression_meets(r
     np.testing.assert_allclose(second, moved, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_light_rows_beside_equal_ones_of_a_wide_regression_move_or_are_lost(rng):
     X, back = rng.normal(size=(5, 9)), rng.normal(size=9)
     X[4], weight = X[0], np.array([1, 1, 1e-10, 1, 3])
@@ -463,7 +465,6 @@ def test_light_rows_beside_equal_ones_of_a_wide_regression_move_or_are_lost(rng)
 
 
 @pytest.mark.slow
-@pytest.mark.core
 def test_second_derivatives_by_the_weights_of_rows_hold_where_these_are_zero(data):
     weight = np.where(np.arange(7) < 3, 0.0, data["sample_weight"])
 
@@ -502,7 +503,7 @@ def take(solver, monkeypatch):
         monkeypatch.setattr(pseudo_inverse, "MOST_SIDE_ON_HOST", 0)
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", [SOLVERS[0], SOLVERS[2]])
 def test_only_outputs_without_a_penalty_turn_with_a_wide_matrix(solver, rng, monkeypatch):
     take(solver, monkeypatch)
@@ -518,6 +519,7 @@ def test_only_outputs_without_a_penalty_turn_with_a_wide_matrix(solver, rng, mon
     np.testing.assert_allclose(jax.jvp(weights, (X,), (by,))[1], slope, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_columns_in_any_units_move_with_several_penalties(rng):
     units = np.array([1, 1e-6, 1, 1e3])
     X, y = (rng.normal(size=(20, 4)) * units).astype(np.float32), rng.normal(size=(20, 2))
@@ -592,6 +594,7 @@ def in_float64(shape, l2):
     return data, ways, condition, back, jax.tree.map(np.asarray, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "l2", "solver"),
     [
@@ -742,6 +745,7 @@ def test_conjugate_gradients_are_right_or_say_that_they_are_not(spectrum, rng, m
     assert np.all(np.isnan(solved()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "solver", [pytest.param(SOLVERS[0], marks=pytest.mark.slow), SOLVERS[1]], ids=str
 )

@@ -122,6 +122,7 @@ def test_combinations_that_no_training_row_had_are_unseen(table):
     assert difference == pytest.approx(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["direct", "cg"])
 def test_missing_factors_make_products_missing(rng, method):
     a, b = rng.normal(size=(2, 300))

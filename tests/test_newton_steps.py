@@ -109,6 +109,7 @@ def entropies(x, shares, scales):
     return jnp.sum(scales * (jnp.exp(x) - shares * x))
 
 
+@pytest.mark.slow
 def test_steps_without_a_claim_find_the_newton_decrement(rng):
     shares, scales = rng.uniform(0.1, 2, size=200), 10 ** rng.uniform(-2, 2, size=200)
     x = np.log(shares) + 0.1 * rng.normal(size=200)
@@ -223,6 +224,7 @@ def test_what_is_true_stands(name, units):
     assert int(again.iterations) <= 20
 
 
+@pytest.mark.slow
 def test_a_function_that_only_knows_its_gradient_is_minimised_as_before():
     @jax.custom_vjp
     def function(x):
@@ -243,7 +245,7 @@ def huber(x, A, b, delta):
     return jnp.sum(jnp.where(gap < delta, gap**2 / 2, delta * (gap - delta / 2)))
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gradient descent", "Barzilai-Borwein"])
 def test_a_slope_along_directions_without_curvature_is_left_to_fall(name):
     """Where fewer residuals than unknowns are below Huber's delta, the Hessian is singular."""
@@ -326,6 +328,7 @@ class Uneven:
         return uneven(p, *self.data)
 
 
+@pytest.mark.slow
 def test_claims_on_objects_that_may_change_are_examined_in_float64():
     # Curvatures over many decades: in float32 a Newton step shows nothing of the flat unknowns.
     rng = np.random.default_rng(5)
@@ -344,7 +347,7 @@ def test_claims_on_objects_that_may_change_are_examined_in_float64():
     assert converged >= 70
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.parametrize("inside", [False, True], ids=["the value", "the params"])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_a_function_that_casts_is_looked_at_in_its_own_dtype(inside, dtype, relaxed_promotion):

@@ -77,6 +77,7 @@ class TestSearch:
         assert other["l2"] == pytest.approx(one["l2"], rel=1e-9)
         assert other["degrees_of_freedom"] == pytest.approx(one["degrees_of_freedom"], rel=1e-9)
 
+    @pytest.mark.slow
     def test_the_path_ends_where_the_error_has_turned(self, table):
         told = []
 

@@ -154,7 +154,7 @@ def test_a_mesh_axis_cuts_one_axis_of_a_regression_alone(layout, rng):
         assert (array is own) == own.sharding.is_equivalent_to(array.sharding, own.ndim)
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.parametrize("is_differentiated", [False, True])
 def test_targets_cut_by_the_axis_of_the_rows_are_solved(is_differentiated, rng):
     """XLA aborted the process."""

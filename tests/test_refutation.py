@@ -86,7 +86,7 @@ SEEN = [
 ]
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seen", "dtype"),
     [

@@ -292,6 +292,7 @@ def test_a_regressions_image_has_the_size_of_its_rows(rng):
     assert [leaf.shape for leaf in jax.tree.leaves(state)] == [(3,), ()]
 
 
+@pytest.mark.slow
 def test_the_temporaries_of_a_step_are_a_few_vectors(one_cpu):
     objective = as_objective(lambda p: jnp.sum(p * p * p * p))
     params = jax.ShapeDtypeStruct((1 << 18,), np.float32)
@@ -715,6 +716,7 @@ def test_a_rule_that_finds_no_step_has_stagnated(method):
     assert int(result.iterations) == 0
 
 
+@pytest.mark.slow
 def test_a_rule_takes_no_step_to_where_the_gradient_is_no_number():
     # Beyond an exponent of 88 the value is lower, and its derivative infinity over infinity.
     function = lambda p: jnp.sum(jnp.square(1 / (1 + jnp.exp(p)) - 1e-3))  # noqa: E731

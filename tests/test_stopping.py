@@ -60,6 +60,7 @@ def test_an_absolute_bound_of_the_gradient_does_not_follow_the_units(objective, 
     assert 1e-3 * 0.8**check_every < float(result.gradient_norm) <= 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     [
@@ -299,6 +300,7 @@ def test_the_default_tolerance_follows_the_coarsest_dtype():
     assert default_tolerance((wide, narrow)) == pytest.approx(2.0 ** (-7 * 2 / 3))
 
 
+@pytest.mark.slow
 def test_every_status_has_advice_and_messages_count_a_batch():
     for code in jd.Status:
         assert code.advice.endswith(".")

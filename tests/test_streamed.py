@@ -307,6 +307,7 @@ def test_the_default_adds_up_where_features_are_few_and_iterates_where_they_are_
     assert plan.chosen.peak_bytes < 2**29
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [1e-1, 1e-2])
 def test_columns_that_vary_little_far_from_zero_are_no_constants_in_float64(spread, rng, x64):
     """Beside true constants, whose weights alone the normal equations leave free."""
@@ -361,7 +362,7 @@ def test_only_a_solve_that_rounding_may_have_spoilt_is_looked_at(rng, monkeypatc
     def looked_at(*_):
         raise AssertionError("a look is compiled")
 
-    monkeypatch.setattr(Refutable, "looked_at", looked_at)
+    monkeypatch.setattr(Refutable, "takes_a_step", looked_at)
     X, y = rng.normal([0, 1, 100], size=(200, 3)), rng.normal(size=200)
 
     def solve():

@@ -380,6 +380,7 @@ def test_no_sum_of_squares_is_below_zero_where_a_column_does_not_vary(x64):
         assert np.all(squares <= 1e-10 * value**2 * weights.sum())
 
 
+@pytest.mark.slow
 def test_entries_in_any_order_stay_as_they_are(rng, x64):
     index = np.concatenate([rng.permutation(12)[:4] for _ in range(600)]).astype(np.int32)
     index[1::8] = index[::8]  # some places twice

@@ -228,6 +228,7 @@ def test_it_works_under_jit_and_vmap(rng):
                 assert exact / 4 <= found[1] <= 4 * exact
 
 
+@pytest.mark.slow
 def test_what_converged_is_converged_by_the_numbers_it_returns(rng):
     X, y = regression(rng, np.float32, condition=30.0, shift=2.0)
     for method in (jd.Gram(), jd.LSMR(), jd.LSMR(jd.Jacobi()), jd.ConjugateGradient()):
