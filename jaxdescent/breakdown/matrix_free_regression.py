@@ -45,7 +45,6 @@ class BlockRegression(Objective):
     targets: list[jax.Array]
 
     def blocks(self, params: list[jax.Array]) -> list[Objective]:
-        del params
         return [BlockRegression([y]) for y in self.targets]
 
     def value(self, params: Any) -> jax.Array:

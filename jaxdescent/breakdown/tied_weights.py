@@ -163,7 +163,6 @@ class TiedNeighbours(Objective):
         return jax.tree.map(lambda x: _gradient(_offset(_two(x))).reshape(x.shape), params)
 
     def curvature_bounds(self, params: Any) -> Bounds:
-        del params
         return Bounds(jnp.asarray(LOWER), jnp.asarray(UPPER))
 
     @property

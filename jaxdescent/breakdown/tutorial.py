@@ -38,7 +38,6 @@ def bowl(point: dict[str, jax.Array]) -> jax.Array:
 
 def run(settings: Settings, console: Console) -> PartReport:
     """Minimise both functions by both methods."""
-    del console
     draw = np.random.default_rng(settings.seed).integers
     start = float(draw(-1000, 1000))
     starts = {name: float(draw(-1000, 1000)) for name in "xyz"}

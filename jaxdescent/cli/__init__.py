@@ -85,7 +85,6 @@ def leave(number: int, frame: Any) -> NoReturn:
 
     A KeyboardInterrupt could get lost among the imports, in a callback of the garbage collector.
     """
-    del number, frame
     end_at_once("Interrupted.", INTERRUPTED)
 
 

@@ -143,7 +143,6 @@ def _ended_by_signals(line: str, *, in_time: bool) -> Iterator[None]:
     _was_interrupted.clear()
 
     def interrupt(number: int, frame: Any) -> None:
-        del number
         # Another interrupt would cut off the cleaning up after one that is on its way: the process
         # ends in time without it.
         is_again = _was_interrupted.is_set() and _is_on_its_way(sys.exc_info()[1])
@@ -202,7 +201,6 @@ def is_one_of_several() -> bool:
 @contextlib.contextmanager
 def _warning_in_one_line() -> Iterator[None]:
     def show(message: Warning | str, *rest: Any, **others: Any) -> None:
-        del rest, others
         from jaxdescent.data.errors import printable
 
         typer.echo(f"Warning: {printable(' '.join(str(message).split()))}.", err=True)

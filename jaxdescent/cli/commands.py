@@ -132,4 +132,3 @@ def before_a_command(
     ),
 ) -> None:
     """The options that go before a command."""
-    del version

@@ -174,7 +174,6 @@ class Source(abc.ABC):
         columns as the ``text`` in the file, where the file is text: whole numbers that are levels
         keep their leading zeros then.
         """
-        del names, text
         return self
 
     def start_before(self, row: int) -> int:
@@ -202,14 +201,12 @@ class Source(abc.ABC):
         the data tells them: each of several processes looks at its own part. ``tell`` returns the
         bytes of every process, in the order of the parts.
         """
-        del part, parts, tell
         return self
 
     def skipping(self, condition: Any) -> Source:
         """The source without the parts that are known, before they are read, to have no row that
         meets a condition (:func:`jaxdescent.data.filters.condition_of`).
         """
-        del condition
         return self
 
     def check_restart(self, why: str) -> None:
@@ -223,12 +220,10 @@ class Source(abc.ABC):
 
     def text_bytes(self, name: str) -> int:
         """The most bytes that the different texts of a column take; 0 if nothing is known."""
-        del name
         return self.file_bytes
 
     def reading_bytes(self, names: Sequence[str], rows: int) -> int:
         """The bytes that reading holds at its peak beyond the blocks themselves."""
-        del names, rows
         return 0
 
     def fingerprint(self) -> str:

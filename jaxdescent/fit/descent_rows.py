@@ -133,7 +133,6 @@ class RowsInMemory:
         self, encoding: Encoding, model: tuple[np.ndarray, float], product: Callable[[], Any]
     ) -> Predictions:
         """The predictions of all rows, from the product of the design with its weights."""
-        del encoding, model
         yield product(), self.vectors.target, self.vectors.parts
 
     def read(self) -> dict[str, int]:
@@ -187,7 +186,6 @@ class RowsInFiles:
         }
 
         def tell(iteration: int, value: float, left: float) -> None:
-            del value, left
             span = f"l2 {penalties[0]:.3g} to {penalties[-1]:.3g}"
             self._job.watch.tell(f"{span}, iteration {iteration}")
 
@@ -209,7 +207,6 @@ class RowsInFiles:
         self, encoding: Encoding, model: tuple[np.ndarray, float], product: Callable[[], Any]
     ) -> Predictions:
         """The predictions of all rows in float64: one more pass over all sources."""
-        del product
         weights, intercept = model
         job = self._job._replace(roles=self._job.roles._replace(features=encoding))
         for rows in read_rows(job, self._plan.at_once):
@@ -251,7 +248,6 @@ class EncodedRows(WrappedSource):
         return sum(entries if name in self.sparse else itemsize for name in names)
 
     def reading_bytes(self, names: Sequence[str], rows: int) -> int:
-        del names, rows
         return self.base.reading_bytes(self._job.roles.columns, self._at_once)
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block | Mapping[str, Any]]:

@@ -109,7 +109,6 @@ class Following(Hook):
         self._tell(record.iteration, record.value, left)
 
     def end(self, result: Result, summary: Summary) -> None:
-        del result
         self._keeping.summary.seconds += summary.seconds
         self._keeping.summary.seconds_in_steps += summary.seconds_in_steps
 

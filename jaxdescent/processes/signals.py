@@ -65,7 +65,6 @@ class Interruption(contextlib.ExitStack):
         return self.signal is not None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        del frame
         if self.signal is not None:
             raise KeyboardInterrupt(f"a second {signal.Signals(number).name}")
         self.signal = signal.Signals(number)

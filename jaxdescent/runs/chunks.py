@@ -197,5 +197,4 @@ def _copied(spare: Loop | None, loop: Loop) -> Loop:
     JAX returns an input that a program passes on as the caller's own array; the next chunk would
     take the memory of the start, or of the data.
     """
-    del spare
     return jax.tree.map(functools.partial(jnp.array, copy=True), loop)

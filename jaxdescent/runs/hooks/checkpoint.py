@@ -185,7 +185,6 @@ class Checkpoint(Hook):
             self._wait()
 
     def report(self, record: Record) -> None:
-        del record
         if self._copy is not None:
             self._spare, self._copy = self._copy, None
             self._write(self._spare)
