@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import operator
 from typing import Any
@@ -165,14 +166,17 @@ class Hashed(Sparse):
         ]
 
 
+@dataclasses.dataclass(frozen=True, repr=False)
 class _Columns:
     """The numbers of the touched columns, in order; objects with equal numbers are equal."""
 
-    def __init__(self, touched: np.ndarray, features: int) -> None:
-        self.touched = touched
+    touched: np.ndarray = dataclasses.field(compare=False)
+    features: int
+    digest: bytes = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
         self.touched.flags.writeable = False
-        self.features = features
-        self.digest = hashlib.sha256(touched).digest()
+        object.__setattr__(self, "digest", hashlib.sha256(self.touched).digest())
 
     def fingerprint(self) -> str:
         """A text that is equal in every process for equal columns."""
@@ -183,16 +187,6 @@ class _Columns:
         columns = _checked_columns(columns, self.features)
         place = np.minimum(np.searchsorted(self.touched, columns), self.touched.size - 1)
         return place, self.touched[place] == columns
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Columns) and self._key == other._key
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    @property
-    def _key(self) -> tuple[int, bytes]:
-        return self.features, self.digest
 
 
 def _checked_columns(columns: Any, features: int) -> np.ndarray:
