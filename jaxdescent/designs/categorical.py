@@ -12,6 +12,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.nn import one_hot
 
+from jaxdescent.data.entries import NONE
 from jaxdescent.designs.protocol import Design, Reading, registered
 from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.designs.sparse_layout import Entries, are_uneven, layout_of
@@ -23,9 +24,6 @@ from jaxdescent.kernels.dtypes import compute_dtype
 WRITTEN_OUT = 16
 """Rows of a batch are written out if they have no more levels: a product with zeros takes less than
 gathering and scattering."""
-
-NONE = -1
-"""The code of a row that has none of the levels."""
 
 
 @registered(("codes", "by_level"), ("levels", "is_even", "has_missing", "weights_dtype"))
