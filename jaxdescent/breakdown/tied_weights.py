@@ -109,7 +109,7 @@ def distance(params: dict[str, jax.Array]) -> tuple[float, float]:
 
     @jax.jit
     def of_array(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        difference = jnp.abs(x - optimum(x.shape, x.dtype))
+        difference = jnp.abs(_offset(x))
         return jnp.mean(jnp.square(difference)), jnp.max(difference)
 
     parts = [(x.size, *map(float, of_array(x))) for x in params.values()]
@@ -142,11 +142,7 @@ class TiedNeighbours(Objective):
     def value_and_gradient(self, params: Any) -> tuple[jax.Array, Any]:
         # A quadratic whose minimum is zero is half the inner product of its offset and gradient.
         gradient = self.gradient(params)
-        halves = jax.tree.map(
-            lambda x, g: 0.5 * precision.total((x - optimum(x.shape, x.dtype)) * g),
-            params,
-            gradient,
-        )
+        halves = jax.tree.map(lambda x, g: 0.5 * precision.total(_offset(x) * g), params, gradient)
         return precision.add(jax.tree.leaves(halves)), gradient
 
     def value_and_squared_norm(self, params: Any) -> tuple[jax.Array, jax.Array]:
