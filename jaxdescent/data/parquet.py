@@ -50,7 +50,6 @@ class ParquetFiles(GroupedFiles):
             path,
             buffer_size=BUFFER_BYTES,
             pre_buffer=False,
-            memory_map=False,
             read_dictionary=list(text),
             page_checksum_verification=True,  # of pages that have one
         )
@@ -107,9 +106,7 @@ class ParquetFiles(GroupedFiles):
             chosen = enumerate(group for group in self._possible(file) if group in groups)
             for _, run in itertools.groupby(chosen, lambda each: each[1] - each[0]):
                 following = [group for _, group in run]
-                batches = file.iter_batches(
-                    rows, row_groups=following, columns=list(names), use_threads=True
-                )
+                batches = file.iter_batches(rows, row_groups=following, columns=list(names))
                 yield from blocks_of(batches, names, path.name, groups[following[0]])
 
     def skipping(self, condition: Condition) -> ParquetFiles:
