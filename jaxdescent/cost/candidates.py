@@ -242,12 +242,8 @@ def _price_of(entry: Entry, question: Question) -> Price:
         return price
     look, structure = solves.look_on_host(question, estimates=entry.estimates), question.structure
     # Float64 data reach the host as words of 32 bits, which are a copy of the data.
-    words = (
-        structure.entries * structure.itemsize if look.seconds and structure.itemsize == 8 else 0
-    )
-    return price._replace(
-        setup=price.setup + look, working_bytes=price.working_bytes + float(words)
-    )
+    words = 8.0 * structure.entries if look.seconds and structure.itemsize == 8 else 0.0
+    return price._replace(setup=price.setup + look, working_bytes=price.working_bytes + words)
 
 
 def _seconds_at(condition: float, entry: Entry, question: Question, most: float) -> float:

@@ -123,9 +123,8 @@ class Concatenated(Design):
             design.entries * jnp.dtype(own.dtype).itemsize if design.is_stored else own.bytes
             for design, own in zip(self._all, every, strict=True)
         ]
-        is_known = all(read)
         dtype = jnp.result_type(*(own.dtype for own in every))
-        return Reading(dtype, sum(read) if is_known else 0)
+        return Reading(dtype, sum(read) if all(read) else 0)
 
     @property
     def is_whole(self) -> bool:

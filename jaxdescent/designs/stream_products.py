@@ -85,10 +85,6 @@ def _like(operand: Any, *, shares: Shares, is_transposed: bool, rows: int) -> An
     return jax.ShapeDtypeStruct((side, *operand.shape[1:]), operand.dtype)
 
 
-def _computed(*operands: Any, **static: Any) -> jax.Array:
-    return jnp.asarray(_host(*operands, **static))
-
-
 def _shaped(operand: Any, *rest: Any, **static: Any) -> ShapedArray:
     like = _like(operand, **static)
     return ShapedArray(like.shape, like.dtype)
@@ -132,7 +128,7 @@ def _batched(operands: Any, axes: Any, **static: Any) -> tuple[jax.Array, int]:
 
 
 _product = Primitive("stream_product")
-_product.def_impl(_computed)
+_product.def_impl(lambda *operands, **static: jnp.asarray(_host(*operands, **static)))
 _product.def_abstract_eval(_shaped)
 mlir.register_lowering(_product, mlir.lower_fun(_called, multiple_results=False))
 ad.defjvp(_product, _tangent, None, None, None)

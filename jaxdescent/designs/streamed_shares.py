@@ -81,20 +81,16 @@ class StreamedShares(ReadRows):
             whole = Streamed(data, **options)
             stream = whole.stream
             names = hashlib.sha256("\0".join(whole.names).encode()).hexdigest()
-            told = [
-                _Told(*each)
-                for each in processes.told_by_all(
-                    _Told(
-                        stream.rows,
-                        stream.features,
-                        str(whole.dtype),
-                        names,
-                        len(parts),
-                        stream.block,
-                        stream.decoding.row_bytes,
-                    )
-                )
-            ]
+            facts = _Told(
+                stream.rows,
+                stream.features,
+                str(whole.dtype),
+                names,
+                len(parts),
+                stream.block,
+                stream.decoding.row_bytes,
+            )
+            told = [_Told(*each) for each in processes.told_by_all(facts)]
             # Processes with rows of their own may have different numbers, if rows are filled up.
             compared = slice(1 if is_own and is_filled else 0, 4)
             if any(each[compared] != told[0][compared] for each in told):

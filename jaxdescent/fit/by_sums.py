@@ -123,11 +123,10 @@ class ProductSums:
         targets = np.column_stack(columns)
         for part, total in enumerate(self.matrices):
             own = np.flatnonzero(rows.is_test == part)
-            is_all = own.size == chunk.rows
-            weight = rows.weight if rows.weight is None or is_all else rows.weight[own]
-            if is_all:
-                chunk.add_products(weight, targets, None, total)
+            if own.size == chunk.rows:
+                chunk.add_products(rows.weight, targets, None, total)
             elif own.size:
+                weight = None if rows.weight is None else rows.weight[own]
                 chunk.take(own).add_products(weight, targets[own], None, total)
 
 

@@ -152,10 +152,8 @@ class Curvature:
         ends = np.cumsum([leaf.size for leaf in leaves])
         parts = np.split(column, ends[:-1])
         return treedef.unflatten(
-            [
-                part.reshape(leaf.shape).astype(leaf.dtype, copy=False)
-                for part, leaf in zip(parts, leaves, strict=True)
-            ]
+            part.reshape(leaf.shape).astype(leaf.dtype, copy=False)
+            for part, leaf in zip(parts, leaves, strict=True)
         )
 
 
