@@ -219,10 +219,6 @@ def test_tied_eigenvalues_lie_within_the_stated_bounds():
         assert eigenvalues[-1] <= tied_weights.UPPER
         lowest, highest = min(lowest, eigenvalues[0]), max(highest, eigenvalues[-1])
     assert highest / lowest == pytest.approx(5, abs=0.7)
-    bounds = tied_weights.TiedNeighbours().curvature_bounds(None)
-    assert (float(bounds.lower), float(bounds.upper)) == pytest.approx(
-        (tied_weights.LOWER, tied_weights.UPPER)
-    )
 
 
 def test_no_tied_weight_moves_alone():

@@ -31,7 +31,7 @@ from jaxdescent.breakdown.report import busy
 from jaxdescent.breakdown.settings import Settings
 from jaxdescent.machine.memory import begin_peak, peak_beyond
 from jaxdescent.numerics import precision
-from jaxdescent.objectives import Bounds, Objective
+from jaxdescent.objectives import Objective
 
 LOWER, UPPER = 1.0, 6.07
 """Bounds on the Hessian's eigenvalues: a >= 1, and Gershgorin's a + 4 max(u) + 4 max(v)."""
@@ -157,9 +157,6 @@ class TiedNeighbours(Objective):
 
     def gradient(self, params: Any) -> Any:
         return jax.tree.map(lambda x: _gradient(_offset(_two(x))).reshape(x.shape), params)
-
-    def curvature_bounds(self, params: Any) -> Bounds:
-        return Bounds(jnp.asarray(LOWER), jnp.asarray(UPPER))
 
     @property
     def is_quadratic(self) -> bool:
