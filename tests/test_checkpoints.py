@@ -236,8 +236,9 @@ def test_other_data_that_are_no_leaves_are_refused(make, one, other, match, tmp_
     options["max_iterations"] = 40
     with pytest.raises(ValueError, match=match):
         jd.run(make(other), **options, checkpoint=tmp_path, resume=True)
-    result = jd.run(make(one), **options, checkpoint=tmp_path, resume=True)
-    assert_same(result.params, jd.run(make(one), **options).params)
+    again = make(one)
+    result = jd.run(again, **options, checkpoint=tmp_path, resume=True)
+    assert_same(result.params, jd.run(again, **options).params)
 
 
 def test_two_runs_at_once_do_not_share_a_folder(tmp_path):

@@ -445,10 +445,6 @@ class TestRowsInMemory:
             score = expected.score(features[own], target[own])
             assert model.metrics[part]["r2"] == pytest.approx(score, abs=1e-5)
 
-    def test_free_constants_are_said(self, people):
-        model = jd.fit_model(people, "pay", exclude=("w",), categorical=("city", "month"))
-        assert any("2 constants free" in note for note in model.metrics["notes"])
-
     def test_rows_of_csv_are_counted_first_and_missing_ones_dropped(self, people, tmp_path):
         people = people.with_columns(
             age=pl.when(pl.col("age") > 50).then(None).otherwise(pl.col("age"))
