@@ -93,7 +93,7 @@ CASES = {name: (regression, {"method": name, "l2": 0.5}) for name in METHODS}
 CASES |= {
     "weights": (regression, {"sample_weight": "rows", "intercept": False, "outputs": 3}),
     "cg": (regression, {"sample_weight": "rows", "method": "cg", "l2": 0.1}),
-    "outputs-lsmr": (regression, {"outputs": 3, "method": "lsmr", "l2": 0.5}),
+    "lsmr": (regression, {"outputs": 3, "method": "lsmr", "l2": 0.5}),
     "traced": (traced, {}),
     "squares": (squares, {}),
     "least-squares": (least_squares, {}),
