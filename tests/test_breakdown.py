@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import itertools
 import json
 import pathlib
@@ -33,46 +34,44 @@ from tests.commands import shown as jaxdescent
 from tests.files import full_disk
 
 QUIET = Console(quiet=True)
-REAL_ASK = child.ask
 TINY = dataclasses.replace(settings.QUICK, budget=2.0, first_size=16, studies=2, most_lines=1200)
 MACHINE = Machine.default("cpu", cores=2, memory_bytes=24 * 10**9)
 ALL = list(breakdown.PARTS)
 EXTENTS = [settings.QUICK, settings.USUAL, settings.THOROUGH]
 
 
-@pytest.fixture(scope="module")
-def in_this_process():
-    """Measure without child processes, at sizes that take no time."""
-
-    def ask(request):
-        if request["problem"] == "separable":
-            request = {**request, "sizes": [1000, 3000]}
-        return child.Answer(list(child.answer(request)))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(child, "ask", ask)
-        yield ask
+@functools.cache
+def separable_rows():
+    return list(child.separable([1000, 3000], seed=0))
 
 
-@pytest.fixture(scope="module")
-def coupled_report(in_this_process):
-    return coupled.run(TINY, QUIET)
+def answer_here(request):
+    """Measured without a child process; of separable unknowns few."""
+    if request["problem"] == "separable":
+        return child.Answer(separable_rows())
+    return child.Answer(list(child.answer(request)))
+
+
+def made_up(request):
+    """Rows as of coupled unknowns, whose programs take long to compile."""
+    if request["problem"] == "separable":
+        return child.Answer(separable_rows())
+    size = request["unknowns"]
+    row = {"unknowns": size, "rows": 2 * size, "data_bytes": 8 * size * (size + 1), "error": 1e-6}
+    row |= {"status": "CONVERGED", "iterations": 9, "seconds": 1e-9 * size**3, "peak_bytes": None}
+    return child.Answer([{"method": name, **row} for name in request["methods"]])
 
 
 @pytest.fixture
-def recorded(coupled_report, monkeypatch):
-    """Measure by looking up what has been measured before."""
+def recorded(monkeypatch):
+    """Coupled unknowns are not measured."""
+    monkeypatch.setattr(child, "ask", made_up)
+    return made_up
 
-    def ask(request):
-        rows = coupled_report.numbers
-        if request["problem"] == "separable":
-            return child.Answer(rows["separable"])
-        return child.Answer(
-            [row for row in rows["measured"] if row["unknowns"] == request["unknowns"]]
-        )
 
-    monkeypatch.setattr(child, "ask", ask)
-    return ask
+@pytest.fixture
+def coupled_report(recorded):
+    return coupled.run(TINY, QUIET)
 
 
 @pytest.fixture(scope="module")
@@ -246,8 +245,9 @@ class TestTutorial:
 
 class TestCoupled:
     @pytest.mark.slow
-    def test_measured_rows_find_the_optimum_and_computed_rows_are_kept_apart(self, coupled_report):
-        found = coupled_report
+    def test_measured_rows_find_the_optimum_and_computed_rows_are_kept_apart(self, monkeypatch):
+        monkeypatch.setattr(child, "ask", answer_here)
+        found = coupled.run(TINY, QUIET)
         measured, computed = found.numbers["measured"], found.numbers["computed"]
         assert found.is_complete
         assert {row["method"] for row in measured} == {"derivative", "descent"}
@@ -305,7 +305,7 @@ class TestChild:
     @pytest.mark.slow
     def test_rows_come_back_from_a_process_of_their_own(self):
         request = {"problem": "separable", "sizes": [3_000_000], "seed": 0}
-        answer = REAL_ASK(request)
+        answer = child.ask(request)
         assert answer.failure is None
         assert not answer.is_interrupted
         (row,) = answer.rows
@@ -316,7 +316,7 @@ class TestChild:
 
     def test_a_failure_is_told_in_words(self):
         request = {"problem": "separable", "sizes": [-5], "seed": 0}
-        answer = REAL_ASK(request)
+        answer = child.ask(request)
         assert answer.rows == []
         assert "Error" in answer.failure
 
