@@ -384,8 +384,8 @@ def test_the_loop_over_iterations_is_found_among_others(method):
     assert any(sent.size >= 8 * 4 for sent in program.sent_in_an_iteration)
 
 
-@pytest.mark.slow
-def test_the_command_measures_and_prints(tmp_path):
+def test_the_command_keeps_prints_and_draws_what_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(scale, "measured", lambda point, _: line(point.devices, 1.0)["figures"])
     output = tmp_path / "out.jsonl"
     options = ["--rows", "256", "--features", "8", "--devices", "1,2", "--repeats", "1"]
     options += ["--iterations", "2", "--output", str(output), "--plot", str(tmp_path / "a.png")]
