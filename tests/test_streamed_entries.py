@@ -370,14 +370,17 @@ class TestWhatIsWrong:
 def test_no_sum_of_squares_is_below_zero_where_a_column_does_not_vary(x64):
     """Each row has the entry: what the other rows have is zero but for rounding."""
     random = np.random.default_rng(0)
+    entries = scipy.sparse.csr_array(np.ones((1001, 1)))
+    squared_norms = jax.jit(jd.Streamed({"S": entries}, sparse={"S": 2}).column_squared_norms)
     for _ in range(40):
         weights, value = random.random(1001), 10 ** random.uniform(0, 6)
-        entries = scipy.sparse.csr_array(np.full((1001, 1), value))
-        design = jd.Streamed({"S": entries}, sparse={"S": 2})
+        entries.data[:] = value
         center = jnp.asarray([value, 0.0])
-        squares = np.asarray(design.column_squared_norms(jnp.asarray(weights), center))
+        squares = np.asarray(squared_norms(jnp.asarray(weights), center))
         assert np.all(squares >= 0)
         assert np.all(squares <= 1e-10 * value**2 * weights.sum())
+    uncentred = squared_norms(np.ones(1001), np.zeros(2))
+    np.testing.assert_allclose(uncentred, [1001 * value**2, 0], rtol=1e-6)  # of the last value
 
 
 @pytest.mark.slow
