@@ -239,6 +239,61 @@ class TestHardNumbers:
         np.testing.assert_allclose(model.weights * [1e-6, 1, 1e6, 1e3], [1, 2, 3, 4], rtol=1e-4)
         assert model.metrics["train"]["r2"] > 1 - 1e-8
 
+    @pytest.mark.parametrize("case", ["a curve", "a steep line", "close columns", "held out"])
+    def test_errors_that_rounding_of_sums_would_hide_are_those_of_the_rows(self, case, rng):
+        x, noise = rng.integers(1980, 2021, 4000).astype(float), rng.normal(size=4000)
+        options = {"test": 0.3} if case == "held out" else {}
+        if case == "a curve":
+            features = [x, x**2, x**3]
+            y = 0.01 * (x - 2000) ** 2 + 1e-3 * (x - 2000) ** 3 + 0.01 * noise
+        elif case == "close columns":
+            features = [noise, noise + 1e-5 * x]
+            y = x + 1e-5 * rng.normal(size=4000)
+        else:
+            features, y = [x], 1e6 * x + 0.003 * noise
+        model = jd.fit_model({"X": np.column_stack(features), "y": y}, **options)
+        part = model.metrics["train"]
+        error = model.predict({"X": np.column_stack(features)}) - y
+        counts = ~is_held_out(0, 4000, options.get("test", 0.0), 0)
+        np.testing.assert_allclose(part["rmse"] ** 2, np.mean(error[counts] ** 2), rtol=1e-4)
+        if case == "held out":
+            own = model.metrics["held_out"]["rmse"] ** 2
+            np.testing.assert_allclose(own, np.mean(error[~counts] ** 2), rtol=1e-4)
+        columns = np.stack([np.ones(4000), *features, y]).astype(np.longdouble)[:, counts]
+        for k in range(len(columns)):  # Gram-Schmidt, twice
+            for _ in range(2):
+                columns[k] -= columns[:k].T @ (columns[:k] @ columns[k])
+            left = columns[k].copy()
+            columns[k] /= np.sqrt(left @ left)
+        assert model.metrics["status"] == "CONVERGED"
+        np.testing.assert_allclose(model.metrics["value"], float(left @ left / 2), rtol=1e-6)
+        assert model.metrics["suboptimality"] < 1e-8 * model.metrics["value"]
+        assert model.metrics["passes"] in (2, 3)
+
+    def test_an_intercept_that_float64_rounds_is_solved_and_says_what_is_left(self, rng):
+        x = rng.integers(1980, 2021, 4000).astype(float)
+        y = 1e8 * x + 0.003 * rng.normal(size=4000)
+        model = jd.fit_model({"x": x, "y": y}, "y")
+        error = model.predict({"x": x}) - y
+        assert model.metrics["status"] == "CONVERGED"
+        np.testing.assert_allclose(model.metrics["train"]["rmse"], np.std(error), rtol=1e-3)
+        z, t = (column.astype(np.longdouble) - column.mean() for column in (x, y))
+        z, t = z - z.mean(), t - t.mean()
+        above = model.metrics["value"] - float(np.sum(np.square(t - z * (z @ t) / (z @ z))) / 2)
+        assert above <= 1.1 * model.metrics["suboptimality"] + 1e-12 * model.metrics["value"]
+        assert model.metrics["suboptimality"] < 1e-3 * model.metrics["value"]
+
+    def test_of_penalties_whose_errors_rounding_hides_the_smallest_is_chosen(self, rng):
+        x = rng.uniform(0, 1, 2000)
+        table = {"x": x, "y": 1e6 * x + 0.003 * rng.normal(size=2000)}
+        for options in ({"test": 0.2}, {}):
+            model = jd.fit_model(table, "y", l2="auto", **options)
+            counts = ~is_held_out(0, 2000, options.get("test", 0.0), 0)
+            squares = np.sum(np.square(x[counts] - x[counts].mean()))
+            np.testing.assert_allclose(
+                model.metrics["l2"], penalties_from(np.array([squares]))[0], rtol=1e-9
+            )
+
     def test_rows_that_are_sorted(self, rng):
         time = np.sort(rng.uniform(1.6e9, 1.7e9, 3000))
         y = 1e-7 * (time - 1.6e9) + 0.01 * rng.normal(size=3000)

@@ -1,4 +1,9 @@
-"""A fit by the sums of one pass: every penalty and every statistic follows from them."""
+"""A fit by the sums of one pass: every penalty and every statistic follows from them.
+
+A squared error that follows from sums is a difference of terms that may be far larger: of a target
+that is explained to eight digits nothing is left in float64. Where rounding may hide a part of it,
+the rows are read again, for their own residuals, which refine the weights as well.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +20,7 @@ from jaxdescent.fit.job import Fitted, Job, part_of
 from jaxdescent.fit.penalty_path import HELD_OUT, Path, generalised, penalties_from
 from jaxdescent.fit.plans import products_side
 from jaxdescent.fit.request import AUTO
-from jaxdescent.fit.rows import TEST, TRAIN, FirstPass, Rows
+from jaxdescent.fit.rows import TEST, TRAIN, FirstPass, Rows, read_rows, shifted_numbers
 from jaxdescent.status import Evidence, Status
 
 RANK = 1e-13
@@ -28,6 +33,16 @@ CONVERGED = 1e-10
 DEPENDENT = 1e-13
 """A gradient along linearly dependent columns whose norm is below this part of its norm at zero
 weights is the rounding error of an exact dependence."""
+
+ULPS = 4
+"""The rounding of a sum of products, as a part of the product of the columns' lengths, in eps."""
+
+HIDDEN = 1e-8
+"""The most of a squared error that rounding of the sums may hide, and of the value that a solve
+leaves above the minimum where the rows tell; with less the rows are read again."""
+
+MOST_READINGS = 4
+"""The most times that the rows are read again."""
 
 
 def fit_by_sums(job: Job, plan: ReadingPlan) -> Fitted:
@@ -42,14 +57,14 @@ def fit_by_sums(job: Job, plan: ReadingPlan) -> Fitted:
         job.watch.searched(path.penalties, path.scores, path.best)
         l2 = float(path.penalties[path.best])
         notes.extend(path.notes)
-    weights, intercept, details, more = solve(job, data, float(l2))
+    weights, intercept, errors, details, more = solve(job, sums, data, float(l2))
     notes += more + counts.notes
     if sums.fills is not None:
         encoding = encoding.filled(sums.fills + counts.shift)
     parts = [
         part_of(
             counts.rows[part],
-            sums.squared_error(part, weights, intercept),
+            errors[part],
             float(total[-2, -2] - total[-2, -1] ** 2 / total[-1, -1]),
             float(total[-1, -1]),
         )
@@ -59,11 +74,13 @@ def fit_by_sums(job: Job, plan: ReadingPlan) -> Fitted:
         "l2": float(l2),
         "l2_chosen_by": path.rule if path else None,
         "method": "sums of one pass, solved by their spectrum",
-        "iterations": 1,
+        "iterations": 1 + sums.readings,
         "dropped_rows": counts.dropped,
         "unseen_values": counts.unseen,
     }
-    return Fitted(encoding, weights, intercept, parts, details, notes, counts.read)
+    passes = 1 + sums.readings
+    read = passes * counts.read
+    return Fitted(encoding, weights, intercept, parts, details, notes, read, passes, passes)
 
 
 class ProductSums:
@@ -77,6 +94,8 @@ class ProductSums:
 
     def __init__(self, job: Job, at_once: int) -> None:
         self.encoding, side = job.encoding, products_side(job)
+        self._job, self._at_once = job, at_once
+        self.readings = 0  # how many times the rows have been read again
         self._marks_missing = job.request.missing == "mean"
         # The sums of the training rows, and of the held-out rows where there are some; at the end
         # means stand for missing numbers.
@@ -106,11 +125,41 @@ class ProductSums:
         total = self.matrices[TRAIN]
         return NormalSums.of(total, self.shift, self.encoding.size, intercept=True)
 
-    def squared_error(self, part: int, weights: np.ndarray, b: float) -> float:
-        """``sum_i s_i (w.x_i + b - y_i)^2`` from the sums alone."""
+    def squared_error(self, part: int, weights: np.ndarray, b: float) -> tuple[float, float]:
+        """``sum_i s_i (w.x_i + b - y_i)^2`` from the sums alone, and a bound on its rounding,
+        ``ULPS eps (sum_j |r_j| |z_j|)^2`` with r the weights of the columns z in the residual.
+        """
         constant = b + weights @ self.shift[:-1] - self.shift[-1]
-        residual = np.concatenate([weights, [-1.0, constant]])
-        return max(float(residual @ (self.matrices[part] @ residual)), 0.0)
+        residual, total = np.concatenate([weights, [-1.0, constant]]), self.matrices[part]
+        size = float(np.abs(residual) @ np.sqrt(total.diagonal()))
+        rounding = ULPS * np.finfo(np.float64).eps * size**2
+        return max(float(residual @ (total @ residual)), 0.0), rounding
+
+    def residuals(self, weights: np.ndarray, b: float) -> tuple[list[float], np.ndarray, float]:
+        """By reading the rows again, with ``r_i = w.x_i + b - y_i``: each part's
+        ``sum_i s_i r_i^2``; and of the training rows ``sum_i s_i (r_i - mean) (x_i - mean)``,
+        (features,), and the mean of ``r_i``.
+        """
+        counts, features = self.counts, self.encoding.size
+        constant = b + weights @ self.shift[:-1] - self.shift[-1]
+        squares, products = np.zeros(len(self.matrices)), np.zeros((features + 1, 1))
+        for rows in read_rows(self._job, self._at_once):
+            numbers = shifted_numbers(rows.encoded, counts.shift, np.float64, self.fills)
+            chunk = self.encoding.chunk(rows.encoded, numbers, rows.block)
+            residual = np.empty((chunk.rows, 1))
+            chunk.multiply(weights[:, None], None, residual)
+            residual += constant - (rows.target - counts.center)[:, None]
+            for part in range(len(squares)):
+                squares[part] += rows.weight_of(part) @ np.square(residual[:, 0])
+            residual *= rows.weight_of(TRAIN)[:, None]
+            chunk.add(residual, None, products[:-1])
+            products[-1] += np.sum(residual)
+            del rows, numbers, chunk
+        self.readings += 1
+        told = processes.added(np.append(squares, products))
+        errors, products = np.split(told, [len(squares)])
+        mean = products[-1] / self.matrices[TRAIN][-1, -1]
+        return errors.tolist(), products[:-1] - mean * self.matrices[TRAIN][:features, -1], mean
 
     def _add(self, rows: Rows, numbers: np.ndarray) -> None:
         chunk = self.encoding.chunk(rows.encoded, numbers, rows.block)
@@ -161,23 +210,27 @@ def path_by_sums(job: Job, sums: ProductSums, data: NormalSums) -> Path:
     if is_met:
         values, along = values[-most:], along[-most:]
         vectors = vectors[:, -most:]
-    scores = np.empty(penalties.size)
+    scores, hidden = np.empty(penalties.size), np.zeros(penalties.size, bool)
     for index, l2 in enumerate(penalties):
         coordinates = along / (values + l2)
+        weights = vectors @ coordinates / scales
+        intercept = float(data.target_mean[0] - weights @ data.feature_mean)
+        squares, rounding = sums.squared_error(TEST * job.is_tested, weights, intercept)
+        hidden[index] = squares <= rounding
         if job.is_tested:
-            weights = vectors @ coordinates / scales
-            intercept = float(data.target_mean[0] - weights @ data.feature_mean)
-            scores[index] = sums.squared_error(TEST, weights, intercept)
+            scores[index] = squares
             continue
         if is_met:
             free = np.sum(l2 / (values + l2))
+            hidden[index] = False
             squares = np.sum(np.square(l2 * coordinates) / values)
         else:
             free = most - np.sum(values / (values + l2))
-            squares = data.squares - np.sum((2 * along - values * coordinates) * coordinates)
-        scores[index] = generalised(rows, max(float(squares), 0.0), float(free))
+        scores[index] = generalised(rows, float(squares), float(free))
     rule = HELD_OUT if job.is_tested else "generalised cross-validation"
-    return Path(penalties, scores, rule, int(np.nanargmin(scores)))
+    # Of penalties whose errors rounding hides the smallest is chosen.
+    best = np.argmax(hidden) if hidden.any() else np.nanargmin(scores)
+    return Path(penalties, scores, rule, int(best))
 
 
 def penalised_sums(
@@ -199,16 +252,17 @@ def _cutoff(values: np.ndarray) -> float:
 
 
 def solve(
-    job: Job, data: NormalSums, l2: float
-) -> tuple[np.ndarray, float, dict[str, Any], list[str]]:
-    """The weights, the intercept, figures by name, and notes of the minimiser of
-    ``1/2 sum_i s_i (x_i.w + b - y_i)^2 + l2/2 |D w|^2``, with D the scales, by the spectrum of the
-    Hessian scaled to a unit diagonal.
+    job: Job, sums: ProductSums, data: NormalSums, l2: float
+) -> tuple[np.ndarray, float, list[float], dict[str, Any], list[str]]:
+    """The weights, the intercept, each part's squared error, figures by name, and notes of the
+    minimiser of ``1/2 sum_i s_i (x_i.w + b - y_i)^2 + l2/2 |D w|^2``, with D the scales, by the
+    spectrum of the Hessian scaled to a unit diagonal.
 
     Directions without curvature get zero: without a penalty the weights are those of least norm
-    per column's length. A second solve with the residual refines the first. The gradient's norm is
-    per unit of each column's length, the rank None where a penalty makes it irrelevant, and the
-    degrees of freedom are without that of the intercept.
+    per column's length. A second solve with the residual refines the first, and others with the
+    residuals of the rows, if rounding of the sums may hide a part of the errors. The gradient's
+    norm is per unit of each column's length, the rank None where a penalty makes it irrelevant, and
+    the degrees of freedom are without that of the intercept.
     """
     scales, hessian, cross = penalised_sums(data, standardize=job.request.standardize)
     diagonal = hessian.diagonal().copy()
@@ -226,20 +280,37 @@ def solve(
     def step(gradient: np.ndarray) -> np.ndarray:
         return vectors @ (gain * (vectors.T @ gradient))
 
+    def unscaled(point: np.ndarray) -> np.ndarray:
+        return np.where(constant, 0.0, point / lengths / scales)  # not the rounding of the spectrum
+
     scaled = step(cross)
     scaled = scaled + step(cross - hessian @ scaled)
-    gradient = hessian @ scaled - cross
-    along = vectors.T @ gradient
-    left = float(0.5 * np.sum(np.square(along) * gain))
-    weights = np.where(constant, 0.0, scaled / lengths / scales)  # not the rounding of the spectrum
+    gradient, weights = hessian @ scaled - cross, unscaled(scaled)
     intercept = float(data.target_mean[0] - weights @ data.feature_mean)
-    norm, at_zeros = float(np.linalg.norm(gradient)), float(np.linalg.norm(cross))
-    is_done = norm <= CONVERGED * at_zeros or at_zeros == 0
-    residual = (
-        data.squares - 2 * float(weights @ data.cross[:, 0]) + float(weights @ data.gram @ weights)
-    )
-    penalty = l2 * float(np.sum(np.square(scales * weights)))
-    value = 0.5 * (max(residual, 0.0) + penalty)
+    at_zeros = float(np.linalg.norm(cross))
+    is_done = bool(np.linalg.norm(gradient) <= CONVERGED * at_zeros or at_zeros == 0)
+    left = float(0.5 * np.sum(np.square(vectors.T @ gradient) * gain))
+    parts = range(len(sums.matrices))
+    known = [sums.squared_error(part, weights, intercept) for part in parts]
+    errors = [error for error, _ in known]
+    left, is_hidden = left + 0.5 * known[TRAIN][1], any(b > HIDDEN * error for error, b in known)
+    eps, before = float(np.finfo(np.float64).eps), np.inf
+    while is_hidden:
+        errors, pulled, mean = sums.residuals(weights, intercept)
+        gradient = np.where(constant, 0.0, (pulled / scales + l2 * scales * weights) / lengths)
+        change = step(gradient)
+        left = float(0.5 * (gradient @ change + data.weight_total * mean**2))
+        is_done = left <= HIDDEN * errors[TRAIN]
+        if is_done or left > before / 4 or sums.readings == MOST_READINGS:
+            # The terms of the rows are rounded, and the intercept is.
+            size = abs(intercept) + float(np.abs(weights) @ np.abs(data.feature_mean))
+            floor = ULPS * eps * known[TRAIN][1] + data.weight_total * (eps * size) ** 2
+            is_done |= left <= 0.5 * floor
+            break
+        change, before = unscaled(change), left
+        weights, intercept = weights - change, intercept - mean + float(change @ data.feature_mean)
+    along, norm = vectors.T @ gradient, float(np.linalg.norm(gradient))
+    value = 0.5 * (errors[TRAIN] + l2 * float(np.sum(np.square(scales * weights))))
     # Along directions that were left out the value may still fall, by an unknown amount.
     beyond = float(np.linalg.norm(along[gain == 0]))
     is_certain = beyond <= DEPENDENT * at_zeros
@@ -274,4 +345,4 @@ def solve(
             f"{rank:,} of {varying:,}. What only their small differences explain is left out: take "
             "differences as features, leave some out, or say --l2."
         )
-    return weights, intercept, details, notes
+    return weights, intercept, errors, details, notes
