@@ -530,6 +530,18 @@ def test_columns_of_csv_without_a_name_are_no_features(tmp_path, rng, index):
     np.testing.assert_allclose([*model.weights, model.intercept], np.polyfit(x, y, 1), rtol=1e-9)
 
 
+def test_an_empty_line_of_a_csv_of_one_column_is_a_row_without_a_value(tmp_path, rng):
+    x = rng.normal(size=50)
+    model = fit_model({"a": x, "y": 2 * x + 1}, missing="mean")
+    (tmp_path / "one.csv").write_text("a\n1\n\n3\n")
+    expected = [3, 2 * x.mean() + 1, 7]
+    np.testing.assert_allclose(model.predict(tmp_path / "one.csv"), expected, rtol=1e-9)
+    with pytest.raises(DataError, match=r"'a' has no value in row 2 of one\.csv"):
+        fit_model({"a": x, "y": 2 * x + 1}).predict(tmp_path / "one.csv")
+    (tmp_path / "two.csv").write_text("a,b\n1,0\n\n3,0\n")
+    np.testing.assert_allclose(model.predict(tmp_path / "two.csv"), [3, 7], rtol=1e-9)
+
+
 def tables_of(library):
     """The same table as the library's own objects."""
     rows = 30

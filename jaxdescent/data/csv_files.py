@@ -113,7 +113,8 @@ class CsvFiles(Source):
         }
         end, last, start = schema.names[-1], None, 0
         types.setdefault(end, pa.string())
-        with _parsing(path, schema.names), _opened(path, types) as reader:
+        is_one = len(schema.names) == 1
+        with _parsing(path, schema.names), _opened(path, types, is_one=is_one) as reader:
             for batch in reader:
                 last = batch.column(end)[-1:].to_pylist() or last
                 yield from blocks_of([batch], names, path.name, start)
@@ -121,14 +122,19 @@ class CsvFiles(Source):
             _check_closed(path, last, start)
 
 
-def _opened(path: pathlib.Path, types: dict[str, Any] | None = None) -> Any:
-    """A reader of a file's columns with these types, or of all columns with types of their own."""
-    return csv.open_csv(
+def _opened(
+    path: pathlib.Path, types: dict[str, Any] | None = None, *, is_one: bool = False
+) -> Any:
+    """A reader of a file's columns with these types, or of all columns with types of their own.
+
+    If the file ``is_one`` column, an empty line is a row whose value is missing.
+    """
+    reader = csv.open_csv(
         _unpacked(path),
         # Only a reader without threads tells the row of what it cannot convert.
         read_options=csv.ReadOptions(block_size=CHUNK_BYTES, use_threads=False),
         # Otherwise rows after a quotation mark that is not closed may get lost.
-        parse_options=csv.ParseOptions(newlines_in_values=True),
+        parse_options=csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=not is_one),
         convert_options=csv.ConvertOptions(
             include_columns=None if types is None else list(types),
             column_types=types or {},
@@ -136,6 +142,9 @@ def _opened(path: pathlib.Path, types: dict[str, Any] | None = None) -> Any:
             quoted_strings_can_be_null=False,
         ),
     )
+    if types is None and not is_one and len(reader.schema.names) == 1:
+        return _opened(path, is_one=True)
+    return reader
 
 
 def _unpacked(path: pathlib.Path) -> Any:
