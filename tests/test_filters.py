@@ -480,3 +480,19 @@ def test_a_value_is_compared_as_it_was_written_whatever_was_asked_before():
         with pytest.raises(DataError, match="no row meets"):
             kept(table, "x = 100000000000000000000")
         assert kept(table, "x = 1e20") == [1.0]
+
+
+def test_whole_numbers_of_csv_beyond_float64_are_compared_exactly_or_refused(tmp_path):
+    ids, path = [2**53 + i % 4 for i in range(40)], tmp_path / "d.csv"
+    path.write_text("id,y\n" + "".join(f"{number},{number % 5}\n" for number in ids))
+    table = pa.table({"id": ids, "y": [float(number % 5) for number in ids]})
+    for op, rows in (("!=", 30), (">", 20), ("=", 10)):
+        where = f"id {op} {2**53 + 1}"
+        with pytest.raises(DataError) as refused:
+            kept(path, where)
+        assert str(refused.value) == (
+            f"--where '{where}': 'id' is read as a number, which in row 1 of d.csv may have more "
+            "digits than float64 holds: leave it out, or write the data as Parquet."
+        )
+        assert len(kept(table, where)) == rows
+    assert len(kept(path, "id > 5")) == len(kept(path, "id < 9007199254740991 or y >= 0")) == 40

@@ -276,6 +276,19 @@ def _may_be_rounded(values: np.ndarray, dtype: np.dtype[Any]) -> bool:
     return bool(np.max(values) > most or np.min(values) < -most)
 
 
+def refuse_rounded(block: Block, name: str, who: str) -> None:
+    """Refuse whole numbers of CSV that may be rounded, since they are read as float64; the message
+    begins with ``who`` reads the column.
+    """
+    values = values_of(block.columns[name]).values
+    is_long = np.abs(values) >= 2.0**53 if values.dtype.kind == "f" else np.zeros(1, bool)
+    if is_long.any():
+        raise DataError(
+            f"{who} as a number, which in {block.place(int(np.argmax(is_long)))} may have more "
+            "digits than float64 holds: leave it out, or write the data as Parquet."
+        )
+
+
 def matrix_of(columns: list[Any]) -> np.ndarray | None:
     """One view, (rows, columns), of columns that are side by side in a matrix; else None."""
     first = columns[0] if columns else None

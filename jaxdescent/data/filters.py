@@ -13,6 +13,7 @@ import numpy as np
 from jaxdescent.data.arrow import pa
 from jaxdescent.data.arrow_types import array_of
 from jaxdescent.data.conditions import MISSING, THERE, Comparison, Condition, number_of
+from jaxdescent.data.decoding import refuse_rounded
 from jaxdescent.data.entries import SparseColumn
 from jaxdescent.data.errors import DataError, check_columns
 from jaxdescent.data.protocol import Block, Kind, Source, located
@@ -161,6 +162,13 @@ class Filtered(WrappedSource):
         self._text = text
         self._condition = condition_of(text, base.kinds)
         self._counted: int | None = None
+        # The columns of whole numbers that are compared with one beyond what float64 counts.
+        self._long = [
+            column
+            for column, _, value in self._condition.comparisons
+            if base.kinds[column] is Kind.WHOLE and not isinstance(value, str)
+            if abs(value) >= 2**53
+        ]
         # For each met row at which reading can begin, the row of the base at which its block does.
         self._places = [0]
         super().__init__(base)
@@ -179,7 +187,7 @@ class Filtered(WrappedSource):
         met, first, place = 0, [], []
         names = self._condition.columns
         for block in read_ahead(lambda: located(own, names, COUNTED_ROWS, number=own.first)):
-            count = int(np.count_nonzero(self._condition.is_met(block.columns)))
+            count = int(np.count_nonzero(self._met(block)))
             if count:
                 first.append(met)
                 place.append(block.start)
@@ -208,13 +216,19 @@ class Filtered(WrappedSource):
         if self._counted is None:  # parts that are passed over would have no place in the count
             base = base.skipping(self._condition)
         for block in located(base, self._read(names), rows, place):
-            met = self._condition.is_met(block.columns)
+            met = self._met(block)
             if not met.any():
                 continue
             is_empty = False
             yield rows_of(block, names, met)
         if is_empty:
             raise self._nothing_left()
+
+    def _met(self, block: Block) -> np.ndarray:
+        """Which rows of a block meet the condition."""
+        for name in self._long:
+            refuse_rounded(block, name, f"--where {self._text!r}: {name!r} is read")
+        return self._condition.is_met(block.columns)
 
     def _nothing_left(self) -> DataError:
         return DataError(f"no row meets --where {self._text!r}: nothing is left.")

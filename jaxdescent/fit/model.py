@@ -15,9 +15,9 @@ import numpy as np
 
 from jaxdescent.data import DataError, Kind, Source, located, open_source, read_ahead
 from jaxdescent.data.chunk import check_finite
-from jaxdescent.data.decoding import values_of
+from jaxdescent.data.decoding import refuse_rounded
 from jaxdescent.data.errors import check_columns, check_room, listed, path_of, printable, writing
-from jaxdescent.data.protocol import Block, unchanged
+from jaxdescent.data.protocol import unchanged
 from jaxdescent.display import Displayed
 from jaxdescent.fit.budget import Memory
 from jaxdescent.fit.dates import Dated, Dates, with_columns
@@ -156,7 +156,8 @@ class Model(Displayed):
                     raise DataError(
                         f"the prediction is NaN or infinite in {place}: correct the data."
                     )
-                _refuse_rounded(block, whole)
+                for name in whole:
+                    refuse_rounded(block, name, f"--keep {name}: the model reads it")
                 kept = {name: block.columns[name] for name in keep}
                 yield Predicted(predicted, kept, encoded.unseen)
                 memory.check()
@@ -253,19 +254,6 @@ class Model(Displayed):
                     file.write(f"{text}\n".encode())
                 file.flush()
                 os.fsync(file.fileno())
-
-
-def _refuse_rounded(block: Block, names: Sequence[str]) -> None:
-    """Refuse to keep whole numbers of CSV that may be rounded, since they are read as float64."""
-    for name in names:
-        values = values_of(block.columns[name]).values
-        is_long = np.abs(values) >= 2.0**53 if values.dtype.kind == "f" else np.zeros(1, bool)
-        if is_long.any():
-            raise DataError(
-                f"--keep {name}: the model reads it as a number, which in "
-                f"{block.place(int(np.argmax(is_long)))} may have more digits than float64 holds: "
-                "leave it out, or write the data as Parquet."
-            )
 
 
 def check_output(folder: Any, *, overwrite: bool) -> pathlib.Path:
