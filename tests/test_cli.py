@@ -19,7 +19,7 @@ from typer import Exit
 from jaxdescent import breakdown
 from jaxdescent.cli.command_line import failing_in_one_line
 from jaxdescent.machine import Machine
-from tests.commands import COMMAND, ran, refused, run, shown
+from tests.commands import COMMAND, printed, ran, refused, run, shown
 from tests.files import half_a_picture
 
 
@@ -247,15 +247,28 @@ def test_what_is_wrong_is_named_with_exit_code_two(asked, machine, command, argu
 
 
 WITHOUT_JAX = """
-import sys
+import json, sys
 from jaxdescent.cli import main
-try:
-    main()
-finally:
+sys.stderr = sys.stdout
+for arguments in json.loads(sys.argv[1]):
+    sys.argv[1:] = arguments
+    try:
+        main()
+    except SystemExit as end:
+        print("ended with", end.code or 0)
     heavy = {"jax", "numpy", "pyarrow", "matplotlib", "sklearn"} & set(sys.modules)
-    assert not heavy, heavy
+    assert not heavy, (arguments, heavy)
     assert "jaxdescent.fit" not in sys.modules and "jaxdescent.machine" not in sys.modules
 """
+SHOWN_WITHOUT_JAX = [
+    (["--help"], 0, "breakdown"),
+    (["--version"], 0, f"jaxdescent {importlib.metadata.version('jaxdescent')}\n"),
+    (["fit", "--help"], 0, "--target"),
+    (["fit", "", "--help"], 0, "--target"),
+    (["fti"], 2, "No such command 'fti'"),
+    (["scale", "--colour"], 2, "No such option: --colour"),
+    (["plan", "--rows", "many"], 2, "a number such as 1000 or 1e9"),
+]
 
 
 OPTIONS = {
@@ -272,23 +285,15 @@ OPTIONS = {
 
 
 class TestBeforeJAXIsImported:
-    @pytest.mark.parametrize(
-        ("arguments", "code", "said"),
-        [
-            (["--help"], 0, "breakdown"),
-            (["--version"], 0, f"jaxdescent {importlib.metadata.version('jaxdescent')}\n"),
-            (["fit", "--help"], 0, "--target"),
-            (["fit", "", "--help"], 0, "--target"),
-            (["fti"], 2, "No such command 'fti'"),
-            (["scale", "--colour"], 2, "No such option: --colour"),
-            (["plan", "--rows", "many"], 2, "a number such as 1000 or 1e9"),
-        ],
-    )
-    def test_help_and_what_is_mistyped_are_shown(self, arguments, code, said):
-        done = ran(WITHOUT_JAX, *arguments)
-        assert done.returncode == code, done.stderr
-        assert said in done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
+    def test_help_and_what_is_mistyped_are_shown(self):
+        given = json.dumps([arguments for arguments, _, _ in SHOWN_WITHOUT_JAX])
+        *told, rest = re.split(r"^ended with (\d)\n", printed(WITHOUT_JAX, given), flags=re.M)
+        assert rest == ""
+        for text, code, case in zip(told[::2], told[1::2], SHOWN_WITHOUT_JAX, strict=True):
+            arguments, expected, said = case
+            assert int(code) == expected, (arguments, text)
+            assert said in text, (arguments, text)
+            assert "Traceback" not in text
 
     @pytest.mark.parametrize("command", OPTIONS)
     def test_help_names_every_option_and_has_two_examples(self, command):
