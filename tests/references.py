@@ -20,6 +20,13 @@ def of_condition(condition, rng, rows, features):
     return U * np.geomspace(1, 1 / condition, side) @ V.T
 
 
+def one_hot(values, levels=None):
+    """A column for each level: of so many codes, or else of all values, which are sorted."""
+    values = np.asarray(values)
+    known = np.unique(values) if levels is None else np.arange(levels)
+    return (values[:, None] == known).astype(float)
+
+
 def closed_form(X, y, l2=0.0, sample_weight=None, intercept=True, *, in_lengths=False):
     """Weights, intercept and value of a linear regression's minimum, in float64; the weights of
     least norm where there are many, in units of the columns' lengths if they are uneven. Each

@@ -13,10 +13,6 @@ from jaxdescent.designs import Dense, MatrixFree
 from tests import references
 
 
-def dense_of(codes, levels):
-    return (np.asarray(codes)[:, None] == np.arange(levels)).astype(float)
-
-
 @pytest.mark.slow
 @settings(max_examples=12)
 @given(st.integers(0, 10_000), st.sampled_from([1, 2, 60]), st.booleans())
@@ -25,7 +21,7 @@ def test_products_are_those_of_the_columns_written_out(seed, levels, has_missing
     codes = rng.integers(-1 if has_missing else 0, levels, 40)
     # A level that is everywhere, and levels that are nowhere.
     codes = np.where(rng.random(40) < rng.random(), levels - 1, codes)
-    X = dense_of(codes, levels)
+    X = references.one_hot(codes, levels)
     with jax.enable_x64(True):
         design = jd.Categorical(codes, levels, dtype=jnp.float64)
         references.assert_is_matrix(design, X, rng)
@@ -53,7 +49,9 @@ def panel():
             "words": jd.Sparse(words),
         }
     )
-    X = np.column_stack([x, dense_of(worker, workers), dense_of(firm, firms), words.toarray()])
+    X = np.column_stack(
+        [x, references.one_hot(worker, workers), references.one_hot(firm, firms), words.toarray()]
+    )
     return design, X, y
 
 
@@ -164,7 +162,7 @@ def test_designs_of_all_kinds_stand_side_by_side():
             "map": MatrixFree(lambda w: dense @ w[:2] + w[2], rows=60, features=3),
         }
     )
-    X = np.concatenate([dense, dense_of(codes, 4), dense, np.ones((60, 1))], axis=1)
+    X = np.concatenate([dense, references.one_hot(codes, 4), dense, np.ones((60, 1))], axis=1)
     w = rng.normal(size=9)
     weights = jax.tree.map(np.float32, {"dense": w[:2], "category": w[2:6], "map": w[6:]})
     product, written_out = jax.jit(lambda X, w: (X.product(w), X.to_dense()))(design, weights)

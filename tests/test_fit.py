@@ -24,6 +24,7 @@ from jaxdescent.fit.columns import bucket_of
 from jaxdescent.fit.penalty_path import penalties_from
 from jaxdescent.fit.report import contents
 from jaxdescent.fit.rows import is_held_out
+from tests.references import one_hot
 
 
 @pytest.fixture(name="X")
@@ -48,11 +49,9 @@ def people(rng):
     return pl.DataFrame({"age": age, "city": city, "month": month, "pay": pay, "w": weight})
 
 
-def dummies(table, *names):
-    return np.hstack(
-        [(table[n].to_numpy()[:, None] == np.unique(table[n].to_numpy())).astype(float)
-         for n in names]
-    )  # fmt: skip
+def written_out(table, *names):
+    """The age, and a column for each level of others."""
+    return np.hstack([table[["age"]].to_numpy(), *(one_hot(table[name]) for name in names)])
 
 
 class TestAgainstScikitLearn:
@@ -83,7 +82,7 @@ class TestAgainstScikitLearn:
     def test_rows_with_weights(self, people):
         options = {"weights": "w", "exclude": ("city",), "categorical": ("month",), "l2": 0.5}
         model = jd.fit_model(people, "pay", **options)
-        features = np.hstack([people[["age"]].to_numpy(), dummies(people, "month")])
+        features = written_out(people, "month")
         # Levels are sorted as text.
         order = [0, *(1 + np.argsort([str(m) for m in range(1, 13)]))]
         s, target = people["w"].to_numpy(), people["pay"].to_numpy()
@@ -100,13 +99,13 @@ class TestAgainstScikitLearn:
         if kind == "categorical":
             names = [model.encoding.feature_name(j) for j in range(5)]
             assert names == ["age", "city=Bonn", "city=Kiel", "city=Ulm", "month=1"]
-        features = np.hstack([people[["age"]].to_numpy(), dummies(people, "city", "month")])
+        features = written_out(people, "city", "month")
         expected = Ridge(0.3).fit(features, people["pay"])
         np.testing.assert_allclose(model.predict(people), expected.predict(features), rtol=1e-9)
 
     def test_without_a_penalty_predictions_do_not_depend_on_the_free_constants(self, people):
         model = jd.fit_model(people, "pay", exclude=("w",), categorical=("city", "month"))
-        features = np.hstack([people[["age"]].to_numpy(), dummies(people, "city", "month")])
+        features = written_out(people, "city", "month")
         expected = LinearRegression().fit(features, people["pay"])
         np.testing.assert_allclose(model.predict(people), expected.predict(features), rtol=1e-9)
         assert model.metrics["rank"] == 14
@@ -492,7 +491,7 @@ class TestRowsInMemory:
         model = jd.fit_model(people, "pay", exclude=("w",), **options)
         assert "ConjugateGradient" in model.metrics["method"]
         assert model.metrics["status"] == "CONVERGED"
-        features = np.hstack([people[["age"]].to_numpy(), dummies(people, "city", "month")])
+        features = written_out(people, "city", "month")
         test, target = is_held_out(0, len(people), 0.3, 0), people["pay"].to_numpy()
         expected = Ridge(0.5).fit(features[~test], target[~test])
         np.testing.assert_allclose(model.predict(people), expected.predict(features), rtol=2e-4)
@@ -510,7 +509,7 @@ class TestRowsInMemory:
         assert model.metrics["passes"] == 3
         whole = people.drop_nulls()
         assert model.metrics["train"]["rows"] == len(whole)
-        features = np.hstack([whole[["age"]].to_numpy(), dummies(whole, "city", "month")])
+        features = written_out(whole, "city", "month")
         expected = Ridge(0.1).fit(features, whole["pay"])
         np.testing.assert_allclose(model.predict(whole), expected.predict(features), rtol=2e-4)
 

@@ -13,6 +13,7 @@ from sklearn.linear_model import Ridge
 import jaxdescent as jd
 from jaxdescent.data import DataError
 from jaxdescent.fit.columns import bucket_of, crossed, labels_of
+from tests.references import one_hot
 
 ROWS = 400
 
@@ -28,11 +29,6 @@ def table(rng):
     }
     y = columns["a"] * columns["b"] + columns["d"] + rng.normal(size=ROWS)
     return pl.DataFrame(columns | {"y": y})
-
-
-def one_hot(values):
-    values = np.asarray(values)
-    return (values[:, None] == np.unique(values)).astype(float)
 
 
 def written_out(table):

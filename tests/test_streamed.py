@@ -32,7 +32,7 @@ from jaxdescent.machine import Machine
 from jaxdescent.regression.solve.normal_equations import SumsSolver
 from tests.commands import printed
 from tests.files import zeros_below
-from tests.references import assert_is_matrix, closed_form
+from tests.references import assert_is_matrix, closed_form, one_hot
 from tests.results import assert_same, assert_trees_close, status
 
 ROWS, COLUMNS, LEVELS = 450, 3, 4
@@ -75,8 +75,7 @@ def table_of(rng, rows=ROWS, far=0.0):
 
 def written_out(table, center=0.0):
     numbers = np.stack([table[name] for name in ("a", "b", "c")], axis=1).astype(float)
-    dummies = (table["k"][:, None] == np.arange(LEVELS)).astype(float)
-    return np.concatenate([numbers, dummies], axis=1) - center
+    return np.concatenate([numbers, one_hot(table["k"], LEVELS)], axis=1) - center
 
 
 def streamed(data, **options):
