@@ -40,7 +40,6 @@ def leaves(result):
 
 METHODS = {
     "regression, LSMR": (REGRESSION, None, jd.LSMR()),
-    "regression, constant step": (REGRESSION, None, jd.GradientDescent(1e-3)),
     "function, LBFGS": (valley, START, jd.LBFGS()),
     "function, backtracking": (valley, START, jd.GradientDescent()),
     "function, adam": (valley, START, optax.adam(1e-2)),
