@@ -63,7 +63,9 @@ def test_resumed_is_uninterrupted(name, tmp_path):
     problem |= {"max_iterations": 100, "tolerance": 0}
     first = stopped(tmp_path / "run", **problem)
     assert 0 < int(first.iterations) < 100
-    assert_same(resumed(tmp_path / "run", **problem), minimize(**problem))
+    got, want = resumed(tmp_path / "run", **problem), minimize(**problem)
+    assert_same(got, want)
+    assert jax.tree.map(jnp.result_type, got.params) == jax.tree.map(jnp.result_type, want.params)
 
 
 LIMITED = {

@@ -674,11 +674,8 @@ class TestParquetPages:
 
 
 @pytest.mark.parametrize("ending", ["csv", "csv.gz"])
-@pytest.mark.parametrize("columns", [["a"], ["t"], ["a", "t"]])
 @pytest.mark.parametrize("rows", [3, 2000, 100_000])
-def test_a_quotation_mark_that_is_not_closed_up_to_the_end_is_refused(
-    tmp_path, rows, columns, ending
-):
+def test_a_quotation_mark_that_is_not_closed_up_to_the_end_is_refused(tmp_path, rows, ending):
     path = tmp_path / f"d.{ending}"
     opened = gzip.open if ending.endswith("gz") else open
     for place in (0, 1, rows // 2, rows - 1):
@@ -686,8 +683,9 @@ def test_a_quotation_mark_that_is_not_closed_up_to_the_end_is_refused(
         lines[place] = lines[place].replace(",", ',"')
         with opened(path, "wt") as file:
             file.write("a,t\n" + "".join(lines))
-        with pytest.raises(DataError, match=r"quotation mark (that is not closed|missing)"):
-            sum(block.rows for block in located(open_source(path), columns, 1000))
+        for columns in (["a"], ["t"], ["a", "t"]):
+            with pytest.raises(DataError, match=r"quotation mark (that is not closed|missing)"):
+                sum(block.rows for block in located(open_source(path), columns, 1000))
 
 
 @pytest.mark.parametrize("is_read", [True, False])

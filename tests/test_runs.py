@@ -633,13 +633,6 @@ def test_sharded_params_stay_sharded():
     assert got.params.sharding.is_equivalent_to(start.sharding, 1)
 
 
-def test_16_bits_are_rounded_at_random_as_without_chunks():
-    start = jnp.linspace(-3, 3, 64, dtype=jnp.bfloat16)
-    options = {"max_iterations": 200, "rounding": jd.StochasticRounding(3), "tolerance": 0}
-    got = same_in_chunks(jd.SumOfSquares(), start, METHOD, 32, **options)
-    assert got.params.dtype == jnp.bfloat16
-
-
 # At the end: it forgets the programs of the tests before it, which would be compiled again.
 @pytest.mark.slow
 def test_optimised_code_gives_the_same_in_any_chunks(polished):
