@@ -196,7 +196,7 @@ def test_designs_that_the_host_lays_out_are_measured_on_any_number_of_devices(na
 
 
 @pytest.mark.slow
-def test_points_are_measured_and_kept_and_skipped(tmp_path):
+def test_points_are_measured_and_kept_and_skipped(tmp_path, monkeypatch):
     output, told = tmp_path / "scale.jsonl", []
     grid = Experiment(rows=(256,), features=(8,), devices=(1, 2), iterations=2, repeats=2)
     lines = run(grid, output, told.append)
@@ -210,6 +210,7 @@ def test_points_are_measured_and_kept_and_skipped(tmp_path):
         assert figures["roof_bandwidth"] > 0
         assert figures["argument_bytes"] > 0
     # A line that was cut off while it was written is measured again; a power failure leaves nulls.
+    monkeypatch.setattr(scale, "measured", lambda *_: figures | {"iteration_seconds": 1.0})
     first, second = output.read_text().splitlines(keepends=True)
     for left in (second[:-20], "\0" * len(second)):
         output.write_text(first + left)
@@ -218,6 +219,7 @@ def test_points_are_measured_and_kept_and_skipped(tmp_path):
         assert "already in" in told[0]
         assert "already in" not in told[1]
         assert again[0] == lines[0]
+        assert again[1]["figures"]["iteration_seconds"] == 1
         assert run(grid, output, told.append) == again  # what was cut off is gone
 
 
