@@ -310,10 +310,10 @@ class Refutable(Measured):
 
     def _reached(self, loop: Loop, asked: Asked) -> jax.Array | None:
         """The root of the largest curvature along which the gradient could lower the value by more
-        than is allowed or estimated already; None if the method has no estimate.
+        than is allowed, infinite where the method knows no more; None if it has no estimate.
         """
         if not self.method.estimates(self.objective):
             return None
-        estimated = jnp.maximum(asked.allowed, loop.watch.suboptimality)
-        known = jnp.where(asked.is_claim, asked.allowed, estimated)
-        return loop.norm / jnp.sqrt(2 * known).astype(loop.norm.dtype)
+        reached = loop.norm / jnp.sqrt(2 * asked.allowed).astype(loop.norm.dtype)
+        # The estimate of a descent that stagnated may rest on few directions.
+        return jnp.where(asked.is_claim, reached, jnp.inf)
