@@ -357,14 +357,7 @@ def test_an_eigenvalue_within_the_margin_may_be_zero(ends, kind):
 
 
 @pytest.mark.first
-@pytest.mark.parametrize(
-    "point",
-    [
-        pytest.param(point, marks=pytest.mark.slow if point.is_slow else ())
-        for point in known_points.POINTS
-    ],
-    ids=lambda point: point.name,
-)
+@pytest.mark.parametrize("point", known_points.POINTS, ids=lambda point: point.name)
 def test_a_point_of_known_kind_is_called_that(point):
     began = time.process_time()
     function, params, args = point.pose()

@@ -223,7 +223,7 @@ def test_sums_by_blocks_are_those_of_the_whole(rng, monkeypatch, shape, block, c
         ("host", (3000, 70), 2e-6, 0.2),
         ("host", (3000, 70), 7e-7, 0.05),  # float32 weights get less near
         ("program", (3000, 70), 2e-6, 0.2),
-        pytest.param("jit", (3000, 70), 2e-6, 0.2, marks=pytest.mark.slow),
+        ("jit", (3000, 70), 2e-6, 0.2),
     ],
 )
 def test_a_direction_that_is_taken_for_rounding_is_told_of(

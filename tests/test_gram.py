@@ -129,7 +129,6 @@ def test_bfloat16_data_and_params_are_computed_with_in_float32(rng):
         assert_trees_close(own, exact, rtol=rtol, atol=atol)
 
 
-@pytest.mark.slow
 def test_many_penalties_share_one_gram_matrix_through_the_whole_descent(rng):
     X, y = rng.normal(size=(200, 60)).astype(np.float32), rng.normal(size=200).astype(np.float32)
     penalties = jnp.linspace(1, 50, 50)

@@ -598,15 +598,10 @@ def in_float64(shape, l2):
 @pytest.mark.parametrize(
     ("shape", "l2", "solver"),
     [
-        ((12, 40), 0.0, SOLVERS[0]),
-        pytest.param((12, 40), 0.0, SOLVERS[1], marks=pytest.mark.slow),
-        pytest.param((12, 40), 0.0, SOLVERS[2], marks=pytest.mark.slow),
-        pytest.param((30, 30), 0.0, SOLVERS[0], marks=pytest.mark.slow),
-        pytest.param((60, 200), 1e-3, SOLVERS[0], marks=pytest.mark.slow),
-        pytest.param((60, 200), 1e-3, SOLVERS[1], marks=pytest.mark.slow),
-        pytest.param((60, 200), 1e-3, SOLVERS[2], marks=pytest.mark.slow),
-        pytest.param((200, 10), 0.0, SOLVERS[1], marks=pytest.mark.slow),
-        pytest.param((200, 10), 0.0, SOLVERS[2], marks=pytest.mark.slow),
+        *(((12, 40), 0.0, solver) for solver in SOLVERS),
+        *(((60, 200), 1e-3, solver) for solver in SOLVERS),
+        *(((200, 10), 0.0, solver) for solver in SOLVERS[1:]),
+        ((30, 30), 0.0, SOLVERS[0]),
     ],
     ids=str,
 )
@@ -746,9 +741,7 @@ def test_conjugate_gradients_are_right_or_say_that_they_are_not(spectrum, rng, m
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "solver", [pytest.param(SOLVERS[0], marks=pytest.mark.slow), SOLVERS[1]], ids=str
-)
+@pytest.mark.parametrize("solver", SOLVERS[:2])
 def test_where_a_solution_jumps_it_has_no_derivative(solver, rng, monkeypatch):
     take(solver, monkeypatch)
     X = rng.normal(size=(20, 3)).astype(np.float32)

@@ -90,10 +90,9 @@ SEEN = [
 @pytest.mark.parametrize(
     ("seen", "dtype"),
     [
-        pytest.param(each, dtype, id=f"{each[0]}-{dtype.__name__}", marks=marks)
+        pytest.param(each, dtype, id=f"{each[0]}-{dtype.__name__}")
         for each in SEEN
         for dtype in (np.float32, np.float64)
-        for marks in [pytest.mark.slow if (each[0], dtype) == ("bound", np.float64) else ()]
     ],
 )
 def test_what_is_seen_is_never_above_how_far_the_minimum_is(seen, dtype, x64):

@@ -122,7 +122,7 @@ def test_the_suboptimality_of_a_regression_is_that_of_the_exact_solution(method,
 
 
 @pytest.mark.first
-@pytest.mark.parametrize("condition", [1e2, pytest.param(1e3, marks=pytest.mark.slow), 1e4, 1e5])
+@pytest.mark.parametrize("condition", [1e2, 1e3, 1e4, 1e5])
 @pytest.mark.parametrize(("method", "converges_up_to"), METHODS, ids=str)
 def test_a_float32_regression_that_converged_is_within_its_tolerance(
     method, converges_up_to, condition, rng
