@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.problems.more_garbow_hillstrom import variably_dimensioned
+
 Posed = tuple[Callable[..., jax.Array], Any, tuple[Any, ...]]
 
 
@@ -108,8 +110,7 @@ def vardim() -> Posed:
     """Moré, Garbow and Hillstrom's "variably dimensioned" function of 200 unknowns."""
 
     def value(x: jax.Array) -> jax.Array:
-        s = jnp.sum(jnp.arange(1, 201).astype(x.dtype) * (x - 1))
-        return jnp.sum(jnp.square(x - 1)) + s**2 + s**4
+        return jnp.sum(jnp.square(variably_dimensioned(x)))
 
     return value, np.ones(200, np.float32), ()
 

@@ -9,18 +9,13 @@ import pytest
 import scipy.sparse
 
 import jaxdescent as jd
-from benchmarks.problems.classical import himmelblau
+from benchmarks.problems.classical import beale, himmelblau
 from jaxdescent.descent.looks import sketched
 from jaxdescent.descent.watch import Looks
 from jaxdescent.designs import Design
 from tests import references
 from tests.meshes import rows_over
 from tests.results import status
-
-
-def beale(p):
-    x, y = p[0], p[1]
-    return (1.5 - x + x * y) ** 2 + (2.25 - x + x * y**2) ** 2 + (2.625 - x + x * y**3) ** 2
 
 
 def value_in_double(function, params):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import jaxdescent as jd
 from benchmarks.problems.classical import rosenbrock
+from benchmarks.problems.more_garbow_hillstrom import variably_dimensioned
 from jaxdescent.descent.suboptimality import Falling, Size
 from jaxdescent.methods import StepReport
 from jaxdescent.numerics.ritz import SmallestRitz
@@ -22,9 +23,7 @@ def evidence(result):
 
 
 def vardim(x):
-    index = jnp.arange(1, x.size + 1, dtype=x.dtype)
-    s = jnp.sum(index * (x - 1))
-    return jnp.sum((x - 1) ** 2) + s**2 + s**4
+    return jnp.sum(jnp.square(variably_dimensioned(x)))
 
 
 def powers(x):
