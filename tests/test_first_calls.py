@@ -111,6 +111,11 @@ def test_what_may_refute_a_claim_is_compiled_when_one_is_made(cores, monkeypatch
     assert names == ["descend_to_claim", "_expansion"]
 
 
+@jax.jit
+def descent_of_one_shape(X, y, method):
+    return jd.minimize(jd.LinearRegression(X, y), method=method)
+
+
 HEDGE = jd.Hedge(jd.ConjugateGradient(), jd.DerivativeMethod(), 100)
 
 
@@ -140,7 +145,7 @@ def test_a_look_by_a_step_is_compiled_where_the_lengths_of_columns_differ(
     assert "_measured_before_step" in names
     assert ("_confirmed" in names) == (least < 1)
     _, _, value = closed_form(X, y, in_lengths=True)
-    traced = jax.jit(lambda: jd.minimize(objective, method=method))()
+    traced = descent_of_one_shape(X, y, method)
     for result in (*found, traced):
         assert result.status == status
         np.testing.assert_allclose(result.value, value, rtol=1e-6)
