@@ -300,7 +300,8 @@ def solve(
         gradient = np.where(constant, 0.0, (pulled / scales + l2 * scales * weights) / lengths)
         change = step(gradient)
         left = float(0.5 * (gradient @ change + data.weight_total * mean**2))
-        is_done = left <= HIDDEN * errors[TRAIN]
+        penalty = l2 * float(np.sum(np.square(scales * weights)))
+        is_done = left <= HIDDEN * (errors[TRAIN] + penalty)
         if is_done or left > before / 4 or sums.readings == MOST_READINGS:
             # The terms of the rows are rounded, and the intercept is.
             size = abs(intercept) + float(np.abs(weights) @ np.abs(data.feature_mean))
