@@ -25,8 +25,8 @@ import jaxdescent as jd
 from jaxdescent.cli.options import byte_count
 from jaxdescent.data import DataError, open_source
 from jaxdescent.fit import fit_model
-from jaxdescent.fit.by_sums import ProductSums
 from jaxdescent.fit.model import Model
+from jaxdescent.fit.product_sums import ProductSums
 from tests.commands import COMMAND, ROOT, ran, refused, run, shown, started
 from tests.files import half_a_picture, zeros_below
 
@@ -943,7 +943,7 @@ def test_a_signal_ends_a_fit_whose_main_thread_never_comes_back(tmp_path):
     program = (
         "import hashlib, sys\n"
         "from jaxdescent.cli import main\n"
-        "from jaxdescent.fit.by_sums import ProductSums\n"
+        "from jaxdescent.fit.product_sums import ProductSums\n"
         "def moments(*arguments):\n"
         "    print('here', flush=True)\n"
         "    hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)\n"
