@@ -37,6 +37,8 @@ SUMS = {
     # Every one in the second half.
     "filtered": {"features": ["a", "b"], "where": "a > 0 and gaps < 41", "test": 0.3, "l2": 0.1},
     "text": {"categorical": ["g"], "where": "b > 1e3", "test": 0.3, "l2": 0.5},
+    # To five digits, so that the rows are read again.
+    "explained": {"weights": "w", "missing": "mean", "test": 0.3},
 }
 FILES = {
     "weighted": {
@@ -73,6 +75,13 @@ def columns(rows=ROWS, seed=3):
     return {"a": a, "b": b, "g": levels, "gaps": gaps, "w": rng.uniform(0, 2, rows), "y": y}
 
 
+def explained(rows=ROWS):
+    """Columns of which a target follows to five digits."""
+    table = columns(rows)
+    y = 10 * table["a"] + np.random.default_rng(4).normal(size=rows)
+    return {"a": table["a"], "gaps": table["gaps"], "w": table["w"], "y": y}
+
+
 def told(model):
     names = dict(model.named_weights(model.encoding.size))
     figures = {name: model.metrics[name] for name in ("train", "held_out", "l2", "method", "notes")}
@@ -81,7 +90,8 @@ def told(model):
 
 def data_of(folder, name):
     """The data of a case: rows of Parquet, or files of text."""
-    return folder / ("texts" if name.startswith("text") else "d.parquet")
+    others = {"text": "texts", "explained": "explained.parquet"}
+    return folder / others.get(name.partition(",")[0], "d.parquet")
 
 
 ONE_ROW = {name: np.ones(1) for name in ("x0", "x1", "y")}

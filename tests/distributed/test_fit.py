@@ -24,6 +24,7 @@ from tests.distributed.fits import (
     SUMS,
     columns,
     data_of,
+    explained,
     told,
 )
 from tests.distributed.processes import PLAIN, answers, command, ended, run
@@ -43,6 +44,7 @@ def folder(tmp_path_factory):
     tmp_path = tmp_path_factory.mktemp("fits")
     table = columns()
     pq.write_table(pa.table(table), tmp_path / "d.parquet", row_group_size=50)
+    pq.write_table(pa.table(explained()), tmp_path / "explained.parquet", row_group_size=50)
     numbers = {name: table[name] for name in ("a", "b", "y")}
     (tmp_path / "texts").mkdir()
     texts = pa.table({name: table[name] for name in ("a", "b", "g", "y")})
@@ -100,7 +102,9 @@ def check_read(folder, found, method):
 def check_sums(folder, found):
     assert found[0].keys() > SUMS.keys()
     for name, options in SUMS.items():
-        own = told(fit_model(data_of(folder, name), "y", **options))
+        model = fit_model(data_of(folder, name), "y", **options)
+        assert (model.metrics["iterations"] > 1) == (name == "explained")
+        own = told(model)
         for each in found:
             assert_same(each[name], own, 1e-8)
             assert each[name]["notes"] == own["notes"]
