@@ -227,6 +227,7 @@ def test_a_regression_of_features_far_from_zero_that_is_solved_is_said_to_be(see
     assert solved >= 8
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("kind", ["all levels", "far", "far targets", "nearly equal"])
 @pytest.mark.parametrize(
     "method", [jd.ConjugateGradient(), pytest.param(jd.LBFGS(), marks=pytest.mark.slow)], ids=str
@@ -255,6 +256,7 @@ def test_larger_regressions_are_held_to_the_minimum(method, kind, rng, one_cpu, 
         assert float(result.suboptimality) == pytest.approx(above, rel=0.01, abs=1e-3 * allowed)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize(
     ("descend", "method", "shape", "l2"),
     [
@@ -509,6 +511,7 @@ def unfinished_regressions(method, shape, rng, sharding=None):
         yield float(result.suboptimality), true, float(result.value)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize(
     ("method", "devices"),
     [
@@ -562,6 +565,7 @@ def test_what_is_said_after_a_refuted_claim_is_as_exact(rng):
     assert is_exact >= 10
 
 
+@pytest.mark.first
 @pytest.mark.parametrize(
     "method", [jd.GradientDescent(jd.BarzilaiBorwein()), jd.LSMR(jd.Sketch())], ids=str
 )
@@ -591,6 +595,7 @@ def test_an_unfinished_descent_seldom_says_too_little(method, rng):
     assert too_little <= 0.1 * len(pairs)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize(
     "tolerance",
     [
@@ -718,8 +723,9 @@ def above_minimum(X, y, params, l2=0.0):
     return references.height(regression, params, best), references.value(regression, best)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("method", [None, jd.ConjugateGradient(), jd.LSMR()], ids=str)
+@pytest.mark.parametrize("method", [jd.LSMR(), None, jd.ConjugateGradient()], ids=str)
 def test_constant_targets_are_met_exactly(method, seed):
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(43, 3)).astype(np.float32)

@@ -143,6 +143,7 @@ SELDOM = {
 }
 
 
+@pytest.mark.first
 @pytest.mark.parametrize(
     ("transformation", "method"),
     [
@@ -401,6 +402,7 @@ FAST = [
 ]
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("method", FAST, ids=str)
 def test_ten_times_fewer_iterations_than_the_best_constant_step_at_condition_1e4(method, rng, x64):
     quadratics = [conditioned_quadratic(np.random.default_rng(seed), 1e4) for seed in range(3)]
