@@ -113,6 +113,7 @@ def test_the_referee_knows_the_optimum_of_a_logistic_regression(tmp_path, writte
     np.testing.assert_allclose(problem.judge(tmp_path, away), expected, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_logistic_regression_is_the_same_function_counted_or_not(written, rng):
     problem = Classification(60, 5)
     data = written(problem)

@@ -230,6 +230,7 @@ def is_far(design, row_weight):
     return Center.of(design, row_weight).is_far
 
 
+@pytest.mark.first
 @pytest.mark.core
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_rows_in_memory_tell_the_host_what_they_tell_a_program(dtype, rng):

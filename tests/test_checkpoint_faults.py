@@ -165,6 +165,7 @@ def test_on_a_full_disk_the_oldest_are_given_up_for_what_is_newer(
     assert_same(run(tmp_path, start=LARGE, resume=True), got)
 
 
+@pytest.mark.slow
 def test_where_one_has_no_room_beside_the_last_good_one_that_is_kept(tmp_path, monkeypatch):
     full(tmp_path, 1.5 * LARGE.nbytes, monkeypatch)
     with pytest.warns(RuntimeWarning, match=rf"{NOT_WRITTEN}, and the last good one is of iter"):

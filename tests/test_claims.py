@@ -37,6 +37,7 @@ def test_the_floor_of_a_stiff_curved_valley_is_no_minimum():
     assert converged >= 1
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_params_that_are_right_to_the_tolerance_may_be_far_above_a_minimum_of_zero(dtype, x64, rng):
     """Brown's badly scaled function: at (a, 2 / a) a tolerance of x alone allows (t a)^2."""
@@ -280,6 +281,7 @@ def test_what_stagnated_at_the_minimum_has_converged(descend, method, shape, l2,
         assert float(result.suboptimality) < 2.5e-5 * least
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("over", ["jit", pytest.param("vmap", marks=pytest.mark.slow), "run"])
 @pytest.mark.usefixtures("one_cpu", "whole")
 def test_a_claim_at_the_start_is_examined(over, rng):
@@ -737,6 +739,7 @@ def test_constant_targets_are_met_exactly(method, seed):
     assert float(result.suboptimality) <= 1e-12 * float(np.sum(np.square(y)))
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("method", [jd.LSMR(), jd.Gram()], ids=str)
 def test_a_start_that_a_bound_proves_to_be_the_minimum_is_claimed(method, rng):
     """Of a factor of one level beside an intercept all gradients are rounding."""

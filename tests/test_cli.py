@@ -489,6 +489,7 @@ def test_an_interrupt_is_one_whatever_became_of_it(work, capsys):
     assert_interrupted(work, capsys)
 
 
+@pytest.mark.first
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_that_another_module_passes_over_is_not_lost(number):

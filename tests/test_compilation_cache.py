@@ -121,6 +121,7 @@ def test_a_folder_that_is_taken_away_is_not_missed(folder, rng):
     np.testing.assert_array_equal(solved(X, y), first)
 
 
+@pytest.mark.slow
 def test_other_dtypes_and_compiler_options_are_other_programs(folder, rng):
     X, y = data(rng)
     solved(X, y)

@@ -91,10 +91,11 @@ def cubic(p, a, b, c):
     return a * (p[0] ** 2 - p[1] ** 2) + b * p[0] + c * (p[0] ** 3 - 3 * p[0] * p[1] ** 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("coefficients", "far", "kind", "at", "off"),
     [
-        pytest.param((1, 1, 0), 3.0, "saddle", [-0.5, 0], 1e-6, marks=pytest.mark.slow),
+        ((1, 1, 0), 3.0, "saddle", [-0.5, 0], 1e-6),
         ((0, 0, 1), 2.0, "degenerate", [0, 0], 0.02),
     ],
     ids=["saddle", "monkey saddle"],
@@ -118,6 +119,7 @@ def test_starts_are_pytrees_with_a_leading_axis():
         np.testing.assert_allclose(point.params["y"], [3, 3], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_objectives_are_taken_as_minimize_takes_them():
     quadratic = jd.Quadratic(np.float32([[1, 2], [2, 1]]), np.float32([3, 3]))
     (point,) = jd.critical_points(quadratic, np.ones((1, 2), np.float32))
@@ -218,6 +220,7 @@ def exponential(x, sign, slope):
     return jnp.exp(sign * x) + slope * x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sign", "slope", "starts"), [(1, 0, FAR), (-1, 0, FAR), (1, 1, FAR / 1e4)]
 )

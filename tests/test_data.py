@@ -674,7 +674,7 @@ class TestParquetPages:
 
 
 @pytest.mark.parametrize("ending", ["csv", "csv.gz"])
-@pytest.mark.parametrize("rows", [3, 2000, 100_000])
+@pytest.mark.parametrize("rows", [3, 2000, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_a_quotation_mark_that_is_not_closed_up_to_the_end_is_refused(tmp_path, rows, ending):
     path = tmp_path / f"d.{ending}"
     opened = gzip.open if ending.endswith("gz") else open

@@ -128,6 +128,7 @@ class TestFit:
             told = json.loads(shown("fit", tmp_path / "X.npy", "--json", *options))
             assert told["largest_weights"]["x1"] == pytest.approx(weight)
 
+    @pytest.mark.slow
     def test_the_picture_shows_a_sample_of_the_rows_and_files_that_were_fitted(
         self, tmp_path, monkeypatch
     ):

@@ -105,6 +105,7 @@ def square(p):
     return jnp.sum(p**2)
 
 
+@pytest.mark.slow
 def test_a_program_without_jit_is_solved_too():
     """As one that is debugged, where the package is imported there."""
     name = "jaxdescent.inputs.traced_functions"

@@ -269,6 +269,7 @@ def test_a_slope_along_directions_without_curvature_is_left_to_fall(name):
         assert above <= 10 * (float(result.suboptimality) + 1e-7 * found.fun)
 
 
+@pytest.mark.slow
 def test_a_function_with_a_reverse_rule_alone_is_looked_at_and_certified():
     """The forward rule calls the function itself, so that JAX refuses derivatives along it."""
 
@@ -410,7 +411,7 @@ def test_a_minimum_whose_value_is_rounded_more_than_its_size_tells_is_claimed(me
     assert met.count(1e-9) >= 5
 
 
-@pytest.mark.first
+@pytest.mark.slow
 @pytest.mark.parametrize("power", [4, 6])
 def test_a_value_that_underflows_at_a_flat_minimum_has_converged(power, rng):
     def flat(p, factor):

@@ -96,6 +96,7 @@ class TestSearch:
         assert len(penalties) < 61
         assert "RMSE" in told[0]
 
+    @pytest.mark.slow
     def test_a_path_that_cannot_go_on_says_so(self, table, monkeypatch):
         before, count = descents.minimize, 0
 

@@ -93,6 +93,7 @@ def test_sharded_params_of_a_sum_of_squares_stay_sharded(axis_type):
     assert {shard.data.shape for shard in result.params.addressable_shards} == {(2, 4)}
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("descend", [jd.minimize, jd.run])
 def test_params_end_where_they_were_placed_whatever_the_data_lie_over(descend):
     center = np.arange(8, dtype=np.float32)

@@ -176,6 +176,7 @@ def test_a_method_that_stagnated_says_how_far_the_minimum_is_at_least(method):
         assert above / 10 < result.suboptimality < 1.01 * above
 
 
+@pytest.mark.first
 @pytest.mark.parametrize(
     ("scale", "method"),
     [*((scale, jd.LSMR()) for scale in (1e3, 1e5, 1e7)), (1e15, jd.LSMR(jd.Jacobi()))],

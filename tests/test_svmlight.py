@@ -135,6 +135,7 @@ class TestManyIndices:
         assert 0 < known < model.encoding.indices.size
         assert any(note.startswith(f"{known:,} of ") for note in other.metrics["notes"])
 
+    @pytest.mark.slow
     def test_a_table_of_dense_columns_does_not_fit_the_model(self, data, tmp_path):
         model = jd.fit_model(written(tmp_path, *data), l2=0.1, dtype="float64")
         with pytest.raises(DataError, match="the data has no column 'x'"):
