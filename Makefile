@@ -41,7 +41,7 @@ demo: $(INSTALLED) ## a fit of a table, then the whole story: 3 to 5 minutes, AR
 	$(BIN)/jaxdescent breakdown $(ARGS)
 
 # The files run in their order: those of several processes, which take longest, begin.
-test: $(INSTALLED) ## the tests of every day, and doctests, in some minutes on two cores
+test: $(INSTALLED) ## the tests of every day, and doctests, in five minutes on two idle cores
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-all: $(INSTALLED) ## these and the slow ones, which share their programs
