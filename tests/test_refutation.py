@@ -463,3 +463,22 @@ def test_columns_of_zeros_refute_nothing():
     for method in (jd.LSMR(), jd.LBFGS()):
         result = jd.minimize(jd.LinearRegression(X, y), method=method)
         assert status(result) == "CONVERGED"
+
+
+@pytest.mark.parametrize("features", [2, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", [jd.LSMR(), jd.ConjugateGradient()], ids=str)
+def test_few_columns_that_are_nearly_equal_hide_no_minimum(method, features, rng):
+    """Of even lengths: nearly all of the targets lie along a difference of some eps."""
+    for apart in (3e-6, 1e-5):
+        X = rng.normal(size=(2000, features))
+        own = rng.normal(size=len(X))
+        X[:, -1] = X[:, 0] + apart * own
+        X, y = X.astype(np.float32), (own + 0.1 * rng.normal(size=len(X))).astype(np.float32)
+        objective = jd.LinearRegression(jd.Streamed({"X": X}), y, intercept=False)
+        result = jd.minimize(objective, method=method)
+        wide, targets = X.astype(float), y.astype(float)
+        best = wide @ np.linalg.lstsq(wide, targets, rcond=None)[0] - targets
+        off = wide @ np.asarray(result.params["weights"], float) - targets
+        above = 0.5 * (off @ off - best @ best)
+        assert status(result) != "CONVERGED" or above < 1e-3 * float(result.value)
+        assert result.suboptimality > above / 10  # at least what the step shows

@@ -315,5 +315,10 @@ class Refutable(Measured):
         if not self.method.estimates(self.objective):
             return None
         reached = loop.norm / jnp.sqrt(2 * asked.allowed).astype(loop.norm.dtype)
-        # The estimate of a descent that stagnated may rest on few directions.
-        return jnp.where(asked.is_claim, reached, jnp.inf)
+        # The estimate of a descent that stagnated may rest on few directions, and so may that of a
+        # claim after fewer iterations than unknowns: nearly equal columns have even lengths. Of few
+        # unknowns the steps of a look see all directions.
+        is_known, unknowns = asked.is_claim, scaled_step.unknowns_of(self.objective, loop.params)
+        if unknowns <= scaled_step.STEPS:
+            is_known = is_known & (loop.iteration >= unknowns)
+        return jnp.where(is_known, reached, jnp.inf)

@@ -174,6 +174,13 @@ def _nothing(objective: Objective, params: Params, *rest: Any) -> jax.Array:
     return jnp.zeros((), jnp.result_type(*jax.tree.leaves(params)))
 
 
+def unknowns_of(objective: Objective, params: Params) -> int:
+    """The number of unknowns, of each output where there are several."""
+    if objective.linear_regression is not None:
+        return params["weights"].shape[0]
+    return jax.tree.leaves(params)[0].size
+
+
 def is_needed(objective: Objective, params: Params, reached: jax.Array | None) -> jax.Array:
     """Whether a look by one step takes the step: otherwise it refutes nothing."""
     if (regression := objective.linear_regression) is not None:
