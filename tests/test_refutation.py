@@ -16,7 +16,7 @@ from benchmarks.problems.exact_regression import (
     exact_regression,
     larger_regression,
 )
-from jaxdescent.descent.looks import singular_values
+from jaxdescent.descent.looks import scaled_step, singular_values
 from jaxdescent.descent.looks.scaled_step import look_at_quadratic, look_at_regression
 from jaxdescent.regression.solve import by_lapack
 from jaxdescent.regression.solve.stored_regression import StoredRegression
@@ -482,3 +482,49 @@ def test_few_columns_that_are_nearly_equal_hide_no_minimum(method, features, rng
         above = 0.5 * (off @ off - best @ best)
         assert status(result) != "CONVERGED" or above < 1e-3 * float(result.value)
         assert result.suboptimality > above / 10  # at least what the step shows
+
+
+def test_few_columns_that_differ_are_not_followed_after_fewer_steps_than_unknowns(rng):
+    """One pass over the rows shows that no direction is flat."""
+    X = rng.normal(size=(500, 7)).astype(np.float32)
+    design = jd.Streamed({"X": X})
+    y = (X @ rng.normal(size=7) + rng.normal(size=500)).astype(np.float32)
+    result = jd.minimize(jd.LinearRegression(design, y), method=jd.ConjugateGradient())
+    assert status(result) == "CONVERGED"
+    assert int(result.iterations) < 7
+    # The start's, two for the means and the lengths, and two that look: none takes a step.
+    assert design.stream.passes <= int(result.iterations) + 5
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_the_hessian_of_few_unknowns_is_that_of_numpy(intercept, weighted, rng):
+    X, Y = rng.normal(size=(40, 3)) + 2, rng.normal(size=(40, 2))
+    weight = rng.uniform(-0.5, 1, 40) if weighted else None
+    share = np.ones(40) if weight is None else np.maximum(weight, 0)
+    regression = jd.LinearRegression(
+        *(jnp.asarray(part, jnp.float32) for part in (X, Y)),
+        l2=jnp.array([0.5, 3.0]),
+        sample_weight=None if weight is None else jnp.asarray(weight, jnp.float32),
+        intercept=intercept,
+    )
+    apart = X - intercept * np.average(X, axis=0, weights=share)
+    expected = apart.T @ (share[:, None] * apart) + np.multiply.outer([0.5, 3.0], np.eye(3))
+    found = scaled_step._hessian_of_regression(regression)
+    np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-4)
+
+
+def test_a_flat_direction_of_few_unknowns_is_seen_in_any_units(rng):
+    """Of a stored form whose diagonal has even entries, by the least eigenvalue."""
+    for size in (1e-8, 1.0, 1e8):
+        root = rng.normal(size=(50, 4))
+        for apart in (0.3, 1e-5):
+            root[:, 3] = root[:, 0] + apart * rng.normal(size=50)
+            hessian = (size * root.T @ root).astype(np.float32)
+            # Of nearly equal columns the least eigenvalue is rounding, and may be anything.
+            least = np.sqrt(size * np.linalg.eigvalsh(root.T @ root)[0])
+            objective = jd.Quadratic(jnp.asarray(hessian), jnp.zeros(4))
+            for reached, steps in ((least / 3, 2), (least * 3, 2), (least * 3, 4)):
+                known = scaled_step.Resolved(jnp.float32(reached), jnp.int32(steps))
+                may_fall = scaled_step.is_needed(objective, jnp.ones(4), known)
+                assert bool(may_fall) == (steps < 4 and (apart < 1e-3 or reached > least))

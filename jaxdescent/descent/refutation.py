@@ -287,13 +287,13 @@ class Refutable(Measured):
         every member.
         """
         params, allowed = precision.widen(loop.params), asked.allowed
-        reached = self._reached(loop, asked)
+        known = self._known(loop, asked)
         regression = self.objective.linear_regression
         look = functools.partial(scaled_step.look_at_regression, is_small=self.is_small)
         of = regression
         if regression is None:
             look, of = scaled_step.look_at_quadratic, self.objective
-        inputs = of, params, reached, allowed.astype(jnp.result_type(*jax.tree.leaves(params)))
+        inputs = of, params, known, allowed.astype(jnp.result_type(*jax.tree.leaves(params)))
         dtype = inputs[-1].dtype
         return seldom(asked.is_looked_at, look, lambda *inputs: Look.nothing(dtype), *inputs)
 
@@ -305,20 +305,13 @@ class Refutable(Measured):
     def takes_a_step(self, loop: Loop) -> jax.Array:
         """Whether a look by a program at this claim would take a step of the weights."""
         asked = self._asked(loop, self.method.overlooks(loop.state))
-        params, reached = precision.widen(loop.params), self._reached(loop, asked)
-        return asked.is_looked_at & scaled_step.is_needed(self.objective, params, reached)
+        params, known = precision.widen(loop.params), self._known(loop, asked)
+        return asked.is_looked_at & scaled_step.is_needed(self.objective, params, known)
 
-    def _reached(self, loop: Loop, asked: Asked) -> jax.Array | None:
-        """The root of the largest curvature along which the gradient could lower the value by more
-        than is allowed, infinite where the method knows no more; None if it has no estimate.
-        """
+    def _known(self, loop: Loop, asked: Asked) -> scaled_step.Resolved | None:
+        """What the method knows of the curvatures; None if it has no estimate."""
         if not self.method.estimates(self.objective):
             return None
         reached = loop.norm / jnp.sqrt(2 * asked.allowed).astype(loop.norm.dtype)
-        # The estimate of a descent that stagnated may rest on few directions, and so may that of a
-        # claim after fewer iterations than unknowns: nearly equal columns have even lengths. Of few
-        # unknowns the steps of a look see all directions.
-        is_known, unknowns = asked.is_claim, scaled_step.unknowns_of(self.objective, loop.params)
-        if unknowns <= scaled_step.STEPS:
-            is_known = is_known & (loop.iteration >= unknowns)
-        return jnp.where(is_known, reached, jnp.inf)
+        # The estimate of a descent that stagnated may rest on few directions.
+        return scaled_step.Resolved(jnp.where(asked.is_claim, reached, jnp.inf), loop.iteration)

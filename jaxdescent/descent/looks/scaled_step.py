@@ -43,7 +43,7 @@ STEPS = 8
 def look_at_regression(
     regression: LinearRegression,
     params: Params,
-    reached: jax.Array | None = None,
+    known: Resolved | None = None,
     allowed: Any = 0.0,
     *,
     is_small: bool = False,
@@ -56,15 +56,15 @@ def look_at_regression(
     intercept, and one for the curvature. If the design cannot give the lengths, the step goes along
     the gradient.
 
-    Of a method with its own estimate, ``reached`` is the root of the largest curvature along which
-    a gradient of the final norm could lower the value by more than is allowed: if the method
-    resolves all unknowns' own curvatures, the decrease counts as zero after the first pass.
+    If a method with its own estimate resolves all unknowns' own curvatures by what is ``known`` of
+    it, the decrease counts as zero after the first pass, or the second where its steps were fewer
+    than the unknowns.
     """
 
     def by_one_step() -> Look:
         lengths = _lengths_of(regression)
-        is_uneven = _is_uneven(lengths, reached)
-        falls = seldom(is_uneven, _fall_of_regression, _nothing, regression, params, lengths)
+        may_fall = _may_fall(lengths, known, _hessian_of_regression, regression)
+        falls = seldom(may_fall, _fall_of_regression, _nothing, regression, params, lengths)
         return Look.refuting(falls, allowed)
 
     if is_small:
@@ -135,12 +135,12 @@ def _root_of_penalty(regression: LinearRegression, dtype: Any) -> jax.Array:
 
 
 def look_at_quadratic(
-    objective: Objective, params: Params, reached: jax.Array | None = None, allowed: Any = 0.0
+    objective: Objective, params: Params, known: Resolved | None = None, allowed: Any = 0.0
 ) -> Look:
     """A look by one step on a quadratic form whose Hessian is stored: two products with it."""
     lengths = _lengths_of_hessian(objective, params)
-    is_uneven = _is_uneven(lengths, reached)
-    falls = seldom(is_uneven, _fall_of_quadratic, _nothing, objective, params, lengths)
+    may_fall = _may_fall(lengths, known, _hessian_as_stored, objective)
+    falls = seldom(may_fall, _fall_of_quadratic, _nothing, objective, params, lengths)
     return Look.refuting(falls, allowed)
 
 
@@ -174,30 +174,94 @@ def _nothing(objective: Objective, params: Params, *rest: Any) -> jax.Array:
     return jnp.zeros((), jnp.result_type(*jax.tree.leaves(params)))
 
 
-def unknowns_of(objective: Objective, params: Params) -> int:
-    """The number of unknowns, of each output where there are several."""
-    if objective.linear_regression is not None:
-        return params["weights"].shape[0]
-    return jax.tree.leaves(params)[0].size
-
-
-def is_needed(objective: Objective, params: Params, reached: jax.Array | None) -> jax.Array:
+def is_needed(objective: Objective, params: Params, known: Resolved | None) -> jax.Array:
     """Whether a look by one step takes the step: otherwise it refutes nothing."""
     if (regression := objective.linear_regression) is not None:
-        return _is_uneven(_lengths_of(regression), reached)
-    return _is_uneven(_lengths_of_hessian(objective, params), reached)
+        return _may_fall(_lengths_of(regression), known, _hessian_of_regression, regression)
+    return _may_fall(_lengths_of_hessian(objective, params), known, _hessian_as_stored, objective)
 
 
-def _is_uneven(lengths: jax.Array | None, reached: jax.Array | None) -> jax.Array:
-    """Whether a column is so short that the method may not have resolved its curvature."""
-    if lengths is None or reached is None:
+class Resolved(NamedTuple):
+    """What a method with its own estimate knows of the curvatures when it makes a claim."""
+
+    reached: jax.Array
+    """The root of the largest curvature along which a gradient of the final norm could lower the
+    value by more than is allowed, infinite where the estimate may rest on few directions."""
+
+    steps: jax.Array
+    """The number of steps, each of which shows one direction at most."""
+
+
+def _may_fall(
+    lengths: jax.Array | None, known: Resolved | None, hessian: Callable[..., jax.Array], of: Any
+) -> jax.Array:
+    """Whether the curvature of a direction is so little that the method may not have resolved it:
+    that of a column, or of any direction where the unknowns are few and the steps fewer. Columns of
+    even lengths may be nearly equal.
+    """
+    if lengths is None or known is None:
         # Without lengths the step goes along the gradient, which an estimate has used already.
-        return jnp.array(reached is None)
+        return jnp.array(known is None)
+    is_uneven = _is_uneven(lengths, known.reached)
+    if len(lengths) > STEPS:
+        return is_uneven
+
+    def is_flat(of: Any, lengths: jax.Array, reached: jax.Array) -> jax.Array:
+        return _is_flat(hessian(of), lengths, reached)
+
+    def as_columns(of: Any, lengths: jax.Array, reached: jax.Array) -> jax.Array:
+        return jnp.zeros((), bool)
+
+    is_blind = ~is_uneven & (known.steps < len(lengths))
+    return is_uneven | seldom(is_blind, is_flat, as_columns, of, lengths, known.reached)
+
+
+def _is_uneven(lengths: jax.Array, reached: jax.Array) -> jax.Array:
+    """Whether a column is so short that the method may not have resolved its curvature."""
     longest = jnp.max(lengths)
     shares = lengths / jnp.where(longest > 0, longest, 1)
     shortest = jnp.min(jnp.where(shares > 0, shares, 1))
     is_even = jnp.sum(jnp.square(shares)) <= caution(reached.dtype) * jnp.square(shortest)
     return ~is_even | (reached > shortest * longest)
+
+
+def _hessian_of_regression(regression: LinearRegression) -> jax.Array:
+    """The Hessian in the weights at the best intercept, of each penalty, (1 or outputs, unknowns,
+    unknowns): one pass over X. Means far from zero leave it the digits of its lengths.
+    """
+    design, weight = as_design(regression.X), regression.sample_weight
+    rows, unknowns = design.shape
+    share = jnp.ones(rows, design.dtype) if weight is None else jnp.maximum(weight, 0)
+    share = share.astype(design.dtype)[:, None]
+    identity = jnp.eye(unknowns, unknowns + 1, dtype=design.dtype)
+    ones = jnp.eye(1, unknowns + 1, unknowns, dtype=design.dtype)
+
+    def weighted(image: jax.Array, share: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return share, share * (image + ones)  # the image of the last column is zero
+
+    _, sums = design.there_and_back(identity, weighted, share)
+    moments, sums = sums[:, :-1], sums[:, -1]
+    if regression.intercept:
+        moments = moments - jnp.outer(sums, sums / jnp.sum(share))
+    penalties = jnp.square(_root_of_penalty(regression, design.dtype)).reshape(-1, 1, 1)
+    return moments[None] + penalties * identity[None, :, :-1]
+
+
+def _hessian_as_stored(objective: Objective) -> jax.Array:
+    matrix = objective.hessian_array
+    assert matrix is not None  # a look is possible only then
+    return matrix[None]
+
+
+def _is_flat(hessians: jax.Array, lengths: jax.Array, reached: jax.Array) -> jax.Array:
+    """Whether a direction may curve less than the square of what was ``reached``, in units of the
+    columns; beside the root of eps the rounding of sums over rows is small.
+    """
+    lengths = lengths.T.astype(hessians.dtype)
+    scaled = hessians / lengths[:, None] / lengths[:, :, None]
+    least = jnp.linalg.eigvalsh(scaled)[:, 0] - jnp.sqrt(jnp.finfo(scaled.dtype).eps)
+    roots = jnp.sqrt(jnp.maximum(least, 0)) * jnp.min(lengths, axis=1)
+    return ~jnp.all(roots > reached)  # of NaN, too
 
 
 class _Units(NamedTuple):
