@@ -206,14 +206,9 @@ def _may_fall(
     if len(lengths) > STEPS:
         return is_uneven
 
-    def is_flat(of: Any, lengths: jax.Array, reached: jax.Array) -> jax.Array:
-        return _is_flat(hessian(of), lengths, reached)
-
-    def as_columns(of: Any, lengths: jax.Array, reached: jax.Array) -> jax.Array:
-        return jnp.zeros((), bool)
-
-    is_blind = ~is_uneven & (known.steps < len(lengths))
-    return is_uneven | seldom(is_blind, is_flat, as_columns, of, lengths, known.reached)
+    is_blind, inputs = ~is_uneven & (known.steps < len(lengths)), (of, lengths, known.reached)
+    is_flat, is_known = lambda of, *at: _is_flat(hessian(of), *at), lambda *_: jnp.zeros((), bool)
+    return is_uneven | seldom(is_blind, is_flat, is_known, *inputs)
 
 
 def _is_uneven(lengths: jax.Array, reached: jax.Array) -> jax.Array:
@@ -258,9 +253,13 @@ def _is_flat(hessians: jax.Array, lengths: jax.Array, reached: jax.Array) -> jax
     columns; beside the root of eps the rounding of sums over rows is small.
     """
     lengths = lengths.T.astype(hessians.dtype)
-    scaled = hessians / lengths[:, None] / lengths[:, :, None]
+    is_none = lengths == 0  # of a column of zeros: no weight of it lowers the value
+    units = jnp.where(is_none, 1, lengths)
+    scaled = hessians / units[:, None] / units[:, :, None]
+    scaled = jnp.where(is_none[:, None], jnp.eye(len(lengths.T), dtype=units.dtype)[None], scaled)
     least = jnp.linalg.eigvalsh(scaled)[:, 0] - jnp.sqrt(jnp.finfo(scaled.dtype).eps)
-    roots = jnp.sqrt(jnp.maximum(least, 0)) * jnp.min(lengths, axis=1)
+    shortest = jnp.min(lengths, axis=1, where=~is_none, initial=jnp.inf)
+    roots = jnp.sqrt(jnp.maximum(least, 0)) * shortest
     return ~jnp.all(roots > reached)  # of NaN, too
 
 
