@@ -8,11 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from jaxdescent.inputs.functions import as_pytree, hoist
 from jaxdescent.inputs.trees import check_floats, check_tree
 from jaxdescent.kernels import dtypes
+from jaxdescent.kernels.products import contract
 from jaxdescent.numerics import precision
 from jaxdescent.objectives.protocol import Objective, Params
 from jaxdescent.objectives.stationary import DenseSolver, dense_hessian
@@ -147,16 +147,7 @@ class Quadratic(Objective):
         if callable(self.hessian):
             return self.hessian(direction)
         (leaf,), treedef = jax.tree.flatten(direction)
-
-        def product(axis: int) -> jax.Array:
-            # Contracting axis 0 avoids hessian.T, of which XLA for CPUs would store a copy, and
-            # which it would multiply on one core.
-            return lax.dot_general(
-                self.hessian,
-                leaf,
-                dimension_numbers=(((axis,), (0,)), ((), ())),
-                precision=dtypes.HIGHEST,
-                preferred_element_type=leaf.dtype,
-            )
-
-        return treedef.unflatten([0.5 * (product(1) + product(0))])
+        # Contracting axis 0 avoids hessian.T, of which XLA for CPUs would store a copy, and which it
+        # would multiply on one core.
+        images = contract(self.hessian, 1, leaf) + contract(self.hessian, 0, leaf)
+        return treedef.unflatten([0.5 * images])
