@@ -94,7 +94,14 @@ class GramForm(Objective):
         if sums is None and design.row_block(0, 1) is None:
             sums = _sums_by_products(design, y, weight, intercept)
         elif sums is None:
-            sums = _sums_by_rows(design, y, weight, intercept)
+            rows, features = design.shape
+            length = block_length(rows, features, jnp.dtype(design.dtype).itemsize)
+            given = design, y, weight, intercept
+            # Blocks fit the cache of one CPU. Elsewhere X may be sharded: all rows are one block.
+            sums = on_one_cpu(
+                lambda: _sums_by_rows(*given, length, halvings=MOST_HALVINGS),
+                lambda: _sums_by_rows(*given, rows, halvings=0),
+            )
         outputs = y.shape[1:]
         own = sums.gram, sums.cross.reshape(-1, *outputs), sums.squares, sums.weight_total
         form = cls(*own, l2=jnp.asarray(regression.l2, design.dtype))
@@ -211,20 +218,6 @@ class GramSpectrum:
 
 
 def _sums_by_rows(
-    design: Design, y: jax.Array, weight: jax.Array | None, intercept: bool
-) -> NormalSums:
-    """The sums for a design whose rows can be read: block by block as they fit the cache of one
-    CPU, and elsewhere of all rows at once, since X may be sharded.
-    """
-    rows, features = design.shape
-    length = block_length(rows, features, jnp.dtype(design.dtype).itemsize)
-    return on_one_cpu(
-        lambda: _by_blocks(design, y, weight, intercept, length, halvings=MOST_HALVINGS),
-        lambda: _by_blocks(design, y, weight, intercept, rows, halvings=0),
-    )
-
-
-def _by_blocks(
     design: Design,
     y: jax.Array,
     weight: jax.Array | None,
@@ -233,6 +226,7 @@ def _by_blocks(
     *,
     halvings: int,
 ) -> NormalSums:
+    """The sums for a design whose rows can be read, ``block`` rows at a time."""
     rows = design.shape[0]
 
     def of(array: jax.Array, start: Any, size: int) -> jax.Array:
