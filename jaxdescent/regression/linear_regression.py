@@ -170,9 +170,7 @@ class LinearRegression(LinearModel):
     def rounding_beside_size(self, params: Params, share: float) -> Any:
         if not self.intercept:
             return 0.0
-        weight = self.sample_weight
-        total = self._design.shape[0] if weight is None else jnp.sum(weight)
-        return 0.5 * total * jnp.sum(jnp.square(share * params["intercept"]))
+        return 0.5 * self._weight_total * jnp.sum(jnp.square(share * params["intercept"]))
 
     def eliminated(self, means: Means | None = None) -> Elimination | None:
         if not self.intercept:
