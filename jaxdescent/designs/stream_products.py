@@ -99,8 +99,6 @@ def _tangent(tangent: Any, operand: Any, *rest: Any, **static: Any) -> jax.Array
 
 
 def _transposed(cotangent: Any, operand: Any, *rest: Any, **static: Any) -> Any:
-    if type(cotangent) is ad.Zero:
-        return ad.Zero(operand.aval), None, None, None
     static = static | {"is_transposed": not static["is_transposed"]}
     return _product.bind(cotangent, *rest, **static), None, None, None
 
@@ -117,13 +115,7 @@ def _batched(operands: Any, axes: Any, **static: Any) -> tuple[jax.Array, int]:
         return made.reshape(made.shape[0], *operand.shape[1:]), operand.ndim - 1
     mapped = list(zip(main, axes[:3], strict=True))
     size = next(each.shape[axis] for each, axis in mapped if axis is not None)
-
-    def whole(each: jax.Array, axis: int | None) -> jax.Array:
-        if axis is None:
-            return jnp.broadcast_to(each[None], (size, *each.shape))
-        return jnp.moveaxis(each, axis, 0)
-
-    members = tuple(whole(each, axis) for each, axis in mapped)
+    members = tuple(batching.bdim_at_front(each, axis, size) for each, axis in mapped)
     return lax.map(lambda member: _product.bind(*member, after, **static), members), 0
 
 
@@ -131,6 +123,6 @@ _product = Primitive("stream_product")
 _product.def_impl(lambda *operands, **static: jnp.asarray(_host(*operands, **static)))
 _product.def_abstract_eval(_shaped)
 mlir.register_lowering(_product, mlir.lower_fun(_called, multiple_results=False))
+ad.deflinear2(_product, _transposed)
 ad.defjvp(_product, _tangent, None, None, None)
-ad.primitive_transposes[_product] = _transposed
 batching.primitive_batchers[_product] = _batched
