@@ -179,13 +179,8 @@ class LinearRegression(LinearModel):
             center = Center.of(self._design, self.sample_weight)
             means = Means(center, *self._means_of_targets())
         targets = self._targets - means.targets[None]
-        weights_alone = LinearRegression(
-            Standardised(self._design, means.features),
-            targets,
-            l2=self.l2,
-            sample_weight=self.sample_weight,
-            intercept=False,
-        )
+        design = Standardised(self._design, means.features)
+        weights_alone = dataclasses.replace(self, X=design, y=targets, intercept=False)
         return Elimination(weights_alone, means)
 
     def stationary_solver(self, params: Params) -> StationarySolver:
