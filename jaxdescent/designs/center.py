@@ -67,7 +67,10 @@ def _near(design: Design, mean: jax.Array, share: jax.Array) -> Center:
     known = known_to_be_far(design)
     if known is not None:
         return Center(corrected(design, mean, share) if known else mean, jnp.array(known))
-    is_far = of_any(_is_far(design, mean, share))
+    index = jnp.asarray(_sampled(design))
+    rows = design.rows_at(index)
+    assert rows is not None  # A design that can subtract a center can read its rows.
+    is_far = of_any(_is_far(rows, mean, _shares_of(jnp.take(share, index), jnp), jnp))
     mean = lax.cond(is_far, corrected, lambda _, mean, __: mean, design, mean, share)
     return Center(mean, is_far)
 
@@ -91,12 +94,12 @@ def is_far_on_host(design: Design, row_weight: jax.Array | None) -> bool | None:
     """
     if not design.is_stored or len(leaves := jax.tree.leaves(design)) != 1:
         return None
-    index = sample_index(design, _sampled(design))
+    index = _sampled(design)
     rows = np.asarray(leaves[0])[index].astype(design.dtype)
     own = np.ones(index.size) if row_weight is None else np.asarray(row_weight)[index]
     own = _shares_of(own.astype(rows.dtype), np)
     with np.errstate(all="ignore"):
-        return bool(_is_far_in(rows, own @ rows, own, np))
+        return bool(_is_far(rows, own @ rows, own, np))
 
 
 def shares(design: Design, row_weight: jax.Array | None) -> jax.Array:
@@ -116,9 +119,9 @@ def sample_index(design: Design, count: int) -> np.ndarray:
     return np.linspace(0, last, min(rows, count), dtype=np.int64).astype(np.int32)
 
 
-def _sampled(design: Design) -> int:
-    """The most rows of a sample."""
-    return min(SAMPLED_ROWS, max(SAMPLED_ENTRIES // design.shape[1], 4))
+def _sampled(design: Design) -> np.ndarray:
+    """The indices of the rows by which the means are judged."""
+    return sample_index(design, min(SAMPLED_ROWS, max(SAMPLED_ENTRIES // design.shape[1], 4)))
 
 
 def _shares_of(weight: Any, xp: Any) -> Any:
@@ -127,15 +130,7 @@ def _shares_of(weight: Any, xp: Any) -> Any:
     return xp.where(total > 0, weight / xp.where(total > 0, total, 1), 1 / weight.size)
 
 
-def _is_far(design: Design, mean: jax.Array, share: jax.Array) -> jax.Array:
-    """:func:`_is_far_in` a sample of rows around the mean of all rows."""
-    index = jnp.asarray(sample_index(design, _sampled(design)))
-    rows = design.rows_at(index)
-    assert rows is not None  # A design that can subtract a center can read its rows.
-    return _is_far_in(rows, mean, _shares_of(jnp.take(share, index), jnp), jnp)
-
-
-def _is_far_in(rows: Any, mean: Any, share: Any, xp: Any) -> Any:
+def _is_far(rows: Any, mean: Any, share: Any, xp: Any) -> Any:
     """Whether ``eps |mean|`` exceeds a sixteenth of the default tolerance ``eps**(2/3)`` times the
     spread of these rows, for any column.
 
