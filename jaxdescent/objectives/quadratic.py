@@ -147,7 +147,7 @@ class Quadratic(Objective):
         if callable(self.hessian):
             return self.hessian(direction)
         (leaf,), treedef = jax.tree.flatten(direction)
-        # Contracting axis 0 avoids hessian.T, of which XLA for CPUs would store a copy, and which it
-        # would multiply on one core.
+        # Contracting axis 0 avoids hessian.T, of which XLA for CPUs would store a copy, and which
+        # it would multiply on one core.
         images = contract(self.hessian, 1, leaf) + contract(self.hessian, 0, leaf)
         return treedef.unflatten([0.5 * images])
