@@ -15,8 +15,9 @@ from jaxdescent.objectives.answers import Bounds, Parts, StationarySolver
 from jaxdescent.objectives.elimination import Elimination, Means
 from jaxdescent.objectives.protocol import Params
 from jaxdescent.regression.linear_model import LinearModel, scaled_rows
-from jaxdescent.regression.solve import regression_solver
+from jaxdescent.regression.solve.normal_equations import GramSolver, SumsSolver
 from jaxdescent.regression.solve.reserved import regression_solver_bytes
+from jaxdescent.regression.solve.wide import WideSolver
 
 
 @jax.tree_util.register_dataclass
@@ -184,7 +185,12 @@ class LinearRegression(LinearModel):
         return Elimination(weights_alone, means)
 
     def stationary_solver(self, params: Params) -> StationarySolver:
-        return regression_solver(self)
+        by_sums = SumsSolver.of(self)
+        if by_sums is not None:  # The design computes sums over rows itself.
+            return by_sums
+        rows, features = self._design.shape
+        # Cholesky of the smaller Gram matrix, or one SVD for a wide X and several penalties.
+        return (GramSolver if rows >= features else WideSolver).factorise(self)
 
     def stationary_solver_bytes(self, params: Params) -> int:
         return regression_solver_bytes(self)
