@@ -31,6 +31,7 @@ from jaxdescent.inputs.functions import anew, as_pytree, hinting, is_fleeting
 from jaxdescent.inputs.numbers import check_count
 from jaxdescent.inputs.trees import check_tree, leading_axis
 from jaxdescent.kernels import host_memory, loops
+from jaxdescent.kernels.branches import where
 from jaxdescent.machine.host import usable_cores
 from jaxdescent.objectives import as_objective
 from jaxdescent.result import Result
@@ -114,9 +115,10 @@ def minimize_batch(
         common = as_pytree(anew(problem)), hoisted.method, fixed
     if _is_on_one_cpu(members):
         block = _looked_at_once(Descent(*first, jnp.int32(max_iterations), 1), start)
-        over, flags = (_in_rounds, {"block": block}) if block > 1 else (_one_by_one, {})
+        over = _in_rounds if block > 1 else _one_by_one
         if first.method.solves_at_once(first.objective):
-            over, flags = _by_blocks, {}
+            over, block = _one_by_one, BLOCK
+        flags = {"block": block}
         shares, twice = _shares(members, size)
         result = _joined(_each(over, common, shares, max_iterations, flags), twice)
     else:
@@ -168,7 +170,7 @@ def _shares(members: Any, size: int) -> tuple[list[Any], int]:
     return shares, len(shares) * length - size
 
 
-def _joined(parts: list[Any], twice: int = 0) -> Any:
+def _joined(parts: list[Any], twice: int) -> Any:
     """The parts in one, without the first members of the last part, ``twice`` in number, which the
     part before it has as well.
     """
@@ -184,8 +186,19 @@ def _concatenated(*parts: Any, twice: int) -> Any:
     return jax.tree.map(joined, *parts)
 
 
-def _one_by_one(common: Any, most: jax.Array, members: Any) -> Result:
-    return lax.map(lambda member: _solve(common, most, member), members)
+def _one_by_one(common: Any, most: jax.Array, members: Any, *, block: int) -> Result:
+    """Each member alone; or blocks of them, each as by ``vmap`` of ``minimize``: few small
+    regressions are solved by the host.
+    """
+
+    def solve(member: Any) -> Result:
+        problem, params, starts_at_own = _posed(common[0], member, *common[1:])
+        flags = {"check_every": 1, "history": 0, "starts_at_own": starts_at_own}
+        return descend(params, problem, most, **flags)
+
+    if block > 1:
+        return loops.by_blocks(jax.vmap(solve), (members,), block)
+    return lax.map(solve, members)
 
 
 def _looked_at_once(descent: Descent, start: Any) -> int:
@@ -211,9 +224,6 @@ def _in_rounds(common: Any, most: jax.Array, members: Any, *, block: int) -> Res
     def look(member: Any, loop: Loop) -> Loop:
         return _descent(common, most, member)[0].looked_at(loop)
 
-    def kept(is_on: jax.Array, new: Loop, old: Loop) -> Loop:
-        return jax.tree.map(lambda new, old: jnp.where(is_on, new, old), new, old)
-
     def follow(both: tuple[Loop, jax.Array]) -> tuple[Loop, jax.Array]:
         loop, is_open = both
 
@@ -226,7 +236,7 @@ def _in_rounds(common: Any, most: jax.Array, members: Any, *, block: int) -> Res
         none = jnp.int32(Status.NON_FINITE.value)
         asked = reached._replace(status=jnp.where(is_open, reached.status, none))
         seen = loops.by_blocks(jax.vmap(look), (members, asked), block)
-        loop = jax.vmap(kept)(is_open, seen, loop)
+        loop = jax.vmap(where)(is_open, seen, loop)
         return loop, loop.status == RUNNING
 
     first = lax.map(lambda member: _begun(common, most, member)[1], members)
@@ -240,54 +250,34 @@ def _in_rounds(common: Any, most: jax.Array, members: Any, *, block: int) -> Res
     return lax.map(result, (members, last))
 
 
-def _by_blocks(common: Any, most: jax.Array, members: Any) -> Result:
-    """Blocks, each as by ``vmap`` of ``minimize``: few small regressions are solved by the host."""
-
-    def solve(member: Any) -> Result:
-        problem, params, starts_at_own = _posed(common[0], member, *common[1:])
-        flags = {"check_every": 1, "history": 0, "starts_at_own": starts_at_own}
-        return descend(params, problem, most, **flags)
-
-    return loops.by_blocks(jax.vmap(solve), (members,), BLOCK)
-
-
-def _solve(common: Any, most: jax.Array, member: Any) -> Result:
-    descent, loop = _begun(common, most, member)
-    return descent.ended(descent.advance(loop))
-
-
 def _shrinking(common: Any, members: Any, size: int, max_iterations: int) -> Result:
     """Solve all members at once, and continue with fewer members as others end."""
-    whole, places = members, np.arange(size)
-    done: list[tuple[np.ndarray, Loop]] = []
     until = min(FIRST_ITERATIONS, max_iterations)
 
     def run(function: Callable[..., Any], *inputs: Any) -> Any:
         inputs = (common, jnp.int32(until), jnp.int32(max_iterations), *inputs)
         return programs.compiled(function, inputs)(*inputs)
 
-    loop = None
-    while True:
-        loop = run(_advance, members, loop)
+    some, places = members, np.arange(size)
+    whole = loop = run(_advance, members, None)
+    while until < max_iterations:
         is_running = np.asarray(loop.status) == RUNNING
         running = np.flatnonzero(is_running)
-        if until == max_iterations or not running.size:
+        if not running.size:
             break
         room = len(places)
         while room >= SHRINKAGE * running.size and room >= SHRINKAGE:
             room //= SHRINKAGE
         if room < len(places):
+            whole = _put(whole, places, loop)
             # Finished members fill the places that running ones leave.
             kept = np.concatenate([running, np.flatnonzero(~is_running)])[:room]
-            gone = np.setdiff1d(np.arange(len(places)), kept)
-            done.append((places[gone], _take(loop, gone)))
-            members, loop, places = _take(members, kept), _take(loop, kept), places[kept]
+            some, loop, places = _take(some, kept), _take(loop, kept), places[kept]
         until = min(until + max(FIRST_ITERATIONS, until // 4), max_iterations)
-    if done:
-        done.append((places, loop))
-        order = np.argsort(np.concatenate([indices for indices, _ in done]))
-        loop = _take(_joined([loop for _, loop in done]), order)
-    return run(_finish, whole, loop)
+        loop = run(_advance, some, loop)
+    if len(places) < size:
+        loop = _put(whole, places, loop)
+    return run(_finish, members, loop)
 
 
 def _advance(
@@ -335,6 +325,10 @@ def _posed(make: Any, member: Any, method: Any, tolerance: Any) -> tuple[Problem
     objective, start = made if isinstance(made, tuple) else (made, None)
     host_memory.refuse(start, "a batch")
     return *posed(as_objective(objective), start, method, tolerance, None), start is None
+
+
+def _put(whole: Loop, places: np.ndarray, loop: Loop) -> Loop:
+    return jax.tree.map(lambda all, some: all.at[places].set(some), whole, loop)
 
 
 def _take(tree: Any, places: np.ndarray) -> Any:
