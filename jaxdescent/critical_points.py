@@ -19,6 +19,7 @@ from jaxdescent.display import Displayed, argument, number
 from jaxdescent.inputs import tracing
 from jaxdescent.inputs.numbers import check_count, check_number
 from jaxdescent.inputs.trees import check_floats, leading_axis
+from jaxdescent.kernels.branches import where
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.methods.derivative import halved
 from jaxdescent.methods.protocol import measure
@@ -247,8 +248,7 @@ def _solve_all(
         new_gradient = gradient_at(x + move)
         is_better = precision.norm(new_gradient) < norm
         ways = (x + move, new_gradient, move), (x, gradient, last_move)
-        new = jax.tree.map(lambda new, old: jnp.where(is_better, new, old), *ways)
-        return *new, count + 1, is_better
+        return *where(is_better, *ways), count + 1, is_better
 
     def solve(start: jax.Array) -> tuple[jax.Array, ...]:
         zero = jnp.zeros((), jnp.int32)

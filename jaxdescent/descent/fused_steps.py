@@ -15,6 +15,7 @@ from jax import lax
 from jaxdescent.descent.measured import Measured
 from jaxdescent.descent.watch import Loop
 from jaxdescent.kernels import loops
+from jaxdescent.kernels.branches import where
 from jaxdescent.methods import Method
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective, Params
@@ -119,7 +120,7 @@ def fused_steps(
             )
         if rest is None:
             return stepped
-        return jax.tree.map(lambda a, b: jnp.where(index < rest, a, b), stepped, steps)
+        return where(index < rest, stepped, steps)
 
     wide = steps._replace(params=precision.widen(steps.params))
     stepped = lax.fori_loop(0, fused, step, wide, unroll=True)

@@ -25,6 +25,7 @@ from jaxdescent.descent.refutation import Refutable
 from jaxdescent.descent.suboptimality import Falling, Size
 from jaxdescent.descent.watch import Looks, Loop, Watch
 from jaxdescent.kernels import loops
+from jaxdescent.kernels.branches import where
 from jaxdescent.methods import Method, StepReport
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import checks
@@ -191,7 +192,7 @@ class Descent(Refutable):
         state, has_another = further
         goes_on = had_converged & (loop.status != Status.CONVERGED.value) & has_another
         status = jnp.where(goes_on, jnp.int32(RUNNING), loop.status)
-        return loop._replace(state=_where(goes_on, state, loop.state), status=status)
+        return loop._replace(state=where(goes_on, state, loop.state), status=status)
 
     def is_claimed(self, loop: Loop) -> bool:
         """Whether the end of this loop, whose arrays are concrete, needs to be confirmed: where a
@@ -244,7 +245,7 @@ class Descent(Refutable):
         checked = self.check(loop, progress)
         goes_on = checked.status == RUNNING
         params, state = self.narrowed(wide, state, loop)
-        params, state = _where(goes_on, (params, state), (loop.params, loop.state))
+        params, state = where(goes_on, (params, state), (loop.params, loop.state))
         is_small = self.tolerance.is_small_step(params, loop.params)
         return checked._replace(
             params=params,
@@ -336,11 +337,6 @@ class Descent(Refutable):
     def may_go_on(self) -> bool:
         """Whether the method may continue if a measurement does not confirm its convergence."""
         return type(self.method).disproved is not Method.disproved
-
-
-def _where(condition: jax.Array, new: Any, old: Any) -> Any:
-    """A tree of new or old arrays; those that are the same stay unbatched under ``vmap``."""
-    return jax.tree.map(lambda a, b: b if a is b else jnp.where(condition, a, b), new, old)
 
 
 def _in_order(history: Any, checks: jax.Array) -> Any:

@@ -79,8 +79,10 @@ def seldom(
 
 
 def where(condition: jax.Array, new: Any, old: Any) -> Any:
-    """The leaves of one tree or those of another."""
-    return jax.tree.map(lambda new, old: jnp.where(condition, new, old), new, old)
+    """The leaves of one tree or those of another; those that both share stay unbatched under
+    ``vmap``.
+    """
+    return jax.tree.map(lambda a, b: b if a is b else jnp.where(condition, a, b), new, old)
 
 
 def unless_batched(is_needed: jax.Array) -> jax.Array:
