@@ -121,7 +121,8 @@ def _sampled(leaf: Any, rows: int | None = None) -> np.ndarray:
     if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
     is_whole = rows is None and np.size(leaf) <= WHOLE
-    if is_whole and not _is_elsewhere(leaf):
+    is_here = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
+    if is_whole and is_here:
         return np.asarray(leaf)
     places: tuple[Any, ...] = ()
     if not is_whole:
@@ -131,15 +132,10 @@ def _sampled(leaf: Any, rows: int | None = None) -> np.ndarray:
         limits = [min(length, 2**31 - 1) for length in shape]
         places = tuple(generator.integers(0, most, SAMPLES).astype(np.int32) for most in limits)
     everywhere = None
-    if _is_elsewhere(leaf) and isinstance(leaf.sharding, NamedSharding):
+    if not is_here and isinstance(leaf.sharding, NamedSharding):
         everywhere = NamedSharding(leaf.sharding.mesh, PartitionSpec())
     program = programs.compiled(_taken, (leaf, places), everywhere=everywhere)
     return np.asarray(program(leaf, places))
-
-
-def _is_elsewhere(leaf: Any) -> bool:
-    """Whether other processes have a part of the array."""
-    return isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
 
 
 def _taken(
