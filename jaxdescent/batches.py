@@ -170,7 +170,7 @@ def _shares(members: Any, size: int) -> tuple[list[Any], int]:
     return shares, len(shares) * length - size
 
 
-def _joined(parts: list[Any], twice: int) -> Any:
+def _joined(parts: list[Any], twice: int = 0) -> Any:
     """The parts in one, without the first members of the last part, ``twice`` in number, which the
     part before it has as well.
     """
@@ -252,32 +252,36 @@ def _in_rounds(common: Any, most: jax.Array, members: Any, *, block: int) -> Res
 
 def _shrinking(common: Any, members: Any, size: int, max_iterations: int) -> Result:
     """Solve all members at once, and continue with fewer members as others end."""
+    whole, places = members, np.arange(size)
+    done: list[tuple[np.ndarray, Loop]] = []
     until = min(FIRST_ITERATIONS, max_iterations)
 
     def run(function: Callable[..., Any], *inputs: Any) -> Any:
         inputs = (common, jnp.int32(until), jnp.int32(max_iterations), *inputs)
         return programs.compiled(function, inputs)(*inputs)
 
-    some, places = members, np.arange(size)
-    whole = loop = run(_advance, members, None)
-    while until < max_iterations:
+    loop = None
+    while True:
+        loop = run(_advance, members, loop)
         is_running = np.asarray(loop.status) == RUNNING
         running = np.flatnonzero(is_running)
-        if not running.size:
+        if until == max_iterations or not running.size:
             break
         room = len(places)
         while room >= SHRINKAGE * running.size and room >= SHRINKAGE:
             room //= SHRINKAGE
         if room < len(places):
-            whole = _put(whole, places, loop)
             # Finished members fill the places that running ones leave.
             kept = np.concatenate([running, np.flatnonzero(~is_running)])[:room]
-            some, loop, places = _take(some, kept), _take(loop, kept), places[kept]
+            gone = np.setdiff1d(np.arange(len(places)), kept)
+            done.append((places[gone], _take(loop, gone)))
+            members, loop, places = _take(members, kept), _take(loop, kept), places[kept]
         until = min(until + max(FIRST_ITERATIONS, until // 4), max_iterations)
-        loop = run(_advance, some, loop)
-    if len(places) < size:
-        loop = _put(whole, places, loop)
-    return run(_finish, members, loop)
+    if done:
+        done.append((places, loop))
+        order = np.argsort(np.concatenate([indices for indices, _ in done]))
+        loop = _take(_joined([loop for _, loop in done]), order)
+    return run(_finish, whole, loop)
 
 
 def _advance(
@@ -325,10 +329,6 @@ def _posed(make: Any, member: Any, method: Any, tolerance: Any) -> tuple[Problem
     objective, start = made if isinstance(made, tuple) else (made, None)
     host_memory.refuse(start, "a batch")
     return *posed(as_objective(objective), start, method, tolerance, None), start is None
-
-
-def _put(whole: Loop, places: np.ndarray, loop: Loop) -> Loop:
-    return jax.tree.map(lambda all, some: all.at[places].set(some), whole, loop)
 
 
 def _take(tree: Any, places: np.ndarray) -> Any:
