@@ -79,7 +79,6 @@ class _Search(NamedTuple):
     next_step: jax.Array
     low: _End
     high: _End
-    width: jax.Array
     is_accepted: jax.Array
     evaluations: jax.Array
 
@@ -132,7 +131,7 @@ def search(
         is_low = is_finite & is_level & (here.slope < 0)
         low = where(is_low, here, search.low)
         high = where(is_low, search.high, here)
-        bounded = _inside(low, high, noise, search.width)
+        bounded = _inside(low, high, noise, search.high.step - search.low.step)
         beyond = _beyond(search.low, here)
         return _Search(
             (),
@@ -140,7 +139,6 @@ def search(
             jnp.where(jnp.isinf(high.step), beyond, bounded),
             low,
             high,
-            high.step - low.step,
             is_accepted,
             evaluations,
         )
@@ -166,7 +164,6 @@ def search(
             jnp.where(is_tried, jnp.asarray(first_step, dtype), 0),
             origin,
             _End(infinite, infinite, infinite),
-            infinite,
             jnp.array(False),
             jnp.zeros((), jnp.int32),
         ),
