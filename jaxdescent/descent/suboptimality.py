@@ -181,7 +181,7 @@ def known_by_structure(
         if objective.attains_lower_bound:
             curvature = jnp.maximum(estimate.curvature, implied_curvature(norm, left))
             return Estimate(left, curvature, Evidence.EXACT.value)
-        estimate = estimate.at_most(left, Evidence.BOUND, norm)
+        estimate = estimate.at_most(left, norm)
     return estimate.at_least_curvature(objective.least_curvature(), norm)
 
 

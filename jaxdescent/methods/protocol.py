@@ -52,7 +52,7 @@ class Estimate(NamedTuple):
         """Whether the estimate is based on this evidence; a Python bool if the code is static."""
         return self.evidence == evidence.value
 
-    def at_most(self, bound: jax.Array, evidence: Evidence, norm: jax.Array) -> Estimate:
+    def at_most(self, bound: jax.Array, norm: jax.Array) -> Estimate:
         """The estimate, or ``bound`` if that is smaller.
 
         The caution is limited so that it does not exceed the bound. ``norm`` is the gradient's.
@@ -67,7 +67,7 @@ class Estimate(NamedTuple):
         return self._replace(
             suboptimality=jnp.where(is_less, bound, left),
             curvature=jnp.where(is_less, curvature, self.curvature),
-            evidence=jnp.where(is_less, jnp.int32(evidence.value), own),
+            evidence=jnp.where(is_less, jnp.int32(Evidence.BOUND.value), own),
             caution=jnp.where(is_less, 1, caution),
         )
 
@@ -85,7 +85,7 @@ class Estimate(NamedTuple):
         is_positive = least > 0
         bound = 0.5 * norm * (norm / jnp.where(is_positive, least, 1))
         bound = jnp.where(is_positive, bound, jnp.inf).astype(self.suboptimality.dtype)
-        return self.at_most(bound, Evidence.BOUND, norm)
+        return self.at_most(bound, norm)
 
 
 class StepReport(NamedTuple):

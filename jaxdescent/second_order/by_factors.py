@@ -55,11 +55,8 @@ def of_band(curvature: Curvature, ends: tuple[float, float]) -> Spectrum | None:
     if band is None:
         return None
     reach = 2 * band.half_band + 1
-    margin = max(
-        2 * curvature.eps * reach,
-        hessian_matrix.SAFETY * band.doubt * reach,
-        64 * np.finfo(np.float64).eps * reach,
-    )
+    least = 64 * np.finfo(np.float64).eps
+    margin = reach * max(2 * curvature.eps, hessian_matrix.SAFETY * band.doubt, least)
     name = "diagonal" if band.half_band == 0 else f"banded, {reach} diagonals"
     return _of_factors(curvature, band, margin, ends, f"the Hessian is {name}")
 
