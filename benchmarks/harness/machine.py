@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import pathlib
 import platform
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -26,13 +23,15 @@ def provenance() -> dict[str, Any]:
     import numpy as np
 
     import jaxdescent
+    from jaxdescent import provenance
+    from jaxdescent.machine import host, memory
 
     return {
         "kind": "provenance",
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "processor": _processor(),
+        "time": provenance.now(),
+        "processor": host.processor(),
         "cores": os.cpu_count(),
-        "memory_bytes": _memory_bytes(),
+        "memory_bytes": memory.physical_bytes(),
         "last_level_cache_bytes": last_level_cache_bytes(),
         "load_before": os.getloadavg()[0],
         "system": platform.platform(),
@@ -83,6 +82,8 @@ def limits(nbytes: int = 1 << 28, order: int = 2048, repeats: int = 7) -> dict[s
     import jax.numpy as jnp
     import numpy as np
 
+    from benchmarks.harness.turns import medians
+
     numbers = np.ones(nbytes // 4, np.float32)
     array = jnp.ones((nbytes // 4 // 1024, 1024), jnp.float32)
     vector = jnp.ones(1024, jnp.float32)
@@ -94,26 +95,28 @@ def limits(nbytes: int = 1 << 28, order: int = 2048, repeats: int = 7) -> dict[s
     negate = jax.jit(lambda X: -X, donate_argnums=0)
     state = {"array": array}
 
-    def update() -> None:
-        state["array"] = jax.block_until_ready(negate(state["array"]))
+    def update() -> Any:
+        state["array"] = negate(state["array"])
+        return state["array"]
 
-    def read(function: Callable[[], Any]) -> float:
-        return nbytes / _median(function, repeats)
+    def seconds(function: Callable[[], Any]) -> float:
+        # Each alone: by turns with XLA, the spinning threads of OpenBLAS would slow it down.
+        return medians({"": function}, repeats)[""]
 
     reads = {
-        "NumPy dot": read(lambda: numbers @ numbers),
-        "XLA product with a vector": read(lambda: jax.block_until_ready(product(array, vector))),
-        "XLA sum": read(lambda: jax.block_until_ready(total(array))),
+        "NumPy dot": nbytes / seconds(lambda: numbers @ numbers),
+        "XLA product with a vector": nbytes / seconds(lambda: product(array, vector)),
+        "XLA sum": nbytes / seconds(lambda: total(array)),
     }
     flops = 2 * order**3
     rates = {
-        "NumPy": flops / _median(lambda: square @ square, repeats),
-        "XLA": flops / _median(lambda: jax.block_until_ready(multiply(device_square)), repeats),
+        "NumPy": flops / seconds(lambda: square @ square),
+        "XLA": flops / seconds(lambda: multiply(device_square)),
     }
     return {
         "kind": "limits",
         "read_bytes_per_second": max(reads.values()),
-        "update_bytes_per_second": 2 * nbytes / _median(update, repeats),
+        "update_bytes_per_second": 2 * nbytes / seconds(update),
         "product_flops": max(rates.values()),
         "reads": reads,
         "products": rates,
@@ -129,16 +132,6 @@ def last_level_cache_bytes() -> int | None:
     return max(sizes, default=None)
 
 
-def _median(function: Callable[[], Any], repeats: int) -> float:
-    times = []
-    function()
-    for _ in range(repeats):
-        started = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
-
-
 def _git(*arguments: str) -> str | None:
     try:
         answer = subprocess.run(
@@ -147,18 +140,3 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return answer.stdout.strip()
-
-
-def _processor() -> str:
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
-
-
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError):
-        return None
