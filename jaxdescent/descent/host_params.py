@@ -128,7 +128,7 @@ def _begins_alike(objective: Objective, method: Method, params: Params) -> bool:
 
     whole = jax.eval_shape(begun, objective, treedef.unflatten(shapes))
     terms = objective.blocks(params) or [objective]
-    structure = HostState.of(whole, params).treedef
+    structure = jax.tree.structure(_by_leaf(whole, params)[0])
     return all(
         jax.tree.structure(jax.eval_shape(begun, term, shape)) == structure
         for term, shape in zip(terms, shapes, strict=True)
@@ -142,65 +142,37 @@ def default_on_host(params: Params) -> Method | None:
     return GradientDescent(InverseLipschitz())
 
 
-@dataclasses.dataclass(frozen=True)
-class HostState:
-    """A method's state, taken apart: trees of arrays like the params, and shared arrays."""
+def _by_leaf(state: Any, params: Params) -> tuple[Any, list[Any]]:
+    """A method's state, taken apart into one for each of the params' leaves. Trees of arrays like
+    the params are replaced by the leaf's own array, as the first result tells; other arrays are
+    shared by all.
+    """
+    leaves, structure = jax.tree.flatten(params)
+    shapes = [leaf.shape for leaf in leaves]
 
-    treedef: Any  # the structure of the state, whose nodes are such trees and single arrays
-    is_like_params: list[bool]  # for each node, whether it is a tree like the params
-    params: Any  # the params' own structure
-    own: list[list[Any]]  # for each of the params' leaves, the arrays at its place in these trees
-    shared: list[Any]  # the single arrays, which leaves share
+    def is_like_params(node: Any) -> bool:
+        if jax.tree.structure(node) != structure:
+            return False
+        return [jnp.shape(leaf) for leaf in jax.tree.leaves(node)] == shapes
 
-    @classmethod
-    def of(cls, state: Any, params: Params) -> HostState:
-        leaves, structure = jax.tree.flatten(params)
-        shapes = [leaf.shape for leaf in leaves]
+    nodes, treedef = jax.tree.flatten(state, is_leaf=is_like_params)
+    flags = [is_like_params(node) for node in nodes]
 
-        def is_like(node: Any) -> bool:
-            if jax.tree.structure(node) != structure:
-                return False
-            return [jnp.shape(leaf) for leaf in jax.tree.leaves(node)] == shapes
-
-        nodes, treedef = jax.tree.flatten(state, is_leaf=is_like)
-        flags = [is_like(node) for node in nodes]
-        trees = [jax.tree.leaves(node) for node, flag in zip(nodes, flags, strict=True) if flag]
-        own = [[tree[index] for tree in trees] for index in range(len(leaves))]
-        shared = [node for node, flag in zip(nodes, flags, strict=True) if not flag]
-        return cls(treedef, flags, structure, own, shared)
-
-    def filled(self, leaves: list[jax.Array]) -> HostState:
-        """This state of shapes as arrays: unset memory for leaves on the host, otherwise zeros."""
-
-        def array(leaf: jax.Array, like: Any) -> jax.Array:
-            if host_memory.is_on_host(leaf):
-                return host_memory.empty(leaf, like.dtype)
-            return jnp.zeros(like.shape, like.dtype)
-
-        own = [
-            [array(leaf, like) for like in arrays]
-            for leaf, arrays in zip(leaves, self.own, strict=True)
-        ]
-        shared = [jnp.zeros(like.shape, like.dtype) for like in self.shared]
-        return dataclasses.replace(self, own=own, shared=shared)
-
-    def joined(self, own: list[Any], shared: list[Any]) -> Any:
-        """The state of a chunk, from its arrays."""
-        mine, theirs = iter(own), iter(shared)
-        return self.treedef.unflatten(
-            [next(mine) if flag else next(theirs) for flag in self.is_like_params]
+    def of_leaf(index: int) -> Any:
+        own = zip(nodes, flags, strict=True)
+        return treedef.unflatten(
+            [jax.tree.leaves(node)[index] if flag else node for node, flag in own]
         )
 
-    def separated(self, state: Any) -> tuple[list[Any], list[Any]]:
-        """The state of a chunk, taken apart."""
-        nodes = self.treedef.flatten_up_to(state)
-        pairs = list(zip(nodes, self.is_like_params, strict=True))
-        return [node for node, flag in pairs if flag], [node for node, flag in pairs if not flag]
+    return treedef.unflatten(flags), list(map(of_leaf, range(len(leaves))))
 
-    def whole(self, own: list[list[Any]], shared: list[Any]) -> Any:
-        """The state of all params, from these arrays."""
-        trees = [self.params.unflatten(arrays) for arrays in zip(*own, strict=True)]
-        return self.joined(trees, shared)
+
+def _of_all(is_own: Any, states: list[Any], params: Params) -> Any:
+    """The state of all params, from that of each leaf; the last one has the shared arrays."""
+    structure = jax.tree.structure(params)
+    return jax.tree.map(
+        lambda flag, *parts: structure.unflatten(parts) if flag else parts[-1], is_own, *states
+    )
 
 
 def initial_state(objective: Objective, method: Method, params: Params) -> Any:
@@ -214,27 +186,40 @@ def initial_state(objective: Objective, method: Method, params: Params) -> Any:
         held = host_memory.on_device((objective.inner, params))
         return method.init(held[0], precision.widen(held[1]))
 
-    state = HostState.of(jax.eval_shape(whole), params)
-    if not any(state.is_like_params):
+    is_own, states = _by_leaf(jax.eval_shape(whole), params)
+    if not any(jax.tree.leaves(is_own)):
         return whole()
-    leaves = jax.tree.leaves(params)
-    state = state.filled(leaves)
-    parts = zip(objective.blocks(params), leaves, objective.chunks, state.own, strict=True)
-    begun = [_begun_leaf(method, state, part) for part in parts]
-    return state.whole([own for own, _ in begun], begun[-1][1])
+    parts = zip(
+        objective.blocks(params), jax.tree.leaves(params), objective.chunks, states, strict=True
+    )
+    return _of_all(is_own, [_begun_leaf(method, is_own, part) for part in parts], params)
 
 
-def _begun_leaf(method: Method, state: HostState, part: Any) -> Any:
-    """The state's arrays for a leaf, and those that leaves share, before the first step."""
-    term, leaf, cut, own = part
+def _begun_leaf(method: Method, is_own: Any, part: Any) -> Any:
+    """The state of a leaf before the first step."""
+    term, leaf, cut, shapes = part
 
-    def begun(start: Any, size: int, _: Any, carry: Any) -> Any:
+    def unset(flag: bool, like: Any) -> jax.Array:
+        if flag and host_memory.is_on_host(leaf):
+            return host_memory.empty(leaf, like.dtype)
+        return jnp.zeros(like.shape, like.dtype)
+
+    def begun(start: Any, size: int, _: Any, state: Any) -> Any:
         numbers = precision.widen(host_memory.taken(leaf, cut, start, size))
         made = method.init(_part(term, leaf, cut, start, size), numbers)
-        parts, shared = state.separated(made)
-        return host_memory.written(carry[0], parts, cut, start), shared
+        return _written(is_own, state, made, cut, start)
 
-    return host_memory.visit(leaf, cut, True, begun, (own, state.shared))
+    return host_memory.visit(leaf, cut, True, begun, jax.tree.map(unset, is_own, shapes))
+
+
+def _written(is_own: Any, state: Any, made: Any, cut: Cut | None, start: Any) -> Any:
+    """The state of a leaf with that of a chunk written to its arrays."""
+    return jax.tree.map(
+        lambda flag, old, new: host_memory.written(old, new, cut, start) if flag else new,
+        is_own,
+        state,
+        made,
+    )
 
 
 def over_chunks(
@@ -244,43 +229,43 @@ def over_chunks(
     objective = descent.objective
     assert isinstance(objective, OnHost)
     leaves, treedef = jax.tree.flatten(steps.params)
-    state = HostState.of(steps.state, steps.params)
-    parts = zip(objective.blocks(steps.params), leaves, objective.chunks, state.own, strict=True)
+    is_own, states = _by_leaf(steps.state, steps.params)
+    parts = zip(objective.blocks(steps.params), leaves, objective.chunks, states, strict=True)
     # Counts and the arrays that leaves share start from the same values for each leaf.
     stepped = [
-        _stepped_leaf(descent, steps, state, part, index=index, now=(iteration, rest, fused))
+        _stepped_leaf(descent, steps, is_own, part, index=index, now=(iteration, rest, fused))
         for index, part in enumerate(parts)
     ]
-    last = stepped[-1][0]
-    params = treedef.unflatten([after.params for after, _ in stepped])
-    return last._replace(params=params, state=state.whole([own for _, own in stepped], last.state))
+    params = treedef.unflatten([after.params for after in stepped])
+    state = _of_all(is_own, [after.state for after in stepped], params)
+    return stepped[-1]._replace(params=params, state=state)
 
 
 def _stepped_leaf(
-    descent: Measured, steps: Steps, state: HostState, part: Any, *, index: int, now: Any
-) -> tuple[Steps, list[jax.Array]]:
-    """The steps, with the arrays that leaves share as state, and the state's arrays of the leaf."""
-    (term, leaf, cut, own), (*now, fused) = part, now
+    descent: Measured, steps: Steps, is_own: Any, part: Any, *, index: int, now: Any
+) -> Steps:
+    """The steps on a leaf, with the state of this leaf."""
+    (term, leaf, cut, state), (*now, fused) = part, now
 
-    def stepped(start: Any, size: int, _: Any, loop: Any) -> Any:
-        after, own = loop
-        leaf = after.params
-        parts = [host_memory.taken(array, cut, start, size) for array in own]
+    def stepped(start: Any, size: int, _: Any, after: Steps) -> Steps:
         before = steps._replace(
-            params=host_memory.taken(leaf, cut, start, size),
-            state=state.joined(parts, state.shared),
+            params=host_memory.taken(after.params, cut, start, size),
+            state=jax.tree.map(
+                lambda flag, old, new: host_memory.taken(new, cut, start, size) if flag else old,
+                is_own,
+                state,
+                after.state,
+            ),
         )
         rounding = descent.rounding if cut is None else descent.rounding.of_chunk(start)
         common = (descent.method, rounding, *now)
-        chunk = _part(term, leaf, cut, start, size)
-        after = fused_steps(before, chunk, index, common, fused=fused)
-        parts, shared_after = state.separated(after.state)
-        (leaf,) = host_memory.written([leaf], [after.params], cut, start)
-        after = after._replace(params=leaf, state=shared_after)
-        return after, host_memory.written(own, parts, cut, start)
+        made = fused_steps(before, _part(term, leaf, cut, start, size), index, common, fused=fused)
+        return made._replace(
+            params=host_memory.written(after.params, made.params, cut, start),
+            state=_written(is_own, after.state, made.state, cut, start),
+        )
 
-    loop = steps._replace(params=leaf, state=state.shared), own
-    return host_memory.visit(leaf, cut, True, stepped, loop)
+    return host_memory.visit(leaf, cut, True, stepped, steps._replace(params=leaf, state=state))
 
 
 def _sums_of_chunks(

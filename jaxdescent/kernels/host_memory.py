@@ -8,7 +8,7 @@ copies that the program starts. The array itself stays on the host.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -120,15 +120,8 @@ def visit(
     return lax.fori_loop(0, when, lambda _, carry: function(start, rest, whole, carry), carry)
 
 
-def written(
-    arrays: Sequence[jax.Array], parts: Sequence[jax.Array], cut: Cut | None, start: Any
-) -> list[jax.Array]:
-    """The arrays with a chunk of each replaced by new numbers, in the memory of the arrays."""
-    there = [
-        jax.device_put(part, jax.memory.Space.Host) if is_on_host(array) else part
-        for array, part in zip(arrays, parts, strict=True)
-    ]
-    if cut is None:
-        return there
-    pairs = zip(arrays, there, strict=True)
-    return [lax.dynamic_update_slice_in_dim(*pair, start, cut.axis) for pair in pairs]
+def written(array: jax.Array, part: jax.Array, cut: Cut | None, start: Any) -> jax.Array:
+    """The array with a chunk of it replaced by new numbers, in the memory of the array."""
+    if is_on_host(array):
+        part = jax.device_put(part, jax.memory.Space.Host)
+    return part if cut is None else lax.dynamic_update_slice_in_dim(array, part, start, cut.axis)

@@ -38,7 +38,7 @@ def program(name, method):
 
         def fill(start, size, index, params):
             part = jnp.full((size, shape[1]), number + index, jnp.float32)
-            return host_memory.written([params], [part], cut, start)[0]
+            return host_memory.written(params, part, cut, start)
 
         params = host_memory.visit(params, cut, True, fill, params)
         result = jd.minimize(jd.SumOfSquares(), params, method, max_iterations=100)
