@@ -23,12 +23,12 @@ def provenance() -> dict[str, Any]:
     import numpy as np
 
     import jaxdescent
-    from jaxdescent import provenance
     from jaxdescent.machine import host, memory
+    from jaxdescent.provenance import now
 
     return {
         "kind": "provenance",
-        "time": provenance.now(),
+        "time": now(),
         "processor": host.processor(),
         "cores": os.cpu_count(),
         "memory_bytes": memory.physical_bytes(),
