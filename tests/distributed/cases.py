@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
+from scipy import optimize
 
 import jaxdescent as jd
 from tests.meshes import rows_over
+from tests.references import closed_form
 
 ROWS, FEATURES = 240, 6
 
@@ -102,7 +104,7 @@ CASES |= {
 }
 
 
-def solved(name, place=lambda array: array):
+def solved(name, place):
     """Status, value, and the params as flat lists, of a case."""
     build, options = CASES[name]
     result = build(place, **options)
@@ -114,7 +116,44 @@ def solved(name, place=lambda array: array):
     return {"status": status, "value": value, "params": leaves}
 
 
-def certified(place=lambda array: array):
+def minimum(name):
+    """Value, and params as flat lists by their names, of a case's minimum: by NumPy and SciPy."""
+    build, options = CASES[name]
+    X, y, weight = (np.asarray(each, float) for each in data(options.get("outputs")))
+    start = np.full(FEATURES, 0.01)
+    if build is function:
+        signs = np.sign(y)
+
+        def loss(w):
+            return np.mean(np.logaddexp(0, -signs * (X @ w))) + 0.05 * (w @ w)
+
+        found = optimize.minimize(loss, start, tol=1e-12)
+        return found.fun, {"": found.x}
+    if build is least_squares:
+        found = optimize.least_squares(lambda w: np.tanh(X @ w) - np.tanh(y), start, xtol=1e-12)
+        return found.cost, {"": found.x}
+    if build is squares:
+        return 0.0, {"": np.zeros(60)}
+    intercept = options.get("intercept", True)
+    weights, constant, value = closed_form(
+        X,
+        y,
+        options.get("l2", 0.5 if build is traced else 0.0),
+        weight if "sample_weight" in options else None,
+        intercept,
+    )
+    params = {"['weights']": weights} | ({"['intercept']": constant} if intercept else {})
+    return value, {name: np.ravel(leaf) for name, leaf in params.items()}
+
+
+def ends_of_spectrum():
+    """The least and the largest eigenvalue of the Hessian that :func:`certified` looks at."""
+    X = np.asarray(data()[0], float)
+    wide = np.column_stack([X, np.ones(ROWS)])
+    return np.linalg.eigvalsh(wide.T @ wide + 0.5 * np.diag([1.0] * FEATURES + [0.0]))[[0, -1]]
+
+
+def certified(place):
     """The kind and the ends of the spectrum, by two ways to them."""
     X, y, _ = data()
     objective = jd.LinearRegression(place(X), place(y), l2=0.5)

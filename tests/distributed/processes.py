@@ -133,8 +133,8 @@ def share_programs():
     """Let programs of all processes be compiled by the first one, where :data:`SHARED` says so.
 
     JAX names a program by the devices of its own process too, so that on CPUs the others would wait
-    for another name than the first one gives. And it would give a program that calls the host the
-    functions of an earlier one: those are compiled by each process.
+    for another name than the first one gives. And it keeps the programs that it has shared by their
+    names, and would give one that calls the host the functions of an earlier one.
 
     What they, or an earlier run of the tests, have compiled all of them load
     (:func:`kept_programs`). Each module has a folder of its own: if another one wrote there at the
@@ -150,11 +150,11 @@ def share_programs():
     share = compiler._compile_and_share_module
 
     def compiled(backend, computation, devices, options, host_callbacks, *rest):
-        given = backend, computation, devices, options, host_callbacks
-        if not host_callbacks:
-            return share(*given, *rest)
-        *_, module_name, key, _ = rest
-        return compiler._compile_and_write_cache(*given, module_name, key)
+        made = share(backend, computation, devices, options, host_callbacks, *rest)
+        _, _, key, _ = rest
+        if host_callbacks:  # the next program of this name calls other functions of the host
+            share.modules_cache.pop(key, None)
+        return made
 
     compiled.modules_cache = share.modules_cache
     compiler._compile_and_share_module = compiled

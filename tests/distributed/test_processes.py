@@ -10,7 +10,7 @@ import pytest
 import jaxdescent as jd
 from jaxdescent.processes import joining
 from tests.commands import started
-from tests.distributed.cases import CASES, certified, solved
+from tests.distributed.cases import CASES, ends_of_spectrum, minimum
 from tests.distributed.processes import SHARED, free_port, run
 
 pytestmark = pytest.mark.slow
@@ -45,22 +45,25 @@ def everyday():
     return said(2, *EVERYDAY, "bad_weights", **SHARED)
 
 
-def assert_equal_to_one_process(found, own):
-    # Sums in another order are rounded otherwise: a descent that is at its rounding says so or not.
-    assert found["status"] in (jd.Status.CONVERGED, own["status"])
-    np.testing.assert_allclose(found["value"], own["value"], rtol=1e-4, atol=1e-10)
-    if own["status"] == jd.Status.MAX_ITERATIONS:
-        return  # the params are still on their way
-    for leaf, values in own["params"].items():
+def assert_is_minimum(name, found):
+    value, params = minimum(name)
+    if name == "backtracking":  # a thousand of its steps are too few
+        assert found["status"] == jd.Status.MAX_ITERATIONS
+        assert value < found["value"] < 1.001 * value
+        return
+    assert found["status"] == jd.Status.CONVERGED
+    np.testing.assert_allclose(found["value"], value, rtol=1e-4, atol=1e-10)
+    assert found["params"].keys() == params.keys()
+    for leaf, values in params.items():
         np.testing.assert_allclose(found["params"][leaf], values, rtol=3e-3, atol=1e-3)
 
 
 @pytest.mark.core
-def test_two_processes_find_what_one_does(everyday):
+def test_two_processes_find_the_minimum(everyday):
     first, second = everyday
     for name in EVERYDAY:
         assert first[name] == second[name]
-        assert_equal_to_one_process(json.loads(*first[name]), solved(name))
+        assert_is_minimum(name, json.loads(*first[name]))
 
 
 SELDOM = sorted({*CASES, "certificate"} - set(EVERYDAY))
@@ -84,14 +87,14 @@ def of_two(tmp_path_factory):
     return said(2, *SELDOM, *FAULTS_OF_TWO, CHECKPOINTS=folder, **SHARED)
 
 
-def test_two_processes_find_what_one_does_by_every_method(of_two, relaxed_promotion):
+def test_two_processes_find_the_minimum_by_every_method(of_two):
     first, second = ({name: each[name] for name in SELDOM} for each in of_two)
     assert first == second
-    found, certificate = json.loads(*first.pop("certificate")), certified()
+    certificate = json.loads(*first.pop("certificate"))
     for name in first:
-        assert_equal_to_one_process(json.loads(*first[name]), solved(name))
-    assert (found["kind"], found["away"]) == (certificate["kind"], certificate["away"])
-    np.testing.assert_allclose(found["ends"], certificate["ends"], rtol=1e-6)
+        assert_is_minimum(name, json.loads(*first[name]))
+    assert (certificate["kind"], certificate["away"]) == ("minimum", "not stationary")
+    np.testing.assert_allclose(certificate["ends"], ends_of_spectrum(), rtol=1e-5)
 
 
 def test_an_error_in_one_process_is_raised_in_all_and_they_stay_in_step(everyday):
