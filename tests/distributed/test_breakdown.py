@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -126,53 +127,96 @@ def test_the_first_process_runs_what_is_of_one_machine(tmp_path):
     assert other[0] == ""
 
 
-@pytest.mark.parametrize(("who", "number"), [(0, "SIGINT"), (1, "SIGTERM")])
-def test_a_signal_to_one_process_ends_all_and_keeps_what_was_measured(tmp_path, number, who):
-    arguments = [*FEW, "--output", tmp_path]
-    started = breakdown(*[arguments] * 3, change="endless")
-    child = measuring(started)
-    began = time.monotonic()
-    started[who].send_signal(getattr(signal, number))
-    said = ended(started, timeout=100, code=130)
-    assert time.monotonic() - began < 60
+class Ending(NamedTuple):
+    """How processes that measure, or take steps, are ended."""
+
+    processes: int
+    change: str
+    number: int  # of the signal
+    to: tuple[int, ...]  # the processes that it is sent to, one after another
+    options: tuple[str, ...] = FEW
+
+
+STEPS = (*FEW, "--part", "3")
+ENDINGS = {
+    "the first interrupted": Ending(3, "endless", signal.SIGINT, (0,)),
+    "the second terminated": Ending(3, "endless", signal.SIGTERM, (1,)),
+    "both interrupted": Ending(2, "endless", signal.SIGINT, (0, 1)),
+    "the first killed": Ending(2, "endless", signal.SIGKILL, (0,)),
+    "the first interrupted twice": Ending(2, "endless_steps", signal.SIGINT, (0, 0), STEPS),
+    "the second interrupted twice": Ending(2, "endless_steps", signal.SIGINT, (1, 1), STEPS),
+}
+
+
+@pytest.fixture(scope="module")
+def endings(tmp_path_factory):
+    """The processes of each ending after their signals, the folder that they keep results in, and
+    the number of the process that measures. They take seconds to end: all of them meanwhile.
+    """
+    begun = {}
+    try:
+        for name, ending in ENDINGS.items():
+            folder = tmp_path_factory.mktemp("ended")
+            arguments = [*ending.options, "--output", folder]
+            started = breakdown(*[arguments] * ending.processes, change=ending.change)
+            begun[name] = folder, started, measuring(started)
+            for who in ending.to:
+                started[who].send_signal(ending.number)
+                time.sleep(0.01)
+        yield begun
+    finally:
+        for _, started, _ in begun.values():
+            for process in started:
+                process.kill()
+
+
+@pytest.mark.parametrize(
+    ("name", "who"), [("the first interrupted", 0), ("the second terminated", 1)]
+)
+def test_a_signal_to_one_process_ends_all_and_keeps_what_was_measured(endings, name, who):
+    folder, started, child = endings[name]
+    said = ended(started, timeout=60, code=130)
     assert "Interrupted: what was measured until then has been kept." in said[0][0]
     for index, (_, errors, _) in enumerate(said):
         own = f"process {who} was interrupted, and this one ends with it."
         kept = "the first process keeps what was measured."
         if index != who or index:
             assert last_line(errors) == f"Interrupted: {kept if index == who else own}"
-    parts = record(tmp_path)["parts"]
+    parts = record(folder)["parts"]
     assert list(parts) == ["1", "2"]
     assert parts["1"]["is_complete"]
     assert not parts["2"]["is_complete"]
     assert has_ended(child)
 
 
-def test_ctrl_c_in_all_of_them_keeps_what_was_measured(tmp_path):
+def test_ctrl_c_in_all_of_them_keeps_what_was_measured(endings):
     """As a terminal sends it, or a launcher."""
-    started = breakdown(*[[*FEW, "--output", tmp_path]] * 2, change="endless")
-    measuring(started)
-    for process in started:
-        process.send_signal(signal.SIGINT)
+    folder, started, _ = endings["both interrupted"]
     said = ended(started, timeout=60, code=130)
-    parts = record(tmp_path)["parts"]
+    parts = record(folder)["parts"]
     assert list(parts) == ["1", "2"]
     assert "Traceback" not in "".join(errors for _, errors, _ in said)
 
 
-@pytest.mark.parametrize("who", [0, 1])
-def test_a_second_ctrl_c_breaks_off_what_all_compute(tmp_path, who):
-    arguments = [*FEW, "--part", "3", "--output", tmp_path]
-    started = breakdown(arguments, arguments, change="endless_steps")
-    measuring(started)
-    for _ in range(2):
-        started[who].send_signal(signal.SIGINT)
-        time.sleep(0.01)
+@pytest.mark.parametrize(
+    ("name", "who"), [("the first interrupted twice", 0), ("the second interrupted twice", 1)]
+)
+def test_a_second_ctrl_c_breaks_off_what_all_compute(endings, name, who):
+    folder, started, _ = endings[name]
     said = ended(started, timeout=60)
     assert said[who][2] == 130, said
     assert said[1 - who][2] in (130, 1, 2), said  # it is told, or finds that the other has gone
     assert not any("Traceback" in errors for _, errors, _ in said)
-    assert (tmp_path / "breakdown.json").exists()
+    assert (folder / "breakdown.json").exists()
+
+
+def test_a_first_process_that_is_killed_ends_the_others_and_its_child(endings):
+    folder, started, child = endings["the first killed"]
+    _, (_, errors, code) = ended(started, timeout=60)
+    assert code not in (0, None)
+    assert "another task died" in errors or "cannot be reached" in errors
+    assert has_ended(child)
+    assert list(record(folder)["parts"]) == ["1"]  # kept before part 2 began
 
 
 def test_what_fails_beside_a_program_that_all_share_ends_the_others(tmp_path):
@@ -181,17 +225,6 @@ def test_what_fails_beside_a_program_that_all_share_ends_the_others(tmp_path):
     first, other = ended(started, timeout=60, code=2)
     assert "Error: process 1 failed with MemoryError: no room for the params" in first[1]
     assert last_line(other[1]) == "Error: no room for the params"
-
-
-def test_a_first_process_that_is_killed_ends_the_others_and_its_child(tmp_path):
-    started = breakdown(*[[*FEW, "--output", tmp_path]] * 2, change="endless")
-    child = measuring(started)
-    started[0].kill()
-    _, (_, errors, code) = ended(started, timeout=60)
-    assert code not in (0, None)
-    assert "another task died" in errors or "cannot be reached" in errors
-    assert has_ended(child)
-    assert list(record(tmp_path)["parts"]) == ["1"]  # kept before part 2 began
 
 
 def test_other_options_in_one_process_are_refused_in_all(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -211,15 +212,6 @@ def test_a_run_of_one_of_several_processes_is_not_kept(of_two):
     ]
 
 
-def test_the_death_of_a_process_ends_the_others_with_an_error():
-    ended = run(CHILD, 2, "death", timeout=60)
-    (_, errors, code), (_, _, killed) = ended
-    assert code != 0
-    assert killed == -9
-    # Whether a program or a message of the other is what is waited for: JAX's heartbeat is not.
-    assert re.search(r"Connection (closed|reset) by peer|\(process 1 is gone\)", errors)
-
-
 STOPS = """
 import os, signal, sys
 from jaxdescent.processes import joining
@@ -232,30 +224,56 @@ if index == 1:
     os.kill(os.getpid(), signal.SIGSTOP)
 signal.pause()
 """
+FEWER = 12  # seconds between signs of life
 
 
-def test_a_process_without_a_sign_of_life_ends_the_others_within_a_minute():
-    """It is stopped: its connections stay open, and no program waits for it."""
-    assert joining.HEARTBEAT_SECONDS + 15 <= 60
-    fewer = 12
+def stopped():
+    """What a process says whose other one is stopped: its connections stay open, and no program
+    waits for it; after how many seconds, and its exit code.
+    """
     address, alone = f"127.0.0.1:{free_port()}", {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
-    first, second = (started(STOPS, index, address, fewer, **alone) for index in range(2))
+    first, second = (started(STOPS, index, address, FEWER, **alone) for index in range(2))
     try:
         assert first.stdout.readline() == second.stdout.readline() == "joined\n"
         began = time.monotonic()
-        _, errors = first.communicate(timeout=fewer + 45)
-        assert first.returncode != 0
-        assert "heartbeat" in errors.lower(), errors
-        assert time.monotonic() - began > fewer / 2 - 2
+        _, errors = first.communicate(timeout=FEWER + 45)
+        return errors, time.monotonic() - began, first.returncode
     finally:
         for process in (first, second):
             process.kill()
             process.communicate()
 
 
-def test_a_process_that_hangs_ends_the_others_with_an_error():
-    ended = run(CHILD, 3, "hangs", timeout=90)
-    (_, errors, code), (said, _, hanging), (_, others, last) = ended
+@pytest.fixture(scope="module")
+def silent():
+    """What processes print of which one dies, hangs, or is stopped: all of them wait meanwhile."""
+    with ThreadPoolExecutor() as pool:
+        found = {
+            "death": pool.submit(run, CHILD, 2, "death", timeout=60),
+            "hangs": pool.submit(run, CHILD, 3, "hangs", timeout=90),
+            "stopped": pool.submit(stopped),
+        }
+        return {name: future.result() for name, future in found.items()}
+
+
+def test_the_death_of_a_process_ends_the_others_with_an_error(silent):
+    (_, errors, code), (_, _, killed) = silent["death"]
+    assert code != 0
+    assert killed == -9
+    # Whether a program or a message of the other is what is waited for: JAX's heartbeat is not.
+    assert re.search(r"Connection (closed|reset) by peer|\(process 1 is gone\)", errors)
+
+
+def test_a_process_without_a_sign_of_life_ends_the_others_within_a_minute(silent):
+    assert joining.HEARTBEAT_SECONDS + 15 <= 60
+    errors, seconds, code = silent["stopped"]
+    assert code != 0
+    assert "heartbeat" in errors.lower(), errors
+    assert seconds > FEWER / 2 - 2
+
+
+def test_a_process_that_hangs_ends_the_others_with_an_error(silent):
+    (_, errors, code), (said, _, hanging), (_, others, last) = silent["hangs"]
     assert said.endswith("hangs\n")
     message = "has waited 3 s for another one, which hangs"
     assert f"OtherProcessFailed: process 0 {message}" in errors
