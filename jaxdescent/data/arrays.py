@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxdescent.data.entries import SparseColumn, sparse_column
 from jaxdescent.data.errors import DataError, reading
+from jaxdescent.data.matrix_columns import MatrixColumns, span_of
 from jaxdescent.data.protocol import Block, Kind, Source
 
 TARGET = "y"
@@ -38,6 +39,7 @@ class Arrays(Source):
 
     def __init__(self, arrays: Mapping[str, Any]) -> None:
         self._columns: dict[str, Any] = {}
+        self._places, self._matrix = dict[str, int](), None
         for name, given in arrays.items():
             if not isinstance(name, str):
                 raise DataError(f"the names of arrays must be text, got {name!r}: rename it.")
@@ -52,6 +54,8 @@ class Arrays(Source):
             array = np.asarray(given)
             if array.ndim == 2:
                 own = {f"{name.lower()}{j}": array[:, j] for j in range(array.shape[1])}
+                if self._matrix is None:
+                    self._places, self._matrix = {each: j for j, each in enumerate(own)}, array
             elif array.ndim == 1:
                 own = {name: array}
             else:
@@ -78,8 +82,15 @@ class Arrays(Source):
         return 0  # blocks are views
 
     def blocks(self, names: Sequence[str], rows: int, begin: int = 0) -> Iterator[Block]:
+        own = [name for name in names if name in self._places]
+        span = span_of(self._places, own)
+        others = names if span is None else [name for name in names if name not in self._places]
+        places = {name: j for j, name in enumerate(own)}
         for start in self._starts[begin::rows]:
-            columns = {name: self._columns[name][start : start + rows] for name in names}
+            here = slice(start, start + rows)
+            columns = {name: self._columns[name][here] for name in others}
+            if self._matrix is not None and span is not None:
+                columns = MatrixColumns(places, self._matrix[here, span], columns)
             yield Block(columns, min(rows, len(self._starts) - start), 0, "", start)
 
 
@@ -107,9 +118,10 @@ class _NpyFile:
                 f"{path.stat().st_size:,}."
             )
 
-    def read(self, start: int, rows: int, columns: Sequence[int]) -> list[np.ndarray]:
-        """Some rows by position, column by column, read into memory of their own. Of an array that
-        is stored by columns no others are read.
+    def read(self, start: int, rows: int, columns: Sequence[int]) -> np.ndarray:
+        """Some rows by position, read into memory of their own: (rows, columns), of which an array
+        that is stored by rows gives a view where the columns follow each other. Of one that is
+        stored by columns no others are read.
 
         A memory map's pages would count as resident until the system wants them back, up to the
         whole file: a limit of memory could not be kept.
@@ -120,12 +132,15 @@ class _NpyFile:
                 file.seek(self.offset + start * size)
                 block = np.fromfile(file, self.dtype, rows * self.columns)
                 block = block.reshape(rows, self.columns)
-                return [block[:, j] for j in columns]
+                first, last = columns[0], columns[-1]
+                if list(columns) == list(range(first, last + 1)):
+                    return block[:, first : last + 1]
+                return block[:, columns]
             block = np.empty((len(columns), rows), self.dtype)
             for column, j in zip(block, columns, strict=True):
                 file.seek(self.offset + (j * self.rows + start) * self.dtype.itemsize)
                 column[:] = np.fromfile(file, self.dtype, rows)
-            return list(block)
+            return block.T
 
 
 class NpyFiles(Source):
@@ -162,11 +177,11 @@ class NpyFiles(Source):
     def blocks(self, names: Sequence[str], rows: int, begin: int = 0) -> Iterator[Block]:
         X, y = self._features, self._target
         own = [name for name in names if name in self._index]
+        index, places = [self._index[name] for name in own], {name: j for j, name in enumerate(own)}
         for start in self._starts[begin::rows]:
-            size, columns = min(rows, X.rows - start), {}
-            if own:  # the target alone needs no features
-                found = X.read(start, size, [self._index[name] for name in own])
-                columns = dict(zip(own, found, strict=True))
+            size, columns = min(rows, X.rows - start), dict[str, Any]()
             if y is not None and TARGET in names:
-                (columns[TARGET],) = y.read(start, size, [0])
+                columns[TARGET] = y.read(start, size, [0])[:, 0]
+            if own:  # the target alone needs no features
+                columns = MatrixColumns(places, X.read(start, size, index), columns)
             yield Block(columns, size, 0, X.path.name, start)

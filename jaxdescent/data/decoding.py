@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from jaxdescent.data.chunk import Chunk, placed
 from jaxdescent.data.entries import NONE, Coded, RowEntries, SparseColumn, entries_of, sparse_pieces
 from jaxdescent.data.errors import DataError, check_columns, listed
 from jaxdescent.data.hashing import bytes_of, places_of_numbers, places_of_texts
+from jaxdescent.data.matrix_columns import matrix_of
 from jaxdescent.data.protocol import Block, Kind, Source, located
 
 REPEATED = 2
@@ -126,7 +126,7 @@ class Decoding:
         """The numbers without a copy, where they are columns of one matrix; else None."""
         if len(blocks) > 1:
             return None
-        own = matrix_of([blocks[0].columns[name] for name in self.numbers])
+        own = matrix_of(blocks[0].columns, self.numbers)
         if own is None or (self.whole and _may_be_rounded(own, self.dtype)):
             return None  # the way column by column names the column that would be rounded
         with np.errstate(over="ignore"):  # values that become infinite are refused later
@@ -287,22 +287,3 @@ def refuse_rounded(block: Block, name: str, who: str) -> None:
             f"{who} as a number, which in {block.place(int(np.argmax(is_long)))} may have more "
             "digits than float64 holds: leave it out, or write the data as Parquet."
         )
-
-
-def matrix_of(columns: list[Any]) -> np.ndarray | None:
-    """One view, (rows, columns), of columns that are side by side in a matrix; else None."""
-    first = columns[0] if columns else None
-    if not isinstance(first, np.ndarray) or len(columns) < 2 or first.base is None:
-        return None
-    like = first.dtype, first.shape, first.strides
-    for column in columns:
-        is_alike = isinstance(column, np.ndarray) and column.base is first.base
-        if not is_alike or (column.dtype, column.shape, column.strides) != like:
-            return None
-    # The addresses tell whether columns follow each other.
-    at = [column.__array_interface__["data"][0] for column in columns]
-    apart = at[1] - at[0]
-    if apart <= 0 or any(after - before != apart for before, after in itertools.pairwise(at)):
-        return None
-    shape, strides = (first.shape[0], len(columns)), (first.strides[0], apart)
-    return np.lib.stride_tricks.as_strided(first, shape, strides, writeable=False)

@@ -17,6 +17,7 @@ from typing import Any, Self
 import numpy as np
 
 from jaxdescent.data.errors import DataError, reading
+from jaxdescent.data.matrix_columns import MatrixColumns
 from jaxdescent.data.read_ahead import stop_if_unwanted
 
 HEAD_BYTES = 1 << 16
@@ -90,7 +91,10 @@ class Block:
         """Consecutive rows of these."""
         if (first, stop) == (0, self.rows):
             return self
-        columns = {name: column[first:stop] for name, column in self.columns.items()}
+        if isinstance(self.columns, MatrixColumns):
+            columns = self.columns.cut(slice(first, stop))
+        else:
+            columns = {name: column[first:stop] for name, column in self.columns.items()}
         origin = None if self.origin is None else self.origin[first:stop]
         start, start_in_file = self.start + first, self.start_in_file + first
         return Block(columns, stop - first, start, self.file, start_in_file, origin)

@@ -17,6 +17,7 @@ from jaxdescent import processes
 from jaxdescent.data import Block, Kind, located
 from jaxdescent.data.entries import RowEntries, entries_of
 from jaxdescent.data.freeing import Passing, return_what_is_freed
+from jaxdescent.data.matrix_columns import MatrixColumns
 from jaxdescent.data.wrapped import WrappedSource
 from jaxdescent.designs import Concatenated, Sparse
 from jaxdescent.fit import shared_rows
@@ -254,6 +255,7 @@ class EncodedRows(WrappedSource):
         del names  # a product needs all features
         job, vectors = self._job, self._vectors
         read, row_bytes = job.roles.columns, self.base.row_bytes(job.roles.columns)
+        places = {name: j for j, name in enumerate(job.encoding.numbers)}
         for block in located(self.base, read, min(rows, self._at_once)):
             self._passing.add(block.rows * row_bytes)
             job.memory.check()
@@ -262,8 +264,7 @@ class EncodedRows(WrappedSource):
             if encoded.rows:
                 shift, fills = vectors.counts.shift, vectors.fills
                 numbers = shifted_numbers(encoded, shift, job.dtype, fills)
-                columns = dict[str, Any](zip(job.encoding.numbers, numbers.T, strict=True))
-                columns |= {each.name: each for each in encoded.entries}
+                others = dict[str, Any]({each.name: each for each in encoded.entries})
                 if encoded.coded:
-                    columns[self._one_hot] = entries_of(encoded.coded)
-                yield columns
+                    others[self._one_hot] = entries_of(encoded.coded)
+                yield Block(MatrixColumns(places, numbers, others), encoded.rows, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from jaxdescent.data.arrow import pa
 from jaxdescent.data.chunk import Chunk
 from jaxdescent.data.decoding import refuse_missing
 from jaxdescent.data.entries import NONE, Coded, RowEntries, sparse_pieces
+from jaxdescent.data.matrix_columns import matrix_of
 from jaxdescent.fit.columns import Interaction, NumberColumn, View, bucket_of
 
 ADVICE = "--missing drop leaves such rows out, --missing mean puts the column's mean there"
@@ -35,6 +36,7 @@ class Encoded:
     entries: list[RowEntries]  # the entries of the sparse column, if there is one
     rows: int  # how many rows these are
     unseen: int  # how many values were none of the levels
+    matrix: np.ndarray | None = None  # all numbers, none missing, where the block has a matrix
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,12 +187,17 @@ class Encoding:
         what to do about a missing value that is refused.
         """
         view = View(block, nan_is_missing=missing == "mean")
+        whole = _complete_matrix(block, self.numbers, nan_is_missing=missing == "mean")
         if missing == "error":
-            for name in self.numeric:
+            complete = frozenset() if whole is None else frozenset(self.numbers)
+            for name in (each for each in self.numeric if each not in complete):
                 refuse_missing(view.number(name).missing, name, block, advice)
             for name in self.labelled:
                 refuse_missing(view.label(name).codes < 0, name, block, advice)
-        numbers = [view.numbers_of(self.made_of[name]) for name in self.numbers]
+        if whole is None:
+            numbers = [view.numbers_of(self.made_of[name]) for name in self.numbers]
+        else:
+            numbers = [NumberColumn(column, None) for column in whole.T]
         unknown, coded = 0, list[Coded]()
         for name, first, size in self.spans:
             labels = view.labels_of(self.made_of[name])
@@ -214,7 +221,7 @@ class Encoding:
                 )
             coded.append(Coded(first, size, codes, self._multiplier(name, view, block)))
         entries, more = self._entries(block, unseen)
-        return Encoded(numbers, coded, entries, block.rows, unknown + more)
+        return Encoded(numbers, coded, entries, block.rows, unknown + more, whole)
 
     def _entries(self, block: Block, unseen: str) -> tuple[list[RowEntries], int]:
         """The entries of the sparse column, and how many nonzero ones were left out because no
@@ -292,6 +299,18 @@ def _places_among(known: np.ndarray, keys: np.ndarray) -> np.ndarray:
         return np.full(keys.size, NONE)
     place = np.searchsorted(known, keys)
     return np.where(np.take(known, place, mode="clip") == keys, place, NONE)
+
+
+def _complete_matrix(
+    block: Block, names: Sequence[str], *, nan_is_missing: bool
+) -> np.ndarray | None:
+    """The numbers of a block without a copy, where they are columns of one matrix, none of which is
+    missing or widened before it is used; else None.
+    """
+    whole = matrix_of(block.columns, names)
+    if whole is None or whole.dtype in (np.dtype(np.bool_), np.dtype(np.float16)):
+        return None
+    return None if nan_is_missing and np.isnan(whole).any() else whole
 
 
 def _first_wrong(values: np.ndarray) -> tuple[int, str] | None:

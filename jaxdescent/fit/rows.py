@@ -14,7 +14,7 @@ import numpy as np
 from jaxdescent import processes
 from jaxdescent.data import Block, DataError, located, read_ahead
 from jaxdescent.data.chunk import check_finite
-from jaxdescent.data.decoding import NumberColumn, matrix_of, refuse_missing
+from jaxdescent.data.decoding import NumberColumn, refuse_missing
 from jaxdescent.data.filters import rows_of
 from jaxdescent.data.hashing import finalised
 from jaxdescent.fit.columns import as_numbers, missing_in
@@ -149,7 +149,7 @@ def shifted_numbers(
 ) -> np.ndarray:
     """The numbers less the shift, (rows, numbers); ``fills``, or zeros, where one is missing."""
     columns = [number.values for number in encoded.numbers]
-    whole = matrix_of(columns)
+    whole = encoded.matrix
     with np.errstate(over="ignore", invalid="ignore"):
         if whole is not None:
             made = np.empty_like(whole, dtype=dtype, order="K")

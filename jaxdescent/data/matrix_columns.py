@@ -1,0 +1,60 @@
+"""Columns of one matrix, which are multiplied without a copy and without a look at each of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+
+class MatrixColumns(Mapping[str, Any]):
+    """The columns of a block by name: those of a matrix, each a view that is made when it is asked
+    for, and others.
+
+    Args:
+      places: the number of the matrix's column by name.
+      matrix: (rows, columns), in any order of storage.
+      others: columns beside the matrix.
+    """
+
+    def __init__(
+        self, places: Mapping[str, int], matrix: np.ndarray, others: Mapping[str, Any]
+    ) -> None:
+        self.places, self.matrix, self.others = places, matrix, others
+
+    def __getitem__(self, name: str) -> Any:
+        place = self.places.get(name)
+        return self.others[name] if place is None else self.matrix[:, place]
+
+    def __iter__(self) -> Iterator[str]:
+        return itertools.chain(self.places, self.others)
+
+    def __len__(self) -> int:
+        return len(self.places) + len(self.others)
+
+    def cut(self, rows: slice) -> MatrixColumns:
+        """These rows of all columns."""
+        others = {name: column[rows] for name, column in self.others.items()}
+        return MatrixColumns(self.places, self.matrix[rows], others)
+
+
+def matrix_of(columns: Mapping[str, Any], names: Sequence[str]) -> np.ndarray | None:
+    """One view, (rows, names), of columns that are side by side in a matrix; else None."""
+    if not isinstance(columns, MatrixColumns):
+        return None
+    span = span_of(columns.places, names)
+    if span is None:
+        return None
+    made = columns.matrix[:, span]
+    made.flags.writeable = False
+    return made
+
+
+def span_of(places: Mapping[str, int], names: Sequence[str]) -> slice | None:
+    """The places of these names, where they follow each other; else None."""
+    at = [places.get(name) for name in names]
+    if not at or at[0] is None or at != list(range(at[0], at[0] + len(at))):
+        return None
+    return slice(at[0], at[0] + len(at))
