@@ -11,9 +11,11 @@ in memory       the same products of an array in JAX
 
 Then two fits of the Parquet files by programs of their own, seconds and peak memory of the process
 with all imports: LSMR to the default tolerance, and the default method. ``--line`` adds mini-batch
-descent: rows a second in an epoch, and the excess of the value over the minimum's.
+descent: rows a second in an epoch, and the excess of the value over the minimum's. With
+``--columns`` the same numbers are fewer rows of more columns, and the products alone are timed.
 
     python -m benchmarks.studies.streamed [--full] [--repeats R] [--folder DATA] [--line]
+    python -m benchmarks.studies.streamed --columns 3000
 """
 
 from __future__ import annotations
@@ -35,29 +37,29 @@ FULL, TENTH = 20_000_000, 2_000_000
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-def write(folder: pathlib.Path, rows: int) -> None:
+def write(folder: pathlib.Path, rows: int, columns: int) -> None:
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     rng = np.random.default_rng(0)
-    weights = rng.normal(size=COLUMNS).astype(np.float32)
+    weights = rng.normal(size=columns).astype(np.float32)
     (folder / "parts").mkdir(parents=True, exist_ok=True)
     if (folder / "y.npy").exists():
         return
-    X = np.lib.format.open_memmap(folder / "X.npy", "w+", np.float32, (rows, COLUMNS))
+    X = np.lib.format.open_memmap(folder / "X.npy", "w+", np.float32, (rows, columns))
     y = np.empty(rows, np.float32)
     for start in range(0, rows, FILE_ROWS):
-        own = rng.normal(size=(min(FILE_ROWS, rows - start), COLUMNS)).astype(np.float32)
+        own = rng.normal(size=(min(FILE_ROWS, rows - start), columns)).astype(np.float32)
         target = own @ weights + rng.normal(size=len(own)).astype(np.float32) + 1
         X[start : start + len(own)], y[start : start + len(own)] = own, target
-        table = {f"x{j}": np.ascontiguousarray(own[:, j]) for j in range(COLUMNS)} | {"y": target}
+        table = {f"x{j}": np.ascontiguousarray(own[:, j]) for j in range(columns)} | {"y": target}
         pq.write_table(pa.table(table), folder / "parts" / f"{start}.parquet", use_dictionary=False)
     X.flush()
     np.save(folder / "y.npy", y)
 
 
-def tasks(folder: pathlib.Path, rows: int) -> dict[str, dict[str, Callable[[], Any]]]:
+def tasks(folder: pathlib.Path, rows: int, columns: int) -> dict[str, dict[str, Callable[[], Any]]]:
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -65,7 +67,7 @@ def tasks(folder: pathlib.Path, rows: int) -> dict[str, dict[str, Callable[[], A
     import jaxdescent as jd
     from jaxdescent.designs import Dense
 
-    w, r = jnp.ones(COLUMNS), jnp.ones(rows)
+    w, r = jnp.ones(columns), jnp.ones(rows)
     mapped = np.load(folder / "X.npy", mmap_mode="r")
     sources = {
         ".npy": folder / "X.npy",
@@ -91,7 +93,7 @@ def tasks(folder: pathlib.Path, rows: int) -> dict[str, dict[str, Callable[[], A
             "normal sums": lambda: X.stream.normal_sums(None, np.ones((rows, 1)), intercept=True),
         }
 
-    names = [f"x{j}" for j in range(COLUMNS)]
+    names = [f"x{j}" for j in range(columns)]
     found = {form: of(jd.Streamed(source, names)) for form, source in sources.items()}
     X = Dense.from_array(jnp.asarray(np.load(folder / "X.npy")))
     product = jax.jit(X.product)
@@ -104,15 +106,15 @@ def tasks(folder: pathlib.Path, rows: int) -> dict[str, dict[str, Callable[[], A
     return found
 
 
-def rates(folder: pathlib.Path, rows: int, repeats: int) -> None:
+def rates(folder: pathlib.Path, rows: int, columns: int, repeats: int) -> None:
     from benchmarks.harness.turns import timed
 
-    found = tasks(folder, rows)
+    found = tasks(folder, rows, columns)
     times = timed({(form, name): own[name] for form, own in found.items() for name in own}, repeats)
     seconds = {key: min(each) for key, each in times.items()}
-    gigabytes = rows * COLUMNS * 4 / 1e9
+    gigabytes = rows * columns * 4 / 1e9
     heads = list(found[".npy"])
-    print(f"{rows:,} rows x {COLUMNS} columns, GB/s\n")
+    print(f"{rows:,} rows x {columns} columns, GB/s\n")
     print(f"{'':15}" + "".join(f"{head:>14}" for head in heads))
     for form, own in found.items():
         cells = [f"{gigabytes / seconds[form, h]:14.2f}" if h in own else " " * 14 for h in heads]
@@ -165,18 +167,21 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="20,000,000 rows, 3.2 GB of files")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", type=pathlib.Path, help="where the files are kept")
+    parser.add_argument("--columns", type=int, default=COLUMNS, help="of as many numbers")
     parser.add_argument("--line", action="store_true", help="mini-batch descent too")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         child(arguments.child, arguments.folder)
         return
-    rows = FULL if arguments.full else TENTH
+    columns = arguments.columns
+    rows = (FULL if arguments.full else TENTH) * COLUMNS // columns
     with tempfile.TemporaryDirectory() as own:
         folder = arguments.folder or pathlib.Path(own)
-        write(folder, rows)
-        rates(folder, rows, arguments.repeats)
-        fits(folder, rows, line=arguments.line)
+        write(folder, rows, columns)
+        rates(folder, rows, columns, arguments.repeats)
+        if columns == COLUMNS:
+            fits(folder, rows, line=arguments.line)
 
 
 if __name__ == "__main__":
