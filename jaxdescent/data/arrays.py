@@ -118,10 +118,9 @@ class _NpyFile:
                 f"{path.stat().st_size:,}."
             )
 
-    def read(self, start: int, rows: int, columns: Sequence[int]) -> np.ndarray:
-        """Some rows by position, read into memory of their own: (rows, columns), of which an array
-        that is stored by rows gives a view where the columns follow each other. Of one that is
-        stored by columns no others are read.
+    def read(self, start: int, rows: int, columns: slice | Sequence[int]) -> np.ndarray:
+        """Some rows by position, read into memory of their own: (rows, columns). Of an array that
+        is stored by columns no others are read.
 
         A memory map's pages would count as resident until the system wants them back, up to the
         whole file: a limit of memory could not be kept.
@@ -131,13 +130,10 @@ class _NpyFile:
                 size = self.columns * self.dtype.itemsize
                 file.seek(self.offset + start * size)
                 block = np.fromfile(file, self.dtype, rows * self.columns)
-                block = block.reshape(rows, self.columns)
-                first, last = columns[0], columns[-1]
-                if list(columns) == list(range(first, last + 1)):
-                    return block[:, first : last + 1]
-                return block[:, columns]
-            block = np.empty((len(columns), rows), self.dtype)
-            for column, j in zip(block, columns, strict=True):
+                return block.reshape(rows, self.columns)[:, columns]
+            chosen = range(self.columns)[columns] if isinstance(columns, slice) else columns
+            block = np.empty((len(chosen), rows), self.dtype)
+            for column, j in zip(block, chosen, strict=True):
                 file.seek(self.offset + (j * self.rows + start) * self.dtype.itemsize)
                 column[:] = np.fromfile(file, self.dtype, rows)
             return block.T
@@ -177,11 +173,12 @@ class NpyFiles(Source):
     def blocks(self, names: Sequence[str], rows: int, begin: int = 0) -> Iterator[Block]:
         X, y = self._features, self._target
         own = [name for name in names if name in self._index]
-        index, places = [self._index[name] for name in own], {name: j for j, name in enumerate(own)}
+        index = span_of(self._index, own) or [self._index[name] for name in own]
+        places = {name: j for j, name in enumerate(own)}
         for start in self._starts[begin::rows]:
             size, columns = min(rows, X.rows - start), dict[str, Any]()
             if y is not None and TARGET in names:
-                columns[TARGET] = y.read(start, size, [0])[:, 0]
+                columns[TARGET] = y.read(start, size, slice(1))[:, 0]
             if own:  # the target alone needs no features
                 columns = MatrixColumns(places, X.read(start, size, index), columns)
             yield Block(columns, size, 0, X.path.name, start)

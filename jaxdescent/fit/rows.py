@@ -148,16 +148,14 @@ def shifted_numbers(
     encoded: Encoded, shift: np.ndarray, dtype: Any, fills: np.ndarray | None = None
 ) -> np.ndarray:
     """The numbers less the shift, (rows, numbers); ``fills``, or zeros, where one is missing."""
-    columns = [number.values for number in encoded.numbers]
     whole = encoded.matrix
     with np.errstate(over="ignore", invalid="ignore"):
         if whole is not None:
             made = np.empty_like(whole, dtype=dtype, order="K")
-            np.subtract(whole, shift, out=made, casting="same_kind", dtype=np.float64)
-        else:
-            made = np.empty((len(columns), encoded.rows), dtype).T
-            for j, values in enumerate(columns):
-                made[:, j] = np.subtract(values, shift[j], dtype=np.float64)
+            return np.subtract(whole, shift, out=made, casting="same_kind", dtype=np.float64)
+        made = np.empty((len(encoded.numbers), encoded.rows), dtype).T
+        for j, number in enumerate(encoded.numbers):
+            made[:, j] = np.subtract(number.values, shift[j], dtype=np.float64)
     for j, number in enumerate(encoded.numbers):
         if number.missing is not None:
             made[number.missing, j] = 0.0 if fills is None else fills[j]

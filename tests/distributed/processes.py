@@ -18,8 +18,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 PLAIN = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 # One device each, whose programs are compiled in one piece: the cores have other processes.
 FLAGS = {"XLA_FLAGS": "--xla_cpu_parallel_codegen_split_count=1"}
-# Process 0 compiles what all run, and the others wait for that. Where they end together each of
-# them compiles for itself, as those of users do.
+# Process 0 compiles what all run, and the others wait for that. Where a test asks how they
+# end while they start, each of them compiles for itself, as those of users do.
 SHARED = {
     "JAX_SHARE_BINARY_BETWEEN_HOSTS": "1",
     "JAX_SHARE_BINARY_BETWEEN_HOSTS_TIMEOUT_MS": "60000",

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -150,32 +151,42 @@ ENDINGS = {
 
 @pytest.fixture(scope="module")
 def endings(tmp_path_factory):
-    """The processes of each ending after their signals, the folder that they keep results in, and
-    the number of the process that measures. They take seconds to end: all of them meanwhile.
+    """The folder that the processes of each ending keep results in, the number of the process that
+    measures, and what each of them said before it ended, within a minute of the signals. They take
+    seconds to end: all of them meanwhile.
     """
+
+    def within_a_minute(started):
+        began = time.monotonic()
+        said = ended(started, timeout=60)
+        assert time.monotonic() - began < 60
+        return said
+
     begun = {}
-    try:
+    with ThreadPoolExecutor(len(ENDINGS)) as pool:
         for name, ending in ENDINGS.items():
             folder = tmp_path_factory.mktemp("ended")
             arguments = [*ending.options, "--output", folder]
             started = breakdown(*[arguments] * ending.processes, change=ending.change)
-            begun[name] = folder, started, measuring(started)
+            child = measuring(started)
             for who in ending.to:
                 started[who].send_signal(ending.number)
                 time.sleep(0.01)
-        yield begun
-    finally:
-        for _, started, _ in begun.values():
-            for process in started:
-                process.kill()
+            begun[name] = folder, child, pool.submit(within_a_minute, started)
+    return begun
+
+
+def codes(said):
+    return [code for _, _, code in said]
 
 
 @pytest.mark.parametrize(
     ("name", "who"), [("the first interrupted", 0), ("the second terminated", 1)]
 )
 def test_a_signal_to_one_process_ends_all_and_keeps_what_was_measured(endings, name, who):
-    folder, started, child = endings[name]
-    said = ended(started, timeout=60, code=130)
+    folder, child, ending = endings[name]
+    said = ending.result()
+    assert codes(said) == [130] * 3, said
     assert "Interrupted: what was measured until then has been kept." in said[0][0]
     for index, (_, errors, _) in enumerate(said):
         own = f"process {who} was interrupted, and this one ends with it."
@@ -191,8 +202,9 @@ def test_a_signal_to_one_process_ends_all_and_keeps_what_was_measured(endings, n
 
 def test_ctrl_c_in_all_of_them_keeps_what_was_measured(endings):
     """As a terminal sends it, or a launcher."""
-    folder, started, _ = endings["both interrupted"]
-    said = ended(started, timeout=60, code=130)
+    folder, _, ending = endings["both interrupted"]
+    said = ending.result()
+    assert codes(said) == [130] * 2, said
     parts = record(folder)["parts"]
     assert list(parts) == ["1", "2"]
     assert "Traceback" not in "".join(errors for _, errors, _ in said)
@@ -202,8 +214,8 @@ def test_ctrl_c_in_all_of_them_keeps_what_was_measured(endings):
     ("name", "who"), [("the first interrupted twice", 0), ("the second interrupted twice", 1)]
 )
 def test_a_second_ctrl_c_breaks_off_what_all_compute(endings, name, who):
-    folder, started, _ = endings[name]
-    said = ended(started, timeout=60)
+    folder, _, ending = endings[name]
+    said = ending.result()
     assert said[who][2] == 130, said
     assert said[1 - who][2] in (130, 1, 2), said  # it is told, or finds that the other has gone
     assert not any("Traceback" in errors for _, errors, _ in said)
@@ -211,8 +223,8 @@ def test_a_second_ctrl_c_breaks_off_what_all_compute(endings, name, who):
 
 
 def test_a_first_process_that_is_killed_ends_the_others_and_its_child(endings):
-    folder, started, child = endings["the first killed"]
-    _, (_, errors, code) = ended(started, timeout=60)
+    folder, child, ending = endings["the first killed"]
+    _, (_, errors, code) = ending.result()
     assert code not in (0, None)
     assert "another task died" in errors or "cannot be reached" in errors
     assert has_ended(child)

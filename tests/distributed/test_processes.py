@@ -11,7 +11,7 @@ import pytest
 import jaxdescent as jd
 from jaxdescent.processes import joining
 from tests.commands import started
-from tests.distributed.cases import CASES, ends_of_spectrum, minimum
+from tests.distributed.cases import CASES, ends_of_spectrum, minimum, solved
 from tests.distributed.processes import SHARED, free_port, run
 
 pytestmark = pytest.mark.slow
@@ -48,9 +48,10 @@ def everyday():
 
 def assert_is_minimum(name, found):
     value, params = minimum(name)
-    if name == "backtracking":  # a thousand of its steps are too few
-        assert found["status"] == jd.Status.MAX_ITERATIONS
-        assert value < found["value"] < 1.001 * value
+    if name == "backtracking":  # a thousand of its steps are too few, in one process too
+        own = solved(name, lambda array: array)
+        assert found["status"] in (jd.Status.CONVERGED, own["status"])
+        np.testing.assert_allclose(found["value"], own["value"], rtol=1e-4)
         return
     assert found["status"] == jd.Status.CONVERGED
     np.testing.assert_allclose(found["value"], value, rtol=1e-4, atol=1e-10)
@@ -95,7 +96,7 @@ def test_two_processes_find_the_minimum_by_every_method(of_two):
     for name in first:
         assert_is_minimum(name, json.loads(*first[name]))
     assert (certificate["kind"], certificate["away"]) == ("minimum", "not stationary")
-    np.testing.assert_allclose(certificate["ends"], ends_of_spectrum(), rtol=1e-5)
+    np.testing.assert_allclose(certificate["ends"], ends_of_spectrum(), rtol=1e-6)
 
 
 def test_an_error_in_one_process_is_raised_in_all_and_they_stay_in_step(everyday):
