@@ -45,7 +45,11 @@ def test_a_matrix_is_viewed_where_its_columns_follow_each_other():
     assert columns.cut(slice(1, 3))["y"].shape == (2,)
     for names in (("c", "b"), ("a", "c"), ("d", "y"), ("a", "a"), ("e",), ()):
         assert matrix_of(columns, names) is None
-    assert matrix_of({"a": X[:, 0], "b": X[:, 1]}, ("a", "b")) is None
+    views = {"a": X[:, 0], "b": X[:, 1], "d": X[:, 3], "y": np.ones(3)}  # as a loader gives them
+    np.testing.assert_array_equal(matrix_of(views, ("a", "b")), X[:, :2])
+    assert np.shares_memory(matrix_of(views, ("a", "b")), X)
+    for names in (("b", "a"), ("a", "b", "d"), ("d", "y"), ("y", "a")):
+        assert matrix_of(views, names) is None
     with pytest.raises(KeyError, match="e"):
         columns["e"]
 

@@ -43,13 +43,33 @@ class MatrixColumns(Mapping[str, Any]):
 def matrix_of(columns: Mapping[str, Any], names: Sequence[str]) -> np.ndarray | None:
     """One view, (rows, names), of columns that are side by side in a matrix; else None."""
     if not isinstance(columns, MatrixColumns):
-        return None
+        return _matrix_of_views([columns[name] for name in names])
     span = span_of(columns.places, names)
     if span is None:
         return None
     made = columns.matrix[:, span]
     made.flags.writeable = False
     return made
+
+
+def _matrix_of_views(columns: list[Any]) -> np.ndarray | None:
+    """One view of the views that a loader of one's own gives, which names no matrix: a look at the
+    address of each takes a microsecond.
+    """
+    first = columns[0] if columns else None
+    if not isinstance(first, np.ndarray) or len(columns) < 2 or first.base is None:
+        return None
+    like = first.dtype, first.shape, first.strides
+    for column in columns:
+        is_alike = isinstance(column, np.ndarray) and column.base is first.base
+        if not is_alike or (column.dtype, column.shape, column.strides) != like:
+            return None
+    at = [column.__array_interface__["data"][0] for column in columns]
+    apart = at[1] - at[0]
+    if apart <= 0 or any(after - before != apart for before, after in itertools.pairwise(at)):
+        return None
+    shape, strides = (first.shape[0], len(columns)), (first.strides[0], apart)
+    return np.lib.stride_tricks.as_strided(first, shape, strides, writeable=False)
 
 
 def span_of(places: Mapping[str, int], names: Sequence[str]) -> slice | None:

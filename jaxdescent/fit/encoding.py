@@ -307,7 +307,8 @@ def _complete_matrix(
     """The numbers of a block without a copy, where they are columns of one matrix, none of which is
     missing or widened before it is used; else None.
     """
-    whole = matrix_of(block.columns, names)
+    is_there = all(name in block.columns for name in names)  # products of columns are not
+    whole = matrix_of(block.columns, names) if is_there else None
     if whole is None or whole.dtype in (np.dtype(np.bool_), np.dtype(np.float16)):
         return None
     return None if nan_is_missing and np.isnan(whole).any() else whole
