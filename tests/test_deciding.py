@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -173,6 +174,40 @@ def test_who_is_interrupted_leaves_word_and_does_not_wait(service, left):
     with pytest.raises(KeyboardInterrupt), processes.among_all("call"):
         raise KeyboardInterrupt
     assert left == [()]
+
+
+@pytest.fixture(params=[False, True])
+def fails_by_a_signal(request, monkeypatch):
+    """A function that fails as modules in C do, with and without word of what it came of."""
+    is_lost = request.param
+    monkeypatch.setattr(ending, "was_interrupted", threading.Event())
+    if is_lost:
+        ending.was_interrupted.set()
+
+    def fail():
+        raise jax.errors.JaxRuntimeError("INTERNAL") from None if is_lost else KeyboardInterrupt()
+
+    return fail
+
+
+def test_what_a_signal_made_fail_is_interrupted_and_tells_no_error(
+    service, left, fails_by_a_signal
+):
+    other_leaves(BEGUN)
+    with pytest.raises(KeyboardInterrupt), processes.among_all("call"):
+        fails_by_a_signal()
+    assert left == [()]
+    assert own_messages(service) == [BEGUN]
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_a_step_that_a_signal_made_fail_is_interrupted(service, left, fails_by_a_signal, is_shared):
+    """Errors of the program are expected there, and are figures of a point."""
+    expected = (jax.errors.JaxRuntimeError,)
+    with pytest.raises(KeyboardInterrupt):
+        processes.attempted(fails_by_a_signal, expected, is_shared=is_shared)
+    assert left == [()]
+    assert not own_messages(service)
 
 
 @pytest.mark.parametrize("error", [jax.errors.JaxRuntimeError("Connection closed"), OSError("own")])

@@ -91,35 +91,24 @@ RAISES_AGAIN = "raise_again"
 LOST = b"\0"
 """What the thread that watches for signals is told where an interrupt was lost."""
 
-_was_interrupted = threading.Event()
-
-
-def _is_of_an_interrupt(error: BaseException | None) -> bool:
-    """Whether an error came of a signal: modules in C turn it into errors of their own, which may
-    have lost what they came of.
-    """
-    return _was_interrupted.is_set() or _came_of_one(error)
-
-
-def _came_of_one(error: BaseException | None) -> bool:
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error is not None
-
 
 def _is_on_its_way(handled: BaseException | None) -> bool:
     """Whether an interrupt is, by the error being handled: it closes generators that it passes."""
-    return isinstance(handled, GeneratorExit) or _came_of_one(handled)
+    from jaxdescent.processes.ending import came_of_interrupt
+
+    return isinstance(handled, GeneratorExit) or came_of_interrupt(handled)
 
 
 def _interrupt_where_lost(number: signal.Signals) -> None:
     """Interrupt the main thread again where it has raised an interrupt, and neither cleans up after
     it nor tells of it: pyarrow goes on without pandas where an interrupt made that import fail.
     """
+    from jaxdescent.processes.ending import was_interrupted
+
     handled: Any = sys._current_exceptions().get(threading.main_thread().ident or 0)
     if isinstance(handled, tuple):  # before Python 3.12
         handled = handled[1]
-    if _was_interrupted.is_set() and not _is_on_its_way(handled):
+    if was_interrupted.is_set() and not _is_on_its_way(handled):
         _thread.interrupt_main(number)
 
 
@@ -132,6 +121,7 @@ def _ended_by_signals(line: str, *, in_time: bool) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    from jaxdescent.processes.ending import is_of_interrupt, was_interrupted
     from jaxdescent.processes.signals import handled_by
 
     # Ctrl-C called :func:`leave` until now; a caller's own handler is left in place.
@@ -140,14 +130,14 @@ def _ended_by_signals(line: str, *, in_time: bool) -> Iterator[None]:
     in_time = in_time and is_left
     hook, is_over, (reader, writer) = sys.unraisablehook, threading.Event(), os.pipe()
     os.set_blocking(writer, False)
-    _was_interrupted.clear()
+    was_interrupted.clear()
 
     def interrupt(number: int, frame: Any) -> None:
         # Another interrupt would cut off the cleaning up after one that is on its way: the process
         # ends in time without it.
-        is_again = _was_interrupted.is_set() and _is_on_its_way(sys.exc_info()[1])
+        is_again = was_interrupted.is_set() and _is_on_its_way(sys.exc_info()[1])
         is_enough = in_time and is_again and not is_one_of_several()
-        _was_interrupted.set()
+        was_interrupted.set()
         while frame is not None and frame.f_code.co_name != RAISES_AGAIN:
             frame = frame.f_back
         if frame is None and not is_enough:  # Python would drop an error of that function
@@ -156,10 +146,10 @@ def _ended_by_signals(line: str, *, in_time: bool) -> Iterator[None]:
     def raise_again(lost: Any) -> None:
         # An error in a callback of the garbage collector, such as JAX has, is printed and dropped
         # by Python. The other thread interrupts the main one when that is out of the callback.
-        if not _is_of_an_interrupt(lost.exc_value):
+        if not is_of_interrupt(lost.exc_value):
             hook(lost)
-        if _is_of_an_interrupt(lost.exc_value):  # a signal may have come meanwhile
-            _was_interrupted.set()
+        if is_of_interrupt(lost.exc_value):  # a signal may have come meanwhile
+            was_interrupted.set()
             if not is_over.is_set():  # else another file can have the number of the pipe
                 os.write(writer, LOST)
 
@@ -236,9 +226,10 @@ def failing_in_one_line(
         raise
     except Exception as error:
         from jaxdescent.processes import OtherProcessFailed
+        from jaxdescent.processes.ending import is_of_interrupt
 
         # The end of another process reaches this one by a signal, and is told as what it is.
-        if _is_of_an_interrupt(error) and not isinstance(error, OtherProcessFailed):
+        if is_of_interrupt(error) and not isinstance(error, OtherProcessFailed):
             typer.echo(line, err=True)
             raise typer.Exit(INTERRUPTED) from None
         line = _line_of(error)

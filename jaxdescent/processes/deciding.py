@@ -35,6 +35,7 @@ from jaxdescent.processes.ending import (
     follow_early_end,
     has_ended,
     has_waited,
+    is_of_interrupt,
     leave_without_others,
 )
 from jaxdescent.processes.messages import OtherProcessFailed, in_words
@@ -100,14 +101,23 @@ def _agreeing(
     except (OtherProcessFailed, Stopped):
         raise
     except (Exception, SystemExit) as error:
+        if is_of_interrupt(error):
+            raise _interrupted() from error
         _tell_of(error)
         raise
     except KeyboardInterrupt:
-        # It is not exchanged: a process that is told to stop must not wait.
-        leave_without_others()
+        _interrupted()
         raise
     finally:
         _group.reset(token)
+
+
+def _interrupted() -> KeyboardInterrupt:
+    """The error of a process that was interrupted, and that leaves without the others: it is not
+    exchanged, since a process that is told to stop must not wait.
+    """
+    leave_without_others()
+    return KeyboardInterrupt()
 
 
 def _tell_of(error: BaseException) -> None:
@@ -252,6 +262,8 @@ def attempted(
     except Exception as error:
         if is_shared and isinstance(error, OtherProcessFailed):
             raise  # another process has ended, and this one leaves
+        if is_of_interrupt(error):
+            raise _interrupted() from error
         failed = error
     said = failed and in_words(failed)
     is_inside = is_shared and failed is not None

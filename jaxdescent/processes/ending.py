@@ -26,6 +26,9 @@ from jaxdescent.processes.messages import LOOK_SECONDS, OtherProcessFailed, in_w
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """The signals that ask a process to end."""
 
+was_interrupted = threading.Event()
+"""Whether a command's handler has raised an interrupt."""
+
 PARTING = 6 * LOOK_SECONDS
 """Seconds for which the first process, which keeps the messages, stays at its early end."""
 
@@ -79,6 +82,20 @@ _codes: list[int] = []
 
 _common_ends: list[CommonEnd] = []
 """The contexts that are open; they send and receive the messages about ends."""
+
+
+def is_of_interrupt(error: BaseException | None) -> bool:
+    """Whether an error came of a signal: modules in C turn an interrupt into errors of their own,
+    which may have lost what they came of.
+    """
+    return was_interrupted.is_set() or came_of_interrupt(error)
+
+
+def came_of_interrupt(error: BaseException | None) -> bool:
+    """Whether an error was raised because of an interrupt, or while one was handled."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def leave_without_others(code: int = CODES[INTERRUPTED], kind: str = INTERRUPTED) -> None:
@@ -230,7 +247,8 @@ class CommonEnd:
             time.sleep(0)  # a pending interruption is raised here
         except KeyboardInterrupt:
             self.stops()
-        if isinstance(error, KeyboardInterrupt):
+        is_interrupted = error is not None and is_of_interrupt(error)
+        if is_interrupted:
             self.stops()
         elif error is not None:
             self._own = End(FAILED, f"with {type(error).__name__}: {in_words(error)}")
@@ -248,9 +266,8 @@ class CommonEnd:
                     tell(End(FOLLOWED) if self._own.kind == DONE else self._own)
         except OtherProcessFailed:  # no process can be reached
             pass
-        is_ours = error is not None and not isinstance(
-            error, KeyboardInterrupt | jax.errors.JaxRuntimeError
-        )
+        is_program = isinstance(error, jax.errors.JaxRuntimeError)
+        is_ours = error is not None and not (is_interrupted or is_program)
         is_others = self._seen.kind == FAILED and not is_ours
         if not are_done:
             end = self._seen if is_others or self._own.kind == FOLLOWED else self._own

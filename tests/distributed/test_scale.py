@@ -122,7 +122,7 @@ def test_a_signal_to_one_process_ends_both_with_the_points_so_far(tmp_path, numb
         started[1].send_signal(getattr(signal, number))
     finally:
         (_, errors, code), (_, others, other) = ended(started, timeout=100)
-    assert (code, other) == codes, (errors, others)
+    assert (code, other) == codes, f"{errors}\n{others}"  # whole, as a pair would not be
     assert "the same command with --resume goes on" in others
     last = (
         "Interrupted: points" if code == 130 else "Error: another process has ended, or cannot be"
