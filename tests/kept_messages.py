@@ -8,7 +8,7 @@ import time
 import jax
 from jax._src import distributed
 
-from jaxdescent.processes import messages
+from jaxdescent.processes import ending, messages
 
 
 class KeptMessages:
@@ -51,6 +51,8 @@ class KeptMessages:
         monkeypatch.setattr(distributed.global_state, "client", kept)
         monkeypatch.setattr(jax, "process_count", lambda: 2)
         monkeypatch.setattr(messages, "LOOK_SECONDS", 0.01)
+        # A command that another test interrupted in this process is none of this run.
+        monkeypatch.setattr(ending, "was_interrupted", threading.Event())
         return kept
 
     def end(self, process, kind, said=""):
@@ -58,6 +60,15 @@ class KeptMessages:
 
     def ended(self, process):
         return json.loads(messages.found("end")[str(process)])
+
+
+def fail_by_a_signal(is_lost):
+    """Fail as modules in C do where a signal interrupts them: with word of what the error came of,
+    or with none, so that only the handler of the signal knows.
+    """
+    if is_lost:
+        ending.was_interrupted.set()
+    raise jax.errors.JaxRuntimeError("INTERNAL") from None if is_lost else KeyboardInterrupt()
 
 
 @contextlib.contextmanager

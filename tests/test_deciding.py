@@ -9,7 +9,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import time
 
 import jax
@@ -26,7 +25,7 @@ from jaxdescent.objectives import as_objective
 from jaxdescent.processes import deciding, ending, joining, messages
 from jaxdescent.processes.ending import INTERRUPTED
 from jaxdescent.processes.same_call import differing, texts
-from tests.kept_messages import KeptMessages, after
+from tests.kept_messages import KeptMessages, after, fail_by_a_signal
 
 
 @pytest.fixture
@@ -176,36 +175,23 @@ def test_who_is_interrupted_leaves_word_and_does_not_wait(service, left):
     assert left == [()]
 
 
-@pytest.fixture(params=[False, True])
-def fails_by_a_signal(request, monkeypatch):
-    """A function that fails as modules in C do, with and without word of what it came of."""
-    is_lost = request.param
-    monkeypatch.setattr(ending, "was_interrupted", threading.Event())
-    if is_lost:
-        ending.was_interrupted.set()
-
-    def fail():
-        raise jax.errors.JaxRuntimeError("INTERNAL") from None if is_lost else KeyboardInterrupt()
-
-    return fail
-
-
-def test_what_a_signal_made_fail_is_interrupted_and_tells_no_error(
-    service, left, fails_by_a_signal
-):
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_what_a_signal_made_fail_is_interrupted_and_tells_no_error(service, left, is_lost):
     other_leaves(BEGUN)
-    with pytest.raises(KeyboardInterrupt), processes.among_all("call"):
-        fails_by_a_signal()
+    interrupted = pytest.raises(KeyboardInterrupt)
+    with interrupted, processes.patience(0.05), processes.among_all("call"):
+        fail_by_a_signal(is_lost)
     assert left == [()]
     assert own_messages(service) == [BEGUN]
 
 
 @pytest.mark.parametrize("is_shared", [False, True])
-def test_a_step_that_a_signal_made_fail_is_interrupted(service, left, fails_by_a_signal, is_shared):
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_step_that_a_signal_made_fail_is_interrupted(service, left, is_shared, is_lost):
     """Errors of the program are expected there, and are figures of a point."""
     expected = (jax.errors.JaxRuntimeError,)
     with pytest.raises(KeyboardInterrupt):
-        processes.attempted(fails_by_a_signal, expected, is_shared=is_shared)
+        processes.attempted(lambda: fail_by_a_signal(is_lost), expected, is_shared=is_shared)
     assert left == [()]
     assert not own_messages(service)
 

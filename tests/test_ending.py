@@ -13,7 +13,7 @@ from jaxdescent.processes import OtherProcessFailed, ending, messages
 from jaxdescent.processes.ending import DONE, FAILED, FOLLOWED, INTERRUPTED, CommonEnd
 from jaxdescent.processes.joining import HEARTBEAT_SECONDS
 from jaxdescent.processes.signals import on_a_thread
-from tests.kept_messages import KeptMessages, after
+from tests.kept_messages import KeptMessages, after, fail_by_a_signal
 
 COMPLETE, CUT = "complete", ""
 
@@ -129,6 +129,16 @@ def test_ctrl_c_here_is_told(second, left, capsys):
     with CommonEnd() as others:
         others.stops()
     assert second.ended(1)[0] == INTERRUPTED
+    assert "the first process keeps" in capsys.readouterr().err
+    assert left == [130]
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_what_a_signal_made_fail_is_told_as_an_interruption(second, left, capsys, is_lost):
+    second.end(0, DONE)
+    with pytest.raises(jax.errors.JaxRuntimeError), CommonEnd():
+        fail_by_a_signal(is_lost)
+    assert second.ended(1) == [INTERRUPTED, ""]
     assert "the first process keeps" in capsys.readouterr().err
     assert left == [130]
 
