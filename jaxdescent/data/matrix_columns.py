@@ -41,9 +41,9 @@ class MatrixColumns(Mapping[str, Any]):
 
 
 def matrix_of(columns: Mapping[str, Any], names: Sequence[str]) -> np.ndarray | None:
-    """One view, (rows, names), of columns that are side by side in a matrix; else None."""
+    """One view, (rows, names), of columns that are there, side by side in a matrix; else None."""
     if not isinstance(columns, MatrixColumns):
-        return _matrix_of_views([columns[name] for name in names])
+        return _matrix_of_views([columns.get(name) for name in names])
     span = span_of(columns.places, names)
     if span is None:
         return None
@@ -74,7 +74,7 @@ def _matrix_of_views(columns: list[Any]) -> np.ndarray | None:
 
 def span_of(places: Mapping[str, int], names: Sequence[str]) -> slice | None:
     """The places of these names, where they follow each other; else None."""
-    at = [places.get(name) for name in names]
+    at = list(map(places.get, names))
     if not at or at[0] is None or at != list(range(at[0], at[0] + len(at))):
         return None
     return slice(at[0], at[0] + len(at))

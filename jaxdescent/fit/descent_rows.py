@@ -67,9 +67,8 @@ class RowsInMemory:
         can hold.
         """
         self._numbers[place] = numbers
-        for column, number in zip(self._numbers.T, encoded.numbers, strict=True):
-            if number.missing is not None:
-                column[place][number.missing] = np.nan
+        for j, missing in encoded.missing:
+            self._numbers[place, j][missing] = np.nan
         one_hot = [entries_of(encoded.coded)] if encoded.coded else []
         for each in (*one_hot, *encoded.entries):
             self._entries[each.name].append(each.in_dtype(self._job.dtype))

@@ -29,14 +29,32 @@ LEVEL_COPIES = 3
 class Encoded:
     """The features of a block, before anything is multiplied."""
 
-    numbers: list[NumberColumn]  # the columns of numbers
+    # The numbers: a block's matrix, none of which is missing, or column by column.
+    stored: np.ndarray | list[NumberColumn]
     # For each categorical column, then for each hashed one: the place of each row's level or
     # touched bucket, and the number by which the one there is multiplied.
     coded: list[Coded]
     entries: list[RowEntries]  # the entries of the sparse column, if there is one
     rows: int  # how many rows these are
     unseen: int  # how many values were none of the levels
-    matrix: np.ndarray | None = None  # all numbers, none missing, where the block has a matrix
+
+    @property
+    def matrix(self) -> np.ndarray | None:
+        """The numbers, none of which is missing, where the block has them as a matrix."""
+        return self.stored if isinstance(self.stored, np.ndarray) else None
+
+    @property
+    def numbers(self) -> list[NumberColumn]:
+        """The columns of numbers."""
+        if isinstance(self.stored, list):
+            return self.stored
+        return [NumberColumn(column, None) for column in self.stored.T]
+
+    @property
+    def missing(self) -> list[tuple[int, np.ndarray]]:
+        """The place of each number that lacks values, and the rows where it does, (rows,)."""
+        columns = self.stored if isinstance(self.stored, list) else []
+        return [(j, each.missing) for j, each in enumerate(columns) if each.missing is not None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,12 +130,18 @@ class Encoding:
         sparse = [] if self.sparse is None else [self.sparse]
         return list(dict.fromkeys([*self.numeric, *self.labelled, *sparse]))
 
-    @property
+    @functools.cached_property
     def numeric(self) -> list[str]:
         """The columns that are read as numbers."""
         return list(dict.fromkeys(name for each in self.made_of.values() for name in each.numbers))
 
-    @property
+    @functools.cached_property
+    def _multiplying(self) -> list[str]:
+        """The columns that are read as numbers, and are no features themselves."""
+        plain = set(self.numbers)
+        return [name for name in self.numeric if name not in plain]
+
+    @functools.cached_property
     def labelled(self) -> list[str]:
         """The columns that are read as text."""
         return list(dict.fromkeys(name for each in self.made_of.values() for name in each.labels))
@@ -189,15 +213,12 @@ class Encoding:
         view = View(block, nan_is_missing=missing == "mean")
         whole = _complete_matrix(block, self.numbers, nan_is_missing=missing == "mean")
         if missing == "error":
-            complete = frozenset() if whole is None else frozenset(self.numbers)
-            for name in (each for each in self.numeric if each not in complete):
+            for name in self.numeric if whole is None else self._multiplying:
                 refuse_missing(view.number(name).missing, name, block, advice)
             for name in self.labelled:
                 refuse_missing(view.label(name).codes < 0, name, block, advice)
         if whole is None:
-            numbers = [view.numbers_of(self.made_of[name]) for name in self.numbers]
-        else:
-            numbers = [NumberColumn(column, None) for column in whole.T]
+            whole = [view.numbers_of(self.made_of[name]) for name in self.numbers]
         unknown, coded = 0, list[Coded]()
         for name, first, size in self.spans:
             labels = view.labels_of(self.made_of[name])
@@ -221,7 +242,7 @@ class Encoding:
                 )
             coded.append(Coded(first, size, codes, self._multiplier(name, view, block)))
         entries, more = self._entries(block, unseen)
-        return Encoded(numbers, coded, entries, block.rows, unknown + more, whole)
+        return Encoded(whole, coded, entries, block.rows, unknown + more)
 
     def _entries(self, block: Block, unseen: str) -> tuple[list[RowEntries], int]:
         """The entries of the sparse column, and how many nonzero ones were left out because no
@@ -307,8 +328,7 @@ def _complete_matrix(
     """The numbers of a block without a copy, where they are columns of one matrix, none of which is
     missing or widened before it is used; else None.
     """
-    is_there = all(name in block.columns for name in names)  # products of columns are not
-    whole = matrix_of(block.columns, names) if is_there else None
+    whole = matrix_of(block.columns, names)
     if whole is None or whole.dtype in (np.dtype(np.bool_), np.dtype(np.float16)):
         return None
     return None if nan_is_missing and np.isnan(whole).any() else whole

@@ -156,9 +156,8 @@ def shifted_numbers(
         made = np.empty((len(encoded.numbers), encoded.rows), dtype).T
         for j, number in enumerate(encoded.numbers):
             made[:, j] = np.subtract(number.values, shift[j], dtype=np.float64)
-    for j, number in enumerate(encoded.numbers):
-        if number.missing is not None:
-            made[number.missing, j] = 0.0 if fills is None else fills[j]
+    for j, missing in encoded.missing:
+        made[missing, j] = 0.0 if fills is None else fills[j]
     return made
 
 

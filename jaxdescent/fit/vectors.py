@@ -80,9 +80,8 @@ class Vectors:
             self.held_out[place] = rows.weight_of(TEST)
         if self._job.request.missing == "mean":
             self._sums += s @ numbers
-            for j, number in enumerate(encoded.numbers):
-                if number.missing is not None:
-                    self._absent[j] += s[number.missing].sum()
+            for j, missing in encoded.missing:
+                self._absent[j] += s[missing].sum()
         if self._moments is not None:
             self._moments.add(self._job.encoding.chunk(encoded, numbers, rows.block), s)
         return place
