@@ -185,15 +185,20 @@ def test_what_a_signal_made_fail_is_interrupted_and_tells_no_error(service, left
     assert own_messages(service) == [BEGUN]
 
 
-@pytest.mark.parametrize("is_shared", [False, True])
-@pytest.mark.parametrize("is_lost", [False, True])
-def test_a_step_that_a_signal_made_fail_is_interrupted(service, left, is_shared, is_lost):
-    """Errors of the program are expected there, and are figures of a point."""
-    expected = (jax.errors.JaxRuntimeError,)
-    with pytest.raises(KeyboardInterrupt):
-        processes.attempted(lambda: fail_by_a_signal(is_lost), expected, is_shared=is_shared)
-    assert left == [()]
-    assert not own_messages(service)
+def test_an_exit_after_an_interruption_is_told_as_an_exit(service, left):
+    """It is a decision of the program: no module in C makes it of an interrupt."""
+
+    def ends_in_good_order():
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(3)
+
+    other_leaves(BEGUN, ["all", None])
+    with pytest.raises(SystemExit), processes.among_all("call"):
+        ends_in_good_order()
+    assert own_messages(service)[-1] == ["error", "SystemExit: 3"]
+    assert not left
 
 
 @pytest.mark.parametrize("error", [jax.errors.JaxRuntimeError("Connection closed"), OSError("own")])
@@ -215,6 +220,18 @@ def test_the_end_of_another_process_is_told_in_the_place_of_a_program_s_error(
 
 BEGUN_STEP = ["a step of a point", deciding._digest({})]
 ENDED_STEP = ["end of a step of a point", None]
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_step_that_a_signal_made_fail_is_interrupted(service, left, is_shared, is_lost):
+    """Errors of the program are expected there, and are figures of a point."""
+    expected = (jax.errors.JaxRuntimeError,)
+    other_leaves(BEGUN_STEP, ["all", None], ENDED_STEP)
+    with pytest.raises(KeyboardInterrupt):
+        processes.attempted(lambda: fail_by_a_signal(is_lost), expected, is_shared=is_shared)
+    assert left == [()]
+    assert not own_messages(service)
 
 
 @pytest.mark.parametrize("is_shared", [False, True])

@@ -101,23 +101,17 @@ def _agreeing(
     except (OtherProcessFailed, Stopped):
         raise
     except (Exception, SystemExit) as error:
-        if is_of_interrupt(error):
-            raise _interrupted() from error
+        if not isinstance(error, SystemExit) and is_of_interrupt(error):
+            leave_without_others()
+            raise KeyboardInterrupt from error
         _tell_of(error)
         raise
     except KeyboardInterrupt:
-        _interrupted()
+        # It is not exchanged: a process that is told to stop must not wait.
+        leave_without_others()
         raise
     finally:
         _group.reset(token)
-
-
-def _interrupted() -> KeyboardInterrupt:
-    """The error of a process that was interrupted, and that leaves without the others: it is not
-    exchanged, since a process that is told to stop must not wait.
-    """
-    leave_without_others()
-    return KeyboardInterrupt()
 
 
 def _tell_of(error: BaseException) -> None:
@@ -263,7 +257,8 @@ def attempted(
         if is_shared and isinstance(error, OtherProcessFailed):
             raise  # another process has ended, and this one leaves
         if is_of_interrupt(error):
-            raise _interrupted() from error
+            leave_without_others()
+            raise KeyboardInterrupt from error
         failed = error
     said = failed and in_words(failed)
     is_inside = is_shared and failed is not None
