@@ -1,6 +1,7 @@
 """Columns of one matrix: the numbers of separate columns, without a copy of the matrix."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,8 +9,10 @@ from hypothesis import strategies as st
 import jaxdescent as jd
 from jaxdescent.data import open_source
 from jaxdescent.data.matrix_columns import MatrixColumns, matrix_of
-from jaxdescent.data.protocol import located
+from jaxdescent.data.protocol import Block, located
 from jaxdescent.fit import fit_model
+from jaxdescent.fit.columns import Interaction
+from jaxdescent.fit.encoding import Encoding
 from tests.references import closed_form
 
 
@@ -48,7 +51,7 @@ def test_a_matrix_is_viewed_where_its_columns_follow_each_other():
     views = {"a": X[:, 0], "b": X[:, 1], "d": X[:, 3], "y": np.ones(3)}  # as a loader gives them
     np.testing.assert_array_equal(matrix_of(views, ("a", "b")), X[:, :2])
     assert np.shares_memory(matrix_of(views, ("a", "b")), X)
-    for names in (("b", "a"), ("a", "b", "d"), ("d", "y"), ("y", "a")):
+    for names in (("b", "a"), ("a", "b", "d"), ("d", "y"), ("y", "a"), ("a", "e"), ("e", "a")):
         assert matrix_of(views, names) is None
     with pytest.raises(KeyError, match="e"):
         columns["e"]
@@ -91,3 +94,15 @@ def test_a_number_that_is_not_finite_is_named(tmp_path):
     design = jd.Streamed(str(tmp_path / "X.npy"))
     with pytest.raises(jd.data.DataError, match=r"'x2' is NaN in row 8 of X\.npy"):
         design.product(np.ones(3, np.float32))
+
+
+def test_a_missing_slope_beside_a_matrix_is_refused():
+    X, others = np.ones((3, 2)), {"z": pa.array([1.0, None, 2.0]), "c": pa.array(["u", "v", "u"])}
+    block = Block(MatrixColumns({"a": 0, "b": 1}, X, others), 3, 0)
+    slopes = {"z*c": Interaction(("z",), ("c",))}
+    encoding = Encoding(("a", "b"), {"z*c": ("u", "v")}, interactions=slopes)
+    with pytest.raises(jd.data.DataError, match="'z' has no value in row 2"):
+        encoding.encode(block)
+    encoded = encoding.encode(block, missing="mean")
+    assert np.shares_memory(encoded.matrix, X)
+    np.testing.assert_array_equal(encoded.coded[0].values, [1, 0, 2])

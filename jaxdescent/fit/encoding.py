@@ -211,14 +211,14 @@ class Encoding:
         what to do about a missing value that is refused.
         """
         view = View(block, nan_is_missing=missing == "mean")
-        whole = _complete_matrix(block, self.numbers, nan_is_missing=missing == "mean")
+        numbers = _complete_matrix(block, self.numbers, nan_is_missing=missing == "mean")
         if missing == "error":
-            for name in self.numeric if whole is None else self._multiplying:
+            for name in self.numeric if numbers is None else self._multiplying:
                 refuse_missing(view.number(name).missing, name, block, advice)
             for name in self.labelled:
                 refuse_missing(view.label(name).codes < 0, name, block, advice)
-        if whole is None:
-            whole = [view.numbers_of(self.made_of[name]) for name in self.numbers]
+        if numbers is None:
+            numbers = [view.numbers_of(self.made_of[name]) for name in self.numbers]
         unknown, coded = 0, list[Coded]()
         for name, first, size in self.spans:
             labels = view.labels_of(self.made_of[name])
@@ -242,7 +242,7 @@ class Encoding:
                 )
             coded.append(Coded(first, size, codes, self._multiplier(name, view, block)))
         entries, more = self._entries(block, unseen)
-        return Encoded(whole, coded, entries, block.rows, unknown + more)
+        return Encoded(numbers, coded, entries, block.rows, unknown + more)
 
     def _entries(self, block: Block, unseen: str) -> tuple[list[RowEntries], int]:
         """The entries of the sparse column, and how many nonzero ones were left out because no
