@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from jaxdescent.designs import StreamedShares as StreamedShares
     from jaxdescent.fit import fit_model as fit_model
     from jaxdescent.fit import load_model as load_model
-    from jaxdescent.machine.memory import ProblemTooLarge as ProblemTooLarge
+    from jaxdescent.kernels.memory import ProblemTooLarge as ProblemTooLarge
     from jaxdescent.methods import LBFGS as LBFGS
     from jaxdescent.methods import LSMR as LSMR
     from jaxdescent.methods import AdaptiveStep as AdaptiveStep
@@ -78,7 +78,7 @@ else:
         "designs": "Categorical Concatenated Hashed MatrixFree Sparse Streamed StreamedShares",
         "fit": "fit_model load_model",
         "plan": "plan",
-        "machine.memory": "ProblemTooLarge",
+        "kernels.memory": "ProblemTooLarge",
         "methods": "LBFGS LSMR AdaptiveStep Backtracking BarzilaiBorwein ConjugateGradient "
         "DerivativeMethod ExactLineSearch GradientDescent Gram HeavyBall Hedge "
         "InverseLipschitz LevenbergMarquardt MiniBatches Nesterov",

@@ -32,7 +32,7 @@ from jaxdescent.inputs.numbers import check_count
 from jaxdescent.inputs.trees import check_tree, leading_axis
 from jaxdescent.kernels import host_memory, loops
 from jaxdescent.kernels.branches import where
-from jaxdescent.machine.host import usable_cores
+from jaxdescent.kernels.host import usable_cores
 from jaxdescent.objectives import as_objective
 from jaxdescent.result import Result
 from jaxdescent.status import RUNNING, Status

@@ -13,7 +13,8 @@ import warnings
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-from jaxdescent.machine import host, store
+from jaxdescent.kernels import host
+from jaxdescent.machine import store
 
 MOST_BYTES = 10**9
 """The size of a folder above which the least recently used programs are removed."""

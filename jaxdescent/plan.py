@@ -34,12 +34,13 @@ from jaxdescent.cost.work import ALLOWED_ITERATIONS
 from jaxdescent.descent.fused_steps import fuses
 from jaxdescent.descent.loop import CHECK_EVERY, descend
 from jaxdescent.inputs.tracing import is_top_level
-from jaxdescent.machine import Machine, topologies
-from jaxdescent.machine.memory import ProblemTooLarge
+from jaxdescent.kernels.memory import ProblemTooLarge
+from jaxdescent.machine import Machine
 from jaxdescent.methods import GradientDescent, Method
 from jaxdescent.numerics.precision import widen
 from jaxdescent.objectives import Objective, Params, as_objective
 from jaxdescent.objectives.checks import checked_params
+from jaxdescent.planning import topologies
 from jaxdescent.tolerance import as_tolerance
 
 FUNCTIONS = (ProblemKind.FUNCTION, ProblemKind.RESIDUALS)
@@ -78,7 +79,7 @@ def plan(
       device: a JAX device; the name of a platform such as ``"cpu"``, for its first device; a
         :class:`jaxdescent.machine.Machine`; or the name of devices that need not be attached, which
         are priced by their published figures: ``"h100"``, ``"8xh100"``, ``"v5e:16x16"``
-        (:data:`jaxdescent.machine.devices.DEVICES` lists them). Over several devices a dense
+        (:data:`jaxdescent.planning.hardware.DEVICES` lists them). Over several devices a dense
         regression is sharded along its longer side, and the plan says what each device has and
         what is sent over the links. None stands for the device of the arrays, or JAX's first.
       tolerance: as for ``minimize``.

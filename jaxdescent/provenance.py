@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from jaxdescent.machine import host
+from jaxdescent.kernels import host
 
 
 def machine(packages: Iterable[str]) -> dict[str, Any]:

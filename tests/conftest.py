@@ -46,8 +46,8 @@ from hypothesis import HealthCheck, settings  # noqa: E402
 from jaxdescent import compilation_cache  # noqa: E402
 from jaxdescent.cost import candidates  # noqa: E402
 from jaxdescent.designs import Dense  # noqa: E402
-from jaxdescent.kernels import platform  # noqa: E402
-from jaxdescent.machine import defaults, host, store  # noqa: E402
+from jaxdescent.kernels import host, platform  # noqa: E402
+from jaxdescent.machine import defaults, store  # noqa: E402
 from tests.compilations import forget_programs  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -14,7 +14,7 @@ from jax.sharding import AxisType
 import jaxdescent as jd
 from benchmarks.problems.classical import rosenbrock
 from jaxdescent.calls import programs
-from jaxdescent.machine import memory
+from jaxdescent.kernels import memory
 from jaxdescent.objectives import as_objective
 from jaxdescent.second_order import hessian_matrix, lanczos, spectrum
 from jaxdescent.second_order.curvature import Curvature

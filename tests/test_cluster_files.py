@@ -11,7 +11,7 @@ import pytest
 import typer.main
 
 from jaxdescent.cli.commands import app
-from jaxdescent.machine import mesh_named
+from jaxdescent.planning.hardware import mesh_named
 from jaxdescent.scale.experiment import Experiment
 
 FOLDER = pathlib.Path(__file__).parents[1] / "examples" / "cluster"

@@ -17,8 +17,8 @@ from jax.experimental.compilation_cache import compilation_cache as of_jax
 
 import jaxdescent as jd
 from jaxdescent import compilation_cache
+from jaxdescent.kernels import host
 from jaxdescent.kernels.host_calls import host_call
-from jaxdescent.machine import host
 from tests.commands import COMMAND, run, started
 from tests.compilations import forget_programs
 

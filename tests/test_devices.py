@@ -12,7 +12,10 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent.cost import work
-from jaxdescent.machine import Machine, devices, host, memory, store, topologies
+from jaxdescent.kernels import host, memory
+from jaxdescent.machine import Machine, store
+from jaxdescent.planning import hardware as devices
+from jaxdescent.planning import topologies
 from tests.meshes import rows_over
 from tests.shapes import logistic, named, shape
 from tests.shapes import regression as shaped

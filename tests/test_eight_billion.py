@@ -24,7 +24,6 @@ from jaxdescent.breakdown import (
 )
 from jaxdescent.breakdown.settings import Settings
 from jaxdescent.descent.fused_steps import FUSED_STEPS
-from jaxdescent.machine import memory
 from jaxdescent.scale.compiled import Compiled
 from tests.references import replay
 
@@ -396,7 +395,7 @@ class TestPlaced:
             monkeypatch.setattr(jax, "process_count", lambda: 2)
             monkeypatch.setattr(placed.host, "attached_devices", lambda: count)
             if room:
-                monkeypatch.setattr(memory, "bytes_of_all", lambda: room["room"])
+                monkeypatch.setattr(placed, "bytes_of_all", lambda: room["room"])
 
         return of
 

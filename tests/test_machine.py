@@ -14,7 +14,8 @@ import types
 import jax
 import pytest
 
-from jaxdescent.machine import Machine, calibration, host, store
+from jaxdescent.kernels import host
+from jaxdescent.machine import Machine, calibration, store
 from jaxdescent.machine import machine as machines
 from jaxdescent.machine.defaults import DEFAULTS, DTYPES, default_rates
 

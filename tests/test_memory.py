@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jaxdescent as jd
-from jaxdescent.machine import memory
+from jaxdescent.kernels import memory
 from tests.commands import printed
 
 V2 = ("memory.max", "memory.current")
@@ -49,7 +49,7 @@ def test_what_control_groups_leave(name, tmp_path):
 def test_the_address_space_limit_counts():
     script = (
         "import resource\n"
-        "from jaxdescent.machine import memory\n"
+        "from jaxdescent.kernels import memory\n"
         "before = memory._address_space_bytes()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (10**12, resource.RLIM_INFINITY))\n"
         "print(before, memory._address_space_bytes()[0])\n"

@@ -23,7 +23,8 @@ from jaxdescent.cost.planning import largest_size, largest_sizes
 from jaxdescent.cost.structure import regression_structure
 from jaxdescent.cost.work import Question, Work
 from jaxdescent.display import readable_seconds
-from jaxdescent.machine import Machine, memory
+from jaxdescent.kernels import memory
+from jaxdescent.machine import Machine
 from jaxdescent.objectives import as_objective
 from tests.commands import printed
 from tests.shapes import named, regression, shape

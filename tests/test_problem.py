@@ -7,7 +7,8 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent.cost import choice, default_plan
-from jaxdescent.machine import Machine, memory
+from jaxdescent.kernels import memory
+from jaxdescent.machine import Machine
 from jaxdescent.objectives import as_objective
 from jaxdescent.tolerance import as_tolerance
 

@@ -13,7 +13,7 @@ import jaxdescent as jd
 from benchmarks.studies.accelerators import reads
 from jaxdescent import provenance, scale
 from jaxdescent.data import DataError
-from jaxdescent.machine import memory
+from jaxdescent.kernels import memory
 from jaxdescent.scale import record, report, run
 from jaxdescent.scale.compiled import Compiled, Sent, _computations, _moved, _sent_by
 from jaxdescent.scale.experiment import BadExperiment, Experiment, ScalingPoint

@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse
 
 import jaxdescent as jd
-from jaxdescent.machine import memory
+from jaxdescent.kernels import memory
 from jaxdescent.preconditioners import CentredRegression
 from tests.meshes import rows_over
 from tests.references import closed_form

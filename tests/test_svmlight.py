@@ -15,7 +15,7 @@ from sklearn.linear_model import Ridge
 import jaxdescent as jd
 from jaxdescent.data import DataError, Kind, SparseColumn, located, open_source, svmlight
 from jaxdescent.fit import levels
-from jaxdescent.machine.memory import resident_bytes
+from jaxdescent.kernels.memory import resident_bytes
 from tests.commands import refused, shown
 
 ROWS, WIDE = 400, 4000

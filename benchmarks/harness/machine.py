@@ -23,7 +23,7 @@ def provenance() -> dict[str, Any]:
     import numpy as np
 
     import jaxdescent
-    from jaxdescent.machine import host, memory
+    from jaxdescent.kernels import host, memory
     from jaxdescent.provenance import now
 
     return {

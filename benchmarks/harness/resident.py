@@ -1,6 +1,6 @@
 """The memory of this process. Peers' processes import neither JAX nor jaxdescent for it.
 
-:mod:`jaxdescent.machine.memory` does the same for devices of JAX.
+:mod:`jaxdescent.kernels.memory` does the same for devices of JAX.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jaxdescent as jd
-from jaxdescent.machine.topologies import topology
+from jaxdescent.planning.topologies import topology
 from jaxdescent.scale import compiled
 from jaxdescent.scale.compiled import Compiled
 

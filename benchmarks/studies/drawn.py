@@ -27,7 +27,8 @@ import numpy as np
 
 import jaxdescent as jd
 from jaxdescent.cost import Candidate
-from jaxdescent.machine import Machine, memory
+from jaxdescent.kernels import memory
+from jaxdescent.machine import Machine
 from jaxdescent.objectives import as_objective
 from jaxdescent.regression.solve.by_lapack import is_small
 

@@ -43,8 +43,9 @@ import jaxdescent as jd
 from benchmarks.harness import resident
 from benchmarks.harness.process import quiet_blas
 from jaxdescent.cost import Candidate, Plan
+from jaxdescent.kernels import memory
 from jaxdescent.kernels.dtypes import HIGHEST
-from jaxdescent.machine import Machine, memory
+from jaxdescent.machine import Machine
 from jaxdescent.objectives import as_objective
 
 Shape = jax.ShapeDtypeStruct

@@ -29,8 +29,8 @@ from jaxdescent.breakdown.settings import THOROUGH as THOROUGH
 from jaxdescent.breakdown.settings import USUAL as USUAL
 from jaxdescent.breakdown.settings import Settings as Settings
 from jaxdescent.display import rough_seconds
+from jaxdescent.kernels.memory import readable_bytes
 from jaxdescent.machine import Machine
-from jaxdescent.machine.memory import readable_bytes
 from jaxdescent.processes.ending import CODES, INTERRUPTED, SIGNALS, CommonEnd
 from jaxdescent.processes.signals import handled_by
 

@@ -25,7 +25,7 @@ import jaxdescent as jd
 from jaxdescent.breakdown.measure import ended, measure
 from jaxdescent.data.freeing import return_what_is_freed
 from jaxdescent.kernels.dtypes import HIGHEST
-from jaxdescent.machine.memory import resident_bytes
+from jaxdescent.kernels.memory import resident_bytes
 from jaxdescent.numerics import randomness
 
 PROGRAM = "from jaxdescent.breakdown.child import main; main()"

@@ -20,8 +20,8 @@ from jaxdescent.breakdown.child import ROWS_PER_FEATURE, TOLERANCE
 from jaxdescent.breakdown.llama_tree import tree
 from jaxdescent.breakdown.report import COMPUTED, PartReport, PlottedPoint, busy, said, table_of
 from jaxdescent.breakdown.settings import Settings
-from jaxdescent.machine import memory
-from jaxdescent.machine.memory import readable_bytes
+from jaxdescent.kernels import memory
+from jaxdescent.kernels.memory import readable_bytes
 
 LEAST_SIZES = 3
 """The number of sizes that are measured whatever the budget: fewer do not show how both grow."""

@@ -18,7 +18,7 @@ from jaxdescent.breakdown.llama_tree import Tree, tree
 from jaxdescent.breakdown.report import busy
 from jaxdescent.breakdown.settings import Settings
 from jaxdescent.descent.fused_steps import FUSED_STEPS
-from jaxdescent.machine.memory import peak_resident_bytes
+from jaxdescent.kernels.memory import peak_resident_bytes
 from jaxdescent.numerics import randomness
 
 LEARNING_RATE = 1e-2

@@ -14,11 +14,10 @@ from rich.console import Console
 import jaxdescent as jd
 from jaxdescent.breakdown import placed
 from jaxdescent.breakdown.large_problem import LargeProblem, SegmentedDescent
+from jaxdescent.breakdown.measure import begin_peak, peak_beyond
 from jaxdescent.breakdown.report import busy
 from jaxdescent.breakdown.settings import Settings
 from jaxdescent.breakdown.tied_weights import SERIES, shift
-from jaxdescent.machine import memory
-from jaxdescent.machine.memory import begin_peak, peak_beyond
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 
@@ -90,7 +89,7 @@ class MatrixFreeRegression(LargeProblem):
     )
 
     def __init__(self, settings: Settings, console: Console) -> None:
-        side = self._side = chosen(settings, memory.bytes_of_all())
+        side = self._side = chosen(settings, placed.bytes_of_all())
         square, features = side * side, side * side * BLOCKS
         place = placed.over_all((square,))
         self.label = f"regression with {features:,} weights"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import pathlib
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 
 import jaxdescent as jd
-from jaxdescent.machine.memory import begin_peak, peak_beyond
+from jaxdescent.kernels import host, memory
 
 
 class Measurement(NamedTuple):
@@ -49,6 +50,33 @@ def measure_once(function: Callable[..., Any], *args: Any) -> Measurement:
     result = jax.block_until_ready(function(*args))
     seconds = time.perf_counter() - started
     return Measurement(result, seconds, peak_beyond(begin))
+
+
+def begin_peak() -> int | None:
+    """The memory in use, from which on the peak counts; None if that is not possible.
+
+    On an accelerator it is that of its own statistics, whose peak cannot be reset: it is exact if
+    each computation needs more than the last.
+    """
+    device = jax.local_devices()[0]
+    if device.platform != "cpu":
+        return (device.memory_stats() or {}).get("bytes_in_use")
+    try:
+        # Writing 5 resets VmHWM to the resident memory (Linux, proc_pid_clear_refs).
+        pathlib.Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return None
+    return host.told_bytes(memory.STATUS, "VmRSS")
+
+
+def peak_beyond(begin: int | None) -> int | None:
+    """The most memory in use beyond what :func:`begin_peak` returned."""
+    if begin is None:
+        return None
+    device = jax.local_devices()[0]
+    if device.platform == "cpu":
+        return max(memory.peak_resident_bytes() - begin, 0)
+    return max((device.memory_stats() or {})["peak_bytes_in_use"] - begin, 0)
 
 
 def ended(result: jd.Result) -> dict[str, Any]:

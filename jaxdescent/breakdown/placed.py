@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterable
 from typing import Any
 
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxdescent.machine import host, memory
+from jaxdescent import processes
+from jaxdescent.kernels import host, memory
 
 Shape = tuple[int, ...]
 
@@ -36,9 +38,26 @@ def room(shapes: Iterable[Shape], axis: int | None = None) -> float:
     """The bytes that the devices have for arrays of these shapes; an array that they cannot share
     takes its bytes on each of them.
     """
-    bytes_of_all, count = memory.bytes_of_all(), devices()
+    available, count = bytes_of_all(), devices()
     are_shared = all(_along(shape, axis, count) is not None for shape in shapes)
-    return bytes_of_all if are_shared else bytes_of_all / count
+    return available if are_shared else available / count
+
+
+def bytes_of_all() -> float:
+    """The bytes that can be allocated over all devices of a run of several processes.
+
+    Each device is taken for the smallest of the processes' first ones. Those of a CPU share the
+    memory of their host, as the processes of one host do. Of a single process it is the memory of
+    its first device.
+    """
+    device = jax.local_devices()[0]
+    with processes.among_all("memory"):
+        told = processes.told_by_all([memory.available_bytes(device), platform.node()])
+    least = float(min(available for available, _ in told))
+    if len(told) == 1:
+        return least
+    hosts = len({node for _, node in told})
+    return least * (hosts if device.platform == "cpu" else host.attached_devices())
 
 
 def in_words(numbers: dict[str, Any]) -> str:

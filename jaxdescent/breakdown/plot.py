@@ -18,7 +18,7 @@ from jaxdescent.data.errors import save_picture
 from jaxdescent.display import figures
 from jaxdescent.display.figures import FAINT, INK
 from jaxdescent.display.numbers import YEAR
-from jaxdescent.machine.memory import readable_bytes
+from jaxdescent.kernels.memory import readable_bytes
 
 COLOURS = {
     "derivative method, coupled": "#c4411f",

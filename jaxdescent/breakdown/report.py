@@ -25,8 +25,8 @@ from jaxdescent import provenance
 from jaxdescent.breakdown.settings import Settings
 from jaxdescent.data.errors import replacing, writing
 from jaxdescent.display import Grid, readable_seconds
-from jaxdescent.machine import memory
-from jaxdescent.machine.memory import readable_bytes
+from jaxdescent.kernels import memory
+from jaxdescent.kernels.memory import readable_bytes
 from jaxdescent.runs.hooks.protocol import as_json
 
 PACKAGES = ("jaxdescent", "jax", "jaxlib", "numpy", "optax", "scikit-learn")

@@ -26,10 +26,9 @@ from jaxdescent.breakdown import placed
 from jaxdescent.breakdown.independent_weights import drawn
 from jaxdescent.breakdown.large_problem import LargeProblem, SegmentedDescent
 from jaxdescent.breakdown.llama_tree import Tree, tree
-from jaxdescent.breakdown.measure import measure_once
+from jaxdescent.breakdown.measure import begin_peak, measure_once, peak_beyond
 from jaxdescent.breakdown.report import busy
 from jaxdescent.breakdown.settings import Settings
-from jaxdescent.machine.memory import begin_peak, peak_beyond
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 

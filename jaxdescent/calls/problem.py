@@ -13,8 +13,8 @@ from jaxdescent.cost.structure import tree_bytes
 from jaxdescent.designs import as_design
 from jaxdescent.designs.center import is_far_on_host
 from jaxdescent.inputs.trees import check_tree
+from jaxdescent.kernels import memory
 from jaxdescent.kernels.platform import Known, known_of
-from jaxdescent.machine import memory
 from jaxdescent.methods import Method, as_method
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective, Params, checks

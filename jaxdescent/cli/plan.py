@@ -72,7 +72,7 @@ def plan(
     require(not (is_elsewhere and recalibrate), "--recalibrate", says)
     mesh = None
     if device is not None and is_elsewhere:
-        from jaxdescent.machine import mesh_named
+        from jaxdescent.planning.hardware import mesh_named
 
         try:
             mesh = mesh_named(device).name

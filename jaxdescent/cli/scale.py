@@ -70,7 +70,7 @@ def scale(
         from rich.console import Console
 
         from jaxdescent import scale as room
-        from jaxdescent.machine import host
+        from jaxdescent.kernels import host
         from jaxdescent.processes import Stopped, among_all, check_alike, leave_without_others
         from jaxdescent.scale import figures, record, report
         from jaxdescent.scale import plot as picture

@@ -13,8 +13,8 @@ from jaxdescent.cost.iterations import HOPED
 from jaxdescent.cost.structure import ProblemKind, Structure
 from jaxdescent.cost.work import Price, Question
 from jaxdescent.display import Displayed, readable_seconds
+from jaxdescent.kernels.memory import SLACK_BYTES, readable_bytes
 from jaxdescent.machine import Machine
-from jaxdescent.machine.memory import SLACK_BYTES, readable_bytes
 from jaxdescent.methods import (
     LBFGS,
     LSMR,

@@ -13,8 +13,9 @@ from jaxdescent.cost.candidates import COMPILES_FOR_MINUTES, Candidate
 from jaxdescent.cost.structure import ProblemKind, Structure
 from jaxdescent.display import readable_seconds
 from jaxdescent.display.numbers import YEAR
-from jaxdescent.machine import ASSUMED, Machine
-from jaxdescent.machine.memory import ProblemTooLarge, readable_bytes
+from jaxdescent.kernels.memory import ProblemTooLarge, readable_bytes
+from jaxdescent.machine import Machine
+from jaxdescent.planning.hardware import ASSUMED
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,7 +26,8 @@ from jaxdescent.cost.plan import Plan
 from jaxdescent.cost.structure import Structure, structure_of
 from jaxdescent.cost.work import ALLOWED_ITERATIONS, Question
 from jaxdescent.display import readable_seconds
-from jaxdescent.machine import Machine, memory
+from jaxdescent.kernels import memory
+from jaxdescent.machine import Machine
 from jaxdescent.methods import LBFGS
 from jaxdescent.objectives import Objective
 from jaxdescent.tolerance import Tolerance

@@ -15,7 +15,7 @@ from jaxdescent.designs import Dense, as_design
 from jaxdescent.display import Displayed
 from jaxdescent.inputs.functions import anew
 from jaxdescent.kernels import dtypes, host_memory
-from jaxdescent.machine.memory import readable_bytes
+from jaxdescent.kernels.memory import readable_bytes
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective, checks
 from jaxdescent.regression import LinearRegression

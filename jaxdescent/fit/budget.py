@@ -10,7 +10,7 @@ from jaxdescent.data import Source
 from jaxdescent.data.freeing import allocate_arrow_by_system
 from jaxdescent.data.read_ahead import BLOCKS_HELD
 from jaxdescent.inputs.numbers import check_number
-from jaxdescent.machine.memory import ProblemTooLarge, host_bytes, readable_bytes, resident_bytes
+from jaxdescent.kernels.memory import ProblemTooLarge, host_bytes, readable_bytes, resident_bytes
 
 SLACK_BYTES = 64 << 20
 """An allowance for bytes that are not counted: pages of the allocators, buffers of the BLAS's

@@ -27,7 +27,7 @@ from jaxdescent.fit.model import Model
 from jaxdescent.fit.request import Request, settled
 from jaxdescent.fit.roles import roles_of
 from jaxdescent.fit.strategy import fit_within_memory
-from jaxdescent.machine.memory import peak_resident_bytes
+from jaxdescent.kernels.memory import peak_resident_bytes
 
 
 def fit_model(

@@ -25,7 +25,7 @@ from jaxdescent.fit.budget import (
 from jaxdescent.fit.columns import View, bucket_of
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.rows import complete_rows, is_held_out
-from jaxdescent.machine.memory import resident_bytes
+from jaxdescent.kernels.memory import resident_bytes
 
 MOST_TEXT = 2**31 - 2**26
 """Bytes of the texts that one array of Arrow can hold, less what a block may add."""

@@ -9,7 +9,7 @@ from jaxdescent.fit import checkpoint
 from jaxdescent.fit.budget import LEVEL_BYTES, MOST_ROWS, SLACK_BYTES, ReadingPlan, reading_of
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.request import AUTO
-from jaxdescent.machine.memory import resident_bytes
+from jaxdescent.kernels.memory import resident_bytes
 
 SOLVING_MATRICES = 8
 """Square matrices of the features that the solve by sums holds: the moments, the scaled Hessian,

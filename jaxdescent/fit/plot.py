@@ -19,7 +19,7 @@ from jaxdescent.fit.model import Model
 from jaxdescent.fit.report import Course
 from jaxdescent.fit.roles import Roles
 from jaxdescent.fit.rows import is_held_out, prepared
-from jaxdescent.machine.memory import resident_bytes
+from jaxdescent.kernels.memory import resident_bytes
 
 POINTS = 4000
 """About how many rows a picture shows."""

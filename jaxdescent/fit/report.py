@@ -26,7 +26,7 @@ from jaxdescent.display import Report, Rows, aligned, broken, readable_seconds
 from jaxdescent.fit.job import ProgressListener
 from jaxdescent.fit.look import DataLook
 from jaxdescent.fit.model import Model
-from jaxdescent.machine.memory import readable_bytes
+from jaxdescent.kernels.memory import readable_bytes
 from jaxdescent.status import Status
 
 LARGEST = 10

@@ -16,7 +16,7 @@ from jaxdescent.fit.descent_rows import RowsInFiles, RowsInMemory
 from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.job import Fitted, Job
 from jaxdescent.fit.request import AUTO, DIRECT, IN_FILES, ITERATIVE, method_of
-from jaxdescent.machine.memory import readable_bytes
+from jaxdescent.kernels.memory import readable_bytes
 
 MOST_COLUMNS = 2000
 """With more features, one-hot ones among them, rows are kept in memory where they fit."""

@@ -8,6 +8,4 @@ Devices that are not attached are given by name: ``devices`` has their published
 ``topologies`` describes them to XLA's compiler.
 """
 
-from jaxdescent.machine.devices import ASSUMED as ASSUMED
-from jaxdescent.machine.devices import mesh_named as mesh_named
 from jaxdescent.machine.machine import Machine as Machine

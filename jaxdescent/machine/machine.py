@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxdescent import processes
-from jaxdescent.machine import host, memory, store
+from jaxdescent.kernels import host, memory
+from jaxdescent.kernels.memory import readable_bytes
+from jaxdescent.machine import store
 from jaxdescent.machine.defaults import DTYPES, Ratios, default_rates, ratios_of
-from jaxdescent.machine.devices import USABLE, mesh_named
-from jaxdescent.machine.memory import readable_bytes
+from jaxdescent.planning.hardware import USABLE, mesh_named
 
 Rates = dict[str, float]
 
@@ -79,7 +80,7 @@ class Machine:
     def published(cls, name: str) -> Machine:
         """A device, or a mesh of devices, by its published figures, whatever this host has.
 
-        What is not published is assumed (:data:`jaxdescent.machine.devices.ASSUMED`).
+        What is not published is assumed (:data:`jaxdescent.planning.hardware.ASSUMED`).
 
         Raises:
           ValueError: if the name is not known.

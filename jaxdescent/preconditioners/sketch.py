@@ -10,10 +10,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent.inputs.numbers import check_count, check_seed
-from jaxdescent.kernels import factors
+from jaxdescent.kernels import factors, memory
 from jaxdescent.kernels.branches import of_any, seldom
 from jaxdescent.kernels.dtypes import HIGHEST
-from jaxdescent.machine import memory
 from jaxdescent.numerics import randomness
 from jaxdescent.preconditioners.hessians import CentredRegression, ShiftedHessian
 from jaxdescent.preconditioners.protocol import Factor, Preconditioner

@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxdescent.calls import programs
 from jaxdescent.display import structure_name
-from jaxdescent.machine import host
+from jaxdescent.kernels import host
 from jaxdescent.minimize import Setup
 from jaxdescent.processes.same_call import without_addresses
 

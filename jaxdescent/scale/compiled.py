@@ -42,7 +42,7 @@ class Compiled:
     Args:
       function: a function that can be jitted.
       arguments: arrays, or their shapes with shardings (``jax.ShapeDtypeStruct``); a sharding may
-        be of devices that are not attached (:func:`jaxdescent.machine.topologies.topology`).
+        be of devices that are not attached (:func:`jaxdescent.planning.topologies.topology`).
       donated: the positions of arguments whose memory the program may reuse.
 
     >>> import jax.numpy as jnp

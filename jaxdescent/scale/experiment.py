@@ -14,7 +14,7 @@ from typing import Any
 import jaxdescent as jd
 from jaxdescent.designs.sparse_entries import LARGEST_SIDE
 from jaxdescent.machine.defaults import DTYPES
-from jaxdescent.machine.devices import mesh_named
+from jaxdescent.planning.hardware import mesh_named
 from jaxdescent.scale.problems import LAYOUTS, PROBLEMS
 
 METHODS: dict[str, Callable[[], Any]] = {

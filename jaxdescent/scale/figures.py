@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxdescent as jd
+from jaxdescent.kernels.memory import bytes_of_each, readable_bytes
 from jaxdescent.machine import Machine
-from jaxdescent.machine.memory import bytes_of_each, readable_bytes
-from jaxdescent.machine.topologies import topology
+from jaxdescent.planning.topologies import topology
 from jaxdescent.processes import attempted
 from jaxdescent.scale.compiled import Compiled, Sent
 from jaxdescent.scale.experiment import AT_ONCE, METHODS, Experiment, ScalingPoint

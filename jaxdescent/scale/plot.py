@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, Scala
 
 from jaxdescent.data.errors import save_picture
 from jaxdescent.display.figures import FAINT, INK, finish_loglog, new_figure, set_title
-from jaxdescent.machine import mesh_named
+from jaxdescent.planning.hardware import mesh_named
 from jaxdescent.scale.experiment import ScalingPoint
 from jaxdescent.scale.report import Line, efficiency, seconds_of
 

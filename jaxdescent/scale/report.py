@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from jaxdescent.display import aligned, broken, readable_seconds
-from jaxdescent.machine.memory import readable_bytes
+from jaxdescent.kernels.memory import readable_bytes
 from jaxdescent.scale.experiment import ScalingPoint
 
 Line = dict[str, Any]

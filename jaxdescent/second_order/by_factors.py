@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxdescent import processes
-from jaxdescent.machine import memory
+from jaxdescent.kernels import memory
 from jaxdescent.objectives import Params
 from jaxdescent.second_order import hessian_matrix
 from jaxdescent.second_order.curvature import Curvature

@@ -25,7 +25,7 @@ from jaxdescent import placement, processes
 from jaxdescent.calls import programs
 from jaxdescent.inputs.arrays import MOST_COPIED_BYTES, as_array
 from jaxdescent.inputs.numpy_constants import kept_apart
-from jaxdescent.machine import memory
+from jaxdescent.kernels import memory
 from jaxdescent.numerics import precision, randomness
 from jaxdescent.numerics.linear_systems import inverse, on_vectors, scaled
 from jaxdescent.objectives import Objective, Params

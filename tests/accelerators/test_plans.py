@@ -3,7 +3,8 @@
 import pytest
 
 import jaxdescent as jd
-from jaxdescent.machine import devices, topologies
+from jaxdescent.planning import hardware as devices
+from jaxdescent.planning import topologies
 from tests.accelerators import MARKS
 from tests.shapes import logistic, regression, shape
 

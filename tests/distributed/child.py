@@ -10,7 +10,8 @@ from tests.distributed.processes import join
 if __name__ == "__main__":
     index, port, count, *names = sys.argv[1:]
     join(index, port, count, heartbeat_timeout_seconds=10)
-    from jaxdescent.machine import Machine, memory
+    from jaxdescent.kernels import memory
+    from jaxdescent.machine import Machine
     from tests.distributed import faults
     from tests.distributed.cases import CASES, across_processes, certified, solved
 

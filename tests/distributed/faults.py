@@ -17,7 +17,8 @@ import numpy as np
 import optax
 
 import jaxdescent as jd
-from jaxdescent.machine import Machine, memory
+from jaxdescent.kernels import memory
+from jaxdescent.machine import Machine
 from tests.distributed.cases import ROWS, data
 
 

@@ -128,7 +128,7 @@ if __name__ == "__main__":
     join(index, port, count)
     from jaxdescent import scale
     from jaxdescent.data import DataError
-    from jaxdescent.machine import host
+    from jaxdescent.kernels import host
     from jaxdescent.processes import deciding
     from jaxdescent.scale import figures, record
     from jaxdescent.scale.experiment import Experiment

@@ -13,7 +13,7 @@ import jax
 from jaxdescent import processes
 from jaxdescent.descent.loop import Loop
 from jaxdescent.inputs.numbers import check_count, check_number
-from jaxdescent.machine import memory
+from jaxdescent.kernels import memory
 from jaxdescent.minimize import Setup
 from jaxdescent.runs import checkpoints
 from jaxdescent.runs.fingerprint import computation, differences, fingerprint

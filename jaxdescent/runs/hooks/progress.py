@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from jaxdescent.display import readable_seconds
-from jaxdescent.machine.memory import readable_bytes
+from jaxdescent.kernels.memory import readable_bytes
 from jaxdescent.result import Result
 from jaxdescent.runs.hooks.protocol import Facts, Record, Summary, Telling
 from jaxdescent.status import Status

@@ -6,14 +6,12 @@ from __future__ import annotations
 
 import os
 import pathlib
-import platform
 import sys
 from typing import Any
 
 import jax
 
-from jaxdescent import processes
-from jaxdescent.machine import host
+from jaxdescent.kernels import host
 
 STATUS = "/proc/self/status"
 
@@ -33,7 +31,7 @@ class ProblemTooLarge(MemoryError):
     >>> y = jax.ShapeDtypeStruct((8_000_000_000,), "float32")
     >>> jd.plan(jd.LinearRegression(X, y)).require()  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    jaxdescent.machine.memory.ProblemTooLarge: ...
+    jaxdescent.kernels.memory.ProblemTooLarge: ...
     """
 
 
@@ -46,23 +44,6 @@ def available_bytes(device: Any = None) -> int:
     if statistics is None:
         return host_bytes()
     return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
-
-
-def bytes_of_all() -> float:
-    """The bytes that can be allocated over all devices of a run of several processes.
-
-    Each device is taken for the smallest of the processes' first ones. Those of a CPU share the
-    memory of their host, as the processes of one host do. Of a single process it is the memory of
-    its first device.
-    """
-    device = jax.local_devices()[0]
-    with processes.among_all("memory"):
-        told = processes.told_by_all([available_bytes(device), platform.node()])
-    least = float(min(available for available, _ in told))
-    if len(told) == 1:
-        return least
-    hosts = len({node for _, node in told})
-    return least * (hosts if device.platform == "cpu" else host.attached_devices())
 
 
 def bytes_of_each(devices: int) -> int:
@@ -175,7 +156,7 @@ def resident_bytes() -> int:
 
 
 def peak_resident_bytes() -> int:
-    """The most that it has held since it began, or since :func:`begin_peak`."""
+    """The most that it has held since it began."""
     peak = host.told_bytes(STATUS, "VmHWM")
     if peak is not None:
         return peak
@@ -185,30 +166,3 @@ def peak_resident_bytes() -> int:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def begin_peak() -> int | None:
-    """The memory in use, from which on the peak counts; None if that is not possible.
-
-    On an accelerator it is that of its own statistics, whose peak cannot be reset: it is exact if
-    each computation needs more than the last.
-    """
-    device = jax.local_devices()[0]
-    if device.platform != "cpu":
-        return (device.memory_stats() or {}).get("bytes_in_use")
-    try:
-        # Writing 5 resets VmHWM to the resident memory (Linux, proc_pid_clear_refs).
-        pathlib.Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return None
-    return host.told_bytes(STATUS, "VmRSS")
-
-
-def peak_beyond(begin: int | None) -> int | None:
-    """The most memory in use beyond what :func:`begin_peak` returned."""
-    if begin is None:
-        return None
-    device = jax.local_devices()[0]
-    if device.platform == "cpu":
-        return max(peak_resident_bytes() - begin, 0)
-    return max((device.memory_stats() or {})["peak_bytes_in_use"] - begin, 0)

@@ -1,7 +1,7 @@
 """Devices that are not attached, for which XLA can compile without an accelerator or a driver.
 
 The compiled programs can be inspected (``memory_analysis``, ``as_text``), but not run. A GPU is
-described to XLA by the figures of :mod:`jaxdescent.machine.devices`; this needs the packages
+described to XLA by the figures of :mod:`jaxdescent.planning.hardware`; this needs the packages
 ``jax-cuda13-plugin`` and ``jax-cuda13-pjrt`` in JAX's own version. A TPU is described by the name
 of its topology; this needs ``libtpu``.
 """
@@ -17,7 +17,7 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
-from jaxdescent.machine.devices import Accelerator, Mesh, mesh_named
+from jaxdescent.planning.hardware import Accelerator, Mesh, mesh_named
 
 PACKAGES = {
     "gpu": (

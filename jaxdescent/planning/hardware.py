@@ -37,7 +37,7 @@ ASSUMED = (
 class Cuda(NamedTuple):
     """What XLA's compiler for GPUs needs to know of a GPU besides memory and bandwidth."""
 
-    capability: tuple[int, int]  # by which :data:`jaxdescent.machine.topologies.LIMITS` are found
+    capability: tuple[int, int]  # by which :data:`jaxdescent.planning.topologies.LIMITS` are found
     cores: int  # the number of streaming multiprocessors
     clock: float  # the boost clock, in GHz
     cache: int  # the L2 cache, in bytes
