@@ -14,11 +14,11 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogFormatterMathtext
 
 from jaxdescent.breakdown.coupled import LLAMA_SIZE
 from jaxdescent.breakdown.report import PlottedPoint
-from jaxdescent.data.errors import save_picture
 from jaxdescent.display import figures
 from jaxdescent.display.figures import FAINT, INK
 from jaxdescent.display.numbers import YEAR
 from jaxdescent.kernels.memory import readable_bytes
+from jaxdescent.rows.errors import save_picture
 
 COLOURS = {
     "derivative method, coupled": "#c4411f",

@@ -21,7 +21,7 @@ import jaxdescent as jd
 from jaxdescent.breakdown.measure import certified, ended, measure_once
 from jaxdescent.breakdown.report import PartReport, busy, said, table_of
 from jaxdescent.breakdown.settings import Settings
-from jaxdescent.data.errors import replacing, writing
+from jaxdescent.rows.errors import replacing, writing
 
 OPTIONS = {"tolerance": 1e-6, "max_iterations": 20_000}
 HELD_OUT_SHARE = 0.2

@@ -23,10 +23,10 @@ from rich.text import Text
 
 from jaxdescent import provenance
 from jaxdescent.breakdown.settings import Settings
-from jaxdescent.data.errors import replacing, writing
 from jaxdescent.display import Grid, readable_seconds
 from jaxdescent.kernels import memory
 from jaxdescent.kernels.memory import readable_bytes
+from jaxdescent.rows.errors import replacing, writing
 from jaxdescent.runs.hooks.protocol import as_json
 
 PACKAGES = ("jaxdescent", "jax", "jaxlib", "numpy", "optax", "scikit-learn")

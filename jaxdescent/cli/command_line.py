@@ -29,7 +29,7 @@ LOOK = 0.2
 
 def echo_json(content: dict[str, Any]) -> None:
     """Print one JSON object."""
-    from jaxdescent.data.errors import printable
+    from jaxdescent.rows.errors import printable
 
     typer.echo(printable(json.dumps(content, ensure_ascii=False, default=str)))
 
@@ -191,7 +191,7 @@ def is_one_of_several() -> bool:
 @contextlib.contextmanager
 def _warning_in_one_line() -> Iterator[None]:
     def show(message: Warning | str, *rest: Any, **others: Any) -> None:
-        from jaxdescent.data.errors import printable
+        from jaxdescent.rows.errors import printable
 
         typer.echo(f"Warning: {printable(' '.join(str(message).split()))}.", err=True)
 
@@ -242,8 +242,8 @@ def failing_in_one_line(
 def _line_of(error: Exception) -> str | None:
     """An error that a user can act on, in one line; None for a fault of this package."""
     from jaxdescent.data import DataError
-    from jaxdescent.data.errors import printable
     from jaxdescent.processes import OtherProcessFailed
+    from jaxdescent.rows.errors import printable
 
     if is_of_the_extra(error):
         return None  # the entry point says what to install

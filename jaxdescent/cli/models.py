@@ -259,12 +259,12 @@ def inspect(
     """
     with failing_in_one_line("jaxdescent.fit.report"):
         from jaxdescent.data import open_source
-        from jaxdescent.data.errors import printable
         from jaxdescent.fit.budget import Memory
         from jaxdescent.fit.loading import load_model
         from jaxdescent.fit.look import look_at
         from jaxdescent.fit.model import DESCRIPTION
         from jaxdescent.fit.report import Screen, contents
+        from jaxdescent.rows.errors import printable
 
         folder, *others = what
         if others or not (folder / DESCRIPTION).exists():

@@ -11,10 +11,10 @@ from rich.text import Text
 
 from jaxdescent.cost.plan import Plan
 from jaxdescent.cost.planning import SizedStructure, candidates_at, largest_sizes
-from jaxdescent.data.errors import save_picture
 from jaxdescent.display import Report, broken, readable_seconds
 from jaxdescent.kernels.memory import readable_bytes
 from jaxdescent.machine import Machine
+from jaxdescent.rows.errors import save_picture
 
 COLOURS = {
     "DerivativeMethod()": "#c4411f",

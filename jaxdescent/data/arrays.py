@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from jaxdescent.data.entries import SparseColumn, sparse_column
-from jaxdescent.data.errors import DataError, reading
 from jaxdescent.data.matrix_columns import MatrixColumns, span_of
 from jaxdescent.data.protocol import Block, Kind, Source
+from jaxdescent.rows.errors import DataError, reading
 
 TARGET = "y"
 """The name of the target that has a file or an array of its own."""

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from jaxdescent.data.arrow import pa
-from jaxdescent.data.errors import DataError, listed
 from jaxdescent.data.protocol import Kind
 from jaxdescent.data.times import holds_times, plain
+from jaxdescent.rows.errors import DataError, listed
 
 NAMELESS = re.compile(r"__index_level_\d+__")
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from jaxdescent.data.entries import SparseColumn, row_ranges
-from jaxdescent.data.errors import DataError
 from jaxdescent.data.protocol import Block
+from jaxdescent.rows.errors import DataError
 
 SLICE_BYTES = 1 << 18
 """The bytes of a slice of rows that is multiplied at a time: it stays in a core's cache while a

@@ -12,10 +12,10 @@ import numpy as np
 
 from jaxdescent.data.chunk import Chunk
 from jaxdescent.data.decoding import Decoding
-from jaxdescent.data.errors import DataError, listed
 from jaxdescent.data.freeing import Passing
 from jaxdescent.data.protocol import Source, changed_since, stamps_of
 from jaxdescent.data.read_ahead import read_ahead
+from jaxdescent.rows.errors import DataError, listed
 
 SECTIONS, LONGEST_SECTION = 16, 8
 """Out of order, chunks are read by sections of consecutive ones, because reading ahead reads one

@@ -15,9 +15,9 @@ import numpy as np
 
 from jaxdescent.data.arrow import pa, pc
 from jaxdescent.data.arrow_types import decoded, kind_of, text_of
-from jaxdescent.data.errors import DataError, one_line
 from jaxdescent.data.protocol import Kind
 from jaxdescent.data.times import holds_times, time_of, units_of
+from jaxdescent.rows.errors import DataError, one_line
 
 OPERATORS = {
     "<=": "less_equal",

@@ -13,9 +13,9 @@ from typing import Any
 
 from jaxdescent.data.arrow import csv, pa
 from jaxdescent.data.arrow_types import common_kinds, kinds_of
-from jaxdescent.data.errors import DataError, one_line, reading
 from jaxdescent.data.protocol import Block, Kind, Source, blocks_of
 from jaxdescent.data.wrapped import WrappedSource
+from jaxdescent.rows.errors import DataError, one_line, reading
 
 CHUNK_BYTES = 1 << 20
 """The bytes of text that are parsed at a time."""

@@ -12,10 +12,10 @@ from jaxdescent.data.arrow import pa
 from jaxdescent.data.arrow_types import array_of, decoded
 from jaxdescent.data.chunk import Chunk, placed
 from jaxdescent.data.entries import NONE, Coded, RowEntries, SparseColumn, entries_of, sparse_pieces
-from jaxdescent.data.errors import DataError, check_columns, listed
 from jaxdescent.data.hashing import bytes_of, places_of_numbers, places_of_texts
 from jaxdescent.data.matrix_columns import matrix_of
 from jaxdescent.data.protocol import Block, Kind, Source, located
+from jaxdescent.rows.errors import DataError, check_columns, listed
 
 REPEATED = 2
 """A dictionary is hashed, and not each row's text, where a text is in this many rows or more."""

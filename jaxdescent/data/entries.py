@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from jaxdescent.data.errors import DataError
+from jaxdescent.rows.errors import DataError
 
 NONE = -1
 """The code of a row that has none of the features."""

@@ -15,11 +15,11 @@ from jaxdescent.data.arrow_types import array_of
 from jaxdescent.data.conditions import MISSING, THERE, Comparison, Condition, number_of
 from jaxdescent.data.decoding import refuse_rounded
 from jaxdescent.data.entries import SparseColumn
-from jaxdescent.data.errors import DataError, check_columns
 from jaxdescent.data.protocol import Block, Kind, Source, located
 from jaxdescent.data.read_ahead import read_ahead
 from jaxdescent.data.shares import Share
 from jaxdescent.data.wrapped import WrappedSource
+from jaxdescent.rows.errors import DataError, check_columns
 
 TOKEN = re.compile(
     r"\s*(?:(?P<quoted>'[^']*'|\"[^\"]*\")|(?P<column>`[^`]+`)|(?P<operator><=|>=|==|!=|=|<|>)"

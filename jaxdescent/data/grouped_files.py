@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from jaxdescent.data.arrow import pa
 from jaxdescent.data.arrow_types import common_kinds, kinds_of
-from jaxdescent.data.errors import DataError, reading
 from jaxdescent.data.parquet_pages import Page
 from jaxdescent.data.protocol import Block, Kind, Source, blocks_of
+from jaxdescent.rows.errors import DataError, reading
 
 PAGES_HELD = 3
 """Copies of a page that reading holds: as stored, as unpacked and as decoded."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdescent.data.errors import DataError
+from jaxdescent.rows.errors import DataError
 
 EPS = float(np.finfo(np.float64).eps)
 

@@ -11,9 +11,9 @@ from typing import Any
 from jaxdescent.data.arrays import Arrays, NpyFiles
 from jaxdescent.data.arrow import pa
 from jaxdescent.data.arrow_types import kinds_of
-from jaxdescent.data.errors import DataError, listed, one_line, path_of, reading
 from jaxdescent.data.filters import Filtered
 from jaxdescent.data.protocol import Block, Source, blocks_of, stamps_of
+from jaxdescent.rows.errors import DataError, listed, one_line, path_of, reading
 
 FORMATS = {
     "Parquet": ("parquet.ParquetFiles", ".parquet .pq"),

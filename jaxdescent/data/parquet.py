@@ -12,10 +12,10 @@ import numpy as np
 
 from jaxdescent.data.arrow import pa, pq
 from jaxdescent.data.conditions import ColumnBounds, Condition
-from jaxdescent.data.errors import reading
 from jaxdescent.data.grouped_files import SMALL_BYTES, ColumnExtent, GroupedFiles
 from jaxdescent.data.parquet_pages import Page, pages_of
 from jaxdescent.data.protocol import Block, Kind, blocks_of
+from jaxdescent.rows.errors import reading
 
 MOST_LOOKED = 100
 """The most comparisons of a condition that are made with statistics of row groups: many more would

@@ -16,9 +16,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from jaxdescent.data.errors import DataError, reading
 from jaxdescent.data.matrix_columns import MatrixColumns
 from jaxdescent.data.read_ahead import stop_if_unwanted
+from jaxdescent.rows.errors import DataError, reading
 
 HEAD_BYTES = 1 << 16
 """Bytes of a file's beginning, and of its end, that go into its fingerprint."""

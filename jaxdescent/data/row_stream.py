@@ -15,10 +15,10 @@ import numpy as np
 from jaxdescent.data.chunk import Chunk, mirror
 from jaxdescent.data.chunk_reader import ChunkReader
 from jaxdescent.data.decoding import Decoding
-from jaxdescent.data.errors import DataError, check_columns
 from jaxdescent.data.normal_sums import NormalSums
 from jaxdescent.data.protocol import Kind, Source, located
 from jaxdescent.data.read_ahead import BLOCKS_HELD
+from jaxdescent.rows.errors import DataError, check_columns
 
 BLOCK_BYTES = 8 << 20
 """About how many bytes a chunk takes: larger ones are no faster, and three are held at a time."""

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from jaxdescent.data.entries import SparseColumn
-from jaxdescent.data.errors import DataError, reading
 from jaxdescent.data.protocol import Block, Kind, Source
+from jaxdescent.rows.errors import DataError, reading
 
 CHUNK_BYTES = 1 << 20
 """The bytes of text that are parsed at a time."""

@@ -9,7 +9,7 @@ import re
 from typing import Any, NamedTuple
 
 from jaxdescent.data.arrow import pa, pc
-from jaxdescent.data.errors import DataError
+from jaxdescent.rows.errors import DataError
 
 SECOND = 10**9
 """A second in nanoseconds, the unit of all times here."""

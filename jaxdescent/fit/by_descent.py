@@ -13,7 +13,6 @@ import numpy as np
 
 from jaxdescent import processes
 from jaxdescent.data import DataError
-from jaxdescent.data.errors import listed
 from jaxdescent.designs import Standardised
 from jaxdescent.fit import shared_rows
 from jaxdescent.fit.descent_rows import RowsInFiles, RowsInMemory
@@ -26,6 +25,7 @@ from jaxdescent.fit.plans import probes_for
 from jaxdescent.fit.request import AUTO, method_of
 from jaxdescent.fit.roles import Roles
 from jaxdescent.regression import LinearRegression
+from jaxdescent.rows.errors import listed
 from jaxdescent.status import Evidence, Status
 
 PROBE_SEED = 2**61

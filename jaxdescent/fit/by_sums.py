@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from jaxdescent.data import NormalSums
-from jaxdescent.data.errors import listed
 from jaxdescent.fit.budget import ReadingPlan
 from jaxdescent.fit.job import Fitted, Job, part_of
 from jaxdescent.fit.penalised_spectrum import PenalisedSpectrum, Solution, cutoff, penalised_sums
@@ -15,6 +14,7 @@ from jaxdescent.fit.penalty_path import HELD_OUT, Path, generalised, penalties_f
 from jaxdescent.fit.product_sums import ProductSums
 from jaxdescent.fit.request import AUTO
 from jaxdescent.fit.rows import TEST, TRAIN
+from jaxdescent.rows.errors import listed
 from jaxdescent.status import Evidence, Status
 
 DEPENDENT = 1e-13

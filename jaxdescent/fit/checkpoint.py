@@ -18,10 +18,10 @@ import numpy as np
 
 from jaxdescent import processes
 from jaxdescent.data import DataError
-from jaxdescent.data.errors import path_of, reading, replacing, writing
 from jaxdescent.fit import shared_rows
 from jaxdescent.fit.kept_folder import KeptFolder
 from jaxdescent.processes.signals import Interruption
+from jaxdescent.rows.errors import path_of, reading, replacing, writing
 from jaxdescent.runs import checkpoints
 from jaxdescent.runs.hooks import Checkpoint, Summary
 

@@ -16,9 +16,9 @@ from jaxdescent import processes
 from jaxdescent.data import Block, DataError, Kind, Source, located, read_ahead
 from jaxdescent.data.arrow import pa, pc
 from jaxdescent.data.arrow_types import decoded
-from jaxdescent.data.errors import check_columns, one_line
 from jaxdescent.data.times import holds_times
 from jaxdescent.data.wrapped import WrappedSource
+from jaxdescent.rows.errors import check_columns, one_line
 
 TREND = "trend"
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from jaxdescent.data import DataError
-from jaxdescent.data.errors import replacing
+from jaxdescent.rows.errors import replacing
 
 
 class KeptFolder(NamedTuple):

@@ -13,7 +13,6 @@ import numpy as np
 from jaxdescent import processes
 from jaxdescent.data import DataError, SparseColumn, located, read_ahead
 from jaxdescent.data.arrow import pa
-from jaxdescent.data.errors import listed
 from jaxdescent.data.times import time_of
 from jaxdescent.fit.budget import (
     FINDING_COPIES,
@@ -26,6 +25,7 @@ from jaxdescent.fit.columns import View, bucket_of
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.rows import complete_rows, is_held_out
 from jaxdescent.kernels.memory import resident_bytes
+from jaxdescent.rows.errors import listed
 
 MOST_TEXT = 2**31 - 2**26
 """Bytes of the texts that one array of Arrow can hold, less what a block may add."""

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from jaxdescent.data import DataError
-from jaxdescent.data.errors import listed, path_of, reading
 from jaxdescent.fit.columns import MOST_BITS
 from jaxdescent.fit.dates import PARTS, TREND, Dates, is_zone
 from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.model import BUCKETS, DESCRIPTION, FORMAT, INDICES, READABLE, WEIGHTS, Model
+from jaxdescent.rows.errors import listed, path_of, reading
 from jaxdescent.status import Status
 
 MOST_DIGITS = 30

@@ -16,12 +16,12 @@ import numpy as np
 from jaxdescent.data import DataError, Kind, Source, located, open_source, read_ahead
 from jaxdescent.data.chunk import check_finite
 from jaxdescent.data.decoding import refuse_rounded
-from jaxdescent.data.errors import check_columns, check_room, listed, path_of, printable, writing
 from jaxdescent.data.protocol import unchanged
 from jaxdescent.display import Displayed
 from jaxdescent.fit.budget import Memory
 from jaxdescent.fit.dates import Dated, Dates, with_columns
 from jaxdescent.fit.encoding import Encoding
+from jaxdescent.rows.errors import check_columns, check_room, listed, path_of, printable, writing
 
 SCHEMA = 2
 """The version of the layout of ``model.json``."""

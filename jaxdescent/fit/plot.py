@@ -11,7 +11,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxdescent.data import Source, located, read_ahead
-from jaxdescent.data.errors import save_picture
 from jaxdescent.data.protocol import unchanged
 from jaxdescent.fit.budget import Memory, reading_of
 from jaxdescent.fit.dates import with_columns
@@ -20,6 +19,7 @@ from jaxdescent.fit.report import Course
 from jaxdescent.fit.roles import Roles
 from jaxdescent.fit.rows import is_held_out, prepared
 from jaxdescent.kernels.memory import resident_bytes
+from jaxdescent.rows.errors import save_picture
 
 POINTS = 4000
 """About how many rows a picture shows."""

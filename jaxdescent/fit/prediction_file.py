@@ -15,7 +15,7 @@ from jaxdescent.data import DataError
 from jaxdescent.data.arrow import csv, pa, pq
 from jaxdescent.data.arrow_types import decoded
 from jaxdescent.data.decoding import values_of
-from jaxdescent.data.errors import check_room, one_line
+from jaxdescent.rows.errors import check_room, one_line
 
 COLUMN = "prediction"
 

@@ -21,12 +21,12 @@ from rich.progress import (
 from rich.text import Text
 
 from jaxdescent.data import Source
-from jaxdescent.data.errors import listed, printable
 from jaxdescent.display import Report, Rows, aligned, broken, readable_seconds
 from jaxdescent.fit.job import ProgressListener
 from jaxdescent.fit.look import DataLook
 from jaxdescent.fit.model import Model
 from jaxdescent.kernels.memory import readable_bytes
+from jaxdescent.rows.errors import listed, printable
 from jaxdescent.status import Status
 
 LARGEST = 10

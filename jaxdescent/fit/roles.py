@@ -8,11 +8,11 @@ from typing import NamedTuple
 from jaxdescent.data import DataError, Kind, Source
 from jaxdescent.data.arrays import TARGET
 from jaxdescent.data.csv_files import first_text
-from jaxdescent.data.errors import check_columns, listed
 from jaxdescent.fit.columns import SEPARATOR, Interaction
 from jaxdescent.fit.dates import TREND, Dates, columns_made
 from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.request import AUTO, Request
+from jaxdescent.rows.errors import check_columns, listed
 
 OWN_TARGET = (".npy", "arrays", "svmlight text")
 """Forms of data that hold their target apart from the features."""

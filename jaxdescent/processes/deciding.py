@@ -24,7 +24,6 @@ from typing import Any, TypeVar
 import jax
 from jax.core import Tracer
 
-from jaxdescent.data.errors import DataError
 from jaxdescent.inputs import tracing
 from jaxdescent.processes import messages
 from jaxdescent.processes.ending import (
@@ -41,6 +40,7 @@ from jaxdescent.processes.ending import (
 from jaxdescent.processes.messages import OtherProcessFailed, in_words
 from jaxdescent.processes.same_call import differing, texts
 from jaxdescent.processes.signals import on_a_thread
+from jaxdescent.rows.errors import DataError
 
 LONGEST_ERROR = 1000
 """The most characters of an error that the others are told."""

@@ -11,9 +11,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, ScalarFormatter
 
-from jaxdescent.data.errors import save_picture
 from jaxdescent.display.figures import FAINT, INK, finish_loglog, new_figure, set_title
 from jaxdescent.planning.hardware import mesh_named
+from jaxdescent.rows.errors import save_picture
 from jaxdescent.scale.experiment import ScalingPoint
 from jaxdescent.scale.report import Line, efficiency, seconds_of
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from jaxdescent import provenance
 from jaxdescent.data import DataError
-from jaxdescent.data.errors import writing
 from jaxdescent.fit.kept_folder import KeptFolder
+from jaxdescent.rows.errors import writing
 from jaxdescent.scale.experiment import BadExperiment, Experiment, ScalingPoint
 
 PACKAGES = ("jaxdescent", "jax", "jaxlib", "libtpu")

@@ -10,7 +10,7 @@ import pathlib
 from typing import Any, TextIO
 
 from jaxdescent.data.arrow import pa, pq
-from jaxdescent.data.errors import replacing
+from jaxdescent.rows.errors import replacing
 from jaxdescent.runs.hooks.protocol import Facts, Record, Telling, as_json
 
 

@@ -1,0 +1,185 @@
+"""Sources over lazy frames of Polars: the only place that reads files and tables through it.
+
+``LazyFrame.collect_batches`` is called unstable; :meth:`FrameSource.blocks` is its only caller.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from jaxdescent.rows.errors import DataError, listed, one_line
+from jaxdescent.rows.source import Block, Kind, Source, equal_blocks
+
+ROW, FILE = "__row_of_file__", "__file__"
+"""Names of the columns that are added to find the place of a row."""
+
+Step = Callable[[pl.LazyFrame], pl.LazyFrame]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FrameSource(Source):
+    """Rows of a lazy frame, which Polars reads from files or tables in blocks.
+
+    >>> source = frame_source(pl.LazyFrame({"a": [1.0, 2.0, 3.0], "s": ["u", "v", "u"]}))
+    >>> [block.numbers(["a"], "float32").tolist() for block in source.blocks(["a"], 2)]
+    [[[1.0], [2.0]], [[3.0]]]
+    >>> where(source, "a > 1").frame.collect().height
+    2
+    """
+
+    # All rows of some files, whose columns are read as the types that are given by their names.
+    scan: Callable[[Sequence[pathlib.Path], Mapping[str, Any]], pl.LazyFrame]
+    form: str = "a table"
+    files: tuple[pathlib.Path, ...] = ()
+    steps: tuple[Step, ...] = ()  # from all rows to these: conditions, expressions, slices
+    types: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of columns of text files
+    whole: tuple[str, ...] = ()  # columns of whole numbers that are read as floating point
+    known_rows: int | None = None
+    text_files: bool = False  # whether a column can be read as the text that stands there
+
+    @functools.cached_property
+    def frame(self) -> pl.LazyFrame:
+        return self._stepped(self.scan(self.files, self.types))
+
+    @functools.cached_property
+    def schema(self) -> pl.Schema:
+        """The types of the columns."""
+        with polars_errors(self.form):
+            return self.frame.collect_schema()
+
+    @functools.cached_property
+    def kinds(self) -> Mapping[str, Kind]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return {
+            name: Kind.WHOLE if name in self.whole and kind.is_numeric() else kind_of(kind)
+            for name, kind in self.schema.items()
+        }
+
+    @property
+    def rows(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.known_rows
+
+    def blocks(self, names: Sequence[str], size: int, row: int = 0) -> Iterator[Block]:
+        frame = self.frame.select(pl.col(list(names)))
+        if row:
+            frame = frame.slice(row)
+        with polars_errors(self.form):
+            batches = iter(frame.collect_batches(chunk_size=size, maintain_order=True))
+        yield from equal_blocks(_numbered(batches, row, self.form), size)
+
+    def slice(self, first: int, rows: int) -> FrameSource:
+        known = self.rows
+        if known is not None:
+            known = max(min(rows, known - first), 0)
+        return self.then(lambda frame: frame.slice(first, rows), known)
+
+    def then(self, step: Step, rows: int | None) -> FrameSource:
+        """The source whose frame is ``step`` of this one's, with ``rows`` rows where that is known.
+        A step keeps columns that it does not know: it selects none.
+        """
+        return dataclasses.replace(self, steps=(*self.steps, step), known_rows=rows)
+
+    def with_columns(self, *expressions: pl.Expr) -> FrameSource:
+        """The source with further columns, each made of values of the same row."""
+        return self.then(lambda frame: frame.with_columns(*expressions), self.rows)
+
+    def as_text(self, names: Sequence[str]) -> FrameSource:
+        """The source with these columns as the text that stands in the files, where they are files
+        of text: levels such as 007 keep their zeros. Of other files their numbers are as before.
+        """
+        if not self.text_files:
+            return self
+        types = {**self.types, **dict.fromkeys(names, pl.String)}
+        whole = tuple(name for name in self.whole if name not in names)
+        return dataclasses.replace(self, types=types, whole=whole)
+
+    def place(self, row: int) -> str:
+        if not self.files:
+            return f"row {row + 1:,}"
+        numbered = self._stepped(self.scan(self.files, self.types).with_row_index(ROW))
+        number = int(collected(numbered.slice(row, 1).select(ROW), self.form).item())
+        for path in self.files[:-1]:
+            alone = self.scan([path], self.types).select(pl.len())
+            rows = int(collected(alone, self.form).item())
+            if number < rows:
+                return f"row {number + 1:,} of {path.name}"
+            number -= rows
+        return f"row {number + 1:,} of {self.files[-1].name}"
+
+    def _stepped(self, frame: pl.LazyFrame) -> pl.LazyFrame:
+        for step in self.steps:
+            frame = step(frame)
+        return frame
+
+
+def frame_source(table: pl.LazyFrame | pl.DataFrame, form: str = "a table") -> FrameSource:
+    """The source of a frame that the caller holds."""
+    rows = table.height if isinstance(table, pl.DataFrame) else None
+    frame = table.lazy()
+    return FrameSource(lambda files, types: frame, form, known_rows=rows)
+
+
+def where(source: Source, condition: str) -> FrameSource:
+    """The rows that meet a condition in SQL, such as ``month <= 6 AND carrier IN ('AA', 'UA')``.
+
+    Raises:
+      DataError: where the condition cannot be read, or names columns that are not there.
+    """
+    if not isinstance(source, FrameSource):
+        raise DataError(f"a condition cannot be put to {source.form}: select the rows beforehand.")
+    columns = listed(source.kinds, 20)
+    try:
+        expression = pl.sql_expr(condition)
+        kind = source.frame.select(expression.alias("met")).collect_schema()["met"]
+    except pl.exceptions.PolarsError as error:
+        said = one_line(str(error).split("\n")[0])
+        raise DataError(f"where {condition!r}: {said}. The columns are {columns}.") from error
+    if kind != pl.Boolean:
+        raise DataError(
+            f"where {condition!r} is {kind}, and a condition is true or false, such as "
+            f"{next(iter(source.kinds))} IS NOT NULL. The columns are {columns}."
+        )
+    return source.then(lambda frame: frame.filter(expression), None)
+
+
+def kind_of(kind: pl.DataType) -> Kind:
+    """The kind of a column of this type."""
+    if kind.is_integer() or kind == pl.Boolean:
+        return Kind.WHOLE
+    if kind.is_numeric() or kind == pl.Null:
+        return Kind.NUMBER
+    if isinstance(kind, pl.String | pl.Categorical | pl.Enum):
+        return Kind.TEXT
+    return Kind.DATE if isinstance(kind, pl.Date | pl.Datetime) else Kind.OTHER
+
+
+def collected(frame: pl.LazyFrame, form: str = "the data") -> pl.DataFrame:
+    """A lazy frame's rows in memory, by the engine that reads in pieces."""
+    with polars_errors(form):
+        return frame.collect(engine="streaming")
+
+
+def _numbered(batches: Iterator[pl.DataFrame], start: int, form: str) -> Iterator[Block]:
+    while True:
+        with polars_errors(form):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield Block(start, batch.height, batch)
+        start += batch.height
+
+
+@contextlib.contextmanager
+def polars_errors(form: str) -> Iterator[None]:
+    """A context that turns the errors of Polars into a :class:`DataError` of one line."""
+    try:
+        yield
+    except (pl.exceptions.PolarsError, OSError) as error:
+        said = one_line(str(error).split("\n\n")[0])
+        raise DataError(f"{form} cannot be read: {said}.") from error
