@@ -179,8 +179,8 @@ def test_few_frames_lie_between_a_call_and_the_arithmetic(monkeypatch, rng):
 
 MOST_LINES = 350
 
-# What a result reports, and the hook of a run that keeps the same in a file; rows/ takes the place of
-# data/, and has its names.
+# What a result reports, and the hook of a run that keeps the same in a file. rows/ takes the place
+# of data/, and has its names.
 TWICE = {"History", "Block", "Kind", "Source"}
 
 

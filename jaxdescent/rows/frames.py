@@ -154,9 +154,9 @@ def kind_of(kind: pl.DataType) -> Kind:
         return Kind.WHOLE
     if kind.is_numeric() or kind == pl.Null:
         return Kind.NUMBER
-    if isinstance(kind, pl.String | pl.Categorical | pl.Enum):
+    if kind.base_type() in {pl.String, pl.Categorical, pl.Enum}:
         return Kind.TEXT
-    return Kind.DATE if isinstance(kind, pl.Date | pl.Datetime) else Kind.OTHER
+    return Kind.DATE if kind.base_type() in {pl.Date, pl.Datetime} else Kind.OTHER
 
 
 def collected(frame: pl.LazyFrame, form: str = "the data") -> pl.DataFrame:
