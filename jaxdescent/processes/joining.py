@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 
 from jaxdescent.processes import ending
 from jaxdescent.processes.ending import CODES, FAILED, FAILURE, FOLLOWED, INTERRUPTED, End
+from jaxdescent.processes.local_devices import UnevenShares, local_device_ids
 from jaxdescent.processes.messages import OtherProcessFailed
 from jaxdescent.processes.signals import on_a_thread
 
@@ -34,7 +35,8 @@ def join(
     looks for Slurm, Open MPI, Kubernetes and cloud TPUs by itself. On CPUs they talk by gloo.
 
     Raises:
-      NoCluster: if only some arguments are given, or none and JAX finds no cluster.
+      NoCluster: if only some arguments are given, or none and JAX finds no cluster; or if the tasks
+        of a host cannot share its GPUs evenly.
       OtherProcessFailed: if another process has ended meanwhile.
     """
     given = (coordinator, processes, process)
@@ -43,13 +45,18 @@ def join(
             "coordinator, number of processes and index must be given together, got "
             f"{coordinator}, {processes} and {process}."
         )
+    try:  # a list in JAX's own variable is preferred to what Slurm's tell
+        own = None if os.environ.get("JAX_LOCAL_DEVICE_IDS") else local_device_ids(os.environ)
+    except UnevenShares as error:
+        raise NoCluster(str(error)) from error
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     have_met = False
     try:
         # On threads, so that Ctrl-C works while others are waited for.
         on_a_thread(
             lambda: jax.distributed.initialize(
-                coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
+                *(coordinator, processes, process, own),
+                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             )
         )
         have_met = True
