@@ -8,14 +8,14 @@
 
 TYPE_CHECKING = False  # type checkers take it for true; to import it from typing takes time
 if TYPE_CHECKING:
+    from jaxdescent._critical_points import CriticalPoint as CriticalPoint
+    from jaxdescent._critical_points import critical_points as critical_points
     from jaxdescent.batches import minimize_batch as minimize_batch
     from jaxdescent.certificate import Certificate as Certificate
     from jaxdescent.certificate import certify as certify
     from jaxdescent.compilation_cache import cache as cache
     from jaxdescent.cost import Candidate as Candidate
     from jaxdescent.cost import Plan as Plan
-    from jaxdescent.critical_points import CriticalPoint as CriticalPoint
-    from jaxdescent.critical_points import critical_points as critical_points
     from jaxdescent.designs import Categorical as Categorical
     from jaxdescent.designs import Concatenated as Concatenated
     from jaxdescent.designs import Hashed as Hashed
@@ -59,7 +59,6 @@ if TYPE_CHECKING:
     from jaxdescent.result import Result as Result
     from jaxdescent.runs import hooks as hooks
     from jaxdescent.runs import run as run
-    from jaxdescent.saddles import leave_saddle as leave_saddle
     from jaxdescent.status import Evidence as Evidence
     from jaxdescent.status import Status as Status
     from jaxdescent.tolerance import Tolerance as Tolerance
@@ -74,7 +73,7 @@ else:
         "batches": "minimize_batch",
         "certificate": "Certificate certify",
         "compilation_cache": "cache",
-        "critical_points": "CriticalPoint critical_points",
+        "_critical_points": "CriticalPoint critical_points",
         "designs": "Categorical Concatenated Hashed MatrixFree Sparse Streamed StreamedShares",
         "fit": "fit_model load_model",
         "plan": "plan",
@@ -91,7 +90,6 @@ else:
         "result": "History Result",
         "status": "Evidence Status",
         "runs": "hooks run",
-        "saddles": "leave_saddle",
         "tolerance": "Tolerance",
     }
     _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
@@ -115,7 +113,7 @@ else:
     class _Package(type(sys)):
         def __setattr__(self, name, value):
             # Python sets a module that was imported as an attribute of its package. Here that would
-            # hide the functions minimize, plan and critical_points.
+            # hide the functions minimize and plan.
             if not (name in _HOMES and isinstance(value, type(sys))):
                 super().__setattr__(name, value)
 

@@ -86,7 +86,7 @@ WRONG_TYPES = [
     (lambda: descend(params="start"), r"got str"),
     *(
         (lambda call=call, given=given: call(bowl, given), f"must be arrays, got {got}: .* method=")
-        for call in (jd.minimize, jd.run, jd.certify, jd.plan, jd.leave_saddle, jd.critical_points)
+        for call in (jd.minimize, jd.run, jd.certify, jd.plan, jd.critical_points)
         for given, got in (
             (jd.LBFGS(), r"LBFGS\(\)"),
             (optax.sgd(0.1), r"OptaxMethod\(chain\)"),

@@ -542,11 +542,6 @@ def test_what_is_shown_can_be_pasted_back(text):
         ),
         (OptaxMethod(optax.adam(1e-3)), "OptaxMethod(chain)"),
         (
-            jd.CriticalPoint({"x": np.float32(1)}, 2.0, "minimum", 0.0, np.array([1.0, 2.0]), 3),
-            "CriticalPoint(minimum at {'x': 1.0}, value=2, gradient_norm=0, eigenvalues=[1, 2], "
-            "3 starts)",
-        ),
-        (
             jd.Certificate("saddle", 0.0, -2.0, 2.0, "all 2 eigenvalues of the Hessian"),
             "Certificate(saddle: |gradient| = 0, Hessian eigenvalues from -2 to 2 (all 2 "
             "eigenvalues of the Hessian))",

@@ -231,7 +231,7 @@ import jaxdescent as jd
 assert not rooms() and "jax" not in sys.modules and "numpy" not in sys.modules
 
 jd.minimize, jd.LinearRegression
-seldom = {"batches", "certificate", "cli", "critical_points", "fit", "plan", "runs", "saddles",
+seldom = {"_critical_points", "batches", "certificate", "cli", "fit", "plan", "runs",
           "second_order"}
 assert not rooms() & seldom, rooms() & seldom
 assert "jaxdescent.machine.calibration" not in sys.modules
