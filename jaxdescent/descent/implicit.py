@@ -52,16 +52,14 @@ def attach_derivatives(objective: Objective, result: Result) -> Result:
     meaningful if it converged. With respect to the start and the method they are zero.
     """
     result = jax.tree.map(lax.stop_gradient, result)
-    is_on_host = objective.cuts is not None  # params on the host cannot even be widened there
-    params = result.params if is_on_host else precision.widen(result.params)
-    root = _root(objective, params)
+    root = _root(objective, precision.widen(result.params))
     params = jax.tree.map(lambda x, like: x.astype(like.dtype), root, result.params)
     value = _value_at_root(objective, root, result.value)
     return result._replace(params=params, value=value)
 
 
-# lax.custom_root would trace its solver even if nothing is differentiated; conjugate gradients and
-# MINRES are twice as long as most descents.
+# lax.custom_root would trace its solver even if nothing is differentiated, which takes longer than
+# most descents.
 @jax.custom_jvp
 def _root(objective: Objective, params: Params) -> Params:
     """The params, defined as the point where the objective's gradient is zero."""

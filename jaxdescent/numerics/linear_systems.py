@@ -19,8 +19,8 @@ from jaxdescent.numerics import precision
 Params = Any
 
 FEW, COLUMNS = 256, 16
-"""The most unknowns for which all eigenvalues of a singular matrix are computed, and the number of
-its columns that are computed at a time."""
+"""The most unknowns for which all eigenvalues of a matrix are computed, and the number of its
+columns that are computed at a time."""
 
 NULL = 4.0
 """The size of an eigenvalue that may be rounding, in eps times the largest one, times the root of
@@ -28,9 +28,6 @@ the number of unknowns."""
 
 MOST_STEPS = 10_000
 """The most steps of an iteration."""
-
-OUTSIDE = 1e-3
-"""The share of the right-hand side above which a residual counts as outside the range of H."""
 
 
 class System(NamedTuple):
@@ -45,43 +42,39 @@ UNKNOWN = System()
 
 
 def solve(product: Callable[[Params], Params], rhs: Params, system: System = UNKNOWN) -> Params:
-    """The solution ``H^+ rhs`` of least norm; a component of the right-hand side outside the range
-    of H is ignored.
+    """The solution ``H^+ rhs`` of a positive semidefinite system; NaN if H is indefinite.
 
-    For few unknowns all eigenvalues of H are computed. Otherwise conjugate gradients are tried
-    first; if they meet a direction without curvature or with negative curvature, as at a saddle or
-    a maximum, MINRES takes their place.
+    For few unknowns all eigenvalues of H are computed: if H is singular the solution is the one of
+    least norm, without what lies outside the range. Otherwise conjugate gradients solve it, and it
+    is NaN where they meet a direction of no or negative curvature before the residual vanishes.
 
     The right-hand side is scaled to norm one, whatever the units of H: the square of 1e-20
     underflows in float32, and a residual that seems to be zero would give x = 0.
     """
     length = precision.norm(rhs)
-    unit = scaled(inverse(length), rhs)
-    units = system.units
+    unit, units = scaled(inverse(length), rhs), system.units
     is_few = sum(leaf.size for leaf in jax.tree.leaves(rhs)) <= FEW and system.is_small
 
-    def within(units: Params | None, of: Callable[..., Any]) -> Any:
-        """The solution by ``of`` in these units of the unknowns, and the flag that it returns."""
+    def within(units: Params | None) -> tuple[Params, jax.Array]:
+        """The solution in these units of the unknowns, and whether H is definite."""
+        method = _by_eigenvalues if is_few else _definite
         if units is None:
-            return of(product, unit)
+            return method(product, unit)
         times = functools.partial(jax.tree.map, jnp.multiply, units)
-        solution, flag = of(lambda x: times(product(times(x))), times(unit))
-        return times(solution), flag
+        solution, is_definite = method(lambda x: times(product(times(x))), times(unit))
+        return times(solution), is_definite
 
-    def in_own_units(of: Callable[..., Any]) -> Any:
-        own = units
-        if units is not None:
-            own = jax.tree.map(lambda d: jnp.where(system.are_uneven, d, 1).astype(d.dtype), units)
-        return within(own, of)
-
-    def tried(product: Callable[[Params], Params], rhs: Params) -> tuple[Params, jax.Array]:
-        return conjugate_gradient(product, rhs, null_share(rhs))
-
-    usual, of_singular = (_by_eigenvalues, _by_eigenvalues) if is_few else (tried, minres)
-    solution, is_regular = within(units, usual)
-    if units is not None or not is_few:
-        solution = lax.cond(is_regular, lambda: solution, lambda: in_own_units(of_singular)[0])
+    solution, is_definite = within(units)
+    if is_few and units is not None:
+        own = jax.tree.map(lambda d: jnp.where(system.are_uneven, d, 1).astype(d.dtype), units)
+        solution = lax.cond(is_definite, lambda: solution, lambda: within(own)[0])
     return scaled(length, solution)
+
+
+def _definite(product: Callable[[Params], Params], rhs: Params) -> tuple[Params, jax.Array]:
+    """The solution by conjugate gradients, NaN if H is found not to be definite."""
+    x, is_definite = conjugate_gradient(product, rhs, null_share(rhs))
+    return jax.tree.map(lambda x: jnp.where(is_definite, x, jnp.nan), x), is_definite
 
 
 def conjugate_gradient(
@@ -142,81 +135,18 @@ def null_share(rhs: Params) -> float:
 
 
 def _by_eigenvalues(product: Callable[[Params], Params], rhs: Params) -> tuple[Params, jax.Array]:
-    """``H^+ rhs`` by all eigenvalues of H, and whether none of them may be zero."""
+    """``H^+ rhs`` by all eigenvalues of H, NaN where one is negative; whether all are positive."""
     column, unravel = ravel_pytree(rhs)
     units = jnp.eye(column.size, dtype=column.dtype)
     matrix = lax.map(on_vectors(product, unravel), units, batch_size=COLUMNS)
     values, vectors = jnp.linalg.eigh(matrix)
-    is_null = jnp.abs(values) <= null_share(rhs) * jnp.max(jnp.abs(values))
+    rounding = null_share(rhs) * jnp.max(jnp.abs(values))
+    is_null = jnp.abs(values) <= rounding
     gain = jnp.where(is_null, 0, 1 / jnp.where(is_null, 1, values))
     turned = jnp.matmul(vectors.T, column, precision=lax.Precision.HIGHEST)
     solution = jnp.matmul(vectors, gain * turned, precision=lax.Precision.HIGHEST)
+    solution = jnp.where(jnp.any(values < -rounding), jnp.nan, solution)
     return unravel(solution), ~jnp.any(is_null)
-
-
-def minres(product: Callable[[Params], Params], rhs: Params) -> tuple[Params, jax.Array]:
-    """Solve ``H x = rhs`` for a symmetric H given by its products, with the least residual norm.
-
-    The Lanczos process reduces H to a tridiagonal matrix, which Givens rotations make triangular
-    as it grows. It stops by the same rules as :func:`conjugate_gradient`, or where the residual r
-    is outside the range of H, ``|H r| <= sqrt(eps) |H| |r|``, beyond which rounding grows. Then
-    ``x - (r.x / |r|^2) r`` is the solution of least norm.
-
-    Returns:
-      x, and whether ``rhs`` is within the range.
-
-    References: Paige and Saunders (1975), "Solution of sparse indefinite systems of linear
-    equations"; Liu, Milzarek and Roosta (2023), "Obtaining pseudo-inverse solutions with MINRES".
-    """
-    limit, target = _limits(rhs)
-    null = float(jnp.finfo(jnp.result_type(*jax.tree.leaves(rhs))).eps)
-    zeros = jax.tree.map(jnp.zeros_like, rhs)
-    start = precision.norm(rhs)
-    first = scaled(inverse(start), rhs)
-    one, zero = jnp.ones_like(start), jnp.zeros_like(start)
-
-    def is_running(carry: Any) -> jax.Array:
-        *_, eta, count, goes_on = carry
-        return (jnp.square(eta) > target) & (count < limit) & goes_on
-
-    def iterate(carry: Any) -> Any:
-        x, (v_old, v), (w_old, w), beta, (c_old, c), (s_old, s), largest, eta, count, _ = carry
-        image = product(v)
-        alpha = precision.inner(v, image)
-        image = add_scaled(add_scaled(image, -alpha, v), -beta, v_old)
-        beta_new = precision.norm(image)
-        delta = c * alpha - c_old * s * beta
-        rho = hypotenuse(delta, beta_new)
-        c_new, s_new = delta * inverse(rho), beta_new * inverse(rho)
-        w_new = add_scaled(v, -s_old * beta, w_old)
-        w_new = scaled(inverse(rho), add_scaled(w_new, -(s * alpha + c_old * c * beta), w))
-        x = add_scaled(x, c_new * eta, w_new)
-        largest = jnp.maximum(largest, jnp.abs(alpha) + beta)
-        # The hypotenuse is |H r| / |r| for the residual that this step began with.
-        is_outside = hypotenuse(delta, c * beta_new) <= null**0.5 * largest
-        x = jax.tree.map(lambda new, old: jnp.where(is_outside, old, new), x, carry[0])
-        floor = jnp.finfo(beta.dtype).eps * largest
-        return (
-            x,
-            (v, scaled(inverse(beta_new), image)),
-            (w, w_new),
-            beta_new,
-            (c, c_new),
-            (s, s_new),
-            largest,
-            -s_new * eta,
-            count + 1,
-            (beta_new > floor) & ~is_outside,
-        )
-
-    carry = (zeros, (zeros, first), (zeros, zeros), zero, (one, one), (zero, zero), zero, start)
-    carry = (*carry, jnp.zeros((), jnp.int32), start > 0)
-    x = lax.while_loop(is_running, iterate, carry)[0]
-    residual = add_scaled(rhs, -one, product(x))
-    left = precision.norm(residual)
-    unit = scaled(inverse(left), residual)
-    part = jnp.where(left > OUTSIDE * start, precision.inner(unit, x), 0)
-    return add_scaled(x, -part, unit), left <= OUTSIDE * start
 
 
 def _limits(rhs: Params) -> tuple[int, jax.Array]:
