@@ -30,7 +30,7 @@ from jaxdescent.inputs import tracing
 from jaxdescent.inputs.functions import anew, as_pytree, hinting, is_fleeting
 from jaxdescent.inputs.numbers import check_count
 from jaxdescent.inputs.trees import check_tree, leading_axis
-from jaxdescent.kernels import host_memory, loops
+from jaxdescent.kernels import loops
 from jaxdescent.kernels.branches import where
 from jaxdescent.kernels.host import usable_cores
 from jaxdescent.objectives import as_objective
@@ -327,7 +327,6 @@ def _posed(make: Any, member: Any, method: Any, tolerance: Any) -> tuple[Problem
     with hinting("problem"):
         made = make(*member)
     objective, start = made if isinstance(made, tuple) else (made, None)
-    host_memory.refuse(start, "a batch")
     return *posed(as_objective(objective), start, method, tolerance, None), start is None
 
 

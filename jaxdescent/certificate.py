@@ -13,7 +13,6 @@ from jaxdescent import display, processes
 from jaxdescent.calls.problem import check_params, checked
 from jaxdescent.inputs import tracing
 from jaxdescent.inputs.numbers import check_number
-from jaxdescent.kernels import host_memory
 from jaxdescent.objectives import Objective, Params, as_objective, checks
 from jaxdescent.result import Result
 from jaxdescent.second_order import stationarity
@@ -189,7 +188,6 @@ def posed_at(objective: Any, params: Params, args: tuple[Any, ...]) -> tuple[Obj
     """The checked objective and point, for a certificate."""
     objective = as_objective(objective, args)
     check_params(params)
-    host_memory.refuse(params, "jd.certify")
     return checked(objective, params)
 
 

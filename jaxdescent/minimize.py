@@ -7,7 +7,6 @@ all modules below it are pure and not jitted.
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple, Never
 
 import jax
@@ -27,7 +26,6 @@ from jaxdescent.descent.claims import (
     settled,
 )
 from jaxdescent.descent.fused_steps import fuses
-from jaxdescent.descent.host_params import as_on_host, default_on_host
 from jaxdescent.descent.implicit import attach_derivatives
 from jaxdescent.descent.loop import CHECK_EVERY, descend
 from jaxdescent.inputs import functions, tracing
@@ -51,7 +49,6 @@ def minimize(
     donate: bool = False,
     history: int = 0,
     rounding: precision.Rounding | None = None,
-    leave_saddles: bool = False,
     **unknown: Never,
 ) -> Result:
     """Find params where the objective is smallest, and say why the search stopped.
@@ -96,11 +93,6 @@ def minimize(
       history: how many of the last checked values to keep.
       rounding: how each pass rounds 16-bit params: ``jd.Nearest()`` (default) or
         ``jd.StochasticRounding(seed)``.
-      leave_saddles: whether to examine the Hessian where the descent ends, step along a direction
-        of negative curvature if there is one (:func:`jaxdescent.leave_saddle`), and go on, at most
-        ten times and ``max_iterations`` in all. Iterations and evaluations add up; the rest of the
-        result is the last descent's. The option reads values, and does not work under ``jit``,
-        ``vmap`` or ``grad``.
       **unknown: none are accepted: keywords of other libraries, such as ``x0``, are refused with
         the argument to use instead.
 
@@ -128,13 +120,6 @@ def minimize(
     is_top_level = tracing.is_top_level()
     given = {"tolerance": tolerance, "check_every": check_every}
     given |= {"history": history, "rounding": rounding}
-    if leave_saddles:
-        # Few calls need certificates, which take a tenth of the time to import.
-        from jaxdescent.saddles import past_saddles
-
-        own = {"method": method, "args": args, "donate": donate}
-        descent = functools.partial(minimize, objective, **own, **given)
-        return past_saddles(descent, objective, params, args, max_iterations)
     call = None
     if is_top_level and not donate:
         settings = (method, max_iterations, *given.values())
@@ -220,8 +205,6 @@ def set_up(
     with processes.among(call, objective, params, alike=given):
         check_params(params)
         starts_at_own = params is None
-        if method is None:
-            method = default_on_host(params)
         problem, params = posed(
             objective,
             params,
@@ -233,8 +216,6 @@ def set_up(
             if isinstance(max_iterations, int)
             else ALLOWED_ITERATIONS,
         )
-        on_host = as_on_host(problem.objective, problem.method, params, problem.tolerance)
-        problem = problem._replace(objective=on_host)
         if check_every is None:
             needs_steps = problem.tolerance.step is not None
             is_fused = fuses(problem.objective, problem.method) and not needs_steps

@@ -28,7 +28,7 @@ DOCUMENTS = [
     "docs/notes.md",
     "CONTRIBUTING.md",
 ]
-WITH_CODE = ["README.md", "docs/tutorial.md", "docs/designs.md", "docs/scale.md"]
+WITH_CODE = ["README.md", "docs/tutorial.md", "docs/methods.md", "docs/designs.md", "docs/scale.md"]
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 

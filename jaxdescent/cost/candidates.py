@@ -230,10 +230,6 @@ TPUs, for which it unrolls loops: that of a regression with about 1,000 features
 
 COMPILES_FOR_MINUTES = "compiles for minutes"
 
-CHUNKS_AT_A_TIME = 2
-"""The chunks that a device holds of params in the host's memory: one is computed with while the
-next one is copied."""
-
 
 def _price_of(entry: Entry, question: Question) -> Price:
     """The price of an entry, with the look at its claim that the host takes."""
@@ -265,16 +261,12 @@ def candidate_of(entry: Entry, question: Question) -> Candidate:
         best = _seconds_at(HOPED, entry, question, math.inf)
         # Beyond 1 / eps the dtype resolves no condition number.
         worst = _seconds_at(1 / structure.eps, entry, question, question.most_iterations)
-    data_bytes = structure.data_bytes + structure.params_bytes - structure.host_bytes
+    data_bytes = structure.data_bytes + structure.params_bytes
     working_bytes = round(price.working_bytes) + structure.reading_bytes
-    if structure.host_bytes:
-        working_bytes = CHUNKS_AT_A_TIME * structure.chunk_bytes
     allocated = max(working_bytes + data_bytes - question.existing_bytes, 0)
     total = price.setup + price.iteration * iterations
     reason = shortage(allocated, machine)
-    if structure.host_bytes and not entry.method.acts_by_element():
-        reason = "needs all params in the device's memory at once"
-    elif not reason and machine.platform == "tpu" and total.factorisation_flops > UNROLLED_FLOPS:
+    if not reason and machine.platform == "tpu" and total.factorisation_flops > UNROLLED_FLOPS:
         reason = f"{COMPILES_FOR_MINUTES}, because XLA unrolls factorisations of this size for TPUs"
     return Candidate(
         name=entry.name,

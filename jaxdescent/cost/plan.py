@@ -120,8 +120,6 @@ class Plan:
                 "in an iteration, and in all: a sum of n bytes over k devices takes "
                 f"2 n (k - 1) / k, and {waiting} (assumed) besides.",
             ]
-        if self.structure.host_bytes:
-            grounds.append("Copies between the host's memory and the device's are not in the time.")
         endless = [c for c in self.candidates if c.reason.startswith(COMPILES_FOR_MINUTES)]
         if endless:
             names = ", ".join(candidate.name for candidate in endless)

@@ -14,7 +14,7 @@ import numpy as np
 from jaxdescent.designs import Dense, as_design
 from jaxdescent.display import Displayed
 from jaxdescent.inputs.functions import anew
-from jaxdescent.kernels import dtypes, host_memory
+from jaxdescent.kernels import dtypes
 from jaxdescent.kernels.memory import readable_bytes
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective, checks
@@ -68,8 +68,6 @@ class Structure(Displayed):
       reading_seconds: how long a pass takes to read an X whose rows are not in memory.
       reading_bytes: the bytes that such reading holds at its peak.
       devices: the number of devices that the problem is spread over.
-      host_bytes: those of ``params_bytes`` that lie in the host's memory.
-      chunk_bytes: the largest chunk of these that a device is given at a time.
     """
 
     kind: ProblemKind
@@ -98,8 +96,6 @@ class Structure(Displayed):
     reading_seconds: float = 0.0
     reading_bytes: int = 0
     devices: int = 1
-    host_bytes: int = 0
-    chunk_bytes: int = 0
 
     def _arguments(self) -> list[str]:
         return [self.describe()]
@@ -214,11 +210,6 @@ class Structure(Displayed):
             penalty = ", l2" if self.has_penalty else ""
             return f"linear regression, {shape}{outputs}{entries}, {self.data_dtype}{penalty}"
         unknowns = f"{self.unknowns:,} unknowns in {self.compute_dtype}"
-        if self.host_bytes:
-            unknowns += (
-                f", {readable_bytes(self.host_bytes)} of them in the host's memory, of which a "
-                f"device has {readable_bytes(self.chunk_bytes)} at a time"
-            )
         if self.kind is ProblemKind.RESIDUALS:
             return f"{self.kind.value}, {self.rows:,} residuals, {unknowns}"
         return f"{self.kind.value}, {unknowns}"
@@ -301,14 +292,6 @@ def structure_from_shapes(objective: Objective, params: Params) -> Structure:
     Raises:
       TypeError, ValueError: as ``minimize`` does for data and params that do not fit together.
     """
-    held = [leaf for leaf in jax.tree.leaves(params) if host_memory.is_on_host(leaf)]
-    # Params in the host's memory are traced as shapes.
-    params = jax.tree.map(
-        lambda leaf: (
-            jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if host_memory.is_on_host(leaf) else leaf
-        ),
-        params,
-    )
     concrete = jax.tree.map(lambda leaf: 0.0 if is_shape(leaf) else leaf, objective)
     checks.check_leaves(concrete)
     seen: list[Structure] = []  # filled while tracing, which can return only arrays
@@ -321,9 +304,6 @@ def structure_from_shapes(objective: Objective, params: Params) -> Structure:
         seen.append(structure_of(objective, params))
 
     jax.eval_shape(look, objective, params)
-    if held:
-        chunks = [host_memory.chunk_bytes(leaf, host_memory.cut_of(leaf)) for leaf in held]
-        return dataclasses.replace(seen[0], host_bytes=tree_bytes(held), chunk_bytes=max(chunks))
     penalty = getattr(objective, "l2", None)
     if penalty is not None and not is_shape(penalty):  # a traced l2 does not tell whether it is 0
         return dataclasses.replace(seen[0], has_penalty=not _is_zero(penalty))

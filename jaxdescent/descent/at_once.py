@@ -56,7 +56,7 @@ def is_possible(
         return False
     if tolerance.has_changes or tolerance.is_by_leaf or tolerance.predicate is not None:
         return False
-    if precision.is_rounded(params) or objective.cuts is not None:
+    if precision.is_rounded(params):
         return False
     if isinstance(regression.sample_weight, Tracer):  # it may be negative
         return False

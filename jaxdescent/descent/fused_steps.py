@@ -35,31 +35,24 @@ class Steps(NamedTuple):
 
 def fuses(objective: Objective, method: Method) -> bool:
     """Whether consecutive steps can be fused, because they work element by element."""
-    if objective.cuts is not None:
-        return True  # params on the host are refused unless steps are elementwise
     return objective.is_separable and method.is_elementwise
 
 
-def stepped(descent: Measured, loop: Loop, count: jax.Array, one_pass: Any) -> Loop:
-    """The loop after ``count`` steps, by passes like :func:`over_params`, each of which reads and
-    writes the params once.
-    """
+def stepped(descent: Measured, loop: Loop, count: jax.Array) -> Loop:
+    """The loop after ``count`` steps, by passes each of which reads and writes the params once."""
     objective, fused = descent.objective, 1
     if fuses(objective, descent.method):
         fused = min(FUSED_STEPS, descent.check_every)
     whole, rest = count // fused, count % fused
 
     def by_pass(index: Any, steps: Steps, rest: jax.Array | None = None) -> Steps:
-        return one_pass(descent, steps, loop.iteration + index * fused, rest, fused=fused)
+        return over_params(descent, steps, loop.iteration + index * fused, rest, fused=fused)
 
     steps = Steps(loop.params, loop.state, loop.evaluations, loop.status)
     turn_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(loop.params))
     fori_loop = functools.partial(loops.fori_loop, turn_bytes=turn_bytes)
     steps = fori_loop(whole, by_pass, steps)
-    if fused > 1 and objective.cuts is not None:  # XLA would copy arrays of the host in a branch
-        last = jnp.minimum(rest, 1)
-        steps = fori_loop(last, lambda _, steps: by_pass(whole, steps, rest), steps)
-    elif fused > 1:
+    if fused > 1:
         steps = lax.cond(
             rest > 0, lambda steps: by_pass(whole, steps, rest), lambda steps: steps, steps
         )

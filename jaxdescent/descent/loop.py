@@ -18,8 +18,7 @@ from jax import lax
 
 from jaxdescent.calls.problem import Problem
 from jaxdescent.descent import at_once
-from jaxdescent.descent.fused_steps import fuses, over_params, stepped
-from jaxdescent.descent.host_params import initial_state, over_chunks
+from jaxdescent.descent.fused_steps import fuses, stepped
 from jaxdescent.descent.looks import Look
 from jaxdescent.descent.refutation import Refutable
 from jaxdescent.descent.suboptimality import Falling, Size
@@ -85,11 +84,11 @@ class Descent(Refutable):
             if own_norm is None and own is not None:
                 own_norm = self.measure(own).gradient_norm
         unevaluated = None
-        if self.looks_ahead and not (self.is_on_host or precision.is_rounded(params)):
+        if self.looks_ahead and not precision.is_rounded(params):
             unevaluated = self.method.unevaluated(self.objective, params, value_dtype)
         state = unevaluated
         if state is None:
-            state = initial_state(self.objective, self.method, params)
+            state = self.method.init(self.objective, precision.widen(params))
         norm_dtype = jnp.result_type(*jax.tree.leaves(precision.widen(params)))
         zero, never = jnp.zeros((), jnp.int32), jnp.array(False)
         value, norm = jnp.full((), jnp.nan, value_dtype), jnp.full((), jnp.nan, norm_dtype)
@@ -290,18 +289,9 @@ class Descent(Refutable):
         """The steps between two checks, then a check; the first time only the check."""
         is_first = loop.checks == 0
         left = jnp.minimum(self.check_every, self.max_iterations - loop.iteration)
-        one_pass = over_chunks if self.is_on_host else over_params
-        loop = stepped(self, loop, jnp.where(is_first, 0, left), one_pass)
+        loop = stepped(self, loop, jnp.where(is_first, 0, left))
         # The branch's predicate is always true, which XLA cannot know. Reductions in the same loop
         # body as the update would make XLA keep a copy of the params.
-        if self.is_on_host:
-            progress, size = self.measured_with_size(loop)
-            loop = self.check(loop, progress, size)
-            if not self.method.is_elementwise:
-                return loop  # its state, which a step ahead would need, is in chunks too
-            ahead = self.norm_ahead(loop, is_first)
-            has_grown = jnp.where(is_first, ahead > loop.norm, loop.watch.has_grown)
-            return loop._replace(watch=loop.watch._replace(has_grown=has_grown))
         progress, size = lax.cond(
             loop.iteration >= 0,
             self.measured_with_size,
@@ -326,7 +316,7 @@ class Descent(Refutable):
     @property
     def is_by_passes(self) -> bool:
         """Whether several steps, in passes over the params, are taken between two checks."""
-        return self.check_every > 1 or self.is_on_host
+        return self.check_every > 1
 
     @property
     def looks_ahead(self) -> bool:

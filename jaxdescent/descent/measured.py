@@ -31,11 +31,6 @@ class Measured(Stopping):
     def measure(self, params: Params) -> StepReport:
         return measure(self.objective, params, self.max_iterations >= 0)
 
-    @property
-    def is_on_host(self) -> bool:
-        """Whether params are in the host's memory, through which no branch may go."""
-        return self.objective.cuts is not None
-
     def progress(self, loop: Loop) -> StepReport:
         return self.method.progress(self.objective, precision.widen(loop.params), loop.state)
 

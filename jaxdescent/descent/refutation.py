@@ -65,8 +65,6 @@ class Refutable(Measured):
         """
         if self.tolerance.off.suboptimality is True or self.tolerance.has_changes:
             return False
-        if self.objective.cuts is not None:
-            return False
         if precision.is_rounded(params) and self.objective.linear_regression is None:
             return False
         if self.has_diagonal:

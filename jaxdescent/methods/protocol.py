@@ -251,12 +251,6 @@ class Method(Displayed, abc.ABC):
         """Whether the first step leads to the minimum, up to rounding."""
         return False
 
-    def acts_by_element(self, params: Params = None) -> bool:
-        """Whether a step on some elements of the params, with their part of the state, changes them
-        as a step on all elements would.
-        """
-        return self.is_elementwise
-
     def ended_by(self, state: State) -> EndedBy:
         """The name of the method that was active last, if this one is made of several."""
         return EndedBy((structure_name(self),))

@@ -47,10 +47,6 @@ class Rounding(Displayed):
     :class:`StochasticRounding`.
     """
 
-    def of_chunk(self, start: Any) -> Rounding:
-        """This rounding for a chunk of an array that begins at an offset."""
-        return self
-
     def check(self) -> None:
         """Raise if a number that is not traced is not valid."""
         return
@@ -104,9 +100,6 @@ class StochasticRounding(Rounding):
 
     def check(self) -> None:
         check_seed("StochasticRounding.seed", self.seed)
-
-    def of_chunk(self, start: Any) -> StochasticRounding:
-        return StochasticRounding(randomness.fold(self.seed, start))
 
 
 def narrow(tree: Any, like: Any, rounding: Rounding, iteration: Any, first_leaf: Any = 0) -> Any:

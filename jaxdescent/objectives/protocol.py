@@ -12,7 +12,6 @@ from jax import lax
 
 from jaxdescent.display import Displayed
 from jaxdescent.kernels import dtypes
-from jaxdescent.kernels.host_memory import Cut
 from jaxdescent.kernels.platform import on_cpu
 from jaxdescent.numerics import precision
 from jaxdescent.objectives.answers import Bounds, Params, Parts, RowBlocks, StationarySolver
@@ -148,7 +147,7 @@ class Objective(Displayed, abc.ABC):
         """
         return 0.0
 
-    # Steps and checks leaf by leaf, or chunk by chunk, so that temporaries are small.
+    # Steps and checks leaf by leaf, so that temporaries are small.
 
     def blocks(self, params: Params) -> list[Objective] | None:
         """Objectives ``f_k`` of single leaves, if this one is their sum: ``f = sum_k f_k(leaf_k)``.
@@ -191,19 +190,6 @@ class Objective(Displayed, abc.ABC):
     def gradient_step(self, params: Params, gradient: Params, rate: Any) -> Params:
         """``params - rate * gradient``, for the gradient at ``params``."""
         return jax.tree.map(lambda x, g: x - jnp.asarray(rate, x.dtype) * g, params, gradient)
-
-    @property
-    def cuts(self) -> tuple[Any, ...] | None:
-        """How each leaf of the params is cut into chunks; None if they are not in the host's
-        memory (:mod:`jaxdescent.descent.host_params`).
-        """
-        return None
-
-    def of_slice(self, leaf: jax.Array, cut: Cut, start: Any, size: int) -> Objective:
-        """The function of a slice of the only leaf: of ``size`` entries of the cut's axis, from
-        ``start``. An objective whose data do not have the leaf's axes returns itself.
-        """
-        return self
 
     # Batches of rows.
 

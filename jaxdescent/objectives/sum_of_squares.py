@@ -8,8 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdescent.kernels import dtypes, host_memory
-from jaxdescent.kernels.host_memory import Cut
+from jaxdescent.kernels import dtypes
 from jaxdescent.numerics import precision
 from jaxdescent.objectives.answers import Bounds
 from jaxdescent.objectives.protocol import Objective, Params, Scalars
@@ -72,15 +71,6 @@ class SumOfSquares(Objective):
         centers = _leaves_like(self.center, leaves)
         return [SumOfSquares(*fields) for fields in zip(scales, centers, strict=True)]
 
-    def of_slice(self, leaf: jax.Array, cut: Cut, start: Any, size: int) -> SumOfSquares:
-        def sliced(entry: Any) -> Any:
-            axis = cut.axis - leaf.ndim + jnp.ndim(entry)
-            if axis < 0 or jnp.shape(entry)[axis] == 1:
-                return host_memory.on_device(entry)
-            return host_memory.taken(entry, Cut(axis, cut.size), start, size)
-
-        return jax.tree.map(sliced, self)
-
     def gradient(self, params: Params) -> Params:
         return self._map(lambda x, scale, e: 2 * scale * e, params)
 
@@ -127,7 +117,6 @@ class SumOfSquares(Objective):
         return 2 * sum(size * width for size, width in zip(sizes, widths, strict=True))
 
     def check_params(self, params: Params) -> None:
-        host_memory.refuse(self.scale, "SumOfSquares.scale, which bounds the curvature,")
         for name in ("scale", "center"):
             _check_broadcast(name, getattr(self, name), params)
 
