@@ -12,13 +12,17 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from jaxdescent.rows.errors import DataError, listed, one_line
 from jaxdescent.rows.source import Block, Kind, Source, equal_blocks
 
-ROW, FILE = "__row_of_file__", "__file__"
-"""Names of the columns that are added to find the place of a row."""
+ROW = "__row__"
+"""The name of the column that is added to find the place of a row."""
+
+BATCH_NUMBERS = 1 << 21
+"""The numbers of a data frame that is made of another source's blocks."""
 
 Step = Callable[[pl.LazyFrame], pl.LazyFrame]
 
@@ -27,7 +31,7 @@ Step = Callable[[pl.LazyFrame], pl.LazyFrame]
 class FrameSource(Source):
     """Rows of a lazy frame, which Polars reads from files or tables in blocks.
 
-    >>> source = frame_source(pl.LazyFrame({"a": [1.0, 2.0, 3.0], "s": ["u", "v", "u"]}))
+    >>> source = table_source(pl.LazyFrame({"a": [1.0, 2.0, 3.0], "s": ["u", "v", "u"]}))
     >>> [block.numbers(["a"], "float32").tolist() for block in source.blocks(["a"], 2)]
     [[[1.0], [2.0]], [[3.0]]]
     >>> where(source, "a > 1").frame.collect().height
@@ -44,8 +48,12 @@ class FrameSource(Source):
     known_rows: int | None = None
     text_files: bool = False  # whether a column can be read as the text that stands there
 
-    @functools.cached_property
+    @property
     def frame(self) -> pl.LazyFrame:
+        return self._frame
+
+    @functools.cached_property
+    def _frame(self) -> pl.LazyFrame:
         return self._stepped(self.scan(self.files, self.types))
 
     @functools.cached_property
@@ -71,7 +79,15 @@ class FrameSource(Source):
             frame = frame.slice(row)
         with polars_errors(self.form):
             batches = iter(frame.collect_batches(chunk_size=size, maintain_order=True))
-        yield from equal_blocks(_numbered(batches, row, self.form), size)
+        try:
+            yield from equal_blocks(_numbered(batches, row, self.form), size)
+        except DataError as error:
+            raise self._of_text(names) or error from error.__cause__
+
+    def count(self) -> int:
+        if self.rows is not None:
+            return self.rows
+        return int(collected(self.frame.select(pl.len()), self.form).item())
 
     def slice(self, first: int, rows: int) -> FrameSource:
         known = self.rows
@@ -100,29 +116,53 @@ class FrameSource(Source):
         return dataclasses.replace(self, types=types, whole=whole)
 
     def place(self, row: int) -> str:
-        if not self.files:
+        if not self.files and not self.steps:
             return f"row {row + 1:,}"
         numbered = self._stepped(self.scan(self.files, self.types).with_row_index(ROW))
-        number = int(collected(numbered.slice(row, 1).select(ROW), self.form).item())
+        return self._place_in_file(int(collected(numbered.slice(row, 1).select(ROW)).item()))
+
+    def _place_in_file(self, number: int) -> str:
+        """The row of all files with this number in words."""
         for path in self.files[:-1]:
             alone = self.scan([path], self.types).select(pl.len())
             rows = int(collected(alone, self.form).item())
             if number < rows:
                 return f"row {number + 1:,} of {path.name}"
             number -= rows
-        return f"row {number + 1:,} of {self.files[-1].name}"
+        last = f" of {self.files[-1].name}" if self.files else ""
+        return f"row {number + 1:,}{last}"
+
+    def _of_text(self, names: Sequence[str]) -> DataError | None:
+        """The error about the first text that is no value of its column's type, from a second
+        reading of columns of text; None where there is none.
+        """
+        if not self.text_files:
+            return None
+        with polars_errors(self.form):
+            plain = self.scan(self.files, {}).collect_schema()
+        own = {name: plain[name] for name in names if name in plain and plain[name] != pl.String}
+        frame = self.scan(self.files, dict.fromkeys(own, pl.String)).with_row_index(ROW)
+        for name, kind in own.items():
+            column = pl.col(name)
+            number = (
+                column.str.to_datetime(strict=False)
+                if kind.is_temporal()
+                else column.cast(kind, strict=False)
+            )
+            wrong = frame.filter(column.is_not_null() & number.is_null()).select(ROW, name).head(1)
+            found = collected(wrong, self.form)
+            if found.height:
+                row, value = found.row(0)
+                return DataError(
+                    f"{name!r} is {value[:40]!r} in {self._place_in_file(row)}: first rows hold "
+                    f"{kind_of(kind)}s: correct it, or leave the column out."
+                )
+        return None
 
     def _stepped(self, frame: pl.LazyFrame) -> pl.LazyFrame:
         for step in self.steps:
             frame = step(frame)
         return frame
-
-
-def frame_source(table: pl.LazyFrame | pl.DataFrame, form: str = "a table") -> FrameSource:
-    """The source of a frame that the caller holds."""
-    rows = table.height if isinstance(table, pl.DataFrame) else None
-    frame = table.lazy()
-    return FrameSource(lambda files, types: frame, form, known_rows=rows)
 
 
 def where(source: Source, condition: str) -> FrameSource:
@@ -132,7 +172,10 @@ def where(source: Source, condition: str) -> FrameSource:
       DataError: where the condition cannot be read, or names columns that are not there.
     """
     if not isinstance(source, FrameSource):
-        raise DataError(f"a condition cannot be put to {source.form}: select the rows beforehand.")
+        if source.frame is None:
+            raise DataError(f"sparse numbers take no condition ({source.form}): select the rows.")
+        frame = source.frame
+        source = FrameSource(lambda files, types: frame, source.form, known_rows=source.rows)
     columns = listed(source.kinds, 20)
     try:
         expression = pl.sql_expr(condition)
@@ -183,3 +226,50 @@ def polars_errors(form: str) -> Iterator[None]:
     except (pl.exceptions.PolarsError, OSError) as error:
         said = one_line(str(error).split("\n\n")[0])
         raise DataError(f"{form} cannot be read: {said}.") from error
+
+
+def table_source(table: Any) -> FrameSource:
+    """The source of a table in memory: of Polars, of pandas, or with ``__arrow_c_stream__``."""
+    form = f"a table of {type(table).__module__.split('.')[0]}"
+    if isinstance(table, pl.LazyFrame):
+        return FrameSource(lambda files, types: table, form)
+    try:
+        if isinstance(table, pl.DataFrame):
+            frame = table
+        elif hasattr(table, "reset_index"):  # of pandas: an index with a name is a column
+            names = [name for name in table.index.names if name is not None]
+            frame = pl.DataFrame(table.reset_index(names) if names else table)
+        else:
+            frame = pl.DataFrame(table)
+    except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
+        raise DataError(
+            f"{form} cannot be read: {one_line(error)}: give one with columns of different names, "
+            "each of numbers, text, dates or truth values."
+        ) from error
+    if not frame.height:
+        raise DataError("the table has no rows.")
+    lazy = frame.lazy()
+    return FrameSource(lambda files, types: lazy, form, known_rows=frame.height)
+
+
+def frame_of(source: Source) -> pl.LazyFrame:
+    """A lazy frame over the blocks of a source without sparse columns."""
+    from polars.io.plugins import register_io_source
+
+    def frames(names: Sequence[str], size: int) -> Iterator[pl.DataFrame]:
+        for block in source.blocks(names, size):
+            yield pl.DataFrame({name: np.ascontiguousarray(block.column(name)) for name in names})
+
+    def read(
+        names: list[str] | None, predicate: pl.Expr | None, rows: int | None, size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        own = list(source.kinds) if names is None else names
+        for frame in frames(own or list(source.kinds)[:1], BATCH_NUMBERS // max(len(own), 1)):
+            made = frame if rows is None else frame.head(rows)
+            rows = None if rows is None else rows - made.height
+            yield (made if predicate is None else made.filter(predicate)).select(own)
+            if rows == 0:
+                return
+
+    schema = next(frames(list(source.kinds), 1)).schema
+    return register_io_source(read, schema=schema)

@@ -132,10 +132,17 @@ class Source(abc.ABC):
     rows: int | None = None
     """How many rows there are, where that is known without reading them."""
 
-    frame: Any = None
-    """The rows as a ``polars.LazyFrame``, for expressions; None for a source with sparse columns
-    or matrices.
-    """
+    files: tuple[Any, ...] = ()
+    """The files that are read, if any."""
+
+    @property
+    def frame(self) -> Any:
+        """The rows as a ``polars.LazyFrame``, for expressions; None where a column is sparse."""
+        if Kind.SPARSE in self.kinds.values():
+            return None
+        from jaxdescent.rows.frames import frame_of
+
+        return frame_of(self)
 
     @abc.abstractmethod
     def blocks(self, names: Sequence[str], size: int, row: int = 0) -> Iterator[Block]:
@@ -145,25 +152,17 @@ class Source(abc.ABC):
     def slice(self, first: int, rows: int) -> Source:
         """The source of ``rows`` rows from ``first`` on, or as many as there are."""
 
+    def count(self) -> int:
+        """How many rows there are; they are read where that is not known."""
+        if self.rows is not None:
+            return self.rows
+        return sum(block.rows for block in self.blocks(list(self.kinds)[:1], 1 << 16))
+
     def place(self, row: int) -> str:
         """The row of this number in words, for messages, in which rows count from one. It may read
         the data anew, slowly.
         """
         return f"row {row + 1:,}"
-
-
-def counted(source: Source) -> int:
-    """The number of rows, which are read where it is not known."""
-    if source.rows is not None:
-        return source.rows
-    if source.frame is not None:
-        import polars as pl
-
-        from jaxdescent.rows.frames import collected
-
-        return int(collected(source.frame.select(pl.len())).item())
-    names = list(source.kinds)[:1]
-    return sum(block.rows for block in source.blocks(names, 1 << 16))
 
 
 def equal_blocks(blocks: Iterable[Block], size: int, skipped: int = 0) -> Iterator[Block]:
