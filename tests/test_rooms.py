@@ -181,7 +181,7 @@ MOST_LINES = 350
 
 # What a result reports, and the hook of a run that keeps the same in a file. rows/ takes the place
 # of data/, and has its names.
-TWICE = {"History", "Block", "Kind", "Source"}
+TWICE = {"Arrays", "Block", "History", "Kind", "NpyFiles", "Source", "SvmlightFiles"}
 
 
 def test_no_file_is_long():

@@ -7,12 +7,10 @@ import io
 import hypothesis.strategies as st
 import numpy as np
 import polars as pl
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 
-from jaxdescent.rows import DataError, Kind, Loader, open_source
-from jaxdescent.rows.frames import FrameSource, where
+from jaxdescent.rows import Kind, open_source
 
 TEXTS = st.text("aé,\"' ;#\\\t1", max_size=6).filter(lambda text: text.strip() == text)
 COLUMNS = {

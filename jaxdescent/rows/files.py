@@ -67,7 +67,7 @@ def file_source(form: str, files: tuple[File, ...]) -> FrameSource:
         if together is None:
             cast = [pl.col(name).cast(kind) for name, kind in own.items()]
             frames = [frame.with_columns(cast).select(*own, *added) for frame in frames]
-        return _with_keys(frames[0] if together else pl.concat(frames), keys)
+        return _with_keys(frames[0] if together else pl.concat(frames), keys).select(*types, *keys)
 
     added = [FILE] if keys else []
     rows = None
@@ -108,7 +108,7 @@ _scan_csv: Callable[..., pl.LazyFrame] = functools.partial(
 
 
 def _schema(form: str, file: File) -> Mapping[str, pl.DataType]:
-    """The types of a file's columns; null for those that have no value in a text's first rows."""
+    """The types of a file's columns: null for those that have no value in a text's first rows."""
     frame = _scan(form, [file], {}, with_file=False)
     if form not in ("CSV", "NDJSON"):
         return dict(frame.collect_schema())
@@ -121,6 +121,7 @@ def _schema(form: str, file: File) -> Mapping[str, pl.DataType]:
     return {
         name: pl.Null() if rows and column.null_count() == rows else column.dtype
         for name, column in zip(head.columns, head.get_columns(), strict=True)
+        if name or form != "CSV"  # a column without a name is an index
     }
 
 

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -59,7 +60,7 @@ class FrameSource(Source):
     @functools.cached_property
     def schema(self) -> pl.Schema:
         """The types of the columns."""
-        with polars_errors(self.form):
+        with polars_errors(self.name):
             return self.frame.collect_schema()
 
     @functools.cached_property
@@ -70,6 +71,11 @@ class FrameSource(Source):
         }
 
     @property
+    def name(self) -> str:
+        """The file, or the form of the data, in words."""
+        return str(self.files[0]) if len(self.files) == 1 else self.form
+
+    @property
     def rows(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.known_rows
 
@@ -77,17 +83,17 @@ class FrameSource(Source):
         frame = self.frame.select(pl.col(list(names)))
         if row:
             frame = frame.slice(row)
-        with polars_errors(self.form):
+        with polars_errors(self.name):
             batches = iter(frame.collect_batches(chunk_size=size, maintain_order=True))
         try:
-            yield from equal_blocks(_numbered(batches, row, self.form), size)
+            yield from equal_blocks(_numbered(batches, row, self.name), size)
         except DataError as error:
             raise self._of_text(names) or error from error.__cause__
 
     def count(self) -> int:
         if self.rows is not None:
             return self.rows
-        return int(collected(self.frame.select(pl.len()), self.form).item())
+        return int(collected(self.frame.select(pl.len()), self.name).item())
 
     def slice(self, first: int, rows: int) -> FrameSource:
         known = self.rows
@@ -125,7 +131,7 @@ class FrameSource(Source):
         """The row of all files with this number in words."""
         for path in self.files[:-1]:
             alone = self.scan([path], self.types).select(pl.len())
-            rows = int(collected(alone, self.form).item())
+            rows = int(collected(alone, self.name).item())
             if number < rows:
                 return f"row {number + 1:,} of {path.name}"
             number -= rows
@@ -138,7 +144,7 @@ class FrameSource(Source):
         """
         if not self.text_files:
             return None
-        with polars_errors(self.form):
+        with polars_errors(self.name):
             plain = self.scan(self.files, {}).collect_schema()
         own = {name: plain[name] for name in names if name in plain and plain[name] != pl.String}
         frame = self.scan(self.files, dict.fromkeys(own, pl.String)).with_row_index(ROW)
@@ -150,7 +156,7 @@ class FrameSource(Source):
                 else column.cast(kind, strict=False)
             )
             wrong = frame.filter(column.is_not_null() & number.is_null()).select(ROW, name).head(1)
-            found = collected(wrong, self.form)
+            found = collected(wrong, self.name)
             if found.height:
                 row, value = found.row(0)
                 return DataError(
@@ -181,7 +187,7 @@ def where(source: Source, condition: str) -> FrameSource:
         expression = pl.sql_expr(condition)
         kind = source.frame.select(expression.alias("met")).collect_schema()["met"]
     except pl.exceptions.PolarsError as error:
-        said = one_line(str(error).split("\n")[0])
+        said = one_line(re.split(r"\n|; valid", str(error))[0])
         raise DataError(f"where {condition!r}: {said}. The columns are {columns}.") from error
     if kind != pl.Boolean:
         raise DataError(
