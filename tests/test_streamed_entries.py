@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 
 import jaxdescent as jd
 from jaxdescent import data
-from jaxdescent.data import DataError, Kind, Source, SparseColumn, hashing, row_stream
+from jaxdescent.data import DataError, Kind, Source, SparseColumn, row_stream
 from jaxdescent.data.chunk import Chunk, mirror, placed
 from jaxdescent.data.entries import RowEntries, sparse_pieces
 from jaxdescent.designs.streamed import StreamedRows
 from jaxdescent.fit import fit_model
+from jaxdescent.rows import hashing
 from tests.references import assert_is_matrix, closed_form
 
 ROWS, BITS, LISTED = 300, 6, 7

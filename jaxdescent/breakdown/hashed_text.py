@@ -25,8 +25,8 @@ from jaxdescent.breakdown import report
 from jaxdescent.breakdown.measure import certified, ended, measure_once
 from jaxdescent.breakdown.real_data import r_squared
 from jaxdescent.breakdown.settings import Settings
-from jaxdescent.data.hashing import finalised, seed_of
 from jaxdescent.display import Grid
+from jaxdescent.rows.hashing import finalised, seed_of
 
 HELD_OUT_SHARE = 0.2
 L2 = 30.0

@@ -9,7 +9,6 @@
 from jaxdescent.data.decoding import Decoding as Decoding
 from jaxdescent.data.entries import SparseColumn as SparseColumn
 from jaxdescent.data.filters import Filtered as Filtered
-from jaxdescent.data.hashing import MOST_BITS as MOST_BITS
 from jaxdescent.data.normal_sums import NormalSolution as NormalSolution
 from jaxdescent.data.normal_sums import NormalSums as NormalSums
 from jaxdescent.data.normal_sums import normal_solution as normal_solution
@@ -23,3 +22,4 @@ from jaxdescent.data.row_stream import RowStream as RowStream
 from jaxdescent.data.shares import Shares as Shares
 from jaxdescent.data.shares import cut_source as cut_source
 from jaxdescent.rows.errors import DataError as DataError
+from jaxdescent.rows.hashing import MOST_BITS as MOST_BITS

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxdescent.data.entries import SparseColumn, row_ranges
+from jaxdescent.data.entries import SparseColumn
 from jaxdescent.data.protocol import Block
 from jaxdescent.rows.errors import DataError
+from jaxdescent.rows.hashing import row_ranges
 
 SLICE_BYTES = 1 << 18
 """The bytes of a slice of rows that is multiplied at a time: it stays in a core's cache while a

@@ -12,10 +12,10 @@ from jaxdescent.data.arrow import pa
 from jaxdescent.data.arrow_types import array_of, decoded
 from jaxdescent.data.chunk import Chunk, placed
 from jaxdescent.data.entries import NONE, Coded, RowEntries, SparseColumn, entries_of, sparse_pieces
-from jaxdescent.data.hashing import bytes_of, places_of_numbers, places_of_texts
 from jaxdescent.data.matrix_columns import matrix_of
 from jaxdescent.data.protocol import Block, Kind, Source, located
 from jaxdescent.rows.errors import DataError, check_columns, listed
+from jaxdescent.rows.hashing import places_of_numbers, places_of_texts
 
 REPEATED = 2
 """A dictionary is hashed, and not each row's text, where a text is in this many rows or more."""
@@ -287,3 +287,15 @@ def refuse_rounded(block: Block, name: str, who: str) -> None:
             f"{who} as a number, which in {block.place(int(np.argmax(is_long)))} may have more "
             "digits than float64 holds: leave it out, or write the data as Parquet."
         )
+
+
+def bytes_of(texts: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The bytes of large texts of Arrow, one after another, and where each text begins, without a
+    copy.
+    """
+    _, offsets, text = texts.buffers()
+    if offsets is None or not len(texts):
+        return np.zeros(0, np.uint8), np.zeros(len(texts) + 1, np.int64)
+    at = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    whole = np.zeros(0, np.uint8) if text is None else np.frombuffer(text, np.uint8)
+    return whole[at[0] : at[-1]], at - at[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -146,16 +146,6 @@ def entries_of(columns: Sequence[Coded]) -> RowEntries:
         index, values = index[there], None if values is None else values[there.ravel()]
     size = columns[-1].first + columns[-1].size - first
     return RowEntries(starts, index.ravel(), values, "", first, size)
-
-
-def row_ranges(starts: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
-    """Ranges of rows of about ``most`` entries; a longer row has its own range."""
-    first, rows = 0, len(starts) - 1
-    while first < rows:
-        last = int(np.searchsorted(starts, starts[first] + most, "right")) - 1
-        last = min(max(last, first + 1), rows)
-        yield first, last
-        first = last
 
 
 def sparse_column(given: Any, name: str) -> SparseColumn:

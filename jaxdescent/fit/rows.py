@@ -16,11 +16,11 @@ from jaxdescent.data import Block, DataError, located, read_ahead
 from jaxdescent.data.chunk import check_finite
 from jaxdescent.data.decoding import NumberColumn, refuse_missing
 from jaxdescent.data.filters import rows_of
-from jaxdescent.data.hashing import finalised
 from jaxdescent.fit.columns import as_numbers, missing_in
 from jaxdescent.fit.encoding import Encoded
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.roles import Roles
+from jaxdescent.rows.hashing import finalised
 
 TRAIN, TEST = 0, 1
 

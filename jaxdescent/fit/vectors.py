@@ -10,12 +10,12 @@ import numpy as np
 from jaxdescent import processes
 from jaxdescent.data import DataError
 from jaxdescent.data.chunk import Chunk
-from jaxdescent.data.hashing import finalised
 from jaxdescent.fit.budget import ReadingPlan
 from jaxdescent.fit.encoding import Encoded
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.request import AUTO
 from jaxdescent.fit.rows import TEST, TRAIN, FirstPass, Rows
+from jaxdescent.rows.hashing import finalised
 
 EXACT = 64 * np.finfo(float).eps
 """Squares about the mean that add up to less than this part of the sum of squares are rounding."""

@@ -112,9 +112,6 @@ class FrameSource(Source):
         return self.then(lambda frame: frame.with_columns(*expressions), self.rows)
 
     def as_text(self, names: Sequence[str]) -> FrameSource:
-        """The source with these columns as the text that stands in the files, where they are files
-        of text: levels such as 007 keep their zeros. Of other files their numbers are as before.
-        """
         if not self.text_files:
             return self
         types = {**self.types, **dict.fromkeys(names, pl.String)}

@@ -152,6 +152,12 @@ class Source(abc.ABC):
     def slice(self, first: int, rows: int) -> Source:
         """The source of ``rows`` rows from ``first`` on, or as many as there are."""
 
+    def as_text(self, names: Sequence[str]) -> Source:
+        """The source with these columns as the text that stands in the files, where they are files
+        of text: levels such as 007 keep their zeros. Other sources are as before.
+        """
+        return self
+
     def count(self) -> int:
         """How many rows there are; they are read where that is not known."""
         if self.rows is not None:

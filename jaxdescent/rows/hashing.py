@@ -15,11 +15,13 @@ of the column, so that one word in two columns makes two features.
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxdescent.data.entries import row_ranges
+if TYPE_CHECKING:
+    import polars as pl
 
 LAST_SPACE = 32
 """The largest byte that separates words: the space, tabs, ends of lines and control characters."""
@@ -44,16 +46,20 @@ KEPT = np.array([(1 << 8 * count) - 1 for count in range(WORD + 1)], np.uint64)
 """Masks of the first ``count`` bytes of eight, by ``count``."""
 
 
-def bytes_of(texts: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The bytes of large texts of Arrow, one after another, and where each text begins, without a
-    copy.
+def buckets_of(
+    texts: pl.Series, column: str, bits: int, *, are_words: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """The hashed features of the texts of a column, none of which is missing, or of all words of
+    each: where those of each row begin and the last one's end, (rows + 1,), and their numbers,
+    int32, below ``2**bits``.
     """
-    _, offsets, text = texts.buffers()
-    if offsets is None or not len(texts):
-        return np.zeros(0, np.uint8), np.zeros(len(texts) + 1, np.int64)
-    at = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
-    whole = np.zeros(0, np.uint8) if text is None else np.frombuffer(text, np.uint8)
-    return whole[at[0] : at[-1]], at - at[0]
+    import polars as pl
+
+    texts = texts.cast(pl.String)
+    lengths = texts.str.len_bytes().to_numpy()
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    text = np.frombuffer(texts.str.join("").item().encode() if len(texts) else b"", np.uint8)
+    return places_of_texts(text, offsets, column=column, bits=bits, are_words=are_words)
 
 
 def places_of_texts(
@@ -155,3 +161,13 @@ def _mixed(state: np.ndarray) -> np.ndarray:
 def _placed(state: np.ndarray, bits: int) -> np.ndarray:
     """The upper ``bits`` bits of the states, which are the best mixed."""
     return (state >> np.uint64(64 - bits)).astype(np.int32)
+
+
+def row_ranges(starts: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
+    """Ranges of rows of about ``most`` entries; a longer row has its own range."""
+    first, rows = 0, len(starts) - 1
+    while first < rows:
+        last = int(np.searchsorted(starts, starts[first] + most, "right")) - 1
+        last = min(max(last, first + 1), rows)
+        yield first, last
+        first = last
