@@ -62,7 +62,7 @@ class Chunks:
         traced = self._begin.of_leaves.trace(*leaves)
         arrays = [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
         devices = {device for leaf in arrays for device in leaf.sharding.device_set}
-        if len(devices) > 1 or self.problem.objective.cuts is not None:
+        if len(devices) > 1:
             shardings = traced.lower().compile().output_shardings
         else:
             device = devices.pop() if devices else jax.devices()[0]
