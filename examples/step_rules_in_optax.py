@@ -48,7 +48,6 @@ def descend_reusing_gradients(rule, start, steps):
 def main(steps: int = 200) -> dict[str, float]:
     start = jnp.zeros(10)
     ends = {
-        "AdaptiveStep": descend(jd.AdaptiveStep(), start, steps),
         "clip, then BarzilaiBorwein": descend(
             optax.chain(optax.clip_by_global_norm(10.0), jd.BarzilaiBorwein()), start, steps
         ),

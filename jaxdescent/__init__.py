@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from jaxdescent.kernels.memory import ProblemTooLarge as ProblemTooLarge
     from jaxdescent.methods import LBFGS as LBFGS
     from jaxdescent.methods import LSMR as LSMR
-    from jaxdescent.methods import AdaptiveStep as AdaptiveStep
     from jaxdescent.methods import Backtracking as Backtracking
     from jaxdescent.methods import BarzilaiBorwein as BarzilaiBorwein
     from jaxdescent.methods import ConjugateGradient as ConjugateGradient
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from jaxdescent.methods import ExactLineSearch as ExactLineSearch
     from jaxdescent.methods import GradientDescent as GradientDescent
     from jaxdescent.methods import Gram as Gram
-    from jaxdescent.methods import HeavyBall as HeavyBall
     from jaxdescent.methods import Hedge as Hedge
     from jaxdescent.methods import InverseLipschitz as InverseLipschitz
     from jaxdescent.methods import LevenbergMarquardt as LevenbergMarquardt
@@ -78,8 +76,8 @@ else:
         "fit": "fit_model load_model",
         "plan": "plan",
         "kernels.memory": "ProblemTooLarge",
-        "methods": "LBFGS LSMR AdaptiveStep Backtracking BarzilaiBorwein ConjugateGradient "
-        "DerivativeMethod ExactLineSearch GradientDescent Gram HeavyBall Hedge "
+        "methods": "LBFGS LSMR Backtracking BarzilaiBorwein ConjugateGradient "
+        "DerivativeMethod ExactLineSearch GradientDescent Gram Hedge "
         "InverseLipschitz LevenbergMarquardt MiniBatches Nesterov",
         "minimize": "minimize",
         "numerics.precision": "Nearest StochasticRounding",

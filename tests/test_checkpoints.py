@@ -389,7 +389,7 @@ SERVER = textwrap.dedent("""
 
     def problem():
         start = jnp.asarray(np.random.default_rng(0).normal(size=20_000), jnp.float32) * 0.1
-        return valley, start, jd.GradientDescent(1e-3, momentum=jd.HeavyBall(0.5))
+        return valley, start, jd.GradientDescent(1e-3, momentum=jd.Nesterov())
 
     class Tells(jd.hooks.Hook):
         def __init__(self, pipe):

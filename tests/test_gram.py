@@ -52,7 +52,6 @@ def test_the_minimiser_is_the_closed_form(options, rng, x64):
 INNER = [
     jd.GradientDescent(jd.ExactLineSearch()),
     jd.GradientDescent(jd.InverseLipschitz()),
-    jd.GradientDescent(jd.AdaptiveStep()),
     jd.GradientDescent(jd.Backtracking(), jd.Nesterov()),
     jd.GradientDescent(jd.BarzilaiBorwein()),
     jd.ConjugateGradient(jd.Nystrom(3)),

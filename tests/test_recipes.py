@@ -102,7 +102,6 @@ SMOOTH = [
     jd.ConjugateGradient(),
     jd.DerivativeMethod(),
     jd.GradientDescent(),
-    jd.GradientDescent(jd.AdaptiveStep()),
     Steepest(),
 ]
 

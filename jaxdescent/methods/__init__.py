@@ -13,10 +13,8 @@ from jaxdescent.methods.optax_method import OptaxMethod as OptaxMethod
 from jaxdescent.methods.optax_method import as_method as as_method
 from jaxdescent.methods.protocol import Method as Method
 from jaxdescent.methods.protocol import StepReport as StepReport
-from jaxdescent.methods.step_rules import AdaptiveStep as AdaptiveStep
 from jaxdescent.methods.step_rules import Backtracking as Backtracking
 from jaxdescent.methods.step_rules import BarzilaiBorwein as BarzilaiBorwein
 from jaxdescent.methods.step_rules import ExactLineSearch as ExactLineSearch
-from jaxdescent.methods.step_rules import HeavyBall as HeavyBall
 from jaxdescent.methods.step_rules import InverseLipschitz as InverseLipschitz
 from jaxdescent.methods.step_rules import Nesterov as Nesterov

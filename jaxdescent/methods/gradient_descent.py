@@ -10,10 +10,11 @@ import jax.numpy as jnp
 
 from jaxdescent.inputs.functions import as_pytree, hoist
 from jaxdescent.inputs.numbers import check_number
-from jaxdescent.methods.line_search import LinePoint
 from jaxdescent.methods.protocol import Method, Params, State, StepReport, progress_at
 from jaxdescent.methods.step_rules import Backtracking, Momentum
 from jaxdescent.methods.step_rules.transformation import StepRule, Transformation
+from jaxdescent.numerics import precision
+from jaxdescent.numerics.linear_systems import add_scaled
 from jaxdescent.objectives import Objective
 
 
@@ -25,10 +26,9 @@ class GradientDescent(Method):
     Args:
       learning_rate: a number (units: params squared over value), an optax schedule that maps the
         iteration's index to such a number, or a rule: ``jd.Backtracking()`` (the default),
-        ``jd.BarzilaiBorwein()``, ``jd.AdaptiveStep()``, ``jd.ExactLineSearch()``,
-        ``jd.InverseLipschitz()``.
-      momentum: ``jd.Nesterov()`` or ``jd.HeavyBall(decay)``, with a number, a schedule,
-        ``jd.InverseLipschitz()`` or ``jd.Backtracking()``.
+        ``jd.BarzilaiBorwein()``, ``jd.ExactLineSearch()``, ``jd.InverseLipschitz()``.
+      momentum: ``jd.Nesterov()``, with a number, a schedule, ``jd.InverseLipschitz()`` or
+        ``jd.Backtracking()``.
 
     With a number, a schedule or ``jd.InverseLipschitz()``, and no momentum, it keeps no
     parameter-sized vector besides the params, and each step works element by element; it diverges
@@ -59,45 +59,56 @@ class GradientDescent(Method):
         rate = self.learning_rate
         state: State
         if isinstance(rate, StepRule):
-            state = rate.start(params, objective)
+            state = rate.init(params, objective)
         else:
             state = jnp.zeros((), jnp.int32) if callable(rate) else ()
         if self.momentum is None:
             return state
-        if not self._has_rate_ahead:
-            state = self.learning_rate.start_under_momentum(state)
-        return _WithMomentum(state, self.momentum.start(params, objective))
+        at = None
+        if objective.is_quadratic and not self._has_rate_ahead:
+            at = state.value, state.grad, state.grad
+        return _WithMomentum(state, self.momentum.init(params, objective), at)
 
     def step(
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State, StepReport]:
-        rule, momentum = self.learning_rate, self.momentum
-        if momentum is None and not self._has_rate_ahead:
-            value, gradient = rule.value_and_gradient(objective, params, state)
-            move = rule.move(objective, LinePoint(params, value, gradient), gradient, state)
-            progress = progress_at(value, gradient)._replace(
-                evaluations=move.evaluations, verdict=move.verdict, curvature=move.curvature
-            )
-            return move.params, move.state, progress
-        value, gradient = objective.value_and_gradient(params)
-        progress = progress_at(value, gradient)
-        if momentum is None:
-            rate, state = self._rate_ahead(state)
-            return objective.gradient_step(params, gradient, rate), state, progress
+        if self.momentum is not None:
+            return self._step_with(self.momentum, objective, params, state)
+        rule = self.learning_rate
         if self._has_rate_ahead:
-            rate, rate_state = self._rate_ahead(state.rate)
+            value, gradient = objective.value_and_gradient(params)
+            rate, state = self._rate_ahead(state)
+            new = objective.gradient_step(params, gradient, rate)
+            return new, state, progress_at(value, gradient)
+        value, gradient = rule.value_and_gradient(objective, params, state)
+        known = {"value": value, "grad": gradient, "objective": objective}
+        updates, state = rule.update(gradient, state, params, **known)
+        progress = progress_at(value, gradient)._replace(**state.info._asdict())
+        return jax.tree.map(jnp.add, params, updates), state, progress
+
+    def _step_with(
+        self, momentum: Momentum, objective: Objective, params: Params, state: _WithMomentum
+    ) -> tuple[Params, State, StepReport]:
+        at = state.at
+        value, gradient = objective.value_and_gradient(params) if at is None else at[:2]
+        progress = progress_at(value, gradient)
+        if self._has_rate_ahead:
+            rate, own = self._rate_ahead(state.rate)
+            updates = jax.tree.map(lambda g: -jnp.asarray(rate, g.dtype) * g, gradient)
         else:
-            at = LinePoint(params, value, gradient)
-            rate, rate_state, evaluations, verdict = rule.rate_under_momentum(
-                objective, at, state.rate, momentum.has_restarted(state.momentum)
-            )
-            progress = progress._replace(evaluations=1 + evaluations, verdict=verdict)
-        updates = jax.tree.map(lambda g: -jnp.asarray(rate, g.dtype) * g, gradient)
-        updates, momentum_state = momentum.change(
-            updates, state.momentum, params, learning_rate=rate
-        )
+            rule = self.learning_rate.under_momentum(momentum.has_restarted(state.momentum))
+            known = {"value": value, "grad": gradient, "objective": objective}
+            updates, own = rule.update(gradient, state.rate, params, **known)
+            progress = progress._replace(**own.info._asdict())
+            if at is None:
+                progress = progress._replace(evaluations=progress.evaluations + 1)
+            rate = own.rate
+        updates, following = momentum.update(updates, state.momentum, params, learning_rate=rate)
+        if at is not None:
+            last = at[2], state.momentum.previous
+            at = _extrapolated(own.value, (own.grad, following.previous), last, following.beta)
         new = jax.tree.map(jnp.add, params, updates)
-        return new, _WithMomentum(rate_state, momentum_state), progress
+        return new, _WithMomentum(own, following, at), progress
 
     def blind_step(
         self, objective: Objective, params: Params, state: State
@@ -129,6 +140,10 @@ class GradientDescent(Method):
     def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
         if self.momentum is None and isinstance(self.learning_rate, StepRule):
             return self.learning_rate.after_rounding(objective, params, state)
+        if self.momentum is not None and state.at is not None:
+            value, gradient = objective.value_and_gradient(params)
+            at = jnp.asarray(value, state.at[0].dtype), gradient, state.at[2]
+            return state._replace(at=at)
         return state
 
     def check(self) -> None:
@@ -136,12 +151,9 @@ class GradientDescent(Method):
         if self.momentum is None:
             return
         if not isinstance(self.momentum, Momentum):
-            raise TypeError(
-                "momentum must be jd.Nesterov(), jd.HeavyBall(decay) or None, got "
-                f"{self.momentum!r}."
-            )
+            raise TypeError(f"momentum must be jd.Nesterov() or None, got {self.momentum!r}.")
         self.momentum.check()
-        if not self._has_rate_ahead and not hasattr(self.learning_rate, "rate_under_momentum"):
+        if not self._has_rate_ahead and self.learning_rate.under_momentum(False) is None:
             raise ValueError(
                 f"momentum goes with a number, a schedule, jd.InverseLipschitz() or "
                 f"jd.Backtracking(), got {self.learning_rate!r}, whose rate fits the plain "
@@ -178,7 +190,22 @@ class GradientDescent(Method):
 
 
 class _WithMomentum(NamedTuple):
-    """The states of the learning rate and of the momentum."""
+    """The states of the learning rate and of the momentum; and for a searching rule on a quadratic
+    the value and gradient at the params, and the gradient at the end of the last gradient step.
+    """
 
     rate: State
     momentum: State
+    at: tuple[jax.Array, Params, Params] | None
+
+
+def _extrapolated(
+    value: jax.Array, new: tuple[Params, Params], last: tuple[Params, Params], beta: jax.Array
+) -> tuple[jax.Array, Params, Params]:
+    """A quadratic's value and gradient at ``x + beta (x - x_last)``, from the ``value`` at x and
+    the gradients at both; and the gradient at x.
+    """
+    change, move = (jax.tree.map(jnp.subtract, *pair) for pair in zip(new, last, strict=True))
+    slope, curvature = precision.inner(new[0], move), precision.inner(change, move)
+    value = value + (beta * slope + 0.5 * beta * beta * curvature).astype(value.dtype)
+    return value, add_scaled(new[0], beta, change), new[0]

@@ -13,7 +13,7 @@ from jaxdescent.display import Displayed, argument, name_of
 from jaxdescent.inputs.functions import as_pytree
 from jaxdescent.methods.protocol import Method, Params, State, StepReport, progress_at
 from jaxdescent.methods.step_rules import Momentum
-from jaxdescent.methods.step_rules.transformation import StepRule
+from jaxdescent.methods.step_rules.transformation import StepRule, Transformation
 from jaxdescent.objectives import Objective
 
 
@@ -71,7 +71,7 @@ def as_method(method: Any) -> Method:
     """
     if isinstance(method, Method):
         return method
-    is_own = isinstance(method, (StepRule, Momentum))
+    is_own = isinstance(method, Transformation)
     if isinstance(method, optax.GradientTransformation) and not is_own:
         return OptaxMethod(method)
     hint = ""

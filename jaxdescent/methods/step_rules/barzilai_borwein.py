@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxdescent.inputs.numbers import check_count, check_number
-from jaxdescent.methods.line_search import FoundStep, LinePoint
+from jaxdescent.methods.line_search import LinePoint
 from jaxdescent.methods.protocol import Params, State
-from jaxdescent.methods.step_rules import trials
-from jaxdescent.methods.step_rules.transformation import Move, scalar
-from jaxdescent.methods.step_rules.trials import SearchingRule, noise
+from jaxdescent.methods.step_rules import search
+from jaxdescent.methods.step_rules.search import SearchingRule, Trial, noise
+from jaxdescent.methods.step_rules.transformation import Info, scalar
 from jaxdescent.numerics import precision
 from jaxdescent.numerics.linear_systems import scaled
 from jaxdescent.objectives import Objective
@@ -44,6 +44,7 @@ class _BarzilaiBorweinState(NamedTuple):
     short: jax.Array
     steps: jax.Array
     concave: jax.Array
+    info: Info
 
 
 @jax.tree_util.register_dataclass
@@ -94,8 +95,8 @@ class BarzilaiBorwein(SearchingRule):
     memory: int = dataclasses.field(default=10, metadata={"static": True})
     max_trials: int = dataclasses.field(default=60, metadata={"static": True})
 
-    def start(self, params: Params, objective: Objective | None = None) -> State:
-        value, gradient = trials.evaluation(params, objective)
+    def init(self, params: Params, objective: Objective | None = None) -> State:
+        value, gradient = search.evaluation(params, objective)
         rate = scalar(params, 0)
         return _BarzilaiBorweinState(
             value,
@@ -106,39 +107,42 @@ class BarzilaiBorwein(SearchingRule):
             short=jnp.full((SHORT_RATES,), jnp.inf, rate.dtype),
             steps=jnp.zeros((), jnp.int32),
             concave=jnp.zeros((), jnp.int32),
+            info=Info.none(rate),
         )
 
-    def move(self, objective: Objective, at: LinePoint, direction: Params, state: State) -> Move:
-        rate = trials.known_or_first(state.rate, at.params, direction)
+    def rate(
+        self, objective: Objective, at: LinePoint, direction: Params, state: State
+    ) -> tuple[jax.Array, State]:
+        rate = search.known_or_first(state.rate, at.params, direction)
         # Slopes are those along ``rate * direction``.
-        slope = trials.change(at.gradient, direction, rate)
-        start = trials.start_of_search(objective, at)
+        slope = search.change(at.gradient, direction, rate)
+        start = search.start_of_search(objective, at)
         height = start.value
         if objective.is_quadratic:
             height = jnp.where(jnp.isnan(state.height), height, state.height)
         recent = state.recent.at[state.steps % self.memory].set(height)
-        highest, room = jnp.max(recent) - height, noise(height)
+        highest, rounding = jnp.max(recent) - height, noise(height)
 
-        def rise(trial: FoundStep) -> jax.Array:
+        def rise(trial: Trial) -> jax.Array:
             if not objective.is_quadratic:
-                return trial.point.value - start.value
+                return trial.value - start.value
             # The mean of the slopes at both ends, whose digits do not cancel.
-            end_slope = trials.change(trial.point.gradient, direction, rate)
-            return jnp.asarray(-(trial.step / rate) * (slope + end_slope) / 2, height.dtype)
+            end_slope = search.change(trial.gradient, direction, rate)
+            return jnp.asarray(-(trial.rate / rate) * (slope + end_slope) / 2, height.dtype)
 
-        def accepts(trial: FoundStep) -> jax.Array:
-            decrease = jnp.asarray(self.decrease * (trial.step / rate) * slope, height.dtype)
-            return (rise(trial) <= highest - decrease) | (jnp.abs(rise(trial)) <= room)
+        def accepts(trial: Trial) -> jax.Array:
+            decrease = jnp.asarray(self.decrease * (trial.rate / rate) * slope, height.dtype)
+            return (rise(trial) <= highest - decrease) | (jnp.abs(rise(trial)) <= rounding)
 
-        def shrunk(trial: FoundStep) -> jax.Array:
-            fall = trial.step / rate * slope
+        def shrunk(trial: Trial) -> jax.Array:
+            fall = trial.rate / rate * slope
             above_tangent = rise(trial).astype(slope.dtype) + fall
-            minimum = trial.step * (fall / (2 * above_tangent))
+            minimum = trial.rate * (fall / (2 * above_tangent))
             # A trial that is infinite or NaN says nothing about the parabola.
             minimum = jnp.where(jnp.isfinite(above_tangent), minimum, 0)
-            return jnp.clip(minimum, trial.step / 10, trial.step / 2)
+            return jnp.clip(minimum, trial.rate / 10, trial.rate / 2)
 
-        trial = trials.search(
+        trial = search.search(
             objective,
             start,
             direction,
@@ -147,25 +151,34 @@ class BarzilaiBorwein(SearchingRule):
             shrunk=shrunk,
             max_trials=self.max_trials,
         )
-        (params, value, gradient), step, accepted, count = trial
+        value, gradient, step, accepted, count = trial
         change = jax.tree.map(jnp.subtract, gradient, at.gradient)
         norm = precision.norm(direction)
         # With s = -t d. Both d and y are divided by the length of d, so that products have no
         # units: neither those of two gradients nor those of two steps need be in range.
         per = 1 / jnp.where(norm > 0, norm, 1)
-        unit, turn = (scaled(per, precision.widen(of)) for of in (direction, change))
-        bend, squared_turn = -precision.inner(unit, turn), precision.squared_norm(turn)
-        is_convex = (bend > 0) & (squared_turn > 0)
-        long = step / jnp.where(is_convex, bend, 1)
-        short = step * bend / jnp.where(is_convex, squared_turn, 1)
+        unit, scaled_change = (scaled(per, precision.widen(of)) for of in (direction, change))
+        slope_change, squared = (
+            -precision.inner(unit, scaled_change),
+            precision.squared_norm(scaled_change),
+        )
+        is_convex = (slope_change > 0) & (squared > 0)
+        long = step / jnp.where(is_convex, slope_change, 1)
+        short = step * slope_change / jnp.where(is_convex, squared, 1)
         shorts = state.short.at[state.steps % SHORT_RATES].set(jnp.where(is_convex, short, jnp.inf))
         # Rounding in y shortens the short rate, which would make the next y even less accurate.
-        is_hidden = jnp.abs(rise(trial)) <= room
+        is_hidden = jnp.abs(rise(trial)) <= rounding
         takes_short = (short < SWITCH * long) & ~is_hidden
         secant = jnp.where(takes_short, jnp.min(shorts), long)
         following = jnp.where(is_convex, secant, GROWTH * step)
         is_usable = accepted & jnp.isfinite(following) & (following > 0)
-        concave = jnp.where(bend < 0, state.concave + 1, 0)
+        concave = jnp.where(slope_change < 0, state.concave + 1, 0)
+        is_unbounded = objective.is_quadratic & (concave >= CONCAVE_STEPS)
+        verdict = jnp.where(accepted, jnp.int32(RUNNING), jnp.int32(Status.STAGNATED.value))
+        verdict = jnp.where(is_unbounded, jnp.int32(Status.DIVERGED.value), verdict)
+        taken = jnp.where(accepted, step, 0)
+        is_long = taken * norm > 0
+        curvature = jnp.where(is_long, jnp.sqrt(squared) / jnp.where(is_long, taken, 1), 0)
         new_state = _BarzilaiBorweinState(
             value,
             gradient,
@@ -175,14 +188,9 @@ class BarzilaiBorwein(SearchingRule):
             shorts,
             state.steps + 1,
             concave,
+            Info(count, verdict, curvature.astype(rate.dtype)),
         )
-        is_unbounded = objective.is_quadratic & (concave >= CONCAVE_STEPS)
-        verdict = jnp.where(accepted, RUNNING, Status.STAGNATED.value)
-        verdict = jnp.where(is_unbounded, Status.DIVERGED.value, verdict)
-        taken = jnp.where(accepted, step, 0)
-        is_long = taken * norm > 0
-        curvature = jnp.where(is_long, jnp.sqrt(squared_turn) / jnp.where(is_long, taken, 1), 0)
-        return Move(params, taken, new_state, count, verdict, curvature)
+        return taken, new_state
 
     def check(self) -> None:
         name = "BarzilaiBorwein"

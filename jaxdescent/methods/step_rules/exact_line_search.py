@@ -11,7 +11,7 @@ from jax import lax
 
 from jaxdescent.methods.line_search import LinePoint
 from jaxdescent.methods.protocol import Params, State
-from jaxdescent.methods.step_rules.transformation import Move, StepRule, moved
+from jaxdescent.methods.step_rules.transformation import Info, StepRule, moved, scalar
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 from jaxdescent.status import RUNNING, Status
@@ -25,6 +25,7 @@ class _Carried(NamedTuple):
 
     image: Any
     age: jax.Array
+    info: Info
 
 
 @jax.tree_util.register_dataclass
@@ -51,9 +52,9 @@ class ExactLineSearch(StepRule):
     Reference: Nocedal and Wright (2006), "Numerical optimization", section 3.3.
     """
 
-    def start(self, params: Params, objective: Objective | None = None) -> State:
+    def init(self, params: Params, objective: Objective | None = None) -> State:
         image = None if objective is None else objective.image(params)
-        return _Carried(image, jnp.zeros((), jnp.int32))
+        return _Carried(image, jnp.zeros((), jnp.int32), Info.none(scalar(params, 0)))
 
     def value_and_gradient(
         self, objective: Objective, params: Params, state: State
@@ -61,26 +62,28 @@ class ExactLineSearch(StepRule):
         return objective.value_and_gradient_at(params, state.image)
 
     def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
-        return self.start(params, objective)
+        return self.init(params, objective)
 
-    def move(self, objective: Objective, at: LinePoint, direction: Params, state: State) -> Move:
+    def rate(
+        self, objective: Objective, at: LinePoint, direction: Params, state: State
+    ) -> tuple[jax.Array, State]:
         norm = precision.norm(direction)
         # A unit direction is used: its slope and curvature are in range wherever the gradient is.
         length = jnp.where(norm > 0, norm, 1)
         unit = jax.tree.map(lambda d: d / length.astype(d.dtype), direction)
-        image = objective.image(unit)
-        curvature = objective.curvature_along(at.params, unit, image)
+        unit_image = objective.image(unit)
+        curvature = objective.curvature_along(at.params, unit, unit_image)
         slope = precision.inner(at.gradient, unit)
         is_curved = jnp.abs(curvature) > 0
         step = jnp.where(is_curved, slope / jnp.where(is_curved, jnp.abs(curvature), 1), 0)
-        rate = step / length
-        new = moved(at.params, direction, rate)
-        if state.image is not None:
-            state = lax.cond(
-                state.age + 1 < REFRESH,
-                lambda: _Carried(moved(state.image, image, step), state.age + 1),
-                lambda: _Carried(objective.image(new), jnp.zeros_like(state.age)),
+        rate, image, age = step / length, state.image, state.age
+        if image is not None:
+            image, age = lax.cond(
+                age + 1 < REFRESH,
+                lambda: (moved(image, unit_image, step), age + 1),
+                lambda: (objective.image(moved(at.params, direction, rate)), jnp.zeros_like(age)),
             )
         is_unbounded = objective.is_quadratic & (curvature < 0) & (norm > 0)
-        verdict = jnp.where(is_unbounded, Status.DIVERGED.value, RUNNING)
-        return Move(new, rate, state, 2, verdict, jnp.abs(curvature))
+        verdict = jnp.where(is_unbounded, jnp.int32(Status.DIVERGED.value), jnp.int32(RUNNING))
+        info = Info(jnp.int32(2), verdict, jnp.abs(curvature).astype(state.info.curvature.dtype))
+        return rate, _Carried(image, age, info)

@@ -12,12 +12,7 @@ from jax import lax
 from jaxdescent.inputs.numbers import check_count, check_number
 from jaxdescent.methods.line_search import LinePoint
 from jaxdescent.methods.protocol import Params, State
-from jaxdescent.methods.step_rules.transformation import (
-    Move,
-    StepRule,
-    moved,
-    scalar,
-)
+from jaxdescent.methods.step_rules.transformation import StepRule, scalar
 from jaxdescent.numerics import precision, randomness
 from jaxdescent.numerics.linear_systems import scaled
 from jaxdescent.objectives import Objective
@@ -35,7 +30,7 @@ class InverseLipschitz(StepRule):
     the inverse of the true L, so the margin only has to make up for a factor of two.
 
     The curvature is that *at the start*. It is exact for quadratics; if it grows during a descent,
-    the descent can diverge: prefer :class:`Backtracking` or :class:`AdaptiveStep` there. If it is
+    the descent can diverge: prefer :class:`Backtracking` there. If it is
     zero at the start the rate is one.
 
     The start takes ``iterations`` Hessian-vector products (for a regression two passes over X each)
@@ -65,13 +60,15 @@ class InverseLipschitz(StepRule):
 
     has_rate_ahead: ClassVar[bool] = True
 
-    def start(self, params: Params, objective: Objective | None = None) -> State:
+    def init(self, params: Params, objective: Objective | None = None) -> State:
         return scalar(params, 0) if objective is None else self._rate(objective, params)
 
-    def move(self, objective: Objective, at: LinePoint, direction: Params, state: State) -> Move:
-        # In an optax loop, whose start does not know the function, the first step finds the rate.
+    def rate(
+        self, objective: Objective, at: LinePoint, direction: Params, state: State
+    ) -> tuple[jax.Array, State]:
+        # In an optax loop, whose init does not know the function, the first step finds the rate.
         rate = lax.cond(state > 0, lambda: state, lambda: self._rate(objective, at.params))
-        return Move(moved(at.params, direction, rate), rate, rate)
+        return rate, rate
 
     def _rate(self, objective: Objective, params: Params) -> jax.Array:
         dtype = scalar(params, 0).dtype

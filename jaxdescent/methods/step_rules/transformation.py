@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple, cast
 
 import jax
@@ -21,30 +22,41 @@ from jaxdescent.status import RUNNING
 
 
 class Transformation(Displayed, optax.GradientTransformationExtraArgs, metaclass=abc.ABCMeta):
-    """An ``optax.GradientTransformationExtraArgs`` that is also a pytree of hyper-parameters.
+    """An ``optax.GradientTransformationExtraArgs`` whose two items are its own methods.
 
-    The tuple's two items are the methods ``start`` and ``change`` of a second object with the same
-    fields: ``optax.chain`` unpacks the tuple, and items bound to the tuple itself would make a
-    reference cycle. A subclass is a dataclass registered with JAX, which looks for a registered
-    type before it treats an object as a tuple.
+    A subclass is a dataclass registered with JAX, which looks for a registered type before it
+    treats an object as a tuple. The tuple itself holds nothing: bound methods in it would make a
+    reference cycle.
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        twin: Any = tuple.__new__(cls, (None, None))
-        twin.__init__(*args, **kwargs)
-        return tuple.__new__(cls, (twin.start, twin.change))
+        return tuple.__new__(cls, (None, None))
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.init, self.update))
+
+    def __getitem__(self, index: Any) -> Any:
+        return (self.init, self.update)[index]
 
     def __reduce__(self) -> Any:
         # The copying and pickling of tuples would pass the items as hyper-parameters.
         fields = dataclasses.fields(cast(Any, self))
         return type(self), tuple(getattr(self, field.name) for field in fields)
 
-    @abc.abstractmethod
-    def start(self, params: Params, objective: Objective | None = None) -> State:
-        """The state at ``params``; the objective is given inside ``minimize``."""
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
 
     @abc.abstractmethod
-    def change(
+    def init(  # pyright: ignore[reportIncompatibleVariableOverride]
+        self, params: Params, objective: Objective | None = None
+    ) -> State:
+        """The state at ``params``; ``minimize`` passes the objective."""
+
+    @abc.abstractmethod
+    def update(  # pyright: ignore[reportIncompatibleVariableOverride]
         self, updates: Params, state: State, params: Params = None, **extra: Any
     ) -> tuple[Params, State]:
         """The updates to add to ``params``, and the new state."""
@@ -54,15 +66,25 @@ class Transformation(Displayed, optax.GradientTransformationExtraArgs, metaclass
         return
 
 
-class Move(NamedTuple):
-    """The result of a rule's step."""
+class Momentum(Transformation):
+    """A transformation for ``jd.GradientDescent(learning_rate, momentum=...)``."""
 
-    params: Params  # ``x - rate * direction``
-    rate: jax.Array  # the learning rate; zero if there is no step
-    state: State  # the rule's new state
-    evaluations: Any = 1  # how many values or gradients the step computed
-    verdict: Any = RUNNING  # a status code if the rule gives up, else ``RUNNING``
-    curvature: Any = 0.0  # the largest that the step saw along a unit direction; zero if none
+    @abc.abstractmethod
+    def has_restarted(self, state: State) -> jax.Array:
+        """Whether the last step dropped the momentum, or there was no step yet."""
+
+
+class Info(NamedTuple):
+    """What a rule's last step reports."""
+
+    evaluations: Any = 1  # how many values or gradients it computed
+    verdict: Any = RUNNING  # a status code if the rule found no step, else ``RUNNING``
+    curvature: Any = 0.0  # the largest that it saw along a unit direction; zero if none
+
+    @classmethod
+    def none(cls, like: jax.Array) -> Info:
+        """Before the first step."""
+        return cls(jnp.zeros((), jnp.int32), jnp.full((), RUNNING, jnp.int32), jnp.zeros_like(like))
 
 
 class StepRule(Transformation):
@@ -74,29 +96,22 @@ class StepRule(Transformation):
     function as ``value_fn``, and ``value`` and ``grad`` if they are known:
 
     ``updates, state = rule.update(grads, state, params, value=value, grad=grads, value_fn=f)``
+
+    The field ``info`` of the state reports the step.
     """
 
-    needs_function: ClassVar[bool] = True
     has_rate_ahead: ClassVar[bool] = False
     """Whether the state is the rate of the next step, whatever the gradient will be."""
 
     @abc.abstractmethod
-    def move(self, objective: Objective, at: LinePoint, direction: Params, state: State) -> Move:
-        """One step from a point, whose value is None in an optax loop that does not provide it. It
-        goes along the negative of the direction: the gradient, or what a chain has made of it.
+    def rate(
+        self, objective: Objective, at: LinePoint, direction: Params, state: State
+    ) -> tuple[jax.Array, State]:
+        """The rate of a step from a point along the negative of the direction, and the new state.
+        The value at the point is None in an optax loop that does not provide it.
         """
 
-    def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
-        """The state for ``params`` that were rounded to 16 bits after the step that made it."""
-        return state
-
-    def value_and_gradient(
-        self, objective: Objective, params: Params, state: State
-    ) -> tuple[jax.Array, Params]:
-        """The value and the gradient at ``params``, computed as cheaply as the state allows."""
-        return objective.value_and_gradient(params)
-
-    def change(
+    def update(
         self,
         updates: Params,
         state: State,
@@ -105,20 +120,35 @@ class StepRule(Transformation):
         value: Any = None,
         grad: Params = None,
         value_fn: Any = None,
+        objective: Objective | None = None,
         **extra: Any,
     ) -> tuple[Params, State]:
         name = type(self).__name__
         if params is None:
             raise ValueError(f"{name} needs the params: call update(grads, state, params, ...).")
-        if value_fn is None and self.needs_function:
+        if objective is None and value_fn is None:
             raise ValueError(
                 f"{name} evaluates the function at other params: call update(grads, state, params, "
                 "value=value, grad=grads, value_fn=function)."
             )
-        objective: Any = as_objective(value_fn) if self.needs_function else None
-        gradient = updates if grad is None else grad
-        move = self.move(objective, LinePoint(params, value, gradient), updates, state)
-        return scaled(-move.rate, updates), move.state
+        function = as_objective(value_fn) if objective is None else objective
+        at = LinePoint(params, value, updates if grad is None else grad)
+        rate, state = self.rate(function, at, updates, state)
+        return scaled(-rate, updates), state
+
+    def under_momentum(self, has_restarted: Any) -> StepRule | None:
+        """The rule for steps that momentum extends; None if its rates fit plain steps alone."""
+        return None
+
+    def value_and_gradient(
+        self, objective: Objective, params: Params, state: State
+    ) -> tuple[jax.Array, Params]:
+        """The value and the gradient at ``params``, computed as cheaply as the state allows."""
+        return objective.value_and_gradient(params)
+
+    def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
+        """The state for ``params`` that were rounded to 16 bits after the step that made it."""
+        return state
 
 
 def moved(params: Params, direction: Params, rate: jax.Array) -> Params:

@@ -1,4 +1,4 @@
-"""Momentum: steps that continue in the direction of the last one."""
+"""Nesterov's momentum: gradient steps from a point extrapolated along the last move."""
 
 from __future__ import annotations
 
@@ -10,30 +10,17 @@ import jax.numpy as jnp
 
 from jaxdescent.inputs.numbers import check_number
 from jaxdescent.methods.protocol import Params, State
-from jaxdescent.methods.step_rules.transformation import Transformation, scalar
+from jaxdescent.methods.step_rules.transformation import Momentum, scalar
 from jaxdescent.numerics import precision
 from jaxdescent.numerics.linear_systems import scaled
 from jaxdescent.objectives import Objective
 
 
-class Momentum(Transformation):
-    """A transformation for ``jd.GradientDescent(learning_rate, momentum=...)``.
-
-    In an optax loop it follows the learning rate, as in
-    ``optax.chain(optax.scale_by_learning_rate(0.1), jd.Nesterov())``.
-    """
-
-    def has_restarted(self, state: State) -> jax.Array:
-        """Whether the last step dropped the momentum, or there was no step yet."""
-        return jnp.array(False)
-
-
 class _NesterovState(NamedTuple):
-    """The end of the last gradient step, the steps since a restart, the least curvature (or 0)."""
-
-    previous: Params
-    steps: jax.Array
-    lower: jax.Array
+    previous: Params  # the end of the last gradient step
+    steps: jax.Array  # since a restart
+    lower: jax.Array  # the least curvature, or 0
+    beta: jax.Array  # the share of the last move that was added
 
 
 @jax.tree_util.register_dataclass
@@ -52,6 +39,9 @@ class Nesterov(Momentum):
     ``restart``, momentum that leads uphill (``u.(x_new - x) < 0``) is dropped: k starts again at 0,
     and the convergence is linear without knowledge of q. It takes about ``sqrt(q)`` iterations for
     a digit, where plain descent takes ``q``. The returned params are y.
+
+    In an optax loop it follows the learning rate, as in
+    ``optax.chain(optax.scale_by_learning_rate(0.1), jd.Nesterov())``.
 
     A step takes a gradient (inside ``GradientDescent``), and the evaluations of the learning rate's
     rule. The momentum keeps one parameter-sized vector, x.
@@ -80,14 +70,14 @@ class Nesterov(Momentum):
     restart: bool = dataclasses.field(default=True, metadata={"static": True})
     condition: Any = None
 
-    def start(self, params: Params, objective: Objective | None = None) -> State:
+    def init(self, params: Params, objective: Objective | None = None) -> State:
         lower = scalar(params, 0)
         bounds = None if objective is None else objective.curvature_bounds(params)
         if bounds is not None:
             lower = jnp.maximum(bounds.lower.astype(lower.dtype), 0)
-        return _NesterovState(params, jnp.zeros((), jnp.int32), lower)
+        return _NesterovState(params, jnp.zeros((), jnp.int32), lower, jnp.zeros_like(lower))
 
-    def change(
+    def update(
         self,
         updates: Params,
         state: State,
@@ -106,7 +96,7 @@ class Nesterov(Momentum):
         count = steps.astype(state.lower.dtype)
         beta = jnp.minimum(count / (count + 3), self._limit(state.lower, learning_rate))
         updates = jax.tree.map(jnp.add, updates, scaled(beta, moved))
-        return updates, _NesterovState(new, steps + 1, state.lower)
+        return updates, _NesterovState(new, steps + 1, state.lower, beta.astype(state.beta.dtype))
 
     def has_restarted(self, state: State) -> jax.Array:
         return state.steps <= 1
@@ -126,51 +116,3 @@ class Nesterov(Momentum):
             raise TypeError(f"Nesterov.restart must be True or False, got {self.restart!r}.")
         if self.condition is not None:
             check_number("Nesterov.condition", self.condition, "at least 1", lambda q: q >= 1)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
-class HeavyBall(Momentum):
-    """Adds the last move, times ``decay``, to every step.
-
-    ``v <- decay v + u``, ``x <- x + v`` with the updates ``u = -rate gradient(x)``. On a quadratic
-    with eigenvalues in [l, L] it converges for every rate below ``2 (1 + decay) / L``, fastest for
-    ``decay = ((sqrt(L) - sqrt(l)) / (sqrt(L) + sqrt(l)))^2`` and
-    ``rate = 4 / (sqrt(L) + sqrt(l))^2``. On other functions it can cycle: prefer
-    :class:`Nesterov` there.
-
-    A step takes a gradient (inside ``GradientDescent``). The momentum keeps one parameter-sized
-    vector, v.
-
-    Args:
-      decay: the factor on the last move, in [0, 1).
-
-    Raises:
-      TypeError: by ``minimize``, if ``decay`` is not a number.
-      ValueError: by ``minimize``, if ``decay`` is not in [0, 1).
-
-    >>> import jax.numpy as jnp, jaxdescent as jd
-    >>> valley = jd.Quadratic(jnp.diag(jnp.array([1.0, 10.0, 100.0])))
-    >>> result = jd.minimize(valley, jnp.ones(3),
-    ...                      jd.GradientDescent(0.03, momentum=jd.HeavyBall(0.7)))
-    >>> bool(result.converged), int(result.iterations) < 150
-    (True, True)
-
-    Reference: Polyak (1964), "Some methods of speeding up the convergence of iteration methods".
-    """
-
-    decay: Any
-
-    def start(self, params: Params, objective: Objective | None = None) -> State:
-        return jax.tree.map(jnp.zeros_like, params)
-
-    def change(
-        self, updates: Params, state: State, params: Params = None, **extra: Any
-    ) -> tuple[Params, State]:
-        velocity = jax.tree.map(
-            lambda v, u: jnp.asarray(self.decay, v.dtype) * v + u, state, updates
-        )
-        return velocity, velocity
-
-    def check(self) -> None:
-        check_number("HeavyBall.decay", self.decay, "in [0, 1)", lambda c: 0 <= c < 1)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent.kernels.branches import where
-from jaxdescent.methods.line_search import FoundStep, LinePoint
+from jaxdescent.methods.line_search import LinePoint
 from jaxdescent.methods.protocol import Params, State
 from jaxdescent.methods.step_rules.transformation import StepRule, first_rate, moved, scalar
 from jaxdescent.numerics import precision
@@ -36,38 +37,47 @@ class SearchingRule(StepRule):
         return state._replace(value=value, grad=gradient)
 
 
+class Trial(NamedTuple):
+    """The value and gradient at ``params - rate * direction``."""
+
+    value: jax.Array
+    gradient: Params
+    rate: jax.Array
+    is_accepted: jax.Array
+    number: jax.Array  # of trials up to this one
+
+
 def search(
     objective: Objective,
     start: LinePoint,
     direction: Params,
     first_rate: jax.Array,
     *,
-    accepts: Callable[[FoundStep], jax.Array],
-    shrunk: Callable[[FoundStep], jax.Array],
+    accepts: Callable[[Trial], jax.Array],
+    shrunk: Callable[[Trial], jax.Array],
     max_trials: int,
-) -> FoundStep:
+) -> Trial:
     """The first accepted step along ``-direction``; if all are rejected, the start itself with
     ``first_rate``.
 
     ``shrunk`` returns the rate after a rejected trial.
     """
 
-    def attempt(rate: jax.Array, trials: jax.Array) -> FoundStep:
-        params = moved(start.params, direction, rate)
-        value, gradient = objective.value_and_gradient(params)
-        point = LinePoint(params, jnp.asarray(value, start.value.dtype), gradient)
-        trial = FoundStep(point, rate, jnp.array(False), trials)
+    def attempt(rate: jax.Array, number: jax.Array) -> Trial:
+        value, gradient = objective.value_and_gradient(moved(start.params, direction, rate))
+        value = jnp.asarray(value, start.value.dtype)
+        trial = Trial(value, gradient, rate, jnp.array(False), number)
         # Where the gradient is no number no further step leads from there, whatever the value is;
         # that of an unbounded function may be -inf.
-        is_inside = jnp.isfinite(change(gradient, direction, rate)) | (point.value == -jnp.inf)
+        is_inside = jnp.isfinite(change(gradient, direction, rate)) | (value == -jnp.inf)
         return trial._replace(is_accepted=accepts(trial) & is_inside)
 
     trial = lax.while_loop(
-        lambda trial: ~trial.is_accepted & (trial.evaluations < max_trials),
-        lambda trial: attempt(shrunk(trial), trial.evaluations + 1),
+        lambda trial: ~trial.is_accepted & (trial.number < max_trials),
+        lambda trial: attempt(shrunk(trial), trial.number + 1),
         attempt(first_rate, jnp.ones((), jnp.int32)),
     )
-    rejected = trial._replace(point=start, step=first_rate)
+    rejected = trial._replace(value=start.value, gradient=start.gradient, rate=first_rate)
     return where(trial.is_accepted, trial, rejected)
 
 
