@@ -73,8 +73,8 @@ def bowl(x):
 
 @pytest.mark.parametrize(
     "method",
-    [jd.LBFGS(), jd.LBFGS(memory=1), jd.ConjugateGradient()],
-    ids=["LBFGS", "LBFGS by pairs", "ConjugateGradient"],
+    [jd.LBFGS(), jd.LBFGS(memory=1)],
+    ids=["LBFGS", "LBFGS with one pair"],
 )
 def test_the_function_stands_once_in_the_program_of_a_descent(method, monkeypatch):
     counts, plain = [], programs.Program.__call__
@@ -108,7 +108,7 @@ def test_what_may_refute_a_claim_is_compiled_when_one_is_made(cores, monkeypatch
     names = compiled_by(lambda: descend(1), monkeypatch)
     assert names == ["descend_to_claim", "_expansion"][:cores]
     names = compiled_by(lambda: descend(100), monkeypatch)
-    assert names == ["descend_to_claim", "_expansion"]
+    assert names[:2] == ["descend_to_claim", "_expansion"]
 
 
 @jax.jit

@@ -610,7 +610,7 @@ def test_another_dtype_is_a_way_out(x64):
 
 def test_minimize_refuses_before_allocation(monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda device=None: 3 << 20)
-    with pytest.raises(jd.ProblemTooLarge, match=r"LBFGS\(\) 104 MB; ConjugateGradient\(\) 24 MB"):
+    with pytest.raises(jd.ProblemTooLarge, match=r"LBFGS\(\) 104 MB; LBFGS\(memory=1\) 32 MB"):
         jd.minimize(cosh, jnp.zeros(1_000_000))
     result = jd.minimize(cosh, jnp.zeros(1000), max_iterations=2)
     assert int(result.iterations) <= 2

@@ -55,7 +55,7 @@ class Entry(NamedTuple):
         return repr(self.method)
 
 
-_DIRECT, _CG, _LBFGS = DerivativeMethod(), ConjugateGradient(), LBFGS()
+_DIRECT, _CG, _LBFGS, _SHORT_LBFGS = DerivativeMethod(), ConjugateGradient(), LBFGS(), LBFGS(1)
 _BACKTRACKING = GradientDescent(Backtracking())
 _BARZILAI_BORWEIN = GradientDescent(BarzilaiBorwein())
 
@@ -77,7 +77,9 @@ _LBFGS_ROW = PricedByPasses(
     rounded=2 * _LBFGS.memory + 2,
     assumed=100,
 )
-_NONLINEAR_CG_ROW = PricedByPasses((1, 0), (1.5, 0), 60, 6, rounded=2, assumed=150)
+_SHORT_LBFGS_ROW = PricedByPasses(
+    (1, 0), (1.2, 0), 22, _SHORT_LBFGS.vectors - 1, rounded=4, assumed=200
+)
 _NONLINEAR_ROW = PricedByPasses((1, 0), (2, 0), 30, 6, rounded=1, assumed=1000)
 
 # The first entry of a kind is taken if it fits comfortably, and otherwise the second.
@@ -127,12 +129,12 @@ TABLE: dict[ProblemKind, tuple[Entry, ...]] = {
     ProblemKind.RESIDUALS: (
         Entry(LevenbergMarquardt(), descents.levenberg_marquardt),
         Entry(_LBFGS, _LBFGS_ROW._replace(of_params=_LBFGS.vectors + 1)),
-        Entry(_CG, _NONLINEAR_CG_ROW._replace(of_params=8)),
+        Entry(_SHORT_LBFGS, _SHORT_LBFGS_ROW._replace(of_params=_SHORT_LBFGS.vectors + 1)),
         Entry(_BACKTRACKING, _NONLINEAR_ROW._replace(of_params=7), is_memoryless=True),
     ),
     ProblemKind.FUNCTION: (
         Entry(_LBFGS, _LBFGS_ROW),
-        Entry(_CG, _NONLINEAR_CG_ROW),
+        Entry(_SHORT_LBFGS, _SHORT_LBFGS_ROW),
         Entry(_DIRECT, solves.newton, "Newton"),
         Entry(_BACKTRACKING, _NONLINEAR_ROW, is_memoryless=True),
     ),

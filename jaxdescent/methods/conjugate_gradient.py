@@ -1,4 +1,4 @@
-"""Conjugate gradients: linear for quadratic objectives, nonlinear for all others."""
+"""Linear conjugate gradients, for quadratic objectives."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxdescent.kernels.branches import seldom
-from jaxdescent.methods.keeping_progress import KeepingProgress
-from jaxdescent.methods.nonlinear_conjugate_gradient import NonlinearConjugateGradient
-from jaxdescent.methods.protocol import Estimate, Params, State, StepReport
+from jaxdescent.methods.intercept import GivenIntercept, Intercept
+from jaxdescent.methods.protocol import Estimate, LookingAhead, Params, State, StepReport
 from jaxdescent.numerics import precision
 from jaxdescent.numerics.linear_systems import add_scaled
 from jaxdescent.numerics.ritz import SmallestRitz, caution
 from jaxdescent.objectives import Objective
+from jaxdescent.objectives.elimination import eliminated, weights_alone
 from jaxdescent.preconditioners import Factor, shifted_hessian
 from jaxdescent.preconditioners.protocol import check_preconditioner
 from jaxdescent.status import RUNNING, Evidence, Status
@@ -26,13 +26,8 @@ REPLACE_EVERY = 50
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class ConjugateGradient(KeepingProgress):
-    """Minimise along directions that are conjugate: ``d_i . H d_j = 0``.
-
-    For an objective that is not quadratic the directions are those of
-    :class:`jaxdescent.methods.nonlinear_conjugate_gradient.NonlinearConjugateGradient`: an
-    iteration takes one to two values and gradients, and two vectors are kept. The rest of this text
-    is about quadratics.
+class ConjugateGradient(LookingAhead):
+    """Minimise a quadratic along directions that are conjugate: ``d_i . H d_j = 0``.
 
     With ``z = N N' g`` (``z = g`` without a preconditioner)::
 
@@ -62,8 +57,8 @@ class ConjugateGradient(KeepingProgress):
       preconditioner: None, or for example ``jd.Jacobi()``, ``jd.Nystrom(rank)``, ``jd.Sketch()``.
 
     Raises:
-      TypeError: if the preconditioner is not one, needs more than the objective can provide, or is
-        given for an objective that is not quadratic.
+      TypeError: if the objective is not quadratic, or the preconditioner is not one or needs more
+        than the objective can provide.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> bowl = jd.Quadratic(jnp.array([[4.0, 1.0], [1.0, 3.0]]), linear=jnp.array([1.0, 2.0]))
@@ -77,31 +72,25 @@ class ConjugateGradient(KeepingProgress):
 
     preconditioner: Any = None
 
-    def steps(self, objective: Objective) -> KeepingProgress:
-        if objective.is_quadratic:
-            return self
-        if self.preconditioner is not None:
-            raise TypeError(
-                "ConjugateGradient takes a preconditioner for quadratic objectives alone "
-                "(jd.Quadratic, jd.LinearRegression, jd.SumOfSquares), got "
-                f"{type(objective).__name__}: leave it out, or take jd.LBFGS()."
-            )
-        return NonlinearConjugateGradient()
-
     def init(self, objective: Objective, params: Params) -> State:
-        state = super().init(objective, params)
-        if self.preconditioner is None:
-            return state
-        hessian = shifted_hessian(objective, params, state.means)
-        factor = self.preconditioner.factorise(hessian)
-        return state._replace(own=state.own._replace(factor=factor))
-
-    def begun(self, objective: Objective, params: Params) -> _State:
-        dtype = jnp.result_type(*jax.tree.leaves(params))
-        at = _at(objective, params, objective.image_of_start(params))
+        if not objective.is_quadratic:
+            raise TypeError(
+                "ConjugateGradient needs a quadratic objective (jd.Quadratic, jd.LinearRegression, "
+                f"jd.SumOfSquares), got {type(objective).__name__}: take jd.LBFGS(), or "
+                "jd.LBFGS(memory=1) where memory is short."
+            )
+        inner, weights, means = eliminated(objective, params)
+        at = _at(inner, weights, inner.image_of_start(weights))
+        intercept = factor = None
+        if means is not None:
+            given = GivenIntercept.at(params, means, at["value"], at["gradient"])
+            intercept = Intercept(means, given)
+        if self.preconditioner is not None:
+            factor = self.preconditioner.factorise(shifted_hessian(objective, params, means))
+        dtype = jnp.result_type(*jax.tree.leaves(weights))
         return _State(
             **at,
-            direction=jax.tree.map(jnp.zeros_like, params),
+            direction=jax.tree.map(jnp.zeros_like, weights),
             slope=jnp.ones((), dtype),
             first_norm=at["norm"].astype(dtype),
             unit=_power_of_two(at["norm"].astype(dtype)),
@@ -110,13 +99,17 @@ class ConjugateGradient(KeepingProgress):
             ritz=SmallestRitz.start((), dtype),
             height=jnp.full((), jnp.inf, dtype),
             iteration=jnp.zeros((), jnp.int32),
-            factor=None,
+            verdict=jnp.full((), RUNNING, jnp.int32),
+            factor=factor,
+            intercept=intercept,
         )
 
-    def moved(
-        self, objective: Objective, params: Params, own: _State, is_start: Any = False
-    ) -> tuple[Params, _State, int, jax.Array]:
-        assert is_start is False  # begun() evaluates
+    def blind_step(
+        self, objective: Objective, params: Params, state: State
+    ) -> tuple[Params, State]:
+        own, whole = state, objective
+        means = None if own.intercept is None else own.intercept.means
+        objective, params = weights_alone(objective, params, means)
         gradient = own.gradient
         preconditioned, unit = gradient, own.unit
         if own.factor is not None:
@@ -182,6 +175,9 @@ class ConjugateGradient(KeepingProgress):
         # the last one.
         share = slope / jnp.where(own.norm > 0, own.norm, 1)
         share = norm * (share * (unit / jnp.where(own.norm > 0, own.norm, 1)))
+        verdict = jnp.where(is_unbounded, lost, RUNNING).astype(jnp.int32)
+        if (curves_down := whole.curves_down()) is not None:
+            verdict = jnp.where(curves_down, Status.DIVERGED.value, verdict)
         own = own._replace(
             **at,
             direction=direction,
@@ -192,20 +188,30 @@ class ConjugateGradient(KeepingProgress):
             ritz=ritz,
             height=ritz.height(norm, norm if own.factor is None else share),
             iteration=iteration,
+            verdict=verdict,
         )
-        return params, own, 2, jnp.where(is_unbounded, lost, RUNNING)
+        if own.intercept is None:
+            return params, own
+        params, intercept = own.intercept.after_step(params)
+        return params, own._replace(intercept=intercept)
 
-    def evaluated(self, objective: Objective, params: Params, own: _State) -> _State:
-        return own._replace(**_at(objective, params, objective.image(params)))
+    def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
+        means = None if state.intercept is None else state.intercept.means
+        objective, params = weights_alone(objective, params, means)
+        return state._replace(**_at(objective, params, objective.image(params)))
 
     def estimates(self, objective: Objective) -> bool:
-        return objective.is_quadratic
+        return True
 
-    def report(self, own: _State) -> StepReport:
-        height = own.height.astype(own.value.dtype)
-        code = Evidence.RITZ_VALUES.value
-        estimate = Estimate(height, own.largest, code, caution(height.dtype), rounding=own.largest)
-        return StepReport(own.value, own.norm, estimate=estimate)
+    def progress(self, objective: Objective, params: Params, state: State) -> StepReport:
+        height, curvature = state.height.astype(state.value.dtype), state.largest
+        how = Evidence.RITZ_VALUES.value, caution(height.dtype)
+        estimate = Estimate(height, curvature, *how, rounding=curvature)
+        evaluations = jnp.where(state.iteration > 0, 2, 1)
+        progress = StepReport(state.value, state.norm, evaluations, state.verdict, estimate)
+        if state.intercept is None:
+            return progress
+        return state.intercept.progress(progress, objective, params)
 
     def check(self) -> None:
         check_preconditioner(self.preconditioner)
@@ -225,7 +231,9 @@ class _State(NamedTuple):
     ritz: SmallestRitz
     height: jax.Array  # the value minus the minimum, by the smallest Ritz value
     iteration: jax.Array
+    verdict: jax.Array  # on the last step
     factor: Factor | None
+    intercept: Intercept | None
 
 
 def _power_of_two(norm: jax.Array) -> jax.Array:

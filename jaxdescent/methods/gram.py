@@ -11,7 +11,7 @@ import optax
 
 from jaxdescent.designs import Center, as_design, shares
 from jaxdescent.methods.conjugate_gradient import ConjugateGradient
-from jaxdescent.methods.keeping_progress import GivenIntercept
+from jaxdescent.methods.intercept import GivenIntercept
 from jaxdescent.methods.optax_method import as_method
 from jaxdescent.methods.protocol import (
     Method,

@@ -21,7 +21,7 @@ from jaxdescent.methods.golub_kahan import (
     rounding_of_means,
     start_norms,
 )
-from jaxdescent.methods.keeping_progress import GivenIntercept
+from jaxdescent.methods.intercept import GivenIntercept
 from jaxdescent.methods.protocol import (
     Estimate,
     LookingAhead,

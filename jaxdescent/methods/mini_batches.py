@@ -24,7 +24,7 @@ from jaxdescent.methods.batch_steps import (
     scaling_of,
     steps_of,
 )
-from jaxdescent.methods.keeping_progress import GivenIntercept
+from jaxdescent.methods.intercept import GivenIntercept
 from jaxdescent.methods.optax_method import as_method
 from jaxdescent.methods.protocol import LookingAhead, Params, State, StepReport, progress_at
 from jaxdescent.numerics import randomness

@@ -52,7 +52,7 @@ CONTENDERS: dict[str, dict[str, Factory]] = {
     "function": {
         "default": _function(lambda jd: None),
         "default, in a jit of the caller's": _function(lambda jd: None, is_jitted=True),
-        "ConjugateGradient()": _function(lambda jd: jd.ConjugateGradient()),
+        "LBFGS(memory=1)": _function(lambda jd: jd.LBFGS(memory=1)),
         "BarzilaiBorwein()": _function(lambda jd: jd.GradientDescent(jd.BarzilaiBorwein())),
     },
     "classification": {
@@ -62,7 +62,6 @@ CONTENDERS: dict[str, dict[str, Factory]] = {
         "Backtracking(), Nesterov()": _function(
             lambda jd: jd.GradientDescent(jd.Backtracking(), momentum=jd.Nesterov())
         ),
-        "AdaptiveStep()": _function(lambda jd: jd.GradientDescent(jd.AdaptiveStep())),
     },
 }
 CONTENDERS["classification"] |= CONTENDERS["function"]

@@ -115,8 +115,7 @@ CONTENDERS: dict[str, dict[str, Factory]] = {
         "GradientDescent(number)": _growth(lambda jd: jd.GradientDescent(1e-4)),
         "Backtracking()": _growth(lambda jd: jd.GradientDescent(jd.Backtracking())),
         "BarzilaiBorwein()": _growth(lambda jd: jd.GradientDescent(jd.BarzilaiBorwein())),
-        "AdaptiveStep()": _growth(lambda jd: jd.GradientDescent(jd.AdaptiveStep())),
-        "ConjugateGradient()": _growth(lambda jd: jd.ConjugateGradient()),
+        "LBFGS(memory=1)": _growth(lambda jd: jd.LBFGS(memory=1)),
         "LBFGS()": _growth(lambda jd: jd.LBFGS(), long=LONG // 4),
     },
     "growth of regressions": {

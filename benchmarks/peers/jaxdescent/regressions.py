@@ -103,7 +103,6 @@ CONTENDERS: dict[str, dict[str, Factory]] = {
     "descents": {
         "Backtracking()": _regression(lambda jd, _: jd.GradientDescent(jd.Backtracking())),
         "BarzilaiBorwein()": _regression(lambda jd, _: jd.GradientDescent(jd.BarzilaiBorwein())),
-        "AdaptiveStep()": _regression(lambda jd, _: jd.GradientDescent(jd.AdaptiveStep())),
         "ExactLineSearch()": _regression(lambda jd, _: jd.GradientDescent(jd.ExactLineSearch())),
         "InverseLipschitz(), Nesterov()": _regression(
             lambda jd, _: jd.GradientDescent(jd.InverseLipschitz(), momentum=jd.Nesterov())
@@ -112,9 +111,6 @@ CONTENDERS: dict[str, dict[str, Factory]] = {
             lambda jd, _: jd.GradientDescent(jd.Backtracking(), momentum=jd.Nesterov())
         ),
         "InverseLipschitz()": _regression(lambda jd, _: jd.GradientDescent(jd.InverseLipschitz())),
-        "InverseLipschitz(), HeavyBall(0.9)": _regression(
-            lambda jd, _: jd.GradientDescent(jd.InverseLipschitz(), momentum=jd.HeavyBall(0.9))
-        ),
         "LBFGS()": _regression(lambda jd, _: jd.LBFGS()),
         "LevenbergMarquardt()": _regression(lambda jd, _: jd.LevenbergMarquardt()),
         "LSMR(Jacobi())": _regression(lambda jd, t: jd.LSMR(jd.Jacobi(), atol=t, btol=t)),
@@ -132,7 +128,6 @@ CONTENDERS["step rules"] = {
         for rule in (
             "Backtracking()",
             "BarzilaiBorwein()",
-            "AdaptiveStep()",
             "InverseLipschitz(), Nesterov()",
             "Backtracking(), Nesterov()",
         )

@@ -85,9 +85,7 @@ def solvers() -> dict[str, Any]:
         "ExactLineSearch": descent(jd.ExactLineSearch()),
         "InverseLipschitz": descent(jd.InverseLipschitz()),
         "BarzilaiBorwein": descent(jd.BarzilaiBorwein()),
-        "AdaptiveStep": descent(jd.AdaptiveStep()),
         "Nesterov": descent(jd.InverseLipschitz(), momentum=jd.Nesterov()),
-        "HeavyBall": descent(jd.Backtracking(), momentum=jd.HeavyBall(0.9)),
         "adam": optax.adam(0.1),
         "MiniBatches": jd.MiniBatches(),
     }

@@ -154,9 +154,7 @@ METHODS = {
     "GradientDescent": jd.GradientDescent(),
     "Gram": jd.Gram(),
 }
-DESCENTS = {
-    name: METHODS[name] for name in ("default", "ConjugateGradient", "LBFGS", "GradientDescent")
-}
+DESCENTS = {name: METHODS[name] for name in ("default", "LBFGS", "GradientDescent")}
 """For functions, whose stationary points are all that the derivative method looks for."""
 
 

@@ -36,7 +36,7 @@ def methods() -> dict[str, Any]:
     return {
         "default": None,
         "LBFGS": jd.LBFGS(),
-        "ConjugateGradient": jd.ConjugateGradient(),
+        "LBFGS(1)": jd.LBFGS(memory=1),
         "GradientDescent": jd.GradientDescent(),
         "BarzilaiBorwein": jd.GradientDescent(jd.BarzilaiBorwein()),
         "adam": optax.adam(1e-2),

@@ -27,9 +27,7 @@ from jax import lax
 
 from jaxdescent.kernels import dtypes, loops
 from jaxdescent.kernels.platform import kept_apart
-from jaxdescent.methods.lbfgs.inverse_by_entries import length_of
 from jaxdescent.methods.line_search import FoundStep
-from jaxdescent.methods.line_searching import Line
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Params
 
@@ -38,7 +36,7 @@ FEW_SUMMED, FEW_COMBINED = 16, 128
 the rows, take a CPU less time written out than as matrix products."""
 
 
-class InverseByPairs(NamedTuple):
+class InverseHessian(NamedTuple):
     """A ring of ``memory`` pairs, and the coefficients of ``H g`` for the last gradient."""
 
     pairs: Params  # (2 memory, *shape) for each leaf: the moves, then the gradient's changes
@@ -52,10 +50,8 @@ class InverseByPairs(NamedTuple):
     decrement: jax.Array  # g.Hg / 2, infinite without any pair
     curvature: jax.Array  # the largest y.y / s.y of the pairs, halved for each step of age
 
-    forgets = True  # older moves are lost: there are more unknowns than the pairs span
-
     @classmethod
-    def start(cls, gradient: Params, length: jax.Array, memory: int) -> InverseByPairs:
+    def start(cls, gradient: Params, length: jax.Array, memory: int) -> InverseHessian:
         """The state without a pair; ``length`` is that of the first move."""
         zeros = jnp.zeros((memory, memory), length.dtype)
         return cls(
@@ -71,10 +67,9 @@ class InverseByPairs(NamedTuple):
             zeros[0, 0],
         )
 
-    def line(self, gradient: Params, norm: jax.Array) -> Line:
-        """The search along ``-H g``.
-
-        Without pairs it is ``-g``, scaled to the length of the last move.
+    def direction(self, gradient: Params, norm: jax.Array) -> tuple[Params, jax.Array, jax.Array]:
+        """``-H g``, the slope along it, and whether there are no pairs: then it is ``-g``, with the
+        length of the last move.
         """
         has_pairs = self.scale > 0
         scale = jnp.where(has_pairs, self.scale, self.length / jnp.where(norm > 0, norm, 1))
@@ -85,16 +80,16 @@ class InverseByPairs(NamedTuple):
             gradient,
             self.pairs,
         )
-        return Line(direction, precision.inner(gradient, direction), 1.0, ~has_pairs)
+        return direction, precision.inner(gradient, direction), ~has_pairs
 
     def after(
-        self, line: Line, found: FoundStep, gradient: Params, norms: tuple[jax.Array, jax.Array]
-    ) -> InverseByPairs:
+        self, direction: Params, found: FoundStep, gradient: Params, new_norm: jax.Array
+    ) -> InverseHessian:
         """The state with the pair of the move that was found; all pairs are dropped if none was."""
         step, new_gradient, has_moved = found.step, found.point.gradient, found.is_accepted
         memory, dtype = self.products.shape[0], self.inverse.dtype
         newest = (self.newest + 1) % memory
-        move = jax.tree.map(lambda d: step.astype(d.dtype) * d, line.direction)
+        move = jax.tree.map(lambda d: step.astype(d.dtype) * d, direction)
         change = jax.tree.map(jnp.subtract, new_gradient, gradient)
 
         def products(vector: Params) -> jax.Array:
@@ -120,7 +115,7 @@ class InverseByPairs(NamedTuple):
             return jnp.where(index == newest + memory, change[None], rows)
 
         stored = self._replace(
-            pairs=jax.tree.map(store, self.pairs, line.direction, change),
+            pairs=jax.tree.map(store, self.pairs, direction, change),
             inverse=jnp.where(has_moved, self.inverse, 0),
             products=jnp.where(has_moved, self.products, 0),
             scale=jnp.where(has_moved, self.scale, 0),
@@ -128,11 +123,11 @@ class InverseByPairs(NamedTuple):
         )
         small = stored._replace(pairs=())
         small = loops.one_turn(
-            lambda: small._with_products(with_gradient, with_change, squared, norms[1])
+            lambda: small._with_products(with_gradient, with_change, squared, new_norm)
         )
         return small._replace(pairs=stored.pairs)
 
-    def at(self, gradient: Params, norm: jax.Array) -> InverseByPairs:
+    def at(self, gradient: Params, norm: jax.Array) -> InverseHessian:
         """These pairs, with the coefficients of ``H g`` for another gradient."""
         memory, dtype = self.products.shape[0], self.inverse.dtype
         squared = precision.squared_norm(jax.tree.map(lambda rows: rows[self.newest], self.pairs))
@@ -143,7 +138,7 @@ class InverseByPairs(NamedTuple):
 
     def _with_products(
         self, with_gradient: jax.Array, with_change: jax.Array, move: jax.Array, norm: jax.Array
-    ) -> InverseByPairs:
+    ) -> InverseHessian:
         """The state with the newest pair in the small matrices, and the coefficients of ``H g``.
 
         ``with_gradient`` and ``with_change`` are the inner products of all rows with the gradient
@@ -157,7 +152,7 @@ class InverseByPairs(NamedTuple):
         inverse_curvature = jnp.where(is_kept, 1 / jnp.where(is_kept, curvature, 1), 0)
 
         scale = jnp.where(is_kept, curvature / jnp.where(is_kept, change, 1), self.scale)
-        length = length_of(move, self.length)
+        length = _length_of(move, self.length)
         # XLA for CPUs would compute an operand anew for each entry that uses it; behind a barrier
         # it is computed once.
         inverse_curvature, scale, with_gradient, with_change = kept_apart(
@@ -198,6 +193,16 @@ class InverseByPairs(NamedTuple):
             decrement=jnp.where(has_pairs, 0.5 * decrement, jnp.inf),
             curvature=jnp.max(curvatures),
         )
+
+
+def _length_of(squared_move: jax.Array, last: jax.Array) -> jax.Array:
+    """The length of a move from its square, or the last length if nothing moved.
+
+    If the square overflows it is a large number within the dtype, for a line search to try first.
+    """
+    limits = jnp.finfo(squared_move.dtype)
+    length = jnp.where(squared_move < jnp.inf, jnp.sqrt(squared_move), limits.max * limits.eps)
+    return jnp.where(squared_move > 0, length, last)
 
 
 def _transposed_product(matrix: jax.Array, vector: jax.Array) -> jax.Array:
