@@ -325,7 +325,8 @@ def test_processes_notice_within_45_seconds_that_one_gives_no_sign(monkeypatch):
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
     with pytest.raises(joining.NoCluster, match=r"not found \(nobody answers\): start this under"):
         joining.join("localhost:1", 2, 1)
-    assert given == {"processes": ("localhost:1", 2, 1), "heartbeat_timeout_seconds": 45}
+    # Outside of clusters a process uses all devices of its host.
+    assert given == {"processes": ("localhost:1", 2, 1, []), "heartbeat_timeout_seconds": 45}
 
 
 def test_who_is_interrupted_while_it_joins_others_does_not_wait_for_them(service, monkeypatch):

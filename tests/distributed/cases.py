@@ -100,7 +100,7 @@ CASES |= {
     "squares": (squares, {}),
     "least-squares": (least_squares, {}),
     "function": (function, {}),
-    "function-cg": (function, {"method": "cg"}),
+    "function-lbfgs": (function, {"method": "lbfgs"}),
 }
 
 
