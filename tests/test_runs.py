@@ -398,18 +398,14 @@ def test_progress_as_a_bar():
     assert "bar: MAX_ITERATIONS after 20 iterations" in shown
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
-def test_the_history_has_every_chunk(suffix, tmp_path):
-    path = tmp_path / "new" / f"run.{suffix}"
+def test_the_history_has_every_chunk(tmp_path):
+    path = tmp_path / "new" / "run.jsonl"
     seen = Recorder()
     hooks = [seen, jd.hooks.History(path)]
     for _ in range(2):  # a run that begins anew replaces the file
         seen.records = []
         run(max_iterations=25, chunk=10, hooks=hooks)
-    if suffix == "jsonl":
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-    else:
-        rows = pytest.importorskip("pyarrow.parquet").read_table(path).to_pylist()
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [row["iteration"] for row in rows] == [10, 20, 25]
     for row, record in zip(rows, seen.records, strict=True):
         assert row["value"] == record.value
@@ -443,21 +439,11 @@ class FillsTheDisk(jd.hooks.Hook):
         self.history._file = os.fdopen(os.open("/dev/full", os.O_WRONLY), "w")
 
 
-class RemovesFolder(jd.hooks.Hook):
-    def __init__(self, folder):
-        self.folder = folder
-
-    def begin(self, facts):
-        self.folder.rmdir()
-
-
 def hooks_that_cannot_write(kind, folder):
     place = folder / "place"
     if kind == "lines":
         history = jd.hooks.History(place / "run.jsonl")
         return [history, FillsTheDisk(history)]
-    if kind == "table":
-        return [jd.hooks.History(place / "run.parquet"), RemovesFolder(place)]
     if kind == "trace":
         place.write_text("no folder")
         return [jd.hooks.Profile(place / "trace", chunk=1)]
@@ -467,7 +453,7 @@ def hooks_that_cannot_write(kind, folder):
     return [jd.hooks.Progress(every=0, console=console)]
 
 
-@pytest.mark.parametrize("kind", ["lines", "table", "trace", "console", "bar"])
+@pytest.mark.parametrize("kind", ["lines", "trace", "console", "bar"])
 def test_a_hook_that_cannot_write_does_not_cost_the_result(kind, tmp_path):
     hooks = hooks_that_cannot_write(kind, tmp_path)
     told = f"{hooks[0]!r} could not write; the run goes on without it ("
@@ -587,9 +573,9 @@ REFUSED = [
         r"checkpoint must be a folder or jd.hooks.Checkpoint\(folder\), got 3",
     ),
     (
-        lambda: jd.hooks.History("run.csv"),
+        lambda: jd.hooks.History("run.parquet"),
         ValueError,
-        r"History writes .jsonl or .parquet, got 'run.csv'",
+        r"History writes lines of JSON, got 'run.parquet': name a file that ends in .jsonl",
     ),
     (lambda: jd.hooks.StopWhen(0.5), TypeError, r"StopWhen needs a function of a record, got 0.5"),
     (lambda: jd.hooks.Profile(3), TypeError, r"Profile needs the path of a folder, got 3"),

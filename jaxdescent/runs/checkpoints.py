@@ -16,7 +16,6 @@ import pathlib
 import re
 import shutil
 import threading
-import warnings
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -39,44 +38,43 @@ PART_BYTES = 1 << 26
 """Bytes that are written at a time, between two looks at whether the run has ended."""
 
 NAME = re.compile(r"^iteration-(\d{10})$")
-UNFINISHED = re.compile(r"^iteration-\d{10}\.(unfinished-\d+|removed|orbax-checkpoint-tmp.*)$")
+UNFINISHED = re.compile(r"^iteration-\d{10}\.(unfinished|removed)$")
 
-NO_ROOM = errno.ENOSPC, errno.EDQUOT
-"""The errors of a disk that is full."""
+NO_LOCKS = errno.ENOLCK, errno.ENOTSUP, errno.EINVAL
+"""The errors of file systems without locks."""
 
 
 class Folder:
     """The checkpoints in a folder, of which the newest ``keep`` are kept.
 
-    No other files are ever removed: neither those that other runs write there after the folder was
-    replaced, nor copies that someone makes.
+    The folder is locked until :meth:`close`, or until the process ends, in whatever way:
+    ``is_ours`` is false where another run has locked it.
     """
 
     def __init__(self, path: pathlib.Path, keep: int) -> None:
         self.path = path.resolve()
         self.keep = keep
-        self.is_ours = True  # and no other run's
+        self.is_ours = True
         self.newest = 0  # the iteration of the newest checkpoint; the start is none
         self._writer: threading.Thread | None = None
-        self._attempt = 0
         self._is_written = self._is_over = False
         self._error: Exception | None = None
         self._descriptor: int | None = None
         self._process = jax.process_index()
         if self._process == 0:
-            self._take()
-        if self._process == 0 and self.is_ours:
-            for name in filter(UNFINISHED.match, os.listdir(self.path)):
-                # Left by a process that was killed while it wrote.
-                shutil.rmtree(self.path / name, ignore_errors=True)
+            self._open()
         self._kept = self.iterations()[::-1]
 
     def close(self) -> None:
         """Give up an unfinished checkpoint, and unlock the folder for other runs."""
         self._is_over = True
         self.wait()
-        self._remove_unfinished()
-        self._leave()
+        self._error = None  # whose traceback holds the arrays
+        if self._process == 0 and self.is_ours:
+            shutil.rmtree(self._unfinished, ignore_errors=True)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
     def iterations(self) -> list[int]:
         """The iterations of all checkpoints with a final name, the newest first; none of a folder
@@ -99,37 +97,36 @@ class Folder:
 
     def write(self, iteration: int, tree: Any, facts: dict[str, Any]) -> None:
         """Begin to write a checkpoint, unless it is the newest one; the arrays must stay as they
-        are until :meth:`is_free`, which tells of an error, of the disk for example.
+        are until :meth:`is_free`, which raises if it could not be written.
         """
         self.wait()
         if iteration == self.newest:
             return
         self.newest = iteration
-        self._attempt += 1  # a process may still remove its last attempt
         content = {"format": FORMAT, "iteration": iteration, **facts}
         content["checksum"] = checksum(content)
         leaves = [without_keys(leaf) for leaf in jax.tree.leaves(tree)]
         self._begin(self._write, leaves, content, processes.is_alone())
 
     def is_free(self) -> bool:
-        """Whether no process writes any more, which the processes tell each other.
+        """Whether no process writes any more; a checkpoint that all have written is finished.
 
-        A checkpoint that all have written is finished. One that a process could not write is given
-        up, with a warning in each.
+        Raises:
+          OSError: in all processes, if one of them could not write its part.
         """
         is_writing, failed = self.is_writing, None
         if not is_writing and self._error is not None:
             failed = f"process {self._process} failed with {_in_words(self._error)}"
-        told = processes.told_by_all([is_writing, failed])
-        if any(each for each, _ in told):
+        gathered = processes.told_by_all([is_writing, failed])
+        if any(each for each, _ in gathered):
             return False
-        failures = [said for _, said in told if said is not None]
+        for _, failure in gathered:
+            if failure is not None:
+                raise self._not_written(failure) from self._error
         is_written, self._is_written = self._is_written, False
-        if failures:
-            self._give_up(self._error or processes.OtherProcessFailed(failures[0]))
-        elif is_written:
+        if is_written:
             self._begin(self._finish)
-        return bool(failures) or not is_written
+        return not is_written
 
     def wait(self, seconds: float | None = None) -> None:
         """Return when this process writes no checkpoint, or after ``seconds``."""
@@ -197,23 +194,14 @@ class Folder:
 
     @property
     def _unfinished(self) -> pathlib.Path:
-        return self.path / f"{self.at(self.newest).name}.unfinished-{self._attempt}"
+        return self.path / f"{self.at(self.newest).name}.unfinished"
 
-    def _remove_unfinished(self) -> None:
-        if self._process == 0 and self.is_ours:
-            shutil.rmtree(self._unfinished, ignore_errors=True)
-
-    def _give_up(self, error: Exception) -> None:
-        """Remove what was written of the newest checkpoint, and warn."""
-        self._remove_unfinished()
-        iteration, self.newest, self._error = self.newest, 0, None
-        good = self.iterations()
-        kept = f"the last good one is of iteration {good[0]:,}" if good else "there is none yet"
-        warnings.warn(
-            f"the checkpoint of iteration {iteration:,} could not be written; the run goes on, and "
-            f"{kept} ({_in_words(error)})",
-            RuntimeWarning,
-            stacklevel=2,
+    def _not_written(self, failure: str) -> OSError:
+        complete = [iteration for iteration in self.iterations() if iteration != self.newest]
+        last = f"the last one is of iteration {complete[0]:,}" if complete else "there is none yet"
+        return OSError(
+            f"the checkpoint of iteration {self.newest:,} could not be written to {self.path} "
+            f"({failure}); {last}: make room for it, and call run again with resume=True."
         )
 
     def _begin(self, work: Callable[..., None], *arguments: Any) -> None:
@@ -222,26 +210,16 @@ class Folder:
         def target() -> None:
             try:
                 work(*arguments)
-            except Exception as error:  # whatever the file system raises; the run goes on
+            except Exception as error:  # whatever the file system raises
                 self._error = error
 
         self._writer = threading.Thread(target=target, name="checkpoint", daemon=True)
         self._writer.start()
 
     def _write(self, leaves: list[jax.Array], content: dict[str, Any], is_alone: bool) -> None:
-        while True:
-            try:
-                self._take()
-                if not self.is_ours:
-                    raise BlockingIOError(f"another run has begun to write to {self.path}")
-                self._write_part(leaves)
-                if self._process == 0:
-                    _write_json(self._unfinished / "facts" / "metadata", content)
-                break
-            except OSError as error:
-                if error.errno not in NO_ROOM or len(self._kept) < 2:
-                    raise
-                self._remove_oldest()
+        self._write_part(leaves)
+        if self._process == 0:
+            _write_json(self._unfinished / "facts" / "metadata", content)
         self._is_written = not is_alone
         if is_alone:
             self._finish()
@@ -276,54 +254,35 @@ class Folder:
 
     def _finish(self) -> None:
         """Give the checkpoint its name, and remove the oldest ones beyond ``keep``."""
-        if self._process == 0:
-            if self.at(self.newest).exists():
-                self.set_aside(self.newest)  # a copy
-            self._unfinished.rename(self.at(self.newest))
         self._kept.append(self.newest)
-        while len(self._kept) > self.keep:
-            self._remove_oldest()
+        oldest, self._kept = self._kept[: -self.keep], self._kept[-self.keep :]
+        if self._process != 0:
+            return
+        self._unfinished.rename(self.at(self.newest))
+        for iteration in oldest:
+            removed = self.at(iteration).with_suffix(".removed")
+            with contextlib.suppress(FileNotFoundError):  # someone else has removed it
+                self.at(iteration).rename(removed)
+                shutil.rmtree(removed)
 
-    def _remove_oldest(self) -> None:
-        place = self.at(self._kept.pop(0))
-        removed = place.with_name(f"{place.name}.removed")
-        with contextlib.suppress(OSError):  # someone else has removed it
-            place.rename(removed)
-        shutil.rmtree(removed, ignore_errors=True)
-
-    def _take(self) -> None:
-        """Make and lock the folder, since two runs would mix their checkpoints. The system unlocks
-        it when the process ends, in whatever way.
-
-        If the folder has replaced an earlier one, no checkpoint in it is this run's.
-        """
+    def _open(self) -> None:
+        """Make and lock the folder, and remove what killed processes left unfinished."""
         self.path.mkdir(parents=True, exist_ok=True)
         # A folder that can only be read may have checkpoints to go on from.
         if not (os.access(self.path, os.W_OK | os.X_OK) or self.iterations()):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.path))
-        if fcntl is None:
-            return
-        if self._descriptor is not None:
-            is_same = os.path.samestat(os.fstat(self._descriptor), os.stat(self.path))
-            if is_same and self.is_ours:
+        if fcntl is not None:
+            self._descriptor = os.open(self.path, os.O_RDONLY)
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.is_ours = False
                 return
-            self._leave()
-            self._kept = []
-        self._descriptor = os.open(self.path, os.O_RDONLY)
-        self.is_ours = True
-        if self._process != 0:
-            return
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.is_ours = False
-        except OSError:
-            return  # some file systems of clusters have no locks
-
-    def _leave(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+        for name in filter(UNFINISHED.match, os.listdir(self.path)):
+            shutil.rmtree(self.path / name, ignore_errors=True)
 
 
 def _in_words(error: Exception) -> str:

@@ -195,13 +195,17 @@ def test_what_a_process_does_with_its_own_arrays_concerns_no_other(of_two):
 
 
 @pytest.mark.parametrize("of", ["first", "second"])
-def test_when_the_disk_of_one_process_is_full_the_run_of_all_goes_on(of, of_two):
-    for number, each in enumerate(of_two):
-        has_failed = number == ("first", "second").index(of)
-        assert each[f"full_disk_of_{of}"] == [
-            "True True",
-            f"{not has_failed} 300 ['iteration-0000000288']",  # before the check at the limit
-        ]
+def test_a_full_disk_of_one_process_ends_the_run_of_all(of, of_two):
+    number = ("first", "second").index(of)
+    for each in of_two:
+        error, *rest = each[f"full_disk_of_{of}"]
+        assert re.fullmatch(
+            r"the checkpoint of iteration \d+ could not be written to FOLDER \(process "
+            rf"{number} failed with OSError: .*File too large\); the last one is of iteration \d+: "
+            "make room for it, and call run again with resume=True.",
+            error,
+        )
+        assert rest == ["300 ['iteration-0000000288']"]  # before the check at the limit
 
 
 def test_a_run_of_one_of_several_processes_is_not_kept(of_two):

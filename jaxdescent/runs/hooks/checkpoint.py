@@ -32,15 +32,14 @@ class Checkpoint(Hook):
     Params, method state, the state of stopping rules, counts, and a fingerprint of the problem
     are written from a copy while the device goes on: the run waits for the copy alone, whose memory
     is kept for the next one. Where memory has no room for a copy the run waits until the checkpoint
-    is written. One that cannot be written (the disk is full, the folder has become read-only) is
-    warned about; the run goes on, and the last good one is kept.
+    is written. One that cannot be written (the disk is full, the folder has become read-only) ends
+    the run with an ``OSError``, and the checkpoints before it stand.
 
     Args:
       folder: where checkpoints are kept, each in a folder ``iteration-...`` of its own.
       every: the seconds between two checkpoints, at least 0. One that is due while another is being
         written waits for it.
-      keep: how many checkpoints are kept, at least 1; where the disk has no room for so many, the
-        oldest are removed first, all but the newest.
+      keep: how many checkpoints are kept, at least 1.
       filled: for rows that are cut over processes, how many there are, and how many with those of
         weight zero that fill the last share. Another number of processes, whose arrays are of
         another length, can then go on.
