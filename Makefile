@@ -19,8 +19,8 @@ export JAXDESCENT_TEST_PROGRAMS = $(PROGRAMS)
 BYTECODE = $(@D)/bin/python -m compileall -q jaxdescent tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help install environments demo test test-all test-slow test-as-users test-lowest test-lowest-core \
-	test-accelerators lowest check format bench bench-full bench-check clean
+.PHONY: help install demo test test-all test-as-users test-lowest-core test-accelerators check \
+	format bench clean
 
 # What users run most: the methods, the forms of a regression, its solve, and the fit.
 LEAST := $(addprefix tests/test_,$(addsuffix .py,conjugate_gradient fit forms lbfgs lsmr nist \
@@ -32,8 +32,6 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 14
 
 install: $(INSTALLED) ## make .venv and install the project with everything
-
-environments: $(INSTALLED) $(LOWEST)/.installed $(ACCELERATORS)/.installed ## make all that tests run in
 
 demo: $(INSTALLED) ## a fit of a table, then the whole story: 3 to 5 minutes, ARGS=--quick 40 to 90 s
 	$(BIN)/python examples/fit_files.py
@@ -47,19 +45,11 @@ test: $(INSTALLED) ## the tests of every day, and doctests, in five minutes on t
 test-all: $(INSTALLED) ## these and the slow ones, which share their programs
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "" $(ARGS)
 
-test-slow: $(INSTALLED) ## the other tests, some of which need minutes or gigabytes
-	$(BIN)/python -m pytest -q -m "slow and not core" $(ARGS)
-
 test-as-users: $(INSTALLED) ## the core on one device, without flags, as users run it
 	JAXDESCENT_TEST_AS_USERS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(CORE) $(ARGS)
 
-test-lowest: $(LOWEST)/.installed ## the tests with the lowest versions that are promised
-	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(LOWEST)/bin/python -m pytest -q $(ARGS)
-
 test-lowest-core: $(LOWEST)/.installed ## a part of the core with the lowest versions
 	$(LOWEST)/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(LEAST) $(ARGS)
-
-lowest: test-lowest
 
 # Without a GPU none of XLA's variants of a product can be measured: to compile them doubles the time.
 test-accelerators: $(ACCELERATORS)/.installed ## what is compiled for GPUs and TPUs that are not here
@@ -77,13 +67,6 @@ format: $(INSTALLED) ## apply what can be applied automatically
 
 bench: $(BENCH)/.installed ## jaxdescent beside its peers, in about 20 minutes
 	$(BENCH)/bin/python -m benchmarks run $(ARGS)
-
-bench-full: $(BENCH)/.installed ## the same at the whole sizes: hours, 24 GB
-	$(BENCH)/bin/python -m benchmarks run --full --json build/benchmarks-full.jsonl $(ARGS)
-
-bench-check: $(BENCH)/.installed ## name the ratios that got worse since the stored run
-	$(BENCH)/bin/python -m benchmarks run $(ARGS)
-	$(BENCH)/bin/python -m benchmarks check
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) $(LOWEST) $(BENCH) $(ACCELERATORS) .pytest_cache .hypothesis .ruff_cache .import_linter_cache build dist

@@ -10,11 +10,11 @@ import scipy.linalg
 
 import jaxdescent as jd
 from benchmarks.problems.classical import rosenbrock
-from benchmarks.studies.passes import Counted, passes
 from jaxdescent.calls import programs
 from jaxdescent.descent.looks import singular_values
 from tests.compilations import compiled_by
 from tests.meshes import rows_over
+from tests.passes import Counted, passes
 from tests.references import closed_form
 
 ROWS, FEATURES = 400, 20

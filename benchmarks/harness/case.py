@@ -79,7 +79,7 @@ class Case:
       problem: the data and its referee.
       bar: the worst verdict that passes.
       ladder: tolerances, loosest first; a contender is timed with the first whose answer passes.
-      x: the size, where the suite is about growth.
+      x: the number of unknowns, where a figure is of small problems alone.
       only: a contender takes part if one of these words is in its label; empty: all.
       leave_out: labels that cannot do this case at this size, with the reason.
       one_at_a_time: whether a second contender's process would not fit beside the first: then each
@@ -120,8 +120,6 @@ class Suite:
       limit: seconds that one run may take in ``make bench``.
       whole_limit: the same for the whole size.
       fresh: whether a contender's process lives for one case alone. Many small cases share one.
-      is_side_by_side: whether each contender does all cases by turns, in one process, so that
-        they compare with each other, and not all contenders each case.
       dtype: that the contenders compute in and store.
       is_everyday: whether ``make bench`` runs it.
       remark: what a reader of the table must know.
@@ -135,7 +133,6 @@ class Suite:
     limit: float = 20.0
     whole_limit: float = 200.0
     fresh: bool = True
-    is_side_by_side: bool = False
     dtype: str = "float32"
     is_everyday: bool = True
     remark: str = ""

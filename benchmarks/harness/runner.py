@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import pathlib
 import sys
@@ -38,11 +37,8 @@ def run_suite(suite: Suite, settings: Settings) -> Iterator[Record]:
     cases = [case for case in suite.cases(settings.scale) if settings.only in case.name]
     run = _Run(suite, settings)
     try:
-        if suite.is_side_by_side:
-            yield from run.side_by_side(cases)
-        else:
-            for case in cases:
-                yield from run.one_case(case)
+        for case in cases:
+            yield from run.one_case(case)
     finally:
         run.close()
 
@@ -78,26 +74,6 @@ class _Run:
                 yield self._record(case, contender.record())
                 if self.suite.fresh:
                     contender.seat.close()
-
-    def side_by_side(self, cases: list[Case]) -> Iterator[Record]:
-        """One contender after another, each at all of its cases by turns."""
-        with contextlib.ExitStack() as stack:
-            by_seat: dict[Seat, list[Contender]] = {}
-            for case in cases:
-                folder = tempfile.TemporaryDirectory(prefix="benchmarks-")
-                present, absent = self._contenders(case, pathlib.Path(stack.enter_context(folder)))
-                yield from absent
-                for contender in present:
-                    by_seat.setdefault(contender.seat, []).append(contender)
-            for seat, contenders in by_seat.items():
-                for contender in contenders:
-                    self._climb(contender)
-                for _ in range(self.settings.repeats):
-                    for contender in contenders:
-                        contender.repeat()
-                seat.close()
-                for contender in contenders:
-                    yield self._record(contender.case, contender.record())
 
     def _contenders(self, case: Case, folder: pathlib.Path) -> tuple[list[Contender], list[Record]]:
         """Those who take part, and the records of those who do not."""

@@ -1,4 +1,4 @@
-"""What has no answer to judge, or a tiny one: overheads and growth."""
+"""What has no answer to judge, or a tiny one: overheads."""
 
 from __future__ import annotations
 

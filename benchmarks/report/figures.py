@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -165,48 +164,6 @@ def _solved(measured: list[Record], label: str) -> dict[str, Record]:
     """By case, the records in which a contender passed."""
     rows = [row for case in records.cases(measured, "functions").values() for row in case]
     return {row["case"]: row for row in records.measured(rows) if row["contender"] == label}
-
-
-def exponents(measured: list[Record]) -> dict[str, tuple[float | None, float | None]]:
-    """By contender: the exponents of time and memory in n, for params that outgrow the cache.
-
-    Of time the median over rounds, each a run of each size one after another: the machine's own
-    speed changes from minute to minute. The coupled methods have no such size within reach of the
-    memory: their largest three sizes are taken.
-    """
-    cache = records.of_kind(measured, "provenance", "growth").get("last_level_cache_bytes") or 0
-    points: dict[str, list[Record]] = {}
-    for rows in records.cases(measured, "growth").values():
-        for row in records.measured(rows):
-            kind = " (regression)" if row["case"].startswith("features") else ""
-            points.setdefault(row["contender"] + kind, []).append(row)
-    found = {}
-    for label, rows in points.items():
-        rows.sort(key=lambda row: row["x"])
-        large = (
-            rows[-3:]
-            if "regression" in label
-            else [row for row in rows if 4 * row["x"] >= 2 * cache]
-        )
-        rounds = zip(*(row["times"] for row in large), strict=False)
-        memory = [[row["working_bytes"] for row in large]]
-        found[label] = (_slope(large, rounds), _slope(large, memory))
-    return found
-
-
-def _slope(rows: list[Record], rounds: Iterable[Sequence[float | None]]) -> float | None:
-    """The median over rounds of the slope of an amount's logarithm over that of the size."""
-    x = np.log([row["x"] for row in rows])
-    whole = [amounts for amounts in rounds if all(amounts)]
-    if len(rows) < 2 or not whole:
-        return None
-    return statistics.median(float(np.polyfit(x, np.log(y), 1)[0]) for y in whole)
-
-
-def largest_deviation(measured: list[Record]) -> float | None:
-    linear = [pair for label, pair in exponents(measured).items() if "regression" not in label]
-    present = [abs(e - 1) for pair in linear for e in pair if e is not None]
-    return max(present, default=None)
 
 
 def recorded(suite: str, case: str, figure: str) -> Figure:

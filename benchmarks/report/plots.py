@@ -39,21 +39,6 @@ def regressions(measured: list[Record], file: pathlib.Path) -> None:
     _save(figure, axes, file)
 
 
-def growth(measured: list[Record], file: pathlib.Path) -> None:
-    """Seconds an iteration against n, on two logarithmic axes."""
-    figure, axes = _axes(7, 4.5)
-    lines: dict[str, list[tuple[float, float]]] = {}
-    for case, rows in records.cases(measured, "growth").items():
-        kind = " (regression)" if case.startswith("features") else ""
-        for row in records.measured(rows):
-            lines.setdefault(row["contender"] + kind, []).append((row["x"], row["seconds"]))
-    for label, points in lines.items():
-        axes.loglog(*zip(*sorted(points), strict=True), "o-", markersize=3, label=label)
-    axes.set_xlabel("unknowns")
-    axes.set_ylabel("seconds an iteration")
-    _save(figure, axes, file)
-
-
 def functions(measured: list[Record], file: pathlib.Path) -> None:
     """Performance profiles."""
     figure, axes = _axes(7, 4.5)
@@ -72,7 +57,7 @@ def functions(measured: list[Record], file: pathlib.Path) -> None:
     _save(figure, axes, file)
 
 
-PLOTS: dict[str, Plot] = {"regressions": regressions, "growth": growth, "functions": functions}
+PLOTS: dict[str, Plot] = {"regressions": regressions, "functions": functions}
 
 
 def _axes(width: float, height: float) -> tuple[Any, Any]:

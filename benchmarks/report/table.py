@@ -18,9 +18,9 @@ jaxdescent beside what people would use instead, on the same work in the same ru
 machine's limit. Written by `python -m benchmarks report`; do not \
 edit.
 
-- `make bench`: every suite but growth and methods at a small scale, about 20 minutes on two \
-cores. `make bench-full`: the whole sizes, hours and 24 GB. `make bench-check` names what got \
-worse by more than 15 % in its ratio to a peer.
+- `make bench`: every suite but methods at a small scale, about 20 minutes on two \
+cores. The same with `ARGS=--full`: the whole sizes, hours and 24 GB. `python -m benchmarks check` \
+names what got worse by more than 15 % in its ratio to a peer.
 - `python -m benchmarks run --suite NAME` for one of them, with `--case`, `--contender`, \
 `--full`, `--scale`, `--repeats`; `python -m benchmarks report --store build/benchmarks.jsonl` \
 keeps a run and writes this page.
@@ -32,9 +32,8 @@ referee, in float64, lets its answer pass; the verdict is the referee's number.
 contender's process, a fresh one for each case but in the suites of many small cases; "ratio" is \
 the time over that of jaxdescent's fastest; "passes" are readings of X, counted in a run that \
 nothing times, and left empty where nobody can count them.
-- A contender that is missing, fails, or does not reach the quality stays in the table, and so \
-does a lost comparison.
-- Sparse, hashed and larger-than-memory rows are not here yet: they come with their designs.
+- A contender that is missing, fails, or does not reach the quality is in the closed part under \
+its suite's table. A lost comparison stays in the table.
 """
 
 
@@ -106,7 +105,6 @@ def _section(suite: Suite, measured: list[Record], results: pathlib.Path | None)
     ]
     table = {
         "functions": _functions,
-        "growth": _growth,
         "gradient": _gradient,
     }.get(suite.name, _every_case)
     parts.append(table(suite, measured))
@@ -140,11 +138,19 @@ def _machine(run: Record, limits: Record) -> str:
 
 
 def _every_case(suite: Suite, measured: list[Record]) -> str:
-    parts = []
-    for case, rows in records.cases(measured, suite).items():
-        parts.append(f"**{case}**{_sizes(rows[0])}\n")
-        parts.append(_table(rows))
-    return "\n".join(parts)
+    """One row for each contender that reached the quality, and the others collapsed."""
+    cases = records.cases(measured, suite)
+    rows = [row for of_case in cases.values() for row in of_case]
+    columns = ["case", "contender", "median", "spread", "ratio", "first", "memory", "iterations"]
+    is_counted = any(row.get("passes") is not None for row in rows)
+    columns += ["passes"] * is_counted + ["verdict"]
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    for case, of_case in cases.items():
+        ours = records.fastest(of_case, ours=True)
+        for row in records.measured(of_case):
+            cells = [case + _sizes(row), *_cells(row, ours, is_counted=is_counted)]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n\n" + _left_out(rows)
 
 
 def _sizes(record: Record) -> str:
@@ -154,33 +160,31 @@ def _sizes(record: Record) -> str:
     return f" ({sizes['rows']:,} x {sizes['features']:,})"
 
 
-def _table(rows: list[Record]) -> str:
-    ours = records.fastest(rows, ours=True)
-    columns = ["contender", "median", "spread", "ratio", "first", "memory", "iterations", "verdict"]
-    is_counted = any(row.get("passes") is not None for row in rows)
-    if is_counted:
-        columns.insert(-1, "passes")
-    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-    for row in records.measured(rows):
-        ratio = f"{row['seconds'] / ours['seconds']:.2f}" if ours else ""
-        name = f"**{row['contender']}**" if records.is_ours(row) else row["contender"]
-        cells = [
-            name,
-            seconds(row["seconds"]),
-            f"{seconds(row['fastest'])} to {seconds(row['slowest'])}",
-            ratio,
-            seconds(row["compile_seconds"]),
-            size(row["working_bytes"]),
-            "" if row["iterations"] is None else f"{row['iterations']:,}",
-            *([passes(row)] if is_counted else []),
-            f"{row['verdict']:.1e}",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    for row in rows:
-        if row["seconds"] is None:
-            empty = " |" * (len(columns) - 2)
-            lines.append(f"| {row['contender']} | {_reason(row)} |{empty}")
-    return "\n".join(lines) + "\n"
+def _cells(row: Record, ours: Record | None, *, is_counted: bool) -> list[str]:
+    return [
+        f"**{row['contender']}**" if records.is_ours(row) else row["contender"],
+        seconds(row["seconds"]),
+        f"{seconds(row['fastest'])} to {seconds(row['slowest'])}",
+        f"{row['seconds'] / ours['seconds']:.2f}" if ours else "",
+        seconds(row["compile_seconds"]),
+        size(row["working_bytes"]),
+        "" if row["iterations"] is None else f"{row['iterations']:,}",
+        *([passes(row)] if is_counted else []),
+        f"{row['verdict']:.1e}",
+    ]
+
+
+def _left_out(rows: list[Record]) -> str:
+    """Who is missing, failed or did not reach the quality, in a part of the page that is closed."""
+    lines = [
+        f"- {row['case']}: {row['contender']}: {_reason(row)}"
+        for row in rows
+        if row["seconds"] is None
+    ]
+    if not lines:
+        return ""
+    head = f"<details><summary>{len(lines)} without a time</summary>\n"
+    return "\n".join([head, *lines, "\n</details>\n"])
 
 
 def _reason(row: Record) -> str:
@@ -191,32 +195,16 @@ def _reason(row: Record) -> str:
 def _gradient(suite: Suite, measured: list[Record]) -> str:
     bandwidth = records.of_kind(measured, "limits", suite.name)["read_bytes_per_second"]
     lines = ["| X | contender | median | spread | of the limit |", "|---|---|---|---|---|"]
-    for case, rows in records.cases(measured, suite).items():
+    cases = records.cases(measured, suite)
+    for case, rows in cases.items():
         limit = rows[0]["case_figures"]["bytes"] / bandwidth
-        for row in [*records.measured(rows), *(r for r in rows if r["seconds"] is None)]:
-            if row["seconds"] is None:
-                lines.append(f"| {case} | {row['contender']} | {_reason(row)} | | |")
-                continue
+        for row in records.measured(rows):
             spread = f"{seconds(row['fastest'])} to {seconds(row['slowest'])}"
             lines.append(
                 f"| {case}{_sizes(row)} | {row['contender']} | {seconds(row['seconds'])} | "
                 f"{spread} | {limit / row['seconds']:.0%} |"
             )
-    return "\n".join(lines) + "\n"
-
-
-def _growth(suite: Suite, measured: list[Record]) -> str:
-    lines = ["| method | exponent of time | exponent of memory |", "|---|---|---|"]
-    for label, pair in figures.exponents(measured).items():
-        shown = ["" if exponent is None else f"{exponent:.2f}" for exponent in pair]
-        lines.append(f"| {label} | {shown[0]} | {shown[1]} |")
-    parts = ["\n".join(lines) + "\n"]
-    by_kind: dict[str, dict[str, list[Record]]] = {}
-    for case, rows in records.cases(measured, suite).items():
-        by_kind.setdefault(case.split(" = ", maxsplit=1)[0], {})[case] = rows
-    for cases in by_kind.values():
-        parts.append(_grid(cases, with_memory=True))
-    return "\n".join(parts)
+    return "\n".join(lines) + "\n\n" + _left_out([row for rows in cases.values() for row in rows])
 
 
 def _functions(suite: Suite, measured: list[Record]) -> str:
@@ -241,10 +229,10 @@ def _functions(suite: Suite, measured: list[Record]) -> str:
         share = "" if ratio is None else f"{ratio:.2f}"
         lines.append(f"| {label} | {area:.3f} | {solved[label]} of {len(cases)} | {share} |")
     lines += [f"| {label} | {_reason(row)} | | |" for label, row in missing.items()]
-    return "\n".join(lines) + "\n\n" + _grid(cases, with_memory=False)
+    return "\n".join(lines) + "\n\n" + _grid(cases)
 
 
-def _grid(cases: dict[str, list[Record]], *, with_memory: bool) -> str:
+def _grid(cases: dict[str, list[Record]]) -> str:
     """Cases down, contenders across, medians in the cells."""
     labels = list(
         {r["contender"]: None for rows in cases.values() for r in rows if r["status"] != "missing"}
@@ -258,8 +246,7 @@ def _grid(cases: dict[str, list[Record]], *, with_memory: bool) -> str:
             if row is None or row["seconds"] is None:
                 cells.append("" if row is None else row["status"])
                 continue
-            memory = f", {size(row['working_bytes'])}" if with_memory else ""
-            cells.append(seconds(row["seconds"]) + memory)
+            cells.append(seconds(row["seconds"]))
         lines.append(f"| {case} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

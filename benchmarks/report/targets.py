@@ -10,9 +10,6 @@ from benchmarks.harness.records import Record
 from benchmarks.report import figures
 from benchmarks.report.figures import Figure
 
-FITTED_DEVIATION = 0.05
-"""How far from linear growth may be."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Target:
@@ -239,12 +236,5 @@ TARGETS = (
             ("BarzilaiBorwein", "BarzilaiBorwein()"),
             ("restarted Nesterov", "Nesterov()"),
         )
-    ),
-    Target(
-        "growth",
-        "growth: the largest deviation of an exponent from 1, time and memory",
-        FITTED_DEVIATION,
-        False,
-        figures.largest_deviation,
     ),
 )

@@ -1,1 +1,1 @@
-"""Measurements that are commands of their own, as ``python -m benchmarks.studies.forms``."""
+"""Measurements that are commands of their own, as ``python -m benchmarks.studies.claims``."""

@@ -15,7 +15,6 @@ NAMES = (
     "regressions",
     "overheads",
     "batches",
-    "growth",
     "functions",
     "methods",
 )

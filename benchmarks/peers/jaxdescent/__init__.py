@@ -6,7 +6,6 @@ from benchmarks.harness.case import Factory
 from benchmarks.peers.jaxdescent import (
     batches,
     functions,
-    growth,
     overheads,
     regressions,
     separable,
@@ -18,7 +17,7 @@ DISTRIBUTION = "jaxdescent"
 
 CONTENDERS: dict[str, dict[str, Factory]] = {
     work: contenders
-    for room in (separable, regressions, functions, batches, overheads, growth)
+    for room in (separable, regressions, functions, batches, overheads)
     for work, contenders in room.CONTENDERS.items()
 }
 

@@ -54,7 +54,7 @@ def _regression(
             return solve
 
         def passes(tolerance: float) -> float | None:
-            from benchmarks.studies.passes import Counted
+            from tests.passes import Counted
 
             return counting.counts(solver(Counted(X, is_on_one_device=True)), tolerance)
 

@@ -1,4 +1,4 @@
-"""How good the points are where descents say CONVERGED, and what it costs to reach them.
+"""How good the points are where descents say CONVERGED.
 
 restart    restarts every descent on the classical and published functions that says CONVERGED, by
            the same method and by the default, and counts those that fall still
@@ -9,15 +9,13 @@ truth      counts claims that are false, and solutions of which nothing is claim
 
     python -m benchmarks.studies.convergence [--part NAME] [--dtype DTYPE] [--method NAME]
                                      [--only WORD] [--share I/K] [--shape 1500x100x1 ...]
-                                     [--json FILE] [--compare FILE]
-    python -m benchmarks.studies.convergence [--part NAME] --read FILE ... [--compare FILE]
+                                     [--json FILE]
+    python -m benchmarks.studies.convergence [--part NAME] --read FILE ...
 
-With --compare the evaluations and iterations of descents from the standard starts are held against
-those of a stored run, such as benchmarks/baselines/evaluations.jsonl. Almost all of the time is
-compilation, mostly on one core: several processes, with a dtype or a share of the problems each,
-take less time than one, and --read puts what they wrote together. Another version of the package is
-measured by putting its checkout on PYTHONPATH and running in a folder that has nothing but a link
-to this benchmarks folder.
+Almost all of the time is compilation, mostly on one core: several processes, with a dtype or a
+share of the problems each, take less time than one, and --read puts what they wrote together.
+Another version of the package is measured by putting its checkout on PYTHONPATH and running in a
+folder that has nothing but a link to this benchmarks folder.
 """
 
 from __future__ import annotations
@@ -33,7 +31,6 @@ from typing import Any
 from benchmarks.harness import machine, records
 from benchmarks.studies.convergence.claims import claims, print_claims, solvers
 from benchmarks.studies.convergence.estimates import SEEDS, estimates, print_estimates
-from benchmarks.studies.convergence.price import compare
 from benchmarks.studies.convergence.restart import print_restart, restart
 from benchmarks.studies.convergence.runs import DTYPES, cases, methods
 from benchmarks.studies.convergence.truth import print_truth, truth
@@ -63,7 +60,6 @@ def main() -> None:
         "--shape", type=_shape, nargs="+", metavar="ROWSxFEATURESxOUTPUTS", help="of larger claims"
     )
     parser.add_argument("--json", type=pathlib.Path, help="where records go while they are made")
-    parser.add_argument("--compare", type=pathlib.Path, help="a stored run, for its descents")
     parser.add_argument("--read", type=pathlib.Path, nargs="+", help="runs to print, not to make")
     arguments = parser.parse_args()
     if arguments.read:
@@ -73,8 +69,6 @@ def main() -> None:
         found = list(_written(_run(arguments), arguments.json))
         print(f"{time.perf_counter() - begin:.0f} s", file=sys.stderr)
     PRINTERS[arguments.part](found)
-    if arguments.compare:
-        compare(found, records.read(arguments.compare))
 
 
 def _run(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:

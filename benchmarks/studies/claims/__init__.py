@@ -1,0 +1,1 @@
+"""Whether CONVERGED is true: drawn problems beyond direct solves, held against float64."""
