@@ -12,7 +12,6 @@ import threading
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 import jaxdescent as jd
 from jaxdescent.kernels import memory
@@ -119,9 +118,6 @@ def other_calls(index, place):
     start = {"weights": jnp.zeros(6), "intercept": jnp.zeros(())}
     light = jd.GradientDescent(1e-3)
 
-    def bowl(factor):
-        return lambda params, X: factor * jnp.sum((X @ params["weights"] - 1) ** 2)
-
     def one(first, second):
         return second if is_other else first
 
@@ -131,17 +127,12 @@ def other_calls(index, place):
     calls = {
         "method": lambda: jd.minimize(regression(), method=one(jd.LSMR(), jd.LBFGS())),
         "default": lambda: jd.minimize(regression(), method=one(None, jd.LBFGS())),
-        "adam": lambda: jd.run(regression(), method=optax.adam(one(1e-2, 2e-2))),
         "tolerance": lambda: jd.minimize(regression(), tolerance=one(1e-3, 1e-6)),
         "penalty": lambda: jd.run(regression(l2=one(0.5, 1.0))),
         "limit": lambda: jd.minimize(regression(), method=jd.LSMR(), max_iterations=one(9, 5)),
         "bad limit": lambda: jd.minimize(regression(), max_iterations=one(9, 0)),
         "check_every": lambda: jd.minimize(regression(), method=jd.LSMR(), check_every=one(1, 4)),
         "history": lambda: jd.run(regression(), method=jd.LSMR(), history=one(0, 4)),
-        "function": lambda: jd.minimize(bowl(one(1.0, 2.0)), start, args=(X,)),
-        "weights": lambda: jd.minimize(
-            regression(), start | {"weights": start["weights"] + one(0.0, 1.0)}
-        ),
         "rounding": lambda: jd.run(regression(), rounding=one(None, jd.StochasticRounding(3))),
         "another call": lambda: one(jd.minimize, jd.certify)(regression(), start),
         # Hooks may differ.

@@ -31,7 +31,7 @@ def run(module, count, *arguments, timeout=600, environment=None):
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         started = [
-            _start(module, [str(index), port, str(count), *arguments], folder, environment)
+            start_one(module, [str(index), port, str(count), *arguments], folder, environment)
             for index in range(count)
         ]
         try:
@@ -97,7 +97,8 @@ def ended(started, timeout=200, code=None):
     return [(*texts, own) for texts, own in zip(said, codes, strict=True)]
 
 
-def _start(module, arguments, folder, environment):
+def start_one(module, arguments, folder, environment):
+    """One process that runs ``module``; the first argument names the files of what it prints."""
     # Files instead of pipes: a process that waits for the others must not fill one.
     path = pathlib.Path(folder, arguments[0])
     with path.with_suffix(".out").open("w") as out, path.with_suffix(".err").open("w") as err:

@@ -159,8 +159,6 @@ DIFFERING = {
     "check_every": "check_every is 1 in process {0} and 4 in process {1}",
     "history": "history is 0 in process {0} and 4 in process {1}",
     "rounding": "rounding is None in process {0} and StochasticRounding(seed=3) in process {1}",
-    "weights": "params['weights'] is float32[6] [0.0, 0.0, 0.0, 0.0, 0.0, 0.0] in process {0} and "
-    "float32[6] [1.0, 1.0, 1.0, 1.0, 1.0, 1.0] in process {1}",
 }
 
 
@@ -176,14 +174,11 @@ def test_calls_that_differ_are_refused_with_what_differs():
             f"the processes must make the same call of {BY_RUN.get(name, 'minimize')}, and "
             f"{text.format('0, 1', 2)}: give all of them the same."
         )
-    function, adam = found.pop("function"), found.pop("adam")
     order = found.pop("another call")
     assert order == (
         "the processes must make the same calls in the same order, got "
         "{0: 'minimize', 1: 'minimize', 2: 'certify'}."
     )
-    assert "objective.function is other_calls.bowl.<lambda> of digest" in function
-    assert "method.update is chain.update_fn of digest" in adam
     assert found == {}
 
 
