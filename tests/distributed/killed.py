@@ -26,18 +26,23 @@ def killed(kills, folder, seed=0):
     generator, run = random.Random(seed), folder / "run"
     for number in range(kills):
         before, children = newest(run), start(folder, run, 10**9)
-        while newest(run) == before:
-            assert all(child.poll() is None for child in children), messages(folder)
-            time.sleep(0.01)
-        time.sleep(generator.uniform(0, 0.3))
-        first, other = children[number % 2], children[1 - number % 2]
-        first.kill()
-        other.wait(LONGEST)
-        assert other.returncode != 0
+        try:
+            while newest(run) == before:
+                assert all(child.poll() is None for child in children), messages(folder)
+                time.sleep(0.01)
+            time.sleep(generator.uniform(0, 0.3))
+            children[number % 2].kill()
+            assert children[1 - number % 2].wait(LONGEST) != 0
+        finally:
+            end(children)
     iterations = newest(run) + 50
     for checkpoints in (run, "none"):
-        for child in start(folder, checkpoints, iterations):
-            assert child.wait(LONGEST) == 0, messages(folder)
+        children = start(folder, checkpoints, iterations)
+        try:
+            for child in children:
+                assert child.wait(LONGEST) == 0, messages(folder)
+        finally:
+            end(children)
     return iterations, np.load(folder / "run.npy"), np.load(folder / "none.npy")
 
 
@@ -52,6 +57,12 @@ def start(folder, checkpoints, iterations):
     return [
         processes.start_one(MODULE, [index, *arguments], folder, processes.SHARED) for index in "01"
     ]
+
+
+def end(children):
+    for child in children:
+        child.kill()
+        child.wait()
 
 
 def messages(folder):
