@@ -147,7 +147,7 @@ WRONG_TYPES = [
     (lambda: solve(jd.Gram(jd.LSMR())), r"LSMR needs a jd\.LinearRegression, got GramForm"),
     (
         lambda: descend(method=jd.ConjugateGradient(jd.Jacobi())),
-        r"quadratic objectives alone.*jd\.LBFGS\(\)",
+        r"needs a quadratic objective.*jd\.LBFGS\(\)",
     ),
     *(
         (lambda given=given: solve(given), "preconditioner must be")

@@ -12,12 +12,12 @@ import pytest
 from benchmarks import peers, suites
 from benchmarks.harness import check, contender, process, records, referee, runner
 from benchmarks.harness.case import Case
+from benchmarks.harness.passes import passes
 from benchmarks.problems.batches import rosenbrock_gradient
 from benchmarks.problems.classification import Classification
 from benchmarks.problems.regression import Gradient, Regression
 from benchmarks.report import figures, profiles, table, targets
 from jaxdescent.descent.looks import singular_values
-from tests.passes import passes
 
 SAMPLE = pathlib.Path(__file__).parent / "data" / "benchmarks.jsonl"
 TINY = {"eight_billion": 1e-5}

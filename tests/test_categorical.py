@@ -193,7 +193,7 @@ ERRORS = {
     "below": (lambda: jd.Categorical(codes_of(-2), 3), ValueError, "got -2 in row 0"),
     "no levels": (lambda: jd.Categorical(codes_of(0), 0), ValueError, "levels must be at least 1"),
     "traced": (
-        lambda: jax.jit(lambda codes: jd.Categorical(codes, 3).codes)(jnp.zeros(3, int)),
+        lambda: jax.jit(lambda codes: jd.Categorical(codes, 3).level_of_row)(jnp.zeros(3, int)),
         TypeError,
         "must be known when it is made",
     ),

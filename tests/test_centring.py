@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxdescent as jd
+from benchmarks.harness.passes import Counted, passes
 from jaxdescent.calls import problem
 from jaxdescent.designs import Center, Dense, as_design
 from jaxdescent.designs.center import is_far_on_host
@@ -18,7 +19,6 @@ from jaxdescent.regression.gram_form import GramForm
 from jaxdescent.status import Status
 from tests import references
 from tests.meshes import rows_over
-from tests.passes import Counted, passes
 from tests.references import closed_form
 
 pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day

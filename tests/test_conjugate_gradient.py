@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxdescent as jd
+from benchmarks.harness.passes import Counted, passes
 from jaxdescent.objectives import as_objective
 from jaxdescent.status import Status
 from tests import references
-from tests.passes import Counted, passes
 from tests.references import least_squares
 from tests.results import assert_progress_is_true, assert_trees_close
 

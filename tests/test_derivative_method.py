@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from jax import lax
 
 import jaxdescent as jd
+from benchmarks.harness.passes import Counted, passes
 from jaxdescent.designs import as_design
 from jaxdescent.kernels.branches import of_any
 from jaxdescent.regression.solve import by_lapack, refinement, stored_regression
 from jaxdescent.regression.solve.by_gram import factor_by_gram
-from tests.passes import Counted, passes
 from tests.references import closed_form, height, least_squares, of_condition, value
 from tests.results import status
 

@@ -9,12 +9,12 @@ import pytest
 import scipy.linalg
 
 import jaxdescent as jd
+from benchmarks.harness.passes import Counted, passes
 from benchmarks.problems.classical import rosenbrock
 from jaxdescent.calls import programs
 from jaxdescent.descent.looks import singular_values
 from tests.compilations import compiled_by
 from tests.meshes import rows_over
-from tests.passes import Counted, passes
 from tests.references import closed_form
 
 ROWS, FEATURES = 400, 20

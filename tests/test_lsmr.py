@@ -7,10 +7,10 @@ import pytest
 import scipy.sparse.linalg
 
 import jaxdescent as jd
+from benchmarks.harness.passes import Counted, passes
 from jaxdescent.numerics.linear_systems import hypotenuse
 from jaxdescent.status import Status
 from tests import references
-from tests.passes import Counted, passes
 from tests.references import closed_form
 from tests.results import assert_progress_is_true, assert_trees_close
 

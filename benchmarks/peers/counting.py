@@ -28,7 +28,7 @@ def of_products(prepare: Callable[[regression.Data, Any], Solve]) -> Factory:
     def both(data: regression.Data) -> Solve:
         import jax.numpy as jnp
 
-        from tests.passes import counted_product
+        from benchmarks.harness.passes import counted_product
 
         return Counting(
             prepare(data, jnp.matmul),
@@ -40,6 +40,6 @@ def of_products(prepare: Callable[[regression.Data, Any], Solve]) -> Factory:
 
 def counts(solve: Solve, tolerance: float) -> float | None:
     """The passes of a run on an X, or with a product, that counts them."""
-    from tests.passes import passes_if_seen
+    from benchmarks.harness.passes import passes_if_seen
 
     return passes_if_seen(lambda: solve(tolerance).params)

@@ -64,7 +64,7 @@ def logistic(w: Any, X: Any, labels: Any, l2: Any) -> Any:
 
 def counted_logistic(w: Any, X: Any, labels: Any, l2: Any) -> Any:
     """The same; its passes over X are counted."""
-    from tests.passes import counted_product
+    from benchmarks.harness.passes import counted_product
 
     return _loss(counted_product(X, w), w, labels, l2)
 

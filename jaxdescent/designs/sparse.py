@@ -225,9 +225,9 @@ class Sparse(Design):
         shape = sums, self.shape[1]
         return sparse_products.sums_of_rows(self._forward, target, factor, shape)
 
-    def by_rows(self) -> SparseRows:
+    def by_rows(self) -> Design:
         pieces = pieces_of_rows(self._forward, self.shape, self.entries)
         return SparseRows.of(pieces, self.shape[1], self.entries, self.dtype)
 
-    def taken(self, index: jax.Array) -> Design:
+    def taken(self, index: jax.Array) -> Design | jax.Array | None:
         return self.by_rows().taken(index)

@@ -54,7 +54,7 @@ def _regression(
             return solve
 
         def passes(tolerance: float) -> float | None:
-            from tests.passes import Counted
+            from benchmarks.harness.passes import Counted
 
             return counting.counts(solver(Counted(X, is_on_one_device=True)), tolerance)
 
