@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxdescent.rows.errors import DataError, reading
 from jaxdescent.rows.source import Block, Kind, Source
+from jaxdescent.rows.stamps import checked_blocks, stamp_of
 
 TARGET = "y"
 """The name of the target that has a file of its own."""
@@ -152,6 +153,7 @@ class NpyFiles(Source):
         self._features = X = _NpyFile(features)
         self._target = None if target is None else _NpyFile(target)
         self.files = (features,) if target is None else (features, target)
+        self._stamps = tuple(map(stamp_of, self.files))
         self._first, self.rows = 0, X.rows
         self.kinds = {f"x{j}": X.kind for j in range(X.columns)}
         if self._target is not None:
@@ -167,6 +169,9 @@ class NpyFiles(Source):
             self.kinds[TARGET] = self._target.kind
 
     def blocks(self, names: Sequence[str], size: int, row: int = 0) -> Iterator[Block]:
+        return checked_blocks(self._read(names, size, row), self.files, self._stamps, None)
+
+    def _read(self, names: Sequence[str], size: int, row: int) -> Iterator[Block]:
         assert self.rows is not None
         X, y = self._features, self._target
         own = [int(name[1:]) for name in names if name != TARGET]

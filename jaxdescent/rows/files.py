@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 import polars as pl
 
 from jaxdescent.rows.errors import DataError, check_columns
-from jaxdescent.rows.frames import FrameSource, collected, polars_errors
+from jaxdescent.rows.frames import File, FrameSource, collected, polars_errors
+from jaxdescent.rows.stamps import stamp_of
 
 HEAD_ROWS = 10_000
 """The first rows of each file of text, from which the types of its columns are inferred."""
@@ -22,7 +22,6 @@ MISSING = ["NA", "N/A", "NaN", "nan", "null", "NULL"]
 FILE = "__file__"
 """The column with the path of each row's file, from which its folders are read."""
 
-File = pathlib.Path | str
 Types = Mapping[str, Any]
 
 CASTS = pl.ScanCastOptions(
@@ -44,6 +43,7 @@ def file_source(form: str, files: tuple[File, ...]) -> FrameSource:
     ``key=value`` are columns.
     """
     is_text = form in ("CSV", "NDJSON")
+    stamps = tuple(map(stamp_of, files))
     with polars_errors(_named(form, files)):
         schemas = [_schema(form, file) for file in files]
     for file, schema in zip(files[1:], schemas[1:], strict=True):
@@ -74,15 +74,24 @@ def file_source(form: str, files: tuple[File, ...]) -> FrameSource:
     if not is_text:
         frame = scan(files, {})
         rows = int(collected(frame.select(pl.len()), _named(form, files)).item())
-    local = tuple(file for file in files if isinstance(file, pathlib.Path))
-    return FrameSource(scan, form, local, whole=tuple(whole), known_rows=rows, text_files=is_text)
+    return FrameSource(
+        scan,
+        form,
+        files,
+        whole=tuple(whole),
+        known_rows=rows,
+        text_files=is_text,
+        stamps=stamps,
+    )
 
 
 def _named(form: str, files: Sequence[File]) -> str:
     return str(files[0]) if len(files) == 1 else f"the {form} files"
 
 
-def _scan(form: str, files: Sequence[File], types: Types, with_file: bool) -> pl.LazyFrame:
+def _scan(
+    form: str, files: Sequence[File], types: Types, with_file: bool, **text: Any
+) -> pl.LazyFrame:
     path: dict[str, Any] = {"include_file_paths": FILE if with_file else None}
     given: Any = list(files)
     if form == "Parquet":
@@ -93,9 +102,9 @@ def _scan(form: str, files: Sequence[File], types: Types, with_file: bool) -> pl
         return pl.scan_ipc(given, hive_partitioning=False, glob=False, **path)
     if form == "NDJSON":
         return pl.scan_ndjson(
-            given, schema_overrides=dict(types), infer_schema_length=HEAD_ROWS, **path
+            given, schema_overrides=dict(types), infer_schema_length=HEAD_ROWS, **path, **text
         )
-    return _scan_csv(given, schema_overrides=dict(types), **path)
+    return _scan_csv(given, schema_overrides=dict(types), **path, **text)
 
 
 _scan_csv: Callable[..., pl.LazyFrame] = functools.partial(
@@ -112,7 +121,9 @@ def _schema(form: str, file: File) -> Mapping[str, pl.DataType]:
     frame = _scan(form, [file], {}, with_file=False)
     if form not in ("CSV", "NDJSON"):
         return dict(frame.collect_schema())
-    head = frame.head(HEAD_ROWS).collect()
+    # Polars parses rows behind the first ones with them: their errors belong to their reading.
+    lenient = _scan(form, [file], {}, with_file=False, ignore_errors=True)
+    head = lenient.head(HEAD_ROWS).collect()
     if form == "CSV":
         for name in head.columns:
             if (found := re.fullmatch(r"(.*)_duplicated_\d+", name)) and found[1] in head.columns:

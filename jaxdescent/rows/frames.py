@@ -18,6 +18,7 @@ import polars as pl
 
 from jaxdescent.rows.errors import DataError, listed, one_line
 from jaxdescent.rows.source import Block, Kind, Source, equal_blocks
+from jaxdescent.rows.stamps import Stamp, check_unchanged, checked_blocks
 
 ROW = "__row__"
 """The name of the column that is added to find the place of a row."""
@@ -25,6 +26,7 @@ ROW = "__row__"
 BATCH_NUMBERS = 1 << 21
 """The numbers of a data frame that is made of another source's blocks."""
 
+File = pathlib.Path | str
 Step = Callable[[pl.LazyFrame], pl.LazyFrame]
 
 
@@ -40,14 +42,15 @@ class FrameSource(Source):
     """
 
     # All rows of some files, whose columns are read as the types that are given by their names.
-    scan: Callable[[Sequence[pathlib.Path], Mapping[str, Any]], pl.LazyFrame]
+    scan: Callable[[Sequence[File], Mapping[str, Any]], pl.LazyFrame]
     form: str = "a table"
-    files: tuple[pathlib.Path, ...] = ()
+    files: tuple[File, ...] = ()  # paths, and addresses as text
     steps: tuple[Step, ...] = ()  # from all rows to these: conditions, expressions, slices
     types: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of columns of text files
     whole: tuple[str, ...] = ()  # columns of whole numbers that are read as floating point
     known_rows: int | None = None
     text_files: bool = False  # whether a column can be read as the text that stands there
+    stamps: tuple[Stamp, ...] = ()  # of the files when they were opened
 
     @property
     def frame(self) -> pl.LazyFrame:
@@ -80,19 +83,25 @@ class FrameSource(Source):
         return self.known_rows
 
     def blocks(self, names: Sequence[str], size: int, row: int = 0) -> Iterator[Block]:
-        frame = self.frame.select(pl.col(list(names)))
-        if row:
-            frame = frame.slice(row)
-        with polars_errors(self.name):
-            batches = iter(frame.collect_batches(chunk_size=size, maintain_order=True))
+        expected = None if self.rows is None else max(self.rows - row, 0)
+        found = equal_blocks(self._read(names, size, row), size)
         try:
-            yield from equal_blocks(_numbered(batches, row, self.name), size)
+            yield from checked_blocks(found, self.files, self.stamps, expected)
         except DataError as error:
+            check_unchanged(self.files, self.stamps)
             raise self._of_text(names) or error from error.__cause__
+
+    def _read(self, names: Sequence[str], size: int, row: int) -> Iterator[Block]:
+        frame = self.frame.select(pl.col(list(names)))
+        with polars_errors(self.name):
+            frame = frame.slice(row) if row else frame
+            batches = iter(frame.collect_batches(chunk_size=size, maintain_order=True))
+        yield from _numbered(batches, row, self.name)
 
     def count(self) -> int:
         if self.rows is not None:
             return self.rows
+        check_unchanged(self.files, self.stamps)
         return int(collected(self.frame.select(pl.len()), self.name).item())
 
     def slice(self, first: int, rows: int) -> FrameSource:
@@ -130,9 +139,9 @@ class FrameSource(Source):
             alone = self.scan([path], self.types).select(pl.len())
             rows = int(collected(alone, self.name).item())
             if number < rows:
-                return f"row {number + 1:,} of {path.name}"
+                return f"row {number + 1:,} of {_name_of(path)}"
             number -= rows
-        last = f" of {self.files[-1].name}" if self.files else ""
+        last = f" of {_name_of(self.files[-1])}" if self.files else ""
         return f"row {number + 1:,}{last}"
 
     def _of_text(self, names: Sequence[str]) -> DataError | None:
@@ -211,6 +220,10 @@ def collected(frame: pl.LazyFrame, form: str = "the data") -> pl.DataFrame:
         return frame.collect(engine="streaming")
 
 
+def _name_of(file: File) -> str:
+    return file.rsplit("/", maxsplit=1)[-1] if isinstance(file, str) else file.name
+
+
 def _numbered(batches: Iterator[pl.DataFrame], start: int, form: str) -> Iterator[Block]:
     while True:
         with polars_errors(form):
@@ -226,7 +239,7 @@ def polars_errors(form: str) -> Iterator[None]:
     """A context that turns the errors of Polars into a :class:`DataError` of one line."""
     try:
         yield
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         said = one_line(str(error).split("\n\n")[0])
         raise DataError(f"{form} cannot be read: {said}.") from error
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxdescent.rows.errors import DataError, one_line, reading
 from jaxdescent.rows.source import Block, Kind, Source, equal_blocks
+from jaxdescent.rows.stamps import checked_blocks, stamp_of
 
 PIECE_BYTES = 1 << 22
 """The bytes of text that are parsed at a time."""
@@ -46,6 +47,7 @@ class SvmlightFiles(Source):
 
     def __init__(self, paths: Sequence[pathlib.Path]) -> None:
         self.files = tuple(paths)
+        self._stamps = tuple(map(stamp_of, paths))
         self._pieces: list[_Piece] = []
         first, smallest, largest, row = 0, MOST_COLUMNS**6, -1, 0
         for path in paths:
@@ -71,7 +73,7 @@ class SvmlightFiles(Source):
         begin = self._first + row
         at = max(i for i, piece in enumerate(self._pieces) if piece.row <= max(begin, 0))
         found = _limited(self._read(at), begin - self._pieces[at].row, self.rows - row, row)
-        return equal_blocks(found, size)
+        return checked_blocks(equal_blocks(found, size), self.files, self._stamps, None)
 
     def _read(self, at: int) -> Iterator[Block]:
         while at < len(self._pieces):
