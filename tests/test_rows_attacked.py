@@ -165,6 +165,8 @@ def test_addresses_are_read_as_paths_are(end, tmp_path):
     source = open_source(f"file://{path}")
     assert values(source) == list(range(ROWS))
     assert source.place(3) == f"row 4 of t.{end}"
+    with pytest.raises(DataError, match="is named twice: name each address once"):
+        open_source([f"file://{path}"] * 2)
 
 
 @pytest.mark.parametrize("end", ["parquet", "csv"])

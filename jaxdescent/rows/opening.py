@@ -88,9 +88,13 @@ def _opened(data: Any, target_file: Any) -> Source:
     forms = {_form(file) for file in files}
     if len(forms) > 1:
         raise DataError(f"the files must be of one format, got {listed(sorted(forms))}.")
-    _refuse_twice([file for file in files if isinstance(file, pathlib.Path)])
-    form = forms.pop()
     local = [file for file in files if isinstance(file, pathlib.Path)]
+    _refuse_twice(local)
+    addresses = [file for file in files if isinstance(file, str)]
+    twice = [address for address in addresses if addresses.count(address) > 1]
+    if twice:
+        raise DataError(f"{twice[0]} is named twice: name each address once.")
+    form = forms.pop()
     if form in (".npy", "svmlight") and len(local) < len(files):
         raise DataError(f"{form} files are read from folders of this machine: copy them first.")
     if form == ".npy":
