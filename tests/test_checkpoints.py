@@ -478,7 +478,7 @@ def test_arrays_without_elements_are_made_again(tmp_path):
     folder.wait()
     assert folder.is_free()
     assert folder.facts(7)["of"] == "a test"
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    sharding = jax.device_put(np.zeros(()), jax.devices()[0]).sharding
     like = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
     )

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.sparse
-from jax.sharding import AxisType, NamedSharding, SingleDeviceSharding
+from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxdescent as jd
@@ -192,7 +192,11 @@ def test_what_cannot_be_sharded_is_told():
     mesh = rows_over().mesh
     codes = np.zeros(10, int)
     for sharding, error, message in (
-        (SingleDeviceSharding(jax.devices()[0]), TypeError, "NamedSharding of rows"),
+        (
+            jax.device_put(np.zeros(()), jax.devices()[0]).sharding,
+            TypeError,
+            "NamedSharding of rows",
+        ),
         (NamedSharding(mesh, P()), ValueError, "must cut the rows"),
         (NamedSharding(mesh, P(None, "samples")), ValueError, "must cut the rows"),
         (NamedSharding(mesh, P("samples", "others")), ValueError, "must cut the rows"),

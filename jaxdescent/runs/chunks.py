@@ -66,7 +66,7 @@ class Chunks:
             shardings = traced.lower().compile().output_shardings
         else:
             device = devices.pop() if devices else jax.devices()[0]
-            one = jax.sharding.SingleDeviceSharding(device)
+            one = jax.device_put(np.zeros(()), device).sharding
             shardings = jax.tree.map(lambda _: one, traced.out_info)
         return jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
