@@ -8,7 +8,6 @@ import sys
 from jaxdescent import breakdown, cli
 from jaxdescent.breakdown import child, coupled, independent_weights, large_problem
 from jaxdescent.processes import ending
-from tests.distributed.processes import share_programs
 
 IS_SECOND = sys.argv[-1] == "1"
 
@@ -89,7 +88,6 @@ def tied_are_interrupted():
 if __name__ == "__main__":
     # A shell's background jobs are born deaf to Ctrl-C, and so are their children.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    share_programs()
     for name in os.environ["TEST_BREAKDOWN"].split():
         globals()[name]()
     cli.main()

@@ -54,9 +54,7 @@ def newest(run):
 def start(folder, checkpoints, iterations):
     port = processes.free_port()
     arguments = [port, "2", str(folder), str(checkpoints), str(iterations)]
-    return [
-        processes.start_one(MODULE, [index, *arguments], folder, processes.SHARED) for index in "01"
-    ]
+    return [processes.start_one(MODULE, [index, *arguments], folder, None) for index in "01"]
 
 
 def end(children):

@@ -11,22 +11,14 @@ import time
 
 import jax
 
-from jaxdescent import compilation_cache
-
 ROOT = pathlib.Path(__file__).parents[2]
 # What LLVM polishes changes nothing that processes send.
 PLAIN = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 # One device each, whose programs are compiled in one piece: the cores have other processes.
 FLAGS = {"XLA_FLAGS": "--xla_cpu_parallel_codegen_split_count=1"}
-# Process 0 compiles what all run, and the others wait for that. Where a test asks how they
-# end while they start, each of them compiles for itself, as those of users do.
-SHARED = {
-    "JAX_SHARE_BINARY_BETWEEN_HOSTS": "1",
-    "JAX_SHARE_BINARY_BETWEEN_HOSTS_TIMEOUT_MS": "60000",
-}
 
 
-def run(module, count, *arguments, timeout=600, environment=None):
+def run(module, count, *arguments, timeout=300, environment=None):
     """The outputs, errors and exit codes of ``count`` processes that run ``module``."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
@@ -48,9 +40,9 @@ def run(module, count, *arguments, timeout=600, environment=None):
     return [(*texts, process.returncode) for texts, process in zip(read, started, strict=True)]
 
 
-def answers(module, count, *arguments):
+def answers(module, count, *arguments, timeout=300):
     """What processes that come to their end printed, as ``["name", answer]`` in JSON."""
-    told = run(module, count, *map(str, arguments), environment=SHARED)
+    told = run(module, count, *map(str, arguments), timeout=timeout)
     assert [code for _, _, code in told] == [0] * count, [errors for _, errors, _ in told]
     lines = [[line for line in out.splitlines() if line.startswith('["')] for out, _, _ in told]
     return [dict(map(json.loads, each)) for each in lines]
@@ -107,55 +99,13 @@ def start_one(module, arguments, folder, environment):
             stdout=out,
             stderr=err,
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)}
-            | kept_programs(folder)
-            | FLAGS
-            | PLAIN
-            | (environment or {}),
+            env={**os.environ, "PYTHONPATH": str(ROOT)} | FLAGS | PLAIN | (environment or {}),
         )
-
-
-def kept_programs(folder):
-    """Where the programs of :data:`SHARED` are: with those of earlier runs, or in this folder."""
-    name = "JAXDESCENT_TEST_PROGRAMS"
-    return {name: os.environ.get(name) or f"{folder}/programs"}
 
 
 def join(index, port, count, **options):
     """Initialise JAX in one of the processes that :func:`run` started."""
-    share_programs()
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(
         f"127.0.0.1:{port}", num_processes=int(count), process_id=int(index), **options
     )
-
-
-def share_programs():
-    """Let programs of all processes be compiled by the first one, where :data:`SHARED` says so.
-
-    JAX names a program by the devices of its own process too, so that on CPUs the others would wait
-    for another name than the first one gives. And it keeps the programs that it has shared by their
-    names, and would give one that calls the host the functions of an earlier one.
-
-    What they, or an earlier run of the tests, have compiled all of them load
-    (:func:`kept_programs`). Each module has a folder of its own: if another one wrote there at the
-    same time, the first process might find what the others, who were earlier, would wait for.
-    """
-    if os.environ.get("JAX_SHARE_BINARY_BETWEEN_HOSTS") != "1":
-        return
-    from jax._src import cache_key, compiler
-
-    if folder := os.environ.get("JAXDESCENT_TEST_PROGRAMS"):
-        compilation_cache.cache(pathlib.Path(folder, pathlib.Path(sys.argv[0]).stem))
-    cache_key._hash_accelerator_config = cache_key._hash_devices
-    share = compiler._compile_and_share_module
-
-    def compiled(backend, computation, devices, options, host_callbacks, *rest):
-        made = share(backend, computation, devices, options, host_callbacks, *rest)
-        _, _, key, _ = rest
-        if host_callbacks:  # the next program of this name calls other functions of the host
-            share.modules_cache.pop(key, None)
-        return made
-
-    compiled.modules_cache = share.modules_cache
-    compiler._compile_and_share_module = compiled

@@ -15,14 +15,13 @@ from jaxdescent.breakdown import large_problem
 from jaxdescent.breakdown.matrix_free_regression import MatrixFreeRegression
 from jaxdescent.breakdown.settings import Settings
 from jaxdescent.breakdown.tied_weights import TiedWeights
-from tests.distributed.processes import PLAIN, SHARED, command, ended, kept_programs
+from tests.distributed.processes import PLAIN, command, ended
 
 pytestmark = pytest.mark.slow
 
 MODULE = "tests.distributed.breakdowns"
 CPU = ("--device", "cpu")
 AS_USUAL = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}  # a replay has the bits of what LLVM polishes
-TOGETHER = AS_USUAL | SHARED  # where all come to the end
 FEW = (*CPU, "--params", "5000")
 OWN_PROGRAMS = {}
 
@@ -74,15 +73,14 @@ ALL = (*CPU, "--part", "3", "--all", "--params", "100000", "--dtype", "bfloat16"
 
 @pytest.fixture(scope="module")
 def by_two(tmp_path_factory):
-    """What two processes say of part 3, their folder, and an environment that has its programs."""
+    """What two processes say of part 3, and their folder."""
     folder = tmp_path_factory.mktemp("whole")
-    environment = TOGETHER | kept_programs(folder)
     own = [[*ALL, "--output", folder / str(index)] for index in range(2)]
-    return ended(breakdown(*own, environment=environment)), folder, environment
+    return ended(breakdown(*own, environment=AS_USUAL)), folder
 
 
 def test_two_processes_share_the_parameters_of_part_three(by_two):
-    (first, other), folder, _ = by_two
+    (first, other), folder = by_two
     assert [first[2], other[2]] == [0, 0], (first, other)
     parts = record(folder / "0")["parts"]["3"]
     numbers = parts["independent"]
@@ -100,7 +98,7 @@ def test_two_processes_share_the_parameters_of_part_three(by_two):
 def test_three_processes_that_cannot_share_an_array_each_have_a_copy(tmp_path):
     """Neither 4,096 nor a power of two is a multiple of three."""
     arguments = [*CPU, "--part", "3", "--all", "--params", "10000", "--output", tmp_path]
-    ended(breakdown(*[arguments] * 3, environment=TOGETHER), code=0)
+    ended(breakdown(*[arguments] * 3, environment=AS_USUAL), code=0)
     parts = record(tmp_path)["parts"]["3"]
     assert parts["independent"]["bit_equal_to_replay"] == parts["independent"]["sampled_elements"]
     assert parts["tied"]["params_bytes_of_this_process"] == parts["tied"]["params_bytes"]
@@ -256,10 +254,10 @@ def test_a_folder_that_the_first_process_cannot_make_ends_all(tmp_path):
 
 
 def test_coupled_problems_that_were_interrupted_go_on_to_the_same_bits(tmp_path, by_two):
-    _, folder, environment = by_two
+    _, folder = by_two
     whole, kept = folder / "0", tmp_path / "kept"
     saving = [*ALL, "--output", kept, "--checkpoint", tmp_path / "checkpoints"]
-    interrupted = breakdown(saving, saving, change="tied_are_interrupted", environment=environment)
+    interrupted = breakdown(saving, saving, change="tied_are_interrupted", environment=AS_USUAL)
     ended(interrupted, code=130)
     cut = record(kept)["parts"]["3"]
     assert 0 < cut["tied"]["iterations"] < record(whole)["parts"]["3"]["tied"]["iterations"]
@@ -267,10 +265,10 @@ def test_coupled_problems_that_were_interrupted_go_on_to_the_same_bits(tmp_path,
     for _, errors, _ in ended(breakdown(saving, saving), code=2):
         assert "say --resume to go on from it" in errors
     resuming = [*saving, "--resume"]
-    ended(breakdown(resuming, resuming, environment=environment), code=0)
+    ended(breakdown(resuming, resuming, environment=AS_USUAL), code=0)
     found, expected = (record(folder)["parts"]["3"] for folder in (kept, whole))
     # Another number of processes has nothing left to do.
-    ended(breakdown(resuming, environment=environment), code=0)
+    ended(breakdown(resuming, environment=AS_USUAL), code=0)
     assert record(kept)["parts"]["3"]["matrix_free_regression"]["processes"] == 1
     assert found["tied"]["resumed_at"] == cut["tied"]["iterations"]
     for name in ("iterations", "gradient_norm", "distance_root_mean_square", "distance_largest"):

@@ -27,7 +27,7 @@ from tests.distributed.fits import (
     explained,
     told,
 )
-from tests.distributed.processes import PLAIN, SHARED, answers, command, ended, run
+from tests.distributed.processes import PLAIN, answers, command, ended, run
 
 pytestmark = pytest.mark.slow
 
@@ -163,9 +163,7 @@ def test_two_processes_fit_rows_in_files_as_one_does_and_are_refused_together(fo
 def ended_by_signals(folder):
     """Keeps fits of two processes: one is interrupted, and in another a process is killed."""
     names = ["kept 3-lsmr lsmr SIGINT", "kept k lbfgs SIGKILL often"]
-    (out, _, code), (_, _, killed) = run(
-        CHILD, 2, str(folder), *names, timeout=100, environment=SHARED
-    )
+    (out, _, code), (_, _, killed) = run(CHILD, 2, str(folder), *names, timeout=100)
     assert killed == -9
     assert code != 0
     assert '{"weights"' not in out

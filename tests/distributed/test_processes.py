@@ -12,7 +12,7 @@ import jaxdescent as jd
 from jaxdescent.processes import joining
 from tests.commands import started
 from tests.distributed.cases import CASES, ends_of_spectrum, minimum, solved
-from tests.distributed.processes import SHARED, free_port, run
+from tests.distributed.processes import free_port, run
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +43,7 @@ def said(count, *names, **environment):
 @pytest.fixture(scope="module")
 def everyday():
     """What two processes print of a few cases, and of a fault."""
-    return said(2, *EVERYDAY, "bad_weights", **SHARED)
+    return said(2, *EVERYDAY, "bad_weights")
 
 
 def assert_is_minimum(name, found):
@@ -86,7 +86,7 @@ def of_two(tmp_path_factory):
     another.
     """
     folder = str(tmp_path_factory.mktemp("checkpoints"))
-    return said(2, *SELDOM, *FAULTS_OF_TWO, CHECKPOINTS=folder, **SHARED)
+    return said(2, *SELDOM, *FAULTS_OF_TWO, CHECKPOINTS=folder)
 
 
 def test_two_processes_find_the_minimum_by_every_method(of_two):
@@ -164,7 +164,7 @@ DIFFERING = {
 
 def test_calls_that_differ_are_refused_with_what_differs():
     """Their programs would not fit together: they aborted, after seconds, without a word."""
-    first, *others = (each["other_calls"] for each in said(3, "other_calls", **SHARED))
+    first, *others = (each["other_calls"] for each in said(3, "other_calls"))
     assert all(lines == first for lines in others)
     assert first.pop() == "1"  # they are in step
     assert first.pop() == "hooks: no error"  # these may differ
