@@ -10,7 +10,7 @@ TYPE_CHECKING = False  # type checkers take it for true; to import it from typin
 if TYPE_CHECKING:
     from jaxdescent._critical_points import CriticalPoint as CriticalPoint
     from jaxdescent._critical_points import critical_points as critical_points
-    from jaxdescent.batches import minimize_batch as minimize_batch
+    from jaxdescent._minimize_batch import minimize_batch as minimize_batch
     from jaxdescent.certificate import Certificate as Certificate
     from jaxdescent.certificate import certify as certify
     from jaxdescent.compilation_cache import cache as cache
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from jaxdescent.methods import ExactLineSearch as ExactLineSearch
     from jaxdescent.methods import GradientDescent as GradientDescent
     from jaxdescent.methods import Gram as Gram
-    from jaxdescent.methods import Hedge as Hedge
     from jaxdescent.methods import InverseLipschitz as InverseLipschitz
     from jaxdescent.methods import LevenbergMarquardt as LevenbergMarquardt
     from jaxdescent.methods import MiniBatches as MiniBatches
@@ -68,7 +67,7 @@ else:
     # for: most programs need few of them, and the command line reads its options before any.
     _NAMES = {
         "processes": "OtherProcessFailed",
-        "batches": "minimize_batch",
+        "_minimize_batch": "minimize_batch",
         "certificate": "Certificate certify",
         "compilation_cache": "cache",
         "_critical_points": "CriticalPoint critical_points",
@@ -77,7 +76,7 @@ else:
         "plan": "plan",
         "kernels.memory": "ProblemTooLarge",
         "methods": "LBFGS LSMR Backtracking BarzilaiBorwein ConjugateGradient "
-        "DerivativeMethod ExactLineSearch GradientDescent Gram Hedge "
+        "DerivativeMethod ExactLineSearch GradientDescent Gram "
         "InverseLipschitz LevenbergMarquardt MiniBatches Nesterov",
         "minimize": "minimize",
         "numerics.precision": "Nearest StochasticRounding",

@@ -17,14 +17,16 @@ from jax.core import Tracer
 
 from jaxdescent import placement, processes
 from jaxdescent.calls import programs, repeated
-from jaxdescent.calls.problem import Problem, check_params, is_small, known_of_descent, posed
-from jaxdescent.cost import ALLOWED_ITERATIONS
-from jaxdescent.descent import at_once
-from jaxdescent.descent.claims import (
-    compile_with_look,
-    descend_to_claim,
-    settled,
+from jaxdescent.calls.problem import (
+    FirstStage,
+    Problem,
+    check_params,
+    is_small,
+    known_of_descent,
+    posed,
 )
+from jaxdescent.cost import ALLOWED_ITERATIONS
+from jaxdescent.descent import eager, on_host
 from jaxdescent.descent.fused_steps import fuses
 from jaxdescent.descent.implicit import attach_derivatives
 from jaxdescent.descent.loop import CHECK_EVERY, descend
@@ -34,6 +36,7 @@ from jaxdescent.kernels.platform import known_of
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective, Params, as_objective
 from jaxdescent.result import Result
+from jaxdescent.status import Status
 from jaxdescent.tolerance import Tolerance
 
 
@@ -126,7 +129,7 @@ def minimize(
         call = repeated.call_of(objective, (params, args), settings)
         again = call and repeated.run(call)
         if again is not None:
-            return settled(*again)
+            return again[1] if isinstance(again[1], Result) else eager.settled(*again)
     setup = set_up(
         as_objective(objective, args),
         params,
@@ -148,19 +151,14 @@ def minimize(
         start, hoisted, most = stopped
         result = attach_derivatives(problem.objective, descend(start, hoisted, most, **flags))
         return as_given(result, problem.objective)
-    if is_there and at_once.is_possible(params, problem, flags) and at_once.lies_on_a_cpu(stopped):
-        program = programs.on_host(at_once.solved, stopped, **flags)
+    can_be_on_host = is_there and on_host.is_possible(params, problem, flags)
+    if can_be_on_host and on_host.lies_on_a_cpu(stopped):
+        program = programs.on_host(on_host.solved, stopped, **flags)
         result = program(*stopped)
+    elif is_there and setup.first is not None:
+        program, result = _in_stages(setup.first, stopped, flags, donate=donate)
     elif is_there:
-        donated, (start, whole, most) = (0,) if donate else (), stopped
-        # Between two checks no other method takes over.
-        first = whole.method.first_stage() if flags["check_every"] == 1 else whole.method
-        staged = whole._replace(method=first)
-        inputs_of_stage = start, staged, most
-        of_program = {"donate": donated, "known": known_of_descent(inputs_of_stage)}
-        program = programs.compiled(descend_to_claim, inputs_of_stage, **of_program, **flags)
-        compile_with_look(program, *inputs_of_stage)
-        result = settled(program, program(*inputs_of_stage), staged, limit, flags)
+        program, result = _descended(stopped, flags, donate=donate)
     else:
         program = programs.compiled(descend, stopped, **flags)
         result = program(*stopped)
@@ -168,7 +166,12 @@ def minimize(
         solved = (problem.objective, result)
         known = known_of((stopped, result)) if is_there else None
         result = programs.compiled(attach_derivatives, solved, known=known)(*solved)
-    elif call is not None and not setup.is_fleeting and is_small(problem.objective, params):
+    elif (
+        call is not None
+        and program is not None
+        and not setup.is_fleeting
+        and is_small(problem.objective, params)
+    ):
         repeated.remember(call, program, inputs)
     return as_given(result, problem.objective, placement.places_of(params))
 
@@ -179,6 +182,7 @@ class Setup(NamedTuple):
     inputs: tuple[Params, Problem, Any]  # the start, the problem, the most iterations
     flags: dict[str, Any]  # on which the program depends besides the structure of its inputs
     is_fleeting: bool  # whether the problem holds a callable that may be changed
+    first: FirstStage | None = None  # what an eager call tries before the problem's method
 
 
 def set_up(
@@ -205,7 +209,7 @@ def set_up(
     with processes.among(call, objective, params, alike=given):
         check_params(params)
         starts_at_own = params is None
-        problem, params = posed(
+        problem, params, first = posed(
             objective,
             params,
             method,
@@ -217,18 +221,12 @@ def set_up(
             else ALLOWED_ITERATIONS,
         )
         if check_every is None:
-            needs_steps = problem.tolerance.step is not None
-            is_fused = fuses(problem.objective, problem.method) and not needs_steps
+            is_fused = fuses(problem.objective, problem.method)
             check_every = CHECK_EVERY if is_fused else 1
         if not isinstance(max_iterations, Tracer):
             check_count("max_iterations", max_iterations)
         check_count("check_every", check_every)
         check_count("history", history, least=0)
-        if problem.tolerance.step is not None and check_every != 1:
-            raise ValueError(
-                f"Tolerance.step needs check_every=1, got {check_every}: between checks the params "
-                "before a step are not kept."
-            )
         is_fleeting = functions.is_fleeting(problem)
         if is_top_level and is_fleeting:
             problem = problem.hoisted(params)
@@ -242,7 +240,49 @@ def set_up(
         # jnp.asarray is avoided: for a number it takes as long as all the checks together.
         is_number = not isinstance(max_iterations, jax.Array)
         limit = np.int32(max_iterations) if is_number else max_iterations.astype(jnp.int32)
-        return Setup((params, problem, limit), flags, is_fleeting)
+        first = first if check_every == 1 and not history else None
+        return Setup((params, problem, limit), flags, is_fleeting, first)
+
+
+def _in_stages(
+    first: FirstStage, inputs: tuple[Any, ...], flags: dict[str, Any], *, donate: bool
+) -> tuple[programs.Program | None, Result]:
+    """The result of an eager descent, by the first stage if it reaches the minimum in its budget,
+    else by the problem's own method from where the first stage ended.
+    """
+    params, problem, limit = inputs
+    before = None
+    if int(limit) > first.budget:
+        staged = problem._replace(method=first.method)
+        given = params, staged, np.int32(first.budget)
+        _, before = _descended(given, flags, donate=donate)
+        if int(before.status) in (Status.CONVERGED, Status.NON_FINITE, Status.STOPPED):
+            return None, before
+        params, limit = before.params, np.int32(int(limit) - int(before.iterations))
+        flags = flags | {"starts_at_own": False}
+        if on_host.is_possible(params, problem, flags):
+            return None, _added(on_host.solved(params, problem, limit, **flags), before)
+    program, result = _descended((params, problem, limit), flags, donate=donate)
+    if before is not None:
+        return None, _added(result, before)
+    return program, result
+
+
+def _descended(
+    inputs: tuple[Any, ...], flags: dict[str, Any], *, donate: bool
+) -> tuple[programs.Program, Result]:
+    of_program = {"donate": (0,) if donate else (), "known": known_of_descent(inputs)}
+    program = programs.compiled(eager.descend_to_candidate, inputs, **of_program, **flags)
+    eager.compile_with_gap(program, *inputs)
+    loop, (_, problem, limit) = program(*inputs), inputs
+    return program, eager.settled(program, loop, problem, limit, flags)
+
+
+def _added(result: Result, before: Result) -> Result:
+    """The result of a second stage with the counts of both."""
+    names = "iterations", "evaluations"
+    counts = {name: int(getattr(result, name)) + int(getattr(before, name)) for name in names}
+    return result._replace(**{name: jnp.int32(count) for name, count in counts.items()})
 
 
 def as_given(result: Result, objective: Objective, places: Any = None) -> Result:

@@ -120,7 +120,7 @@ def plan(
     structure = structure_from_shapes(objective, params)
     tolerance = as_tolerance(tolerance)
     if params is not None and not any(map(is_shape, jax.tree.leaves(params))):
-        tolerance.check(params)
+        tolerance.check()
     compiler = _Compiler.of(machine, local, structure) if exact else None
     structure = _with_evaluation(structure, objective, params, compiler)
     # Arrays that exist here do not exist on another machine.
@@ -174,9 +174,9 @@ def _program(method: Method, tolerance: Any) -> Callable[[Objective, Params], An
     def program(objective: Objective, params: Params) -> Any:
         # Another method is used for the checks, because memory that is free on this host does not
         # matter: this one is never refused.
-        problem, start = posed(objective, params, GradientDescent(), tolerance, None)
+        problem, start, _ = posed(objective, params, GradientDescent(), tolerance, None)
         problem = problem._replace(method=method).hoisted(start)
-        is_fused = fuses(problem.objective, method) and problem.tolerance.step is None
+        is_fused = fuses(problem.objective, method)
         return descend(
             start,
             problem,

@@ -1,4 +1,4 @@
-"""The conditions on the point where a descent stops: gradient, value, step, or a predicate."""
+"""The conditions on the point where a descent stops: gap, gradient, or a predicate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from jax.core import Tracer
 from jaxdescent.display import Displayed
 from jaxdescent.inputs.functions import as_pytree, hinting, hoist
 from jaxdescent.inputs.numbers import check_number
-from jaxdescent.inputs.trees import check_tree
 from jaxdescent.numerics import precision
 
 Params = Any
@@ -38,30 +37,22 @@ class Tolerance(Displayed):
     rule                   holds where                                             status
     =====================  ======================================================  =========
     ``gradient``           ``|g| <= gradient * gradient scale``                    CONVERGED,
-    ``suboptimality``      ``f - f* <= suboptimality * value scale`` (estimated)   both hold
-    ``value``              ``|f - f at the last check| <= value * |f|``            CONVERGED
-    ``step``               ``|x - x before the last step| <= step * |x|``          CONVERGED
+    ``suboptimality``      ``f - f* <= suboptimality * value scale`` (the gap)     both hold
     ``absolute_gradient``  ``|g| <= absolute_gradient``                            CONVERGED
     ``predicate``          ``predicate(check)`` is true                            STOPPED
     =====================  ======================================================  =========
 
     :mod:`jaxdescent.descent.stopping` derives the scales. No rule but ``absolute_gradient`` depends
-    on the units of the objective or the params. Where no tolerance is given, a proof that the value
-    is near enough to its minimum stands for a small gradient. A change of exactly zero counts only
-    after nothing has changed for the method's patience, because a transformation may hold its
-    updates back.
+    on the units of the objective or the params. Where no tolerance is given, a gap that is small
+    enough stands for a small gradient. Without a tolerance for the suboptimality no gap is
+    computed, and ``Result.suboptimality`` is what the structure bounds.
 
     Args:
-      gradient: the tolerance for the gradient; 0 turns the rule off. A pytree with the params'
-        structure has a number for each leaf's gradient (``inf`` allows any); each check then
-        computes one more gradient if the method carries a gradient of its own. None turns the rule
-        off if ``suboptimality`` or ``absolute_gradient`` is given, and else stands for
-        ``eps**(2/3)`` by dtype.
+      gradient: the tolerance for the gradient; 0 turns the rule off. None turns the rule off if
+        ``suboptimality`` or ``absolute_gradient`` is given, and else stands for ``eps**(2/3)`` by
+        dtype.
       suboptimality: the tolerance for the suboptimality; 0 turns the rule off. None turns it off if
         ``gradient`` or ``absolute_gradient`` is given, and else stands for ``eps**(2/3)``.
-      value: the tolerance for a change of the value; None turns the rule off.
-      step: the tolerance for a step; None turns the rule off. A pytree has a number for each leaf.
-        The rule needs ``check_every=1``, which is then the default.
       absolute_gradient: the largest Euclidean norm of the gradient, in its own units, at which the
         descent ends. SciPy calls this ``gtol``, by default for the largest element instead of the
         norm, and JAXopt ``tol``. It is compared with :attr:`Result.gradient_norm`, which leaves out
@@ -72,8 +63,7 @@ class Tolerance(Displayed):
     Raises:
       TypeError: by ``minimize``, if a tolerance is not a number, or ``predicate`` not a function
         to a scalar bool.
-      ValueError: by ``minimize``, if a tolerance is negative or not finite, or a pytree has not
-        the structure of the params.
+      ValueError: by ``minimize``, if a tolerance is negative or not finite.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> stop = jd.Tolerance(predicate=lambda check: check.value < 1.0)
@@ -86,9 +76,7 @@ class Tolerance(Displayed):
     gradient: Any = None
     suboptimality: Any = dataclasses.field(default=None, kw_only=True)
     absolute_gradient: Any = dataclasses.field(default=None, kw_only=True)
-    value: Any = None
-    step: Any = None
-    predicate: Callable[[Check], Any] | None = None
+    predicate: Callable[[Check], Any] | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.predicate is not None:
@@ -108,25 +96,10 @@ class Tolerance(Displayed):
         own: dict[str, Any] = vars(self) | {"gradient": gradient, "suboptimality": suboptimality}
         return ResolvedTolerance(**own, ignored=off if is_known else None, is_default=is_default)
 
-    def check(self, params: Params) -> None:
-        """Raise if a number is not valid or a pytree does not match the params."""
-        for name in ("gradient", "suboptimality", "value", "step", "absolute_gradient"):
-            number = getattr(self, name)
-            if number is None:
-                continue
-            check_tree(f"Tolerance.{name}", number)
-            if name in ("gradient", "step") and not _is_single(number):
-                expected, got = jax.tree.structure(params), jax.tree.structure(number)
-                if got != expected:
-                    raise ValueError(
-                        f"Tolerance.{name} must be a number or have the structure of params, "
-                        f"{expected}, got {got}."
-                    )
-            elif not _is_single(number):
-                raise TypeError(f"Tolerance.{name} must be a number, got {number!r}.")
-            for path, leaf in jax.tree.leaves_with_path(number):
-                at = f"Tolerance.{name}{jax.tree_util.keystr(path)}"
-                _check(at, leaf, may_be_infinite=bool(path))
+    def check(self) -> None:
+        """Raise if a number is not valid."""
+        for name in ("gradient", "suboptimality", "absolute_gradient"):
+            _check(f"Tolerance.{name}", getattr(self, name))
         if self.predicate is not None and not callable(self.predicate):
             raise TypeError(
                 "Tolerance.predicate must be a function of a check (params, value, "
@@ -186,15 +159,9 @@ class ResolvedTolerance(Tolerance):
         return self.ignored or Ignored(_is_zero(self.gradient), _is_zero(self.suboptimality))
 
     @property
-    def is_by_leaf(self) -> bool:
-        """Whether the gradient is judged leaf by leaf."""
-        return not _is_single(self.gradient)
-
-    @property
-    def has_changes(self) -> bool:
-        """Whether a small change of value or params, or an absolute bound, can end the descent."""
-        own = self.value, self.step, self.absolute_gradient
-        return any(number is not None for number in own)
+    def is_endless(self) -> jax.Array | bool:
+        """Whether every iteration is asked for: no rule but a predicate can end the descent."""
+        return self.off.both if self.absolute_gradient is None else False
 
     def allowed(self, value: Any, floor: Any, xp: Any = jnp) -> Any:
         """``suboptimality * max(|value|, floor)``: how far the value may be above the minimum."""
@@ -206,21 +173,16 @@ class ResolvedTolerance(Tolerance):
             return True
         return (suboptimality <= self.allowed(value, floor, xp)) | self.off.suboptimality
 
-    def is_small_gradient(self, norms: Any, scale: Any, xp: Any = jnp) -> Any:
-        """Whether the gradient's norm is small (every leaf's norm if it is judged by leaf), or the
-        rule is off.
-        """
+    def is_small_gradient(self, norm: Any, scale: Any, xp: Any = jnp) -> Any:
+        """Whether the gradient's norm is small, or the rule is off."""
         if self.off.gradient is True:
             return True
-        bounds = jax.tree.map(lambda t: xp.asarray(t, scale.dtype) * scale, self.gradient)
-        return _all(jax.tree.map(xp.less_equal, norms, bounds)) | self.off.gradient
+        return (norm <= xp.asarray(self.gradient, scale.dtype) * scale) | self.off.gradient
 
     def is_level(self, norm: Any, scale: Any, is_near: Any, xp: Any = jnp) -> Any:
-        """Whether the gradient is small, or a proof that the value is near its minimum stands for
-        that: where the caller named no tolerance for the gradient.
+        """Whether the gradient is small, or a gap that is small enough stands for that: where the
+        caller named no tolerance for the gradient.
         """
-        if self.is_by_leaf:
-            return self.off.gradient is True
         is_small = self.is_small_gradient(norm, scale, xp)
         return is_small | is_near if self.is_default else is_small
 
@@ -229,29 +191,6 @@ class ResolvedTolerance(Tolerance):
         if self.absolute_gradient is None:
             return False
         return norm <= jnp.asarray(self.absolute_gradient, norm.dtype)
-
-    def is_small_change(self, value: jax.Array, last: jax.Array) -> jax.Array | bool:
-        """Whether the value hardly changed since the last check; ``last`` is NaN at the first."""
-        if self.value is None:
-            return False
-        return jnp.abs(value - last) <= jnp.asarray(self.value, value.dtype) * jnp.abs(value)
-
-    def is_small_step(self, new: Params, old: Params) -> jax.Array | None:
-        """Whether the step between two stored params is small; None if there is no such rule."""
-        if self.step is None:
-            return None
-        new, old = precision.widen(new), precision.widen(old)
-        step = jax.tree.map(jnp.subtract, new, old)
-        if _is_single(self.step):
-            bound = jnp.asarray(self.step) * precision.norm(new)
-            return precision.norm(step) <= bound
-        is_small = jax.tree.map(
-            lambda t, s, x: precision.norm(s) <= jnp.asarray(t, x.dtype) * precision.norm(x),
-            self.step,
-            step,
-            new,
-        )
-        return _all(is_small)
 
     def asks_to_stop(self, check: Check) -> jax.Array | bool:
         """Whether the predicate holds."""
@@ -286,28 +225,18 @@ def default_tolerance(params: Params) -> float:
     return precision.epsilon(params) ** (2 / 3)
 
 
-def _check(name: str, number: Any, *, may_be_infinite: bool = False) -> None:
+def _check(name: str, number: Any) -> None:
     check_number(
         name,
         number,
-        "at least 0" if may_be_infinite else "at least 0 and finite",
-        lambda t: t >= 0 and (may_be_infinite or t < float("inf")),
+        "at least 0 and finite",
+        lambda t: 0 <= t < float("inf"),
         may_be_none=True,
         hint="0 runs every iteration, None takes the dtype's default",
     )
 
 
 def _is_zero(tolerance: Any) -> jax.Array | bool:
-    numbers = jax.tree.leaves(tolerance)
-    if any(isinstance(number, Tracer) for number in numbers):
-        return _all([jnp.asarray(number) == 0 for number in numbers])
-    return not any(bool(np.any(number)) for number in numbers)
-
-
-def _is_single(value: Any) -> bool:
-    return jax.tree.structure(value) == jax.tree.structure(0)
-
-
-def _all(tree: Any) -> jax.Array:
-    leaves = jax.tree.leaves(tree)
-    return leaves[0] if len(leaves) == 1 else jnp.all(jnp.stack(leaves))
+    if isinstance(tolerance, Tracer):
+        return jnp.asarray(tolerance) == 0
+    return not bool(np.any(tolerance))

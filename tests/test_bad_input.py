@@ -159,10 +159,6 @@ WRONG_TYPES = [
     (lambda: solve(jd.LSMR(jd.Sketch()), by_map()[1]), "needs the rows of X"),
     (lambda: solve(jd.ConjugateGradient(jd.Jacobi()), by_map()[0]), "diagonal of the Hessian"),
     (lambda: solve(jd.ConjugateGradient(jd.Sketch()), by_map()[0]), r"rows of a jd\.LinearReg"),
-    (lambda: solve(jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), 2.5)), "Python integer"),
-    (lambda: solve(jd.Hedge(jd.LSMR(), jd.Gram(), 5)), r"Hedge\.then must be .* Gram\(\)"),
-    (lambda: solve(jd.Hedge(jd.GradientDescent(), jd.LSMR(), 5)), r"Hedge\.first must be"),
-    (lambda: solve(jd.Hedge(0.1, jd.LSMR(), 5)), r"jd\.GradientDescent\(0\.1\)"),
     (
         lambda: descend(method=jd.MiniBatches(optax.sgd(0.1))),
         "needs rows that can be read, and Function",
@@ -247,7 +243,7 @@ WRONG_TYPES = [
     ),
     (
         lambda: descend(tolerance=jd.Tolerance(absolute_gradient=[1.0, 2.0])),
-        r"^Tolerance\.absolute_gradient must be a number, got \[1\.0, 2\.0\]\.$",
+        r"^Tolerance\.absolute_gradient must be a number or None, .*got \[1\.0, 2\.0\]: 0 runs",
     ),
     (lambda: jd.minimize(fun=bowl), "write objective, the first"),
     (lambda: jd.minimize(bowl, x0=START), "write params, the second"),
@@ -311,12 +307,6 @@ WRONG_VALUES = [
     (lambda: solve(jd.LSMR(jd.Nystrom(0))), r"Nystrom\.rank must be at least 1, got 0"),
     (lambda: solve(jd.LSMR(jd.Sketch(1))), r"Sketch\.oversampling must be at least 2, got 1"),
     (lambda: solve(jd.Gram(jd.GradientDescent(-1.0))), "learning_rate must be positive"),
-    (lambda: solve(jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), 0)), "at least 1, got 0"),
-    (lambda: solve(jd.Hedge(jd.LSMR(), jd.LSMR(atol=-1.0), 5)), r"LSMR\.atol"),
-    (
-        lambda: solve(jd.Hedge(jd.LSMR(), jd.LSMR(), 5, tolerance=-1.0)),
-        r"Hedge\.tolerance must be at least 0",
-    ),
     (lambda: solve(jd.MiniBatches(rows=0)), r"MiniBatches\.rows"),
     (lambda: solve(jd.MiniBatches(epochs=0)), r"MiniBatches\.epochs"),
     # options
@@ -330,16 +320,6 @@ WRONG_VALUES = [
     (lambda: descend(history=-1), r"history.*at least 0"),
     (lambda: descend(tolerance=np.nan), r"finite, got nan"),
     (lambda: descend(tolerance=-1e-3), r"at least 0.*-0\.001"),
-    (
-        lambda: descend(tolerance=jd.Tolerance(gradient={"a": 1.0})),
-        r"Tolerance\.gradient.*structure of params.*'a'",
-    ),
-    (
-        lambda: descend(params=[START], tolerance=jd.Tolerance(step=[-1.0])),
-        r"Tolerance\.step\[0\].*at least 0, got -1",
-    ),
-    (lambda: descend(tolerance=jd.Tolerance(value=np.nan)), r"Tolerance\.value.*got nan"),
-    (lambda: descend(tolerance=jd.Tolerance(step=1e-3), check_every=16), r"check_every=1, got 16"),
     (
         lambda: descend(jd.LinearRegression(X, Y), None, jd.LSMR(jd.Sketch(seed=-1))),
         r"Sketch\.seed must be at least 0, got -1",

@@ -17,7 +17,7 @@ from benchmarks.problems.batches import rosenbrock_gradient
 from benchmarks.problems.classification import Classification
 from benchmarks.problems.regression import Gradient, Regression
 from benchmarks.report import figures, profiles, table, targets
-from jaxdescent.descent.looks import singular_values
+from jaxdescent.gap import dense
 
 SAMPLE = pathlib.Path(__file__).parent / "data" / "benchmarks.jsonl"
 TINY = {"eight_billion": 1e-5}
@@ -190,7 +190,7 @@ AROUND = {"hand-written JAX: jitted CG": 1, "SciPy: lsmr": 1, "jaxdescent: LSMR(
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")  # SciPy's own
 @pytest.mark.parametrize("label", AROUND)
 def test_passes_are_those_that_the_algorithm_makes(label, written, monkeypatch):
-    monkeypatch.setattr(singular_values, "MOST_FEATURES", 0)  # LAPACK would take X as an array
+    monkeypatch.setattr(dense, "MOST_PRODUCTS", 0)  # LAPACK would take X as an array
     case = dataclasses.replace(suites.get("methods").cases(1e-4)[0], only=(label,))
     [adapter] = peers.labels(case).values()
     solve = peers.factory(adapter, case.work, label)(written(Regression(300, 65)))

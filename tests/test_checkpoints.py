@@ -93,7 +93,7 @@ def test_the_newest_are_kept_and_a_folder_that_has_a_run_is_not_overwritten(tmp_
     assert names(tmp_path) == ["iteration-0000000020", "iteration-0000000030"]
     with pytest.raises(ValueError, match=r"has a checkpoint of iteration 30: pass resume=True"):
         run(checkpoint=tmp_path)
-    assert_same(resumed(tmp_path / "new", max_iterations=20), minimize(max_iterations=20))
+    assert_same(resumed(tmp_path / "new", max_iterations=20), run(max_iterations=20))
 
 
 def test_the_memory_of_a_copy_is_kept_for_the_next(tmp_path, monkeypatch):
@@ -139,7 +139,7 @@ def test_a_start_that_is_donated_makes_room_for_what_is_restored(tmp_path):
     start = jnp.array(START)
     got = resumed(tmp_path, start=start, donate=True, max_iterations=100)
     assert start.is_deleted()
-    assert_same(got, minimize(max_iterations=100))
+    assert_same(got, run(max_iterations=100))
 
 
 def steeper(x):
@@ -266,7 +266,7 @@ def test_what_a_killed_process_left_unfinished_is_removed(tmp_path):
     for name in others:
         (tmp_path / name).mkdir()
     got = resumed(tmp_path, max_iterations=100)
-    assert_same(got, minimize(max_iterations=100))
+    assert_same(got, run(max_iterations=100))
     assert [name for name in names(tmp_path) if not checkpoints.NAME.match(name)] == others
 
 

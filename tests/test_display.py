@@ -491,7 +491,7 @@ NAMES = {name: getattr(jd, name) for name in jd.__all__} | {"squared": squared}
         "LSMR(Nystrom(3, seed=4), conlim=100000000.0)",
         "ConjugateGradient(Jacobi())",
         "Gram(ConjugateGradient(Jacobi()))",
-        "Tolerance(gradient=0.1, step=0.2)",
+        "Tolerance(gradient=0.1, suboptimality=0.2)",
         "LevenbergMarquardt(damping=1)",
         "SumOfSquares(scale=2.0)",
         "Tolerance(gradient=1e-06, predicate=squared)",

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 import jaxdescent as jd
 from benchmarks.studies.compilation import CASES, kernels_of
 from jaxdescent.calls import programs
-from jaxdescent.descent import at_once, claims
+from jaxdescent.descent import eager, on_host
 from jaxdescent.designs import Design
 from tests.compilations import compiled_by
 from tests.references import closed_form
@@ -31,7 +31,7 @@ MOST = {
     "regression 300 x 7, LSMR": 183,
     "regression 300 x 7, ConjugateGradient": 119,
     "Rosenbrock, default": 93,
-    "Rosenbrock, optax.adam": 65,
+    "Rosenbrock, optax.adam": 100,  # with a candidate that the gap rejects
     "300 residuals, LevenbergMarquardt": 149,  # most of them in loops of one kernel
     "network, default": 206,
     "network, optax.adam": 112,
@@ -80,12 +80,12 @@ def test_the_function_stands_once_in_the_program_of_a_descent(method, monkeypatc
     counts, plain = [], programs.Program.__call__
 
     def counted(program, *inputs):
-        if program.key[0] is claims.descend_to_claim:
+        if program.key[0] is eager.descend_to_candidate:
             counts.append(program.lower(*inputs).as_text().count("stablehlo.tanh"))
         return plain(program, *inputs)
 
     monkeypatch.setattr(programs.Program, "__call__", counted)
-    tolerance = jd.Tolerance(step=1e-4)  # which the evaluation of the start must not meet
+    tolerance = jd.Tolerance(1e-5)
     result = jd.minimize(
         lambda x: jnp.sum(jnp.tanh(x - 1) ** 2), jnp.zeros(3), method, tolerance=tolerance
     )
@@ -96,72 +96,29 @@ def test_the_function_stands_once_in_the_program_of_a_descent(method, monkeypatc
 
 
 @pytest.mark.parametrize("cores", [1, 2])
-def test_what_may_refute_a_claim_is_compiled_when_one_is_made(cores, monkeypatch):
+def test_the_gap_is_compiled_when_a_descent_may_end(cores, monkeypatch):
     """Or, by another core, while the first program is compiled."""
-    monkeypatch.setattr(claims, "usable_cores", lambda: cores)
+    monkeypatch.setattr(eager, "usable_cores", lambda: cores)
     programs._compiled.cache_clear()
     start = np.float32([1, -2])
 
     def descend(most):
         return jd.minimize(bowl, start, jd.LBFGS(), max_iterations=most)
 
-    names = compiled_by(lambda: descend(1), monkeypatch)
-    assert names == ["descend_to_claim", "_expansion"][:cores]
     names = compiled_by(lambda: descend(100), monkeypatch)
-    assert names[:2] == ["descend_to_claim", "_expansion"]
-
-
-@jax.jit
-def descent_of_one_shape(X, y, method):
-    return jd.minimize(jd.LinearRegression(X, y), method=method)
-
-
-HEDGE = jd.Hedge(jd.ConjugateGradient(), jd.DerivativeMethod(), 100)
-
-
-@pytest.mark.parametrize(
-    ("method", "least", "status"),
-    [
-        pytest.param(HEDGE, 1, jd.Status.CONVERGED, marks=pytest.mark.slow),
-        (jd.ConjugateGradient(), 1, jd.Status.CONVERGED),
-        # Conjugate gradients come near the minimum of the short column too, but cannot know it.
-        pytest.param(jd.ConjugateGradient(), 1e-2, jd.Status.STAGNATED, marks=pytest.mark.slow),
-    ],
-    ids=["even lengths, hedge", "even lengths", "one short column"],
-)
-def test_a_look_by_a_step_is_compiled_where_the_lengths_of_columns_differ(
-    method, least, status, rng, monkeypatch
-):
-    programs._compiled.cache_clear()
-    X = rng.normal(size=(1200, 520)).astype(np.float32)  # too many columns for a look by the host
-    X[:, 3] *= np.float32(least)
-    y = (X.sum(1) + rng.normal(size=1200)).astype(np.float32)
-    objective, found = jd.LinearRegression(X, y), []
-
-    def descend():
-        found.append(jd.minimize(objective, method=method))
-
-    names = compiled_by(descend, monkeypatch)
-    assert "_measured_before_step" in names
-    assert ("_confirmed" in names) == (least < 1)
-    _, _, value = closed_form(X, y, in_lengths=True)
-    traced = descent_of_one_shape(X, y, method)
-    for result in (*found, traced):
-        assert result.status == status
-        np.testing.assert_allclose(result.value, value, rtol=1e-6)
-    assert found[0].evidence == traced.evidence
+    assert list(dict.fromkeys(names))[:3] == ["descend_to_candidate", "_expansion", "_values"]
 
 
 def test_where_no_thread_begins_any_more_a_first_call_compiles_by_itself(monkeypatch):
     """As where Python ends."""
-    monkeypatch.setattr(claims, "usable_cores", lambda: 2)
+    monkeypatch.setattr(eager, "usable_cores", lambda: 2)
     asked = []
 
     def refuse(self, work):
         asked.append(work)
         raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
-    monkeypatch.setattr(claims.ThreadPoolExecutor, "submit", refuse)
+    monkeypatch.setattr(eager.ThreadPoolExecutor, "submit", refuse)
     result = jd.minimize(lambda x: bowl(x - 1), np.float32([1, -2]), jd.LBFGS())
     np.testing.assert_allclose(result.params, 1, atol=1e-2)
     assert len(asked) == 1
@@ -215,13 +172,13 @@ def test_of_a_small_design_that_is_no_array_a_program_writes_out_the_entries(
 
 @pytest.mark.usefixtures("one_cpu", "whole")
 def test_few_regressions_in_minimize_batch_are_solved_by_the_host(rng, monkeypatch):
-    solved, plain = [], at_once._computed
+    solved, plain = [], on_host._computed
 
     def counted(*given, **how):
         solved.append(1)
         return plain(*given, **how)
 
-    monkeypatch.setattr(at_once, "_computed", counted)
+    monkeypatch.setattr(on_host, "_computed", counted)
     X, y = rng.normal(size=(30, 4)).astype(np.float32), rng.normal(size=30).astype(np.float32)
     penalties = np.float32([0.1, 1, 10])
     found = jd.minimize_batch(lambda l2: jd.LinearRegression(X, y, l2=l2), (penalties,))
@@ -376,7 +333,7 @@ def test_an_estimate_does_not_vanish_with_a_gradient_that_underflows():
     [
         {"history": 3},
         {"tolerance": 0},
-        {"tolerance": jd.Tolerance(value=1e-3)},
+        {"tolerance": jd.Tolerance(absolute_gradient=1e-3)},
         {"tolerance": jd.Tolerance(predicate=bowl)},
         {"check_every": 2},
     ],
@@ -393,7 +350,7 @@ def test_what_only_a_loop_has_is_left_to_it(options):
     )
     for given, expected in ((plain, True), (plain | options, False)):
         setup = set_up(regression, None, None, **common, **given)
-        assert at_once.is_possible(*setup.inputs[:2], setup.flags) == expected
+        assert on_host.is_possible(*setup.inputs[:2], setup.flags) == expected
 
 
 @pytest.mark.slow

@@ -542,5 +542,5 @@ def test_a_method_of_an_object_is_traced_in_each_call_but_compiled_once(traces):
         before = len(traces)
         assert_close(found(Counted(traces, y).loss), y)
         assert len(traces) > before
-    # Of the descent, and of the expansion in float64 that its claim is held against.
-    assert programs._compiled.cache_info().currsize == 2
+    # Of the descent, and of the expansion in float64 and the values by which its end is verified.
+    assert programs._compiled.cache_info().currsize == 3

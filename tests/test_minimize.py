@@ -42,7 +42,7 @@ SECOND_CALLS = {
 
 @pytest.mark.parametrize(
     "tolerances",
-    [(1e-4, 0.5), [jd.Tolerance(gradient=each, value=1e-6) for each in (1e-3, 1e-1)]],
+    [(1e-4, 0.5), [jd.Tolerance(gradient=each, suboptimality=each) for each in (1e-4, 0.5)]],
     ids=["a number", "several rules"],
 )
 def test_a_second_call_traces_nothing(tolerances):

@@ -505,17 +505,19 @@ SEARCHING = {
 @pytest.mark.first
 @pytest.mark.parametrize("name", SEARCHING)
 def test_values_in_any_units_take_as_many_steps(name):
-    """Products of two gradients would underflow and overflow in these units."""
+    """Products of two gradients would underflow and overflow in these units. The gap takes about
+    twenty evaluations.
+    """
     start = np.zeros(3, np.float32)
     result = jd.minimize(bowl_in_offset, start, SEARCHING[name], args=(2.0, 1.0))
     assert status(result) == "CONVERGED"
-    np.testing.assert_allclose(result.params, 1, atol=1e-3)
+    np.testing.assert_allclose(result.params, 1, atol=2e-2)
     for scale in np.exp2(np.float32([-97, -40, 40, 97])):
         scaled = jd.minimize(bowl_in_offset, start, SEARCHING[name], args=(2 * scale, scale))
         assert status(scaled) == "CONVERGED"
         assert abs(int(scaled.iterations) / int(result.iterations) - 1) < 0.2
-        assert int(scaled.evaluations) < 2.1 * int(scaled.iterations) + 10
-        np.testing.assert_allclose(scaled.params, 1, atol=1e-3)
+        assert int(scaled.evaluations) < 2.1 * int(scaled.iterations) + 30
+        np.testing.assert_allclose(scaled.params, 1, atol=2e-2)
 
 
 def bowl_in_units(p, unit):
@@ -530,7 +532,7 @@ def test_params_in_any_units_take_no_more_than_twice_the_steps(name):
         start = np.float32([2, 0, 3]) * unit
         result = jd.minimize(bowl_in_units, start, SEARCHING[name], args=(unit,))
         assert status(result) == "CONVERGED"
-        np.testing.assert_allclose(result.params / unit, 1, atol=1e-3)
+        np.testing.assert_allclose(result.params / unit, 1, atol=2e-2)
         return int(result.iterations)
 
     for unit in np.exp2(np.float32([-45, 45])):
@@ -677,7 +679,10 @@ def test_negative_curvature_in_a_quadratic_diverges(method):
 )
 def test_a_rule_that_finds_no_step_has_stagnated(method):
     # The first trial moves by the length of the params, far past the minimum of a narrow valley.
-    result = jd.minimize(lambda p: jnp.sum((p - 1) ** 4), np.float32([1, 1.1]), method)
+    tolerance = jd.Tolerance(1e-5)  # a gap would lead on by Newton's step
+    result = jd.minimize(
+        lambda p: jnp.sum((p - 1) ** 4), np.float32([1, 1.1]), method, tolerance=tolerance
+    )
     assert status(result) == "STAGNATED"
     assert int(result.iterations) == 0
 

@@ -210,50 +210,6 @@ def halving(tolerance, start=START, **options):
     return descend(bowl, start, 0.25, tolerance=tolerance, **options)
 
 
-@pytest.mark.parametrize(
-    ("objective", "args", "start", "rule"),
-    [
-        # From 1 + 25 / 4^k the value changes by 75 / 4^k <= 1e-3 at k = 9.
-        (moved_bowl, (0, 1), START, "value"),
-        # About the minimum at 8: |step k| = 5 / 2^k <= 1e-3 * 8 * sqrt(2) at k = 9.
-        (jd.SumOfSquares(center=8.0), (), START + 8, "step"),
-        (moved_bowl, (8, 0), START + 8, "step"),
-    ],
-    ids=["value", "step of a separable one", "step of a function"],
-)
-def test_a_small_change_is_converged_and_looked_for_in_every_iteration(
-    objective, args, start, rule
-):
-    stop, args = jd.Tolerance(**{"gradient": 0, rule: 1e-3}), tuple(np.float32(args))
-    result = descend(objective, start, 0.25, args=args, tolerance=stop)
-    assert status(result) == "CONVERGED"
-    assert int(result.iterations) == 9
-
-
-@pytest.mark.parametrize("rule", ["gradient", "step"])
-def test_a_tolerance_for_each_leaf_waits_for_the_last(rule):
-    # Leaf "slow" shrinks by 3/4 a step, leaf "fast" by 1/4.
-    def objective(p):
-        return 0.125 * p["slow"] ** 2 + 0.375 * p["fast"] ** 2
-
-    start = {"slow": 1.0, "fast": 1.0}
-    counts = {}
-    for name, bounds in {
-        "both": {"slow": 1e-3, "fast": 1e-3},
-        "fast alone": {"slow": np.inf, "fast": 1e-3},
-    }.items():
-        tolerance = jd.Tolerance(**{"gradient": 0, rule: bounds})
-        result = descend(objective, start, 1.0, tolerance=tolerance)
-        counts[name] = int(result.iterations), status(result)
-    # |g| <= 1e-3 * |(1/4, 3/4)|: 3/4 * 4^-k at k = 5, 1/4 * (3/4)^k at k = 21. No step is small
-    # against a leaf that shrinks by the same share each time, until nothing is left of it.
-    if rule == "gradient":
-        assert counts == {"both": (21, "CONVERGED"), "fast alone": (5, "CONVERGED")}
-    else:
-        assert counts["fast alone"][1] == "CONVERGED"
-        assert counts["fast alone"][0] < counts["both"][0]
-
-
 @pytest.mark.parametrize("check_every", [1, 16])
 def test_a_predicate_that_holds_has_stopped(check_every):
     tolerance = jd.Tolerance(predicate=lambda check: check.iteration >= 20)

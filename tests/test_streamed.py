@@ -27,7 +27,6 @@ from jaxdescent.data import (
     normal_solution,
     row_stream,
 )
-from jaxdescent.descent.refutation import Refutable
 from jaxdescent.machine import Machine
 from jaxdescent.regression.solve.normal_equations import SumsSolver
 from tests.commands import printed
@@ -356,25 +355,6 @@ def test_a_certificate(rng):
     smallest, *_, largest = np.linalg.eigvalsh(hessian)
     np.testing.assert_allclose(certificate.smallest_eigenvalue, smallest, rtol=1e-3)
     np.testing.assert_allclose(certificate.largest_eigenvalue, largest, rtol=1e-5)
-
-
-def test_only_a_solve_that_rounding_may_have_spoilt_is_looked_at(rng, monkeypatch):
-    def looked_at(*_):
-        raise AssertionError("a look is compiled")
-
-    monkeypatch.setattr(Refutable, "takes_a_step", looked_at)
-    X, y = rng.normal([0, 1, 100], size=(200, 3)), rng.normal(size=200)
-
-    def solve():
-        S = jd.Streamed({"X": X, "y": y}, exclude=["y"], dtype=jnp.float32)
-        return jd.minimize(jd.LinearRegression(S, S.column("y")), method=jd.DerivativeMethod())
-
-    result = solve()
-    assert status(result) == "CONVERGED"
-    np.testing.assert_allclose(result.params["weights"], closed_form(X, y)[0], rtol=1e-5)
-    X[:, 1] = X[:, 0]
-    with pytest.raises(AssertionError, match="a look is compiled"):
-        solve()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import optax
 
 from jaxdescent import placement, processes
 from jaxdescent.cost import default_plan
+from jaxdescent.cost.hedge import Hedge
 from jaxdescent.cost.structure import tree_bytes
 from jaxdescent.designs import as_design
 from jaxdescent.designs.center import is_far_on_host
@@ -45,6 +46,13 @@ class Problem(NamedTuple):
         return self._replace(objective=objective, method=self.method.hoisted(), tolerance=tolerance)
 
 
+class FirstStage(NamedTuple):
+    """A method that an eager call tries first, for at most so many iterations."""
+
+    method: Method
+    budget: int
+
+
 def posed(
     objective: Objective,
     params: Params,
@@ -52,17 +60,21 @@ def posed(
     tolerance: Any,
     rounding: Any,
     **options: Any,
-) -> tuple[Problem, Params]:
-    """The checked problem, and the params it starts from as arrays; or the errors that ``minimize``
-    documents. ``options`` are those of :func:`jaxdescent.cost.default_plan`.
+) -> tuple[Problem, Params, FirstStage | None]:
+    """The checked problem, the params it starts from as arrays, and what an eager call tries first;
+    or the errors that ``minimize`` documents. ``options`` are those of
+    :func:`jaxdescent.cost.default_plan`.
     """
+    first = None
     with processes.among("minimize", objective, params):
         objective, params = checked(objective, params)
         tolerance = as_tolerance(tolerance)
-        tolerance.check(params)
+        tolerance.check()
         if method is None:
             plan = default_plan(objective, params, tolerance=tolerance, **options)
             method = plan.require().method
+            if isinstance(method, Hedge):
+                first, method = FirstStage(method.first, method.budget), method.then
         else:
             method = as_method(method)
         method.check()
@@ -75,7 +87,8 @@ def posed(
                 f"{rounding!r}."
             )
         rounding.check()
-        return Problem(objective, method, tolerance.resolved(params), rounding), params
+        problem = Problem(objective, method, tolerance.resolved(params), rounding)
+        return problem, params, first
 
 
 def check_params(params: Params, name: str = "params") -> None:

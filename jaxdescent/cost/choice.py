@@ -15,12 +15,12 @@ import dataclasses
 from collections.abc import Sequence
 
 from jaxdescent.cost.candidates import Candidate, Entry, candidate_of
+from jaxdescent.cost.hedge import Hedge
 from jaxdescent.cost.iterations import HOPED, krylov_iterations
 from jaxdescent.cost.solves import is_on_host
 from jaxdescent.cost.structure import ProblemKind, Structure
 from jaxdescent.cost.work import Price, Question
 from jaxdescent.machine import Machine
-from jaxdescent.methods import Hedge
 
 MOMENT = 0.01
 """A direct solve that is predicted to take at most this many seconds, or that compiles nothing, is
@@ -123,8 +123,6 @@ def hedge_of(first: Candidate, then: Candidate, question: Question) -> Candidate
             one.touched if is_enough else one.touched + two.touched,
         )
 
-    is_default = question.tolerance == question.structure.default_tolerance
-    tolerance = None if is_default else question.tolerance
-    method = Hedge(first.method, then.method, budget, tolerance=tolerance)
+    method = Hedge(first.method, then.method, budget)
     name = f"Hedge({first.name}, {then.name}, {budget})"
     return dataclasses.replace(candidate_of(Entry(method, price, then.form), question), name=name)

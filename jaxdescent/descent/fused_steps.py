@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent.descent.measured import Measured
-from jaxdescent.descent.watch import Loop
+from jaxdescent.descent.checking import Checked
+from jaxdescent.descent.state import Loop
 from jaxdescent.kernels import loops
 from jaxdescent.kernels.branches import where
 from jaxdescent.methods import Method
@@ -38,7 +38,7 @@ def fuses(objective: Objective, method: Method) -> bool:
     return objective.is_separable and method.is_elementwise
 
 
-def stepped(descent: Measured, loop: Loop, count: jax.Array) -> Loop:
+def stepped(descent: Checked, loop: Loop, count: jax.Array) -> Loop:
     """The loop after ``count`` steps, by passes each of which reads and writes the params once."""
     objective, fused = descent.objective, 1
     if fuses(objective, descent.method):
@@ -66,7 +66,7 @@ def stepped(descent: Measured, loop: Loop, count: jax.Array) -> Loop:
 
 
 def over_params(
-    descent: Measured, steps: Steps, iteration: jax.Array, rest: jax.Array | None, *, fused: int
+    descent: Checked, steps: Steps, iteration: jax.Array, rest: jax.Array | None, *, fused: int
 ) -> Steps:
     """The result of ``fused`` steps, of which only the first ``rest`` count if it is given."""
     shared = (descent.method, descent.rounding, iteration, rest)

@@ -12,7 +12,6 @@ _OURS = {
     "write params, the second argument": "x0 y0 init init_params params_init initial_guess",
     "write tolerance=": "tol rtol ftol eps",
     "write tolerance=jd.Tolerance(absolute_gradient=...)": "gtol atol",
-    "write tolerance=jd.Tolerance(step=...)": "xtol",
     "write max_iterations=": (
         "maxiter max_iter maxit max_steps num_steps steps nit iterations niter"
     ),

@@ -4,7 +4,6 @@ from jaxdescent.methods.conjugate_gradient import ConjugateGradient as Conjugate
 from jaxdescent.methods.derivative import DerivativeMethod as DerivativeMethod
 from jaxdescent.methods.gradient_descent import GradientDescent as GradientDescent
 from jaxdescent.methods.gram import Gram as Gram
-from jaxdescent.methods.hedge import Hedge as Hedge
 from jaxdescent.methods.lbfgs import LBFGS as LBFGS
 from jaxdescent.methods.levenberg_marquardt import LevenbergMarquardt as LevenbergMarquardt
 from jaxdescent.methods.lsmr import LSMR as LSMR

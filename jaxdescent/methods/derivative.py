@@ -147,8 +147,8 @@ class DerivativeMethod(LookingAhead):
     def estimates(self, objective: Objective) -> bool:
         return not objective.is_separable
 
-    def overlooks(self, state: State) -> Any:
-        return getattr(state.solver, "overlooks", True)
+    def seeks_minimum(self, objective: Objective) -> bool:
+        return objective.is_quadratic or objective.is_separable
 
     def solves_at_once(self, objective: Objective) -> bool:
         return objective.is_quadratic

@@ -147,10 +147,8 @@ class Method(Displayed, abc.ABC):
         """Whether the progress on this objective has an :class:`Estimate`."""
         return False
 
-    def overlooks(self, state: State) -> Any:
-        """Whether the estimate may leave out unknowns in small units, so that a look may refute a
-        claim that rests on it.
-        """
+    def seeks_minimum(self, objective: Objective) -> bool:
+        """Whether the method descends; one that finds any stationary point is not held to a gap."""
         return True
 
     @property
@@ -220,26 +218,6 @@ class Method(Displayed, abc.ABC):
         :func:`measure`.
         """
         return measure(objective, params, always)
-
-    def disproved(self, state: State) -> tuple[State, jax.Array] | None:
-        """How to continue if a measurement does not confirm a minimum that recurrences found.
-
-        Returns:
-          The state to continue with and whether it is possible; None if it never is.
-        """
-        return None
-
-    # Methods that are made of several.
-
-    def first_stage(self) -> Method:
-        """The method by which the host begins a descent that another one may continue."""
-        return self
-
-    def next_stage(self, state: State) -> tuple[Method, jax.Array] | None:
-        """The method that continues after this stage, and whether it does so from this state; None
-        if no other method ever does.
-        """
-        return None
 
     # Other properties of a method.
 

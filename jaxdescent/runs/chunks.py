@@ -20,8 +20,7 @@ from jaxdescent import placement
 from jaxdescent.calls import programs
 from jaxdescent.calls.problem import Problem
 from jaxdescent.descent.loop import Descent
-from jaxdescent.descent.nearness import with_bound_alone
-from jaxdescent.descent.watch import Loop
+from jaxdescent.descent.state import Loop
 from jaxdescent.kernels import loops
 from jaxdescent.minimize import Setup, as_given
 from jaxdescent.result import Result
@@ -103,11 +102,6 @@ class Chunks:
 
     def end(self, loop: Loop, status: Status) -> Result:
         """The result, with ``status`` if no rule has ended the descent; in the loop's memory."""
-        has_rows = self.problem.objective.linear_regression is not None
-        if has_rows and int(loop.status) == Status.STAGNATED.value:
-            # A chunk's program has looked, but the host may see more, as it does in ``minimize``.
-            descent = Descent(*self.problem, self.limit, self.check_every)
-            loop = descent.answered_by_host(loop) or loop
         large, rest = (loop.params, loop.state), loop._replace(params=None, state=None)
         inputs = (large, rest, self.problem, self.limit, np.int32(status.value))
         result = self._compiled(_end, inputs)(*inputs)
@@ -166,7 +160,7 @@ def _end(
     A loop that a rule has ended keeps its own status. Otherwise value and gradient norm are
     measured at the loop's params: where the next step checks these, they have not been checked yet,
     nor has a start that the first step evaluates.
-    An estimate of the suboptimality is said if it has been steady.
+    Its suboptimality is what the structure bounds.
     """
     params, state = large
     loop, descent = rest._replace(params=params, state=state), Descent(*problem, limit, check_every)
@@ -179,13 +173,11 @@ def _end(
     if is_behind is not False:
 
         def caught_up(loop: Loop) -> Loop:
-            loop = descent.measured(loop)
-            return loop._replace(evaluations=loop.evaluations + 1)
+            value, norm = descent.truth(loop)
+            return loop._replace(value=value, norm=norm, evaluations=loop.evaluations + 1)
 
         loop = lax.cond(is_running & is_behind, caught_up, lambda loop: loop, loop)
-    watch, is_unknown = loop.watch, is_running & ~loop.watch.is_steady
-    watch = with_bound_alone(watch, descent.objective, loop.value, loop.norm, is_unknown)
-    result = descent.ended(loop._replace(watch=watch))
+    result = descent.result(loop)
     return result._replace(status=jnp.where(is_running, status, result.status))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxdescent import processes
 from jaxdescent.calls import programs
-from jaxdescent.descent.watch import Loop
+from jaxdescent.descent.state import Loop
 from jaxdescent.processes.signals import Interruption, on_a_thread
 from jaxdescent.runs.chunks import NUMBERS, Chunks, Numbers
 from jaxdescent.runs.hooks import Checkpoint, Hook

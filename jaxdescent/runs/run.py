@@ -15,7 +15,7 @@ from jaxdescent.calls.problem import Problem
 from jaxdescent.cost import default_plan
 from jaxdescent.cost.structure import ProblemKind
 from jaxdescent.descent.fused_steps import FUSED_STEPS, fuses
-from jaxdescent.descent.watch import Loop
+from jaxdescent.descent.state import Loop
 from jaxdescent.display import structure_name
 from jaxdescent.inputs import tracing
 from jaxdescent.inputs.numbers import check_count, check_number

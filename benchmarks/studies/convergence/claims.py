@@ -80,7 +80,6 @@ def solvers() -> dict[str, Any]:
         "LSMR(Sketch)": jd.LSMR(jd.Sketch()),
         "LBFGS": jd.LBFGS(),
         "LevenbergMarquardt": jd.LevenbergMarquardt(),
-        "Hedge": jd.Hedge(jd.LSMR(), newton(), 5),
         "Backtracking": descent(),
         "ExactLineSearch": descent(jd.ExactLineSearch()),
         "InverseLipschitz": descent(jd.InverseLipschitz()),

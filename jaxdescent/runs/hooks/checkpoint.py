@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from jaxdescent import processes
-from jaxdescent.descent.loop import Loop
+from jaxdescent.descent.state import Loop
 from jaxdescent.inputs.numbers import check_count, check_number
 from jaxdescent.kernels import memory
 from jaxdescent.minimize import Setup

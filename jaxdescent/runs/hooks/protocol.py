@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxdescent.descent.loop import Loop
+from jaxdescent.descent.state import Loop
 from jaxdescent.display import Displayed
 from jaxdescent.result import Result
 from jaxdescent.status import Evidence, Status

@@ -1,4 +1,4 @@
-"""Batches, one by one or shrinking: the same as vmap and as a loop, member by member."""
+"""Batches: the same as vmap and as a loop, member by member."""
 
 import jax
 import jax.numpy as jnp
@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 import jaxdescent as jd
-from jaxdescent import batches
-from jaxdescent.descent.looks import few_unknowns
+from jaxdescent import _minimize_batch as batches
 from jaxdescent.kernels.branches import seldom
 from tests.references import closed_form
 from tests.results import assert_trees_close
@@ -51,26 +50,12 @@ def one_by_one():
     return jd.minimize_batch(from_start, (STARTS, STEEPNESS), METHOD, tolerance=1e-4)
 
 
-@pytest.fixture(scope="module")
-def shrinking():
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(batches, "_is_on_one_cpu", lambda members: False)
-        return jd.minimize_batch(from_start, (STARTS, STEEPNESS), METHOD, tolerance=1e-4)
-
-
 def test_members_one_by_one_give_what_vmap_gives(one_by_one, expected):
     assert_same(one_by_one, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_shrinking_batch_gives_what_vmap_gives(shrinking, expected):
-    counts = np.asarray(expected.iterations)
-    assert np.min(counts) <= 16  # some leave at the first look
-    assert np.max(counts) > 4 * np.median(counts)
-    assert_same(shrinking, expected, rtol=1e-4, atol=1e-6)
-
-
 def test_a_part_for_each_core_gives_the_same(one_by_one, monkeypatch):
-    monkeypatch.setattr(batches, "LEAST_PART", 8)
+    monkeypatch.setattr(batches, "LEAST_SHARE", 8)
     monkeypatch.setattr(batches, "usable_cores", lambda: 5)
     with jax.enable_x64(True):  # a thread of its own knows nothing of this
         members = STARTS[:16].astype("float64"), STEEPNESS[:16].astype("float64")
@@ -82,7 +67,7 @@ def test_a_part_for_each_core_gives_the_same(one_by_one, monkeypatch):
 
 
 def test_a_batch_runs_where_its_members_are(monkeypatch):
-    monkeypatch.setattr(batches, "LEAST_PART", 8)
+    monkeypatch.setattr(batches, "LEAST_SHARE", 8)
     monkeypatch.setattr(batches, "usable_cores", lambda: 2)
     for device in jax.devices()[:2]:
         members = jax.device_put((STARTS[:16], STEEPNESS[:16]), device)
@@ -92,7 +77,7 @@ def test_a_batch_runs_where_its_members_are(monkeypatch):
 
 @pytest.mark.core
 def test_parts_lie_in_the_members_own_memory(monkeypatch):
-    monkeypatch.setattr(batches, "LEAST_PART", 32)
+    monkeypatch.setattr(batches, "LEAST_SHARE", 32)
     monkeypatch.setattr(batches, "usable_cores", lambda: 2)
     members = {
         "X": jnp.asarray(np.arange(384.0, dtype=np.float32).reshape(128, 3)),
@@ -107,7 +92,7 @@ def test_parts_lie_in_the_members_own_memory(monkeypatch):
 @pytest.mark.core
 @pytest.mark.parametrize(("size", "cores"), [(100, 2), (128, 2), (129, 3), (97, 12), (17, 2)])
 def test_parts_of_one_length_hold_every_member(size, cores, monkeypatch):
-    monkeypatch.setattr(batches, "LEAST_PART", 8)
+    monkeypatch.setattr(batches, "LEAST_SHARE", 8)
     monkeypatch.setattr(batches, "usable_cores", lambda: cores)
     members = {"x": jnp.arange(size), "key": jax.random.split(jax.random.key(0), size)}
     parts, twice = batches._shares(members, size)
@@ -176,7 +161,7 @@ def test_limits_that_are_none_are_refused(limit):
 
 
 def test_a_solve_by_blocks_is_that_of_each_member(rng):
-    count = 2 * batches.BLOCK + 11  # the last block begins within the one before
+    count = 2 * batches.SOLVES + 11  # the last block begins within the one before
     X = rng.normal(size=(count, 12, 3)).astype(np.float32)
     X[70, :, 2] = X[70, :, 0]  # one member, and its block, need more than the others
     y = rng.normal(size=(count, 12)).astype(np.float32)
@@ -194,28 +179,6 @@ def decay(p, y):
 T = jnp.linspace(0, 3, 30)
 
 
-def test_members_that_close_over_data_claim_what_eager_calls_do(rng, one_cpu, monkeypatch):
-    """Many fits of noise have no minimum, which float32 alone does not see."""
-    sizes, judged = [], few_unknowns._judged
-
-    def counted(is_asked, *given, **options):
-        sizes.append(np.shape(is_asked))
-        return judged(is_asked, *given, **options)
-
-    monkeypatch.setattr(few_unknowns, "_judged", counted)
-    starts = rng.normal(size=(30, 3)).astype(np.float32)
-    ys = (rng.normal(size=(30, 1)) + rng.normal(size=(30, 30))).astype(np.float32)
-    made = jd.minimize_batch(lambda start, y: (lambda p: decay(p, y), start), (starts, ys))
-    assert len(sizes) < 15  # calls of the host, each for a block of members
-    assert all(len(size) == 1 for size in sizes)
-    alone = [
-        jd.minimize(jax.tree_util.Partial(decay, y=y), start)
-        for start, y in zip(starts, ys, strict=True)
-    ]
-    np.testing.assert_array_equal(made.status, [int(each.status) for each in alone])
-    assert len(set(np.asarray(made.status).tolist())) > 1
-
-
 @pytest.mark.parametrize("far", [np.inf, 1e30])
 def test_a_member_that_fails_leaves_the_others_alone(far, one_cpu):
     """NumPy would warn of its numbers, and warnings are errors here."""
@@ -227,19 +190,6 @@ def test_a_member_that_fails_leaves_the_others_alone(far, one_cpu):
     for result in (batch, mapped):
         assert np.asarray(result.converged)[[0, 1, 3]].all()
         assert not result.converged[2]
-
-
-def test_looks_at_many_members_take_no_more_memory_than_a_few(one_cpu):
-    """The Hessian of 40 unknowns takes 40 copies of what the function computes."""
-
-    def walk(p, y):
-        return jnp.sum(jnp.square(jnp.cumsum(jnp.resize(p, 20_000)) - y))
-
-    def solve(y):
-        return jd.minimize(lambda p: walk(p, y), jnp.zeros(40), max_iterations=20).params
-
-    mapped = jax.jit(jax.vmap(solve)).lower(jax.ShapeDtypeStruct((256,), jnp.float32))
-    assert mapped.compile().memory_analysis().temp_size_in_bytes < 4e8
 
 
 def test_members_that_draw_from_typed_keys_are_solved(one_cpu):
@@ -279,29 +229,6 @@ def test_costly_branches_are_taken_for_those_who_need_them(at_once, expected_cal
     # Blocks without a member that needs the branch do not take it.
     assert len(calls) <= expected_calls
     np.testing.assert_allclose(one(numbers[1]), expected[1], rtol=1e-6)
-
-
-def test_a_claim_at_the_start_of_a_member_is_looked_at(one_cpu):
-    """A rate beside a tiny height: by the size of the params any value near zero is small."""
-    times = np.geomspace(1e-5, 5e-3, 12).astype(np.float32)
-
-    def residual(p, height):
-        return p["height"] * jnp.exp(-p["rate"] * times) - height * jnp.exp(-900 * times)
-
-    def member(height, start):
-        return jd.LeastSquares(lambda p: residual(p, height)), start
-
-    heights = np.float32([1e-6, 2e-7, 3.0])
-    starts = {"height": 1.2 * heights, "rate": np.float32([950, 950, 800])}
-    method = jd.ConjugateGradient()
-    result = jd.minimize_batch(member, (heights, starts), method)
-    for k, height in enumerate(heights):
-        objective, start = member(height, jax.tree.map(lambda leaf, k=k: leaf[k], starts))
-        alone = jd.minimize(objective, start, method)
-        assert int(result.iterations[k]) > 0
-        assert int(result.status[k]) == int(alone.status)
-        for name in ("value", "suboptimality", "evidence"):
-            np.testing.assert_allclose(getattr(result, name)[k], getattr(alone, name), rtol=0.01)
 
 
 @pytest.mark.parametrize("method", [jd.DerivativeMethod(), jd.LBFGS()], ids=str)

@@ -19,9 +19,9 @@ from jax.custom_batching import custom_vmap
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxdescent import placement
+from jaxdescent.calls import programs
 from jaxdescent.calls.problem import Problem
-from jaxdescent.descent.looks import singular_values
-from jaxdescent.designs import as_design
+from jaxdescent.designs import Design, as_design
 from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.kernels.host_threads import on_one_thread
 from jaxdescent.kernels.platform import on_one_cpu
@@ -38,13 +38,11 @@ MOST_MEMBERS = 16
 once compiles for seconds."""
 
 
-def is_possible(
-    params: Params, problem: Problem, flags: dict[str, Any], *, is_seldom: bool = False
-) -> bool:
+def is_possible(params: Params, problem: Problem, flags: dict[str, Any]) -> bool:
     """Whether the host can solve the problem, whatever the device of the program that calls it.
 
-    Such a descent has one iteration. Tolerances for changes or by leaf, predicates and a history
-    are left to the loop.
+    Such a descent has one iteration. Predicates, absolute tolerances and a history are left to the
+    loop.
     """
     objective, method, tolerance, _ = problem
     regression = objective.linear_regression
@@ -54,14 +52,14 @@ def is_possible(
         return False
     if tolerance.ignored is None or tolerance.ignored.both:
         return False
-    if tolerance.has_changes or tolerance.is_by_leaf or tolerance.predicate is not None:
+    if tolerance.absolute_gradient is not None or tolerance.predicate is not None:
         return False
     if precision.is_rounded(params):
         return False
     if isinstance(regression.sample_weight, Tracer):  # it may be negative
         return False
     outputs = int(np.prod(np.shape(regression.y)[1:]))
-    return by_lapack.is_possible(as_design(regression.X), outputs, is_seldom=is_seldom)
+    return by_lapack.is_possible(as_design(regression.X), outputs)
 
 
 def lies_on_a_cpu(inputs: Any) -> bool:
@@ -75,24 +73,6 @@ def lies_on_a_cpu(inputs: Any) -> bool:
 def solved(params: Params, problem: Problem, limit: Any, **flags: Any) -> Result:
     """The result of a problem whose arrays are concrete and in the memory of a CPU."""
     return _result(_numbers(params, problem, limit, flags), problem)
-
-
-def solved_again(result: Result, problem: Problem, limit: Any, **flags: Any) -> Result:
-    """The result of a solve; where rounding ended the solve and the host gets further, the host's:
-    without a penalty the value of a wide X falls as far as its residual is exact.
-    """
-    is_ended = int(result.status) == Status.STAGNATED.value
-    if not is_ended or not is_possible(result.params, problem, flags, is_seldom=True):
-        return result
-    if not lies_on_a_cpu((result.params, problem)):
-        return result
-    again = _numbers(result.params, problem, limit, flags | {"starts_at_own": False})
-    is_near = int(again["status"]) == Status.CONVERGED.value
-    if not is_near and not float(again["value"]) < float(result.value):
-        return result
-    counts = {name: int(getattr(result, name)) for name in ("iterations", "evaluations")}
-    counts["evaluations"] += int(again["evaluations"])
-    return result._replace(**again | jax.device_put(jax.tree.map(np.int32, counts)))
 
 
 def _numbers(params: Params, problem: Problem, limit: Any, flags: dict[str, Any]) -> dict[str, Any]:
@@ -171,10 +151,21 @@ def _given(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The arrays that the host needs, and the static options of :func:`_computed`."""
     regression = problem.objective.linear_regression
-    given = {"data": singular_values.data_of(regression), "params": params}
+    given = {"data": _data_of(regression), "params": params}
     given |= {"tolerance": problem.tolerance, "limit": limit}
     how = {"intercept": regression.intercept, "dtype": np.dtype(as_design(regression.X).dtype)}
     return given, how | {"starts_at_own": flags["starts_at_own"]}
+
+
+def _data_of(regression: Any) -> tuple[Any, ...]:
+    """The arrays of a regression that the host needs for a :class:`StoredRegression`."""
+    design = as_design(regression.X)
+    X = design.to_dense() if design.is_stored else programs.compiled(_to_dense, (design,))(design)
+    return X, regression.y, regression.l2, regression.sample_weight
+
+
+def _to_dense(design: Design) -> jax.Array:
+    return design.to_dense()
 
 
 def _result(numbers: dict[str, Any], problem: Problem) -> Result:
@@ -274,14 +265,8 @@ def _judged(
     weights = solution.weights.astype(dtype)
     end = _Point(weights, solution.intercept.astype(dtype))
     is_near, rest, evidence = judged(end, measured(end), max(start.size, end.size))
-    falls, allowed = 0.0, float(tolerance.allowed(rest["value"], floor, np))
-    is_looked_at = solution.factor.hides and not tolerance.off.suboptimality
-    if is_near and is_looked_at:
-        falls = singular_values.largest_decrease(solution, weights, allowed)
-    if is_near and not falls > allowed:
+    if is_near:
         return end, numbers(Status.CONVERGED, evidence, 1, **rest)
-    if falls > rest["suboptimality"]:
-        rest, evidence = rest | {"suboptimality": falls}, Evidence.NEWTON_DECREMENT
     is_far = end.size > float(limits.max) * float(limits.eps) or not np.isfinite(rest["value"])
     lost = Status.DIVERGED if is_far else Status.STAGNATED
     return end, numbers(lost if limit > 1 else Status.MAX_ITERATIONS, evidence, 1, **rest)
