@@ -46,7 +46,7 @@ from jaxdescent.gap import known_by_structure
 from jaxdescent.methods import Method, StepReport
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
-from jaxdescent.status import RUNNING, Status
+from jaxdescent.status import RUNNING, Evidence, Status
 from jaxdescent.tolerance import ResolvedTolerance
 
 SLACK = 10
@@ -166,6 +166,10 @@ class Rules(NamedTuple):
             watch, estimate = watch._replace(rate=rate), rate.estimate
         assert estimate is not None
         bound, evidence = known_by_structure(self.objective, value, norm)
+        # The structure bounds what is measured: a value that is estimated can be below the minimum.
+        is_estimate = self.method.is_estimate(loop.state)
+        if is_estimate is not False:
+            bound = jnp.where(is_estimate, jnp.inf, bound)
         left = jnp.asarray(estimate.suboptimality, value.dtype)
         left = jnp.where(jnp.isnan(left), jnp.inf, left)
         curvature = jnp.asarray(estimate.curvature, norm.dtype)
@@ -185,7 +189,11 @@ class Rules(NamedTuple):
             left = jnp.full_like(left, jnp.inf)
         is_exact = jnp.isfinite(bound) & (bound <= left)
         least = jnp.where(norm == 0, 0, jnp.minimum(left, bound))
-        code = jnp.where(is_exact, evidence, jnp.asarray(estimate.evidence, jnp.int32))
+        code = jnp.asarray(estimate.evidence, jnp.int32)
+        if is_estimate is not False:
+            is_bound = is_estimate & (code == Evidence.BOUND.value)
+            code = jnp.where(is_bound, Evidence.RITZ_VALUES.value, code)
+        code = jnp.where(is_exact, evidence, code)
         watch = watch._replace(
             scale=scale,
             suboptimality=least.astype(value.dtype),
