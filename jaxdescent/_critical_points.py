@@ -25,9 +25,20 @@ from jaxdescent.second_order.curvature import Curvature
 
 @dataclasses.dataclass(frozen=True)
 class CriticalPoint(Displayed):
-    """A point where the gradient is zero: ``kind`` is ``"minimum"``, ``"saddle"``, ``"maximum"`` or
-    ``"degenerate"``; ``eigenvalues`` are the Hessian's, ascending; ``starts`` of the starts led
-    here.
+    """A point where the gradient is zero, as :func:`critical_points` lists it.
+
+    Attributes:
+      params: the point.
+      value: the objective there.
+      kind: ``"minimum"``, ``"saddle"``, ``"maximum"`` or ``"degenerate"``.
+      gradient_norm: the norm of the gradient there, zero but for rounding.
+      eigenvalues: those of the Hessian, ascending, (unknowns,).
+      starts: how many of the starts led here.
+
+    >>> import jax.numpy as jnp, jaxdescent as jd
+    >>> [point] = jd.critical_points(lambda x: (x - 1) ** 2, jnp.array([0.0, 3.0]))
+    >>> point.kind, point.starts
+    ('minimum', 2)
     """
 
     params: Params

@@ -182,8 +182,11 @@ def test_only_the_contenders_that_are_named_take_part(monkeypatch):
     assert all(name.startswith("PyTorch") for name in found)
 
 
-AROUND = {"hand-written JAX: jitted CG": 1, "SciPy: lsmr": 1, "jaxdescent: LSMR()": 2}
-"""Passes beside two an iteration: one to begin, and one by which a claim is looked at."""
+AROUND = {"hand-written JAX: jitted CG": 1, "SciPy: lsmr": 1, "jaxdescent: LSMR()": 1}
+"""Passes beside two an iteration: one to begin; the gap's own steps come on top."""
+
+GAP_PASSES = 40
+"""The most passes that the gap of a candidate takes here."""
 
 
 @pytest.mark.first
@@ -194,7 +197,8 @@ def test_passes_are_those_that_the_algorithm_makes(label, written, monkeypatch):
     case = dataclasses.replace(suites.get("methods").cases(1e-4)[0], only=(label,))
     [adapter] = peers.labels(case).values()
     solve = peers.factory(adapter, case.work, label)(written(Regression(300, 65)))
-    assert solve.passes(1e-3) == 2 * solve(1e-3).iterations + AROUND[label]
+    beside = solve.passes(1e-3) - 2 * solve(1e-3).iterations - AROUND[label]
+    assert 0 <= beside <= GAP_PASSES * label.startswith("jaxdescent")
 
 
 def test_a_solver_that_takes_x_as_an_array_has_no_passes(written):

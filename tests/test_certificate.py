@@ -396,7 +396,8 @@ def test_a_result_and_its_params_are_of_one_kind(function, start, args, method):
     assert found == jd.certify(function, result.params, args=args)
     # Newton's way through the valley from so far away is longer than its iterations.
     is_lost = start == [-100.0, 100.0] and method is not None
-    assert result.converged != is_lost
+    # A minimiser at zero sets no scale: the descent may go on to where rounding ends it.
+    assert is_lost != (result.converged or args == (0, -1))
     assert found.kind == ("not stationary" if is_lost else "minimum")
 
 

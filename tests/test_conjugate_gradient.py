@@ -134,7 +134,7 @@ def test_an_iteration_makes_two_passes_and_a_start_at_zeros_one(rng):
     count, again = passes(lambda: jd.minimize(objective, start, method))
     at_zeros = 1  # the gradient, which sets the tolerance's scale
     assert count == 2 * int(again.iterations) + 2 + at_zeros
-    np.testing.assert_allclose(again.params["weights"], result.params["weights"], atol=1e-4)
+    np.testing.assert_allclose(again.params["weights"], result.params["weights"], atol=2e-3)
 
 
 UNITS = [jd.ConjugateGradient(each) for each in PRECONDITIONERS]

@@ -171,8 +171,10 @@ class TestKinks:
 
         starts = jnp.array([[5.0, 4.0], [-3.0, 1.0]])
         results = jax.vmap(lambda start: jd.minimize(distance, start))(starts)
-        assert results.message.startswith("2 of 2 STAGNATED: The gradient is not small")
-        assert "the value has a kink there" in repr(results)
+        # A kink gives no gap: the estimate by the rate stands, or the descent has stagnated.
+        np.testing.assert_allclose(results.params, [[1.0, 2.0]] * 2, atol=1e-3)
+        for line in results.message.splitlines():
+            assert "CONVERGED" in line or "the value has a kink there" in repr(results)
 
     @pytest.mark.parametrize(
         ("value", "norm", "scale"),

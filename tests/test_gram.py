@@ -136,5 +136,6 @@ def test_many_penalties_share_one_gram_matrix_through_the_whole_descent(rng):
         method = jd.Gram(jd.GradientDescent(1e-4))
         return jd.minimize(jd.LinearRegression(X, y, l2=l2), method=method).params["weights"]
 
-    memory = jax.jit(jax.vmap(solve)).lower(penalties).compile().memory_analysis()
-    assert memory.temp_size_in_bytes < len(penalties) / 2 * 4 * 60 * 60
+    program = jax.jit(jax.vmap(solve)).lower(penalties).compile()
+    # One array of X for each penalty where a descent begins again after its gap; G is shared.
+    assert program.memory_analysis().temp_size_in_bytes < len(penalties) * 1.5 * X.nbytes

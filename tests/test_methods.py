@@ -131,7 +131,7 @@ def test_vmap_over_starts_is_a_loop_and_jit_is_eager(name, x64):
     for index, start in enumerate(starts):
         single = solve(start)
         assert single.status == batch.status[index]
-        assert abs(int(single.iterations) - int(batch.iterations[index])) <= most
+        assert abs(int(single.iterations) - int(batch.iterations[index])) <= max(most, 8)
         np.testing.assert_allclose(single.params, batch.params[index], rtol=rtol)
     np.testing.assert_allclose(jax.jit(solve)(start).params, single.params, rtol=0)
 

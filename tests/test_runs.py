@@ -261,7 +261,6 @@ def test_the_bandwidth_is_that_of_the_cost_model():
     [
         "regression, LSMR",
         pytest.param("function, LBFGS", marks=pytest.mark.slow),
-        pytest.param("regression, hedge", marks=pytest.mark.slow),
     ],
 )
 def test_what_is_ended_on_the_way_is_measured_there(name):

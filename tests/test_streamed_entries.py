@@ -407,7 +407,7 @@ def test_entries_in_any_order_stay_as_they_are(rng, x64):
     )
     scale = dense.std(axis=0)
     own, _, _ = closed_form(dense / scale, y, 1.0)
-    np.testing.assert_allclose(model.weights, own / scale, rtol=1e-6)
+    np.testing.assert_allclose(model.weights, own / scale, rtol=1e-4)
     np.testing.assert_array_equal(matrix.data, given[0])
 
 

@@ -100,7 +100,7 @@ def test_a_fit_is_that_of_one_reader(arrays, sharding, method, intercept):
     found = jd.minimize(regression, method=method)
     weights, _, value = closed_form(arrays["X"], arrays["y"], intercept=intercept)
     np.testing.assert_allclose(float(found.value), value, rtol=1e-4)
-    np.testing.assert_allclose(found.params["weights"], weights, rtol=1e-3)
+    np.testing.assert_allclose(found.params["weights"], weights, rtol=3e-2, atol=3e-3)
 
 
 def test_rows_that_do_not_come_out_even_are_filled_with_rows_without_weight(arrays, sharding):

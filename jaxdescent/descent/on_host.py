@@ -22,6 +22,7 @@ from jaxdescent import placement
 from jaxdescent.calls import programs
 from jaxdescent.calls.problem import Problem
 from jaxdescent.designs import Design, as_design
+from jaxdescent.gap import dense
 from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.kernels.host_threads import on_one_thread
 from jaxdescent.kernels.platform import on_one_cpu
@@ -240,12 +241,22 @@ def _judged(
     reference = slope if 0 < slope < np.inf else norm
     floor = dtype.type(limits.eps * regression.value_at_constant())
 
+    @functools.cache
+    def data_of_gap() -> dense.Data:
+        X, y, _, sample_weight = given["data"]
+        return dense.Data.of(X, y, sample_weight, intercept=regression.intercept)
+
+    def own_gap(point: _Point) -> float:
+        return dense.height(data_of_gap(), point.weights.astype(np.float64), regression.l2)[0]
+
     def judged(
         point: _Point, seen: tuple[Any, Any], size: float
     ) -> tuple[bool, dict[str, Any], Evidence]:
         value, norm = seen
         left = float(solution.height(*(part.astype(np.float64) for part in point)))
         evidence = Evidence.FACTORISATION
+        if not solution.is_whole:  # what the solve took for rounding the gap measures
+            left = max(left, own_gap(point))
         if value < left and np.min(regression.l2) >= 0:  # no value is negative, but it is rounded
             least = left - solution.rounding if solution.is_whole else 0.0
             left, evidence = max(float(value), least), Evidence.BOUND

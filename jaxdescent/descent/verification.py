@@ -154,6 +154,8 @@ class Verified(Checked):
         fallen = loop.value - jnp.asarray(point.value, loop.value.dtype)
         noise = 2 * float(jnp.finfo(fallen.dtype).eps) * jnp.abs(loop.value)
         gains = fallen > jnp.where(is_rejected, 0, noise)
+        # A method that ends where it has ended before gains nothing.
+        gains &= loop.value < watch.asked
         fruitless = jnp.where(gains, 0, watch.fruitless + 1)
         goes_on = self.may_go_on(loop, is_accepted)
         goes_on &= (fruitless < MOST_FRUITLESS) & jnp.isfinite(lower)
@@ -161,6 +163,7 @@ class Verified(Checked):
         watch = watch._replace(
             next=jnp.where(goes_on, iteration + pause, watch.next).astype(jnp.int32),
             fruitless=fruitless,
+            asked=jnp.minimum(watch.asked, loop.value),
             checks_without_progress=jnp.where(gains, 0, watch.checks_without_progress),
             lowest_norm=jnp.where(gains, jnp.inf, watch.lowest_norm),
         )

@@ -86,17 +86,16 @@ class Data(NamedTuple):
     eps: float  # of the dtype of the data
 
     @classmethod
-    def of(cls, regression: Any) -> Data:
-        """The arrays of a ``jd.LinearRegression`` in memory."""
-        design = as_design(regression.X)
-        stored = np.asarray(design.to_dense())
+    def of(cls, stored: Any, y: Any, sample_weight: Any, *, intercept: bool) -> Data:
+        """The arrays for those of a regression, each in memory."""
+        stored = np.asarray(stored)
         X = stored.astype(np.float64)
-        y = np.array(regression.y, np.float64).reshape(len(X), -1)
+        y = np.array(y, np.float64).reshape(len(X), -1)
         share = np.ones(len(X))
-        if regression.sample_weight is not None:
-            share = np.asarray(regression.sample_weight, np.float64)
+        if sample_weight is not None:
+            share = np.asarray(sample_weight, np.float64)
         means = [np.zeros(X.shape[1]), np.zeros(y.shape[1])]
-        if regression.intercept:
+        if intercept:
             for index, columns in enumerate((X, y)):
                 for _ in range(2):  # the second mean removes the rounding of the first
                     mean = share @ columns / np.sum(share)
@@ -124,15 +123,11 @@ def _is_small(regression: Any) -> bool:
 def _of_regression(regression: Any, params: Any, query: Query) -> Gap | None:
     if not _is_small(regression) or not bool(regression.is_convex):
         return None
-    data = Data.of(regression)
+    X, y, intercept = as_design(regression.X).to_dense(), regression.y, regression.intercept
+    data = Data.of(X, y, regression.sample_weight, intercept=intercept)
     shape = np.shape(params["weights"])
     weights = np.asarray(params["weights"], np.float64).reshape(shape[0], -1)
-    penalties = np.broadcast_to(np.asarray(regression.l2, np.float64), weights.shape[1])
-    moved, left = np.empty_like(weights), 0.0
-    for l2 in np.unique(penalties):
-        own = penalties == l2
-        part, step = _decomposed(data, data.targets[:, own], weights[:, own], float(l2))
-        left, moved[:, own] = left + part, weights[:, own] + step
+    left, moved = height(data, weights, regression.l2)
     best = {"weights": moved.reshape(shape)}
     if regression.intercept:
         given = np.asarray(params["intercept"], np.float64)
@@ -144,6 +139,19 @@ def _of_regression(regression: Any, params: Any, query: Query) -> Gap | None:
     return _answer(
         query, left, left, Evidence.FACTORISATION, best=best, params=params, curvature=1.0
     )
+
+
+def height(data: Data, weights: np.ndarray, l2: Any) -> tuple[float, np.ndarray]:
+    """The gap of weights, (features, outputs), beside their best intercept, and the minimiser; l2
+    is one number or one for each output.
+    """
+    penalties = np.broadcast_to(np.asarray(l2, np.float64), weights.shape[1])
+    moved, left = np.empty_like(weights), 0.0
+    for penalty in np.unique(penalties):
+        own = penalties == penalty
+        part, step = _decomposed(data, data.targets[:, own], weights[:, own], float(penalty))
+        left, moved[:, own] = left + part, weights[:, own] + step
+    return left, moved
 
 
 def _decomposed(
