@@ -154,8 +154,9 @@ class Verified(Checked):
         fallen = loop.value - jnp.asarray(point.value, loop.value.dtype)
         noise = 2 * float(jnp.finfo(fallen.dtype).eps) * jnp.abs(loop.value)
         gains = fallen > jnp.where(is_rejected, 0, noise)
-        # A method that ends where it has ended before gains nothing.
-        gains &= loop.value < watch.asked
+        if self.method.solves_at_once(self.objective):
+            # Such a method ends where it has ended before, whatever point it begins at.
+            gains &= loop.value < watch.asked
         fruitless = jnp.where(gains, 0, watch.fruitless + 1)
         goes_on = self.may_go_on(loop, is_accepted)
         goes_on &= (fruitless < MOST_FRUITLESS) & jnp.isfinite(lower)
