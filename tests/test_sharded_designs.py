@@ -122,15 +122,13 @@ def test_no_row_leaves_its_device(panel):
         return jd.minimize(regression, method=method).params
 
     program = Compiled(solve, regression)
-    # The gap gathers its first 64 rows.
     assert {sent.kind for sent in program.sent} <= {"all-reduce", "all-gather"}
     features = regression.X.shape[1]
     # Once, at the start, 64 rows of the dense part show how far from zero its columns lie.
     sample = 64 * 4 * regression.X.designs["x"].shape[1]
-    gathered = [sent.size for sent in program.sent if sent.kind == "all-gather"]
-    assert all(size < 0.1 * 4 * regression.X.shape[0] * features for size in gathered)
-    others = [sent for sent in program.sent if sent.kind != "all-gather"]
-    assert all(sent.size <= max(8 * features, sample) + 64 for sent in others)
+    # XLA joins what several products send at a time; of the rows nothing but scalars is gathered.
+    assert all(sent.size <= 16 * features + sample for sent in program.sent)
+    assert all(sent.size <= 64 for sent in program.sent if sent.kind == "all-gather")
     # All products of an iteration together send one number for each feature.
     large = [sent for sent in program.sent_in_an_iteration if sent.size >= 64]
     assert sum(sent.size for sent in large) <= 4 * features + 64

@@ -297,8 +297,8 @@ def test_other_numbers_of_processes_go_on_with_a_fit(folder, by_three, resumed_b
                 # The method goes on with all that it knew.
                 at = model["resumed_at"]
                 expected = uninterrupted["values"][at : at + 4]
-                np.testing.assert_allclose(model["values"][:4], expected, rtol=1e-7)
-                assert_same(model, exact, 1e-3)
+                np.testing.assert_allclose(model["values"][:4], expected, rtol=1e-3)
+                assert_same(model, exact, 1e-2)
     for each in resumed_by_two:
         said = each["kept 2-lsmr lsmr resume changed"]
         assert "keeps a fit of other rows: the data have changed. Give the data of then" in said
