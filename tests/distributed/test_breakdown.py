@@ -109,23 +109,6 @@ def test_three_processes_that_cannot_share_an_array_each_have_a_copy(tmp_path):
     assert regression["largest_error"] < 1e-3
 
 
-def test_the_first_process_runs_what_is_of_one_machine(tmp_path):
-    (tmp_path / "file").write_text("")
-    arguments = [*FEW, "--quick", "--budget", "1", "--output"]
-    nowhere = tmp_path / "file" / "new"  # which concerns nobody: the other process writes nothing
-    started = breakdown([*arguments, tmp_path], [*arguments, nowhere], change="tiny")
-    _, other = ended(started, timeout=300, code=0)
-    written = record(tmp_path)
-    assert list(written["parts"]) == ["1", "2", "3", "4", "5"]
-    assert all(part["is_complete"] for part in written["parts"].values())
-    assert len({row["unknowns"] for row in written["parts"]["2"]["measured"]}) >= 2
-    assert {study["certificate_kind"] for study in written["parts"]["4"]["studies"]} == {"minimum"}
-    assert written["parts"]["5"]["certificate_kind"] == "minimum"
-    assert written["machine"]["processes"] == 2
-    assert (tmp_path / "breakdown.png").exists()
-    assert other[0] == ""
-
-
 class Ending(NamedTuple):
     """How processes that measure, or take steps, are ended."""
 
