@@ -165,16 +165,12 @@ class TestKinks:
         assert "kink there, as |x| has at 0" in result.message
 
     @pytest.mark.slow
-    def test_so_are_the_members_of_a_batch(self):
-        def distance(x):
-            return jnp.sum(jnp.abs(x - jnp.array([1.0, 2.0]))) + 0.1 * jnp.sum(x**2)
-
-        starts = jnp.array([[5.0, 4.0], [-3.0, 1.0]])
-        results = jax.vmap(lambda start: jd.minimize(distance, start))(starts)
-        # A kink gives no gap: the estimate by the rate stands, or the descent has stagnated.
-        np.testing.assert_allclose(results.params, [[1.0, 2.0]] * 2, atol=1e-3)
-        for line in results.message.splitlines():
-            assert "CONVERGED" in line or "the value has a kink there" in repr(results)
+    def test_so_are_the_members_of_a_batch(self, rng):
+        A, y = rng.normal(size=(20, 4)).astype(np.float32), rng.normal(size=20).astype(np.float32)
+        starts = rng.normal(size=(2, 4)).astype(np.float32)
+        results = jax.vmap(lambda x: jd.minimize(lambda x: jnp.sum(jnp.abs(A @ x - y)), x))(starts)
+        assert results.message.startswith("2 of 2 STAGNATED: Rounding hides")
+        assert "kink there, as |x| has at 0" in repr(results)
 
     @pytest.mark.parametrize(
         ("value", "norm", "scale"),

@@ -7,6 +7,7 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent.cost import choice, default_plan
+from jaxdescent.cost.hedge import Hedge
 from jaxdescent.kernels import memory
 from jaxdescent.machine import Machine
 from jaxdescent.objectives import as_objective
@@ -99,9 +100,11 @@ def test_a_long_solve_is_hedged_whatever_the_data_are(rng, monkeypatch):
     traced = []
     jax.eval_shape(lambda X: traced.append(chosen(X)), good)
     planned = jd.plan(jd.LinearRegression(good, y), device=Machine.of()).require().method
+    assert isinstance(planned, Hedge)
     assert shown(chosen(good)) == shown(chosen(bad)) == shown(traced[0]) == shown(planned)
     for X in (good, bad):
         result = jd.minimize(jd.LinearRegression(X, y))
         assert result.converged
+        assert result.method == repr(planned.first if X is good else planned.then)
         unit = np.eye(300)[0]
         np.testing.assert_allclose(X @ result.params["weights"], good @ unit, atol=0.02)

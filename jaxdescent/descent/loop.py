@@ -103,7 +103,6 @@ class Descent(Verified):
             next=zero,
             proofs=zero,
             fruitless=zero,
-            asked=jnp.full((), jnp.inf, value_dtype),
             flattest=infinite,
         )
         loop = Loop(

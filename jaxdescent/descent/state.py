@@ -48,7 +48,6 @@ class Watch(NamedTuple):
     next: jax.Array  # the iteration before which no candidate is nominated again
     proofs: jax.Array  # the evaluations that gaps have taken
     fruitless: jax.Array  # how many gaps in a row have led to no lower value
-    asked: jax.Array  # the lowest value at which a gap was asked for, infinite before there is one
     flattest: jax.Array  # the smallest Ritz value of all gaps
 
     @property

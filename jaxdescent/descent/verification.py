@@ -156,7 +156,7 @@ class Verified(Checked):
         gains = fallen > jnp.where(is_rejected, 0, noise)
         if self.method.solves_at_once(self.objective):
             # Such a method ends where it has ended before, whatever point it begins at.
-            gains &= loop.value < watch.asked
+            gains = jnp.zeros_like(gains)
         fruitless = jnp.where(gains, 0, watch.fruitless + 1)
         goes_on = self.may_go_on(loop, is_accepted)
         goes_on &= (fruitless < MOST_FRUITLESS) & jnp.isfinite(lower)
@@ -164,7 +164,6 @@ class Verified(Checked):
         watch = watch._replace(
             next=jnp.where(goes_on, iteration + pause, watch.next).astype(jnp.int32),
             fruitless=fruitless,
-            asked=jnp.minimum(watch.asked, loop.value),
             checks_without_progress=jnp.where(gains, 0, watch.checks_without_progress),
             lowest_norm=jnp.where(gains, jnp.inf, watch.lowest_norm),
         )
