@@ -273,7 +273,8 @@ def test_a_signal_to_one_process_keeps_the_fit_of_all(folder, by_three):
 def test_a_fit_that_goes_on_ends_with_the_same_bits(folder, by_three):
     whole = by_three[0]["kept whole drop"]
     assert whole["resumed_at"] == 0
-    assert_same(whole, told(fit_model(folder / "d.parquet", "y", **own_options("drop"))), 1e-3)
+    # Three processes add in another order: what the tolerance of the value leaves of the weights.
+    assert_same(whole, told(fit_model(folder / "d.parquet", "y", **own_options("drop"))), 5e-3)
     for each in by_three:
         resumed, said = each["unreadable drop drop resume"]
         same_bits(each["kept whole drop"], whole)
