@@ -60,6 +60,15 @@ SQUARES = {"Gram()": 4, "DerivativeMethod()": 9}
 """Matrices of features x features that a device may keep besides a copy of its part of X."""
 
 
+A_NUMBER_EACH = 8 * 8
+"""Bytes of a number of each of eight devices, which the gap gathers to compare them."""
+
+
+def gathered_bytes(program):
+    """The most bytes that are sent at once but for sums."""
+    return max((sent.size for sent in program.sent if sent.kind != "all-reduce"), default=0)
+
+
 def posed(pairs):
     """Regressions by target and method: the tests of one of them run in one process, which compiles
     it once."""
@@ -156,7 +165,7 @@ def test_rows_stay_on_their_devices(name, method):
     squares = SQUARES.get(method, 0)
     room = squares * square + part if squares else 0.2 * part
     assert program.temporaries < room
-    assert {sent.kind for sent in program.sent} <= {"all-reduce"}
+    assert gathered_bytes(program) <= A_NUMBER_EACH
     largest = square if squares else 80 * features
     assert all(sent.size <= largest + 16 * features for sent in program.sent)
 
@@ -222,13 +231,12 @@ def test_entries_and_levels_stay_on_their_devices(name):
 
     program = Compiled(solve, on_devices(name, X), on_devices(name, y))
     vector = 4 * (features + levels)
-    assert {sent.kind for sent in program.sent} <= {"all-reduce"}
+    assert gathered_bytes(program) <= A_NUMBER_EACH
     # Before the first iteration sums of several kinds are sent at once.
     assert all(sent.size <= 4 * vector + 64 for sent in program.sent)
     assert sum(sent.size for sent in program.sent_in_an_iteration) <= vector + 128
-    # A TPU stores what it gathers before it adds it up, in the steps, in the look at a claim, and
-    # in the steps of that look.
-    assert program.temporaries < (8 if name.startswith("v") else 0.2) * X.reading.bytes / 8
+    # A TPU stores what it gathers before it adds it up, in the steps and in the products of the gap.
+    assert program.temporaries < (14 if name.startswith("v") else 0.2) * X.reading.bytes / 8
 
 
 @posed(("h100" if method in KERNELS else "8xh100", method) for method in METHODS)
