@@ -142,8 +142,8 @@ def chosen(folder, no_room):
         # Beside each other's choice scores differ by less than what a descent leaves.
         assert found.metrics["l2"] > 0
         same = jd.fit_model(**options, l2=found.metrics["l2"], method="direct")
-        # The levels and the intercept together are flat but for a small penalty: along that direction
-        # the tolerance of the value leaves the weights a few hundredths of their size.
+        # The levels and the intercept together are flat but for a small penalty: along that
+        # direction the tolerance of the value leaves the weights a few hundredths of their size.
         np.testing.assert_allclose(found.weights, same.weights, rtol=5e-2, atol=0.15)
         rmse = same.metrics["train"]["rmse"]
         assert found.metrics["train"]["rmse"] == pytest.approx(rmse, rel=1e-5)

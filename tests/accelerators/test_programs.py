@@ -235,7 +235,7 @@ def test_entries_and_levels_stay_on_their_devices(name):
     # Before the first iteration sums of several kinds are sent at once.
     assert all(sent.size <= 4 * vector + 64 for sent in program.sent)
     assert sum(sent.size for sent in program.sent_in_an_iteration) <= vector + 128
-    # A TPU stores what it gathers before it adds it up, in the steps and in the products of the gap.
+    # A TPU stores what it gathers before it adds it up, in the steps and in the gap's products.
     assert program.temporaries < (14 if name.startswith("v") else 0.2) * X.reading.bytes / 8
 
 
