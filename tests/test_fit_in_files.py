@@ -167,7 +167,7 @@ def test_penalties_that_do_not_converge_together_are_tried_in_halves(chosen, wid
     assert widths[:3] == [15, 15, 8]
     assert set(widths[2:]) == {8}
     assert not any("did not converge" in note for note in found["notes"])
-    assert found["held_out"]["rmse"] == pytest.approx(same["held_out"]["rmse"], rel=1e-4)
+    assert found["held_out"]["rmse"] == pytest.approx(same["held_out"]["rmse"], rel=2e-3)
 
 
 @pytest.mark.slow
