@@ -13,8 +13,7 @@ import sys
 import tempfile
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import polars as pl
 
 from jaxdescent import load_model
 from jaxdescent.cli.commands import app
@@ -23,7 +22,7 @@ CARRIERS, AIRPORTS = ["AA", "B6", "DL", "UA", "WN"], ["EWR", "JFK", "LGA"]
 NOISE = 10.0
 
 
-def flights(rows: int, seed: int = 0) -> pa.Table:
+def flights(rows: int, seed: int = 0) -> pl.DataFrame:
     """A table with a row for each flight."""
     rng = np.random.default_rng(seed)
     carrier, origin = rng.integers(0, len(CARRIERS), rows), rng.integers(0, len(AIRPORTS), rows)
@@ -32,7 +31,7 @@ def flights(rows: int, seed: int = 0) -> pa.Table:
     slope = np.array([-0.01, 0.0, 0.005, 0.01, 0.02])[carrier]
     delay = way + 0.8 * (hour - 5) + slope * distance + NOISE * rng.normal(size=rows)
     names = {"carrier": np.array(CARRIERS)[carrier], "origin": np.array(AIRPORTS)[origin]}
-    return pa.table(names | {"hour": hour, "distance": distance, "delay": delay})
+    return pl.DataFrame(names | {"hour": hour, "distance": distance, "delay": delay})
 
 
 def command(*arguments: object) -> None:
@@ -49,7 +48,7 @@ def main(rows: int = 100_000) -> float:
     """Fit, inspect and predict; the held-out RMSE as a part of the noise."""
     with tempfile.TemporaryDirectory() as room:
         folder = pathlib.Path(room)
-        pq.write_table(flights(rows), folder / "flights.parquet")
+        flights(rows).write_parquet(folder / "flights.parquet")
         options = ("--categorical", "carrier,origin")
         options += ("--interact", "carrier:origin,carrier:distance")
         command(
@@ -57,7 +56,7 @@ def main(rows: int = 100_000) -> float:
             "--where", "hour < 23", "--test", "0.2", "--l2", "auto", "--out", folder / "model",
         )  # fmt: skip
         command("inspect", folder / "model", "--weights", "3")
-        pq.write_table(flights(1000, seed=1), folder / "new.parquet")
+        flights(1000, seed=1).write_parquet(folder / "new.parquet")
         out = folder / "predictions.parquet"
         command("predict", folder / "model", folder / "new.parquet", "--out", out)
         return load_model(folder / "model").metrics["held_out"]["rmse"] / NOISE

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from jaxdescent.designs import MatrixFree as MatrixFree
     from jaxdescent.designs import Sparse as Sparse
     from jaxdescent.designs import Streamed as Streamed
-    from jaxdescent.designs import StreamedShares as StreamedShares
     from jaxdescent.fit import fit_model as fit_model
     from jaxdescent.fit import load_model as load_model
     from jaxdescent.kernels.memory import ProblemTooLarge as ProblemTooLarge
@@ -71,7 +70,7 @@ else:
         "certificate": "Certificate certify",
         "compilation_cache": "cache",
         "_critical_points": "CriticalPoint critical_points",
-        "designs": "Categorical Concatenated Hashed MatrixFree Sparse Streamed StreamedShares",
+        "designs": "Categorical Concatenated Hashed MatrixFree Sparse Streamed",
         "fit": "fit_model load_model",
         "plan": "plan",
         "kernels.memory": "ProblemTooLarge",

@@ -17,26 +17,6 @@ def half_a_picture(figure, path, **options):
     full_disk()
 
 
-def loader(kinds, *blocks):
-    """A source of one's own, which gives these blocks."""
-    from jaxdescent.data import Source
-
-    class Loader(Source):
-        def blocks(self, names, rows):
-            yield from blocks
-
-    Loader.kinds = kinds
-    return Loader()
-
-
-def keep_rows_in_files(monkeypatch):
-    """Rows fit in no memory from here on."""
-    from jaxdescent.fit import plans
-
-    real = plans.plan_in_memory
-    monkeypatch.setattr(plans, "plan_in_memory", lambda *given: real(*given)._replace(bytes=10**15))
-
-
 def zeros_below(path, first, rows):
     """An array of so many rows in float32, of which these are the first: the others are zeros,
     which take no room on the disk.

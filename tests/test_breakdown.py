@@ -28,8 +28,8 @@ from jaxdescent.breakdown import (
     tied_weights,
     tutorial,
 )
-from jaxdescent.data import DataError
 from jaxdescent.machine import Machine
+from jaxdescent.rows import DataError
 from tests.commands import shown as jaxdescent
 from tests.files import full_disk
 

@@ -356,15 +356,13 @@ main()
 
 
 def test_numbers_of_files_are_read_without_pandas(tmp_path):
-    """Arrow's own conversion imports pandas where it is installed."""
     (tmp_path / "d.csv").write_text("a,b\n1,2.5\n3,4.5\n")
     program = """
 import sys
-from jaxdescent.data import located, open_source
-from jaxdescent.data.decoding import values_of
-(block,) = located(open_source(sys.argv[1]), ["a", "b"], 9)
-print([values_of(column).values.tolist() for column in block.columns.values()])
-assert "pandas" not in sys.modules
+from jaxdescent.rows import open_source
+(block,) = open_source(sys.argv[1]).blocks(["a", "b"], 9)
+print(block.numbers(["a", "b"], float).T.tolist())
+assert not {"pandas", "pyarrow"} & set(sys.modules)
 """
     done = ran(program, str(tmp_path / "d.csv"))
     assert (done.stdout, done.stderr) == ("[[1.0, 3.0], [2.5, 4.5]]\n", "")

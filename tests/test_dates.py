@@ -12,8 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import jaxdescent as jd
-from jaxdescent.data import DataError, open_source
-from jaxdescent.fit.dates import Dated, asked_for
+from jaxdescent.rows import DataError
 from tests.commands import shown
 
 ROWS = 900
@@ -85,12 +84,6 @@ class TestParts:
             model = fitted(data, method=method, dtype="float64")
             np.testing.assert_allclose(model.predict(table), expected(table), atol=1e-4)
 
-    def test_nothing_is_known_of_the_texts_that_parts_become(self, table, tmp_path):
-        pq.write_table(table, tmp_path / "d.parquet")
-        dated = Dated(open_source(tmp_path / "d.parquet"), asked_for(["when:hour"]))
-        assert dated.text_bytes("when.hour") == 0
-        assert dated.text_bytes("a") > 0
-
     @pytest.mark.parametrize(
         ("change", "said"),
         [
@@ -104,9 +97,10 @@ class TestParts:
     def test_what_no_fit_writes_is_refused(self, table, tmp_path, change, said):
         path = fitted(table).save(tmp_path / "m") / "model.json"
         content = json.loads(path.read_text())
-        content["dates"]["when"] |= change
+        content["encoding"]["dates"]["when"] |= change
         path.write_text(json.dumps(content))
-        with pytest.raises(DataError, match=rf"model\.json is damaged: dates\.when\.{said}"):
+        said = rf"model\.json is damaged: encoding\.dates\.when\.{said}"
+        with pytest.raises(DataError, match=said):
             jd.load_model(tmp_path / "m")
 
 
@@ -125,7 +119,9 @@ class TestZones:
         pa_csv.write_csv(local, tmp_path / "t.csv")
         assert "+0100" in (tmp_path / "t.csv").read_text()
         np.testing.assert_allclose(
-            fitted(tmp_path / "t.csv").predict(local), fitted(local).predict(local), atol=1e-9
+            fitted(tmp_path / "t.csv").predict(tmp_path / "t.csv"),
+            fitted(local).predict(local),
+            atol=1e-9,
         )
 
     @pytest.mark.parametrize(
@@ -150,7 +146,8 @@ class TestWhatIsMissingOrOutside:
     def test_a_trend_is_continued_with_a_warning_and_unseen_levels_are_refused(self, table):
         model = fitted(table.slice(0, 400))
         with pytest.warns(
-            UserWarning, match=r"500 rows have 'when' outside of 2024-03-28T05:00 to"
+            UserWarning,
+            match=r"500 rows are outside of the dates of the fit \('when': 2024-03-28T05:00 to",
         ):
             predicted = model.predict(table)
         np.testing.assert_allclose(predicted, table["y"], atol=1e-6)
@@ -186,8 +183,8 @@ def test_a_column_of_dates_has_no_other_role(table, option):
 
 def test_naming_its_column_as_a_feature_takes_its_parts(table):
     model = fitted(table, "when:hour", features=["when"])
-    assert model.encoding.columns == ["when.hour"]
-    assert fitted(table, "when:hour", exclude=["when"]).encoding.columns == ["a", "when.hour"]
+    assert (model.encoding.columns, list(model.encoding.levels)) == (["when"], ["when.hour"])
+    assert fitted(table, "when:hour", exclude=["when"]).encoding.columns == ["a", "when"]
 
 
 @pytest.mark.parametrize("kind", [pl.Categorical, pl.String])
@@ -202,32 +199,6 @@ def test_levels_for_nearly_every_row_are_noted(table):
     (note,) = [n for n in fitted(table, (), categorical="when").metrics["notes"] if "levels" in n]
     assert note.startswith("'when' has 900 levels in 900 training rows: nearly every row has")
     assert not any("900 training" in note for note in fitted(table).metrics["notes"])
-
-
-def test_a_day_that_is_two_levels_is_noted(tmp_path):
-    days = [datetime.date(2024, 1, 1 + i % 3) for i in range(12)]
-    y = np.arange(12.0) % 5
-    for name, rows, of_type in (("a", slice(0, 5), "date32"), ("b", slice(5, 12), "timestamp[s]")):
-        columns = {"day": pa.array(days[rows]).cast(of_type), "y": y[rows]}
-        pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
-        notes = jd.fit_model(tmp_path, "y", categorical="day").metrics["notes"]
-        told = [note for note in notes if "has two levels for each of 3 days" in note]
-        assert len(told) == (name == "b")
-    texts = [text + end for text in ("2024-01-01", "a") for end in ("", " 00:00:00")] * 3
-    *_, note = fitted(pa.table({"day": texts, "y": y}), (), categorical="day").metrics["notes"]
-    assert note.startswith("'day' has two levels for a day, '2024-01-01' and '2024-01-01 00:00:00'")
-
-
-def test_a_number_that_is_two_levels_is_noted(tmp_path):
-    """As pandas writes whole numbers in one file, and in another one where some are missing."""
-    for name, levels in (("a", "1 2 -3 1 a"), ("b", "2.0 -3.0 4.0 a.0 2.5")):
-        lines = [f"{level},{row % 3}" for row, level in enumerate(levels.split())]
-        (tmp_path / f"{name}.csv").write_text("\n".join(["g,y", *lines * 3]))
-        notes = jd.fit_model(tmp_path, "y", categorical="g").metrics["notes"]
-        told = [
-            note for note in notes if "'g' has two levels for each of 2 numbers, '-3' and" in note
-        ]
-        assert len(told) == (name == "b")
 
 
 @pytest.mark.parametrize("zone", [None, "Europe/Berlin"])

@@ -17,10 +17,10 @@ from jax._src import distributed
 
 import jaxdescent as jd
 from jaxdescent import processes
-from jaxdescent.data import DataError
 from jaxdescent.processes import deciding, ending, joining, messages
 from jaxdescent.processes.ending import INTERRUPTED
 from jaxdescent.processes.same_call import differing, texts
+from jaxdescent.rows import DataError
 from tests.kept_messages import KeptMessages, after, fail_by_a_signal
 
 

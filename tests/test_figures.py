@@ -235,17 +235,15 @@ def test_the_regression_on_real_rows_is_that_of_the_stored_run(breakdown):
     assert_agree_in(text, patterns)
 
 
-def test_fits_of_twenty_million_rows_are_those_of_the_stored_run():
+def test_fits_of_files_are_those_of_the_stored_run():
     head, *lines = records.read(RESULTS / "fit.jsonl")
     assert re.fullmatch("[0-9a-f]{40}", head["commit"])
     assert not head["is_modified"]
-    of = {line["contender"]: line for line in lines}
     text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     rows = table_below(text, "`python -m benchmarks.studies.fit --full`")
-    names = "process_seconds", "work_seconds", "peak_bytes"
-    for row, line in zip(rows, of.values(), strict=True):
-        assert_agree(row[1:4], [line[name] for name in names])
-    assert of["jaxdescent"]["apart"] < 1e-12  # from NumPy's coefficients
+    for row, line in zip(rows, lines, strict=True):
+        assert_agree(row[2:4], [line["process_seconds"], line["peak_bytes"]])
+    assert max(line.get("apart", 0.0) for line in lines) < 1e-9  # from NumPy's coefficients
 
 
 def test_the_plan_is_what_the_stored_rates_give_today(monkeypatch):

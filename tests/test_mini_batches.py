@@ -7,7 +7,7 @@ import pytest
 import scipy.optimize
 
 import jaxdescent as jd
-from jaxdescent.data import row_stream
+from jaxdescent.designs import row_reader
 from tests import references
 from tests.references import closed_form
 from tests.results import assert_same
@@ -124,7 +124,7 @@ def test_the_same_seed_is_the_same_order_and_a_batch_of_seeds_is_each_of_them(pr
 
 @pytest.mark.slow
 def test_rows_of_files_are_read_once_for_an_epoch_and_once_for_the_look(monkeypatch):
-    monkeypatch.setattr(row_stream, "BLOCK_BYTES", 128 * 16)
+    monkeypatch.setattr(row_reader, "BLOCK_BYTES", 128 * 16)
     table = table_of(np.random.default_rng(0))
     loader = Loader(table)
     X = jd.Streamed(loader, ["a", "b", "c"], categorical={"k": 4})

@@ -76,16 +76,13 @@ class TestSlices:
         for source in (arrays, open_source(path), Loader(load)):
             size = -(-5 // processes)
             shares = [source.slice(i * size, size) for i in range(processes)]
-            assert list(itertools.chain.from_iterable(map(values_of_x1, shares))) == list(range(5))
+            found = [values(share, name="x1") for share in shares]
+            assert list(itertools.chain.from_iterable(found)) == list(range(5))
 
     def test_reading_begins_at_any_row(self, file):
         source = open_source(file)
         for row in (0, 1, 9, 10, 99, 100, 101):
             assert values(source, 7, row) == list(range(row, ROWS))
-
-
-def values_of_x1(source):
-    return values(source, name="x1")
 
 
 class TestDamage:
@@ -94,7 +91,9 @@ class TestDamage:
         cuts = [0, 1, len(whole) // 3, len(whole) - 3] if form in BINARY else [0]
         for stop in cuts:
             file.write_bytes(whole[:stop])
-            with pytest.raises(DataError, match=f"^{re.escape(str(file))} cannot be read: .+"):
+            with pytest.raises(
+                DataError, match=f"^{re.escape(str(file))} (cannot be read: .+|is empty)"
+            ):
                 values(open_source(file))
 
     def test_packed_text_that_ends_early_is_an_error(self, tmp_path):
@@ -125,14 +124,14 @@ class TestDamage:
         with pytest.raises(DataError, match="changed since the data were opened"):
             list(blocks)
 
-    @pytest.mark.parametrize("written", [svmlight, npy])
-    def test_matrices_that_change_are_refused(self, written, tmp_path):
+    @pytest.mark.parametrize(("written", "name"), [(svmlight, "y"), (npy, "x1")])
+    def test_matrices_that_change_are_refused(self, written, name, tmp_path):
         path = written(tmp_path)
         source = open_source(path)
-        assert len(values_of_x1(source)) == ROWS
+        assert len(values(source, name=name)) == ROWS
         path.write_bytes(path.read_bytes()[:-9])
         with pytest.raises(DataError, match="changed since the data were opened"):
-            values_of_x1(source)
+            values(source, name=name)
 
     def test_rows_that_a_table_lost_are_missed(self):
         source = open_source(FRAME).then(lambda frame: frame.head(40), ROWS)
@@ -154,8 +153,8 @@ def test_no_rows_and_one_row(form, tmp_path):
     if form == "ndjson":
         return  # of no rows no columns are known
     WRITERS[form](FRAME.head(0), path)
-    source = open_source(path)
-    assert (list(source.blocks(["a"], 7)), source.count()) == ([], 0)
+    with pytest.raises(DataError, match=r"no rows: there is nothing to read"):
+        open_source(path)
 
 
 @pytest.mark.parametrize("end", ["parquet", "csv", "arrow"])

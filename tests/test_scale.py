@@ -12,8 +12,8 @@ from rich.console import Console
 import jaxdescent as jd
 from benchmarks.studies.accelerators import reads
 from jaxdescent import provenance, scale
-from jaxdescent.data import DataError
 from jaxdescent.kernels import memory
+from jaxdescent.rows import DataError
 from jaxdescent.scale import record, report, run
 from jaxdescent.scale.compiled import Compiled, Sent, _computations, _moved, _sent_by
 from jaxdescent.scale.experiment import BadExperiment, Experiment, ScalingPoint

@@ -18,17 +18,11 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent.calls.programs import run_reading
-from jaxdescent.data import (
-    DataError,
-    Kind,
-    NormalSums,
-    Source,
-    freeing,
-    normal_solution,
-    row_stream,
-)
+from jaxdescent.designs import row_reader
+from jaxdescent.designs.normal_sums import NormalSums, normal_solution
 from jaxdescent.machine import Machine
 from jaxdescent.regression.solve.normal_equations import SumsSolver
+from jaxdescent.rows import DataError, Kind, Source
 from tests.commands import printed
 from tests.files import zeros_below
 from tests.references import assert_is_matrix, closed_form, one_hot
@@ -39,28 +33,21 @@ ROWS, COLUMNS, LEVELS = 450, 3, 4
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(row_stream, "BLOCK_BYTES", 128 * 16)
+    monkeypatch.setattr(row_reader, "BLOCK_BYTES", 128 * 16)
 
 
-class Loader(Source):
+class Loader:
     """Rows in memory, given in blocks of lengths of their own; it counts what is read."""
-
-    kinds: ClassVar = {
-        "a": Kind.NUMBER,
-        "b": Kind.NUMBER,
-        "c": Kind.WHOLE,
-        "k": Kind.WHOLE,
-        "y": Kind.NUMBER,
-    }
 
     def __init__(self, table, length=70):
         self.table, self.length, self.read = table, length, 0
 
-    def blocks(self, names, rows):
-        total = len(self.table["y"])
-        for start in range(0, total, self.length):
-            block = {name: self.table[name][start : start + self.length] for name in names}
-            self.read += len(block[names[0]])
+    def __call__(self, row):
+        for start in range(row, len(self.table["y"]), self.length):
+            block = {
+                name: column[start : start + self.length] for name, column in self.table.items()
+            }
+            self.read += len(block["y"])
             yield block
 
 
@@ -121,23 +108,13 @@ def test_products_are_those_of_the_written_out_matrix(form, tmp_path, rng, x64):
         table["a"] = table["a"].astype(np.float32).astype(float)
     X, S = written_out(table), streamed(FORMS[form](tmp_path, table), dtype=jnp.float64)
     assert S.dtype == jnp.float64
-    assert S.stream.blocks > 3
+    assert S.reader.blocks > 3
     center = rng.normal(size=X.shape[1])
     for design, matrix in ((S, X), (S.minus(jnp.asarray(center)), X - center)):
         assert_is_matrix(design, matrix, rng)
     np.testing.assert_allclose(S.column("y"), table["y"])
     np.testing.assert_array_equal(S.column("c"), table["c"])
     assert S.names == ("a", "b", "c", "k=0", "k=1", "k=2", "k=3")
-
-
-def test_freed_memory_is_returned_once_enough_has_passed(rng, monkeypatch):
-    stream, returned = streamed(table_of(rng)).stream, []
-    row = stream.source.row_bytes(stream.decoding.columns) + stream.decoding.row_bytes
-    monkeypatch.setattr(freeing, "LEAST_BYTES", 3 * row * ROWS)
-    monkeypatch.setattr(freeing, "return_what_was_freed", lambda: returned.append(stream.passes))
-    for _ in range(7):
-        stream.multiplied(np.ones((stream.features, 1), np.float32), None, is_transposed=False)
-    assert returned == [2, 5]  # at the end of the third pass and of the sixth
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -150,14 +127,14 @@ def test_arrays_and_files_of_them_are_read_without_names(order, tmp_path, rng):
     for data in (tmp_path / "X.npy", {"X": X, "y": y}, {"X": mapped, "y": y}):
         S = jd.Streamed(data, exclude=["y"])
         assert S.shape == (333, 5)
-        chunk = S.stream.chunk(1)
-        np.testing.assert_array_equal(chunk.numbers, X[S.stream.block :][: chunk.rows])
+        chunk = S.reader.chunk(1)
+        np.testing.assert_array_equal(chunk.numbers, X[S.reader.block :][: chunk.rows])
         if not isinstance(data, pathlib.Path):  # a view, and nothing is copied
             assert np.shares_memory(chunk.numbers, data["X"])
         np.testing.assert_allclose(S.product(jnp.ones(5)), X.sum(axis=1), atol=1e-5)
         np.testing.assert_array_equal(S.column("y"), y)
         some = jd.Streamed(data, ["x3", "x0"])
-        np.testing.assert_array_equal(some.stream.chunk(0).numbers, X[: some.stream.block, [3, 0]])
+        np.testing.assert_array_equal(some.reader.chunk(0).numbers, X[: some.reader.block, [3, 0]])
 
 
 def test_there_and_back_is_both_products_and_reads_once(rng, x64):
@@ -293,7 +270,10 @@ def test_the_default_adds_up_where_features_are_few_and_iterates_where_they_are_
         kinds: ClassVar = {f"x{j}": Kind.NUMBER for j in range(20_000)}
         rows = 10_000_000
 
-        def blocks(self, names, rows):
+        def blocks(self, names, size, row=0):
+            raise AssertionError
+
+        def slice(self, first, rows):
             raise AssertionError
 
     y = jax.ShapeDtypeStruct((10_000_000,), jnp.float32)
@@ -405,7 +385,7 @@ class TestNormalEquations:
     @pytest.mark.parametrize("intercept", [True, False])
     def test_sums_are_those_of_all_rows(self, intercept, rng):
         table = table_of(rng, far=1e5)
-        stream = streamed(Loader(table), dtype=jnp.float32).stream
+        stream = streamed(Loader(table), dtype=jnp.float32).reader
         table["a"] = table["a"].astype("f").astype(float)
         table["b"] = table["b"].astype("f").astype(float)
         y = table["y"].astype("f").astype(float)
@@ -454,7 +434,7 @@ class TestNormalEquations:
         X, moved = rng.normal(size=(300, 3)), rng.normal(size=(300, 2))
         X = np.concatenate([X + 1e3, X[:, :2] + 1e3 + 1e-9 * moved], axis=1)
         weight = rng.uniform(0.5, 2, 300) if weighted else None
-        stream = jd.Streamed({"X": X}, dtype=jnp.float64).stream
+        stream = jd.Streamed({"X": X}, dtype=jnp.float64).reader
         V = np.zeros((5, 2))
         V[[0, 1], [0, 1]], V[[3, 4], [0, 1]] = 1, -1
         share = np.ones(300) if weight is None else weight
@@ -500,11 +480,11 @@ class TestNormalEquations:
     def test_values_whose_squares_overflow(self):
         S = jd.Streamed({"X": np.full((9, 2), 1e200)}, dtype=jnp.float32)
         with pytest.raises(DataError, match="infinite in row 1"):
-            S.stream.normal_sums(None, None, intercept=True)
+            S.reader.normal_sums(None, None, intercept=True)
         with jax.enable_x64(True):
             S = jd.Streamed({"X": 1e200 * np.arange(18.0).reshape(9, 2)}, dtype=jnp.float64)
         with pytest.raises(DataError, match="their squares overflow"):
-            S.stream.normal_sums(None, None, intercept=True)
+            S.reader.normal_sums(None, None, intercept=True)
 
 
 class TestWhatIsWrong:
@@ -583,7 +563,7 @@ class TestWhatIsWrong:
         S = streamed(tmp_path)
         S.product(jnp.ones(7))
         path.write_bytes(path.read_bytes() + b" ")
-        with pytest.raises(DataError, match=r"1\.parquet changed since the design was made"):
+        with pytest.raises(DataError, match=r"1\.parquet changed since the data were opened"):
             S.product(jnp.ones(7))
         path.unlink()
         with pytest.raises(DataError, match=r"1\.parquet changed"):
@@ -594,21 +574,20 @@ class TestWhatIsWrong:
         table = table_of(rng)
         path = as_parquet(tmp_path, table) / "1.parquet"
         S = streamed(tmp_path)
-        S.stream.chunk(0)
+        S.reader.chunk(0)
         other = arrow({name: column[:9] for name, column in table.items()})
         if change == "columns":
             other = other.drop_columns(["b"])
         elif change == "types":
             other = other.set_column(0, "a", pa.array(["text"] * 9))
         pq.write_table(other, path)
-        with pytest.raises(DataError, match=r"1\.parquet changed since the design was made"):
-            for _ in S.stream.all_chunks():
+        with pytest.raises(DataError, match=r"1\.parquet changed since the data were opened"):
+            for _ in S.reader.all_chunks():
                 pass
 
     def test_readers_of_one_reading_and_no_rows(self, rng):
-        reader = arrow(table_of(rng)).to_reader()
-        with pytest.raises(DataError, match="gives them only once"):
-            streamed(reader)
+        table = arrow(table_of(rng))  # a reader's rows are held
+        assert_same(streamed(table.to_reader()).column("y"), streamed(table).column("y"))
         with pytest.raises(DataError, match="no rows"):
             streamed(Loader(table_of(rng, 0)))
 
@@ -641,7 +620,7 @@ class TestWhatIsWrong:
             return [t for t in threading.enumerate() if t.name == "jaxdescent-read-ahead"]
 
         before = len(readers())
-        stream = streamed(Loader(table_of(rng))).stream
+        stream = streamed(Loader(table_of(rng))).reader
         stream.chunk(0)
         assert len(readers()) == before + 1
         del stream
@@ -659,7 +638,7 @@ class TestWhatIsWrong:
         timer = threading.Timer(0.3, _thread.interrupt_main)
         timer.start()
         with pytest.raises(KeyboardInterrupt):
-            run_reading((S.stream,), for_ever)
+            run_reading((S.reader,), for_ever)
         timer.join()
         S.product(jnp.ones(7))  # and reads again
 
@@ -724,7 +703,7 @@ class TestWholeNumbers:
             dtype = jnp.float64 if double else jnp.float32
             source = self.source(tmp_path, form, held)
             design = jd.Streamed(source, names, dtype=dtype)
-            assert np.array_equal(design.stream.rows_at(np.arange(240))[:, 0].astype(int), held)
+            assert np.array_equal(design.reader.rows_at(np.arange(240))[:, 0].astype(int), held)
             assert np.array_equal(np.asarray(design.column(name)).astype(int), held)
             if double and form == "csv":
                 most *= 8
@@ -734,7 +713,7 @@ class TestWholeNumbers:
                 shown = "[0-9-]+" if double and form == "csv" else wrong
                 said = f"'{name}' is {shown} in row .*, and {dtype.__name__} would round it"
                 with pytest.raises(DataError, match=said):
-                    design.stream.rows_at(np.arange(240))
+                    design.reader.rows_at(np.arange(240))
                 with pytest.raises(DataError, match=said):
                     design.column(name)
 

@@ -2,12 +2,12 @@
 
 import functools
 import itertools
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,16 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxdescent as jd
-from jaxdescent import data
-from jaxdescent.data import DataError, Kind, Source, SparseColumn, row_stream
-from jaxdescent.data.chunk import Chunk, mirror, placed
-from jaxdescent.data.entries import RowEntries, sparse_pieces
-from jaxdescent.designs.streamed import StreamedRows
+from jaxdescent.designs import row_reader
+from jaxdescent.designs.decoding import Decoding
+from jaxdescent.designs.row_reader import RowReader
+from jaxdescent.designs.streamed_rows import StreamedRows
 from jaxdescent.fit import fit_model
-from jaxdescent.rows import hashing
+from jaxdescent.rows import DataError, hashing, open_source
 from tests.references import assert_is_matrix, closed_form
 
-ROWS, BITS, LISTED = 300, 6, 7
+ROWS, BITS = 300, 6
 
 
 def place(word, column):
@@ -34,43 +33,29 @@ def place(word, column):
     return int(hashing.places_of_texts(text, ends, column=column, bits=BITS)[1][0])
 
 
-def written_out(table, matrix):
+def written_out(table):
     """The same columns one by one, from texts as Python splits them."""
-    X = np.zeros((ROWS, 1 + LISTED + 2**BITS))
+    X = np.zeros((ROWS, 1 + 2**BITS))
     X[:, 0] = table["a"]
-    X[:, 1 : 1 + LISTED] = matrix
     for row in range(ROWS):
         for word in table["text"][row].split():
-            X[row, 1 + LISTED + place(word, "text")] += 1
-        X[row, 1 + LISTED + place(table["city"][row], "city")] += 1
+            X[row, 1 + place(word, "text")] += 1
+        X[row, 1 + place(table["city"][row], "city")] += 1
         number = np.array([table["zip"][row]])
         own = hashing.places_of_numbers(number, column="zip", bits=BITS)
-        X[row, 1 + LISTED + int(own[0])] += 1
+        X[row, 1 + int(own[0])] += 1
     return X
 
 
-class Loader(Source):
-    """Blocks of arrow's arrays and of sparse numbers, of a length of their own."""
-
-    kinds: ClassVar = {"a": Kind.NUMBER, "text": Kind.TEXT, "city": Kind.TEXT, "zip": Kind.WHOLE,
-             "x": Kind.SPARSE, "y": Kind.NUMBER}  # fmt: skip
-
-    def __init__(self, table, matrix):
-        row, index = np.nonzero(matrix)
-        starts = np.searchsorted(row, np.arange(ROWS + 1))
-        self.x = SparseColumn(starts, index, matrix[row, index])
-        self.table = pa.table(table | {"city": pa.array(table["city"]).dictionary_encode()})
-
-    def blocks(self, names, rows):
-        for start in range(0, ROWS, 70):
-            piece = self.table.slice(start, 70)
-            block = {name: piece.column(name) for name in names if name != "x"}
-            yield block | ({"x": self.x[start : start + 70]} if "x" in names else {})
+def loader(table):
+    """What gives blocks of a table, of a length of their own."""
+    frame = pl.DataFrame(table)
+    return lambda row: (frame.slice(start, 70) for start in range(row, ROWS, 70))
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(row_stream, "BLOCK_BYTES", 1 << 12)
+    monkeypatch.setattr(row_reader, "BLOCK_BYTES", 1 << 12)
 
 
 @pytest.fixture
@@ -85,21 +70,19 @@ def both(rng, x64):
         "zip": rng.integers(-5, 5, ROWS),
         "y": rng.normal(size=ROWS),
     }
-    matrix = rng.normal(size=(ROWS, LISTED)) * (rng.random((ROWS, LISTED)) < 0.2)
     S = jd.Streamed(
-        Loader(table, matrix), ["a"], sparse={"x": LISTED}, hashed=["city", "zip"],
-        words=["text"], bits=BITS, dtype=jnp.float64,
-    )  # fmt: skip
-    return S, written_out(table, matrix), table
+        loader(table), ["a"], hashed=["city", "zip"], words=["text"], bits=BITS, dtype=jnp.float64
+    )
+    return S, written_out(table), table
 
 
 def test_products_are_those_of_the_written_out_matrix(both, rng):
     S, X, _ = both
-    assert S.stream.blocks > 3
-    assert S.names[:3] == ("a", "x0", "x1")
+    assert S.reader.blocks > 3
+    assert S.names[:2] == ("a", "hash bucket 0")
     assert S.names[-1] == f"hash bucket {2**BITS - 1}"
     center = rng.normal(size=X.shape[1])
-    some = rng.permutation(S.stream.block)[:40].astype(np.int32)
+    some = rng.permutation(S.reader.block)[:40].astype(np.int32)
 
     @functools.partial(jax.jit, static_argnums=0)
     def answers_of_rows(is_centred, center, w, r):
@@ -130,8 +113,8 @@ def test_sums_of_products_are_those_of_the_written_out_matrix(rng, bits, levels,
         "l": rng.integers(0, 3, ROWS),
         "text": [" ".join(rng.choice(words, 3)) for _ in range(ROWS)],
     }
-    decoding = data.Decoding(("a",), levels, np.dtype(np.float64), words=("text",), bits=bits)
-    stream = data.RowStream(data.open_source(pa.table(table)), decoding)
+    decoding = Decoding(("a",), levels, np.dtype(np.float64), words=("text",), bits=bits)
+    stream = RowReader(open_source(pa.table(table)), decoding, 100)
     assert stream.blocks > 1
     X, y = stream.rows_at(np.arange(ROWS)), rng.normal(size=(ROWS, 2))
     assert X.sum() == pytest.approx(
@@ -222,10 +205,10 @@ def text_file(rng, tmp_path):
 @pytest.fixture
 def of_text(text_file, monkeypatch):
     """A regression on the file's words, in blocks of 340 rows, and the value of its minimum."""
-    monkeypatch.setattr(row_stream, "BLOCK_BYTES", 1 << 13)
+    monkeypatch.setattr(row_reader, "BLOCK_BYTES", 1 << 13)
     S = jd.Streamed(text_file, words=["text"], exclude=["y"], bits=8)
     y = S.column("y")
-    *_, least = closed_form(S.stream.rows_at(np.arange(2000)), y, 0.1)
+    *_, least = closed_form(S.reader.rows_at(np.arange(2000)), y, 0.1)
     return jd.LinearRegression(S, y, l2=0.1), least
 
 
@@ -281,7 +264,7 @@ class TestSections:
                 own = X[1500 * part : 1500 * part + 1500]
                 table = pa.table(dict(zip(names, own.T, strict=True)))
                 pq.write_table(table, tmp_path / f"{part}.parquet", row_group_size=400)
-        stream = jd.Streamed(data, names).stream
+        stream = jd.Streamed(data, names).reader
         assert len(stream.sections) > 4
         order = rng.permutation(len(stream.sections))
         ends = [*stream.sections[1:], stream.blocks]
@@ -291,15 +274,12 @@ class TestSections:
                 first = index * stream.block
                 assert chunk.start == first
                 np.testing.assert_array_equal(chunk.numbers, X[first : first + chunk.rows])
-                for rows, block in placed(chunk.blocks):
-                    assert block.start == first + rows.start  # as messages count them
         stream.close()
         assert stream.passes == 1  # the first block was read once
 
-    def test_what_cannot_be_read_from_the_middle_stays_in_order(self, both):
+    def test_rows_whose_number_is_not_known_stay_in_order(self, both):
         S, *_ = both
         assert S.reading.sections == (0,)
-        assert S.stream.source.start_before(3) == 0
 
 
 def test_a_dictionary_of_numbers_is_hashed_as_its_numbers_however_often_they_repeat():
@@ -307,7 +287,7 @@ def test_a_dictionary_of_numbers_is_hashed_as_its_numbers_however_often_they_rep
     for column in (numbers, numbers.dictionary_encode()):
         pieces = pa.chunked_array([column[:10], column[10:]])
         for rows in (10, 11):  # a block of one row has no repeated text
-            stream = jd.Streamed(pa.table({"t": pieces}), hashed=["t"], bits=BITS).stream
+            stream = jd.Streamed(pa.table({"t": pieces}), hashed=["t"], bits=BITS).reader
             stream.block = rows
             found.append(stream.rows_at(np.arange(11)).argmax(axis=1))
     np.testing.assert_array_equal(found, found[0][0])
@@ -317,7 +297,7 @@ def test_whole_numbers_of_a_csv_file_are_hashed_as_they_are_written(tmp_path):
     ids, path = [2**53, 2**53 + 1, 2**53, 7], tmp_path / "ids.csv"
     path.write_text("id,y\n" + "".join(f"{each},1.5\n" for each in ids))
     streams = (
-        jd.Streamed(data, hashed=["id"], exclude=["y"], bits=BITS).stream
+        jd.Streamed(data, hashed=["id"], exclude=["y"], bits=BITS).reader
         for data in (path, pa.table({"id": [str(each) for each in ids], "y": np.ones(4)}))
     )
     one, other = (stream.rows_at(np.arange(4)).argmax(axis=1) for stream in streams)
@@ -349,23 +329,22 @@ class TestWhatIsWrong:
         lacking = pa.DictionaryArray.from_arrays(pa.array([1, 0, 1]), pa.array([None, "x"]))
         with pytest.raises(DataError, match="'t' has no value in row 2"):
             jd.Streamed(pa.table({"t": lacking}), hashed=["t"])
-        x = SparseColumn(np.array([0, 1, 2]), np.array([1, 4]), np.array([1.0, np.nan]))
+        entries = np.array([1.0, np.nan]), np.array([1, 4]), np.arange(3)
+        x = scipy.sparse.csr_array(entries, (2, 5))
         with pytest.raises(DataError, match=r"'x' has the index 4 in row 2: those of 4 features"):
             jd.Streamed({"x": x}, [], sparse={"x": 4})
         S = jd.Streamed({"x": x}, [], sparse={"x": 5})
         with pytest.raises(DataError, match="'x' has an entry that is NaN in row 2"):
-            S.stream.multiplied(np.ones((5, 1)), None, is_transposed=False)
-        scipy = pytest.importorskip("scipy.sparse")
+            S.reader.multiplied(np.ones((5, 1)), None, is_transposed=False)
         with pytest.raises(DataError, match="x must hold real numbers, got dtype complex"):
-            jd.Streamed({"x": scipy.csr_matrix(np.eye(2) * 1j)}, [], sparse={"x": 2})
+            jd.Streamed({"x": scipy.sparse.csr_matrix(np.eye(2) * 1j)}, [], sparse={"x": 2})
 
     def test_a_sparse_matrix_in_a_dictionary(self, rng):
-        scipy = pytest.importorskip("scipy.sparse")
-        matrix = scipy.random(50, 9, 0.3, format="csr", rng=rng)
+        matrix = scipy.sparse.random(50, 9, 0.3, format="csr", rng=rng)
         S = jd.Streamed({"X": matrix, "y": np.ones(50)}, [], sparse={"X": 9})
         w = rng.normal(size=9).astype(np.float32)
         np.testing.assert_allclose(S.product(w), matrix @ w, atol=1e-5)
-        assert S.stream.fingerprint() == S.stream.fingerprint()
+        assert S.reader.fingerprint() == S.reader.fingerprint()
 
 
 def test_no_sum_of_squares_is_below_zero_where_a_column_does_not_vary(x64):
@@ -411,22 +390,6 @@ def test_entries_in_any_order_stay_as_they_are(rng, x64):
     np.testing.assert_array_equal(matrix.data, given[0])
 
 
-@pytest.mark.parametrize("longest", [3, 40, 400])
-def test_sums_of_rows_of_any_lengths_are_those_of_the_written_out_matrix(rng, longest):
-    counts = np.full(500, 3)
-    counts[7] = longest
-    starts = np.concatenate([[0], np.cumsum(counts)])
-    index = np.concatenate([np.sort(rng.choice(400, n, replace=False)) for n in counts])
-    entries = RowEntries(starts, index.astype(np.int32), rng.normal(size=index.size), "x", 0, 400)
-    pieces = sparse_pieces([], [entries], 0, 400, np.float64)
-    chunk, y = Chunk(0, (), np.empty((500, 0)), pieces, [], 400), rng.normal(size=(500, 1))
-    total = np.zeros((402, 402))
-    chunk.add_products(None, y, None, total)
-    mirror(total)
-    A = np.column_stack([pieces[0].toarray(), y, np.ones(500)])
-    np.testing.assert_allclose(total, A.T @ A, rtol=1e-12, atol=1e-12)
-
-
 @pytest.mark.first
 @pytest.mark.parametrize("seldom", [0, 60])
 def test_full_sparse_columns_far_from_zero_keep_their_digits(rng, x64, seldom):
@@ -440,15 +403,6 @@ def test_full_sparse_columns_far_from_zero_keep_their_digits(rng, x64, seldom):
     np.testing.assert_allclose(result.params["weights"], weights, rtol=1e-9)
 
 
-def test_features_beyond_the_numbers_of_32_bits_keep_their_places():
-    most = 2**31 - 1
-    a = RowEntries(np.array([0, 1, 2]), np.array([5, most - 1]), None, "a", 0, most)
-    b = RowEntries(np.array([0, 1, 2]), np.array([1, 4]), None, "b", most, 5)
-    one, other = sparse_pieces([], [a, b], 0, most + 5, np.float32)
-    assert one.indices.tolist() == [5, most - 1]
-    assert other.indices.tolist() == [most + 1, most + 4]
-
-
 def test_a_chunk_holds_the_bytes_that_are_counted(rng):
     codes = {f"k{j}": rng.integers(0, 90, 4000) for j in range(8)}
     words = {"t": [" ".join(map(str, row)) for row in rng.integers(0, 10**6, (4000, 5))]}
@@ -456,7 +410,7 @@ def test_a_chunk_holds_the_bytes_that_are_counted(rng):
         (codes, {"categorical": dict.fromkeys(codes, 90)}),
         (pa.table(words), {"words": ["t"], "bits": 12}),
     ):
-        stream = jd.Streamed(table, **options).stream
+        stream = jd.Streamed(table, **options).reader
         chunk = stream.chunk(0)
         held = chunk.numbers.nbytes
         for S in chunk.sparse:

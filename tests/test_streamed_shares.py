@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 import jaxdescent as jd
-from jaxdescent import data
-from jaxdescent.data import located, row_stream
-from jaxdescent.data.shares import Share
+from jaxdescent.designs import row_reader
+from jaxdescent.rows import DataError, open_source
 from tests.meshes import rows_over
 from tests.references import closed_form
 
@@ -32,13 +31,13 @@ def arrays():
 @pytest.fixture
 def blocks_of_ten_rows(monkeypatch):
     """A share of 31 rows has three blocks and a rest."""
-    monkeypatch.setattr(row_stream, "BLOCK_BYTES", 10 * FEATURES * 4)
+    monkeypatch.setattr(row_reader, "BLOCK_BYTES", 10 * FEATURES * 4)
 
 
 def test_products_and_columns_are_those_of_all_rows(arrays, sharding, blocks_of_ten_rows):
     X, y = arrays["X"], arrays["y"]
-    design = jd.StreamedShares(arrays, sharding, exclude=["y"])
-    assert repr(design) == "StreamedShares(248 rows, 4 features, arrays, 8 shares)"
+    design = jd.Streamed(arrays, exclude=["y"], sharding=sharding)
+    assert repr(design) == "Streamed(248 rows, 4 features, arrays, 8 shares)"
     assert design.shares.block == 10
     assert design.names == ("x0", "x1", "x2", "x3")
     w = np.float32([[1, 2], [0, 1], [3, -1], [0.5, 0]])
@@ -66,7 +65,7 @@ def test_products_and_columns_are_those_of_all_rows(arrays, sharding, blocks_of_
 def test_a_gradient_reads_each_row_once_and_adds_up_over_devices_once(
     arrays, sharding, blocks_of_ten_rows
 ):
-    design = jd.StreamedShares(arrays, sharding, exclude=["y"])
+    design = jd.Streamed(arrays, exclude=["y"], sharding=sharding)
     weight = jax.device_put(np.linspace(0, 1, ROWS, dtype=np.float32), sharding)
     objective = jd.LinearRegression(design, design.column("y"), sample_weight=weight)
     at = {"weights": np.ones(FEATURES, np.float32), "intercept": np.float32(0)}
@@ -95,7 +94,7 @@ def test_a_gradient_reads_each_row_once_and_adds_up_over_devices_once(
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "intercept"), [(jd.LSMR(), False), (None, True)])
 def test_a_fit_is_that_of_one_reader(arrays, sharding, method, intercept):
-    design = jd.StreamedShares(arrays, sharding, exclude=["y"])
+    design = jd.Streamed(arrays, exclude=["y"], sharding=sharding)
     regression = jd.LinearRegression(design, design.column("y"), intercept=intercept)
     found = jd.minimize(regression, method=method)
     weights, _, value = closed_form(arrays["X"], arrays["y"], intercept=intercept)
@@ -106,13 +105,13 @@ def test_a_fit_is_that_of_one_reader(arrays, sharding, method, intercept):
 def test_rows_that_do_not_come_out_even_are_filled_with_rows_without_weight(arrays, sharding):
     odd = {name: array[:101] for name, array in arrays.items()}
     with pytest.raises(ValueError, match=r"101 rows cannot be cut into 8 shares .* is_filled=True"):
-        jd.StreamedShares(odd, sharding)
-    design = jd.StreamedShares(odd, sharding, exclude=["y"], is_filled=True)
+        jd.Streamed(odd, sharding=sharding)
+    design = jd.Streamed(odd, exclude=["y"], sharding=sharding, is_filled=True)
     assert design.shape == (104, FEATURES)
     np.testing.assert_array_equal(design.row_weight, np.arange(104) < 101)
     np.testing.assert_array_equal(design.column("y")[101:], 0)
     few = {name: array[:3] for name, array in arrays.items()}
-    tiny = jd.StreamedShares(few, sharding, exclude=["y"], is_filled=True)
+    tiny = jd.Streamed(few, exclude=["y"], sharding=sharding, is_filled=True)
     expected = np.concatenate([few["X"] @ np.ones(FEATURES), np.zeros(5)])
     np.testing.assert_allclose(tiny.product(jnp.ones(FEATURES)), expected, rtol=1e-5)
 
@@ -120,14 +119,14 @@ def test_rows_that_do_not_come_out_even_are_filled_with_rows_without_weight(arra
 def test_what_goes_wrong_in_a_share_is_raised(arrays, sharding):
     bad = arrays | {"X": arrays["X"].copy()}
     bad["X"][200, 1] = np.nan
-    design = jd.StreamedShares(bad, sharding, exclude=["y"])
+    design = jd.Streamed(bad, exclude=["y"], sharding=sharding)
     objective = jd.LinearRegression(design, design.column("y"), intercept=False)
-    with pytest.raises(data.DataError, match=r"'x1' is NaN in row 201"):
+    with pytest.raises(DataError, match=r"'x1' is NaN in row 201"):
         jd.minimize(objective, method=jd.GradientDescent(1e-6), max_iterations=1)
     with pytest.raises(TypeError, match="sharding must be a"):
-        jd.StreamedShares(arrays, None)
-    with pytest.raises(data.DataError, match="exclude names 'z'"):
-        jd.StreamedShares(arrays, sharding, exclude=["z"])
+        jd.Streamed(arrays, sharding=1)
+    with pytest.raises(DataError, match="exclude names 'z'"):
+        jd.Streamed(arrays, exclude=["z"], sharding=sharding)
 
 
 def test_a_share_reads_its_own_rows_of_every_format(arrays, tmp_path):
@@ -138,22 +137,22 @@ def test_a_share_reads_its_own_rows_of_every_format(arrays, tmp_path):
     table = pa.table({f"x{j}": arrays["X"][:, j] for j in range(FEATURES)})
     pq.write_table(table, tmp_path / "X.parquet", row_group_size=50)
     sources = [
-        data.open_source({"X": arrays["X"]}),
-        data.open_source(str(tmp_path / "X.npy")),
-        data.open_source(str(tmp_path / "X.parquet")),
-        data.open_source(table),
+        open_source({"X": arrays["X"]}),
+        open_source(str(tmp_path / "X.npy")),
+        open_source(str(tmp_path / "X.parquet")),
+        open_source(table),
     ]
     for source in sources:
         for first, stop in ((0, 31), (93, 155), (240, 248)):
-            part = Share(source, first, stop)
-            found = [b.columns["x1"] for b in located(part, ["x1"], 17)]
-            np.testing.assert_array_equal(np.concatenate(found), arrays["X"][first:stop, 1])
+            part = source.slice(first, stop - first)
+            for row in (0, 3):
+                blocks = part.blocks(["x1"], 17, row)
+                found = np.concatenate([b.numbers(["x1"], np.float32)[:, 0] for b in blocks])
+                np.testing.assert_array_equal(found, arrays["X"][first + row : stop, 1])
             assert part.rows == stop - first
-            again = located(part, ["x1"], 17, part.start_before(3))
-            assert sum(block.rows for block in again) >= part.rows - 3
 
 
 @pytest.mark.slow
 def test_shares_have_one_fingerprint(arrays, sharding):
-    design = jd.StreamedShares(arrays, sharding, exclude=["y"])
-    assert len({stream.fingerprint() for stream in design.shares.streams}) == 1
+    design = jd.Streamed(arrays, exclude=["y"], sharding=sharding)
+    assert len({stream.fingerprint() for stream in design.shares.readers}) == 1

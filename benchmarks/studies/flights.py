@@ -40,9 +40,9 @@ import scipy.sparse
 from pyarrow import csv
 
 import jaxdescent as jd
-from jaxdescent.data import located, open_source
-from jaxdescent.fit.roles import Roles
-from jaxdescent.fit.rows import is_held_out, prepared
+from jaxdescent.fit.encoded import encode
+from jaxdescent.fit.rows import is_held_out
+from jaxdescent.rows import open_source
 
 
 class Took(NamedTuple):
@@ -122,24 +122,17 @@ def by_command(path: pathlib.Path, part: str, l2: str, out: pathlib.Path) -> dic
 
 def matrix_of(model: Any, path: pathlib.Path) -> tuple[Any, ...]:
     """The model's features of all rows, sparse or dense, their targets, and which are held out."""
-    source = open_source(path).offering((), model.encoding.labelled)
-    roles = Roles(TARGET, None, model.encoding)
+    encoding = model.encoding
+    source = open_source(path)
     blocks, targets, tests = [], [], []
-    for block in located(source, roles.columns, 1 << 16):
-        made = prepared(block, roles, "drop", share=SHARE, seed=SEED)
-        count = made.encoded.rows
-        dense = np.column_stack([number.values for number in made.encoded.numbers])
-        columns = [scipy.sparse.csr_array(dense.astype(np.float64))]
-        for column in made.encoded.coded:
-            there = np.flatnonzero(column.codes >= 0)
-            entries = np.ones(there.size), (there, column.codes[there])
-            columns.append(scipy.sparse.csr_array(entries, shape=(count, column.size)))
-        first = 1 + len(model.encoding.levels)
-        shared = columns[first:]  # hashed columns share their places
-        own = [*columns[:first], *([sum(shared)] if shared else [])]
-        blocks.append(scipy.sparse.hstack(own, "csr"))
-        targets.append(made.target)
-        tests.append(made.is_test)
+    for block in source.blocks([*encoding.columns, TARGET], 1 << 16):
+        made = encode(encoding, block, source, missing="drop", unseen="zero")
+        target = block.numbers([TARGET], np.float64)[:, 0]
+        kept = ~np.isnan(target) if made.kept is None else made.kept & ~np.isnan(target)
+        features = scipy.sparse.hstack([scipy.sparse.csr_array(made.numbers), made.others], "csr")
+        blocks.append(features[kept])
+        targets.append(target[kept])
+        tests.append(is_held_out(block.start, block.rows, SHARE, SEED)[kept])
     matrix = scipy.sparse.vstack(blocks, "csr")
     return matrix, np.concatenate(targets), np.concatenate(tests)
 

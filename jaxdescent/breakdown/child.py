@@ -23,7 +23,6 @@ import jax.numpy as jnp
 
 import jaxdescent as jd
 from jaxdescent.breakdown.measure import ended, measure
-from jaxdescent.data.freeing import return_what_is_freed
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.kernels.memory import resident_bytes
 from jaxdescent.numerics import randomness
@@ -178,8 +177,6 @@ def _measured(calls: list[tuple[Any, Any, Any]]) -> Iterator[tuple[Any, dict[str
     with concurrent.futures.ThreadPoolExecutor() as pool:
         programs = list(pool.map(compiled, lowered))
     for call, (program, compile_seconds) in zip(calls, programs, strict=True):
-        # After compilation, which allocates and frees so often that it would take twice as long.
-        return_what_is_freed()
         baseline = resident_bytes()
         result, seconds, peak_bytes = measure(program, *call)
         yield (

@@ -14,7 +14,7 @@ from rich.console import Console
 import jaxdescent as jd
 from jaxdescent.breakdown import placed, report
 from jaxdescent.breakdown.settings import Settings
-from jaxdescent.data import DataError
+from jaxdescent.rows import DataError
 
 
 class LargeProblem(abc.ABC):

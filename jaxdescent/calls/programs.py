@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from jaxdescent import processes
-from jaxdescent.data import RowStream
+from jaxdescent.designs.row_reader import RowReader
 from jaxdescent.inputs.functions import is_fleeting
 from jaxdescent.inputs.numpy_constants import kept_apart
 from jaxdescent.kernels.platform import Known, compiled_for, known_of
@@ -74,7 +74,7 @@ class Program:
 
     of_leaves: Any
     key: tuple[Any, ...]
-    streams: tuple[RowStream, ...] = ()  # the rows that it reads while it runs
+    streams: tuple[RowReader, ...] = ()  # the rows that it reads while it runs
     calls: collections.deque[Any] = dataclasses.field(
         default_factory=lambda: collections.deque(maxlen=CALLS)
     )
@@ -166,10 +166,10 @@ def _compiled(
     return Program(jitted, key, streams_in(structure))
 
 
-def streams_in(structure: Any) -> tuple[RowStream, ...]:
+def streams_in(structure: Any) -> tuple[RowReader, ...]:
     """The streams of rows in a tree's structure, each of them once."""
     return tuple(
-        dict.fromkeys(each for each in static_parts(structure) if isinstance(each, RowStream))
+        dict.fromkeys(each for each in static_parts(structure) if isinstance(each, RowReader))
     )
 
 
@@ -187,7 +187,7 @@ def static_parts(structure: Any) -> Iterator[Any]:
         yield from static_parts(child)
 
 
-def run_reading(streams: tuple[RowStream, ...], call: Callable[[], Any]) -> Any:
+def run_reading(streams: tuple[RowReader, ...], call: Callable[[], Any]) -> Any:
     """The result of ``call``, computed before it is returned.
 
     Raises:

@@ -29,6 +29,9 @@ def main() -> None:
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, leave)
     atexit.register(end_in_peace)  # the first one is called last
+    # Polars holds as many row groups of Parquet ahead of the reader: with one, the limit of memory
+    # has room for larger ones, and reading is as fast.
+    os.environ.setdefault("POLARS_ROW_GROUP_PREFETCH_SIZE", "1")
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Characters that the terminal's encoding lacks are escaped, as on the error output.
         sys.stdout.reconfigure(errors="backslashreplace")

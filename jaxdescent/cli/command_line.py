@@ -218,7 +218,7 @@ def failing_in_one_line(
         with _ended_by_signals(line, in_time=in_time), _warning_in_one_line():
             yield
     except KeyboardInterrupt as error:
-        from jaxdescent.fit.checkpoint import Interrupted
+        from jaxdescent.fit.iterations import Interrupted
 
         typer.echo(f"Interrupted: {error}" if isinstance(error, Interrupted) else line, err=True)
         raise typer.Exit(INTERRUPTED) from None
@@ -241,8 +241,8 @@ def failing_in_one_line(
 
 def _line_of(error: Exception) -> str | None:
     """An error that a user can act on, in one line; None for a fault of this package."""
-    from jaxdescent.data import DataError
     from jaxdescent.processes import OtherProcessFailed
+    from jaxdescent.rows import DataError
     from jaxdescent.rows.errors import printable
 
     if is_of_the_extra(error):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import typer
 
@@ -34,7 +35,8 @@ from jaxdescent.cli.options import (
 
 def fit(
     data: list[pathlib.Path] = typer.Argument(
-        help="Files or folders: Parquet, CSV, svmlight text, or X.npy.", readable=False
+        help="Files or folders: Parquet, Arrow, CSV, NDJSON, svmlight text, or X.npy.",
+        readable=False,
     ),
     *,
     target: str | None = option("What to predict.", "COLUMN", "y of .npy"),
@@ -107,12 +109,12 @@ def fit(
     with contextlib.ExitStack() as stack:
         stack.enter_context(failing_in_one_line("jaxdescent.fit.report"))
         from jaxdescent import compilation_cache
-        from jaxdescent.data import DataError, open_source
-        from jaxdescent.fit.budget import Memory
+        from jaxdescent import processes as group
         from jaxdescent.fit.fitting import fit_model
+        from jaxdescent.fit.memory import Memory
         from jaxdescent.fit.model import check_output
         from jaxdescent.fit.report import Screen, summary
-        from jaxdescent.processes import deciding
+        from jaxdescent.rows import DataError, open_source
 
         if distributed and plot is not None:
             raise DataError("--plot draws for one process: leave it or --distributed out.")
@@ -120,12 +122,12 @@ def fit(
         join(distributed, coordinator, processes, process, has_notices=checkpoint is not None)
         if distributed:
             # The group stays open to the end: a model that cannot be saved fails in all processes.
-            stack.enter_context(deciding.among_all("fit"))
+            stack.enter_context(group.among_all("fit"))
         elif cached:
             # No cache for several processes: some would compile and others not, where compilers of
             # accelerators work together.
             compilation_cache.cache()
-        is_first = deciding.is_first()
+        is_first = group.is_first()
         if features is not None and not split_names(features, stripped=False):
             raise DataError("--features names no column: leave it out to take all others.")
         if out is not None and is_first:
@@ -183,8 +185,8 @@ def fit(
         # Last: a picture that cannot be drawn costs neither the model nor what is said of it.
         if plot is not None and picture is not None and source is not None:
             with failing_in_one_line("jaxdescent.fit.plot", "no picture was drawn"):
-                sample = picture.sample_of(model, source, Memory.of(memory))
-                picture.draw(sample, model.target, plot, screen.course)
+                assert screen.course is not None
+                picture.draw(model, source, Memory.of(memory), plot, screen.course)
 
 
 def predict(
@@ -207,16 +209,17 @@ def predict(
 ) -> None:
     """Predict the rows of some files by a model that fit has kept, in their order."""
     with failing_in_one_line("jaxdescent.fit.report"):
-        from jaxdescent.data import DataError, open_source
-        from jaxdescent.fit.budget import Memory
         from jaxdescent.fit.loading import load_model
+        from jaxdescent.fit.memory import Memory
         from jaxdescent.fit.prediction_file import COLUMN, prediction_file
         from jaxdescent.fit.report import Screen
+        from jaxdescent.fit.rows import local_files
+        from jaxdescent.rows import DataError, open_source
 
         model = load_model(folder)
         with prediction_file(out, overwrite=overwrite) as write, Screen() as screen:
             source = open_source(list(data), where=where)
-            if out.resolve() in (path.resolve() for path in source.files):
+            if out.resolve() in (path.resolve() for path in local_files(source)):
                 raise DataError(f"{out} is one of the files that are read: name another.")
             screen.begin("predicting", source.rows)
             rows = unseen_values = 0
@@ -230,10 +233,15 @@ def predict(
                 unseen=unseen,
                 memory=Memory.of(memory),
             )
-            for part in parts:
-                write(part.values, part.kept)
-                rows, unseen_values = rows + len(part.values), unseen_values + part.unseen
-                screen.advance(rows)
+
+            def told() -> Iterator[Any]:
+                nonlocal rows, unseen_values
+                for part in parts:
+                    yield part.values, part.kept
+                    rows, unseen_values = rows + len(part.values), unseen_values + part.unseen
+                    screen.advance(rows)
+
+            write(told())
         screen.say(f"{rows:,} predictions of {model.target} in {out}.")
         if unseen_values:
             screen.say(
@@ -258,12 +266,12 @@ def inspect(
     are missing, and the first rows.
     """
     with failing_in_one_line("jaxdescent.fit.report"):
-        from jaxdescent.data import open_source
-        from jaxdescent.fit.budget import Memory
         from jaxdescent.fit.loading import load_model
         from jaxdescent.fit.look import look_at
+        from jaxdescent.fit.memory import Memory
         from jaxdescent.fit.model import DESCRIPTION
         from jaxdescent.fit.report import Screen, contents
+        from jaxdescent.rows import open_source
         from jaxdescent.rows.errors import printable
 
         folder, *others = what

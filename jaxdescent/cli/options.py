@@ -39,7 +39,7 @@ def flag(name: str, says: str, **settings: Any) -> Any:
 
 
 WHERE = option(
-    'Only these rows: "month <= 6 and (carrier != AA or delay is missing)".', "CONDITION", "all"
+    "Only these rows, in SQL: month <= 6 AND (carrier = 'AA' OR delay IS NULL).", "CONDITION", "all"
 )
 AS_JSON = flag("--json", "Print one JSON object instead of text.")
 RESUME = flag("--resume", "Go on with what --checkpoint has.")

@@ -14,4 +14,3 @@ from jaxdescent.designs.protocol import Design as Design
 from jaxdescent.designs.sparse import Sparse as Sparse
 from jaxdescent.designs.standardised import Standardised as Standardised
 from jaxdescent.designs.streamed import Streamed as Streamed
-from jaxdescent.designs.streamed_shares import StreamedShares as StreamedShares

@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.nn import one_hot
 
-from jaxdescent.data.entries import NONE
+from jaxdescent.designs.decoding import NONE
 from jaxdescent.designs.protocol import Design, registered
 from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.designs.sparse import LEAVES, NAMES, STRUCTURE, Sparse

@@ -195,8 +195,8 @@ class Design(Displayed, abc.ABC):
         over X can compute them with more digits than the dtype has; else None.
 
         Returns:
-          A :class:`jaxdescent.data.NormalSums`; if a penalty ``l2`` is given, the minimum of the
-          penalised sum of squares by such sums, a :class:`jaxdescent.data.NormalSolution`.
+          A ``NormalSums`` of :mod:`jaxdescent.designs.normal_sums`; if a penalty ``l2`` is given,
+          the minimum of the penalised sum of squares by such sums, a ``NormalSolution``.
         """
         return None
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxdescent import placement
@@ -86,6 +87,24 @@ class RowSharding(NamedTuple):
         assert self.mesh is not None
         sharding = NamedSharding(self.mesh, PartitionSpec())
         return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
+
+    def on_each(
+        self, function: Callable[..., Any], outside: Any, specs: Any, *operands: Any
+    ) -> Any:
+        """``function(number, *operands)`` on each device, with the number of its part."""
+        if self.mesh is None:
+            return function(np.int32(0), *operands)
+
+        def on_device(*operands: Any) -> Any:
+            return function(lax.axis_index(self.axes), *operands)
+
+        return jax.shard_map(
+            on_device, mesh=self.mesh, in_specs=specs, out_specs=outside, check_vma=False
+        )(*operands)
+
+    def summed(self, terms: Any) -> Any:
+        """The sum over the parts, within :meth:`on_each`."""
+        return terms if self.mesh is None else lax.psum(terms, self.axes)
 
     def _shape(self, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=self._sharding(len(shape)))

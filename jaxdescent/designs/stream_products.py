@@ -17,7 +17,7 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from jaxdescent.data import Shares
+from jaxdescent.designs.stream_shares import Shares
 from jaxdescent.kernels.host_calls import host_call
 
 

@@ -2,66 +2,55 @@
 
 from __future__ import annotations
 
-import collections
-import dataclasses
-import functools
-from collections.abc import Mapping, Sequence
-from typing import Any
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
-from jaxdescent.data import (
-    MOST_BITS,
-    DataError,
-    Decoding,
-    NormalSolution,
-    NormalSums,
-    RowStream,
-    Shares,
-    normal_solution,
-    open_source,
-)
-from jaxdescent.designs.protocol import Design, Reading, registered
-from jaxdescent.designs.read_rows import READERS, ReadRows
+from jaxdescent.designs.decoding import Decoder, Decoding, reading_seconds
+from jaxdescent.designs.normal_sums import like_sums, sums_of
+from jaxdescent.designs.one_reading import at_once
+from jaxdescent.designs.protocol import Design, Reading, RowFunction, registered, sum_of_centers
+from jaxdescent.designs.row_reader import RowReader
 from jaxdescent.designs.row_sharding import RowSharding
-from jaxdescent.inputs.numbers import check_count
+from jaxdescent.designs.stream_products import multiplied
+from jaxdescent.designs.stream_shares import Shares, opened
+from jaxdescent.designs.streamed_rows import rows_taken
+from jaxdescent.kernels.host_calls import host_call
+from jaxdescent.rows import Kind, Source, open_source
 
-RATES = {"arrays": 8e9, ".npy": 3e9, "Parquet": 1e9, "CSV": 5e7}
-"""About how many bytes of numbers are read and decoded in a second, by form, where the files are in
-the system's cache. They are not measured: a plan would depend on who else reads."""
+ALL = PartitionSpec()
+"""The sharding of a replicated array: each device has all of it."""
 
-HASHED_RATE = 4e7
-"""About how many words or values are hashed in a second."""
-
-WRITTEN_OUT = 4
-"""Rows of a batch are dense arrays if these take at most so many times the bytes that are read."""
-
-OTHER_RATE = 5e8
-"""About how many bytes are read in a second from tables and loaders of any kind."""
+READERS = "shares", "over", "row_count", "form", "decoding", "_reading"
+"""The attributes that are the structure of such a design."""
 
 
 @registered(("center",), READERS)
-class Streamed(ReadRows):
+class Streamed(Design):
     """X as columns of files or tables that are read block by block at each product.
 
     Only a few blocks of some megabytes are in memory, whatever the number of rows. A thread decodes
-    each block while the one before is multiplied, always in the same order, so that results are
-    bitwise equal in every run on a machine. NumPy computes the products on the host; objectives,
-    methods, plans and certificates are as for a design in memory.
+    each block while the one before is multiplied by NumPy, always in the same order, so that
+    results are bitwise equal in every run on a machine. A gradient reads each block once.
 
     Features are the columns of numbers in their order, then a dummy variable for each level of each
     categorical column, the features of each sparse column, and ``2**bits`` hashed ones. Text is
     hashed as it is read, by a hash that never changes, and differently in each column; rows whose
-    values or words share a feature have their sum there. Only the entries are multiplied, and
-    features that no row touches cost their place in vectors.
+    values or words share a feature have their sum there.
+
+    With a ``sharding`` the rows are cut over the devices of a mesh. Each process opens the data and
+    reads the rows of its own devices alone, ``X'r`` is added up over the devices by one all-reduce
+    of ``features`` numbers for each output, and vectors of rows are sharded as the rows are.
 
     Args:
-      data: a source for :func:`jaxdescent.data.open_source`: a path of Parquet, CSV or ``.npy``
-        files or of a folder, or several paths; a table of pyarrow, polars, pandas or DuckDB; a
-        dictionary of NumPy arrays, which may be memory-mapped; or a
-        :class:`jaxdescent.data.Source` of your own.
+      data: a source for :func:`jaxdescent.rows.open_source`: a path of files or of a folder, or
+        several; a table of Polars, pandas or Arrow; a dictionary of NumPy arrays, which may be
+        memory-mapped; or a function that returns an iterator of blocks from a row on.
       columns: the names of the columns of numbers. None stands for all columns but those in
         ``exclude``, ``categorical``, ``sparse``, ``hashed`` and ``words``.
       exclude: columns that are no features, such as the target.
@@ -73,12 +62,17 @@ class Streamed(ReadRows):
       words: columns of text of which each word is hashed: the text between spaces, unchanged.
       bits: hashed features are ``2**bits``, up to 30 bits.
       dtype: float32 or float64, in which numbers are multiplied.
+      sharding: a ``jax.sharding.NamedSharding`` of the rows, such as
+        ``NamedSharding(mesh, PartitionSpec("samples"))``; None for one reader of all rows.
+      is_filled: whether rows of zeros may follow the last one, until the devices have as many
+        each; their weight is zero in :attr:`row_weight`, which then belongs to the regression.
 
     Raises:
       DataError: for columns that do not exist or hold another kind of values, and for data that
-        cannot be read, or only once. While products are computed, also for missing, NaN and
-        infinite values, with their row, and for files that have changed.
-      ImportError: where pyarrow is needed, and is not installed.
+        cannot be read. While products are computed, also for missing, NaN and infinite values, with
+        their row, and for files that have changed.
+      ImportError: where Polars is needed, and is not installed.
+      ValueError: if the rows cannot be cut into equal shares for the devices.
 
     >>> import numpy as np, jaxdescent as jd
     >>> x = np.arange(12, dtype=np.float32).reshape(6, 2)
@@ -89,15 +83,23 @@ class Streamed(ReadRows):
     >>> float(abs(X.product(result.params["weights"]) + result.params["intercept"]
     ...           - X.column("y")).max()) < 1e-4
     True
-    >>> import pyarrow
-    >>> text = pyarrow.table({"line": ["a rose is a rose", "is a rose", ""], "y": [7.0, 4.0, 1.0]})
+    >>> import polars as pl
+    >>> text = pl.DataFrame({"line": ["a rose is a rose", "is a rose", ""], "y": [7.0, 4.0, 1.0]})
     >>> X = Streamed(text, words=["line"], exclude=["y"], bits=12)
     >>> X, X.product(jax.numpy.ones(4096)).tolist()
-    (Streamed(3 rows, 4,096 features, a table of pyarrow), [5.0, 3.0, 0.0])
+    (Streamed(3 rows, 4,096 features, a table of polars), [5.0, 3.0, 0.0])
 
     Reference: Weinberger, Dasgupta, Langford, Smola and Attenberg (2009), "Feature hashing for
     large scale multitask learning".
     """
+
+    shares: Shares  # the readers of the parts that this process has
+    over: RowSharding  # how rows are cut into parts of equal size, each with a reader of its own
+    row_count: int  # without rows of zeros that fill the last parts
+    form: str  # of the source
+    decoding: Decoder  # how columns become features
+    center: jax.Array | None  # (features,), is subtracted from the entries of X; None for zeros
+    _reading: Reading
 
     def __init__(
         self,
@@ -111,53 +113,57 @@ class Streamed(ReadRows):
         words: Sequence[str] = (),
         bits: int = 18,
         dtype: Any = jnp.float32,
+        sharding: Any = None,
+        is_filled: bool = False,
     ) -> None:
-        source, levels = open_source(data), dict(categorical or {})
-        for option, counts in (("categorical", levels), ("sparse", sparse or {})):
-            for name, count in counts.items():
-                check_count(f"Streamed.{option}[{name!r}]", count)
-        check_count("Streamed.bits", bits)
-        if bits > MOST_BITS:
-            raise ValueError(
-                f"Streamed.bits must be {MOST_BITS} at most, got {bits}: vectors have a number for "
-                "each feature. jd.Hashed holds rows of up to 2**64 columns in memory."
-            )
-        if jnp.dtype(dtype) not in (jnp.float32, jnp.float64):
-            raise TypeError(f"Streamed.dtype must be float32 or float64, got {dtype}.")
         if any(isinstance(names, str) for names in (columns, exclude, hashed, words)):
             raise TypeError(
                 "Streamed.columns, exclude, hashed and words must be lists of names, got a text."
             )
-        listed = dict(sparse or {})
-        others = [*levels, *listed, *hashed, *words]
-        if columns is None:
-            unknown = [name for name in exclude if name not in source.kinds]
-            if unknown:
-                raise DataError(f"exclude names {unknown[0]!r}, which is no column of the data.")
-            left_out = {*exclude, *others}
-            columns = [name for name in source.kinds if name not in left_out]
-        counts = collections.Counter([*columns, *others])
-        twice = [name for name, count in counts.items() if count > 1]
-        if twice:
-            raise DataError(f"{twice[0]!r} is named twice among the features.")
-        if not counts:
-            raise DataError("no column is left as a feature.")
-        dtype = jax.dtypes.canonicalize_dtype(dtype)
+        own, named = np.dtype(jax.dtypes.canonicalize_dtype(dtype)), (tuple(hashed), tuple(words))
         decoding = Decoding(
-            tuple(columns), levels, np.dtype(dtype), listed, tuple(hashed), tuple(words), bits
+            tuple(columns or ()), dict(categorical or {}), own, dict(sparse or {}), *named, bits
         )
-        stream = RowStream(source, decoding)
-        self.shares = Shares(0, (stream,), stream.rows, stream.block, stream.features)
-        self.over, self.row_count = RowSharding.of(None, stream.rows), stream.rows
-        self.form, self.decoding = stream.source.form, stream.decoding
-        self.center, self._reading = None, _reading_of(stream)
+        decoding.check_options()
+        source = open_source(data)
+        if columns is None:
+            decoding = decoding.with_all_columns(source.kinds, exclude)
+        decoding.check(source.kinds)
+        # As floating point, in which text has its numbers, large whole numbers would be alike.
+        source = source.as_text([n for n in hashed if source.kinds[n] is Kind.WHOLE])
+        decoding = decoding.with_entries_of(source)
+        self._open(RowReader(source, decoding), sharding, is_filled=is_filled)
+
+    @classmethod
+    def of(cls, source: Source, decoding: Decoder, *, keeps: bool = False) -> Streamed:
+        """The design of a source's rows by a decoding of one's own; ``keeps`` holds the chunks in
+        memory after the first pass.
+        """
+        new = object.__new__(cls)
+        new._open(RowReader(source, decoding, keeps=keeps), None, is_filled=False)
+        return new
+
+    def _open(self, reader: RowReader, sharding: Any, *, is_filled: bool) -> None:
+        decoding, held = reader.decoding, reader.held_bytes
+        self.form, self.decoding, self.center = reader.source.form, decoding, None
+        self.row_count = reader.rows
+        self.over, self.shares = opened(reader, sharding, is_filled=is_filled)
+        rows = self.over.rows
+        self._reading = Reading(
+            jnp.dtype(decoding.dtype),
+            bytes=rows * decoding.row_bytes,
+            seconds=reading_seconds(decoding, self.form, rows) / self.over.parts,
+            held_bytes=held * len(self.shares.readers),
+            block=self.shares.block,
+            sections=reader.sections if self.over.mesh is None else (0,),
+        )
 
     @property
-    def stream(self) -> RowStream:
-        """The reader of all rows."""
-        (stream,) = self.shares.streams
-        assert stream is not None
-        return stream
+    def reader(self) -> RowReader:
+        """The reader of all rows, or of the first share of this process."""
+        reader = self.shares.readers[0]
+        assert reader is not None
+        return reader
 
     def column(self, name: str) -> jax.Array:
         """A column of numbers as a vector in memory, such as the target: one pass that reads
@@ -167,120 +173,178 @@ class Streamed(ReadRows):
           name: the name of the column, which need not be a feature.
 
         Returns:
-          The column, (rows,), in the dtype of the weights.
+          The column, (rows,), in the dtype of the weights, sharded as the rows are.
 
         Raises:
           DataError: if there is no such column of numbers, or a value is missing, NaN or infinite.
         """
-        return jnp.asarray(self.stream.column(name))
+        alone = Decoding((name,), {}, np.dtype(self.dtype))
+        return self.vector_of(lambda reader: reader.column(name, alone))
+
+    @property
+    def row_weight(self) -> jax.Array:
+        """The row weights: one for rows of the data, zero for rows that fill the last shares."""
+        return self.vector_of(lambda reader: np.ones(reader.rows, self.dtype))
+
+    def vector_of(self, read: Callable[[RowReader], np.ndarray]) -> jax.Array:
+        """A vector over all rows, to which each process contributes its own rows."""
+        return self.shares.vector(self.over, read, self.dtype)
 
     @property
     def entries(self) -> int:
-        decoding = self.stream.decoding
-        columns = len(decoding.numbers) + len(decoding.levels)
-        return self.stream.rows * (columns + decoding.row_entries)
+        return self.shape[0] * self.decoding.entries
 
     @property
     def is_uneven(self) -> bool:
         # The numbers of rows with a word or a value differ much.
-        return bool(self.stream.decoding.sparse)
+        return bool(getattr(self.decoding, "sparse", ()))
 
-    def column_lengths(self, row_weight: jax.Array | None, center: jax.Array | None) -> jax.Array:
+    @property
+    def is_whole(self) -> bool:
+        return self.over.mesh is None and super().is_whole
+
+    def column_lengths(
+        self, row_weight: jax.Array | None, center: jax.Array | None
+    ) -> jax.Array | None:
+        if self.over.mesh is not None:
+            return super().column_lengths(row_weight, center)
         return self._of_columns(np.sqrt, row_weight, center)
 
     def taken(self, index: jax.Array) -> Design | jax.Array:
-        written_out = self.shape[1] * jnp.dtype(self.dtype).itemsize
-        if written_out <= WRITTEN_OUT * self.stream.decoding.row_bytes:
-            return self.rows_at(index)
-        return StreamedRows(self, index)
+        return rows_taken(self, index)
 
     def normal_sums(
         self, row_weight: jax.Array | None, targets: jax.Array, l2: Any = None, *, intercept: bool
     ) -> Any:
-        if self.center is not None:
+        if self.center is not None or self.over.mesh is not None:
             return None
-        (_, n), k = self.shape, targets.shape[1]
+        l2 = None if l2 is None else jnp.asarray(l2)
+        like = like_sums(self.shape[1], targets.shape[1], l2, self.dtype)
 
-        def compute(stream: RowStream, _: int, weight: Any, targets: Any, l2: Any) -> Any:
-            sums = stream.normal_sums(weight, targets, intercept=intercept)
-            if l2 is None:
-                return sums
-            how = {"weight": weight, "center": sums.feature_mean}
-            gram_of = functools.partial(stream.gram_of, **how)
+        def compute(reader: RowReader, _: int, weight: Any, targets: Any, l2: Any) -> Any:
             is_long = self.dtype == jnp.float64
-            return normal_solution(sums, l2, gram_of if is_long else None)
+            return sums_of(reader, weight, targets, l2, intercept=intercept, is_long=is_long)
 
-        shapes: Any = NormalSums((n, n), (n, k), (), (n,), (k,), (), (n,))
-        if l2 is not None:
-            l2 = jnp.asarray(l2)
-            gain = n, max(l2.size, 1)
-            shapes = NormalSolution((n, k), (n,), (k,), (), (n, n), gain, gain, (), ())
-        like = type(shapes)(*(jax.ShapeDtypeStruct(shape, self.dtype) for shape in shapes))
         return self._asked(compute, like, (), row_weight, targets, l2)
 
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class StreamedRows(Design):
-    """Some rows of a :class:`jaxdescent.Streamed`, such as a batch.
-
-    The stream keeps the rows of the last request, so that all products of a step with the same rows
-    extract them from their block once. The rows should be of one block.
-    """
-
-    design: Any  # of all rows
-    index: jax.Array  # (rows,), int32: the indices of these rows in the design
+    @property
+    def reading(self) -> Reading:
+        return self._reading
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.index.shape[0], self.design.shape[1]
+        return self.over.rows, self.shares.features
 
     @property
     def dtype(self) -> Any:
-        return self.design.dtype
+        return jnp.dtype(self.decoding.dtype)
+
+    def _arguments(self) -> list[str]:
+        parts = [] if self.over.mesh is None else [f"{self.over.parts} shares"]
+        return [f"{self.row_count:,} rows", f"{self.shape[1]:,} features", self.form, *parts]
 
     @property
-    def entries(self) -> int:
-        rows, _ = self.design.shape
-        return max(self.design.entries // rows, 1) * self.shape[0]
+    def names(self) -> tuple[str, ...]:
+        """The name of the feature of each weight."""
+        return self.decoding.names  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
+    def passes(self) -> int:
+        """How many times the rows of this process have been read to the end so far."""
+        return self.shares.passes
+
+    def multiplied(
+        self,
+        operand: jax.Array,
+        *,
+        is_transposed: bool,
+        block: Any = None,
+        rows: int | None = None,
+        after: jax.Array | None = None,
+    ) -> jax.Array:
+        """``X @ operand`` or ``X.T @ operand`` in one pass, or the product with a block of X, with
+        arguments as of :func:`jaxdescent.designs.stream_products.multiplied`.
+
+        With the number of a block the product is one with this block of every part, (parts * rows,
+        ...), one part after another; with the transpose it is each part's term, (parts, features,
+        ...). Of a single part ``block`` may be the numbers of some rows, (rows,); the product with
+        the transpose is then one term.
+        """
+        shares = self.shares
+
+        def of_share(number: Any, center: Any, operand: Any, block: Any, after: Any) -> jax.Array:
+            here: dict[str, Any] = {"block": shares.code(number, block), "rows": rows}
+            here |= {"is_transposed": is_transposed, "after": after}
+            made = multiplied(shares, operand, center, **here)
+            if not is_transposed or np.ndim(block):
+                return made
+            return self.over.summed(made) if block is None else made[None]  # stays on its device
+
+        outside = ALL if is_transposed and block is None else self._rows
+        specs = ALL, self._rows if is_transposed else ALL, ALL, self._rows
+        return self.over.on_each(of_share, outside, specs, self.center, operand, block, after)
+
+    def column_squared_norms(
+        self, row_weight: jax.Array | None, center: jax.Array | None
+    ) -> jax.Array:
+        return self._of_columns(np.asarray, row_weight, center)
+
+    def _of_columns(
+        self, function: Callable[[np.ndarray], np.ndarray], weight: Any, center: Any
+    ) -> jax.Array:
+        """A function of the squared norms of each part's columns in float64, summed over parts."""
+
+        def compute(reader: RowReader, _: int, *given: Any) -> np.ndarray:
+            return function(reader.column_squares(*given))
+
+        like, specs = jax.ShapeDtypeStruct(self.shape[1:], self.dtype), (self._rows, ALL)
+        return self._asked(compute, like, specs, weight, sum_of_centers(self.center, center))
+
+    def minus(self, center: jax.Array) -> Self:
+        new = copy.copy(self)
+        new.center = sum_of_centers(self.center, center)
+        return new
 
     def product(self, weights: jax.Array) -> jax.Array:
-        return self._multiplied(self._operand(weights), is_transposed=False)
+        return self.multiplied(self._operand(weights), is_transposed=False)
 
     def transposed_product(self, residual: jax.Array) -> jax.Array:
-        return self._multiplied(self._operand(residual, axis=0), is_transposed=True)
+        return self.multiplied(self._operand(residual, axis=0), is_transposed=True)
 
-    def taken(self, index: jax.Array) -> Design:
-        return StreamedRows(self.design, jnp.take(self.index, index))
-
-    def rows_at(self, index: jax.Array) -> jax.Array:
-        return self.design.rows_at(jnp.take(self.index, index))
-
-    def minus(self, center: jax.Array) -> Design:
-        return StreamedRows(self.design.minus(center), self.index)
+    def there_and_back(self, weights: jax.Array, change: RowFunction, rows: Any) -> tuple[Any, Any]:
+        return at_once(self, weights, change, rows)
 
     def to_dense(self) -> jax.Array:
-        return self.design.rows_at(self.index)
+        return self.product(jnp.eye(self.shape[1], dtype=self.dtype))
 
     def dense_bytes(self) -> int:
-        return 3 * super().dense_bytes()
+        return 2 * super().dense_bytes()
 
-    def _multiplied(self, operand: jax.Array, *, is_transposed: bool) -> jax.Array:
-        return self.design.multiplied(
-            operand, is_transposed=is_transposed, block=self.index, rows=self.shape[0]
+    def rows_at(self, index: jax.Array) -> jax.Array:
+        like = jax.ShapeDtypeStruct((index.shape[0], self.shape[1]), self.dtype)
+        rows = self._asked(
+            lambda reader, first, own: reader.rows_at(own - first), like, (ALL,), index
         )
+        return rows if self.center is None else rows - self.center[None, :]
 
+    @property
+    def _rows(self) -> PartitionSpec:
+        return PartitionSpec(self.over.axes)
 
-def _reading_of(stream: RowStream) -> Reading:
-    decoding = stream.decoding
-    read = stream.rows * decoding.row_bytes
-    hashed = decoding.row_entries if decoding.hashed or decoding.words else 0
-    hashing = stream.rows * hashed / HASHED_RATE
-    return Reading(
-        jnp.dtype(decoding.dtype),
-        bytes=read,
-        seconds=read / RATES.get(stream.source.form, OTHER_RATE) + hashing,
-        held_bytes=stream.held_bytes,
-        block=stream.block,
-        sections=stream.sections,
-    )
+    def _asked(self, compute: Callable[..., Any], like: Any, specs: Any, *operands: Any) -> Any:
+        """The sum over parts of ``compute(reader, first, *operands)``, each on its host from the
+        part's rows, the first of which has the number ``first``; members of a batch one by one.
+        """
+
+        def on_host(number: Any, *operands: Any) -> Any:
+            share = int(number)
+            first = share * self.shares.rows
+            found = self.shares.asked(share, lambda each: compute(each, first, *operands), like)
+            return jax.tree.map(lambda each: np.asarray(each, self.dtype), found)
+
+        def of_share(number: Any, *operands: Any) -> Any:
+            return self.over.summed(
+                host_call(on_host, like, number, *operands, vmap_method="sequential")
+            )
+
+        return self.over.on_each(of_share, ALL, specs, *operands)

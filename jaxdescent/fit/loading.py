@@ -9,20 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from jaxdescent.data import DataError
-from jaxdescent.fit.columns import MOST_BITS
-from jaxdescent.fit.dates import PARTS, TREND, Dates, is_zone
+from jaxdescent.fit.dates import PARTS, TREND, is_zone
 from jaxdescent.fit.encoding import Encoding
-from jaxdescent.fit.model import BUCKETS, DESCRIPTION, FORMAT, INDICES, READABLE, WEIGHTS, Model
-from jaxdescent.rows.errors import listed, path_of, reading
+from jaxdescent.fit.model import BUCKETS, DESCRIPTION, FORMAT, INDICES, SCHEMA, WEIGHTS, Model
+from jaxdescent.rows import DataError
+from jaxdescent.rows.errors import path_of, reading
+from jaxdescent.rows.hashing import MOST_BITS
 from jaxdescent.status import Status
 
 MOST_DIGITS = 30
 """The most digits of a whole number: no model has longer ones."""
-
-
-OPTIONAL = "?"
-"""The end of a key that may be missing, or null."""
 
 NAMES = [str]
 SCORE = {"r2?": float, "rmse": float, "rows": int}
@@ -45,9 +41,8 @@ METRICS = {
     "peak_bytes": int,
     "notes": NAMES,
     "processes?": int,
-    "goodput?": float,
-    "resumed_at?": int,
 }
+TIMES = range(1 - 2**63, 2**63)
 ENCODING = {
     "numbers": NAMES,
     "means_for_missing": {...: float},
@@ -55,12 +50,9 @@ ENCODING = {
     "hashed": NAMES,
     "bits": range(MOST_BITS + 1),
     "sparse?": str,
-    "interactions?": {...: {"numbers": NAMES, "levels": NAMES}},
+    "interactions": {...: {"numbers": NAMES, "levels": NAMES}},
+    "dates": {...: {"parts": [{*PARTS, TREND}], "zone?": str, "first": TIMES, "last": TIMES}},
 }
-TIMES = range(1 - 2**63, 2**63)
-"""The whole numbers of 64 bits, but for the one that stands for no time in Arrow and NumPy."""
-
-DATES = {"parts": [{*PARTS, TREND}], "zone?": str, "first": TIMES, "last": TIMES}
 MODEL = {
     "target": str,
     "features": int,
@@ -70,12 +62,11 @@ MODEL = {
     "metrics": {...: object},
     "versions": {...: str},
     "data": str,
-    "dates?": {...: DATES},
-    "arrays?": str,
+    "arrays": str,
 }
-"""Keys with the type of their value: a type (float for any finite number, others of which are
-refused as they are read), a list of a type, one of a set or of a range of whole numbers, or keys
-again, where ``...`` stands for any names."""
+"""Keys with the type of their value: a type (float for any finite number), a list of a type, one of
+a set or of a range of whole numbers, or keys again, where ``...`` stands for any names. A key that
+ends in ``?`` may be missing, or null."""
 
 
 def load_model(folder: Any) -> Model:
@@ -107,12 +98,26 @@ def load_model(folder: Any) -> Model:
     content = _content_of(path)
     if content.get("format") != FORMAT:
         raise DataError(f"{path} does not describe a jaxdescent model.")
-    if content.get("schema") not in READABLE:
+    if content.get("schema") != SCHEMA:
+        versions = content.get("versions")
+        wrote = versions.get("jaxdescent") if isinstance(versions, dict) else None
         raise DataError(
-            f"{path} has schema {content.get('schema')!r}, and this version reads "
-            f"{listed(map(str, READABLE))}: load it with the version that wrote it, or fit again."
+            f"{path} has schema {content.get('schema')!r}, written by jaxdescent {wrote}, and this "
+            f"version reads {SCHEMA}: load it with that version, or fit again."
         )
-    _check_content(content, path)
+    try:
+        _check(content, MODEL, "")
+        if content["metrics"]:
+            _check(content["metrics"], METRICS, "metrics")
+        for key, each in content["encoding"]["interactions"].items():
+            kind = "numbers" if key in content["encoding"]["numbers"] else "levels"
+            _expect(bool(each[kind]), f"encoding.interactions.{key}.{kind}", "columns", each[kind])
+        for key, each in content["encoding"]["dates"].items():
+            where, zone, first = f"encoding.dates.{key}", each.get("zone"), each["first"]
+            _expect(zone is None or is_zone(zone), f"{where}.zone", "a time zone", zone)
+            _expect(each["last"] >= first, f"{where}.last", f"at least {first}", each["last"])
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: {error}.") from error
     encoding = content["encoding"]
     buckets = indices = np.zeros(0, np.int64)
     if encoding["hashed"]:
@@ -122,19 +127,19 @@ def load_model(folder: Any) -> Model:
     weights = _vector_of(folder / WEIGHTS, np.dtype(np.float64))
     if not np.isfinite(weights).all():
         raise DataError(f"{folder / WEIGHTS} is damaged: weights must be finite.")
+    try:
+        made = Encoding.of_json(encoding, buckets, indices)
+    except (KeyError, ValueError) as error:
+        raise DataError(f"{path} is damaged: {error}.") from error
     model = Model(
         target=content["target"],
-        encoding=Encoding.of_json(encoding, buckets, indices),
+        encoding=made,
         weights=weights,
         intercept=float(content["intercept"]),
         options=content["options"],
         metrics=content["metrics"],
         versions=content["versions"],
         fingerprint=content["data"],
-        dates={
-            name: Dates(tuple(each["parts"]), each.get("zone"), each["first"], each["last"])
-            for name, each in (content.get("dates") or {}).items()
-        },
     )
     if len(model.weights) != model.encoding.size or content["features"] != model.encoding.size:
         raise DataError(
@@ -142,7 +147,7 @@ def load_model(folder: Any) -> Model:
             f"{model.encoding.size:,} features."
         )
     # A folder that is replaced while it is read gives files of two models.
-    if content.get("arrays") not in (None, model.digest()):
+    if content["arrays"] != model.digest():
         raise DataError(
             f"{folder} is damaged, or was replaced while it was read: {WEIGHTS} is not that of its "
             f"{DESCRIPTION}; load it again."
@@ -186,26 +191,6 @@ def _content_of(path: pathlib.Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _check_content(content: dict[str, Any], name: Any) -> None:
-    """Refuse what JSON can hold and a model cannot, with the first such part."""
-    try:
-        _check(content, MODEL, "")
-        if content["metrics"]:
-            _check(content["metrics"], METRICS, "metrics")
-        encoding = content["encoding"]
-        for key, each in (encoding.get("interactions") or {}).items():
-            kind = "numbers" if key in encoding["numbers"] else "levels"
-            if not each[kind]:
-                raise ValueError(f"encoding.interactions.{key}.{kind} must name a column")
-        for key, each in (content.get("dates") or {}).items():
-            zone = each.get("zone")
-            _expect(zone is None or is_zone(zone), f"dates.{key}.zone", "a time zone", zone)
-            is_later = each["last"] >= each["first"]
-            _expect(is_later, f"dates.{key}.last", f"at least {each['first']}", each["last"])
-    except ValueError as error:
-        raise DataError(f"{name} is damaged: {error}.") from error
-
-
 def _check(value: Any, schema: Any, where: str) -> None:
     if isinstance(schema, dict):
         _expect(isinstance(value, dict), where, "an object", value)
@@ -214,9 +199,9 @@ def _check(value: Any, schema: Any, where: str) -> None:
                 _check(each, schema[...], f"{where}.{key}")
             return
         for key, own in schema.items():
-            plain = key.removesuffix(OPTIONAL)
+            plain = key.removesuffix("?")
             place = f"{where}.{plain}" if where else plain
-            if key.endswith(OPTIONAL) and value.get(plain) is None:
+            if key != plain and value.get(plain) is None:
                 continue
             if plain not in value:
                 raise ValueError(f"{place} is missing")

@@ -8,26 +8,22 @@ import json
 import os
 import pathlib
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdescent.data import DataError, Kind, Source, located, open_source, read_ahead
-from jaxdescent.data.chunk import check_finite
-from jaxdescent.data.decoding import refuse_rounded
-from jaxdescent.data.protocol import unchanged
 from jaxdescent.display import Displayed
-from jaxdescent.fit.budget import Memory
-from jaxdescent.fit.dates import Dated, Dates, with_columns
-from jaxdescent.fit.encoding import Encoding
+from jaxdescent.fit.encoded import encode, product
+from jaxdescent.fit.encoding import Encoding, frame_of
+from jaxdescent.fit.memory import Memory
+from jaxdescent.rows import DataError, Kind, Source, open_source
+from jaxdescent.rows.ahead import read_ahead
 from jaxdescent.rows.errors import check_columns, check_room, listed, path_of, printable, writing
 
-SCHEMA = 2
+SCHEMA = 3
 """The version of the layout of ``model.json``."""
-
-READABLE = (1, 2)
-"""Schemas that can be read: the first one knew no interactions."""
 
 FORMAT = "jaxdescent model"
 DESCRIPTION, WEIGHTS, BUCKETS, INDICES = (
@@ -46,7 +42,7 @@ class Predicted(NamedTuple):
     """The predictions of a block."""
 
     values: np.ndarray  # (rows,)
-    kept: dict[str, Any]  # the columns that are kept with them
+    kept: Any  # a data frame of the columns that are kept with them
     unseen: int = 0  # how many values are levels or indices that no training row had
 
 
@@ -63,7 +59,6 @@ class Model(Displayed):
       metrics: figures of the fit: R², RMSE, status, and the rest of the summary.
       versions: the versions of the libraries that fitted it.
       fingerprint: the fingerprint of the data that it was fitted on.
-      dates: by the name of a column of dates, the parts that it becomes.
     """
 
     target: str
@@ -74,7 +69,6 @@ class Model(Displayed):
     metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     fingerprint: str = ""
-    dates: Mapping[str, Dates] = dataclasses.field(default_factory=dict)
 
     def _arguments(self) -> list[str]:
         scores = [
@@ -95,8 +89,8 @@ class Model(Displayed):
         """Predictions for the rows of a table, file, folder or source, (rows,), in float64.
 
         Args:
-          data: whatever :func:`jaxdescent.data.open_source` takes, with the model's columns.
-          where: which rows to predict, such as "month <= 6"; all by default.
+          data: whatever :func:`jaxdescent.rows.open_source` takes, with the model's columns.
+          where: which rows to predict, in SQL, such as "month <= 6"; all by default.
           missing: "error", or "mean" for the training rows' means in place of missing numbers; by
             default "mean" where the model was fitted so.
           unseen: "error", or "zero" for no effect of levels, and indices of sparse numbers, that no
@@ -118,11 +112,13 @@ class Model(Displayed):
         memory: Memory | None = None,
         keep: Sequence[str] = (),
     ) -> Iterator[Predicted]:
-        """Predictions block by block; ``keep`` names columns that come along."""
+        """Predictions block by block; ``keep`` names columns that come along. With ``missing``
+        "keep" the prediction of a row that lacks a value is NaN.
+        """
         encoding = self.encoding
         if not missing:
             missing = "mean" if self.options.get("missing") == "mean" else "error"
-        if missing not in ("error", "mean") or unseen not in ("error", "zero"):
+        if missing not in ("error", "mean", "keep") or unseen not in ("error", "zero"):
             raise DataError(
                 f"missing must be error or mean and unseen error or zero, got {missing!r} and "
                 f"{unseen!r}."
@@ -135,45 +131,55 @@ class Model(Displayed):
         for name in keep:
             if source.kinds[name] is Kind.SPARSE:
                 raise DataError(f"--keep {name}: sparse numbers are no column: leave it out.")
-        # A column that the model does not read as a number is carried as it stands in the file.
-        source = source.offering((), [name for name in keep if name not in encoding.numeric])
-        whole = [name for name in keep if source.kinds[name] is Kind.WHOLE]
-        source = with_columns(source, dict(self.dates), encoding.columns, encoding.labelled)
         self._check_columns(source.kinds)
+        # A column that the model does not read as a number is carried as it stands in the file.
+        plain = [name for name in keep if name not in encoding.numeric]
+        source = source.as_text([*encoding.texts, *plain])
         # Without columns nothing would tell how many rows there are.
         names = list(dict.fromkeys([*encoding.columns, *keep])) or list(source.kinds)[:1]
         memory = memory or Memory.of(None)
-        width = 8 * (len(names) + 4)
-        plan = memory.reading(source, names, width, "predicting", encoding.level_bytes)
-        with unchanged([source], "predict again"):
-            for block in read_ahead(lambda: located(source, names, plan.at_once)):
-                encoded = encoding.encode(block, missing, unseen, ADVICE)
-                predicted = encoding.product(encoded, self.weights) + self.intercept
-                if not np.isfinite(predicted).all():
-                    for name, number in zip(encoding.numbers, encoded.numbers, strict=True):
-                        check_finite(np.asarray(number.values, np.float64), repr(name), block)
-                    place = block.place(int(np.argmin(np.isfinite(predicted))))
+        rounded = [name for name in keep if name not in plain and source.kinds[name] is Kind.WHOLE]
+        size = memory.block_rows(source, names, 2 * encoding.row_bytes + 32)
+        rule, outside = "drop" if missing == "keep" else missing, 0
+        how = {"missing": rule, "unseen": unseen, "advice": ADVICE}
+        for block in read_ahead(lambda: source.blocks(names, size)):
+            encoded = encode(encoding, block, source, **how)
+            predicted = product(encoded.numbers, encoded.others, self.weights) + self.intercept
+            if encoded.kept is not None:
+                predicted = np.where(encoded.kept, predicted, np.nan)
+            elif not np.isfinite(predicted).all():
+                place = source.place(block.start + int(np.argmin(np.isfinite(predicted))))
+                raise DataError(f"the prediction is NaN or infinite in {place}: correct the data.")
+            outside += encoding.outside(block)
+            for name in rounded:
+                column = frame_of(block, [name])[name]
+                if column.dtype.is_float() and (column.abs() >= 2.0**53).any():
                     raise DataError(
-                        f"the prediction is NaN or infinite in {place}: correct the data."
+                        f"--keep {name}: the model reads it as a number, which is rounded from "
+                        "9,007,199,254,740,992 on: leave it out of --keep."
                     )
-                for name in whole:
-                    refuse_rounded(block, name, f"--keep {name}: the model reads it")
-                kept = {name: block.columns[name] for name in keep}
-                yield Predicted(predicted, kept, encoded.unseen)
-                memory.check()
-        if isinstance(source, Dated):
-            source.warn_of_rows_outside()
+            yield Predicted(predicted, frame_of(block, keep), int(encoded.unseen.sum()))
+            memory.check("predicting")
+        if outside:
+            spans = listed(f"{name!r}: {each.span}" for name, each in encoding.dates.items())
+            warnings.warn(
+                f"{outside:,} rows are outside of the dates of the fit ({spans}): its trend is "
+                "continued there",
+                stacklevel=2,
+            )
 
     def _check_columns(self, kinds: Mapping[str, Kind]) -> None:
         check_columns(self.encoding.columns, kinds)
         sparse = [] if self.encoding.sparse is None else [self.encoding.sparse]
         levels = {*Kind} - {Kind.NUMBER, Kind.OTHER}
-        numbers = {kind for kind in Kind if kind.is_number}
-        for names, allowed, what in (
+        numbers, parts = {kind for kind in Kind if kind.is_number}, self.encoding.parts
+        for named, allowed, what in (
             (self.encoding.numeric, numbers, "be numeric"),
             (sparse, {Kind.SPARSE}, "hold sparse numbers"),
             (self.encoding.labelled, levels, "hold text or whole numbers"),
+            (self.encoding.dates, {Kind.DATE, Kind.TEXT}, "hold dates"),
         ):
+            names = [name for name in named if name not in parts]
             wrong = [name for name in names if kinds[name] not in allowed]
             if wrong:
                 raise DataError(
@@ -238,7 +244,6 @@ class Model(Displayed):
             "metrics": dict(self.metrics),
             "versions": dict(self.versions),
             "data": self.fingerprint,
-            "dates": {name: each._asdict() for name, each in self.dates.items()},
             "arrays": self.digest(),
         }
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)

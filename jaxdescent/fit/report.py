@@ -20,12 +20,13 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from jaxdescent.data import Source
 from jaxdescent.display import Report, Rows, aligned, broken, readable_seconds
-from jaxdescent.fit.job import ProgressListener
 from jaxdescent.fit.look import DataLook
 from jaxdescent.fit.model import Model
+from jaxdescent.fit.progress import ProgressListener
+from jaxdescent.fit.rows import file_bytes
 from jaxdescent.kernels.memory import readable_bytes
+from jaxdescent.rows import Source
 from jaxdescent.rows.errors import listed, printable
 from jaxdescent.status import Status
 
@@ -103,10 +104,6 @@ class Screen(ProgressListener):
         if self._task is not None:
             self._progress.update(self._task, state=state)
 
-    @property
-    def is_looking(self) -> bool:
-        return self.course is not None or not self._progress.disable
-
     def iterated(self, value: float, above: float) -> None:
         if self.course is not None:
             self.course.values.append(value)
@@ -134,7 +131,7 @@ class Screen(ProgressListener):
     def show_look(self, look: DataLook, source: Source) -> None:
         """Print a look at data, a line for each column, cut off at the terminal's width."""
         files, columns = len(source.files), len(look.columns)
-        size = f" ({files} file{'s' * (files > 1)}, {readable_bytes(source.file_bytes)})"
+        size = f" ({files} file{'s' * (files > 1)}, {readable_bytes(file_bytes(source))})"
         plural = "s" * (columns != 1)
         self._print(
             f"{look.rows:,} rows of {source.form}{size}, {columns:,} column{plural}", "bold"
@@ -200,10 +197,6 @@ def _figures(model: Model) -> Rows:
     if known.get("processes"):
         shares = f"{known['processes']}, each of which read its share of the rows"
         rows.append(("processes", shares))
-    if known.get("goodput") is not None:
-        text = f"{known['goodput']:.0%} of the descents' time in iterations"
-        resumed = known.get("resumed_at")
-        rows.append(("goodput", text + (f", resumed at iteration {resumed:,}" if resumed else "")))
     return rows
 
 
@@ -227,7 +220,7 @@ def contents(model: Model, most: int) -> Report:
     encoding = model.encoding
     rows: Rows = [("numeric columns", f"{len(encoding.numbers):,}")]
     rows += [(f"  levels of {name}", f"{len(ls):,}") for name, ls in encoding.levels.items()]
-    for name, each in model.dates.items():
+    for name, each in encoding.dates.items():
         rows.append((f"  {name}", f"{', '.join(each.parts)}; dates of {each.span}"))
     if encoding.interactions:
         rows.append(("interactions", listed(encoding.interactions)))

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from jaxdescent.data import DataError, Kind, Source
-from jaxdescent.data.arrays import TARGET
-from jaxdescent.data.csv_files import first_text
-from jaxdescent.fit.columns import SEPARATOR, Interaction
 from jaxdescent.fit.dates import TREND, Dates, columns_made
-from jaxdescent.fit.encoding import Encoding
-from jaxdescent.fit.request import AUTO, Request
+from jaxdescent.fit.encoding import SEPARATOR, Encoding, Interaction
+from jaxdescent.fit.options import AUTO, Options
+from jaxdescent.rows import DataError, Kind, Source
+from jaxdescent.rows.arrays import TARGET
 from jaxdescent.rows.errors import check_columns, listed
 
 OWN_TARGET = (".npy", "arrays", "svmlight text")
@@ -23,22 +21,27 @@ class Roles(NamedTuple):
 
     target: str  # the column that is predicted
     weights: str | None  # the column of the rows' weights
-    features: Encoding  # without the levels, buckets and indices, which a pass over the rows finds
+    # Without the levels, buckets and indices, which a pass over the rows finds.
+    encoding: Encoding
 
-    @property
-    def own(self) -> list[str]:
-        """The columns that are no features: the target, and the weights."""
-        return [self.target] if self.weights is None else [self.target, self.weights]
+    def check_alike(self, other: Source, kinds: Mapping[str, Kind]) -> None:
+        """Refuse other data whose columns are missing, or are used in another way."""
+        own = [self.target] if self.weights is None else [self.target, self.weights]
+        columns = [*self.encoding.columns, *own]
+        check_columns(columns, other.kinds, who="--test-data")
+        for name in columns:
+            here, there = kinds[name], other.kinds[name]
+            if (here.is_number, here is Kind.SPARSE) != (there.is_number, there is Kind.SPARSE):
+                raise DataError(
+                    f"{name!r} holds {here} in the data and {there} in --test-data: write both "
+                    "alike."
+                )
 
-    @property
-    def columns(self) -> list[str]:
-        """All columns that are read."""
-        return [*self.features.columns, *self.own]
 
-
-def roles_of(request: Request, source: Source, dates: Mapping[str, Dates]) -> Roles:
+def roles_of(request: Options, source: Source, dates: Mapping[str, Dates]) -> Roles:
     """The roles of the columns, from their kinds and the options."""
-    kinds, target, weights = source.kinds, request.target, request.weights
+    target, weights = request.target, request.weights
+    kinds = _with_parts(source, dates)
     if target is None:
         if TARGET not in kinds or source.form not in OWN_TARGET:
             columns = listed(map(repr, kinds), most=40)
@@ -108,7 +111,7 @@ def roles_of(request: Request, source: Source, dates: Mapping[str, Dates]) -> Ro
         levelled = [name for name in used if kinds[name] is Kind.TEXT and name not in hashed]
     labelled = [*levelled, *hashed]
     sparse = next((name for name in used if kinds[name] is Kind.SPARSE), None)
-    _check_kinds(source, own, used, labelled, sparse)
+    _check_kinds(kinds, own, used, labelled, source)
     if not used and not interactions:
         raise DataError("no column is left as a feature: name some, or exclude fewer.")
     numbers = [name for name in used if name not in labelled and name != sparse]
@@ -122,8 +125,28 @@ def roles_of(request: Request, source: Source, dates: Mapping[str, Dates]) -> Ro
         request.bits if in_levels or in_buckets or sparse is not None else 0,
         sparse=sparse,
         interactions=interactions,
+        dates=dict(dates),
     )
     return Roles(target, weights, encoding)
+
+
+def _with_parts(source: Source, dates: Mapping[str, Dates]) -> dict[str, Kind]:
+    """The kinds of the columns, those that are made of dates in place of these."""
+    check_columns(dates, source.kinds)
+    made = {
+        name: Kind.NUMBER if part == TREND else Kind.TEXT
+        for name, (_, part) in columns_made(dates).items()
+    }
+    for name in dates:
+        if source.kinds[name] not in (Kind.DATE, Kind.TEXT):
+            raise DataError(
+                f"{name!r} holds {source.kinds[name]} and no dates: leave it out of --date, or "
+                "convert it to dates."
+            )
+    twice = [name for name in made if name in source.kinds]
+    if twice:
+        raise DataError(f"there is a column called {twice[0]!r}: rename it to take --date.")
+    return {name: kind for name, kind in source.kinds.items() if name not in dates} | made
 
 
 def _refuse(names: Iterable[str | None], others: Container[str | None], text: str) -> None:
@@ -134,14 +157,14 @@ def _refuse(names: Iterable[str | None], others: Container[str | None], text: st
 
 
 def _check_kinds(
-    source: Source,
+    kinds: Mapping[str, Kind],
     own: Mapping[str, str],
     used: Sequence[str],
     labelled: Sequence[str],
-    sparse: str | None,
+    source: Source,
 ) -> None:
     """Refuse columns whose kind does not suit their role."""
-    kinds = source.kinds
+    sparse = next((name for name in used if kinds[name] is Kind.SPARSE), None)
     if sparse in labelled:
         raise DataError(f"{sparse!r} holds many sparse numbers, which are no levels.")
     nested = [name for name in used if kinds[name] is Kind.OTHER]
@@ -156,12 +179,9 @@ def _check_kinds(
         if name not in labelled and name != sparse and not kinds[name].is_number
     ]
     if nameless:
-        # The source may know where a column that looked like numbers holds something else.
-        found = (first_text(source, name) for name in nameless)
-        where = next((f" ({text})" for text in found if text), "")
         verb = "is" if len(nameless) == 1 else "are"
         raise DataError(
-            f"{listed(map(repr, nameless))} {verb} not numeric{where}: "
+            f"{listed(map(repr, nameless))} {verb} not numeric{_example(source, nameless[0])}: "
             "name each in --categorical (a weight for each level), --hash (levels in buckets), "
             "--date (COLUMN:month,weekday,hour,trend of dates) or --exclude; --categorical auto "
             "takes all text."
@@ -175,6 +195,22 @@ def _check_kinds(
     for name, what in own.items():
         if not kinds[name].is_number:
             raise DataError(f"{what} {name!r} must be numeric, and holds {kinds[name]}.")
+
+
+def _example(source: Source, name: str) -> str:
+    """The first text of a column that is no number, and its row, in words."""
+    if source.kinds.get(name) is not Kind.TEXT:
+        return ""
+    import polars as pl
+
+    frame = source.frame.select(text=pl.col(name).cast(pl.String)).with_row_index("row")
+    is_text = pl.col("text").is_not_null() & pl.col("text").cast(pl.Float64, strict=False).is_null()
+    is_text &= ~pl.col("text").str.to_lowercase().is_in(["true", "false"])
+    found = frame.filter(is_text).head(1).collect(engine="streaming")
+    if not found.height:
+        return ""
+    row, text = found.row(0)
+    return f" ({text[:40]!r} in {source.place(row)})"
 
 
 def asked_interactions(

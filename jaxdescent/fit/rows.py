@@ -1,164 +1,136 @@
-"""Rows that are ready for a fit: encoded, with targets and weights, and which are held out; and the
-first reading of all rows by any way of fitting, which refuses what no fit can use.
-"""
+"""The rows of a fit: encoded, with targets and weights, training and held-out ones apart."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NoReturn
+import hashlib
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from jaxdescent import processes
-from jaxdescent.data import Block, DataError, located, read_ahead
-from jaxdescent.data.chunk import check_finite
-from jaxdescent.data.decoding import NumberColumn, refuse_missing
-from jaxdescent.data.filters import rows_of
-from jaxdescent.fit.columns import as_numbers, missing_in
-from jaxdescent.fit.encoding import Encoded
-from jaxdescent.fit.job import Job
-from jaxdescent.fit.roles import Roles
+from jaxdescent.fit.encoded import Encoded, encode, lacking_value, product
+from jaxdescent.fit.encoding import Encoding
+from jaxdescent.fit.memory import Memory
+from jaxdescent.fit.options import Options
+from jaxdescent.fit.progress import ProgressListener
+from jaxdescent.rows import Block, DataError, Source
+from jaxdescent.rows.errors import path_of
 from jaxdescent.rows.hashing import finalised
 
 TRAIN, TEST = 0, 1
+"""The parts of the rows."""
 
-LENGTHS = {"float32": (1e-15, 1e15), "float64": (1e-140, 1e140)}
-"""The least and the most that a column's largest absolute value may be, so that sums of squares
-are far from where the dtype underflows and overflows."""
-
-WEIGHTS = {"float32": (1e-25, 1e25), "float64": (1e-140, 1e140)}
-"""The least and the largest sum of rows' weights that is accepted."""
+END_BYTES = 4096
+"""The last bytes of a file, which a fingerprint of the data covers."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Rows:
-    """The rows of a block, without those that are dropped."""
+class Kept(NamedTuple):
+    """The folder of an unfinished fit."""
 
-    # These rows as they were read; the block starts at the number of the first one that was read.
-    block: Block
-    kept: slice | np.ndarray  # their places in the block that was read
-    read: int  # how many rows that block has
-    encoded: Encoded  # the features of the rows
-    target: np.ndarray  # (rows,), in float64
-    weight: np.ndarray | None  # (rows,), in float64, or None for ones
-    is_test: np.ndarray  # (rows,), which rows are held out
-    is_other: bool  # whether the rows are of other data, all of which are held out
+    folder: pathlib.Path
+    resume: bool
+
+    @classmethod
+    def of(cls, folder: Any, *, resume: bool) -> Kept:
+        """The folder, refused where it holds other things."""
+        path = path_of(folder)
+        if path.exists() and (not path.is_dir() or (not resume and any(path.iterdir()))):
+            raise DataError(
+                f"{path} holds a fit, or other things: say --resume to go on with it, or name "
+                "another folder."
+            )
+        return cls(path, resume)
+
+
+class Job(NamedTuple):
+    """What is fitted: sources, roles of columns, options."""
+
+    source: Source
+    test_source: Source | None
+    encoding: Encoding
+    target: str
+    weights: str | None  # the column of the rows' weights
+    options: Options
+    memory: Memory
+    watch: ProgressListener
+    first_row: int = 0  # the number of the source's first row among those of all processes
+    checkpoint: Kept | None = None
 
     @property
-    def means(self) -> np.ndarray:
-        """The means of the numbers and of the target over the rows that count, or over all where
-        none does, missing values apart; NaN without any value, and zero where a mean is not finite.
+    def own(self) -> list[str]:
+        """The columns that are no features: the target, and the weights."""
+        return [self.target] if self.weights is None else [self.target, self.weights]
 
-        Less its mean, a column that is constant in the rows that count is zero in sums over them,
-        and no rounding error of sums that cancel.
-        """
-        counts = self.weight_of(TRAIN) > 0
-        means: list[float] = []
-        with np.errstate(invalid="ignore", over="ignore"):
-            for values, missing in (*self.encoded.numbers, NumberColumn(self.target, None)):
-                there = np.ones(values.size, bool) if missing is None else ~missing
-                own = values[there & counts if (there & counts).any() else there]
-                mean = float(np.mean(own, dtype=np.float64)) if own.size else np.nan
-                means.append(mean if np.isfinite(mean) or not own.size else 0.0)
-        return np.asarray(means)
+    @property
+    def columns(self) -> list[str]:
+        """All columns that are read."""
+        return list(dict.fromkeys([*self.encoding.columns, *self.own]))
 
-    def weight_of(self, part: int) -> np.ndarray:
-        """The weights of the rows of a part, (rows,), zero for the others."""
-        return np.where(self.is_test == part, 1.0 if self.weight is None else self.weight, 0.0)
+    @property
+    def sources(self) -> list[Source]:
+        """The source of the data, and that of other data that are held out."""
+        return [self.source] if self.test_source is None else [self.source, self.test_source]
 
-    def refuse_not_finite(self, names: tuple[str, ...]) -> NoReturn:
-        """Say which number or target is NaN, infinite or too large."""
-        for who, (values, _) in zip(map(repr, names), self.encoded.numbers, strict=True):
-            check_finite(values, who, self.block, or_say=" or say --missing drop or mean")
-        check_finite(self.target, "the target", self.block, or_say=" or say --missing drop")
-        raise DataError(
-            f"values around {self.block.place(0)} are too large: their squares overflow; divide "
-            "them."
+    @property
+    def is_tested(self) -> bool:
+        """Whether rows are held out."""
+        return self.test_source is not None or self.options.test > 0
+
+
+class Rows(NamedTuple):
+    """Rows that are used, of one block or of a part of it."""
+
+    numbers: np.ndarray  # (rows, numbers), float64
+    others: Any  # (rows, others), a sparse matrix of SciPy, or None
+    target: np.ndarray  # (rows,), float64
+    weight: np.ndarray | None  # (rows,), float64
+    is_test: np.ndarray | None  # (rows,); None where all are of the training
+    unseen: int
+    kept: np.ndarray  # (rows,), the places of these rows in their block
+    read: int  # the rows of the block
+
+    @property
+    def dropped(self) -> int:
+        """How many rows of the block were left out."""
+        return self.read - len(self.kept)
+
+    def product(self, weights: np.ndarray) -> np.ndarray:
+        """Features times weights, (rows,)."""
+        return product(self.numbers, self.others, weights)
+
+    def part(self, part: int) -> Rows:
+        """The rows of one part."""
+        if self.is_test is None:
+            return self if part == TRAIN else self._taken(np.zeros(0, np.intp))
+        return self._taken(np.flatnonzero(self.is_test == part))
+
+    def _taken(self, rows: np.ndarray) -> Rows:
+        return self._replace(
+            numbers=self.numbers.T.take(rows, axis=1).T,
+            others=None if self.others is None else self.others[rows],
+            target=self.target[rows],
+            weight=None if self.weight is None else self.weight[rows],
+            is_test=None,
+            kept=self.kept[rows],
         )
 
 
-def prepared(
-    block: Block,
-    roles: Roles,
-    missing: str,
-    *,
-    share: float = 0.0,
-    seed: int = 0,
-    is_other: bool = False,
-) -> Rows:
-    """Encode a block, refuse missing and wrong values, and choose by the seed which share of the
-    rows is held out; of other data all are.
-    """
-    read, kept = block.rows, slice(None)
-    is_test = np.full(read, is_other)
-    if share and not is_other:
-        is_test = is_held_out(block.start, read, share, seed)
-    if missing == "drop" and (there := complete_rows(block, roles)) is not None:
-        kept, block = np.flatnonzero(there), rows_of(block, roles.columns, there)
-    own = [as_numbers(block.columns[name], nan_is_missing=False) for name in roles.own]
-    for given, _ in own[1:]:
-        wrong = (given < 0) | ~np.isfinite(given)
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            raise DataError(
-                f"weights must be finite and at least 0, got {given[row]} for "
-                f"{roles.weights!r} in {block.place(row)}."
-            )
-    advice = "--missing drop leaves such rows out, and --missing mean is for features alone"
-    for name, (_, absent) in zip(roles.own, own, strict=True):
-        refuse_missing(absent, name, block, advice)
-    target, *weight = (np.asarray(given, np.float64) for given, _ in own)
-    encoded = roles.features.encode(block, missing, unseen="zero")
-    weights = weight[0] if weight else None
-    return Rows(block, kept, read, encoded, target, weights, is_test[kept], is_other)
+def share_of(job: Job) -> Job:
+    """The job of this process: a slice of the rows of each source."""
+    number, count = jax.process_index(), jax.process_count()
 
+    def cut(source: Source) -> tuple[Source, int]:
+        rows = source.count()
+        first, stop = (rows * at // count for at in (number, number + 1))
+        return source.slice(first, stop - first), first
 
-def complete_rows(block: Block, roles: Roles) -> np.ndarray | None:
-    """Which rows of a block lack nothing that a fit reads, (rows,); None where all are complete."""
-    numbers = {*roles.own, *roles.features.numeric}
-    found = (
-        missing_in(block.columns[name], is_number=name in numbers)
-        for name in (*numbers, *roles.features.labelled)
-    )
-    lacking = [each for each in found if each is not None]
-    return ~np.logical_or.reduce(lacking) if lacking else None
-
-
-def read_rows(job: Job, at_once: int) -> Iterator[Rows]:
-    """The rows of all sources, prepared on a thread of their own."""
-    roles, request = job.roles, job.request
-    options: dict[str, Any] = {"missing": request.missing, "share": request.test}
-    options |= {"roles": roles, "seed": request.seed}
-    for part, source in enumerate(job.sources):
-        job.watch.begin("held-out rows" if part else "reading", source.rows)
-        prepare = functools.partial(prepared, is_other=part == TEST, **options)
-        blocks = functools.partial(located, source, roles.columns, at_once, number=job.first_row)
-        read = 0
-        for rows in read_ahead(lambda prepare=prepare, blocks=blocks: map(prepare, blocks())):
-            yield rows
-            read += rows.read
-            del rows
-            job.watch.advance(read)
-            job.memory.check()
-
-
-def shifted_numbers(
-    encoded: Encoded, shift: np.ndarray, dtype: Any, fills: np.ndarray | None = None
-) -> np.ndarray:
-    """The numbers less the shift, (rows, numbers); ``fills``, or zeros, where one is missing."""
-    whole = encoded.matrix
-    with np.errstate(over="ignore", invalid="ignore"):
-        if whole is not None:
-            made = np.empty_like(whole, dtype=dtype, order="K")
-            return np.subtract(whole, shift, out=made, casting="same_kind", dtype=np.float64)
-        made = np.empty((len(encoded.numbers), encoded.rows), dtype).T
-        for j, number in enumerate(encoded.numbers):
-            made[:, j] = np.subtract(number.values, shift[j], dtype=np.float64)
-    for j, missing in encoded.missing:
-        made[missing, j] = 0.0 if fills is None else fills[j]
-    return made
+    source, first = cut(job.source)
+    test_source = None if job.test_source is None else cut(job.test_source)[0]
+    return job._replace(source=source, test_source=test_source, first_row=first)
 
 
 def is_held_out(start: int, rows: int, share: float, seed: int) -> np.ndarray:
@@ -174,155 +146,120 @@ def is_held_out(start: int, rows: int, share: float, seed: int) -> np.ndarray:
     return (state >> np.uint64(11)) * 2.0**-53 < share
 
 
-class FirstPass:
-    """All rows with their numbers less a shift, and counts of them, complete after the last one.
-
-    The shift of a column is its mean in the first block (of the first process) that has a value of
-    it, or else the one that is given: what is multiplied stays small beside the spread of the
-    columns. ``shift`` is that of the numbers, (numbers,), and ``center`` that of the target.
+def blocks_of(job: Job, what: str, names: Sequence[str], *, width: int, held: int = 0) -> Iterator[
+    tuple[Source, Block, bool]
+]:  # fmt: skip
+    """The blocks of all sources within the limit of memory, each with its source, and whether all
+    of its rows are held out.
     """
-
-    def __init__(self, job: Job, at_once: int, dtype: Any, shift: np.ndarray | None = None) -> None:
-        encoding = job.encoding
-        self._job, self._at_once, self._dtype = job, at_once, dtype
-        # The means that are known so far, of the numbers and the target; NaN where none is.
-        numbers = len(encoding.numbers)
-        self._means = np.full(numbers + 1, np.nan) if shift is None else np.append(shift, 0.0)
-        # Of the training part and of the held-out part: how many rows, and the sum of the weights.
-        self.rows, self.weights = [0, 0], [0.0, 0.0]
-        # How many training rows have a weight above zero, how many rows were left out because a
-        # value is missing, how many values are levels or indices that no training row has, and how
-        # many rows this process has read.
-        self.weighed = self.dropped = self.unseen = self.read = 0
-        self._lengths = Lengths([*encoding.numbers, *encoding.sloped], dtype)
-        self._of_target = Lengths([job.roles.target], np.float64)
-
-    def __iter__(self) -> Iterator[tuple[Rows, np.ndarray]]:
-        """Each block's rows, and their numbers less the shift, (rows, numbers), zero where one is
-        missing. NaN and infinity are refused, too few rows, and weights of zero.
-        """
-        for rows in read_rows(self._job, self._at_once):
-            # Of several processes, every one must take part in the exchange, or none.
-            if not self.read or processes.is_alone():
-                self._center(rows)
-            numbers = shifted_numbers(rows.encoded, self.shift, self._dtype)
-            slopes = [each.values for each in rows.encoded.coded if each.values is not None]
-            with np.errstate(over="ignore"):
-                target = rows.target[:, None] - self.center
-            if not (self._lengths.add(numbers, slopes) and self._of_target.add(target, [])):
-                rows.refuse_not_finite(self._job.encoding.numbers)
-            for part in range(2):
-                own = rows.is_test == part
-                count = int(np.count_nonzero(own))
-                weight = count if rows.weight is None else np.sum(rows.weight[own])
-                self.rows[part] += count
-                self.weights[part] += float(weight)
-            self.weighed += int(np.count_nonzero(rows.weight_of(TRAIN)))
-            self.dropped += rows.read - rows.encoded.rows
-            self.unseen += rows.encoded.unseen
-            self.read += rows.read
-            yield rows, numbers
-            del rows, numbers, slopes
-        self._close()
-
-    def _center(self, rows: Rows) -> None:
-        """Take the shift of columns that had no value before from a block: their terms were zero,
-        whatever the shift.
-        """
-        if np.isnan(self._means).any():
-            for told in processes.told_bytes_by_all(rows.means.tobytes()):
-                self._means = np.where(np.isnan(self._means), np.frombuffer(told), self._means)
-        *shift, self.center = np.nan_to_num(self._means).tolist()
-        self.shift = np.asarray(shift)
-
-    def _close(self) -> None:
-        """Add what the other processes of a fit counted, and refuse parts that are empty, or whose
-        rows weigh nothing in this dtype, and columns whose squares it does not hold.
-        """
-        job, dtype = self._job, np.dtype(self._dtype)
-        counts = np.array([*self.rows, self.weighed, self.dropped, self.unseen])
-        train, test, self.weighed, self.dropped, self.unseen = processes.added(counts).tolist()
-        self.rows, self.weights = [train, test], processes.added(np.array(self.weights)).tolist()
-        without = f", {self.dropped:,} dropped for what is missing in them" if self.dropped else ""
-        if train < 2:
-            held_out = f" and {test:,} held out" if job.is_tested else ""
-            raise DataError(f"at least 2 rows are needed to fit, got {train}{without}{held_out}.")
-        if job.is_tested and not test:
-            share = job.request.test
-            advice = f"raise --test, got {share:g}" if share else "--test-data is empty"
-            raise DataError(f"none of the {train:,} rows was held out{without}: {advice}.")
-        for part, weight in zip(("training", "held-out"), self.weights, strict=True):
-            if weight <= 0 and (part == "training" or job.is_tested):
-                raise DataError(
-                    f"the weights of all {part} rows are zero: there is nothing to fit."
-                )
-        (least, most), total = WEIGHTS[dtype.name], self.weights[TRAIN]
-        if not least <= total <= most:
-            raise DataError(
-                f"the weights of the training rows add up to {total:.2g}, which is beyond "
-                f"{dtype}: multiply them by {train / total:.0e}, and --l2 too."
-            )
-        self._lengths.check(self.shift)
-        self._of_target.check(np.array([self.center]))
-
-    def check_target(self, variance: float, mean: float) -> None:
-        """Refuse a target that does not vary, beyond the rounding of its values."""
-        if variance <= (4 * np.finfo(np.float64).eps * mean) ** 2:
-            raise DataError(
-                f"the target {self._job.roles.target!r} is {mean:g} in all {self.rows[TRAIN]:,} "
-                "training rows, but for rounding: there is nothing to fit."
-            )
-
-    @property
-    def notes(self) -> list[str]:
-        """Notes on dropped rows, and on values that no training row had."""
-        notes: list[str] = []
-        if self.dropped:
-            notes.append(f"{self.dropped:,} rows were dropped for what is missing in them.")
-        if self.unseen:
-            notes.append(
-                f"{self.unseen:,} values of held-out rows are levels or indices that no training "
-                "row has: they count nothing."
-            )
-        return notes
+    known = [source.rows for source in job.sources]
+    job.watch.begin(what, None if None in known else sum(each or 0 for each in known))
+    done = 0
+    for source in job.sources:
+        size = job.memory.block_rows(source, names, width, held)
+        for block in source.blocks(names, size):
+            yield source, block, source is job.test_source
+            done += block.rows
+            job.watch.advance(done)
+            job.memory.check(what)
 
 
-class Lengths:
-    """The largest absolute value of each column of numbers that a fit multiplies: squares of
-    numbers as small as 1e-23 are zero in float32, and the column would count as one of zeros.
+def encoded_rows(job: Job, what: str, held: int = 0) -> Iterator[Rows]:
+    """All rows that are used, block by block.
+
+    Raises:
+      DataError: for values that cannot be used, with their row.
     """
+    options, encoding = job.options, job.encoding
+    width = 2 * encoding.row_bytes + 32
+    for source, block, is_test in blocks_of(job, what, job.columns, width=width, held=held):
+        unseen = "zero"  # of held-out rows; training rows have none
+        encoded = encode(encoding, block, source, missing=options.missing, unseen=unseen)
+        target, weight, kept = _own(job, source, block, encoded)
+        out = None
+        if options.test and not is_test:
+            out = is_held_out(job.first_row + block.start, block.rows, options.test, options.seed)
+        elif is_test:
+            out = np.ones(block.rows, bool)
+        numbers, others, counts = encoded.numbers, encoded.others, encoded.unseen
+        if kept is not None:
+            numbers, target = numbers[kept], target[kept]
+            others = None if others is None else others[kept]
+            weight = None if weight is None else weight[kept]
+            out, counts = None if out is None else out[kept], counts[kept]
+        places = np.arange(block.rows) if kept is None else np.flatnonzero(kept)
+        yield Rows(numbers, others, target, weight, out, int(counts.sum()), places, block.rows)
 
-    def __init__(self, names: Sequence[str], dtype: Any) -> None:
-        self._names, self._dtype = list(names), np.dtype(dtype).name
-        self._most = np.zeros(len(self._names))
 
-    def add(self, numbers: np.ndarray, others: Iterable[np.ndarray]) -> bool:
-        """Take in (rows, columns) and further columns; return whether all values are finite."""
-        if not len(numbers):
-            return True
-        sides = np.max(numbers, axis=0, initial=0), -np.min(numbers, axis=0, initial=0)
-        more = [np.max(np.abs(each), initial=0) for each in others]
-        most = np.concatenate([np.maximum(*sides), more]).astype(np.float64)
-        self._most = np.maximum(self._most, most)
-        return bool(np.isfinite(most).all())
+def _own(
+    job: Job, source: Source, block: Block, encoded: Encoded
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """The targets and weights of a block, and which rows are kept; None for all."""
+    drops, kept = job.options.missing == "drop", encoded.kept
+    found = list[np.ndarray]()
+    for name in job.own:
+        values = block.numbers([name], np.float64)[:, 0]
+        is_missing = np.isnan(values)
+        if is_missing.any():
+            if not drops:
+                advice = "--missing drop leaves such rows out; means stand for features alone"
+                raise lacking_value(name, block, source, int(np.argmax(is_missing)), advice)
+            kept = ~is_missing if kept is None else kept & ~is_missing
+        if np.isinf(values).any():
+            place = source.place(block.start + int(np.argmax(np.isinf(values))))
+            raise DataError(f"{name!r} is infinite in {place}: correct the data.")
+        found.append(values)
+    weight = found[1] if len(found) > 1 else None
+    if weight is not None and (weight < 0).any():
+        row = int(np.argmax(weight < 0))
+        raise DataError(
+            f"weights must be at least 0, got {weight[row]:g} for {job.weights!r} in "
+            f"{source.place(block.start + row)}."
+        )
+    return found[0], weight, kept
 
-    def check(self, shift: np.ndarray) -> None:
-        """Refuse columns whose squares the dtype does not hold.
 
-        ``shift``, (numbers,), was subtracted from the first columns: a constant column is left with
-        the rounding errors of such numbers, which are not refused for being small.
-        """
-        told = processes.told_bytes_by_all(self._most.tobytes())
-        self._most = np.max([np.frombuffer(each) for each in told], axis=0)
-        least, most = LENGTHS[self._dtype]
-        rounding = np.zeros(len(self._names))
-        rounding[: shift.size] = 8 * np.finfo(np.float64).eps * np.abs(shift)
-        for name, own, noise in zip(self._names, self._most, rounding, strict=True):
-            if own > noise and not least <= own <= most:
-                advice = " or say --dtype float64" if self._dtype == "float32" else ""
-                factor = min(1 / float(own), 1e300)  # subnormal numbers have no finite inverse
-                raise DataError(
-                    f"the numbers of {name!r} are up to {own:.1g} from their mean, and "
-                    f"{self._dtype} cannot hold their squares: multiply them by {factor:.0e}"
-                    f"{advice}."
-                )
+def file_bytes(source: Source) -> int:
+    """The bytes of the files of a source."""
+    return sum(os.stat(path).st_size for path in local_files(source))
+
+
+def local_files(source: Source) -> list[pathlib.Path]:
+    """The files of a source that are on this machine: no addresses."""
+    return [path for path in source.files if not isinstance(path, str)]
+
+
+def fingerprint(source: Source) -> str:
+    """A digest of the columns of a source, and of its files' sizes and ends."""
+    digest = hashlib.sha256(repr([*source.kinds.items(), source.rows]).encode())
+    for path in local_files(source):
+        size = os.stat(path).st_size
+        with path.open("rb") as file:
+            file.seek(max(size - END_BYTES, 0))
+            digest.update(f"{size}".encode() + file.read())
+    return f"sha256:{digest.hexdigest()}"
+
+
+class Joined(Source):
+    """The rows of two sources one after another."""
+
+    def __init__(self, parts: list[Source]) -> None:
+        self.parts, self.form, self.kinds = parts, parts[0].form, parts[0].kinds
+        self.first = parts[0].count()
+        self.rows = self.first + parts[1].count()
+        self.files = tuple(file for part in parts for file in part.files)
+
+    def blocks(self, names: Any, size: int, row: int = 0) -> Any:
+        for number, part in enumerate(self.parts):
+            begin = number * self.first
+            own = max(row - begin, 0)
+            if row < begin + part.count():
+                for block in part.blocks(names, size, own):
+                    yield dataclasses.replace(block, start=block.start + begin)
+
+    def slice(self, first: int, rows: int) -> Source:
+        raise NotImplementedError("held-out files are read from their first row on")
+
+    def place(self, row: int) -> str:
+        part = int(row >= self.first)
+        return self.parts[part].place(row - part * self.first)

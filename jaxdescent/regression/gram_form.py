@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent.data import NormalSums
 from jaxdescent.designs import Center, Dense, Design, Standardised, as_design, shares
+from jaxdescent.designs.normal_sums import NormalSums
 from jaxdescent.display import argument
 from jaxdescent.kernels import factors
 from jaxdescent.kernels.platform import on_one_cpu

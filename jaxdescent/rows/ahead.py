@@ -9,15 +9,16 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-PATIENCE = 0.1
-"""Seconds after which a waiting thread checks whether its next item is still wanted."""
+PATIENCE = 1.0
+"""Seconds that the end of a reading waits for its thread."""
 
 
 def read_ahead(start: Callable[[], Iterator[T]]) -> Generator[T]:
     """The items of ``start()`` in their order, made by a thread of their own, one ahead.
 
-    Errors of the thread are raised here. The thread ends when this generator is closed, and when
-    the program ends: an error may hold the generator until the interpreter itself closes it.
+    Errors of the thread are raised here. The thread ends when this generator is closed, with the
+    item that it is at: an interrupt does not wait longer than :data:`PATIENCE` for a reader that
+    finds no next block.
 
     >>> list(read_ahead(lambda: iter(range(3))))
     [0, 1, 2]
@@ -26,9 +27,7 @@ def read_ahead(start: Callable[[], Iterator[T]]) -> Generator[T]:
     taken, is_over, end = threading.Semaphore(0), threading.Event(), object()
 
     def is_wanted() -> bool:
-        while not taken.acquire(timeout=PATIENCE):
-            if not threading.main_thread().is_alive():
-                return False
+        taken.acquire()
         return not is_over.is_set()
 
     def work() -> None:
@@ -47,7 +46,7 @@ def read_ahead(start: Callable[[], Iterator[T]]) -> Generator[T]:
             if isinstance(items, Generator):
                 items.close()
 
-    thread = threading.Thread(target=work, name="jaxdescent-read-ahead")
+    thread = threading.Thread(target=work, name="jaxdescent-read-ahead", daemon=True)
     thread.start()
     try:
         while True:
@@ -62,4 +61,4 @@ def read_ahead(start: Callable[[], Iterator[T]]) -> Generator[T]:
     finally:
         is_over.set()
         taken.release()
-        thread.join()
+        thread.join(PATIENCE)

@@ -52,7 +52,7 @@ def reading(name: Any) -> Iterator[None]:
         raise DataError(f"{name} cannot be read: {one_line(error)}.") from error
     except (DataError, UnicodeError):
         raise
-    except (*DAMAGED, NotImplementedError) as error:  # these are bases of pyarrow's errors
+    except (*DAMAGED, NotImplementedError) as error:
         raise DataError(f"{name} cannot be read: {one_line(error)}.") from error
 
 

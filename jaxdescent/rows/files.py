@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
 import functools
+import gzip
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
-from jaxdescent.rows.errors import DataError, check_columns
+from jaxdescent.rows.errors import DataError, check_columns, reading
 from jaxdescent.rows.frames import File, FrameSource, collected, polars_errors
 from jaxdescent.rows.stamps import stamp_of
 
@@ -18,6 +20,9 @@ HEAD_ROWS = 10_000
 
 MISSING = ["NA", "N/A", "NaN", "nan", "null", "NULL"]
 """Values that are missing in CSV, besides empty ones."""
+
+HEADER_BYTES = 1 << 20
+"""The most bytes of a first line that are looked at."""
 
 FILE = "__file__"
 """The column with the path of each row's file, from which its folders are read."""
@@ -45,7 +50,10 @@ def file_source(form: str, files: tuple[File, ...]) -> FrameSource:
     is_text = form in ("CSV", "NDJSON")
     stamps = tuple(map(stamp_of, files))
     with polars_errors(_named(form, files)):
-        schemas = [_schema(form, file) for file in files]
+        heads = [_head(form, file) for file in files]
+    schemas = [schema for schema, _ in heads]
+    if is_text and not any(rows for _, rows in heads):
+        raise DataError(f"{files[0]} has a header and no rows: there is nothing to read.")
     for file, schema in zip(files[1:], schemas[1:], strict=True):
         check_columns(schemas[0], schema, who=str(file))
         check_columns(schema, schemas[0], who=str(files[0]))
@@ -74,6 +82,8 @@ def file_source(form: str, files: tuple[File, ...]) -> FrameSource:
     if not is_text:
         frame = scan(files, {})
         rows = int(collected(frame.select(pl.len()), _named(form, files)).item())
+        if not rows:
+            raise DataError(f"{_named(form, files)} has no rows: there is nothing to read.")
     return FrameSource(
         scan,
         form,
@@ -116,11 +126,15 @@ _scan_csv: Callable[..., pl.LazyFrame] = functools.partial(
 )
 
 
-def _schema(form: str, file: File) -> Mapping[str, pl.DataType]:
-    """The types of a file's columns: null for those that have no value in a text's first rows."""
+def _head(form: str, file: File) -> tuple[Mapping[str, pl.DataType], int]:
+    """The types of a file's columns, null for those that have no value in a text's first rows, and
+    how many of these there are.
+    """
+    if form == "CSV":
+        _check_header(file)
     frame = _scan(form, [file], {}, with_file=False)
     if form not in ("CSV", "NDJSON"):
-        return dict(frame.collect_schema())
+        return dict(frame.collect_schema()), 0
     # Polars parses rows behind the first ones with them: their errors belong to their reading.
     lenient = _scan(form, [file], {}, with_file=False, ignore_errors=True)
     head = lenient.head(HEAD_ROWS).collect()
@@ -130,10 +144,32 @@ def _schema(form: str, file: File) -> Mapping[str, pl.DataType]:
                 raise DataError(f"{file} has two columns {found[1]!r}: rename one.")
     rows = head.height
     return {
-        name: pl.Null() if rows and column.null_count() == rows else column.dtype
+        name: pl.Null() if column.null_count() == rows else column.dtype
         for name, column in zip(head.columns, head.get_columns(), strict=True)
         if name or form != "CSV"  # a column without a name is an index
-    }
+    }, rows
+
+
+def _check_header(file: File) -> None:
+    """Refuse a first line that is not UTF-8, or that separates names by other than commas."""
+    if isinstance(file, str) or file.suffix.lower() == ".zst":  # which Polars alone opens
+        return
+    opened = gzip.open if file.suffix.lower() == ".gz" else open
+    try:
+        with reading(file), opened(file, "rb") as stream:
+            line = codecs.getincrementaldecoder("utf-8-sig")().decode(stream.readline(HEADER_BYTES))
+    except UnicodeDecodeError:
+        raise DataError(
+            f"{file} is not UTF-8: convert it, for example by iconv -t UTF-8."
+        ) from None
+    if not line:
+        raise DataError(f"{file} is empty: its first line has to name columns.")
+    other = next((mark for mark in ";\t|" if mark in line and "," not in line), None)
+    if other is not None:
+        raise DataError(
+            f"{file} has {other!r} between the names of its first line, not ',': write it with "
+            "commas, and with points in numbers."
+        )
 
 
 def _common(kinds: Sequence[pl.DataType]) -> Any:

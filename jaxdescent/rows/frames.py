@@ -63,6 +63,7 @@ class FrameSource(Source):
     @functools.cached_property
     def schema(self) -> pl.Schema:
         """The types of the columns."""
+        check_unchanged(self.files, self.stamps)
         with polars_errors(self.name):
             return self.frame.collect_schema()
 
@@ -156,11 +157,12 @@ class FrameSource(Source):
         frame = self.scan(self.files, dict.fromkeys(own, pl.String)).with_row_index(ROW)
         for name, kind in own.items():
             column = pl.col(name)
-            number = (
-                column.str.to_datetime(strict=False)
-                if kind.is_temporal()
-                else column.cast(kind, strict=False)
-            )
+            if kind == pl.Boolean:
+                number = pl.when(column.is_in(["true", "false"])).then(True)
+            elif kind.is_temporal():
+                number = column.str.to_datetime(strict=False)
+            else:
+                number = column.cast(kind, strict=False)
             wrong = frame.filter(column.is_not_null() & number.is_null()).select(ROW, name).head(1)
             found = collected(wrong, self.name)
             if found.height:
@@ -240,7 +242,11 @@ def polars_errors(form: str) -> Iterator[None]:
     try:
         yield
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        said = one_line(str(error).split("\n\n")[0])
+        said = one_line(str(error).split("\n\n")[0], 120)
+        if re.search("more fields than|could not parse", said):
+            said += (
+                ": is a quotation mark missing, or a comma of a number not meant as a separator?"
+            )
         raise DataError(f"{form} cannot be read: {said}.") from error
 
 

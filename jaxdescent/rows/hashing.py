@@ -32,6 +32,9 @@ SLICE_BYTES = 1 << 18
 WORD = 8
 """Bytes that are mixed into a hash at a time."""
 
+TOGETHER, MOST_SLICE_BYTES = 256, 1 << 25
+"""How many long texts are hashed at a time, and the most bytes of them."""
+
 MOST_BITS = 30
 """The most bits of a hash: a vector of ``2**bits`` numbers has to be in memory."""
 
@@ -74,7 +77,10 @@ def places_of_texts(
     offsets = np.asarray(offsets, np.int64)
     seed, counts, places = seed_of(column), np.ones(len(offsets), np.int64), [np.zeros(0, np.int32)]
     counts[0] = 0
-    for first, last in row_ranges(offsets, SLICE_BYTES):
+    # A long text takes as many steps as it has words of eight bytes: texts take theirs together.
+    longest = 0 if are_words else int(np.diff(offsets).max(initial=0))
+    most = max(SLICE_BYTES, min(TOGETHER * longest, MOST_SLICE_BYTES))
+    for first, last in row_ranges(offsets, most):
         own = offsets[first : last + 1] - offsets[first]
         piece = text[offsets[first] : offsets[last]]
         begins, ends = own[:-1], own[1:]

@@ -58,8 +58,8 @@ class Block:
         """Columns of numbers, (rows, names), in a dtype and any order of storage; without a copy
         where they are stored so. Missing numbers are NaN.
         """
-        if self.matrix is not None and all(name in self.index for name in names):
-            chosen: Any = [self.index[name] for name in names]
+        if self.matrix is not None and all(map(self.index.__contains__, names)):
+            chosen: Any = list(map(self.index.__getitem__, names))
             if chosen and chosen == list(range(chosen[0], chosen[0] + len(chosen))):
                 chosen = slice(chosen[0], chosen[0] + len(chosen))
             with np.errstate(over="ignore"):  # a value that becomes infinite is refused later

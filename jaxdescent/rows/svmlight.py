@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import io
 import pathlib
@@ -20,9 +21,6 @@ PIECE_BYTES = 1 << 22
 LONGEST_LINE = 1 << 26
 """The most bytes of a line; a file with a longer one is not of this format."""
 
-MOST_COLUMNS = 1000
-"""The most indices that become columns of numbers; with more, rows stay sparse."""
-
 TARGET, FEATURES = "y", "x"
 
 
@@ -38,9 +36,8 @@ class _Piece(NamedTuple):
 class SvmlightFiles(Source):
     """Some files of svmlight's format, one after another; ``.gz`` ones too.
 
-    The target is called ``y``, the features x0, x1, ... by their indices as they are written, from
-    zero or from one on. Up to :data:`MOST_COLUMNS` of them are columns of numbers; more are one
-    sparse column ``x``. The files are read through when they are opened, for the largest index.
+    The target is called ``y``, and the features are one sparse column ``x``, by their indices as
+    they are written. The files are read through when they are opened, for the largest index.
     """
 
     form = "svmlight text"
@@ -49,24 +46,16 @@ class SvmlightFiles(Source):
         self.files = tuple(paths)
         self._stamps = tuple(map(stamp_of, paths))
         self._pieces: list[_Piece] = []
-        first, smallest, largest, row = 0, MOST_COLUMNS**6, -1, 0
+        width, row = 1, 0
         for path in paths:
             for offset, X, _ in _parsed(path, 0, None):
                 self._pieces.append(_Piece(path, offset, row, X.shape[0]))
                 row += X.shape[0]
-                if X.nnz:
-                    smallest = min(smallest, int(X.indices.min()))
-                    largest = max(largest, int(X.indices.max()))
+                width = max(width, X.shape[1])
         if not row:
             raise DataError(f"{paths[0]} has no rows.")
-        self._first, self.rows, self._width = first, row, largest + 1
-        self._numbers = range(smallest, largest + 1)
-        if len(self._numbers) > MOST_COLUMNS or not self._numbers:
-            self._numbers = range(0)
-        own = [f"{FEATURES}{j}" for j in self._numbers]
-        self.kinds = dict.fromkeys(own, Kind.NUMBER) or {FEATURES: Kind.SPARSE}
-        self.kinds |= {TARGET: Kind.NUMBER}
-        self._index = {name: j for j, name in enumerate(own)}
+        self._first, self.rows, self._width = 0, row, width
+        self.kinds = {FEATURES: Kind.SPARSE, TARGET: Kind.NUMBER}
 
     def blocks(self, names: Sequence[str], size: int, row: int = 0) -> Iterator[Block]:
         assert self.rows is not None
@@ -79,12 +68,7 @@ class SvmlightFiles(Source):
         while at < len(self._pieces):
             path, offset, _, _ = self._pieces[at]
             for _, X, y in _parsed(path, offset, self._width):
-                columns: dict[str, Any] = {TARGET: y}
-                if self._index:
-                    dense = X.toarray()[:, self._numbers.start :]
-                    yield Block(0, len(y), columns, dense, self._index)
-                else:
-                    yield Block(0, len(y), columns | {FEATURES: X})
+                yield Block(0, len(y), {FEATURES: X, TARGET: y})
             at = next(
                 (i for i, each in enumerate(self._pieces) if i > at and each.path != path), at
             )
@@ -105,7 +89,7 @@ def _limited(blocks: Iterator[Block], skipped: int, rows: int, start: int) -> It
         own = block.cut(first, min(block.rows, first + rows))
         skipped -= first
         if own.rows:
-            yield Block(start, own.rows, own.columns, own.matrix, own.index)
+            yield dataclasses.replace(own, start=start)
         start, rows = start + own.rows, rows - own.rows
         if not rows:
             return

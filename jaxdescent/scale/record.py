@@ -14,10 +14,10 @@ import pathlib
 from typing import Any
 
 from jaxdescent import provenance
-from jaxdescent.data import DataError
-from jaxdescent.fit.kept_folder import KeptFolder
+from jaxdescent.rows import DataError
 from jaxdescent.rows.errors import writing
 from jaxdescent.scale.experiment import BadExperiment, Experiment, ScalingPoint
+from jaxdescent.scale.kept_folder import KeptFolder
 
 PACKAGES = ("jaxdescent", "jax", "jaxlib", "libtpu")
 

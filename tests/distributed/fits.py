@@ -1,13 +1,8 @@
 """One of several processes that fit together: cases of options, each of them told in a line."""
 
-import dataclasses
 import json
-import os
 import pathlib
-import signal
 import sys
-import time
-import warnings
 
 import numpy as np
 
@@ -35,30 +30,14 @@ SUMS = {
     "dropped": {"features": ["a", "gaps"], "missing": "drop", "l2": 0.1},
     "crossed": {"features": ["a", "b", "g"], "categorical": ["g"], "interact": ["a:g"], "l2": 1.0},
     # Every one in the second half.
-    "filtered": {"features": ["a", "b"], "where": "a > 0 and gaps < 41", "test": 0.3, "l2": 0.1},
+    "filtered": {"features": ["a", "b"], "where": "a > 0 AND gaps < 41", "test": 0.3, "l2": 0.1},
     "text": {"categorical": ["g"], "where": "b > 1e3", "test": 0.3, "l2": 0.5},
     # To five digits, so that the rows are read again.
     "explained": {"weights": "w", "missing": "mean", "test": 0.3},
 }
-FILES = {
-    "weighted": {
-        "categorical": ["g"],
-        "weights": "w",
-        "where": "g != late and b > 1e3",
-        "missing": "drop",
-        "test": 0.3,
-        "method": "cg",
-        "l2": 2.0,
-    },
-    "means": {"features": ["a", "gaps"], "missing": "mean", "method": "lsmr", "test": 0.2},
-    "hashed": {"hashed": ["g"], "exclude": ["w", "gaps"], "bits": 5, "method": "lbfgs", "l2": 1.0},
-    "text": {"features": ["a", "b"], "method": "cg", "standardize": True, "test": 0.3, "l2": 1.0},
-}
-FILES = {f"{name}, in files": {"dtype": "float64"} | each for name, each in FILES.items()}
 REFUSED = {
     "none left": {"features": ["a"], "where": "a > 1e9"},
-    "one left": {"features": ["a"], "where": "b > 1000.00258"},
-    "search": {"features": ["a", "b"], "method": "lsmr", "l2": "auto"},
+    "iterating": {"features": ["a", "b"], "method": "lsmr"},
     "levels": {"features": ["g"]},
 }
 
@@ -98,17 +77,18 @@ ONE_ROW = {name: np.ones(1) for name in ("x0", "x1", "y")}
 
 
 def fitted(folder, name):
-    options = (SUMS | FILES | REFUSED)[name]
+    options = (SUMS | REFUSED)[name]
     return told(fit_model(data_of(folder, name), "y", distributed=True, **options))
 
 
 def read(folder, name):
-    """Which rows of ``X.npy`` this process has read, in each way; of what is held out some
-    processes have no row.
+    """Which rows of ``X.npy`` this process has read; of what is held out some processes have no
+    row.
     """
-    seen, method = set(), name.split()[1]
+    del name
+    seen = set()
     source = Recorded(open_source(folder / "X.npy"), seen)
-    model = fit_model(source, test_data=ONE_ROW, distributed=True, method=method, dtype="float64")
+    model = fit_model(source, "y", test_data=ONE_ROW, distributed=True)
     return told(model) | {
         "read": [min(seen), max(seen), len(seen)],
         "rows_read": model.metrics["rows_read"],
@@ -118,8 +98,7 @@ def read(folder, name):
 
 def bad(folder, name):
     """A value of the last row is infinite: only the last process sees it."""
-    _, method, *filtered = name.split()
-    options = {"method": method, "where": "b < 1000.001" if filtered else None}
+    options = {"where": "b < 1000.001" if "where" in name else None}
     return told(fit_model(folder / "bad.parquet", "y", distributed=True, **options))
 
 
@@ -133,12 +112,6 @@ def ragged(folder, name):
     return told(fit_model(folder / "ragged.csv", "y", categorical=["g"], distributed=True))
 
 
-def lines(folder, name):
-    """A form of data that is read from its first row on."""
-    del name
-    return told(fit_model(folder / "d.svm", distributed=True))
-
-
 def options(folder, name):
     """Process 1 asks for another penalty."""
     del name
@@ -150,117 +123,13 @@ def gone(folder, name):
     """The last process is interrupted while the others wait for it."""
 
     class Interrupted(Recorded):
-        def blocks(self, names, rows, begin=0):
+        def blocks(self, names, size, row=0):
             if jax.process_index() == jax.process_count() - 1:
                 raise KeyboardInterrupt
-            yield from super().blocks(names, rows, begin)
+            yield from super().blocks(names, size, row)
 
     source = Interrupted(open_source(folder / "X.npy"), set())
-    return told(fit_model(source, distributed=True))
-
-
-KEPT = dict(FILES["hashed, in files"], dtype=None, l2=1e-3, test=0.3)
-
-KEPT_BY = {
-    "lbfgs": {"dtype": "float64"},
-    "lsmr": {
-        "method": "lsmr",
-        "standardize": True,
-        "weights": "w",
-        "exclude": [],
-        "missing": "mean",
-        "dtype": "float64",
-    },
-    "drop": {"exclude": ["w"], "missing": "drop"},
-}
-
-
-def changed(source):
-    """The source with another number in a row between the ends of its file."""
-
-    class Changed(Recorded):
-        def blocks(self, names, rows, begin=0):
-            for block in super().blocks(names, rows, begin):
-                place = 150 - block.start_in_file
-                if "a" in names and 0 <= place < block.rows:
-                    a = np.array(block.columns["a"], np.float64)
-                    a[place] += 1
-                    yield dataclasses.replace(block, columns={**block.columns, "a": a})
-                else:
-                    yield block
-
-    return Changed(source, set())
-
-
-def kept(folder, name):
-    """A fit that is kept in a folder of this name; process 1 is sent a signal on the way."""
-    _, place, *rest = name.split()
-    checkpoint.EVERY = 0.0 if "often" in rest else 60.0
-    values = []
-    sent = [part for part in rest if part.startswith("SIG")]
-
-    class Signalling(ProgressListener):
-        is_looking = True
-        told = 0
-        has_sent = False
-
-        def iterated(self, value, above):
-            del above
-            values.append(value)
-
-        def tell(self, state):
-            self.told += 1
-            if sent and self.told >= (6 if "often" in rest else 2):
-                # What is killed must have kept something.
-                complete = f"{place}/descent/iteration-{10 * '[0-9]'}"
-                is_time = sent != ["SIGKILL"] or any(folder.glob(complete))
-                if not self.has_sent and is_time and jax.process_index() == 1:
-                    self.has_sent = True
-                    os.kill(os.getpid(), getattr(signal, sent[0]))
-                time.sleep(0.3)  # a notice of JAX's service takes a moment
-
-    options = dict(KEPT, resume="resume" in rest, watch=Signalling())
-    options |= {"l2": 1.0} if "other" in rest else {}
-    for part in rest:
-        options |= KEPT_BY.get(part, {})
-    if "mine" in rest:  # a folder that the others do not see
-        options["checkpoint"] = folder / place
-        real = os.path.abspath
-        os.path.abspath = lambda path: real(path) + f"-{jax.process_index()}"
-    if "alone" not in rest or jax.process_index() == 0:
-        options["checkpoint"] = folder / place
-    data = folder / "d.parquet"
-    data = changed(open_source(data)) if "changed" in rest else data
-    try:
-        model = fit_model(data, "y", distributed=True, **options)
-    except Interrupted as error:
-        return f"Interrupted: {error}"
-    finally:
-        if "mine" in rest:
-            os.path.abspath = real
-    return (
-        told(model)
-        | {n: model.metrics[n] for n in ("iterations", "resumed_at", "goodput")}
-        | {"values": values}
-    )
-
-
-def unreadable(folder, name):
-    """Process 1 cannot read the newest checkpoint of the fit."""
-    real = Folder.read
-
-    def read(self, iteration, like, filled=None):
-        if jax.process_index() == 1 and not hasattr(Folder, "tried"):
-            Folder.tried = True
-            raise Unreadable("it is truncated")
-        return real(self, iteration, like, filled)
-
-    Folder.read = read
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        found = kept(folder, name)
-    Folder.read = real
-    return [found, [str(each.message) for each in caught if "cannot be read" in str(each.message)]]
+    return told(fit_model(source, "y", distributed=True))
 
 
 def pieces(folder, name):
@@ -296,10 +165,7 @@ OWN = {
     "bad": bad,
     "few": few,
     "ragged": ragged,
-    "lines": lines,
     "options": options,
-    "kept": kept,
-    "unreadable": unreadable,
 }
 
 if __name__ == "__main__":
@@ -309,12 +175,8 @@ if __name__ == "__main__":
 
     import jaxdescent as jd
     from jaxdescent import processes
-    from jaxdescent.data import DataError, open_source
-    from jaxdescent.fit import checkpoint, fit_model
-    from jaxdescent.fit.checkpoint import Interrupted
-    from jaxdescent.fit.job import ProgressListener
-    from jaxdescent.runs.checkpoints import Folder
-    from jaxdescent.runs.shards import Unreadable
+    from jaxdescent.fit import fit_model
+    from jaxdescent.rows import DataError, open_source
     from tests.distributed.recorded import Recorded
 
     for name in names:

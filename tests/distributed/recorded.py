@@ -1,20 +1,21 @@
 """A source of rows that notes which of them are read."""
 
-from jaxdescent.data.wrapped import WrappedSource
+from jaxdescent.rows import Source
 
 
-class Recorded(WrappedSource):
+class Recorded(Source):
     """Adds the numbers of the rows to a set of which the first feature is read."""
 
-    def __init__(self, base, seen):
-        super().__init__(base)
-        self.seen = seen
+    def __init__(self, base, seen, first=0):
+        self.base, self.seen, self.first = base, seen, first
+        self.form, self.kinds, self.rows, self.files = base.form, base.kinds, base.rows, base.files
 
-    def start_before(self, row):
-        return self.base.start_before(row)
-
-    def blocks(self, names, rows, begin=0):
-        for block in self.base.blocks(names, rows, begin):
+    def blocks(self, names, size, row=0):
+        for block in self.base.blocks(names, size, row):
             if "x0" in names:
-                self.seen.update(range(block.start_in_file, block.start_in_file + block.rows))
+                start = self.first + block.start
+                self.seen.update(range(start, start + block.rows))
             yield block
+
+    def slice(self, first, rows):
+        return type(self)(self.base.slice(first, rows), self.seen, self.first + first)

@@ -127,9 +127,9 @@ if __name__ == "__main__":
     index, port, count, folder, *names = sys.argv[1:]
     join(index, port, count)
     from jaxdescent import scale
-    from jaxdescent.data import DataError
     from jaxdescent.kernels import host
     from jaxdescent.processes import deciding
+    from jaxdescent.rows import DataError
     from jaxdescent.scale import figures, record
     from jaxdescent.scale.experiment import Experiment
 

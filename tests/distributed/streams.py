@@ -15,40 +15,32 @@ def told(result):
 def shared(folder, sharding):
     """A fit, and which rows this process has read for it."""
     read = set()
-    source = Recorded(data.open_source(str(folder / "X.npy")), read)
-    X = jd.StreamedShares(source, sharding, exclude=["y"])
+    source = Recorded(open_source(str(folder / "X.npy")), read)
+    X = jd.Streamed(source, sharding=sharding, exclude=["y"])
     objective = jd.LinearRegression(X, X.column("y"), l2=0.5)
     found = told(jd.minimize(objective, method=jd.LSMR()))
     return {"fit": found, "read": [min(read), max(read), len(read)]}
 
 
 def by_default(folder, sharding):
-    X = jd.StreamedShares(str(folder / "X.npy"), sharding, exclude=["y"])
+    X = jd.Streamed(str(folder / "X.npy"), sharding=sharding, exclude=["y"])
     return told(jd.minimize(jd.LinearRegression(X, X.column("y"), l2=0.5)))
 
 
 def filled(folder, sharding):
     """Rows that no number of processes divides, and weights of zero behind them."""
-    X = jd.StreamedShares(str(folder / "odd" / "X.npy"), sharding, is_filled=True)
+    X = jd.Streamed(str(folder / "odd" / "X.npy"), sharding=sharding, is_filled=True)
     objective = jd.LinearRegression(X, X.product(jnp.ones(3)), sample_weight=X.row_weight)
     return {"rows": X.shape[0], "fit": told(jd.minimize(objective, method=CG))}
 
 
-def own(folder, sharding):
-    """Files of each process's own."""
-    X = jd.StreamedShares(
-        str(folder / f"part{jax.process_index()}"), sharding, is_own=True, exclude=["y"]
-    )
-    return told(jd.minimize(jd.LinearRegression(X, X.column("y"), l2=0.5), method=CG))
-
-
 def failing(folder, sharding):
     """A row of the last process's share is NaN."""
-    X = jd.StreamedShares(str(folder / "bad.npy"), sharding, exclude=["y"])
+    X = jd.Streamed(str(folder / "bad.npy"), sharding=sharding, exclude=["y"])
     y = jax.make_array_from_callback(X.shape[:1], sharding, lambda at: np.ones(ROWS, "f4")[at])
     try:
         jd.minimize(jd.LinearRegression(X, y, intercept=False), method=jd.GradientDescent(1e-3))
-    except (data.DataError, jd.OtherProcessFailed) as error:
+    except (DataError, jd.OtherProcessFailed) as error:
         return f"{type(error).__name__}: {error}"
     return "nothing"
 
@@ -57,8 +49,8 @@ def differing(folder, sharding):
     """Process 0 opens other data than the others do."""
     name = "X.npy" if jax.process_index() else "odd/X.npy"
     try:
-        jd.StreamedShares(str(folder / name), sharding, is_filled=True)
-    except (data.DataError, jd.OtherProcessFailed) as error:
+        jd.Streamed(str(folder / name), sharding=sharding, is_filled=True)
+    except (DataError, jd.OtherProcessFailed) as error:
         return f"{type(error).__name__}: {error}"
     return "nothing"
 
@@ -71,7 +63,7 @@ if __name__ == "__main__":
     import numpy as np
 
     import jaxdescent as jd
-    from jaxdescent import data
+    from jaxdescent.rows import DataError, open_source
     from tests.distributed.cases import ROWS
     from tests.distributed.recorded import Recorded
     from tests.meshes import rows_over

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent.data import NormalSolution
 from jaxdescent.designs import as_design
+from jaxdescent.designs.normal_sums import NormalSolution
 from jaxdescent.kernels import factors, small_matrices
 from jaxdescent.kernels.branches import of_any, seldom, unless_batched
 from jaxdescent.kernels.dtypes import HIGHEST

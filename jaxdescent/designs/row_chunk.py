@@ -1,4 +1,4 @@
-"""Some rows as numbers, and their terms in products, slice by slice."""
+"""Some rows as numbers in memory, and their terms in products, slice by slice, by NumPy."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import contextlib
 import dataclasses
 import functools
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from jaxdescent.data.entries import SparseColumn
-from jaxdescent.data.protocol import Block
-from jaxdescent.rows.errors import DataError
 from jaxdescent.rows.hashing import row_ranges
 
 SLICE_BYTES = 1 << 18
@@ -23,43 +20,47 @@ mean is subtracted. The sums of slices are added in float64."""
 SLICE_ENTRIES = 1 << 16
 """How many entries of sparse features are summed at a time: they stay in a core's cache."""
 
-PRODUCT_BYTES, MOST_PRODUCT_ROWS, LEAST_PRODUCT_ROWS, SQUARE = 1 << 22, 65536, 256, 2048
-"""The bytes, and the most and fewest rows, that are widened to float64 and multiplied with
-themselves at a time: they stay in a core's own cache. There are at least as many rows as columns,
-up to ``SQUARE``, since the addition of a product would outweigh that of fewer rows."""
-
-PADDED = 4
-"""Pairs of entries are added up row by row of a padded array where that has at most so many times
-as many pairs as there are."""
+PRODUCT_BYTES, LEAST_PRODUCT_ROWS = 1 << 22, 256
+"""The bytes, and the fewest rows, that are widened to float64 and multiplied with themselves at a
+time: they stay in a core's own cache."""
 
 SPARSE = 6
-"""Sparse features are written out for products of columns where a row has one of so many of them or
-more: BLAS multiplies about ``SPARSE**2`` numbers while one pair of entries is added."""
+"""A sparse feature that one of so many rows has is written out for products of columns."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-    """Some rows as numbers."""
+    """Some rows as numbers.
 
-    start: int  # the number of the first row
-    names: tuple[str, ...]  # the names of the columns of numbers
-    numbers: np.ndarray  # (rows, columns), in any order of storage
-    # Sparse matrices of SciPy, (rows, features - columns): their sum is what follows the numbers.
+    Attributes:
+      start: the number of the first row.
+      numbers: (rows, n), in any order of storage.
+      sparse: sparse matrices of SciPy, (rows, features - n), whose sum is what follows the numbers.
+      features: how many features there are.
+      refuse: raises an error about the first value that is NaN or infinite, if there is one.
+    """
+
+    start: int
+    numbers: np.ndarray
     sparse: list[Any]
-    blocks: list[Block]  # the rows as the source has them, one block after another
-    features: int  # how many features there are
-    whole: Chunk | None = None  # from which these rows were taken, in any order; None if none
+    features: int
+    refuse: Callable[[], None]
 
     @property
     def rows(self) -> int:
         """How many rows there are."""
         return self.numbers.shape[0]
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the numbers and entries."""
+        held = (S.data.nbytes + S.indices.nbytes + S.indptr.nbytes for S in self.sparse)
+        return self.numbers.nbytes + sum(held)
+
     def take(self, rows: np.ndarray) -> Chunk:
         """A chunk of these rows, in their order."""
         sparse = [S[rows] for S in self.sparse]
-        whole = self.whole or self
-        return dataclasses.replace(self, numbers=self.numbers[rows], sparse=sparse, whole=whole)
+        return dataclasses.replace(self, numbers=self.numbers[rows], sparse=sparse)
 
     def own(self, rows: np.ndarray | None) -> np.ndarray:
         """This chunk's part of a vector over all rows, in float64; None stands for ones."""
@@ -69,7 +70,7 @@ class Chunk:
 
     def multiply(self, weights: np.ndarray, center: np.ndarray | None, made: np.ndarray) -> None:
         """Put ``(X - 1 center') @ weights`` into ``made``, (rows, k)."""
-        n = len(self.names)
+        n = self.numbers.shape[1]
         with self._finite(made, weights):
             for rows in self._slices():
                 Z = self._centred(rows, center).astype(weights.dtype, copy=False)
@@ -81,7 +82,7 @@ class Chunk:
 
     def add(self, residual: np.ndarray, center: np.ndarray | None, total: np.ndarray) -> None:
         """Add ``(X - 1 center')' @ residual`` to ``total``, (features, k) in float64."""
-        n = len(self.names)
+        n = self.numbers.shape[1]
         with self._finite(total, residual):
             for rows in self._slices():
                 Z = self._centred(rows, center).astype(residual.dtype, copy=False)
@@ -95,7 +96,7 @@ class Chunk:
         self, weight: np.ndarray | None, center: np.ndarray | None, total: np.ndarray
     ) -> None:
         """Add ``sum_i s_i (x_ij - center_j)^2`` to ``total``, (features,) in float64."""
-        s, n = self.own(weight), len(self.names)
+        s, n = self.own(weight), self.numbers.shape[1]
         with self._finite(total):
             for rows in self._slices():
                 Z = self._centred(rows, center).astype(np.float64)
@@ -115,58 +116,50 @@ class Chunk:
         self,
         weight: np.ndarray | None,
         targets: np.ndarray | None,
-        shift: np.ndarray | None,
+        shift: np.ndarray,
         total: np.ndarray,
     ) -> None:
         """Add ``sum_i s_i z_i z_i'`` to ``total``, where z is features and targets less the shift,
-        and a one. Sparse features are added up by pairs of entries. Those with a shift are written
-        out, and all of them where a row has many.
-
-        Above the diagonal the sums are complete; :func:`mirror` puts them below it at the end.
+        and a one. Sparse features without a shift are multiplied as sparse matrices.
         """
-        n, side = len(self.names), total.shape[0]
-        written_out, apart, dense = self._whole_sparse(), None, np.arange(side)
-        if written_out is not None and _is_few(written_out):
-            full = np.zeros(self.features - n, bool)
-            if shift is not None:
-                full = shift[n : self.features] != 0
-            apart = _columns_of(written_out, ~full)
-            written_out = written_out[:, full] if full.any() else None
-            dense = np.r_[0:n, n + np.flatnonzero(full), self.features : side]
-        step = product_rows(dense.size)
+        n, side, S = self.numbers.shape[1], total.shape[0], self._whole_sparse()
+        written_out, apart, dense = S, None, np.arange(side)
+        if S is not None and SPARSE * S.nnz < np.prod(S.shape):
+            full = np.flatnonzero(shift[n : self.features])
+            kept = np.ones(S.shape[1])
+            kept[full] = 0
+            apart = S.multiply(kept[None, :]).tocsr()
+            written_out = S[:, full] if full.size else None
+            dense = np.r_[0:n, n + full, self.features : side]
+        step = max(PRODUCT_BYTES // (8 * dense.size), LEAST_PRODUCT_ROWS)
         for first in range(0, self.rows, step):
             rows = slice(first, min(first + step, self.rows))
             Z = self._written_out(rows, targets, written_out)
-            if shift is not None:
-                Z[:, :-1] -= shift[dense[:-1]]
-            s = self.own(weight)[rows]
-            root, signed = np.sqrt(np.abs(s)), Z
+            Z[:, :-1] -= shift[dense[:-1]]
             with np.errstate(over="ignore", invalid="ignore"):
-                if weight is not None:
-                    Z *= root[:, None]
-                if (s < 0).any():
-                    signed = Z * np.sign(s)[:, None]
+                signed = Z if weight is None else Z * self.own(weight)[rows, None]
                 product = Z.T @ signed
                 if apart is None:
                     total += product
                     continue
                 total[np.ix_(dense, dense)] += product
                 own = apart[rows]
-                crossed = own.T @ (root[:, None] * signed)
+                crossed = own.T @ signed
                 total[n : self.features, dense] += crossed
                 total[dense, n : self.features] += crossed.T
-                _add_pairs(own, s, n, total)
+                pairs = (own.T @ own.multiply(self.own(weight)[rows, None])).tocoo()
+                total[n + pairs.row, n + pairs.col] += pairs.data
 
     def means(self, weight: np.ndarray | None, targets: np.ndarray | None) -> np.ndarray:
         """The weighted means of features and targets; plain ones if no weight is positive, and
         zeros of sparse features that few rows have.
         """
-        s, n = self.own(weight), len(self.names)
+        s, n = self.own(weight), self.numbers.shape[1]
         share = s / s.sum() if s.sum() > 0 else np.full(self.rows, 1 / self.rows)
         pieces = (share[rows] @ self._written_out(rows, targets) for rows in self._slices())
         means, S = functools.reduce(operator.add, pieces), self._whole_sparse()
         sparse = np.zeros(self.features - n) if S is None else share @ S
-        if S is not None and _is_few(S):
+        if S is not None:
             sparse[SPARSE * np.bincount(S.indices, minlength=sparse.size) < self.rows] = 0
         return np.concatenate([means[:n], sparse, means[n:-1]])
 
@@ -182,7 +175,7 @@ class Chunk:
         """
         pieces = [self.numbers[rows]]
         if not np.isfinite(pieces[0]).all():
-            self.refuse_not_finite()
+            self.refuse()
         if sparse is not None:
             pieces.append(sparse[rows].toarray())
         if targets is not None:
@@ -197,10 +190,9 @@ class Chunk:
         if not self.sparse:
             return None
         whole = functools.reduce(operator.add, self.sparse)
-        if whole.has_canonical_format:
-            return whole
-        whole = whole.copy()  # it may share its arrays with the caller's matrix
-        whole.sum_duplicates()
+        if not whole.has_canonical_format:
+            whole = whole.copy()  # it may share its arrays with the caller's matrix
+            whole.sum_duplicates()
         return whole
 
     @contextlib.contextmanager
@@ -211,22 +203,10 @@ class Chunk:
         with np.errstate(all="ignore"):
             yield
         if not np.isfinite(made).all() and np.isfinite(operand).all():
-            self.refuse_not_finite()
-
-    def refuse_not_finite(self) -> None:
-        """Raise if a value is NaN or infinite, with its row."""
-        whole = self.whole or self
-        for rows, block in placed(whole.blocks):
-            for j, name in enumerate(whole.names):
-                check_finite(whole.numbers[rows, j], repr(name), block)
-            for name, column in block.columns.items():
-                if isinstance(column, SparseColumn) and column.values is not None:
-                    with np.errstate(over="ignore"):
-                        values = column.values.astype(whole.numbers.dtype)
-                    check_finite(values, f"{name!r} has an entry that", block, column.row)
+            self.refuse()
 
     def _slices(self) -> Iterator[slice]:
-        width = self.numbers.itemsize * max(len(self.names), 1)
+        width = self.numbers.itemsize * max(self.numbers.shape[1], 1)
         step = max(SLICE_BYTES // width, 1)
         return (slice(i, min(i + step, self.rows)) for i in range(0, self.rows, step))
 
@@ -236,55 +216,6 @@ class Chunk:
             return Z
         wide = np.result_type(Z.dtype, center.dtype)
         return Z.astype(wide) - center[: Z.shape[1]].astype(wide)
-
-
-def placed(blocks: Sequence[Block]) -> Iterator[tuple[slice, Block]]:
-    """The blocks of a chunk, each with the places of its rows in the chunk."""
-    first = 0
-    for block in blocks:
-        yield slice(first, first + block.rows), block
-        first += block.rows
-
-
-def mirror(total: np.ndarray) -> None:
-    """Put what stands above the diagonal of a square matrix below it."""
-    for i, row in enumerate(total):
-        total[i + 1 :, i] = row[i + 1 :]
-
-
-def product_rows(side: int) -> int:
-    """How many rows of ``side`` columns are multiplied with themselves at a time."""
-    fitting = min(PRODUCT_BYTES // (8 * side), MOST_PRODUCT_ROWS)
-    return max(fitting, LEAST_PRODUCT_ROWS, min(side, SQUARE))
-
-
-def check_finite(
-    values: np.ndarray, who: str, block: Block, rows: np.ndarray | None = None, or_say: str = ""
-) -> None:
-    """Raise if one of a block's values is NaN or infinite.
-
-    ``rows`` are those of entries, and ``or_say`` is another advice about a value that is NaN.
-    """
-    wrong = ~np.isfinite(values)
-    if wrong.any():
-        at = int(np.argmax(wrong))
-        what, advice = ("NaN", or_say) if np.isnan(values[at]) else ("infinite", "")
-        place = block.place(at if rows is None else rows[at])
-        raise DataError(f"{who} is {what} in {place}: correct the data{advice}.")
-
-
-def _is_few(S: Any) -> bool:
-    """Whether sparse features have so few entries that these are added up by pairs."""
-    return SPARSE * S.nnz < np.prod(S.shape)
-
-
-def _columns_of(S: Any, kept: np.ndarray) -> Any:
-    """A sparse matrix of the same shape with the entries of these columns alone."""
-    if kept.all():
-        return S
-    there = kept[S.indices]
-    starts = np.concatenate([[0], np.cumsum(there)])[S.indptr]
-    return type(S)((S.data[there], S.indices[there], starts), S.shape)
 
 
 def _add_entries(S: Any, residual: np.ndarray, total: np.ndarray) -> None:
@@ -298,24 +229,3 @@ def _add_entries(S: Any, residual: np.ndarray, total: np.ndarray) -> None:
         for k in range(residual.shape[1]):
             each = np.repeat(residual[first:last, k].astype(np.float64), counts)
             np.add.at(total[:, k], places, each * S.data[own])
-
-
-def _add_pairs(S: Any, s: np.ndarray, first: int, total: np.ndarray) -> None:
-    """Add ``sum_i s_i x_i x_i'`` of the rows of a sparse matrix, whose first column is the feature
-    ``first`` and whose columns are sorted in each row: of each two entries the sum is added once.
-    """
-    counts = np.diff(S.indptr)
-    most = int(counts.max(initial=0))
-    # All rows are padded to the longest, unless most of these pairs would be of padding.
-    if counts.size * most**2 > PADDED * np.sum(np.square(counts, dtype=np.float64)):
-        products = (S.T.multiply(s) @ S).tocoo()  # each place stands once
-        total[first + products.row, first + products.col] += products.data
-        return
-    there = np.arange(most) < counts[:, None]
-    place, x = np.zeros(there.T.shape, np.int64), np.zeros(there.T.shape)
-    place.T[there], x.T[there] = first + S.indices, S.data
-    flat, side = total.reshape(-1), total.shape[0]  # one index finds its place faster than two
-    for i, one in enumerate(place):
-        row, weighted = one * side, s * x[i]
-        for other, values in zip(place[i:], x[i:], strict=True):
-            np.add.at(flat, row + other, weighted * values)

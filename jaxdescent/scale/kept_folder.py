@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from jaxdescent.data import DataError
+from jaxdescent.rows import DataError
 from jaxdescent.rows.errors import replacing
 
 

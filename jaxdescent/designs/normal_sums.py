@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxdescent.rows.errors import DataError
@@ -144,3 +146,25 @@ def _without(weights: np.ndarray, free: np.ndarray) -> np.ndarray:
     directions, lengths, _ = np.linalg.svd(free, full_matrices=False)
     directions = directions[:, lengths > SPANNED * np.max(lengths)]
     return weights - directions @ (directions.T @ weights)
+
+
+def sums_of(
+    reader: Any, weight: Any, targets: Any, l2: Any, *, intercept: bool, is_long: bool
+) -> NormalSums | NormalSolution:
+    """The sums of a reader's rows, or where a penalty is given what they solve; ``is_long`` says
+    whether weights of float64 are wanted, which the rows then refine.
+    """
+    sums = reader.normal_sums(weight, targets, intercept=intercept)
+    if l2 is None:
+        return sums
+    gram_of = functools.partial(reader.gram_of, weight=weight, center=sums.feature_mean)
+    return normal_solution(sums, l2, gram_of if is_long else None)
+
+
+def like_sums(n: int, k: int, l2: Any, dtype: Any) -> Any:
+    """The shapes of :func:`sums_of` for n features and k targets."""
+    shapes: Any = NormalSums((n, n), (n, k), (), (n,), (k,), (), (n,))
+    if l2 is not None:
+        gain = n, max(l2.size, 1)
+        shapes = NormalSolution((n, k), (n,), (k,), (), (n, n), gain, gain, (), ())
+    return type(shapes)(*(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes))
