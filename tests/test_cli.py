@@ -442,22 +442,6 @@ class Calling:
         self.function()
 
 
-class Lost(Exception):
-    @property
-    def __cause__(self):  # looked at by the hook for errors that Python drops
-        os.kill(os.getpid(), signal.SIGTERM)
-        return KeyboardInterrupt()
-
-
-def lost_and_signalled_again():
-    def lose():
-        raise Lost
-
-    Calling(lose)
-    for _ in range(600):
-        time.sleep(0.1)
-
-
 def lost_before_an_error():
     Calling(terminate)
     raise SystemError("returned a result with an exception set")
@@ -478,39 +462,12 @@ def lost_in_the_garbage_collector():
     "work",
     [
         terminated_in_c,
-        lost_and_signalled_again,
         lost_before_an_error,
         lost_in_the_garbage_collector,
     ],
 )
 def test_an_interrupt_is_one_whatever_became_of_it(work, capsys):
     assert_interrupted(work, capsys)
-
-
-@pytest.mark.first
-@pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_that_another_module_passes_over_is_not_lost(number):
-    """As pyarrow does, which goes on where its import of pandas fails, for whatever reason."""
-    program = f"""
-import contextlib, os, signal, sys, time
-from typer import Exit
-from jaxdescent.cli import leave
-from jaxdescent.cli.command_line import failing_in_one_line
-
-signal.signal({int(number)}, leave)
-try:
-    with failing_in_one_line("jaxdescent"):
-        with contextlib.suppress(KeyboardInterrupt):
-            os.kill(os.getpid(), {int(number)})
-            time.sleep(10)
-        for _ in range(100):
-            time.sleep(0.01)
-except Exit as end:
-    sys.exit(end.exit_code)
-"""
-    done = ran(program)
-    assert (done.returncode, done.stderr) == (130, "Interrupted: nothing was written.\n")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")

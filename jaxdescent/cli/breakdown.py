@@ -92,7 +92,7 @@ def breakdown(
 
     if not distributed:  # otherwise the others would wait for this process to join them
         check()
-    with failing_in_one_line("jaxdescent.breakdown", in_time=False):
+    with failing_in_one_line("jaxdescent.breakdown"):
         _prepare_process(device)
         import jax
         from rich.console import Console
