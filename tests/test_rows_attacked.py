@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 import jaxdescent
-from jaxdescent.rows import DataError, Loader, open_source
+from jaxdescent.rows import DataError, Kind, Loader, open_source
 from jaxdescent.rows.ahead import read_ahead
 
 ROWS = 100
@@ -253,3 +253,12 @@ class TestReadAhead:
                 raise KeyboardInterrupt
         finally:
             ahead.close()
+
+
+def test_numbers_with_a_plus_sign_are_numbers_and_may_be_levels(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b,y\n+4,1e3,1\n-5,+2.5,2\n+4,.5,3\n")
+    source = open_source(tmp_path / "t.csv")
+    assert list(source.kinds.values()) == [Kind.WHOLE, Kind.NUMBER, Kind.WHOLE]
+    (block,) = source.blocks(["a", "b"], 9)
+    np.testing.assert_array_equal(block.numbers(["a", "b"], np.float64)[:, 1], [1e3, 2.5, 0.5])
+    assert source.as_text(["a"]).frame.collect()["a"].to_list() == ["+4", "-5", "+4"]

@@ -144,10 +144,19 @@ def _head(form: str, file: File) -> tuple[Mapping[str, pl.DataType], int]:
                 raise DataError(f"{file} has two columns {found[1]!r}: rename one.")
     rows = head.height
     return {
-        name: pl.Null() if column.null_count() == rows else column.dtype
+        name: pl.Null() if column.null_count() == rows else _read_as(column)
         for name, column in zip(head.columns, head.get_columns(), strict=True)
         if name or form != "CSV"  # a column without a name is an index
     }, rows
+
+
+def _read_as(column: pl.Series) -> pl.DataType:
+    """The type of a column of text's first rows: Polars takes +4 for text, and reads it as 4."""
+    if column.dtype == pl.String:
+        for kind in (pl.Int64(), pl.Float64()):
+            if column.cast(kind, strict=False).null_count() == column.null_count():
+                return kind
+    return column.dtype
 
 
 def _check_header(file: File) -> None:
