@@ -788,7 +788,7 @@ class TestMemory:
         # Small groups of rows leave room for many penalties in a pass.
         pq.write_table(table, path, row_group_size=20_000)
         options = ("--method", "lsmr", "--l2", "auto", "--test", "0.2", "--standardize")
-        content = self.fits(path, "--target", "y", *options, room=1_250_000_000)
+        content = self.fits(path, "--target", "y", *options, room=2_000_000_000)
         assert "read in each pass" in content["method"]
         assert content["l2_chosen_by"] == "held-out rows"
         assert content["l2"] > 0

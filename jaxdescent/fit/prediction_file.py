@@ -70,6 +70,8 @@ def _write(path: pathlib.Path, parts: Iterator[tuple[Any, Any]], out: pathlib.Pa
         try:
             for frame in frames:
                 hand(frame.cast(first.schema))
+                if written.done():  # it has failed
+                    break
         finally:
             hand(None)
         try:
