@@ -16,7 +16,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from jaxdescent.rows import DataError
-from jaxdescent.rows.errors import check_room, one_line
+from jaxdescent.rows.errors import check_room, one_line, writing
 
 COLUMN = "prediction"
 
@@ -45,11 +45,22 @@ def prediction_file(out: pathlib.Path, *, overwrite: bool) -> Iterator[Callable[
 
 
 def _write(path: pathlib.Path, parts: Iterator[tuple[Any, Any]], out: pathlib.Path) -> None:
-    """Hand the predictions to a thread in which Polars writes: signals interrupt this one."""
+    """Write the predictions: of CSV a block at a time; Parquet by Polars in another thread, since
+    signals interrupt this one. Polars tells of a full disk when it has taken all blocks.
+    """
     frames = (_framed(*part) for part in parts)
     first = next(frames, None)
     if first is None:
         raise DataError("there are no rows to predict: nothing was written.")
+    if path.suffix.lower() == ".csv":
+        try:
+            with writing(out), path.open("wb") as file:
+                first.write_csv(file)
+                for frame in frames:
+                    frame.cast(first.schema).write_csv(file, include_header=False)
+        except pl.exceptions.PolarsError as error:
+            raise DataError(f"{out} cannot be written: {one_line(error)}.") from error
+        return
     handed: queue.Queue[pl.DataFrame | None] = queue.Queue(maxsize=1)
 
     def taken(*_: Any) -> Iterator[pl.DataFrame]:
@@ -64,9 +75,8 @@ def _write(path: pathlib.Path, parts: Iterator[tuple[Any, Any]], out: pathlib.Pa
                 return
 
     lazy = register_io_source(taken, schema=first.schema)
-    sink: Any = lazy.sink_csv if path.suffix.lower() == ".csv" else lazy.sink_parquet
     with ThreadPoolExecutor(1) as pool:
-        written = pool.submit(sink, path)
+        written = pool.submit(lazy.sink_parquet, path)
         try:
             for frame in frames:
                 hand(frame.cast(first.schema))
